@@ -1,0 +1,14 @@
+"""DreamPose: one photo of a person and a DensePose sequence become a video of that person moving."""
+
+__version__ = "0.1.0"
+
+__all__ = ["DreamPosePipeline", "__version__"]
+
+
+def __getattr__(name: str):
+    # Lazy, so that `import dreampose_core` (the web process, --help) never loads torch.
+    if name == "DreamPosePipeline":
+        from .pipeline import DreamPosePipeline
+
+        return DreamPosePipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,38 @@
+"""Every error this project raises on purpose, as one tree.
+
+    DreamPoseError
+    ├── InputError        what the user gave cannot be used; its text is shown to the user as it stands
+    │   ├── ModelError    a model or subject folder cannot be used
+    │   └── UnknownJob    no such job, or it is somebody else's
+    ├── StorageError      the disk is full or cannot be written
+    └── Cancelled         the user, or a shutdown, asked to stop
+        └── LostClaim     another worker has taken the job over
+"""
+
+
+class DreamPoseError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(DreamPoseError):
+    """What the user gave cannot be used. The text says what was given, what is accepted and what to do next."""
+
+
+class ModelError(InputError):
+    """A model or subject folder is missing, incomplete, or of another kind than is needed."""
+
+
+class UnknownJob(InputError):
+    """The job does not exist or belongs to somebody else; both give the same text."""
+
+
+class StorageError(DreamPoseError):
+    """The disk is full or cannot be written; what was finished before is intact."""
+
+
+class Cancelled(DreamPoseError):
+    """Work stopped because `should_stop()` said so."""
+
+
+class LostClaim(Cancelled):
+    """A worker wrote to a job that is no longer its own: the lease ran out, or another worker has taken over."""

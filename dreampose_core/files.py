@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all, and the one sentence for a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import StorageError
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file may not grow larger"}
+
+
+@contextmanager
+def appearing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; when the block ends well it is renamed to `path`, else it goes.
+
+    The temporary name keeps the suffix, because encoders choose the format by it.
+
+    Raises StorageError for every OSError of the block, of the flush to disk and of the renaming.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".part.{path.name}")
+    try:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: str | Path) -> StorageError:
+    """The StorageError that says why `path` was not written and what to do."""
+    name = Path(path).name
+    if error.errno in _FULL:
+        why = _FULL[error.errno]
+        return StorageError(f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept.")
+    reason = error.strerror or str(error) or type(error).__name__
+    return StorageError(f"{name} could not be written: {reason[0].lower()}{reason[1:]}. Choose a folder that exists and can be written.")

@@ -1,0 +1,100 @@
+"""Typed settings (of one installation) and options (of one run); nothing here reads files or imports torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MINI = REPOSITORY / "assets" / "mini"
+EXAMPLES = REPOSITORY / "examples"
+
+Recipe = Literal["none", "fast"]
+Quality = Literal["draft", "standard", "best"]
+Device = Literal["auto", "cpu", "cuda"]
+
+QUALITY_STEPS: dict[str, int] = {"draft": 8, "standard": 15, "best": 50}
+MAX_SEED = 2**31 - 1
+MAX_FRAMES = 1200
+
+
+class Options(BaseModel):
+    """Base of all option sets: unknown names are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AnimateOptions(Options):
+    """How frames are made.
+
+    steps, image_guidance, pose_guidance: None takes the quality's and the model's own values.
+    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20.
+    first_frame, last_frame: half-open range over the pose sequence, None takes all of it.
+    """
+
+    recipe: Recipe = "fast"
+    quality: Quality = "standard"
+    steps: int | None = Field(None, ge=1, le=250)
+    image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
+    first_frame: int | None = Field(None, ge=0)
+    last_frame: int | None = Field(None, ge=1)
+    batch_size: int = Field(8, ge=1, le=64)
+
+    @property
+    def num_inference_steps(self) -> int:
+        return self.steps if self.steps is not None else QUALITY_STEPS[self.quality]
+
+
+class FinetuneOptions(Options):
+    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
+
+    recipe: Recipe = "fast"
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+
+
+class Settings(Options):
+    """One installation: where data lies, what is served and to whom."""
+
+    home: Path
+    model: str = str(MINI)
+    device: Device = "auto"
+    host: str = "127.0.0.1"
+    port: int = Field(7860, ge=0, le=65535)
+    max_queue: int = Field(16, ge=1)
+    max_upload_mb: int = Field(100, ge=1)
+    secret: str | None = None
+
+    @classmethod
+    def from_environment(cls, **overrides) -> Settings:
+        """Settings from DREAMPOSE_HOME, DREAMPOSE_MODEL, DREAMPOSE_DEVICE, ...; `overrides` win.
+
+        Raises InputError with one sentence that names the variable and the value.
+        """
+        values: dict[str, object] = {"home": Path.home() / ".local" / "share" / "dreampose"}
+        for name in cls.model_fields:
+            variable = f"DREAMPOSE_{name.upper()}"
+            if os.environ.get(variable):
+                values[name] = os.environ[variable]
+        values.update({k: v for k, v in overrides.items() if v is not None})
+        return validated(cls, values, prefix="DREAMPOSE_")
+
+
+def validated(kind: type[Options], values: dict, prefix: str = ""):
+    """An option set made of `values`; raises InputError that names the first wrong one."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        name = prefix + name.upper() if prefix else name.replace("_", " ")
+        given = "" if first["type"] in ("extra_forbidden", "missing") else f" (given: {first['input']!r})"
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise InputError(f"{name}: {message}{given}.") from error

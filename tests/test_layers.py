@@ -1,0 +1,182 @@
+"""Imports run one way: every import in the sources, also those inside functions, against the table of rows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "dreampose_core"
+
+# A module may use those of lower rows, and those of its own row that stand before it.
+ROWS = (
+    ("errors", "settings", "progress", "files"),
+    ("images", "video", "poses"),
+    ("texture", "adapter", "conditioning", "subject", "pipeline", "mini", "released", "densepose"),
+    ("mannequin", "training", "evaluation", "animation"),
+    ("jobs",),
+    ("web",),
+    ("__main__",),
+)
+PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
+
+# What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
+NARROW = {
+    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(),
+    "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"},
+    "jobs": {"pydantic", "numpy"}, "web": {"gradio", "fastapi", "starlette", "pydantic", "numpy"},
+}
+WORKER_SIDE = {"jobs.handlers", "jobs.worker"}  # the half of jobs that runs in worker processes
+PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
+SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn"}
+DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}
+
+
+def dotted(path: Path) -> str:
+    """The module's name below the package, for example "jobs.store"; "" for the package itself."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, module: str, is_package: bool) -> set[str]:
+    """Full names of all that `source` imports, for example "torch.nn", "dreampose_core.jobs.store"."""
+    here = [PACKAGE, *module.split(".")] if module else [PACKAGE]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = []
+            if node.level:
+                base = here[: len(here) - node.level + is_package]
+            base += node.module.split(".") if node.module else []
+            # "from .. import animation" names a module, "from ..errors import InputError" one inside; a name too much does no harm.
+            found.update(".".join([*base, alias.name]) for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+            assert node.args and isinstance(node.args[0], ast.Constant), f"{module}: a computed import cannot be checked"
+            found.add(node.args[0].value)
+    return found
+
+
+def sources() -> dict[str, set[str]]:
+    return {
+        dotted(path): imports(path.read_text(), dotted(path), path.name == "__init__.py")
+        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+    }
+
+
+def complaints(modules: dict[str, set[str]]) -> list[str]:
+    """One sentence for each import that the table does not allow."""
+    found = []
+    for module, names in modules.items():
+        top = module.split(".")[0]
+        if not module:
+            names = names - {f"{PACKAGE}.pipeline.DreamPosePipeline"}  # the lazy public name
+            found += [f"the package itself imports {name}" for name in names if name.split(".")[0] not in sys.stdlib_module_names]
+            continue
+        if top not in PLACE:
+            found.append(f"{module} stands in no row; add it to the table in design and here")
+            continue
+        for name in sorted(names):
+            outer, *inner = name.split(".")
+            if outer != PACKAGE:
+                if outer in SERVING and top not in ("web", "__main__"):
+                    found.append(f"{module} imports {outer}, which belongs in web and app.py only")
+                elif outer in DANGEROUS:
+                    found.append(f"{module} imports {outer}")
+                elif top in NARROW and module not in WORKER_SIDE and outer not in NARROW[top] and outer not in sys.stdlib_module_names:
+                    found.append(f"{module} imports {outer}, which its row may not use")
+                continue
+            if not inner or inner[0].startswith("__version"):
+                continue
+            target, target_path = inner[0], ".".join(inner[:2])
+            if target not in PLACE:
+                found.append(f"{module} imports {name}, which stands in no row")
+            elif target == top:
+                if target_path in WORKER_SIDE and module not in WORKER_SIDE:
+                    found.append(f"{module} imports {target_path}, which belongs to the worker processes")
+            elif top == "training" and target in ("pipeline", "mini", "animation"):
+                found.append(f"{module} imports {target}; training gets its sample pictures from a callback")
+            elif top == "jobs" and module not in WORKER_SIDE and PLACE[target][0] > 1:
+                found.append(f"{module} imports {target}, but the web process may use rows 0 and 1 only")
+            elif top == "web" and not (PLACE[target][0] <= 1 or target_path in PAGE_SEES):
+                found.append(f"{module} imports {name}; the page knows rows 0, 1 and the job service")
+            elif PLACE[target] > PLACE[top]:
+                found.append(f"{module} imports {target}, which stands above it")
+    return found
+
+
+def test_every_import_in_the_sources_is_allowed():
+    modules = sources()
+    assert {"errors", "images", "video", "poses.npz"} <= set(modules)
+    assert complaints(modules) == []
+
+
+@pytest.mark.parametrize(("module", "source", "complaint"), [
+    ("poses.npz", "import torch", "poses.npz imports torch"),
+    ("images", "def f():\n    import torch.nn as nn", "images imports torch"),
+    ("errors", "from .settings import Options", "errors imports settings"),
+    ("settings", "from .progress import Progress", "settings imports progress"),
+    ("images", "from .poses.fit import fitted", "images imports poses"),
+    ("pipeline", "from .training import loop", "pipeline imports training"),
+    ("training.loop", "from ..pipeline import DreamPosePipeline", "training.loop imports pipeline"),
+    ("training.loop", "from .. import animation", "training.loop imports animation"),
+    ("jobs.store", "from ..conditioning import Condition", "jobs.store imports conditioning"),
+    ("jobs.service", "def f():\n    from . import handlers", "jobs.service imports jobs.handlers"),
+    ("jobs.service", "def f():\n    from .worker import main", "jobs.service imports jobs.worker"),
+    ("jobs.handlers", "import gradio", "jobs.handlers imports gradio"),
+    ("web.page", "from ..jobs.store import Store", "web.page imports dreampose_core.jobs.store"),
+    ("web.page", "from ..pipeline import DreamPosePipeline", "web.page imports dreampose_core.pipeline"),
+    ("web.page", "from PIL import Image", "web.page imports PIL"),
+    ("animation", "from fastapi import FastAPI", "animation imports fastapi"),
+    ("subject", "import pickle", "subject imports pickle"),
+    ("helpers", "import math", "helpers stands in no row"),
+    ("", "import torch", "the package itself imports torch"),
+])
+def test_the_check_notices(module, source, complaint):
+    found = complaints({module: imports(source, module, is_package=not module)})
+    assert len(found) == 1 and found[0].startswith(complaint)
+
+
+@pytest.mark.parametrize(("module", "source"), [
+    ("animation", "from .pipeline import DreamPosePipeline\nfrom .training import subject\nfrom .video import write_video\nimport torch"),
+    ("jobs.handlers", "from .. import animation\nfrom .store import Store\nimport torch"),
+    ("jobs.service", "from .store import Store\nfrom ..errors import InputError\nfrom ..poses import read_poses"),
+    ("web.page", "import gradio as gr\nfrom ..jobs.service import JobService\nfrom .. import __version__"),
+    ("training.loop", "from .data import batches\nfrom ..conditioning import Condition\nfrom ..mannequin import render"),
+])
+def test_what_the_table_allows_passes(module, source):
+    assert complaints({module: imports(source, module, is_package=False)}) == []
+
+
+@pytest.mark.parametrize("module", [
+    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "jobs.records", "jobs.store", "jobs.service", "web", "web.page")),
+])
+def test_importing_loads_no_torch(module):
+    """In a fresh interpreter, so that what libraries import on their own counts too."""
+    if not any((ROOT / module.replace(".", "/")).with_suffix(s).exists() for s in ("", ".py")):
+        pytest.fail(f"{module} does not exist")
+    check = (
+        f"import sys, {module}\n"
+        "loaded = {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        f"loaded |= set() if {module!r}.startswith('{PACKAGE}.web') else {{'gradio', 'fastapi'}} & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(loaded)}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_stay_short():
+    paths = [*(ROOT / PACKAGE).rglob("*.py"), *ROOT.glob("*.py")]
+    long = {str(path.relative_to(ROOT)): n for path in paths if (n := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+def test_every_file_says_first_what_it_is_for():
+    paths = [*(ROOT / PACKAGE).rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]
+    silent = [str(path.relative_to(ROOT)) for path in paths if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []

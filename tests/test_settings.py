@@ -1,0 +1,74 @@
+"""Settings and options: ranges, unknown names, the environment, and the one sentence a wrong value gives."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dreampose_core.errors import InputError
+from dreampose_core.settings import MAX_SEED, QUALITY_STEPS, AnimateOptions, FinetuneOptions, Settings, validated
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("steps", 0), ("steps", 251), ("steps", "many"), ("steps", 8.5),
+    ("image_guidance", -0.1), ("image_guidance", 20.1), ("image_guidance", float("nan")), ("pose_guidance", float("inf")),
+    ("seed", -1), ("seed", MAX_SEED + 1), ("fps", 0.5), ("fps", 121), ("fps", float("nan")),
+    ("first_frame", -1), ("last_frame", 0), ("batch_size", 0), ("recipe", "paper"), ("quality", "great"),
+])
+def test_values_out_of_range_give_one_sentence(name, value):
+    with pytest.raises(InputError) as caught:
+        validated(AnimateOptions, {name: value})
+    text = str(caught.value)
+    assert text.startswith(name.replace("_", " ") + ": ")
+    assert repr(value) in text
+    assert text.endswith(".") and "\n" not in text and "pydantic" not in text
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("steps", 1), ("steps", 250), ("image_guidance", 0), ("pose_guidance", 20), ("seed", MAX_SEED), ("fps", 120), ("batch_size", 64),
+])
+def test_the_ends_of_each_range_are_accepted(name, value):
+    assert getattr(validated(AnimateOptions, {name: value}), name) == value
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(InputError, match="guidence"):
+        validated(AnimateOptions, {"guidence": 3})
+    with pytest.raises(InputError, match="quality"):
+        validated(FinetuneOptions, {"quality": "draft"})
+
+
+def test_options_never_change():
+    with pytest.raises(ValidationError):
+        AnimateOptions().seed = 3
+
+
+def test_steps_come_from_the_quality_unless_given():
+    assert {q: AnimateOptions(quality=q).num_inference_steps for q in QUALITY_STEPS} == {"draft": 8, "standard": 15, "best": 50}
+    assert AnimateOptions(quality="best", steps=3).num_inference_steps == 3
+
+
+def test_settings_come_from_the_environment_and_overrides_win(clean_environment, tmp_path):
+    assert Settings.from_environment().home == Path.home() / ".local" / "share" / "dreampose"
+    clean_environment.setenv("DREAMPOSE_HOME", str(tmp_path))
+    clean_environment.setenv("DREAMPOSE_PORT", "7999")
+    clean_environment.setenv("DREAMPOSE_DEVICE", "")  # empty is as good as unset
+    settings = Settings.from_environment(port=8001, host=None)
+    assert (settings.home, settings.port, settings.host, settings.device) == (tmp_path, 8001, "127.0.0.1", "auto")
+    assert Settings.from_environment().port == 7999
+
+
+@pytest.mark.parametrize(("variable", "value"), [
+    ("DREAMPOSE_PORT", "many"), ("DREAMPOSE_PORT", "65536"), ("DREAMPOSE_DEVICE", "tpu"), ("DREAMPOSE_MAX_QUEUE", "0"),
+    ("DREAMPOSE_MAX_UPLOAD_MB", "-1"),
+])
+def test_a_wrong_variable_is_named_with_its_value(clean_environment, variable, value):
+    clean_environment.setenv(variable, value)
+    with pytest.raises(InputError) as caught:
+        Settings.from_environment()
+    assert str(caught.value).startswith(variable + ": ") and repr(value) in str(caught.value)
+
+
+def test_an_unknown_override_is_an_error(clean_environment):
+    with pytest.raises(InputError, match="DREAMPOSE_SHARE"):
+        Settings.from_environment(share=True)
