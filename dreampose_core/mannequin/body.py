@@ -1,0 +1,210 @@
+"""The mannequin's body: a skeleton, the rounded cones that hang on it, and DensePose's numbers for their surfaces.
+
+Axes: x to the person's left, y up, z out of the chest; lengths in body heights (about 1 in all), angles in radians.
+At rest every joint's rotation is the identity and the arms hang down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+JOINTS = (
+    "root", "spine", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+    "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle",
+)  # fmt: skip
+_PARENT = {
+    "spine": "root", "head": "spine", "left_shoulder": "spine", "left_elbow": "left_shoulder", "left_wrist": "left_elbow",
+    "right_shoulder": "spine", "right_elbow": "right_shoulder", "right_wrist": "right_elbow", "left_hip": "root",
+    "left_knee": "left_hip", "left_ankle": "left_knee", "right_hip": "root", "right_knee": "right_hip", "right_ankle": "right_knee",
+}  # fmt: skip
+JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
+HAIR_LAYER = 24  # texture layers 0..23 are parts 1..24, the last one is hair
+NUM_LAYERS = 25
+
+# DensePose's fine labels as (front, back); hands and feet have one chart, the head is split (left, right) instead.
+TORSO = (2, 1)
+PARTS = {
+    "right_hand": (3, 3), "left_hand": (4, 4), "left_foot": (5, 5), "right_foot": (6, 6),
+    "right_upper_leg": (9, 7), "left_upper_leg": (10, 8), "right_lower_leg": (13, 11), "left_lower_leg": (14, 12),
+    "left_upper_arm": (15, 17), "right_upper_arm": (16, 18), "left_lower_arm": (19, 21), "right_lower_arm": (20, 22),
+}  # fmt: skip
+HEAD_RIGHT, HEAD_LEFT = 23, 24
+TORSO_HEIGHTS = (0.43, 0.875)  # V 0 and 1 of the torso's two charts
+HEAD_HEIGHTS = (0.845, 1.02)  # V 0 and 1 of the head's two charts
+
+
+@dataclass(frozen=True)
+class Cone:
+    """A rounded cone: the hull of two balls, on a joint, with an elliptic cross section.
+
+    start, end: ball centres in the joint's frame. radii: of the two balls. scale: of the cross section along x and z.
+    chart: "limb" (front and back), "whole" (one chart), "torso" or "head". parts: (front, back).
+    """
+
+    joint: str
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+    radii: tuple[float, float]
+    scale: tuple[float, float]
+    chart: str
+    parts: tuple[int, int]
+    hair: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Body proportions, each 1 for the average: shoulders, hips, girth (of limbs and belly), legs (their length), head."""
+
+    shoulders: float = 1.0
+    hips: float = 1.0
+    girth: float = 1.0
+    legs: float = 1.0
+    head: float = 1.0
+    hair: str = "short"  # none, short, bun, long
+
+
+def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
+    """Joint positions at rest, in body heights."""
+    hip = 0.515 * (0.5 + 0.5 * shape.legs)
+    knee = 0.5 * hip + 0.02
+    shoulder_x = 0.1 * shape.shoulders
+    lift = hip - 0.515
+    joints = {
+        "root": (0, 0.53 + lift, 0), "spine": (0, 0.62 + lift, 0), "head": (0, 0.855 + lift, 0.0),
+    }  # fmt: skip
+    for side, sign in (("left", 1), ("right", -1)):
+        joints[f"{side}_shoulder"] = (sign * shoulder_x, 0.80 + lift, -0.005)
+        joints[f"{side}_elbow"] = (sign * (shoulder_x + 0.012), 0.635 + lift, -0.005)
+        joints[f"{side}_wrist"] = (sign * (shoulder_x + 0.016), 0.495 + lift, 0.0)
+        joints[f"{side}_hip"] = (sign * 0.048 * shape.hips, hip, 0)
+        joints[f"{side}_knee"] = (sign * 0.049, knee, 0.004)
+        joints[f"{side}_ankle"] = (sign * 0.047, 0.045, -0.004)
+    return joints
+
+
+def cones(shape: Shape) -> list[Cone]:
+    """The body's rounded cones, lengths as in `rest_joints`."""
+    joints, g = rest_joints(shape), shape.girth
+    wide, hips = shape.shoulders, shape.hips
+    body = [
+        Cone("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * (0.6 + 0.4 * g), 0.062 * g), (1.5 * hips, 1.05), "torso", TORSO),
+        Cone("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * (0.6 + 0.4 * g)), (1.36, 1.02), "torso", TORSO),
+        Cone("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * (0.6 + 0.4 * g), 0.054), (1.46 * wide, 0.98), "torso", TORSO),
+        Cone("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0), "torso", TORSO),
+    ]
+    for side, sign in (("left", 1), ("right", -1)):
+        def bone(start: str, end: str, radii: tuple[float, float], scale: tuple[float, float], limb: str) -> Cone:
+            a, b = joints[f"{side}_{start}"], joints[f"{side}_{end}"]  # noqa: B023
+            offset = tuple(q - p for p, q in zip(a, b))
+            return Cone(f"{side}_{start}", (0, 0, 0), offset, radii, scale, "limb", PARTS[f"{side}_{limb}"])  # noqa: B023
+
+        thin = 0.55 + 0.45 * g
+        body += [
+            bone("shoulder", "elbow", (0.033 * thin, 0.024 * thin), (1, 1.05), "upper_arm"),
+            bone("elbow", "wrist", (0.025 * thin, 0.0165 * thin), (1, 1), "lower_arm"),
+            Cone(f"{side}_wrist", (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2), "whole", PARTS[f"{side}_hand"]),
+            bone("hip", "knee", (0.06 * g, 0.039 * thin), (1, 1.05), "upper_leg"),
+            bone("knee", "ankle", (0.041 * thin, 0.025 * thin), (1, 1.08), "lower_leg"),
+            Cone(f"{side}_ankle", (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8), "whole", PARTS[f"{side}_foot"]),
+        ]  # fmt: skip
+    s, sides = shape.head, (HEAD_LEFT, HEAD_RIGHT)
+    body += [
+        Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", sides),
+        Cone("head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085, 0.005), (1, 1), "head", sides),  # nose
+    ]
+
+    def hair(start, end, radii, scale, styles: tuple[str, ...]) -> Cone:
+        worn = shape.hair in styles
+        return Cone("head", start, end, radii if worn else (0.0, 0.0), scale, "head", sides, hair=True)
+
+    return body + [
+        hair((0, 0.088 * s, -0.012), (0, 0.096 * s, -0.008), (0.055 * s, 0.0545 * s), (0.98, 1.05), ("short", "bun", "long")),
+        hair((0, 0.125 * s, -0.05), (0, 0.135 * s, -0.055), (0.026, 0.026), (1.1, 1), ("bun",)),
+        hair((0, 0.075 * s, -0.03), (0, -0.06, -0.038), (0.047 * s, 0.036), (1.2, 0.75), ("long",)),
+    ]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii and scale (F, C, 2).
+
+    kinds: the C cones of the first body, for what all bodies share (joint, chart, parts). A cone with radius 0 is absent.
+    """
+
+    kinds: list[Cone]
+    rest: torch.Tensor
+    start: torch.Tensor
+    end: torch.Tensor
+    radii: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, shapes: list[Shape], device: str | torch.device = "cpu") -> Bodies:
+        """The bodies with these proportions."""
+        tables = [cones(shape) for shape in shapes]
+
+        def stack(name: str) -> torch.Tensor:
+            return torch.tensor([[getattr(cone, name) for cone in table] for table in tables], dtype=torch.float32, device=device)
+
+        rest = [[rest_joints(shape)[name] for name in JOINTS] for shape in shapes]
+        rest = torch.tensor(rest, dtype=torch.float32, device=device)
+        return cls(tables[0], rest, stack("start"), stack("end"), stack("radii"), stack("scale"))
+
+    def select(self, owner: torch.Tensor) -> Bodies:
+        """The bodies of frames, `owner` (T,) being each frame's body."""
+        return Bodies(self.kinds, *(x[owner] for x in (self.rest, self.start, self.end, self.radii, self.scale)))
+
+
+def euler_matrices(angles: torch.Tensor) -> torch.Tensor:
+    """(..., 3) angles about x, y, z -> (..., 3, 3) rotations R = Ry Rx Rz."""
+    x, y, z = angles.unbind(-1)
+    cx, sx, cy, sy, cz, sz = x.cos(), x.sin(), y.cos(), y.sin(), z.cos(), z.sin()
+    rows = [
+        cy * cz + sy * sx * sz, -cy * sz + sy * sx * cz, sy * cx,
+        cx * sz, cx * cz, -sx,
+        -sy * cz + cy * sx * sz, sy * sz + cy * sx * cz, cy * cx,
+    ]  # fmt: skip
+    return torch.stack(rows, -1).reshape(*angles.shape[:-1], 3, 3)
+
+
+def forward_kinematics(rest: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """World rotations (T, J, 3, 3) and positions (T, J, 3) of the joints.
+
+    rest: (T, J, 3) joints at rest; angles: (T, J, 3) as in `euler_matrices`; offset: (T, 3) added to the root.
+    """
+    local = euler_matrices(angles)
+    rotations, positions = [], []
+    for i, name in enumerate(JOINTS):
+        if name == "root":
+            rotations.append(local[:, i])
+            positions.append(rest[:, i] + offset)
+            continue
+        parent = JOINT_INDEX[_PARENT[name]]
+        bone = rest[:, i] - rest[:, parent]
+        rotations.append(rotations[parent] @ local[:, i])
+        positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])
+    return torch.stack(rotations, 1), torch.stack(positions, 1)
+
+
+def sole_height(rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """(T,) world height of the lower sole, so that a figure can be set on the floor."""
+    lows = []
+    for side in ("left", "right"):
+        i = JOINT_INDEX[f"{side}_ankle"]
+        for point in ((0, -0.044, -0.012), (0, -0.044, 0.075)):
+            p = torch.tensor(point, dtype=positions.dtype, device=positions.device)
+            lows.append((positions[:, i] + rotations[:, i] @ p)[:, 1])
+    return torch.stack(lows).amin(0)
+
+
+def random_shape(generator: torch.Generator) -> Shape:
+    """A plausible body."""
+    def around(spread: float) -> float:
+        return 1 + spread * math.tanh(float(torch.randn((), generator=generator)))
+
+    styles = ("none", "short", "short", "bun", "long", "long")
+    hair = styles[int(torch.randint(len(styles), (), generator=generator))]
+    return Shape(around(0.12), around(0.15), around(0.2), around(0.08), around(0.08), hair)
