@@ -1,0 +1,220 @@
+"""DreamPosePipeline: one photo and a pose sequence in, frames out, as a clip or one after another."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+# saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
+from . import adapter as _adapter  # noqa: F401
+from .conditioning import (
+    ModelForm,
+    encode_latents,
+    encode_maps,
+    pose_tensors,
+    reference_tokens,
+    to_pixels,
+    to_uint8,
+    unet_input,
+    warp_channels,
+    window_channels,
+)
+from .errors import InputError
+from .images import fit_image
+from .poses import PoseSequence, fitted, window_indices
+from .progress import ShouldStop, check_stop, never_stop
+from .texture import Texture, harvest, move
+
+ImageLike = Image.Image | np.ndarray
+
+
+@dataclass
+class DreamPoseOutput(BaseOutput):
+    """frames: uint8 (T, H, W, 3), one for each pose."""
+
+    frames: np.ndarray
+
+
+@dataclass
+class Reference:
+    """What is constant for a clip: tokens (1, n, d), latents (1, C, h, w), texture of one person or None."""
+
+    tokens: torch.Tensor
+    latents: torch.Tensor
+    texture: Texture | None
+
+
+class DreamPosePipeline(DiffusionPipeline):
+    """The DreamPose model (arXiv 2304.06025) with all its components.
+
+    The keyword arguments after the components are `ModelForm`'s and stand in the model folder's config.
+    """
+
+    model_cpu_offload_seq = "image_encoder->adapter->unet->vae"
+
+    def __init__(
+        self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
+        reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
+        image_guidance: float = 1.0, pose_guidance: float = 1.0,
+    ):  # fmt: skip
+        super().__init__()
+        self.register_modules(
+            vae=vae, unet=unet, adapter=adapter, scheduler=scheduler, image_encoder=image_encoder, image_processor=image_processor
+        )
+        self.register_to_config(
+            pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
+            height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance,
+        )  # fmt: skip
+
+    @property
+    def form(self) -> ModelForm:
+        """How this model must be fed."""
+        return ModelForm(**{field.name: self.config[field.name] for field in fields(ModelForm)})
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent cell's side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def __call__(
+        self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
+        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        generator: torch.Generator | None = None, batch_size: int = 8,
+    ) -> DreamPoseOutput:  # fmt: skip
+        """All frames of a clip; arguments and errors as in `stream`."""
+        frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size)
+        return DreamPoseOutput(frames=np.stack(list(frames)))
+
+    @torch.no_grad()
+    def stream(
+        self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
+        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
+        on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        """Frames in order, as they are made: uint8 (H, W, 3) in the model's size.
+
+        image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
+        image_poses: the photos' own maps, one each; without them there is no moved texture.
+        image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
+        generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
+        first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
+        on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
+        Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step.
+        """
+        # 1. check and fit the inputs
+        s_image = self.config.image_guidance if image_guidance is None else image_guidance
+        s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
+        if num_inference_steps < 1 or min(s_image, s_pose) < 0 or batch_size < 1:
+            raise InputError("Steps and batch size must be at least 1, and both guidance weights at least 0.")
+        device, dtype = self._execution_device, self.unet.dtype
+        # 2. what is constant for the clip
+        reference = self.encode_reference(image, image_poses)
+        parts, uv = pose_tensors(fitted(poses, self.form.size), self.config.charts)
+        noise = torch.randn(reference.latents.shape, generator=generator).to(device)
+        branches = guidance_branches(s_image, s_pose)
+        # 3. frames, batch by batch
+        for start in range(first_frame - first_frame % batch_size, len(poses), batch_size):
+            indices = range(start, min(start + batch_size, len(poses)))
+            pose, warp = self._encode_batch(parts, uv, indices, reference, device)
+            latents = noise.expand(len(indices), -1, -1, -1)
+            latents = self._denoise(latents, pose, warp, reference.tokens, branches, num_inference_steps, dtype,
+                                    lambda step, frame=start: on_step and on_step(frame, step), should_stop)  # fmt: skip
+            pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+            for index, frame in zip(indices, to_uint8(pixels).cpu().numpy()):
+                if index >= first_frame:
+                    yield frame
+
+    @torch.no_grad()
+    def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:
+        """Tokens, latents and texture of the photo or photos; the first photo is the one that is encoded for attention."""
+        photos = image if isinstance(image, list) else [image]
+        pixels = self.fit_photos(photos)
+        if image_poses is not None and len(image_poses) != len(photos):
+            raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
+        device = self._execution_device
+        first = pixels[:1].to(device)
+        latents = encode_latents(self.vae, first).to(self.unet.dtype)
+        tokens = reference_tokens(first, latents, self.image_encoder, self.image_processor, self.adapter).to(self.unet.dtype)
+        texture = None
+        if self.config.reference_warp == "texture" and image_poses is not None:
+            parts, uv = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
+            if parts is not None and bool((parts > 0).any()):
+                texture = harvest(pixels.to(device), parts.to(device), None if uv is None else uv.to(device), same_person=True)
+        return Reference(tokens, latents, texture)
+
+    def fit_photos(self, photos: list[ImageLike]) -> torch.Tensor:
+        """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed."""
+        arrays = [np.asarray(photo.convert("RGB")) if isinstance(photo, Image.Image) else photo for photo in photos]
+        for array in arrays:
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+                raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {array.dtype} {array.shape}.")
+        return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
+
+    def _encode_batch(self, parts, uv, indices, reference, device):
+        """Pose channels and moved texture channels of the frames `indices`."""
+        windows = [window_indices(index, len(parts if parts is not None else uv)) for index in indices]
+        needed = sorted({index for window in windows for index in window})
+        place = {index: position for position, index in enumerate(needed)}
+        near = [None if x is None else x[needed].to(device) for x in (parts, uv)]
+        order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
+        pose = window_channels(encode_maps(*near, self.factor), order)
+        if self.config.reference_warp == "none":
+            return pose, None
+        if reference.texture is None or parts is None:
+            # a model that knows moved textures is given an empty one
+            return pose, pose.new_zeros(len(indices), self.unet.config.in_channels - pose.shape[1] - reference.latents.shape[1], *pose.shape[2:])
+        middle = [None if x is None else x[list(indices)].to(device) for x in (parts, uv)]
+        planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
+        return pose, warp_channels(planes, self.factor)
+
+    def _denoise(self, latents, pose, warp, tokens, branches, steps, dtype, on_step, should_stop):
+        """Denoises latents (B, C, h, w) under dual classifier-free guidance (paper, section 4.3)."""
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(steps, device=latents.device)
+        latents = latents * scheduler.init_noise_sigma
+        batch = len(latents)
+        tokens = tokens.expand(batch, -1, -1)
+        for step, t in enumerate(scheduler.timesteps):
+            check_stop(should_stop)
+            scaled = scheduler.scale_model_input(latents, t)
+            total = 0
+            for weight, has_image, has_pose in branches:
+                given = unet_input(
+                    scaled, pose if has_pose else torch.zeros_like(pose),
+                    None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp),
+                )  # fmt: skip
+                context = tokens if has_image else torch.zeros_like(tokens)
+                total = total + weight * self.unet(given.to(dtype), t, context).sample.float()
+            latents = scheduler.step(total, t, latents).prev_sample
+            on_step(step + 1)
+        return latents
+
+
+def quiet_libraries() -> None:
+    """Turns off the progress bars and notes that diffusers and transformers print while they load and save models."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:
+    """The UNet passes that dual guidance needs, as (weight, has image, has pose).
+
+    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes whose weight cancels to 0 are left
+    out: equal weights need two, both 1 need one (paper, section 4.3).
+    """
+    passes = [(1 - image_guidance, False, False), (image_guidance - pose_guidance, True, False), (pose_guidance, True, True)]
+    return [p for p in passes if abs(p[0]) > 1e-9]
+
+

@@ -1,0 +1,157 @@
+"""A subject folder: what tuning changed against a base model, with the photos it was tuned to; loaded onto a model and taken off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from . import __version__
+from .errors import ModelError
+from .files import storage_error
+from .images import write_png
+from .poses import PoseSequence, write_poses
+
+LORA = "subject"  # the name of the one LoRA adapter a model may carry
+_LORA_FILE, _ADAPTER_FILE, _DECODER_FILE = "unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors"
+_PARTS = (_LORA_FILE, _ADAPTER_FILE, _DECODER_FILE)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What stands in a subject folder's subject.json.
+
+    key: of the content it was tuned to. base: fingerprint of the model it belongs to. losses: of UNet and decoder steps.
+    knows_poses: the photos' DensePose was known in tuning.
+    """
+
+    key: str
+    base: str
+    recipe: str
+    seed: int
+    knows_poses: bool
+    losses: dict[str, list[float]]
+    version: str = __version__
+
+
+def fingerprint(pipe) -> str:
+    """A short name for a model's weights: a hash of names, shapes and the first values of every tensor."""
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "adapter", "image_encoder"):
+        for name, tensor in sorted(getattr(pipe, part).state_dict().items()):
+            digest.update(f"{part}.{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten()[:64].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, base: str) -> str:
+    """The name of the subject that tuning on this content gives: the same photos and recipe are never tuned twice."""
+    digest = hashlib.sha256(f"1 {recipe} {seed} {base}".encode())
+    arrays = list(photos)
+    if image_poses is not None:
+        digest.update(image_poses.charts.encode())
+        arrays += [array for array in (image_poses.parts, image_poses.uv) if array is not None]
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None) -> None:
+    """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at all.
+
+    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full.
+    """
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
+        for name, module in ((_ADAPTER_FILE, pipe.adapter), (_DECODER_FILE, pipe.vae.decoder)):
+            save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name)
+        for i, photo in enumerate(photos):
+            write_png(photo, temporary / f"photo_{i:03d}.png")
+        if image_poses is not None:
+            write_poses(image_poses, temporary / "photo_poses.npz")
+        sums = {name: _sha256(temporary / name) for name in _PARTS}
+        (temporary / "subject.json").write_text(json.dumps({**vars(subject), "sha256": sums}, indent=1))
+        for file in temporary.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_subject(folder: str | Path, base: str | None = None) -> Subject:
+    """The subject in `folder`, its files checked against their SHA-256.
+
+    base: fingerprint of the model it must belong to. Raises ModelError with one sentence when it cannot be used.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "subject.json").read_text())
+        sums = content.pop("sha256")
+        subject = Subject(**content)
+        damaged = [name for name in _PARTS if _sha256(folder / name) != sums[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder} is not a subject folder, or it is incomplete; tune the subject again.") from error
+    if damaged:
+        raise ModelError(f"The subject in {folder} is damaged ({', '.join(damaged)}); tune it again.")
+    if base is not None and subject.base != base:
+        raise ModelError(f"The subject in {folder} was tuned from another model; choose that model, or tune the subject again.")
+    return subject
+
+
+@contextmanager
+def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
+    """The subject's weights are on `pipe` inside the block; afterwards the base is bit for bit as it was.
+
+    Raises ModelError as `read_subject`.
+    """
+    folder = Path(folder)
+    subject = read_subject(folder, fingerprint(pipe))
+    with base_restored(pipe):
+        pipe.unet.load_lora_adapter(folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True)
+        pipe.adapter.load_state_dict(load_file(folder / _ADAPTER_FILE))
+        pipe.vae.decoder.load_state_dict(load_file(folder / _DECODER_FILE))
+        yield subject
+
+
+@contextmanager
+def base_restored(pipe) -> Iterator[None]:
+    """Whatever tuning does to `pipe` inside the block is undone at its end: the LoRA unloaded, the rest copied back."""
+    kept = [(module, next(module.parameters()).dtype, {key: value.detach().clone() for key, value in module.state_dict().items()})
+            for module in (pipe.adapter, pipe.vae.decoder)]  # fmt: skip
+    modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
+    try:
+        yield
+    finally:
+        if LORA in getattr(pipe.unet, "peft_config", {}):
+            pipe.unet.unload_lora()
+        for module, dtype, state in kept:
+            module.to(dtype=dtype).load_state_dict(state)
+        for module, training in modes:
+            module.train(training).requires_grad_(False)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tuned_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The LoRA's parameters, in the order of the network."""
+    return [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
