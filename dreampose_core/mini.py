@@ -1,0 +1,134 @@
+"""`mini`: DreamPose's own classes at small sizes with random weights, and the run that trains them on mannequins."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip import CLIPImageProcessorPil
+
+from .adapter import ImageAdapter
+from .conditioning import ModelForm, unet_in_channels
+from .errors import InputError
+from .files import appearing
+from .mannequin.dataset import MannequinSamples
+from .pipeline import DreamPosePipeline, quiet_libraries
+from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from .training.base import train_base, train_vae
+from .training.loop import LoopOptions
+
+
+def build_mini(
+    form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (96, 160, 192),
+    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 4, width: int = 128, groups: int = 8,
+) -> DreamPosePipeline:  # fmt: skip
+    """A new model with random weights drawn from `seed`; the keyword arguments are its widths."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        factor = 2 ** (len(vae_channels) - 1)
+        height, width_ = form.height // factor, form.width // factor
+        levels = len(unet_channels)
+        vae = AutoencoderKL(
+            in_channels=3, out_channels=3, latent_channels=latent_channels, block_out_channels=vae_channels, layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * len(vae_channels), up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
+            norm_num_groups=groups, mid_block_add_attention=False, sample_size=form.height,
+        )  # fmt: skip
+        unet = UNet2DConditionModel(
+            sample_size=(height, width_), in_channels=unet_in_channels(form, latent_channels, factor), out_channels=latent_channels,
+            block_out_channels=unet_channels, layers_per_block=1, norm_num_groups=groups, cross_attention_dim=width, attention_head_dim=8,
+            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+            up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        )  # fmt: skip
+        if form.reference_warp == "texture":
+            # the moved texture enters through columns of its own that start at zero: nothing changes at the start
+            with torch.no_grad():
+                warp = unet.config.in_channels - unet_in_channels(_without_warp(form), latent_channels, factor)
+                unet.conv_in.weight[:, -warp:] = 0
+        clip = CLIPVisionConfig(
+            hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=max(1, width // 32),
+            image_size=64, patch_size=16, projection_dim=width,
+        )  # fmt: skip
+        image_encoder = CLIPVisionModel(clip)
+        adapter = ImageAdapter(17, width, latent_channels, height, width_)
+    # v-prediction with a last step of pure noise, so that a frame can be made from noise alone (Lin et al., 2024)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
+    )  # fmt: skip
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    pipe = DreamPosePipeline(vae, unet, adapter, scheduler, image_encoder, processor, **vars(form))
+    for module in (vae, unet, adapter, image_encoder):
+        module.eval()
+    return pipe
+
+
+@dataclass(frozen=True)
+class MiniRun:
+    """What a training run of mini is asked to do; stands in the run folder's run.json.
+
+    size: (height, width), each a multiple of 32. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    """
+
+    size: tuple[int, int] = (160, 128)
+    reference_warp: str = "texture"
+    vae_steps: int = 1300
+    steps: int = 3000
+    batch_size: int = 8
+    vae_lr: float = 1e-3
+    lr: float = 4e-4
+    precision: str = "fp32"
+    seed: int = 0
+
+
+def train_mini(
+    run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
+    """Trains VAE, then UNet, adapter and image encoder, in the run folder; True when all steps are done.
+
+    Writes run.json, vae/ and base/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
+    with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
+    """
+    if any(side % 32 for side in run.size) or run.batch_size % 2:
+        raise InputError(f"The size is {run.size[0]}x{run.size[1]} and the batch {run.batch_size}; sizes must be multiples of 32, batches of 2.")
+    started, done_before = time.monotonic(), (folder / "run.json").is_file()
+    if done_before and not resume:
+        raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with appearing(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(asdict(run), indent=1))
+    form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
+    pipe = build_mini(form, run.seed).to(device)
+    samples = MannequinSamples(run.size, run.batch_size, run.seed, device)
+    precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
+
+    def options(steps: int, lr: float, ema: float) -> LoopOptions:
+        left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
+        return LoopOptions(steps, lr, ema=ema, minutes=left, checkpoint_every=250)
+
+    common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
+    done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+    if done:
+        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, folder=folder / "base", **common)
+    save_model(pipe, folder / "model")
+    return done
+
+
+def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
+    """Writes the model folder in fp16, in safetensors shards below 9 MB."""
+    quiet_libraries()
+    parts = {name: copy.deepcopy(part) for name, part in pipe.components.items()}
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.to("cpu", torch.float16)
+    DreamPosePipeline(**parts, **vars(pipe.form)).save_pretrained(folder, max_shard_size="8MB")
+
+
+def _without_warp(form: ModelForm) -> ModelForm:
+    return ModelForm(**{**vars(form), "reference_warp": "none"})
