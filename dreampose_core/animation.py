@@ -1,0 +1,215 @@
+"""One whole run: photo and poses in, tuned subject, frames, chunks, MP4 and result.json out; the same for every door."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import __version__
+from .errors import InputError, ModelError
+from .files import appearing
+from .images import fit_image, read_image, write_png
+from .pipeline import DreamPosePipeline, quiet_libraries
+from .poses import PoseSequence
+from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .settings import MAX_FRAMES, MINI, AnimateOptions
+from .subject import Subject, base_restored, fingerprint, save_subject, subject_key, subject_loaded
+from .training.subject import RECIPES, tune_subject
+from .video import write_video
+
+
+def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
+    """The model on a device, ready to run: bfloat16 or float16 on a GPU, float32 on the CPU.
+
+    model: "mini", a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
+    Raises ModelError with one sentence when there is no such model or device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    path = MINI if str(model) == "mini" else Path(model)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
+    elif str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
+    quiet_libraries()
+    dtype = torch.float32
+    if device == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    try:
+        pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
+    except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
+        raise ModelError(f"The model {model} cannot be loaded: it is incomplete, damaged or of another kind ({_short(error)}).") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def animate(
+    pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
+    folder: Path, subjects: Path | None = None, subject: Path | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict:  # fmt: skip
+    """Makes the video in `folder` and returns what stands in its result.json.
+
+    image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. subjects: where tuned subjects are
+    kept and found again by content, None for inside `folder`. subject: a subject folder to use instead of tuning one.
+    Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json.
+    Frames that are there already are kept, so the same call after an interruption goes on where it was.
+    Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
+    """
+    poses = poses.clip(options.first_frame, options.last_frame)
+    poses = poses if options.fps is None else replace(poses, fps=options.fps)
+    if len(poses) > MAX_FRAMES:
+        raise InputError(f"The sequence has {len(poses)} frames; at most {MAX_FRAMES} are made in one run, choose a part with --frames.")
+    for name in ("frames", "chunks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    run = _Run(pipe, options, folder, on_progress, should_stop, {}, [])
+    if pipe.form.reference_warp == "texture" and image_poses is None:
+        run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
+    base = fingerprint(pipe)
+    if subject is None and options.recipe != "none":
+        subject = run.tuned(image, image_poses, base, subjects if subjects is not None else folder / "subjects")
+    with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded:
+        run.make_frames(image, poses, image_poses)
+    started = time.monotonic()
+    run.report("video", 0)
+    write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
+    run.seconds["video"] = time.monotonic() - started
+    run.report("video", 1)
+    result = run.result(poses, base, loaded)
+    with appearing(folder / "result.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1))
+    return result
+
+
+@dataclass
+class _Run:
+    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs."""
+
+    pipe: DreamPosePipeline
+    options: AnimateOptions
+    folder: Path
+    on_progress: OnProgress
+    should_stop: ShouldStop
+    seconds: dict[str, float]
+    notices: list[str]
+
+    def report(self, stage: str, step: int) -> None:
+        StageClock(stage, 1, self.on_progress).tick(step)
+
+    def tuned(self, image: np.ndarray, image_poses: PoseSequence | None, base: str, subjects: Path) -> Path:
+        """The subject folder for this photo and recipe, tuned now unless it is there."""
+        started = time.monotonic()
+        photo = fit_image(image, self.pipe.form.size)
+        key = subject_key([image], image_poses, self.options.recipe, self.options.seed, base)
+        folder = subjects / key
+        if (folder / "subject.json").is_file():
+            return folder
+        finetune(self.pipe, [photo], image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
+                 checkpoints=self.folder / "checkpoints", on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
+        self.seconds["tuning"] = time.monotonic() - started
+        return folder
+
+    def make_frames(self, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None) -> None:
+        """Writes the frames that are not there yet, and a chunk whenever a second of video is complete."""
+        started, total, steps = time.monotonic(), len(poses), self.options.num_inference_steps
+        chunk = max(1, math.ceil(poses.fps))
+        done = 0
+        while done < total and self.frame_path(done).is_file():
+            done += 1
+        batch = self.options.batch_size
+        first = done - done % batch  # batches are kept whole, so that a resumed clip equals an uninterrupted one
+        clock = StageClock("frames", total, self.on_progress, first=first)
+        clock.tick(done)
+
+        def on_step(frame: int, step: int) -> None:
+            clock.tick(frame + min(batch, total - frame) * step // steps)
+
+        for start in range(0, done - done % chunk, chunk):
+            self.write_chunk(start, min(start + chunk, total), poses.fps)
+        stream = self.pipe.stream(
+            image, poses, image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
+            pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
+            first_frame=first, on_step=on_step, should_stop=self.should_stop,
+        )  # fmt: skip
+        for index, frame in enumerate(stream, start=first):
+            if index >= done:
+                write_png(frame, self.frame_path(index))
+            if (index + 1) % chunk == 0 or index + 1 == total:
+                self.write_chunk(index - index % chunk, index + 1, poses.fps)
+            check_stop(self.should_stop)
+        self.seconds["frames"] = time.monotonic() - started
+
+    def frame_path(self, index: int) -> Path:
+        return self.folder / "frames" / f"{index:06d}.png"
+
+    def write_chunk(self, start: int, stop: int, fps: float) -> None:
+        path = self.folder / "chunks" / f"{start // max(1, math.ceil(fps)):06d}.mp4"
+        if not path.is_file():
+            write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps)
+
+    def read_frames(self, total: int) -> Iterator[np.ndarray]:
+        return (read_image(self.frame_path(index)) for index in range(total))
+
+    def result(self, poses: PoseSequence, base: str, subject: Subject | None) -> dict:
+        form = self.pipe.form
+        used = {
+            "num_inference_steps": self.options.num_inference_steps,
+            "image_guidance": form.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
+            "pose_guidance": form.pose_guidance if self.options.pose_guidance is None else self.options.pose_guidance,
+        }
+        return {
+            "num_frames": len(poses), "fps": poses.fps, "height": form.height, "width": form.width,
+            "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
+            "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
+            "device": str(self.pipe.device),
+        }  # fmt: skip
+
+
+def finetune(
+    pipe: DreamPosePipeline, photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, folder: Path, *,
+    key: str | None = None, base: str | None = None, checkpoints: Path | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Subject:  # fmt: skip
+    """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left as it was.
+
+    image_poses: the photos' maps, one each, or None: the pose is then dropped in tuning. checkpoints: a folder from which an
+    interrupted call resumes, removed when the subject is written.
+    """
+    base = fingerprint(pipe) if base is None else base
+    key = subject_key(photos, image_poses, recipe, seed, base) if key is None else key
+    if image_poses is not None and len(image_poses) != len(photos):
+        raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
+    with base_restored(pipe):
+        losses = tune_subject(pipe, pipe.fit_photos(photos), image_poses, RECIPES[recipe], seed, folder=checkpoints,
+                              on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+        subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
+        save_subject(pipe, folder, subject, photos, image_poses)
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return subject
+
+
+@contextmanager
+def tuned_to(
+    pipe: DreamPosePipeline, photo: np.ndarray, image_poses: PoseSequence | None, recipe: str, should_stop: ShouldStop = never_stop
+) -> Iterator[None]:
+    """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
+    with base_restored(pipe):
+        tune_subject(pipe, pipe.fit_photos([photo]), image_poses, RECIPES[recipe], should_stop=should_stop)
+        yield
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,32 @@
+"""What can be reached without a generating network: each baseline makes frames from one photo, its map and the target maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..conditioning import encode_latents, pose_tensors, to_pixels, to_uint8
+from ..poses import PoseSequence
+from ..texture import harvest, move
+
+
+def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae) -> dict[str, np.ndarray]:
+    """Frames uint8 (T, H, W, 3) of every baseline, by name.
+
+    photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3), which only
+    "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach.
+    """
+    parts, uv = pose_tensors(poses, poses.charts)
+    photo_parts, photo_uv = pose_tensors(image_poses, image_poses.charts)
+    texture = harvest(to_pixels(torch.from_numpy(photo))[None], photo_parts, photo_uv).expand(len(poses))
+    silhouette = torch.where((parts > 0)[:, None], torch.zeros(()), texture.background)
+    with torch.no_grad():
+        latents = [encode_latents(vae, to_pixels(torch.from_numpy(frames)).to(vae.device)) for frames in np.array_split(truth, len(truth) // 8 + 1)]
+        through = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents])
+    return {
+        "repeat_photo": np.repeat(photo[None], len(poses), 0),
+        "grey_silhouette": to_uint8(silhouette).numpy(),
+        "part_colours": to_uint8(move(texture, parts, None, background=True)[:, :3]).numpy(),
+        "moved_texture": to_uint8(move(texture, parts, uv, background=True)[:, :3]).numpy(),
+        "vae_only": to_uint8(through).cpu().numpy(),
+    }

@@ -1,0 +1,34 @@
+"""Picture metrics on uint8 frames (T, H, W, 3), computed in float; no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB over all frames: the mean of each frame's, at most 100.
+
+    mask: bool (T, H, W), only these pixels count; frames without any are left out.
+    """
+    values = []
+    for index, (frame, true) in enumerate(zip(frames, truth)):
+        error = (frame.astype(np.float64) - true.astype(np.float64)) ** 2
+        if mask is not None:
+            if not mask[index].any():
+                continue
+            error = error[mask[index]]
+        values.append(min(100.0, 10 * np.log10(255**2 / max(error.mean(), 1e-12))))
+    return float(np.mean(values))
+
+
+def sharpness(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """Gradient magnitude inside the mask as a share of the truth's: 1 is right, blur is below, noise above."""
+    inner = mask & np.roll(mask, 1, 1) & np.roll(mask, -1, 1) & np.roll(mask, 1, 2) & np.roll(mask, -1, 2)
+    if not inner.any():
+        return 1.0
+    return float(_gradient(frames)[inner].mean() / max(_gradient(truth)[inner].mean(), 1e-9))
+
+
+def _gradient(frames: np.ndarray) -> np.ndarray:
+    grey = frames.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return np.hypot(np.gradient(grey, axis=1), np.gradient(grey, axis=2))
