@@ -1,0 +1,155 @@
+"""What a job is made of: the typed request, the row it becomes, what a worker is given, what watchers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ..progress import OnProgress, Progress, ShouldStop
+from ..settings import AnimateOptions, Options
+
+State = Literal["queued", "running", "cancelling", "interrupted", "done", "failed", "cancelled"]
+FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+Lane = Literal["light", "device"]
+LANES: tuple[Lane, ...] = ("light", "device")
+Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
+
+
+class AnimateRequest(Options):
+    """One animation: the uploaded files as they came (server-made paths), and the options.
+
+    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown.
+    """
+
+    image: Path
+    poses: Path
+    image_poses: Path | None = None
+    options: AnimateOptions = AnimateOptions()
+
+
+class Upload(Options):
+    """A user's file inside a job's folder: `file` is our name for it under input/, `name` is what the user calls it."""
+
+    file: str = Field(pattern=r"^upload-[a-z_]+(\.[a-z0-9]{1,5})?$")
+    name: str
+
+
+class StoredRequest(Options):
+    """A request as it lies in the store and in request.json: no path of the outside world is left in it."""
+
+    image: Upload
+    poses: Upload
+    image_poses: Upload | None = None
+    options: AnimateOptions
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The places inside one job's folder; the only spot where their names are written down."""
+
+    path: Path
+
+    @property
+    def request(self) -> Path:
+        return self.path / "request.json"
+
+    @property
+    def input(self) -> Path:
+        return self.path / "input"
+
+    @property
+    def image(self) -> Path:
+        """The photo, decoded and written anew as PNG."""
+        return self.input / "image.png"
+
+    @property
+    def poses(self) -> Path:
+        return self.input / "poses.npz"
+
+    @property
+    def image_poses(self) -> Path:
+        """The photo's own DensePose; the file is absent when it is unknown."""
+        return self.input / "image_poses.npz"
+
+    @property
+    def frames(self) -> Path:
+        return self.path / "frames"
+
+    @property
+    def chunks(self) -> Path:
+        return self.path / "chunks"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.mp4"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One worker's right to work on one job: valid until the job's fence has risen above `fence`."""
+
+    id: str
+    lane: Lane
+    fence: int
+    request: str
+    losses: Losses
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row as readers see it. request: the JSON of a StoredRequest."""
+
+    id: str
+    lane: Lane
+    state: State
+    place: int
+    progress: Progress | None
+    losses: Losses
+    notices: tuple[str, ...]
+    error: str | None
+    request: str
+    created: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a lane's handler is given: one job, where it lies, and how to report and to learn that it should stop."""
+
+    job_id: str
+    folder: JobFolder
+    subjects: Path
+    request: StoredRequest
+    on_progress: OnProgress
+    should_stop: ShouldStop
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job as its owner sees it.
+
+    place: 1 for the next job to run on the device, 0 once it has started.
+    losses: the tuning loss so far, one value a step (thinned to a few hundred points).
+    chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
+    notices: sentences about fall-backs taken. error: one sentence when state is "failed".
+    request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
+    """
+
+    id: str
+    state: State
+    place: int
+    progress: Progress | None
+    created: float
+    losses: tuple[float, ...] = ()
+    chunks: tuple[Path, ...] = ()
+    frames: tuple[Path, ...] = ()
+    result: Path | None = None
+    error: str | None = None
+    notices: tuple[str, ...] = field(default=())
+    request: AnimateRequest | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES

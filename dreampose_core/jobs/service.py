@@ -1,0 +1,247 @@
+"""JobService: submit, watch, cancel. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..errors import InputError, StorageError, UnknownJob
+from ..settings import Settings
+from .records import LANES, AnimateRequest, Job, JobFolder, JobStatus, Lane, StoredRequest, Upload
+from .store import NO_SUCH_JOB, Store, storage_error
+from .supervisor import Command, Supervisor, worker_command
+
+log = logging.getLogger("dreampose.jobs")
+
+WATCH_EVERY_S = 0.25
+_ID = re.compile(r"[0-9a-f]{32}")
+_FRAME = re.compile(r"\d{6}\.png")
+_CHUNK = re.compile(r"\d{6}\.mp4")
+
+
+class JobService:
+    """The jobs of one installation, kept in `settings.home`; several threads may use it.
+
+    command: how a lane's worker is started (lane -> command line).
+    """
+
+    def __init__(self, settings: Settings, command: Command = worker_command):
+        self.settings = settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+        self.home = self.settings.home
+        self._command = command
+        self._store: Store | None = None
+        self._supervisor: Supervisor | None = None
+
+    def start(self) -> None:
+        """Creates the data folder and the store, and starts the workers; unfinished jobs go on. Raises StorageError."""
+        try:
+            for folder in (self.home, self.home / "jobs", self.home / "subjects"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(
+                f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
+            ) from error
+        self._store = Store(self.home / "jobs.sqlite3")
+        self._supervisor = Supervisor(self._store, self.settings, self._command)
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        """Lets the workers give their jobs back and ends them; a later start resumes. Does nothing when stopped."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._store.close()
+            self._supervisor = self._store = None
+
+    def __enter__(self) -> JobService:
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def workers(self) -> dict[Lane, bool]:
+        """Which lanes have a living worker; one that died is replaced within seconds."""
+        pids = self.worker_pids()
+        return {lane: lane in pids for lane in LANES}
+
+    def worker_pids(self) -> dict[Lane, int]:
+        """The process id of each lane's living worker."""
+        return self._supervisor.pids() if self._supervisor else {}
+
+    def submit(self, owner: str, request: AnimateRequest, key: str | None = None) -> str:
+        """Queues an animation and returns its job id; the files are copied first, so the caller may delete them.
+
+        key: the same owner and key are one job, however often they are submitted.
+        Raises InputError (a file is missing or too large, the queue is full) and StorageError.
+        """
+        owner = _hashed(owner)
+        if key is not None and (known := self.store.find_key(owner, key)) is not None:
+            return known
+        self.store.check_room(self.settings.max_queue)  # before anything is copied; asked again when the row is written
+        job_id = secrets.token_hex(16)
+        folder = JobFolder(self.home / "jobs" / job_id)
+        try:
+            # Files first, the row last: after a crash in between there is a folder that nobody knows, never a job without files.
+            folder.input.mkdir(parents=True, mode=0o700)
+            stored = StoredRequest(
+                image=self._stored(request.image, "image", folder),
+                poses=self._stored(request.poses, "poses", folder),
+                image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
+                options=request.options,
+            ).model_dump_json()
+            with open(folder.request, "x", encoding="utf-8") as file:
+                file.write(stored)
+                file.flush()
+                os.fsync(file.fileno())
+            for path in (folder.input, folder.path, folder.path.parent):
+                _sync_folder(path)
+            added = self.store.add(job_id, owner, stored, self.settings.max_queue, key)
+        except BaseException as error:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                reason = f"The job could not be stored ({error.strerror}); nothing was started. Please tell the operator."
+                raise storage_error(error) or StorageError(reason) from error
+            raise
+        if added != job_id:  # the same key came twice at the same time
+            shutil.rmtree(folder.path, ignore_errors=True)
+        else:
+            log.info("job %s: queued", job_id)
+        return added
+
+    def status(self, owner: str, job_id: str) -> JobStatus:
+        """The job as it stands. Raises UnknownJob, with one text for unknown ids and for those of others."""
+        return self._status(self.store.get(_hashed(owner), _checked(job_id)))
+
+    def watch(self, owner: str, job_id: str, timeout_s: float | None = None) -> Iterator[JobStatus]:
+        """The job's status now and after each change, up to the final one or until `timeout_s` seconds are over.
+
+        Raises UnknownJob at the call.
+        """
+        self.status(owner, job_id)
+        return self._watch(owner, job_id, math.inf if timeout_s is None else time.monotonic() + timeout_s)
+
+    def cancel(self, owner: str, job_id: str) -> None:
+        """Ends the job soon; one that has ended stays as it is. Raises UnknownJob."""
+        self.store.cancel(_hashed(owner), _checked(job_id))
+
+    def jobs(self, owner: str) -> list[JobStatus]:
+        """All jobs of `owner`, newest first."""
+        return [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            raise StorageError("The job service is not running; please try again in a moment.")
+        return self._store
+
+    def _watch(self, owner: str, job_id: str, deadline: float) -> Iterator[JobStatus]:
+        last = None
+        while True:
+            pulse = self._pulse(job_id)  # before the status, so that no change falls in between
+            status = self.status(owner, job_id)
+            if status != last:
+                yield status
+            last = status
+            if status.final:
+                return
+            while True:
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(WATCH_EVERY_S)
+                if self._pulse(job_id) != pulse:
+                    break
+
+    def _pulse(self, job_id: str) -> tuple:
+        """Changes whenever the job does: its row, its place, or the listing of its frames and chunks."""
+        folder = JobFolder(self.home / "jobs" / job_id)
+        return (*self.store.pulse(job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks)))
+
+    def _status(self, job: Job) -> JobStatus:
+        folder = JobFolder(self.home / "jobs" / job.id)
+        # For its owner a job that is being checked by the light lane still waits for the device.
+        state = "queued" if job.lane == "light" and job.state in ("running", "interrupted") else job.state
+        return JobStatus(
+            id=job.id, state=state, place=job.place, progress=job.progress, created=job.created,
+            losses=tuple(loss for _, loss in job.losses),
+            chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
+            result=folder.result if job.state == "done" else None,
+            error=job.error, notices=job.notices, request=_canonical(job, folder),
+        )
+
+    def _stored(self, source: Path, role: str, folder: JobFolder) -> Upload:
+        """Copies an upload under a name of ours, at most max_upload_mb of it."""
+        suffix = source.suffix.lower()
+        upload = Upload(
+            file=f"upload-{role}" + (suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""),
+            name="".join(c for c in source.name if c.isprintable())[-100:],
+        )
+        limit = self.settings.max_upload_mb << 20
+        try:
+            # Non-blocking, so that a pipe in a file's place cannot hold us; asked what it is before anything is read from it.
+            descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        except OSError as error:
+            raise InputError(f"{upload.name} cannot be read as a file; please choose it again.") from error
+        with open(descriptor, "rb") as reader, open(folder.input / upload.file, "xb") as writer:
+            while block := reader.read(1 << 20):
+                if writer.tell() + len(block) > limit:
+                    raise InputError(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+        return upload
+
+
+def _hashed(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+def _checked(job_id: str) -> str:
+    if not isinstance(job_id, str) or not _ID.fullmatch(job_id):
+        raise UnknownJob(NO_SUCH_JOB)
+    return job_id
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _changed_at(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _listed(folder: Path, pattern: re.Pattern) -> tuple[Path, ...]:
+    try:
+        return tuple(folder / name for name in sorted(filter(pattern.fullmatch, os.listdir(folder))))
+    except FileNotFoundError:
+        return ()
+
+
+def _canonical(job: Job, folder: JobFolder) -> AnimateRequest | None:
+    try:
+        stored = StoredRequest.model_validate_json(job.request)
+    except ValidationError:  # written by another version of the program
+        return None
+    image_poses = folder.image_poses if stored.image_poses is not None else None
+    return AnimateRequest(image=folder.image, poses=folder.poses, image_poses=image_poses, options=stored.options)

@@ -1,0 +1,244 @@
+"""One worker process: claims jobs of one lane, works on them one after another, and never leaves one in doubt.
+
+    python -m dreampose_core.jobs.worker --lane light|device
+
+Settings come from the environment (DREAMPOSE_*). The service starts, watches and restarts workers; one that is killed
+loses nothing, because its claim is taken back and the next worker goes on from the files in the job's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ..errors import Cancelled, DreamPoseError, InputError, LostClaim, StorageError
+from ..progress import Progress
+from ..settings import Settings
+from .records import LANES, Claim, JobFolder, Lane, Losses, StoredRequest, Work
+from .store import Store, storage_error
+
+log = logging.getLogger("dreampose.worker")
+
+POLL_S = 0.25
+STOP_CHECK_EVERY_S = 0.3
+PROGRESS_EVERY_S = 0.2
+HEARTBEAT_EVERY_S = 4.0
+LEAVE_WITHIN_S = 20.0
+MAX_LOSSES = 400
+
+Handler = Callable[[Work], tuple[str, ...]]
+
+
+def with_loss(losses: Losses, step: int, loss: float) -> Losses:
+    """The loss curve with one more point; evenly thinned, and cut back first when tuning went back to an earlier step."""
+    kept = [point for point in losses if point[0] < step]
+    stride = kept[1][0] - kept[0][0] if len(kept) > 1 else 1
+    if kept and step - kept[-1][0] < stride:
+        return tuple(kept)
+    kept.append((step, loss))
+    return tuple(kept if len(kept) <= MAX_LOSSES else kept[::2])
+
+
+class Attempt:
+    """One claim at work: turns the handler's reports into store writes and the store's wishes into should_stop.
+
+    Used by the thread that runs the handler and by the heartbeat thread.
+    """
+
+    def __init__(self, store: Store, claim: Claim, leaving: Callable[[], bool]):
+        self.store, self.claim, self.leaving = store, claim, leaving
+        self.cancelled = self.lost = False
+        self._lock = threading.RLock()
+        self._losses = claim.losses
+        self._latest: Progress | None = None
+        self._unwritten = False
+        self._written_at = self._checked_at = self._renewed_at = time.monotonic()
+
+    def on_progress(self, progress: Progress) -> None:
+        """Stores the first and last step of a stage at once, others about five times a second."""
+        with self._lock:
+            if progress.stage == "tuning" and progress.loss is not None:
+                self._losses = with_loss(self._losses, progress.step, progress.loss)
+            urgent = self._latest is None or progress.stage != self._latest.stage or progress.step == progress.total
+            self._latest, self._unwritten = progress, True
+            if urgent or time.monotonic() - self._written_at >= PROGRESS_EVERY_S:
+                self.flush()
+
+    def flush(self) -> None:
+        """Stores what has been reported and is not stored yet."""
+        with self._lock:
+            if self._unwritten:
+                self._unwritten = False
+                self._written_at = self._renewed_at = time.monotonic()
+                self._try(lambda: self.store.record(self.claim, self._latest, self._losses))
+
+    def beat(self) -> None:
+        """The heartbeat thread's part: renews the lease, and stores reports that the handler was too quick to store itself."""
+        with self._lock:
+            if time.monotonic() - self._written_at >= PROGRESS_EVERY_S:
+                self.flush()
+            if time.monotonic() - self._renewed_at >= HEARTBEAT_EVERY_S:
+                self._renewed_at = time.monotonic()
+                self._try(lambda: self.store.renew(self.claim))
+
+    def should_stop(self) -> bool:
+        """Whether to stop, because of a cancel, a shutdown or a lost claim; looks into the store every 0.3 s at most."""
+        if time.monotonic() - self._checked_at >= STOP_CHECK_EVERY_S:
+            self._checked_at = time.monotonic()
+            self._try(self._ask_store)
+        return self.cancelled or self.lost or self.leaving()
+
+    def _ask_store(self) -> None:
+        self.cancelled = self.cancelled or self.store.cancel_asked(self.claim)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except LostClaim:
+            self.lost = True
+        except StorageError as error:  # progress can be missed; if the store stays away, the lease runs out and the job is resumed
+            log.warning("job %s: %s", self.claim.id, error)
+
+
+class Worker:
+    """The claim loop of one lane.
+
+    name: how the store and the service call this process. parent: the process without which this one leaves, or None.
+    """
+
+    def __init__(self, lane: Lane, settings: Settings, handler: Handler, name: str, parent: int | None = None):
+        self.lane, self.settings, self.handler, self.name, self.parent = lane, settings, handler, name, parent
+        self.store = Store(settings.home / "jobs.sqlite3")
+        self._attempt: Attempt | None = None
+        self._leave = False  # a plain flag: an Event's lock must not be taken in a signal handler
+        self._leave_at = 0.0
+
+    def run(self) -> int:
+        """Works until SIGTERM, the parent's death or an unforeseen error; returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ask_to_leave())
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        log.info("%s: ready", self.name)
+        while not self._leave:
+            try:
+                claim = self.store.claim(self.lane, self.name)
+            except StorageError as error:
+                log.warning("%s: %s", self.name, error)
+                claim = None
+                time.sleep(2.0)
+            if claim is None:
+                time.sleep(POLL_S)
+            elif not self._work(claim):
+                return 1  # after an unforeseen error this process's state, above all the GPU's, cannot be trusted
+        log.info("%s: leaving", self.name)
+        return 0
+
+    def _work(self, claim: Claim) -> bool:
+        """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
+        attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
+        log.info("job %s: %s lane, claim %d", claim.id, self.lane, claim.fence)
+        foreseen = True
+        try:
+            request = StoredRequest.model_validate_json(claim.request)
+            folder = JobFolder(self.settings.home / "jobs" / claim.id)
+            work = Work(claim.id, folder, self.settings.home / "subjects", request, attempt.on_progress, attempt.should_stop)
+            notices = self.handler(work)
+            attempt.flush()
+            if self.lane == "light":
+                ending = partial(self.store.advance, claim, "device", notices)
+            else:
+                ending = partial(self.store.finish, claim, notices)
+        except Exception as error:
+            attempt.flush()
+            if isinstance(error, Cancelled) and (attempt.cancelled or attempt.lost or self._leave):
+                ending = partial(self.store.interrupt, claim)
+            else:
+                sentence, foreseen = _sentence(error, claim.id)
+                ending = partial(self.store.fail, claim, sentence)
+        self._settle(claim, ending)
+        self._attempt = None
+        return foreseen
+
+    def _settle(self, claim: Claim, ending: Callable[[], None]) -> None:
+        """Stores how a job ended, trying again while the disk is full; the heartbeat keeps the claim meanwhile."""
+        while True:
+            try:
+                ending()
+                return
+            except LostClaim:
+                log.warning("job %s: taken over by another worker, nothing stored", claim.id)
+                return
+            except StorageError as error:
+                log.error("job %s: %s", claim.id, error)
+                if self._leave:
+                    return  # the lease runs out and the job is resumed
+                time.sleep(1.0)
+
+    def _ask_to_leave(self) -> None:
+        if not self._leave:
+            self._leave_at = time.monotonic() + LEAVE_WITHIN_S
+            self._leave = True
+
+    def _beat(self) -> None:
+        while True:
+            if self.parent is not None and os.getppid() != self.parent:
+                self._ask_to_leave()
+            if self._leave and time.monotonic() > self._leave_at:
+                os._exit(1)  # the handler does not listen; its claim will be taken back
+            attempt = self._attempt
+            if attempt is not None and not attempt.lost:
+                attempt.beat()
+            time.sleep(0.5)
+
+
+def _sentence(error: Exception, job_id: str) -> tuple[str, bool]:
+    """What to tell the owner, and whether the error was foreseen; the traceback of others goes to the log."""
+    if isinstance(error, InputError):
+        log.info("job %s: refused: %s", job_id, error)
+        return str(error), True
+    storage = storage_error(error)
+    if storage is not None:
+        log.error("job %s: %s", job_id, error)
+        return str(storage), True
+    log.exception("job %s: failed", job_id)
+    return (
+        f"Something went wrong in the program while it worked on this job; please try again, "
+        f"and if it happens twice give the operator this number: {job_id}."
+    ), False
+
+
+def run(lane: Lane, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None) -> int:
+    """Works on `lane` until told to leave; returns the exit status. Must be called from the main thread.
+
+    handler: what is done with a job; None takes the lane's own (`handlers.for_lane`).
+    """
+    if handler is None:
+        from . import handlers  # here, so that a worker with another handler needs neither images nor torch
+
+        handler = handlers.for_lane(lane, settings)
+    return Worker(lane, settings, handler, name or f"{lane}-{os.getpid()}", parent).run()
+
+
+def main(arguments: list[str] | None = None, handler: Handler | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dreampose_core.jobs.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("--lane", choices=LANES, required=True)
+    parser.add_argument("--name", help="how the store calls this worker")
+    parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        return run(given.lane, Settings.from_environment(), handler, given.name, given.parent)
+    except DreamPoseError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

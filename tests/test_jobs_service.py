@@ -1,0 +1,522 @@
+"""The job service with real worker processes, which die, hang and are cancelled. Run: .venv/bin/pytest tests/test_jobs_service.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from job_worker import CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
+
+from dreampose_core.errors import InputError, StorageError, UnknownJob
+from dreampose_core.images import read_image, write_png
+from dreampose_core.jobs.records import AnimateRequest, JobFolder, JobStatus
+from dreampose_core.jobs.service import JobService
+from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
+from dreampose_core.jobs.supervisor import worker_environment
+from dreampose_core.poses import PoseSequence, read_poses, write_poses
+from dreampose_core.settings import AnimateOptions, Settings
+from dreampose_core.video import probe_video
+
+ANNA, BEN = "anna's token", "ben's token"
+DEADLINE_S = 90.0
+WORKER = (sys.executable, str(Path(__file__).with_name("job_worker.py")))
+
+
+def command(lane: str) -> tuple[str, ...]:
+    return (*WORKER, "--lane", lane)
+
+
+def no_device(lane: str) -> tuple[str, ...]:
+    """A light lane, and a device worker that never gets as far as claiming."""
+    return command(lane) if lane == "light" else (sys.executable, "-c", "import time; time.sleep(999)")
+
+
+def wait_for(condition, what: str, deadline_s: float = DEADLINE_S):
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {deadline_s:.0f} s in vain for: {what}"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def service(settings):
+    with JobService(settings, command) as service:
+        yield service
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A small photo and motion of four frames."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    write_png(np.full((8, 6, 3), 90, np.uint8), folder / "anna.png")
+    write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder / "walk.npz")
+    return folder
+
+
+def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> AnimateRequest:
+    """A request that the device lane of job_worker.py understands."""
+    options = AnimateOptions(recipe="none", seed=behaviour, steps=frames)
+    return AnimateRequest(**{"image": files / "anna.png", "poses": files / "walk.npz", "options": options, **changes})
+
+
+def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -> JobStatus:
+    def reached():
+        status = service.status(owner, job)
+        if status.state in states:
+            return status
+        assert not status.final, f"{status.state} instead of {states}: {status.error}"
+
+    return wait_for(reached, f"job {states}")
+
+
+def wait_gated(service: JobService, job: str, frames: int = 4) -> JobStatus:
+    """Until the job waits in its middle."""
+    wait_for(lambda: len(service.status(ANNA, job).frames) == frames // 2, "the middle of the job")
+    return service.status(ANNA, job)
+
+
+def open_gate(service: JobService) -> None:
+    (service.home / "gate").touch()
+
+
+def trace(service: JobService, job: str) -> list[int]:
+    """The frames in the order in which they were made."""
+    return [int(line) for line in (service.home / "jobs" / job / "trace").read_text().split()]
+
+
+def device_pid(service: JobService) -> int:
+    return wait_for(lambda: service.worker_pids().get("device"), "a device worker")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def let_leases_run_out(home: Path) -> None:
+    """As if LEASE_S seconds had passed for the jobs that are claimed now."""
+    store = Store(home / "jobs.sqlite3")
+    store._rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
+    store.close()
+
+
+def test_a_job_from_submit_to_result(service, files):
+    poses = PoseSequence(np.full((2, 8, 6), 3, np.uint8), None, "none")
+    write_poses(poses, files / "anna.npz")
+    job = service.submit(ANNA, request(files, image_poses=files / "anna.npz"))
+    for name in ("anna.png", "walk.npz", "anna.npz"):
+        (files / name).unlink()  # the caller may delete them at once
+    seen = list(service.watch(ANNA, job, DEADLINE_S))
+    assert seen[0].state == "queued"
+    assert seen[0].place == 1
+    last = seen[-1]
+    assert (last.state, last.place, last.error, last.notices) == ("done", 0, None, ("A sentence about a fall-back.",))
+    assert len(last.frames) == 4
+    assert last.frames == tuple(sorted(last.frames))
+    assert last.losses == (1.0, 1 / 2, 1 / 3)
+    assert last.progress.stage == "frames"
+    assert last.progress.step == last.progress.total == 4
+    assert last.result.read_bytes() == b"video"
+    folder = JobFolder(service.home / "jobs" / job)
+    assert sorted(path.name for path in folder.input.iterdir()) == ["image.png", "image_poses.npz", "poses.npz"], "originals are deleted"
+    assert (read_image(last.request.image) == 90).all()
+    assert len(read_poses(last.request.poses)) == 4
+    assert len(read_poses(last.request.image_poses)) == 1, "the photo's own map is one map"
+    assert last.request.options.steps == 4
+    assert json.loads(folder.request.read_text())["image"]["name"] == "anna.png"
+    assert [status.id for status in service.jobs(ANNA)] == [job]
+    assert list(service.watch(ANNA, job)) == [last], "watching what has ended gives the end"
+
+
+def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
+    with JobService(settings, no_device) as service:
+        first, second = (service.submit(ANNA, request(files, GATED)) for _ in range(2))
+        assert service.status(ANNA, second).place == 2
+        places, states = [], []
+
+        def watch():
+            for status in service.watch(ANNA, second, DEADLINE_S):
+                places.append(status.place)
+                states.append(status.state)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        wait_for(lambda: places, "the first status")
+        worker = subprocess.Popen([*command("device")], env=worker_environment(service.settings))
+        try:
+            wait_gated(service, first)
+            assert service.status(ANNA, first).place == 0
+            wait_for(lambda: places[-1] == 1, "the second job to be next")
+            assert service.status(ANNA, second).state == "queued"
+            open_gate(service)
+            watcher.join(DEADLINE_S)
+        finally:
+            worker.terminate()
+            assert worker.wait(DEADLINE_S) == 0
+        assert [place for i, place in enumerate(places) if i == 0 or place != places[i - 1]] == [2, 1, 0]
+        assert states[0] == "queued"
+        assert states[-1] == "done"
+        assert service.status(ANNA, first).state == "done"
+
+
+def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, files):
+    busy = service.submit(ANNA, request(files, GATED))
+    wait_gated(service, busy)
+    (files / "letter.png").write_text("Dear Sir")
+    (files / "cut.npz").write_bytes((files / "walk.npz").read_bytes()[:100])
+    np.savez(files / "objects.npz", parts=np.array([{}], dtype=object), charts="none", fps=30.0, version=1)
+    bad = {
+        "letter.png": {"image": files / "letter.png"},
+        "cut.npz": {"poses": files / "cut.npz"},
+        "objects.npz": {"poses": files / "objects.npz"},
+        "Frames 2:9": {"options": AnimateOptions(first_frame=2, last_frame=9)},
+    }
+    jobs = {service.submit(ANNA, request(files, **change)): text for text, change in bad.items()}
+    good = service.submit(ANNA, request(files))
+    for job, text in jobs.items():
+        status = wait_state(service, job, "failed")
+        assert text in status.error, "the file is called what its owner calls it"
+        assert "upload-" not in status.error
+        assert str(service.home) not in status.error
+        assert status.error.count(". ") == 0
+        assert status.error.endswith(".")
+        assert not list((service.home / "jobs" / job / "input").glob("upload-*")), "bad files are deleted, too"
+    folder = JobFolder(service.home / "jobs" / good)
+    wait_for(folder.poses.exists, "the good job to be prepared")
+    assert service.status(ANNA, good).place == 1
+    assert service.status(ANNA, busy).state == "running"
+    open_gate(service)
+    wait_state(service, good, "done")
+    wait_state(service, busy, "done")
+
+
+def test_cancel_while_queued_running_done_and_twice(service, files):
+    running = service.submit(ANNA, request(files, GATED))
+    queued = service.submit(ANNA, request(files))
+    wait_gated(service, running)
+    pid = device_pid(service)
+    service.cancel(ANNA, queued)
+    assert service.status(ANNA, queued).state == "cancelled"
+    service.cancel(ANNA, queued)
+    service.cancel(ANNA, running)
+    service.cancel(ANNA, running)
+    status = wait_state(service, running, "cancelled")
+    assert len(status.frames) == 2, "what was made is kept"
+    assert status.result is None
+    open_gate(service)
+    third = service.submit(ANNA, request(files))
+    wait_state(service, third, "done")
+    service.cancel(ANNA, third)
+    assert service.status(ANNA, third).state == "done"
+    assert [status.state for status in service.jobs(ANNA)] == ["done", "cancelled", "cancelled"]
+    assert device_pid(service) == pid, "a job that stops when asked costs no warm worker"
+
+
+def test_a_job_that_does_not_listen_is_cancelled_with_its_worker(service, files):
+    deaf = service.submit(ANNA, request(files, DEAF))
+    after = service.submit(ANNA, request(files))
+    wait_gated(service, deaf)
+    pid = device_pid(service)
+    service.cancel(ANNA, deaf)
+    wait_state(service, deaf, "cancelled")
+    wait_state(service, after, "done")
+    assert is_gone(pid)
+
+
+def test_a_killed_worker_costs_no_frame_and_no_job(service, files):
+    job = service.submit(ANNA, request(files, GATED, frames=8))
+    after = service.submit(ANNA, request(files))
+    seen: list[JobStatus] = []
+    watcher = threading.Thread(target=lambda: seen.extend(service.watch(ANNA, job, DEADLINE_S)))
+    watcher.start()
+    wait_gated(service, job, frames=8)
+    pid = device_pid(service)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for(lambda: service.worker_pids().get("device", pid) != pid, "another worker")
+    wait_for(lambda: service.status(ANNA, job).state == "running", "the job to be resumed")
+    open_gate(service)
+    wait_state(service, job, "done")
+    wait_state(service, after, "done")
+    watcher.join(DEADLINE_S)
+    assert [status.state for status in seen if status.final] == ["done"]
+    assert trace(service, job) == list(range(8)), "every frame was made once"
+    assert len(seen[-1].losses) == 3
+
+
+def test_a_job_that_kills_every_worker_is_given_up_and_the_next_one_runs(service, files):
+    poison = service.submit(ANNA, request(files, CRASHES))
+    after = service.submit(ANNA, request(files))
+    assert wait_state(service, poison, "failed").error == GIVEN_UP
+    wait_state(service, after, "done")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "text"),
+    [(FAILS, "Something went wrong"), (REFUSES, "The photo shows nobody; please choose another."), (DISK_FULL, "disk is full")],
+)
+def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviour, text):
+    job = service.submit(ANNA, request(files, behaviour))
+    after = service.submit(ANNA, request(files))
+    status = wait_state(service, job, "failed")
+    assert text in status.error
+    assert "none of the user's business" not in status.error
+    assert (job in status.error) == (behaviour == FAILS), "a job id for what nobody foresaw"
+    wait_state(service, after, "done")
+
+
+def test_a_restart_keeps_the_order_and_resumes(settings, files):
+    with JobService(settings, command) as service:
+        jobs = [service.submit(ANNA, request(files, GATED)) for _ in range(3)]
+        wait_gated(service, jobs[0])
+        pids = service.worker_pids().values()
+    assert all(is_gone(pid) for pid in pids)
+    with JobService(settings, no_device) as service:
+        assert [service.status(ANNA, job).state for job in jobs] == ["interrupted", "queued", "queued"]
+        assert [service.status(ANNA, job).place for job in jobs] == [0, 1, 2]
+    open_gate(service)
+    with JobService(settings, command) as service:
+        ended = []
+        for job in jobs:
+            wait_state(service, job, "done")
+            ended.append((service.home / "jobs" / job / "result.mp4").stat().st_mtime_ns)
+            assert trace(service, job) == list(range(4))
+        assert ended == sorted(ended)
+        with pytest.raises(UnknownJob):
+            service.status(BEN, jobs[0])
+    with pytest.raises(StorageError, match="not running"):
+        service.status(ANNA, jobs[0])
+
+
+SERVER = """
+import sys, time
+sys.path[:0] = sys.argv[1:2]
+from pathlib import Path
+from test_jobs_service import ANNA, GATED, JobService, Settings, command, request, wait_gated
+service = JobService(Settings(home=Path(sys.argv[2])), command)
+service.start()
+jobs = [service.submit(ANNA, request(Path(sys.argv[3]), GATED)) for _ in range(2)]
+wait_gated(service, jobs[0])
+print(*jobs, *service.worker_pids().values(), flush=True)
+time.sleep(999)
+"""
+
+
+@pytest.mark.parametrize("workers_too", [False, True])
+def test_killing_the_server_loses_nothing(settings, files, workers_too):
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, Path(__file__).parent, settings.home, files], stdout=subprocess.PIPE, text=True,
+        env=worker_environment(settings),
+    )
+    *jobs, light, device = server.stdout.readline().split()
+    server.kill()
+    server.communicate()
+    for pid in (int(light), int(device)):
+        if workers_too:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: is_gone(pid), "a worker without its server to leave")
+    if workers_too:
+        let_leases_run_out(settings.home)
+    with JobService(settings, command) as service:
+        open_gate(service)
+        for job in jobs:
+            wait_state(service, job, "done")
+            assert trace(service, job) == list(range(4))
+
+
+def test_a_frozen_worker_that_wakes_up_changes_nothing(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files, GATED))
+        worker = subprocess.Popen([*command("device")], env=worker_environment(service.settings))
+        try:
+            wait_gated(service, job)
+            worker.send_signal(signal.SIGSTOP)
+            let_leases_run_out(service.home)
+            wait_state(service, job, "interrupted")
+            store = Store(service.home / "jobs.sqlite3")
+            claim = wait_for(lambda: store.claim("device", "another"), "the job to be claimable")
+            worker.send_signal(signal.SIGCONT)
+            time.sleep(1.5)  # time to do harm in
+            assert service.status(ANNA, job).state == "running"
+            assert not store.cancel_asked(claim), "our claim still holds"
+            assert len(service.status(ANNA, job).frames) == 2
+            store.finish(claim)
+            other = service.submit(ANNA, request(files))
+            wait_state(service, other, "done")  # the woken worker has let go and is of use again
+            store.close()
+        finally:
+            worker.send_signal(signal.SIGCONT)
+            worker.terminate()
+            assert worker.wait(DEADLINE_S) == 0
+
+
+def test_a_hung_worker_is_replaced(service, files):
+    job = service.submit(ANNA, request(files, GATED))
+    wait_gated(service, job)
+    pid = device_pid(service)
+    os.kill(pid, signal.SIGSTOP)
+    let_leases_run_out(service.home)
+    open_gate(service)
+    wait_state(service, job, "done")
+    assert is_gone(pid)
+    assert trace(service, job) == list(range(4))
+
+
+def test_submits_with_one_key_are_one_job(settings, files):
+    with JobService(settings, no_device) as service:
+        ids, together = [], threading.Barrier(20)
+
+        def submit():
+            together.wait()
+            ids.append(service.submit(ANNA, request(files), "form 1"))
+
+        threads = [threading.Thread(target=submit) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ids) == 20
+        assert len(set(ids)) == 1
+        assert os.listdir(service.home / "jobs") == ids[:1], "the folders of the others are gone"
+        assert service.submit(BEN, request(files), "form 1") != ids[0]
+
+
+def test_a_full_queue_and_unusable_files_are_refused_at_once(settings, files):
+    settings = settings.model_copy(update={"max_queue": 2, "max_upload_mb": 1})
+    with JobService(settings, no_device) as service:
+        (files / "large.png").write_bytes(bytes((1 << 20) + 1))
+        os.mkfifo(files / "pipe.npz")
+        for change, text in (
+            ({"image": files / "large.png"}, "large.png is larger than 1 MB"),
+            ({"poses": files / "pipe.npz"}, "pipe.npz cannot be read as a file"),
+            ({"poses": files}, "cannot be read as a file"),
+            ({"image": files / "none.png"}, "none.png cannot be read"),
+        ):
+            with pytest.raises(InputError, match=text):
+                service.submit(ANNA, request(files, **change))
+        jobs = [service.submit(ANNA, request(files)) for _ in range(2)]
+        with pytest.raises(InputError, match="The queue is full"):
+            service.submit(BEN, request(files))
+        assert sorted(os.listdir(service.home / "jobs")) == sorted(jobs), "nothing is left of those refused"
+        service.cancel(ANNA, jobs[0])
+        service.submit(BEN, request(files))
+
+
+def test_a_full_disk_at_submit_is_one_sentence_and_nothing_else_is_lost(settings, files):
+    with JobService(settings, no_device) as service:
+        before = service.submit(ANNA, request(files))
+        (files / "large.png").write_bytes(bytes(8 << 20))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, limits[1]))  # to a writer this is a full disk
+        try:
+            with pytest.raises(StorageError, match="disk is full") as error:
+                service.submit(ANNA, request(files, image=files / "large.png"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(service.home) not in str(error.value)
+        assert os.listdir(service.home / "jobs") == [before]
+        after = service.submit(ANNA, request(files))
+        assert [status.id for status in service.jobs(ANNA)] == [after, before]
+
+
+def test_what_is_foreign_or_unknown_or_no_id_at_all_looks_the_same(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files))
+        texts = set()
+        for owner, given in ((BEN, job), (ANNA, "0" * 32), (ANNA, "../../etc"), (ANNA, ""), (ANNA, None), (ANNA, job.upper()), ("", job)):
+            for action in (service.status, service.watch, service.cancel):
+                with pytest.raises(UnknownJob) as error:
+                    action(owner, given)
+                texts.add(str(error.value))
+        assert len(texts) == 1
+        assert service.status(ANNA, job).state == "queued"
+        assert service.jobs(BEN) == []
+        store = (service.home / "jobs.sqlite3").read_bytes() + (service.home / "jobs.sqlite3-wal").read_bytes()
+        assert ANNA.encode() not in store, "only the hash of an owner's token is stored"
+
+
+def test_names_of_uploads_never_become_paths(settings, files):
+    with JobService(settings, no_device) as service:
+        odd = files / "..\\$(x)\n\u202e.PnG"
+        (files / "anna.png").rename(odd)
+        (files / "walk.npz").rename(files / "walk.npz; rm")
+        job = service.submit(ANNA, request(files, image=odd, poses=files / "walk.npz; rm"))
+        folder = JobFolder(service.home / "jobs" / job)
+        stored = json.loads(folder.request.read_text())
+        assert stored["image"] == {"file": "upload-image.png", "name": "..\\$(x).PnG"}
+        assert stored["poses"] == {"file": "upload-poses", "name": "walk.npz; rm"}
+        wait_for(folder.poses.exists, "the files to be read all the same")
+
+
+def test_watching_ends_at_its_time_and_workers_are_told_of(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files))
+        seen = list(service.watch(ANNA, job, timeout_s=0.6))
+        assert seen
+        assert not seen[-1].final
+        wait_for(lambda: service.workers() == {"light": True, "device": True}, "both workers")
+    assert service.workers() == {"light": False, "device": False}
+    service.stop()
+
+
+def test_a_run_of_the_real_lanes_killed_while_tuning_equals_an_uninterrupted_one(tmp_path, files):
+    from safetensors.numpy import load_file
+    from tiny import make_tiny_model
+
+    from dreampose_core.animation import animate, load_pipeline
+
+    model = make_tiny_model(tmp_path / "model")
+    random = np.random.default_rng(0)
+    photo = random.integers(0, 255, (50, 40, 3), dtype=np.uint8)
+    write_png(photo, files / "anna.png")
+    motion = PoseSequence(random.integers(0, 25, (5, 40, 32)).astype(np.uint8), None, "none", 2.0)
+    write_poses(motion, files / "walk.npz")
+    options = AnimateOptions(recipe="fast", steps=2, batch_size=2)
+    whole = JobFolder(tmp_path / "whole")
+    pipe = load_pipeline(str(model), "cpu")
+    animate(pipe, image=photo, poses=motion, image_poses=None, options=options, folder=whole.path, subjects=tmp_path / "subjects")
+
+    with JobService(Settings(home=tmp_path / "home", model=str(model), device="cpu")) as service:
+        job = service.submit(ANNA, request(files, options=options))
+        watched = service.watch(ANNA, job, 2 * DEADLINE_S)
+        next(status for status in watched if status.progress is not None and status.progress.stage == "tuning" and status.progress.step > 4)
+        pid = device_pid(service)
+        os.kill(pid, signal.SIGKILL)
+        *_, status = watched
+        assert device_pid(service) != pid
+        assert status.state == "done", status.error
+        assert [path.read_bytes() for path in status.frames] == [path.read_bytes() for path in sorted(whole.frames.iterdir())]
+        assert len(status.frames) == 5
+        assert len(status.chunks) == 3
+        assert probe_video(status.result).num_frames == 5
+        assert 30 <= len(status.losses) <= 400, "one curve, though tuning began twice"
+        assert any("DensePose is unknown" in notice for notice in status.notices)
+        kept = [sorted(p.relative_to(home) for p in (home / "subjects").rglob("*")) for home in (tmp_path, service.home)]
+        assert kept[0] == kept[1]
+        for path in filter(lambda path: path.suffix == ".safetensors", kept[0]):
+            one, other = load_file(tmp_path / path), load_file(service.home / path)
+            assert one.keys() == other.keys()
+            assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_the_service_and_the_light_lane_load_no_torch():
+    code = "import sys; import dreampose_core.jobs.service, dreampose_core.jobs.handlers; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
+    assert out.stdout.strip() == "False"
