@@ -1,0 +1,219 @@
+"""What the page's events do: choose, submit, watch, cancel; each asks the job service and keeps nothing of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import gradio as gr
+
+from ..errors import DreamPoseError, InputError
+from ..jobs.records import AnimateRequest, JobStatus
+from ..jobs.service import JobService
+from ..settings import MAX_SEED, AnimateOptions, validated
+from . import render
+from .examples import Motion, Person, title
+from .links import ResultLinks
+
+POLL_S = 0.4
+NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
+_TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
+
+
+def upload_path(payload) -> str | None:
+    """The path of an uploaded or example file as the page names it, unopened; None when there is none."""
+    return None if payload is None else payload.path
+
+
+def owner_of(browser: dict | None) -> str:
+    """The owner token that a browser keeps; raises InputError when it keeps none."""
+    token = browser.get("owner") if isinstance(browser, dict) else None
+    if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        raise InputError("This page has lost its place; reload it.")
+    return token
+
+
+class PageHandlers:
+    """The page's event handlers. One object serves all visitors: whatever belongs to one of them lies in their browser or in the store."""
+
+    def __init__(self, service: JobService, links: ResultLinks, people: list[Person], motions: list[Motion]):
+        self.service, self.links = service, links
+        self.people, self.motions = people, motions
+        self._turns: dict[str, object] = {}  # page session -> the watch that may still write to it
+
+    def watched(self, **components) -> None:
+        """Names the components that `watch` writes to."""
+        self.parts = components
+        self.outputs = list(components.values())
+
+    # -- opening, choosing ------------------------------------------------------------------------------------------
+
+    def open_page(self, browser: dict | None):
+        """The browser's token, made on the first visit; the job to show, the one shown last or the newest; Run."""
+        try:
+            owner = owner_of(browser)
+        except InputError:
+            return {"owner": secrets.token_urlsafe(32), "job": None}, None, gr.update(interactive=True)
+        known = [status.id for status in self.service.jobs(owner)]
+        job = browser.get("job") if browser.get("job") in known else next(iter(known), None)
+        return {"owner": owner, "job": job}, job, gr.update(interactive=True)
+
+    def own_photo(self):
+        """A photo of the visitor's own has none of the examples' DensePose."""
+        return gr.update(selected_index=NONE_SELECTED), None
+
+    def pick_person(self, event: gr.SelectData):
+        """The example's photo and its DensePose."""
+        if not 0 <= event.index < len(self.people):
+            return gr.skip(), gr.skip()
+        person = self.people[event.index]
+        return str(person.image), str(person.poses) if person.poses else None
+
+    def pick_motion(self, event: gr.SelectData):
+        """The shipped motion's name; an uploaded one steps back."""
+        if not 0 <= event.index < len(self.motions):
+            return gr.skip(), gr.skip(), gr.skip()
+        motion = self.motions[event.index]
+        return motion.name, self.motion_words(title(motion.name)), None
+
+    def own_motion(self, path: str):
+        """An uploaded motion takes the gallery's place."""
+        return None, self.motion_words(f"your file {Path(path).name}"), gr.update(selected_index=NONE_SELECTED)
+
+    def no_motion(self):
+        """The uploaded motion was taken back."""
+        return None, self.motion_words(None)
+
+    @staticmethod
+    def motion_words(name: str | None) -> str:
+        """The line under the gallery that says what is chosen."""
+        return render.chosen("Chosen", name) if name else render.chosen("No motion chosen yet.")
+
+    @staticmethod
+    def random_seed() -> int:
+        """A seed drawn anew, shown in the field, so that it is the one used."""
+        return secrets.randbelow(MAX_SEED + 1)
+
+    # -- jobs -------------------------------------------------------------------------------------------------------
+
+    def submit(self, browser, photo, photo_poses, motion, motion_file, recipe, quality, steps, image_guidance, pose_guidance, seed, fps):
+        """The submitted job becomes the one shown; what is wrong with the form is one sentence beside the button."""
+        try:
+            owner = owner_of(browser)
+            if not photo:
+                raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
+            poses = motion_file or next((str(m.poses) for m in self.motions if m.name == motion), None)
+            if not poses:
+                raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
+            if seed is None:
+                raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
+            fields = {"steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance, "fps": fps}
+            given = {name: words for name, words in fields.items() if words and words.strip()}
+            options = validated(AnimateOptions, {"recipe": recipe, "quality": quality, "seed": seed, **given})
+            request = AnimateRequest(
+                image=Path(photo), poses=Path(poses), image_poses=Path(photo_poses) if photo_poses else None, options=options)
+            job = self.service.submit(owner, request)
+        except DreamPoseError as error:
+            return gr.skip(), gr.skip(), render.error_box(str(error))
+        return {"owner": owner, "job": job}, job, ""
+
+    def show_job(self, browser: dict | None, job: str | None):
+        """Another of this browser's jobs is shown."""
+        try:
+            return {"owner": owner_of(browser), "job": job}, job, ""
+        except InputError as error:
+            return gr.skip(), gr.skip(), render.error_box(str(error))
+
+    def cancel(self, browser: dict | None, job: str | None):
+        """Asks the job to stop; the watch shows what comes of it."""
+        try:
+            self.service.cancel(owner_of(browser), job)
+        except DreamPoseError as error:
+            return render.error_box(str(error))
+        return ""
+
+    async def watch(self, browser: dict | None, job: str | None, request: gr.Request) -> AsyncIterator[dict]:
+        """Shows the job until it is final, or until this page watches another one; chunks are played from the first.
+
+        Every yield is the whole picture: when several arrive at once the page may keep only the last of them.
+        """
+        turn = self._turns[request.session_hash] = object()
+        try:
+            owner = owner_of(browser)
+            if job is None:
+                return
+            status = await asyncio.to_thread(self.service.status, owner, job)
+            jobs = await asyncio.to_thread(self.service.jobs, owner)
+            replay = status.state != "done"  # a finished video is shown as it is, without its chunks
+            picture: dict = {}
+            num_played = 0
+            while self._turns.get(request.session_hash) is turn:
+                if status.final:
+                    jobs = await asyncio.to_thread(self.service.jobs, owner)
+                last, picture = picture, self._picture(status, jobs, replay)
+                chunks = status.chunks[num_played:] if replay else ()
+                # None adds nothing to a stream that has begun; before that, the update empties the player.
+                waiting = None if num_played else gr.update(value=None)
+                for chunk in chunks:
+                    yield self._named(picture | {"live": str(chunk)})
+                num_played += len(chunks)
+                if not chunks and picture != last:
+                    yield self._named(picture | {"live": waiting})
+                if status.final:
+                    return
+                await asyncio.sleep(POLL_S)
+                status = await asyncio.to_thread(self.service.status, owner, job)
+            yield self._named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
+        except DreamPoseError as error:
+            yield self._named({"card": render.error_box(str(error))})
+        finally:
+            if self._turns.get(request.session_hash) is turn:
+                del self._turns[request.session_hash]
+
+    def fresh_link(self, browser: dict | None, job: str | None):
+        """A new download link before the old one expires."""
+        try:
+            return self._download(self.service.status(owner_of(browser), job))
+        except DreamPoseError:
+            return gr.skip()
+
+    # -- pieces -----------------------------------------------------------------------------------------------------
+
+    def _named(self, updates: dict) -> dict:
+        return {self.parts[name]: update for name, update in updates.items()}
+
+    def _picture(self, status: JobStatus, jobs: list[JobStatus], replay: bool) -> dict:
+        """What every part but the player shows for this status. `jobs`: all of this browser's, newest first."""
+        jobs = [status if job.id == status.id else job for job in jobs]
+        done = status.state == "done"
+        live = replay and bool(not status.final or status.chunks)
+        link = self.links.make(status.id, self._file_name(status)) if done else ""
+        return {
+            "card": gr.update(value=render.status_card(status, len(jobs), live)),
+            "stop": gr.update(interactive=not status.final and status.state != "cancelling"),
+            "loss": gr.update(value=render.loss_curve(status)),
+            "result": gr.update(value=render.result_player(link) if done else render.result_placeholder(status)),
+            "download": gr.update(value=self._download(status)),
+            "refresh": gr.update(active=done),
+            "jobs": gr.update(choices=self._choices(jobs), value=status.id),
+        }
+
+    def _download(self, status: JobStatus):
+        if status.state != "done":
+            return ""
+        name = self._file_name(status)
+        return render.download_link(self.links.make(status.id, name), name, len(status.frames))
+
+    @staticmethod
+    def _file_name(status: JobStatus) -> str:
+        return f"dreampose-{hashlib.sha256(status.id.encode()).hexdigest()[:8]}.mp4"
+
+    @staticmethod
+    def _choices(jobs: list[JobStatus]) -> list[tuple[str, str]]:
+        """The jobs, newest first, as the selection names them."""
+        words = {"done": "finished", "failed": "did not work", "cancelled": "stopped", "queued": "waiting"}
+        return [(f"Job {len(jobs) - i}: {words.get(status.state, 'working')}", status.id) for i, status in enumerate(jobs)]

@@ -1,0 +1,76 @@
+"""Links to results that work for ten minutes and only for what they were made for, and the secret they are signed with."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from urllib.parse import quote
+
+from ..errors import StorageError
+from ..settings import Settings
+
+LIFETIME_S = 600
+_JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.mp4")
+
+
+def installation_secret(settings: Settings) -> str:
+    """The secret of this installation: `settings.secret`, else the one kept in its data folder (made on first use, mode 0600).
+
+    Raises StorageError when the data folder cannot be written.
+    """
+    if settings.secret:
+        return settings.secret
+    path = settings.home / "secret"
+    temporary = settings.home / f".secret.{secrets.token_hex(8)}.part"
+    try:
+        if not path.exists():
+            settings.home.mkdir(parents=True, exist_ok=True)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
+            try:
+                os.link(temporary, path)  # of two servers that start at once, the first one's secret stays
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise StorageError(f"The data folder {settings.home} cannot be used ({error.strerror}); choose another with --home.") from error
+
+
+def derived_key(secret: str, purpose: str) -> bytes:
+    """32 bytes for one purpose, so that giving one key away (the browser's) tells nothing about another (the links')."""
+    return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
+
+
+class ResultLinks:
+    """Makes and checks signed links of the form results/<job>/<name>?expires=...&signature=..."""
+
+    def __init__(self, secret: str, lifetime_s: int = LIFETIME_S, clock: Callable[[], float] = time.time):
+        self._key = derived_key(secret, "result links")
+        self.lifetime_s = lifetime_s
+        self._clock = clock
+
+    def make(self, job_id: str, name: str) -> str:
+        """The link, relative to the page, under which the job's MP4 is served as `name` from now on for `lifetime_s` seconds.
+
+        The caller has made sure that whom it hands the link owns the job.
+        """
+        expires = int(self._clock()) + self.lifetime_s
+        return f"results/{quote(job_id)}/{quote(name)}?expires={expires}&signature={self._signature(job_id, name, expires)}"
+
+    def valid(self, job_id: str, name: str, expires: str, signature: str) -> bool:
+        """Whether these parts are those of a link made here that has not expired."""
+        if not (_JOB_ID.fullmatch(job_id) and _NAME.fullmatch(name) and re.fullmatch(r"[0-9]{1,12}", expires)):
+            return False
+        expected = self._signature(job_id, name, int(expires))
+        return hmac.compare_digest(expected.encode(), signature.encode()) and int(expires) >= self._clock()
+
+    def _signature(self, job_id: str, name: str, expires: int) -> str:
+        return hmac.new(self._key, f"{job_id}/{name}/{expires}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,163 @@
+"""The page: what stands where, and which handler answers which event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from ..jobs.service import JobService
+from ..settings import MAX_SEED, MINI, QUALITY_STEPS, REPOSITORY, Settings
+from .examples import example_motions, example_people, title
+from .handlers import PageHandlers, upload_path
+from .links import ResultLinks
+
+TEXTS = REPOSITORY / "assets" / "page"
+RECIPES = [("Learn this person first", "fast"), ("Skip", "none")]
+RECIPE_WORDS = "Learning takes a few minutes, once per photo, and gives a better likeness."
+QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
+QUALITY_WORDS = "Draft {draft}, standard {standard}, best {best} steps a frame; more take longer.".format(**QUALITY_STEPS)
+REFRESH_S = 240  # well inside a link's lifetime
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_SHOW_ANSWER = """() => {
+  const show = (tries) => {
+    const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
+    if (error) error.scrollIntoView({behavior: "smooth", block: "nearest"});
+    else if (watch.offsetParent) watch.scrollIntoView({behavior: "smooth"});
+    else if (tries) setTimeout(show, 100, tries - 1);
+  };
+  show(50);
+}"""
+_NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
+  (button) => button.setAttribute("aria-label", button.querySelector(".caption-label")?.textContent ?? ""))"""
+
+
+def text(name: str) -> str:
+    """The page text assets/page/`name`.md."""
+    return (TEXTS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def build_page(settings: Settings, service: JobService, links: ResultLinks, browser_secret: str, examples: Path) -> gr.Blocks:
+    """The page as Gradio blocks, not yet served.
+
+    browser_secret: encrypts what the browser keeps; every visitor's page knows it, so it must unlock nothing else.
+    examples: folder with people/ and motions/, which everybody may read.
+    """
+    gr.set_static_paths([examples / "people", examples / "motions"])
+    handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
+    with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
+        browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
+        shown_job = gr.State(None)
+        gr.Markdown(text("intro"), elem_id="dp-intro")
+        if Path(settings.model).absolute() == MINI:
+            gr.Markdown(text("mini"), elem_id="dp-mini")
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=320):
+                person = _person(handlers)
+            with gr.Column(min_width=320):
+                motion = _motion(handlers)
+        options = _options(handlers)
+        run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
+        message = gr.HTML("", elem_id="dp-message")
+        stop, jobs, download, refresh = _watch(handlers)
+        gr.Markdown(text("about"), elem_id="dp-about")
+
+        page.load(handlers.open_page, browser, [browser, shown_job, run], **QUIET)
+        page.load(None, None, None, js=_NAME_THUMBNAILS, **QUIET)  # Gradio calls them "Thumbnail 1 of 8"
+        run.click(
+            handlers.submit, [browser, *person, *motion, *options], [browser, shown_job, message],
+            api_visibility="private", show_progress="minimal", show_progress_on=run,
+        ).then(None, None, None, js=_SHOW_ANSWER, **QUIET)  # fmt: skip
+        shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
+        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUIET)
+        stop.click(handlers.cancel, [browser, shown_job], message, queue=False, **QUIET)
+        refresh.tick(handlers.fresh_link, [browser, shown_job], download, queue=False, **QUIET)
+    return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
+
+
+def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
+    """Pictures of which one is chosen by a click."""
+    return gr.Gallery(
+        [(str(path), title(name)) for path, name in pictures], label=label, show_label=False, columns=columns, height="auto",
+        allow_preview=False, interactive=False, buttons=[], object_fit="contain", elem_id=elem_id, visible=bool(pictures),
+    )  # fmt: skip
+
+
+def _person(handlers: PageHandlers) -> tuple[gr.Image, gr.File]:
+    """Field 1: the photo, and its DensePose if it is known."""
+    gr.Markdown(text("person"))
+    photo = gr.Image(
+        label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], height=340, elem_id="dp-photo")
+    photo.preprocess = upload_path  # Gradio's own opens the file in this process
+    gallery = _picker([(person.image, person.name) for person in handlers.people], "Example people", 6, "dp-people")
+    with gr.Accordion("DensePose of the photo (optional)", open=False):
+        gr.Markdown(text("person_poses"))
+        poses = gr.File(label="DensePose of the photo (.npz)", file_types=[".npz"], height=200, elem_id="dp-photo-poses")
+    photo.input(handlers.own_photo, None, [gallery, poses], **QUIET)
+    gallery.select(handlers.pick_person, None, [photo, poses], **QUIET)
+    return photo, poses
+
+
+def _motion(handlers: PageHandlers) -> tuple[gr.State, gr.File]:
+    """Field 2: the name of a shipped motion, or a file."""
+    gr.Markdown(text("motion"))
+    name = gr.State(None)
+    gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
+    words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
+    with gr.Accordion("Your own motion", open=not handlers.motions):
+        file = gr.File(label="DensePose sequence (.npz)", file_types=[".npz"], height=200, elem_id="dp-motion-file")
+    gallery.select(handlers.pick_motion, None, [name, words, file], **QUIET)
+    file.upload(handlers.own_motion, file, [name, words, gallery], **QUIET)
+    file.clear(handlers.no_motion, None, [name, words], **QUIET)
+    return name, file
+
+
+def _options(handlers: PageHandlers) -> list[gr.components.Component]:
+    """Field 3: in the order of `PageHandlers.submit`. Empty fields take what their placeholders say."""
+    gr.Markdown(text("make"))
+    with gr.Row():
+        recipe = gr.Radio(RECIPES, value="fast", label="Likeness", info=RECIPE_WORDS, min_width=320, elem_id="dp-recipe")
+        quality = gr.Radio(QUALITIES, value="standard", label="Quality", info=QUALITY_WORDS, min_width=320, elem_id="dp-quality")
+    with gr.Accordion("Advanced", open=False, elem_id="dp-advanced"), gr.Row():
+        # Ranges are checked with the rest of the form, so that what is wrong is a sentence that stays.
+        # Text fields, because Gradio's number field turns an empty one into 0 as soon as it is seen.
+        steps = gr.Textbox("", label="Steps", placeholder="as the quality says", info="1 to 250. More: finer, and slower.")
+        image_guidance = gr.Textbox("", label="Image guidance", placeholder="the model's own", info="0 to 20. More: nearer to the photo.")
+        pose_guidance = gr.Textbox("", label="Pose guidance", placeholder="the model's own", info="0 to 20. More: nearer to the motion.")
+        fps = gr.Textbox("", label="Frames per second", placeholder="the motion's own", info="1 to 120. More: the motion runs faster.")
+        with gr.Column(min_width=160):
+            seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video.")
+            random_seed = gr.Button("Random seed", size="sm")
+    random_seed.click(handlers.random_seed, None, seed, **QUIET)
+    return [recipe, quality, steps, image_guidance, pose_guidance, seed, fps]
+
+
+def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.Timer]:
+    """Field 4: the job that is shown, and the choice of another.
+
+    What there is nothing to show in is hidden by style.css, which looks at what the status card says: a component that
+    Gradio hides is taken out of the page, and what is sent while it comes back is lost.
+    """
+    with gr.Column(elem_id="dp-watch"):
+        gr.Markdown(text("watch"))
+        jobs = gr.Dropdown([], label="Your jobs in this browser", elem_id="dp-jobs", filterable=False)
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=320):
+                card = gr.HTML("", elem_id="dp-status")
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="dp-stop")
+            with gr.Column(min_width=320, elem_id="dp-loss-box"):
+                loss = gr.HTML("", elem_id="dp-losses")
+        with gr.Row(equal_height=False, elem_id="dp-videos"):
+            with gr.Column(min_width=320, elem_id="dp-live-box"):
+                gr.Markdown("### While it is made")
+                live = gr.Video(
+                    label="While it is made", show_label=False, streaming=True, autoplay=True, interactive=False, buttons=[],
+                    height=400, elem_id="dp-live",
+                )  # fmt: skip
+            with gr.Column(min_width=320):
+                gr.Markdown("### Finished")
+                result = gr.HTML("", elem_id="dp-result")
+                download = gr.HTML("", elem_id="dp-download")
+        refresh = gr.Timer(REFRESH_S, active=False)
+    handlers.watched(card=card, loss=loss, live=live, result=result, download=download, stop=stop, jobs=jobs, refresh=refresh)
+    return stop, jobs, download, refresh

@@ -1,0 +1,161 @@
+"""Job states as HTML: pure functions from records to text, everything that varies escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from ..jobs.records import JobStatus
+
+STAGES = (("check", "Check files"), ("learn", "Learn person"), ("frames", "Make frames"), ("video", "Write video"))
+_STAGE_OF = {"tuning": "learn", "decoder": "learn", "frames": "frames", "video": "video"}
+_SENTENCES = {
+    "tuning": "Learning the person",
+    "decoder": "Learning the details",
+    "frames": "Making the frames",
+    "video": "Writing the video",
+}
+_UNITS = {"tuning": "step", "decoder": "step", "frames": "frame", "video": "frame"}
+
+
+def error_box(sentence: str | None) -> str:
+    """The sentence as an alert that stays in the page; nothing for None."""
+    return f'<p class="dp-error" role="alert">{escape(sentence)}</p>' if sentence else ""
+
+
+def status_card(status: JobStatus, num_jobs: int = 1, live: bool = True) -> str:
+    """Where the job stands: headline, detail, stages, progress bar; of the same height while it changes.
+
+    num_jobs, live: whether there is a choice of jobs, and something to play; style.css shows the parts for them accordingly.
+    """
+    headline, detail = _words(status)
+    card = [
+        f'<div class="dp-card" data-job="{escape(status.id)}" data-state="{escape(status.state)}" data-frames="{len(status.frames)}"'
+        f' data-choice="{num_jobs > 1}" data-live="{live}">',
+        f'<p class="dp-headline" role="status">{escape(headline)}</p>',
+        f'<p class="dp-detail">{escape(detail) or "&nbsp;"}</p>',
+        _bar(status),
+        _stages(status),
+        "</div>",
+    ]
+    if status.state == "failed":
+        card.append(error_box(status.error or "The job failed; try again."))
+    if status.notices:
+        card.append('<ul class="dp-notices">' + "".join(f"<li>{escape(notice)}</li>" for notice in status.notices) + "</ul>")
+    return "".join(card)
+
+
+def loss_curve(status: JobStatus) -> str:
+    """The tuning's loss, smoothed, as a small drawing with its first and last value.
+
+    Before there are two values its place is kept, so that nothing moves when they come; nothing where nothing is tuned.
+    """
+    losses = status.losses
+    if len(losses) < 2:
+        tunes = status.request is None or status.request.options.recipe != "none"
+        return _loss_figure("", "The training loss appears here") if tunes and not status.final else ""
+    smooth, value = [], losses[0]
+    for loss in losses:
+        value = 0.85 * value + 0.15 * loss
+        smooth.append(value)
+    low, high = min(smooth), max(smooth)
+    height = high - low or 1.0
+    points = " ".join(f"{300 * i / (len(smooth) - 1):.1f},{56 - 52 * (v - low) / height:.1f}" for i, v in enumerate(smooth))
+    words = f"Training loss, from {smooth[0]:.3g} to {smooth[-1]:.3g} (lower is closer to the photo)"
+    return _loss_figure(f'<polyline points="{points}"/>', words)
+
+
+def _loss_figure(drawing: str, words: str) -> str:
+    return (
+        f'<figure class="dp-loss"><svg viewBox="0 0 300 60" preserveAspectRatio="none" role="img" aria-label="{words}">{drawing}</svg>'
+        f"<figcaption>{words}</figcaption></figure>"
+    )
+
+
+def result_player(link: str) -> str:
+    """The finished video; when its link has expired by the time it is played, the player takes the newest download link."""
+    retry = "if(!this.dataset.again){this.dataset.again=1;this.src=document.querySelector('#dp-download a').getAttribute('href')}"
+    return (
+        f'<video class="dp-result" controls loop playsinline preload="auto" src="{escape(link)}" onerror="{retry}" '
+        'aria-label="The finished video"></video>'
+    )
+
+
+def result_placeholder(status: JobStatus | None) -> str:
+    """What stands where the finished video will be."""
+    stopped = status is not None and status.final
+    return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
+
+
+def download_link(link: str, name: str, num_frames: int) -> str:
+    """The download button."""
+    detail = f' <span class="dp-quiet">{num_frames} frames</span>' if num_frames else ""
+    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">Download the MP4</a>{detail}'
+
+
+def time_left(seconds: float) -> str:
+    """"about 40 s left", in steps coarse enough not to flicker."""
+    if seconds < 5:
+        return "a few seconds left"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s left"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"
+
+
+def _words(status: JobStatus) -> tuple[str, str]:
+    """Headline and detail of a state."""
+    progress = status.progress
+    if status.state == "done":
+        return "Your video is ready", ""
+    if status.state == "failed":
+        return "This did not work", "Nothing else was lost; change what the sentence below names and run it again."
+    if status.state == "cancelled":
+        return "Stopped", f"{len(status.frames)} frames were finished." if status.frames else "Nothing was made yet."
+    if status.state == "cancelling":
+        return "Stopping", "The step that is running comes to its end."
+    if status.state == "interrupted":
+        return "Paused by a restart", "It goes on by itself; what is finished is kept."
+    if status.state == "queued" and status.place > 0:
+        before = status.place - 1
+        ahead = "yours is next" if before == 0 else f"{before} {'job is' if before == 1 else 'jobs are'} before yours"
+        return "Waiting in the queue", f"Place {status.place}: {ahead}. You can close the page and come back."
+    if progress is None or progress.stage not in _STAGE_OF:
+        return "Getting ready", "The files are checked and the model is loaded."
+    detail = f"{_UNITS[progress.stage].capitalize()} {progress.step} of {progress.total}"
+    if progress.seconds_left is not None and progress.step < progress.total:
+        detail += f" · {time_left(progress.seconds_left)}"
+    return _SENTENCES[progress.stage], detail
+
+
+def _bar(status: JobStatus) -> str:
+    progress = status.progress
+    if status.state == "done":
+        value = ' value="1" max="1"'
+    elif progress is not None and progress.total > 0 and status.state != "queued":
+        value = f' value="{progress.step}" max="{progress.total}"'
+    elif status.final or status.state == "queued":
+        value = ' value="0" max="1"'
+    else:
+        value = ""  # a bar without a value shows that something goes on
+    return f'<progress class="dp-bar"{value} aria-label="Progress of this stage"></progress>'
+
+
+def _stages(status: JobStatus) -> str:
+    """The stages of this job's recipe, those behind it and the present one marked."""
+    recipe = status.request.options.recipe if status.request else "fast"
+    stages = [stage for stage in STAGES if recipe != "none" or stage[0] != "learn"]
+    names = [name for name, _ in stages]
+    now = _STAGE_OF.get(status.progress.stage, "check") if status.progress else "check"
+    position = len(names) if status.state == "done" else names.index(now) if now in names else 0
+    items = []
+    for index, (_, words) in enumerate(stages):
+        kind = "done" if index < position else "now" if index == position and not status.final else "later"
+        current = ' aria-current="step"' if kind == "now" else ""
+        items.append(f'<li class="dp-stage-{kind}"{current}>{words}</li>')
+    return '<ol class="dp-stages">' + "".join(items) + "</ol>"
+
+
+def chosen(words: str, name: str | None = None) -> str:
+    """A quiet line that says what is chosen."""
+    return f'<p class="dp-quiet">{escape(words)}{": <strong>" + escape(name) + "</strong>" if name else ""}</p>'

@@ -1,0 +1,54 @@
+"""The FastAPI application: the page, /healthz, and the route that serves results to whoever holds a fresh signed link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from ..jobs.service import JobService
+from ..settings import EXAMPLES, REPOSITORY, Settings
+from .links import ResultLinks, derived_key, installation_secret
+from .page import build_page
+
+PAGE_ASSETS = REPOSITORY / "assets" / "page"
+
+
+def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES) -> FastAPI:
+    """The application, ready to be served; `service` is started and stopped by the caller.
+
+    Raises StorageError when the data folder cannot be written.
+    """
+    settings = settings.model_copy(update={"home": settings.home.expanduser().absolute()})  # as the job service does
+    secret = installation_secret(settings)
+    links = ResultLinks(secret)
+    app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> JSONResponse:
+        """Whether the program works, for supervisors: 200 while all workers live, else 503."""
+        workers = service.workers()
+        healthy = all(workers.values())
+        return JSONResponse({"status": "ok" if healthy else "degraded", "workers": workers}, 200 if healthy else 503)
+
+    @app.get("/results/{job_id}/{name}")
+    def result(job_id: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:
+        """A finished MP4. Expired, forged and foreign links, and unknown jobs, get the same answer."""
+        path = settings.home / "jobs" / job_id / "result.mp4"
+        if not links.valid(job_id, name, expires, signature) or not path.is_file():
+            return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
+        disposition = "attachment" if download else "inline"
+        headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type=disposition, headers=headers)
+
+    page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
+    return gr.mount_gradio_app(
+        app, page, path="/",
+        show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
+        max_file_size=f"{settings.max_upload_mb}mb",
+        footer_links=[],
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], text_size="lg"),
+        css_paths=[PAGE_ASSETS / "style.css"],
+    )

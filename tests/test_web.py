@@ -1,0 +1,469 @@
+"""The web application without a browser: page, health, signed links, handlers, and app.py as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fastapi.testclient import TestClient
+
+from dreampose_core.errors import InputError, UnknownJob
+from dreampose_core.jobs.records import AnimateRequest, JobStatus
+from dreampose_core.jobs.service import JobService
+from dreampose_core.progress import Progress
+from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
+from dreampose_core.web import render
+from dreampose_core.web.examples import example_motions, example_people, title
+from dreampose_core.web.handlers import PageHandlers
+from dreampose_core.web.links import ResultLinks, installation_secret
+from dreampose_core.web.server import build_app
+
+JOB, OTHER_JOB = "0" * 32, "1" * 32
+OWNER = "o" * 43
+MP4 = bytes(range(256)) * 8
+
+
+class StubService:
+    """A job service whose answers the test sets; the real one has tests of its own."""
+
+    def __init__(self, settings: Settings):
+        self.home, self.alive = settings.home, {"light": True, "device": True}
+        self.requests: list[AnimateRequest] = []
+        self.statuses: list[JobStatus] = []
+        self.cancelled: list[str] = []
+
+    def workers(self):
+        return self.alive
+
+    def submit(self, owner, request, key=None):
+        self.requests.append(request)
+        return JOB
+
+    def status(self, owner, job_id):
+        if owner != OWNER or not self.statuses:
+            raise UnknownJob("There is no such job, or it has expired.")
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def jobs(self, owner):
+        return self.statuses[-1:] if owner == OWNER else []
+
+    def cancel(self, owner, job_id):
+        self.status(owner, job_id)
+        self.cancelled.append(job_id)
+
+
+def job_status(state="running", **changes) -> JobStatus:
+    values = {"id": JOB, "state": state, "place": 0, "progress": Progress("frames", 3, 12, 20.0), "created": 0.0}
+    return JobStatus(**(values | changes))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", secret="a secret of this installation")
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    for name in ("people/alba.png", "people/alba.poses.npz", "people/bo.png", "motions/side_step.npz", "motions/side_step.gif",
+                 "motions/walk.npz", "motions/walk.webp", "motions/no_picture.npz"):
+        path = tmp_path / "examples" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"example")
+    return tmp_path / "examples"
+
+
+@pytest.fixture
+def service(settings: Settings) -> StubService:
+    return StubService(settings)
+
+
+@pytest.fixture
+def client(settings: Settings, service: StubService, examples: Path):
+    with TestClient(build_app(settings, service, examples)) as client:
+        yield client
+
+
+@pytest.fixture
+def handlers(settings: Settings, service: StubService, examples: Path) -> PageHandlers:
+    return PageHandlers(service, ResultLinks(settings.secret), example_people(examples), example_motions(examples))
+
+
+# -- page ---------------------------------------------------------------------------------------------------------------
+
+
+def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestClient, settings: Settings):
+    assert client.get("/").status_code == 200
+    config = client.get("/config").json()
+    assert config["show_error"] is False and config["analytics_enabled"] is False
+    assert config["run_history"] is False
+    assert config["max_file_size"] == settings.max_upload_mb << 20
+    images = [c["props"] for c in config["components"] if c["type"] == "image"]
+    assert [(image["type"], image.get("image_mode")) for image in images] == [("filepath", None)]
+    stores = [c["props"] for c in config["components"] if c["type"] == "browserstate"]
+    assert stores[0]["storage_key"] == "dreampose"
+    assert all(dependency["api_visibility"] != "public" for dependency in config["dependencies"])
+    assert client.get("/monitoring").status_code in (403, 404)
+
+
+def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: TestClient, settings: Settings):
+    text = client.get("/config").text
+    secret = next(c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate")
+    assert settings.secret not in text
+    forged = ResultLinks(secret).make(JOB, "video.mp4")
+    assert client.get(f"/{forged}").status_code == 404
+
+
+def test_the_browser_secret_outlives_a_restart(settings: Settings, service: StubService, examples: Path):
+    def told():
+        with TestClient(build_app(settings, service, examples)) as client:
+            return next(c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate")
+
+    assert told() == told()
+
+
+def test_mini_brings_its_notice_and_another_model_does_not(settings: Settings, service: StubService, examples: Path):
+    def page(model_settings):
+        with TestClient(build_app(model_settings, service, examples)) as client:
+            return client.get("/config").text
+
+    notice = "people drawn by our own program"
+    assert notice in page(settings) and notice not in page(settings.model_copy(update={"model": "/another/model"}))
+
+
+def test_an_uploaded_photo_is_never_opened_by_the_web_process(client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import PIL.Image
+
+    monkeypatch.setattr(PIL.Image, "open", lambda *_, **__: pytest.fail("the web process opened an image"))
+    blocks = next(route.app for route in client.app.routes if hasattr(getattr(route, "app", None), "get_blocks")).get_blocks()
+    photo = next(block for block in blocks.blocks.values() if block.get_block_name() == "image")
+    assert photo.preprocess(SimpleNamespace(path="/x/photo.png", url=None, orig_name="photo.png")) == "/x/photo.png"
+    assert photo.preprocess(None) is None
+
+
+def test_examples_are_listed_by_name_with_what_belongs_to_them(examples: Path):
+    people, motions = example_people(examples), example_motions(examples)
+    assert [(person.name, person.poses and person.poses.name) for person in people] == [("alba", "alba.poses.npz"), ("bo", None)]
+    assert [(motion.name, motion.thumbnail.suffix) for motion in motions] == [("side_step", ".gif"), ("walk", ".webp")]
+    assert title("side_step") == "Side step"
+    assert example_people(examples / "nowhere") == [] == example_motions(examples / "nowhere")
+
+
+# -- health, links --------------------------------------------------------------------------------------------------------
+
+
+def test_health_names_the_workers_and_fails_when_one_is_gone(client: TestClient, service: StubService):
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "workers": {"light": True, "device": True}})
+    service.alive = {"light": True, "device": False}
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "degraded")
+
+
+@pytest.fixture
+def result(settings: Settings) -> Path:
+    for job in (JOB, OTHER_JOB):
+        path = settings.home / "jobs" / job / "result.mp4"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(MP4)
+    return settings.home / "jobs" / JOB / "result.mp4"
+
+
+def test_a_fresh_link_serves_the_video_and_parts_of_it(client: TestClient, settings: Settings, result: Path):
+    link = "/" + ResultLinks(settings.secret).make(JOB, "dreampose-walk.mp4")
+    whole = client.get(link)
+    assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, MP4, "video/mp4")
+    assert whole.headers["content-disposition"].startswith("inline")
+    part = client.get(link, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, MP4[10:20])
+    saved = client.get(f"{link}&download=1")
+    assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-walk.mp4"'
+    assert "no" in saved.headers["x-content-type-options"] and "private" in saved.headers["cache-control"]
+
+
+def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(client: TestClient, settings: Settings, result: Path):
+    now = [1_000_000_000.0]
+    clock = ResultLinks(settings.secret, clock=lambda: now[0])
+    expired = clock.make(JOB, "a.mp4")
+    good = ResultLinks(settings.secret).make(JOB, "a.mp4")
+    last = good[-1]
+    bad = {
+        "expired": expired,
+        "forged": good[:-1] + ("0" if last != "0" else "1"),
+        "another installation's": ResultLinks("another secret").make(JOB, "a.mp4"),
+        "for another job": good.replace(JOB, OTHER_JOB),
+        "for another name": good.replace("a.mp4", "b.mp4"),
+        "made to last longer": re.sub(r"expires=(\d+)", lambda match: f"expires={int(match[1]) + 1}", good),
+        "unsigned": good.split("?")[0],
+        "unknown job": ResultLinks(settings.secret).make("2" * 32, "a.mp4"),
+        "not ASCII": good.split("&")[0] + "&signature=%C3%A9",
+        "a climbing name": ResultLinks(settings.secret).make("..", "a.mp4"),
+        "another kind of file": ResultLinks(settings.secret).make(JOB, "result.json"),
+    }
+    answers = {name: client.get(f"/{link}") for name, link in bad.items()}
+    assert client.get(f"/{good}").status_code == 200
+    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name != "a climbing name"}
+    assert set(plain.values()) == {(404, answers["unknown job"].text)}
+    assert "unknown or has expired" in answers["unknown job"].text
+    assert answers["a climbing name"].status_code == 404
+
+
+def test_links_end_after_their_lifetime():
+    now = [1000.0]
+    links = ResultLinks("s", lifetime_s=600, clock=lambda: now[0])
+    parts = re.fullmatch(r"results/(\w+)/(.+)\?expires=(\d+)&signature=(\w+)", links.make(JOB, "a.mp4")).groups()
+    now[0] = 1599.0
+    assert links.valid(*parts)
+    now[0] = 1601.0
+    assert not links.valid(*parts)
+
+
+def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path):
+    settings = Settings(home=tmp_path / "new" / "home")
+    secret = installation_secret(settings)
+    assert len(secret) == 64 and installation_secret(settings) == secret
+    assert stat.S_IMODE((settings.home / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in settings.home.iterdir()] == ["secret"]
+    assert installation_secret(settings.model_copy(update={"secret": "given"})) == "given"
+
+
+# -- handlers -------------------------------------------------------------------------------------------------------------
+
+
+FORM = {
+    "motion": "walk", "motion_file": None, "recipe": "fast", "quality": "draft", "steps": "", "image_guidance": " ",
+    "pose_guidance": "", "seed": 7, "fps": "",
+}  # fmt: skip
+
+
+def submit(handlers: PageHandlers, browser=None, photo="/x/photo.png", photo_poses=None, **changes):
+    return handlers.submit(browser or {"owner": OWNER}, photo, photo_poses, **(FORM | changes))
+
+
+def test_the_first_visit_makes_a_token_of_256_bits_and_later_ones_keep_it(handlers: PageHandlers, service: StubService):
+    first, job, run = handlers.open_page(None)
+    assert run["interactive"] and job is None and re.fullmatch(r"[\w-]{43}", first["owner"])
+    assert handlers.open_page({"owner": "made up"})[0]["owner"] not in ("made up", first["owner"])
+    assert handlers.open_page(first)[:2] == (first, None)
+    service.statuses = [job_status()]
+    assert handlers.open_page({"owner": OWNER, "job": "gone"})[:2] == ({"owner": OWNER, "job": JOB}, JOB)
+
+
+def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubService, examples: Path):
+    browser, job, message = submit(handlers, photo_poses="/x/p.npz", steps=" 5 ", image_guidance="2.5")
+    assert (browser, job, message) == ({"owner": OWNER, "job": JOB}, JOB, "")
+    assert service.requests == [AnimateRequest(
+        image=Path("/x/photo.png"), poses=examples / "motions" / "walk.npz", image_poses=Path("/x/p.npz"),
+        options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7))]
+    submit(handlers, motion_file="/x/own.npz")
+    assert service.requests[-1].poses == Path("/x/own.npz")
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"photo": None}, "Choose a photo"),
+    ({"motion": None}, "Choose a motion"),
+    ({"motion": "../walk"}, "Choose a motion"),
+    ({"steps": "2.5"}, "steps"),
+    ({"steps": "0"}, "steps"),
+    ({"steps": "many"}, "steps"),
+    ({"image_guidance": "21"}, "image guidance"),
+    ({"pose_guidance": "nan"}, "pose guidance"),
+    ({"seed": -1}, "seed"),
+    ({"seed": None}, "seed"),
+    ({"fps": "0"}, "fps"),
+    ({"recipe": "paper"}, "recipe"),
+    ({"browser": {"owner": "short"}}, "reload"),
+])
+def test_a_wrong_form_is_one_sentence_that_stays(handlers: PageHandlers, service: StubService, changes: dict, words: str):
+    browser, job, message = submit(handlers, **changes)
+    assert 'role="alert"' in message and words in message
+    assert not service.requests and not isinstance(job, str)
+
+
+def test_errors_of_the_service_are_shown_escaped(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_):
+        raise InputError("<b>.png is too large.")
+
+    monkeypatch.setattr(service, "submit", refuse)
+    assert "&lt;b&gt;.png is too large." in submit(handlers)[2]
+
+
+def test_a_pick_outside_the_gallery_changes_nothing(handlers: PageHandlers):
+    name, words, file = handlers.pick_motion(SimpleNamespace(index=1))
+    assert (name, file) == ("walk", None) and "Walk" in words
+    assert handlers.pick_person(SimpleNamespace(index=0)) == (str(handlers.people[0].image), str(handlers.people[0].poses))
+    for index in (-1, 9):
+        event = SimpleNamespace(index=index)
+        assert all(isinstance(part, dict) for part in (*handlers.pick_person(event), *handlers.pick_motion(event)))
+
+
+def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers):
+    seeds = {handlers.random_seed() for _ in range(20)}
+    assert len(seeds) > 15 and all(AnimateOptions(seed=seed) for seed in seeds)
+
+
+def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
+    """All updates of a watch, as {part: value}."""
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+
+    async def collect():
+        return [update async for update in handlers.watch({"owner": owner}, JOB, SimpleNamespace(session_hash=session))]
+
+    return asyncio.run(asyncio.wait_for(collect(), 60))
+
+
+def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: PageHandlers, service: StubService, monkeypatch):
+    monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
+    chunks = tuple(Path(f"/x/{i:06d}.mp4") for i in range(4))
+    service.statuses = [
+        job_status("queued", place=2, progress=None), job_status(chunks=chunks[:2]), job_status(chunks=chunks[:2]),
+        job_status(chunks=chunks[:3], losses=(0.3, 0.2)), job_status("done", chunks=chunks, frames=chunks, result=Path("/x/result.mp4")),
+    ]
+    service.statuses.insert(0, service.statuses[0])
+    updates = watch(handlers)
+    assert [update["live"] for update in updates if isinstance(update["live"], str)] == [str(chunk) for chunk in chunks]
+    assert all(update.keys() == updates[0].keys() for update in updates), "each yield is the whole picture"
+    cards = [update["card"]["value"] for update in updates]
+    assert "Place 2" in cards[0] and "Your video is ready" in cards[-1]
+    assert any("polyline" in update["loss"]["value"] for update in updates)
+    assert all(update["live"]["value"] is None for update in updates[:1])
+    final = updates[-1]
+    assert "results/" in final["download"]["value"] and "4 frames" in final["download"]["value"] and "<video" in final["result"]["value"]
+    assert not final["stop"]["interactive"] and updates[0]["stop"]["interactive"]
+    assert not any("results/" in update["download"]["value"] for update in updates[:2])
+    assert len(updates) == 5, "what has not changed is not sent again"
+    assert not handlers._turns
+
+
+def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubService):
+    service.statuses = [job_status("done")]
+    shown = "".join(str(update.get("card", "")) for update in watch(handlers, owner="e" * 43))
+    assert "There is no such job" in shown and "ready" not in shown
+    assert "There is no such job" in handlers.cancel({"owner": "e" * 43}, JOB)
+    assert not service.cancelled
+    assert handlers.cancel({"owner": OWNER}, JOB) == "" and service.cancelled == [JOB]
+
+
+def test_a_page_that_watches_another_job_leaves_the_first(handlers: PageHandlers, service: StubService, monkeypatch):
+    monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
+    service.statuses = [job_status()]
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+
+    async def two_watches():
+        session = SimpleNamespace(session_hash="one page")
+        first = handlers.watch({"owner": OWNER}, JOB, session)
+        await anext(first)
+        second = handlers.watch({"owner": OWNER}, JOB, session)
+        await anext(second)
+        left = [update async for update in first]
+        await second.aclose()
+        return left
+
+    left = asyncio.run(asyncio.wait_for(two_watches(), 60))
+    assert not any("live" in update or "result" in update for update in left[-1:])
+    assert not handlers._turns
+
+
+# -- rendering ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status, words", [
+    (job_status("queued", place=1, progress=None), "yours is next"),
+    (job_status("queued", place=3, progress=None), "2 jobs are before yours"),
+    (job_status(progress=None), "Getting ready"),
+    (job_status(progress=Progress("loading", 0, 1)), "Getting ready"),
+    (job_status(progress=Progress("tuning", 30, 120, 42.0, 0.1)), "Step 30 of 120 · about 40 s left"),
+    (job_status(), "Frame 3 of 12"),
+    (job_status("cancelling"), "Stopping"),
+    (job_status("cancelled"), "Stopped"),
+    (job_status("interrupted"), "goes on by itself"),
+    (job_status("failed", error="a <script> in a name"), "a &lt;script&gt; in a name"),
+    (job_status("done", notices=("Fewer frames <at once>.",)), "Fewer frames &lt;at once&gt;."),
+])
+def test_each_state_is_said_in_words(status: JobStatus, words: str):
+    card = render.status_card(status)
+    assert words in card and "<script" not in card
+
+
+def test_the_learning_stage_is_left_out_where_there_is_none():
+    request = AnimateRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
+    assert "Learn" not in render.status_card(job_status(request=request))
+    assert "Learn" in render.status_card(job_status())
+
+
+@pytest.mark.parametrize("seconds, words", [(2, "a few seconds"), (43, "about 45 s"), (200, "about 3 min"), (7200, "about 2.0 h")])
+def test_time_left_is_coarse(seconds: float, words: str):
+    assert words in render.time_left(seconds)
+
+
+def test_the_loss_curve_needs_two_values_and_its_place_is_kept():
+    assert "polyline" in render.loss_curve(job_status(losses=(0.1, 0.1))) and "nan" not in render.loss_curve(job_status(losses=(0.1, 0.1)))
+    waiting = render.loss_curve(job_status(losses=(0.1,)))
+    assert "<svg" in waiting and "polyline" not in waiting
+    assert render.loss_curve(job_status("done")) == ""
+    untuned = AnimateRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
+    assert render.loss_curve(job_status(request=untuned)) == ""
+
+
+# -- the program ----------------------------------------------------------------------------------------------------------
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_web_never_imports_torch_and_app_imports_next_to_nothing():
+    heavy = "sorted({'torch', 'diffusers', 'transformers', 'imageio'} & set(sys.modules))"
+    assert python("-c", f"import sys, dreampose_core.web.server; print({heavy})").stdout.strip() == "[]"
+    light = "sorted({'gradio', 'fastapi', 'uvicorn', 'torch', 'numpy'} & set(sys.modules))"
+    assert python("-c", f"import sys, app; print({light})").stdout.strip() == "[]"
+
+
+def test_a_taken_port_and_a_wrong_setting_are_one_sentence_and_exit_code_2(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = python("app.py", "--port", port, "--home", str(tmp_path))
+    assert done.returncode == 2 and port in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+    done = python("app.py", "--home", str(tmp_path), DREAMPOSE_PORT="many")
+    assert done.returncode == 2 and "DREAMPOSE_PORT" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_app_says_where_it_serves_and_leaves_nobody_behind(tmp_path: Path, end: signal.Signals):
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--port", "0", "--home", str(tmp_path / "home")],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+        with urllib.request.urlopen(f"{url}/", timeout=60) as answer:
+            assert b"DreamPose" in answer.read()
+        workers = _children(process.pid)
+        assert len(workers) >= 2
+        process.send_signal(end)
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, stderr
+    assert stdout == "" and "Traceback" not in stderr
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/stat").exists()]
+
+
+def _children(pid: int) -> list[int]:
+    """The process ids of a process's living children, whichever of its threads started them."""
+    return [int(child) for tasks in Path(f"/proc/{pid}/task").iterdir() for child in (tasks / "children").read_text().split()]
+
+
+def test_the_real_service_fits_the_page(settings: Settings, examples: Path):
+    with TestClient(build_app(settings, JobService(settings), examples)) as client:
+        assert client.get("/healthz").json()["workers"] == {"light": False, "device": False}
