@@ -10,23 +10,26 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
 from .adapter import ImageAdapter
 from .conditioning import ModelForm, unet_in_channels
 from .errors import InputError
-from .files import appearing
+from .files import appearing, os_error, storage_error
 from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, quiet_libraries
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from .settings import MAX_SEED
 from .training.base import train_base, train_vae
 from .training.loop import LoopOptions
+from .training.vae_start import start_linear
 
 
 def build_mini(
-    form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (96, 160, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 4, width: int = 128, groups: int = 8,
+    form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (64, 128, 192),
+    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 8, width: int = 128, groups: int = 8,
 ) -> DreamPosePipeline:  # fmt: skip
     """A new model with random weights drawn from `seed`; the keyword arguments are its widths."""
     with torch.random.fork_rng(devices=[]):
@@ -41,7 +44,7 @@ def build_mini(
         )  # fmt: skip
         unet = UNet2DConditionModel(
             sample_size=(height, width_), in_channels=unet_in_channels(form, latent_channels, factor), out_channels=latent_channels,
-            block_out_channels=unet_channels, layers_per_block=1, norm_num_groups=groups, cross_attention_dim=width, attention_head_dim=8,
+            block_out_channels=unet_channels, layers_per_block=1, norm_num_groups=groups, cross_attention_dim=width, attention_head_dim=4,
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         )  # fmt: skip
@@ -56,9 +59,10 @@ def build_mini(
         )  # fmt: skip
         image_encoder = CLIPVisionModel(clip)
         adapter = ImageAdapter(17, width, latent_channels, height, width_)
-    # v-prediction with a last step of pure noise, so that a frame can be made from noise alone (Lin et al., 2024)
+    # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted, not
+    # noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample", rescale_betas_zero_snr=True,
         timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
     )  # fmt: skip
     processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
@@ -77,7 +81,7 @@ class MiniRun:
 
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "texture"
-    vae_steps: int = 1300
+    vae_steps: int = 600
     steps: int = 3000
     batch_size: int = 8
     vae_lr: float = 1e-3
@@ -95,16 +99,22 @@ def train_mini(
     Writes run.json, vae/ and base/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
     with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
     """
-    if any(side % 32 for side in run.size) or run.batch_size % 2:
-        raise InputError(f"The size is {run.size[0]}x{run.size[1]} and the batch {run.batch_size}; sizes must be multiples of 32, batches of 2.")
+    if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
+        raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
+    if min(run.vae_steps, run.steps) < 0 or not (0 < run.vae_lr < 1 and 0 < run.lr < 1 and 0 <= run.seed <= MAX_SEED):
+        raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
     started, done_before = time.monotonic(), (folder / "run.json").is_file()
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
+    if done_before:
+        _check_same_model(run, folder / "run.json")
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(asdict(run), indent=1))
     form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
-    pipe = build_mini(form, run.seed).to(device)
+    pipe = build_mini(form, run.seed)
+    start_linear(pipe.vae)
+    pipe.to(device)
     samples = MannequinSamples(run.size, run.batch_size, run.seed, device)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
@@ -120,6 +130,15 @@ def train_mini(
     return done
 
 
+def _check_same_model(run: MiniRun, path: Path) -> None:
+    """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
+    before = json.loads(path.read_text())
+    now = json.loads(json.dumps(asdict(run)))
+    changed = [f"{name} {before.get(name)}" for name in ("size", "reference_warp", "seed") if before.get(name) != now[name]]
+    if changed:
+        raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
+
+
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
     """Writes the model folder in fp16, in safetensors shards below 9 MB."""
     quiet_libraries()
@@ -127,7 +146,10 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
-    DreamPosePipeline(**parts, **vars(pipe.form)).save_pretrained(folder, max_shard_size="8MB")
+    try:
+        DreamPosePipeline(**parts, **vars(pipe.form)).save_pretrained(folder, max_shard_size="8MB")
+    except (OSError, SafetensorError) as error:
+        raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
 
 
 def _without_warp(form: ModelForm) -> ModelForm:

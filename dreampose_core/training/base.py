@@ -35,8 +35,11 @@ def random(seed: int, step: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + purpose)
 
 
-def train_vae(pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 4, crops: int = 4, side: int = 64, precision: torch.dtype = torch.float32,
-              folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> bool:  # fmt: skip
+def train_vae(
+    pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 6, crops: int = 3, side: int = 64,
+    precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
     """Trains the VAE on random square crops around people and sets its scaling factor; True when all steps are done.
 
     frames, crops: frames a step and crops of each, `side` pixels wide.
@@ -48,10 +51,10 @@ def train_vae(pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int
         rgb, parts = (x.repeat_interleave(crops, 0) for x in frames_at(step))
         pixels = person_crops(to_pixels(rgb), parts, side, random(seed, step, 1))
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
-            posterior = vae.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=random(seed, step, 2)).to(pixels.device)
-            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        return picture_loss(decoded, pixels) + 1e-6 * posterior.kl().mean() / noise[0].numel()
+            # only the mode is ever used, so it is what is trained; sampling would cost colour first
+            latents = vae.encode(pixels).latent_dist.mean
+            decoded = vae.decode(latents).sample
+        return picture_loss(decoded, pixels) + 1e-4 * latents.float().square().mean()
 
     _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
     vae.eval()
@@ -61,9 +64,11 @@ def train_vae(pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int
     return done
 
 
-def train_base(pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0,
-               precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
-               should_stop: ShouldStop = never_stop) -> bool:  # fmt: skip
+def train_base(
+    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0,
+    precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done."""
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -77,14 +82,14 @@ def train_base(pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: D
         photo, target = to_pixels(batch.photo), to_pixels(batch.target)
         count = len(photo)
         has = draw_dropout(count, dropout, random(seed, step, 3), device)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             photo_latents, latents = encode_latents(pipe.vae, torch.cat([photo, target])).float().chunk(2)
             poses = encode_windows(batch.window_parts, batch.window_uv, has, factor)
             warp = None
             if form.reference_warp == "texture":
                 planes = disturbed_warp(photo, batch, has, form.reference_background, random(seed, step, 4))
                 warp = warp_channels(planes, factor)
-        timesteps = torch.randint(pipe.scheduler.config.num_train_timesteps, (count,), generator=random(seed, step, 5)).to(device)
+        timesteps = draw_timesteps(count, pipe.scheduler.config.num_train_timesteps, random(seed, step, 5)).to(device)
         noise = torch.randn(latents.shape, generator=random(seed, step, 6)).to(device)
         noisy, wanted = noised(pipe.scheduler, latents, noise, timesteps)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -97,6 +102,11 @@ def train_base(pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: D
     for module in modules.values():
         module.eval()
     return done
+
+
+def draw_timesteps(count: int, total: int, generator: torch.Generator) -> torch.Tensor:
+    """Random timesteps (B,) in 0..total-1, more of them noisy: what the frame shows is decided there."""
+    return (torch.rand(count, generator=generator) ** 0.6 * total).long()
 
 
 def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
@@ -168,12 +178,17 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     mirrored = parts + torch.where(parts % 2 == 1, 1, -1)
     paired = ((parts >= 7) & (parts <= 22)) & ((uniform(count) < 0.05)[:, None, None])
     parts = torch.where(paired, mirrored, parts)
-    # a photo with parts only teaches mean colours only: the target's U, V then find no texels
+    # as in the pipeline: a photo with parts only gives mean colours, a target with parts only takes them, and a target with
+    # U, V only has no warp
     only_parts = (uniform(count) < 0.1)[:, None, None, None]
     texture = harvest(photo, parts, uv)
     texture.texels = texture.texels * (1 - only_parts[..., None].float())
-    planes = move(texture, batch.window_parts[:, 2], batch.window_uv[:, 2].float(), background)
-    return planes * has["warp"][:, None, None, None]
+    texture.rows = torch.where(only_parts, texture.means[:, :, None], texture.rows)
+    target = batch.window_parts[:, 2]
+    planes = move(texture, target, batch.window_uv[:, 2].float(), background)
+    means = move(texture, target, None, background)
+    planes = torch.where((has["uv"] > 0)[:, None, None, None], planes, means)
+    return planes * (has["warp"] * has["parts"])[:, None, None, None]
 
 
 __all__ = ["Dropout", "disturbed_warp", "draw_dropout", "encode_windows", "person_crops", "train_base", "train_vae"]

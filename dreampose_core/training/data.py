@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch
+
 
 class Ahead:
     """Calls `make(step)` one step ahead; what comes out is what `make` returns, so a run stays a pure function of its steps."""
 
     def __init__(self, make):
         self.make = make
-        self.pool = ThreadPoolExecutor(max_workers=1)
+        # one core for the samples: more would only take turns with the networks' own threads
+        self.pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
         self.next: tuple[int, Future] | None = None
 
     def __call__(self, step: int):

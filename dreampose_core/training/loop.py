@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import ModelError
+from ..files import os_error, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 
 
@@ -55,14 +57,15 @@ def train(
 
     modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
     folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
-    Returns the losses of this call and whether all steps are done. Raises Cancelled after writing a checkpoint.
+    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
+    and ModelError when the loss is no longer a number; the last checkpoint is then from before.
     """  # fmt: skip
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
-    step = 0 if folder is None else _resume(folder, trained, optimizer, average)
+    step, losses = (0, []) if folder is None else _resume(folder, trained, optimizer, average)
     clock = StageClock(stage, options.steps, on_progress, first=step)
-    losses, started, saved = [], time.monotonic(), step
+    started, saved = time.monotonic(), step
     try:
         while step < options.steps:
             check_stop(should_stop)
@@ -71,6 +74,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
             loss = loss_at(step)
+            if not math.isfinite(float(loss.detach())):
+                saved = step  # these weights are no good either
+                raise ModelError(f"The {stage} loss is no longer a number at step {step}; resume with a lower learning rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, options.grad_clip)
@@ -83,11 +89,11 @@ def train(
             if folder is not None and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
             if folder is not None and step % options.checkpoint_every == 0:
-                _save(folder, step, trained, optimizer, average)
+                _save(folder, step, trained, optimizer, average, losses)
                 saved = step
     finally:
         if folder is not None and step > saved:
-            _save(folder, step, trained, optimizer, average)
+            _save(folder, step, trained, optimizer, average, losses)
     if average is not None:
         with torch.no_grad():
             for parameter, value in zip(trained, average):
@@ -97,15 +103,13 @@ def train(
 
 def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: float) -> None:
     mean = sum(losses) / len(losses)
-    if not math.isfinite(mean):
-        raise ModelError(f"The {stage} loss is no longer a number at step {step}; resume with a lower learning rate.")
     with open(folder / "stats.jsonl", "a") as file:
         file.write(json.dumps({"stage": stage, "step": step, "loss": round(mean, 6), "seconds": round(seconds, 1)}) + "\n")
 
 
-def _save(folder: Path, step: int, trained, optimizer, average) -> None:
+def _save(folder: Path, step: int, trained, optimizer, average, losses: list[float]) -> None:
     """Writes `checkpoint-<step>` beside the others, whole or not at all, then drops all but the newest two."""
-    state: dict[str, torch.Tensor] = {}
+    state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     for i, parameter in enumerate(trained):
         state[f"weight.{i}"] = parameter.detach().contiguous()
         if average is not None:
@@ -114,13 +118,17 @@ def _save(folder: Path, step: int, trained, optimizer, average) -> None:
             state[f"optimizer.{i}.{key}"] = value.detach().contiguous()
     temporary = folder / f".checkpoint-{step}.part"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(state, temporary / "state.safetensors")
-    with open(temporary / "state.safetensors", "rb") as file:
-        os.fsync(file.fileno())
     final = folder / f"checkpoint-{step}"
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(state, temporary / "state.safetensors")
+        with open(temporary / "state.safetensors", "rb") as file:
+            os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise storage_error(error if isinstance(error, OSError) else os_error(error), final) from error
     for old in _checkpoints(folder)[:-2]:
         shutil.rmtree(old)
 
@@ -129,14 +137,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
-def _resume(folder: Path, trained, optimizer, average) -> int:
-    """Loads the newest checkpoint into everything that changes in training and returns its step, 0 without any."""
+def _resume(folder: Path, trained, optimizer, average) -> tuple[int, list[float]]:
+    """Loads the newest checkpoint into everything that changes in training; returns its step, 0 without any, and the losses so far."""
     folder.mkdir(parents=True, exist_ok=True)
     found = _checkpoints(folder)
     if not found:
-        return 0
+        return 0, []
     state = load_file(found[-1] / "state.safetensors")
-    if state.get(f"weight.{len(trained) - 1}") is None or f"weight.{len(trained)}" in state:
+    shapes = [state[key].shape for key in (f"weight.{i}" for i in range(len(trained) + 1)) if key in state]
+    if shapes != [parameter.shape for parameter in trained]:
         raise ModelError(f"{found[-1]} belongs to another model; choose an empty folder.")
     with torch.no_grad():
         for i, parameter in enumerate(trained):
@@ -146,4 +155,4 @@ def _resume(folder: Path, trained, optimizer, average) -> int:
             values = {key.split(".")[-1]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")}
             if values:
                 optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in values.items()}
-    return int(found[-1].name.split("-")[1])
+    return int(found[-1].name.split("-")[1]), state["losses"].tolist() if "losses" in state else []

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 
 
 def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy latents and what the UNet must predict for them (epsilon or v, as the scheduler says).
+    """Noisy latents and what the UNet must predict for them: epsilon, v or the latents ("sample"), as the scheduler says.
 
     latents, noise (B, C, h, w); timesteps (B,) integers. v = alpha noise - sigma latents (Salimans and Ho, 2022).
     """
     alpha_bar = scheduler.alphas_cumprod.to(latents.device)[timesteps].view(-1, 1, 1, 1)
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     noisy = alpha * latents + sigma * noise
-    target = noise if scheduler.config.prediction_type == "epsilon" else alpha * noise - sigma * latents
-    return noisy, target
+    targets = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}
+    return noisy, targets[scheduler.config.prediction_type]
 
 
 def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch.Tensor, person_weight: float) -> torch.Tensor:
@@ -24,11 +24,16 @@ def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch
     return ((prediction.float() - target) ** 2 * weight).mean() / weight.mean()
 
 
-def picture_loss(prediction: torch.Tensor, target: torch.Tensor, gradient_weight: float = 1.0) -> torch.Tensor:
-    """Absolute error of pixels and of their differences between neighbours, (B, 3, H, W): the second keeps edges sharp."""
-    difference = prediction.float() - target
-    across, down = difference.diff(dim=3).abs().mean(), difference.diff(dim=2).abs().mean()
-    return difference.abs().mean() + gradient_weight * (across + down)
+def picture_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Error of pixels (B, 3, H, W), of their colour differences, and of differences between neighbours.
+
+    The second keeps colours from fading, the third edges sharp.
+    """
+    error = prediction.float() - target
+    red, green, blue = error.unbind(1)
+    colour = (red - green).abs().mean() + ((red + green) / 2 - blue).abs().mean()
+    across, down = error.diff(dim=3).abs().mean(), error.diff(dim=2).abs().mean()
+    return error.abs().mean() + error.square().mean() + 0.5 * colour + 0.3 * (across + down)
 
 
 def coverage(parts: torch.Tensor, factor: int) -> torch.Tensor:

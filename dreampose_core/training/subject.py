@@ -64,12 +64,18 @@ def tune_subject(
     if image_poses is not None:
         parts, uv = pose_tensors(fitted(image_poses, pipe.form.size), pipe.form.charts)
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
-    tuning = _tune_unet(pipe, photos, parts, uv, recipe, seed, folder, on_progress, should_stop)
+    texture = None
+    if pipe.form.reference_warp == "texture" and parts is not None and pipe.knows_charts(image_poses):
+        texture = harvest(photos, parts, uv, same_person=True)
+    tuning = _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progress, should_stop)
     decoder = _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop)
+    for module in (pipe.adapter, pipe.vae.decoder):
+        if next(module.parameters()).dtype != pipe.vae.dtype:
+            module.to(pipe.vae.dtype)  # trained in float32, used in the model's precision
     return {"tuning": tuning, "decoder": decoder}
 
 
-def _tune_unet(pipe, photos, parts, uv, recipe, seed, folder, on_progress, should_stop) -> list[float]:
+def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progress, should_stop) -> list[float]:
     from peft import LoraConfig  # takes seconds to import
 
     with torch.random.fork_rng(devices=[]):
@@ -82,10 +88,6 @@ def _tune_unet(pipe, photos, parts, uv, recipe, seed, folder, on_progress, shoul
     pipe.adapter.float().requires_grad_(True)
     count, factor = len(photos), pipe.factor
     empty = photos.new_zeros(1, unet_in_channels(pipe.form, 0, factor), pipe.form.height // factor, pipe.form.width // factor)
-    texture = None
-    if pipe.form.reference_warp == "texture" and parts is not None:
-        with torch.no_grad():
-            texture = harvest(photos, parts, uv, same_person=True)
     with torch.no_grad():
         photo_latents = encode_latents(pipe.vae, photos).float()
 
