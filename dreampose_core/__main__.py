@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 from . import __version__
 from .errors import Cancelled, DreamPoseError, InputError
 from .progress import Progress
-from .settings import MAX_SEED, AnimateOptions, FinetuneOptions, validated
+from .settings import MAX_FRAMES, MAX_SEED, AnimateOptions, FinetuneOptions, validated
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,12 +36,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Cancelled:
-        print("stopped; what was finished is kept.", file=sys.stderr)
+        print("stopped before it was done.", file=sys.stderr)
         return 130
     except DreamPoseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a folder that may not be written, a disk that is full
+        from .files import storage_error
+
+        print(f"error: {storage_error(error, error.filename or 'A file')}", file=sys.stderr)
+        return 1
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 class _Bars:
@@ -107,9 +121,11 @@ def _finetune(args, on_progress, should_stop) -> None:
 
     from .images import read_image
     from .poses import PoseSequence, fitted, read_image_poses
+    from .subject import check_subject_folder
 
     options = validated(FinetuneOptions, {"recipe": args.recipe, "seed": args.seed})
-    out = _new_folder(args.out)
+    out = Path(os.path.abspath(_new_folder(args.out)))
+    check_subject_folder(out)
     photos = [read_image(path) for path in args.image]
     maps = [read_image_poses(spec) for spec in args.image_poses or []]
     if maps and len(maps) != len(photos):
@@ -120,7 +136,8 @@ def _finetune(args, on_progress, should_stop) -> None:
     image_poses = None
     if maps:
         maps = [fitted(poses, pipe.form.size) for poses in maps]
-        same = [all(getattr(poses, kind) is not None for poses in maps) for kind in ("parts", "uv")]
+        one = len({poses.charts for poses in maps}) == 1  # U, V of different charts do not belong together
+        same = [all(poses.parts is not None for poses in maps), one and maps[0].uv is not None]
         parts, uv = (np.concatenate([getattr(poses, kind) for poses in maps]) if has else None for kind, has in zip(("parts", "uv"), same))
         image_poses = PoseSequence(parts, uv, maps[0].charts if uv is not None else "none")
     subject = finetune(pipe, photos, image_poses, options.recipe, options.seed, out, on_progress=on_progress, should_stop=should_stop)
@@ -144,8 +161,10 @@ def _mannequin_render(args, on_progress, should_stop) -> None:
     from .progress import StageClock, check_stop
 
     out = _new_folder(args.out)
-    if args.frames < 1:
-        raise InputError(f"--frames is {args.frames}; at least 1 frame is needed.")
+    if not 1 <= args.frames <= MAX_FRAMES:
+        raise InputError(f"--frames is {args.frames}; it must be 1 to {MAX_FRAMES}.")
+    if not 1 <= args.fps <= 120:
+        raise InputError(f"--fps is {args.fps}; it must be 1 to 120.")
     rgb, poses = render_clip(Figure.from_seed(args.seed), args.motion, args.frames, args.size, fps=args.fps)
     out.mkdir(parents=True, exist_ok=True)
     clock = StageClock("frames", len(rgb), on_progress)
@@ -163,7 +182,7 @@ def _train(args, on_progress, should_stop) -> None:
     from .mini import MiniRun, train_mini
 
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    run = MiniRun(args.size, args.reference_warp, args.vae_steps, args.steps, args.batch_size, args.vae_lr, args.lr, args.precision, args.seed)
+    run = MiniRun(**{field.name: getattr(args, field.name) for field in fields(MiniRun)})
     done = train_mini(run, _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
                       on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     print(f"{args.out}/model: {'all steps done' if done else 'not all steps done; go on with --resume'}")
@@ -212,7 +231,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dreampose_core", description="One photo and a DensePose sequence become a video.")
+    parser = _Parser(prog="python -m dreampose_core", description="One photo and a DensePose sequence become a video.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -267,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
     t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     t.add_argument("--steps", type=int, default=3000, help="UNet steps in all (default: 3000)")
-    t.add_argument("--vae-steps", type=int, default=1300, help="VAE steps before them (default: 1300)")
+    t.add_argument("--vae-steps", type=int, default=600, help="VAE steps before them (default: 600)")
     t.add_argument("--batch-size", type=int, default=8)
     t.add_argument("--vae-lr", type=float, default=1e-3)
     t.add_argument("--lr", type=float, default=4e-4)

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .pipeline import DreamPosePipeline, quiet_libraries
 from .poses import PoseSequence
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .settings import MAX_FRAMES, MINI, AnimateOptions
-from .subject import Subject, base_restored, fingerprint, save_subject, subject_key, subject_loaded
+from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from .training.subject import RECIPES, tune_subject
 from .video import write_video
 
@@ -40,7 +40,7 @@ def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
-    elif str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+    elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
     quiet_libraries()
     dtype = torch.float32
@@ -76,6 +76,10 @@ def animate(
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, [])
     if pipe.form.reference_warp == "texture" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
+    for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
+        if given is not None and not pipe.knows_charts(given):
+            run.notices.append(f"The {name} has U, V in {given.charts} charts and the model knows {pipe.form.charts} charts, so only its "
+                               "parts are used and no texture is moved.")  # fmt: skip
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
         subject = run.tuned(image, image_poses, base, subjects if subjects is not None else folder / "subjects")
@@ -111,9 +115,10 @@ class _Run:
         """The subject folder for this photo and recipe, tuned now unless it is there."""
         started = time.monotonic()
         photo = fit_image(image, self.pipe.form.size)
-        key = subject_key([image], image_poses, self.options.recipe, self.options.seed, base)
+        key = subject_key([image], image_poses, repr(RECIPES[self.options.recipe]), self.options.seed, base)
         folder = subjects / key
-        if (folder / "subject.json").is_file():
+        with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
+            read_subject(folder, base)
             return folder
         finetune(self.pipe, [photo], image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
                  checkpoints=self.folder / "checkpoints", on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
@@ -135,8 +140,11 @@ class _Run:
         def on_step(frame: int, step: int) -> None:
             clock.tick(frame + min(batch, total - frame) * step // steps)
 
-        for start in range(0, done - done % chunk, chunk):
+        for start in range(0, total if done == total else done - done % chunk, chunk):
             self.write_chunk(start, min(start + chunk, total), poses.fps)
+        if done == total:
+            self.seconds["frames"] = time.monotonic() - started
+            return
         stream = self.pipe.stream(
             image, poses, image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
             pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
@@ -188,11 +196,12 @@ def finetune(
     interrupted call resumes, removed when the subject is written.
     """
     base = fingerprint(pipe) if base is None else base
-    key = subject_key(photos, image_poses, recipe, seed, base) if key is None else key
+    key = subject_key(photos, image_poses, repr(RECIPES[recipe]), seed, base) if key is None else key
+    check_subject_folder(folder)
     if image_poses is not None and len(image_poses) != len(photos):
         raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
     with base_restored(pipe):
-        losses = tune_subject(pipe, pipe.fit_photos(photos), image_poses, RECIPES[recipe], seed, folder=checkpoints,
+        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, RECIPES[recipe], seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
         subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
         save_subject(pipe, folder, subject, photos, image_poses)

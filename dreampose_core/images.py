@@ -70,6 +70,12 @@ def read_image(path: str | Path) -> np.ndarray:
         raise InputError(f"{path.name} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
 
 
+def from_pil(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, 3), RGB: a Pillow image as `read_image` gives it, upright, over neutral grey where it is transparent."""
+    image.load()
+    return np.array(_upright(_as_rgb(image), image))
+
+
 def fit_box(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a picture of (height, width) `source`, scaled to lie wholly inside `size`, centred.
 

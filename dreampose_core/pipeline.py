@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
@@ -29,10 +30,10 @@ from .conditioning import (
     window_channels,
 )
 from .errors import InputError
-from .images import fit_image
+from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted, window_indices
 from .progress import ShouldStop, check_stop, never_stop
-from .texture import Texture, harvest, move
+from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
 
@@ -115,11 +116,15 @@ class DreamPosePipeline(DiffusionPipeline):
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
-        if num_inference_steps < 1 or min(s_image, s_pose) < 0 or batch_size < 1:
-            raise InputError("Steps and batch size must be at least 1, and both guidance weights at least 0.")
+        if num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
+            raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
+        if not 0 <= first_frame <= len(poses):
+            raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
         device, dtype = self._execution_device, self.unet.dtype
         # 2. what is constant for the clip
         reference = self.encode_reference(image, image_poses)
+        if not self.knows_charts(poses):
+            reference.texture = None
         parts, uv = pose_tensors(fitted(poses, self.form.size), self.config.charts)
         noise = torch.randn(reference.latents.shape, generator=generator).to(device)
         branches = guidance_branches(s_image, s_pose)
@@ -139,7 +144,7 @@ class DreamPosePipeline(DiffusionPipeline):
     def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:
         """Tokens, latents and texture of the photo or photos; the first photo is the one that is encoded for attention."""
         photos = image if isinstance(image, list) else [image]
-        pixels = self.fit_photos(photos)
+        pixels = self.fit_photos(photos, image_poses)
         if image_poses is not None and len(image_poses) != len(photos):
             raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
         device = self._execution_device
@@ -147,18 +152,30 @@ class DreamPosePipeline(DiffusionPipeline):
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
         tokens = reference_tokens(first, latents, self.image_encoder, self.image_processor, self.adapter).to(self.unet.dtype)
         texture = None
-        if self.config.reference_warp == "texture" and image_poses is not None:
+        if self.config.reference_warp == "texture" and image_poses is not None and self.knows_charts(image_poses):
             parts, uv = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
             if parts is not None and bool((parts > 0).any()):
                 texture = harvest(pixels.to(device), parts.to(device), None if uv is None else uv.to(device), same_person=True)
         return Reference(tokens, latents, texture)
 
-    def fit_photos(self, photos: list[ImageLike]) -> torch.Tensor:
-        """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed."""
-        arrays = [np.asarray(photo.convert("RGB")) if isinstance(photo, Image.Image) else photo for photo in photos]
+    def knows_charts(self, poses: PoseSequence) -> bool:
+        """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
+        return poses.charts in ("none", self.config.charts)
+
+    def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
+        """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed.
+
+        Raises InputError for what is no photo, and when `image_poses`, their maps, are of another aspect than the photos.
+        """
+        if not photos:
+            raise InputError("There is no photo; give at least one.")
+        arrays = [from_pil(photo) if isinstance(photo, Image.Image) else photo for photo in photos]
         for array in arrays:
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-                raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {array.dtype} {array.shape}.")
+            if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+                given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {given}.")
+            if image_poses is not None:
+                _check_aspect(array.shape[:2], image_poses.size)
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
 
     def _encode_batch(self, parts, uv, indices, reference, device):
@@ -173,7 +190,7 @@ class DreamPosePipeline(DiffusionPipeline):
             return pose, None
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
-            return pose, pose.new_zeros(len(indices), self.unet.config.in_channels - pose.shape[1] - reference.latents.shape[1], *pose.shape[2:])
+            return pose, pose.new_zeros(len(indices), WARP_PLANES * self.factor**2, *pose.shape[2:])
         middle = [None if x is None else x[list(indices)].to(device) for x in (parts, uv)]
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
         return pose, warp_channels(planes, self.factor)
@@ -197,8 +214,18 @@ class DreamPosePipeline(DiffusionPipeline):
                 context = tokens if has_image else torch.zeros_like(tokens)
                 total = total + weight * self.unet(given.to(dtype), t, context).sample.float()
             latents = scheduler.step(total, t, latents).prev_sample
-            on_step(step + 1)
+            on_step(min(step + 1, steps))  # some schedulers take a few steps more
         return latents
+
+
+def _check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
+    # two pixels of slack: estimators and croppers round
+    scale = max(photo[0] / poses[0], photo[1] / poses[1])
+    if abs(photo[0] - poses[0] * scale) > 2 * scale + 2 or abs(photo[1] - poses[1] * scale) > 2 * scale + 2:
+        raise InputError(
+            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which is another picture's "
+            "shape; give the map that was made from this photo."
+        )
 
 
 def quiet_libraries() -> None:

@@ -56,7 +56,7 @@ class AnimateOptions(Options):
 class FinetuneOptions(Options):
     """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
 
-    recipe: Recipe = "fast"
+    recipe: Literal["fast"] = "fast"
     seed: int = Field(0, ge=0, le=MAX_SEED)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from . import __version__
-from .errors import ModelError
-from .files import storage_error
+from .errors import InputError, ModelError
+from .files import os_error, storage_error
 from .images import write_png
 from .poses import PoseSequence, write_poses
 
@@ -44,12 +45,15 @@ class Subject:
 
 
 def fingerprint(pipe) -> str:
-    """A short name for a model's weights: a hash of names, shapes and the first values of every tensor."""
+    """A short name for a model's weights: a hash of names, shapes and the first values of every tensor.
+
+    The values count as bfloat16, so that a model has one name in whatever precision it was loaded.
+    """
     digest = hashlib.sha256()
     for part in ("unet", "vae", "adapter", "image_encoder"):
         for name, tensor in sorted(getattr(pipe, part).state_dict().items()):
             digest.update(f"{part}.{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.flatten()[:64].detach().float().cpu().numpy().tobytes())
+            digest.update(tensor.flatten()[:64].detach().to(torch.bfloat16).float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -69,8 +73,9 @@ def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, reci
 def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None) -> None:
     """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at all.
 
-    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full.
+    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something else.
     """
+    check_subject_folder(folder)
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -89,10 +94,16 @@ def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray],
                 os.fsync(handle.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
-    except OSError as error:
-        raise storage_error(error, folder) from error
+    except (OSError, SafetensorError) as error:
+        raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_subject_folder(folder: Path) -> None:
+    """Raises InputError when a subject written to `folder` would replace files that are no subject."""
+    if folder.exists() and not (folder / "subject.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and is not a subject; choose a new folder for the subject.")
 
 
 def read_subject(folder: str | Path, base: str | None = None) -> Subject:
@@ -142,7 +153,9 @@ def base_restored(pipe) -> Iterator[None]:
         if LORA in getattr(pipe.unet, "peft_config", {}):
             pipe.unet.unload_lora()
         for module, dtype, state in kept:
-            module.to(dtype=dtype).load_state_dict(state)
+            if next(module.parameters()).dtype != dtype:
+                module.to(dtype=dtype)
+            module.load_state_dict(state)
         for module, training in modes:
             module.train(training).requires_grad_(False)
 

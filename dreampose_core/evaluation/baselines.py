@@ -21,7 +21,8 @@ def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSeq
     texture = harvest(to_pixels(torch.from_numpy(photo))[None], photo_parts, photo_uv).expand(len(poses))
     silhouette = torch.where((parts > 0)[:, None], torch.zeros(()), texture.background)
     with torch.no_grad():
-        latents = [encode_latents(vae, to_pixels(torch.from_numpy(frames)).to(vae.device)) for frames in np.array_split(truth, len(truth) // 8 + 1)]
+        batches = to_pixels(torch.from_numpy(truth)).to(vae.device).split(8)
+        latents = [encode_latents(vae, pixels) for pixels in batches]
         through = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents])
     return {
         "repeat_photo": np.repeat(photo[None], len(poses), 0),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..files import appearing
 from ..images import write_png
 from ..mannequin import HELD_OUT, Figure, render_clip
@@ -31,6 +32,8 @@ def evaluate(
     tune(photo, image_poses): a context in which `pipe` carries that person's subject; needed unless recipe is "none".
     Writes report.json and contact.png into `folder`: photo, then truth, moved texture and model at four moments.
     """
+    if people < 1:
+        raise InputError(f"The number of people is {people}; it must be at least 1.")
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock("people", people, on_progress)
     scores, rows = [], []

@@ -108,7 +108,8 @@ def cones(shape: Shape) -> list[Cone]:
             Cone(f"{side}_wrist", (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2), "whole", PARTS[f"{side}_hand"]),
             bone("hip", "knee", (0.06 * g, 0.039 * thin), (1, 1.05), "upper_leg"),
             bone("knee", "ankle", (0.041 * thin, 0.025 * thin), (1, 1.08), "lower_leg"),
-            Cone(f"{side}_ankle", (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8), "whole", PARTS[f"{side}_foot"]),
+            Cone(f"{side}_ankle", (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8), "whole",
+                 PARTS[f"{side}_foot"]),
         ]  # fmt: skip
     s, sides = shape.head, (HEAD_LEFT, HEAD_RIGHT)
     body += [

@@ -8,6 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..poses import PoseSequence
+from ..settings import MAX_SEED
 from .body import JOINT_INDEX, Bodies, Shape, forward_kinematics, random_shape, sole_height
 from .motion import Manner, motion, random_manner
 from .renderer import Rendering, draw
@@ -31,8 +32,8 @@ class Figure:
     @classmethod
     def from_seed(cls, seed: int) -> Figure:
         """The figure with this seed, always the same."""
-        if seed < 0:
-            raise InputError(f"The seed is {seed}; it must be 0 or more.")
+        if not 0 <= seed <= MAX_SEED:
+            raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
         g = torch.Generator().manual_seed(seed * 7919 + 17)
         shape, manner = random_shape(g), random_manner(g)
         zoom = 0.76 + 0.12 * float(torch.rand((), generator=g))

@@ -28,7 +28,8 @@ class Rendering:
 def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tensor, ra: torch.Tensor, rb: torch.Tensor):
     """First hit of rays with the rounded cone from (0, 0, 0), radius ra, to (0, length, 0), radius rb.
 
-    origin (..., 3); direction (..., 3) of unit length; length, ra, rb broadcast against (...); returns hit bool, distance, point (..., 3), normal (..., 3).
+    origin (..., 3); direction (..., 3) of unit length; length, ra, rb broadcast against (...).
+    Returns hit bool, distance, point (..., 3), normal (..., 3).
     The quadratics are those of the cone's mantle and its two balls.
     """
     ox, oy, oz = origin.unbind(-1)
