@@ -16,8 +16,8 @@ PACKAGE = "dreampose_core"
 ROWS = (
     ("errors", "settings", "progress", "files"),
     ("images", "video", "poses"),
-    ("texture", "adapter", "conditioning", "subject", "pipeline", "mini", "released", "densepose"),
-    ("mannequin", "training", "evaluation", "animation"),
+    ("texture", "adapter", "conditioning", "subject", "pipeline", "released", "densepose"),
+    ("mannequin", "training", "mini", "animation", "evaluation"),
     ("jobs",),
     ("web",),
     ("__main__",),

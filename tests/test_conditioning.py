@@ -1,0 +1,177 @@
+"""What the networks are given, channel by channel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from dreampose_core.conditioning import (
+    IUV_CHANNELS,
+    ModelForm,
+    clip_pixels,
+    encode_latents,
+    encode_maps,
+    pose_tensors,
+    reference_tokens,
+    to_pixels,
+    to_uint8,
+    unet_in_channels,
+    unet_input,
+    warp_channels,
+    window_channels,
+)
+from dreampose_core.errors import InputError
+from dreampose_core.poses import WINDOW, PoseSequence, window_indices
+
+U, V, PARTS_KNOWN, UV_KNOWN = 24, 25, 26, 27
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def random_maps(count=3, height=16, width=8):
+    g = torch.Generator().manual_seed(1)
+    parts = torch.randint(0, 25, (count, height, width), generator=g)
+    return parts, torch.rand(count, 2, height, width, generator=g) * (parts > 0)[:, None]
+
+
+def test_coverage_counts_each_part_in_each_cell():
+    parts, uv = random_maps()
+    out = encode_maps(parts, uv, 4)
+    assert out.shape == (3, IUV_CHANNELS, 4, 2) and IUV_CHANNELS == 28
+    for part in (1, 7, 24):
+        for row, column in ((0, 0), (3, 1), (2, 0)):
+            cell = parts[1, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            assert out[1, part - 1, row, column] == pytest.approx((cell == part).float().mean().item())
+    person = torch.nn.functional.avg_pool2d((parts > 0).float()[:, None], 4)[:, 0]
+    assert torch.allclose(out[:, :24].sum(1), person, atol=1e-6)
+
+
+def test_u_and_v_are_those_of_the_cells_middle_pixel_never_averaged():
+    parts, uv = random_maps()
+    out = encode_maps(parts, uv, 4)
+    assert torch.equal(out[:, U], uv[:, 0, 2::4, 2::4]) and torch.equal(out[:, V], uv[:, 1, 2::4, 2::4])
+
+
+def test_labels_are_never_interpolated():
+    parts = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    parts[:, :, :3], parts[:, :, 3:] = 2, 20  # between 2 and 20 there must be no 11
+    out = encode_maps(parts, None, 4)
+    assert set(out[0, :24].flatten(1).any(1).nonzero().flatten().tolist()) == {1, 19}
+    assert torch.equal(out[0, 1, 0], torch.tensor([0.75, 0.0])) and torch.equal(out[0, 19, 0], torch.tensor([0.25, 1.0]))
+
+
+def test_flags_say_what_is_known():
+    parts, uv = random_maps()
+    for given, flags in (((parts, uv), (1, 1)), ((parts, None), (1, 0)), ((None, uv), (0, 1))):
+        out = encode_maps(*given, 4)
+        assert (out[:, PARTS_KNOWN] == flags[0]).all() and (out[:, UV_KNOWN] == flags[1]).all()
+        assert flags[0] or (out[:, :24] == 0).all()
+        assert flags[1] or (out[:, [U, V]] == 0).all()
+    with pytest.raises(ValueError, match="parts or uv"):
+        encode_maps(None, None, 4)
+
+
+def test_an_empty_map_is_not_a_missing_one():
+    out = encode_maps(torch.zeros(1, 8, 8), torch.zeros(1, 2, 8, 8), 4)
+    assert out.abs().sum() > 0  # a null pose is all zeros
+
+
+def test_left_and_right_differ():
+    """U, V alone restart in every part: the original could not tell arms apart."""
+    _, uv = random_maps(1)
+    left, right = encode_maps(torch.full((1, 16, 8), 15), uv, 4), encode_maps(torch.full((1, 16, 8), 16), uv, 4)
+    assert not torch.equal(left, right)
+
+
+def test_windows_are_five_different_maps_clamped_at_the_ends():
+    parts, uv = random_maps(7)
+    encoded = encode_maps(parts, uv, 4)
+    indices = torch.tensor([window_indices(i, 7) for i in range(7)])
+    assert indices[3].tolist() == [1, 2, 3, 4, 5] and indices[0].tolist() == [0, 0, 0, 1, 2] and indices[6].tolist() == [4, 5, 6, 6, 6]
+    out = window_channels(encoded, indices).unflatten(1, (len(WINDOW), IUV_CHANNELS))
+    for frame in range(7):
+        for k, offset in enumerate(WINDOW):
+            assert torch.equal(out[frame, k], encoded[min(max(frame + offset, 0), 6)])
+    assert len({out[3, k].numpy().tobytes() for k in range(5)}) == 5
+
+
+def test_other_charts_clear_u_and_v():
+    parts, uv = np.ones((2, 8, 8), np.uint8), np.full((2, 2, 8, 8), 0.5, np.float16)
+    both = PoseSequence(parts, uv, "densepose")
+    given, none = pose_tensors(both, "mannequin")
+    assert none is None and given.dtype == torch.int64 and (given == 1).all()
+    given, own = pose_tensors(PoseSequence(parts, uv, "mannequin"), "mannequin")
+    assert own.dtype == torch.float32 and (own == 0.5).all()
+    assert pose_tensors(PoseSequence(parts, None, "none"), "mannequin")[1] is None
+    assert pose_tensors(PoseSequence(None, uv, "mannequin"), "mannequin")[0] is None
+    with pytest.raises(InputError, match="only U, V, in densepose charts, and the model was trained on mannequin charts"):
+        pose_tensors(PoseSequence(None, uv, "densepose"), "mannequin")
+
+
+def test_pixels_are_minus_one_to_one_and_come_back():
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    pixels = to_pixels(image)
+    assert pixels.shape == (1, 3, 16, 16) and pixels.min() == -1 and pixels.max() == 1
+    assert torch.equal(to_uint8(pixels), image)
+    assert to_uint8(torch.full((3, 1, 1), 7.0)).tolist() == [[[255, 255, 255]]] and to_uint8(torch.full((3, 1, 1), -7.0)).max() == 0
+
+
+def test_clip_sees_head_and_feet(pipe):
+    """The photo is padded to a square; a centre crop would cut a tenth off its top and its bottom."""
+    photo = torch.zeros(2, 3, 40, 32)
+    photo[:, :, :4] = torch.tensor([1.0, -1, -1])[None, :, None, None]
+    photo[:, :, -4:] = torch.tensor([-1.0, -1, 1])[None, :, None, None]
+    given = clip_pixels(photo, pipe.image_processor)
+    assert given.shape == (2, 3, 64, 64)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (pipe.image_processor.image_mean, pipe.image_processor.image_std))
+    seen = (given * std + mean) * 2 - 1  # in [-1, 1] again
+    middle = slice(20, 44)
+    assert torch.allclose(seen[:, :, 1, middle], torch.tensor([1.0, -1, -1])[None, :, None], atol=0.05)
+    assert torch.allclose(seen[:, :, -2, middle], torch.tensor([-1.0, -1, 1])[None, :, None], atol=0.05)
+    assert seen[:, :, :, 0].abs().max() < 0.05 and seen[:, :, :, -1].abs().max() < 0.05  # grey at both sides
+    wide = clip_pixels(photo.transpose(2, 3), pipe.image_processor)
+    assert torch.allclose(wide, given.transpose(2, 3), atol=1e-5)
+
+
+def test_latents_are_scaled_modes_and_do_not_flicker(pipe):
+    pixels = torch.rand(1, 3, 40, 32) * 2 - 1
+    with torch.no_grad():
+        a, b = encode_latents(pipe.vae, pixels), encode_latents(pipe.vae, pixels)
+        mean = pipe.vae.encode(pixels).latent_dist.mean
+    assert torch.equal(a, b) and torch.allclose(a, mean * pipe.vae.config.scaling_factor)
+
+
+def test_tokens_start_as_clips_own(pipe):
+    pixels = torch.rand(2, 3, 40, 32) * 2 - 1
+    with torch.no_grad():
+        latents = encode_latents(pipe.vae, pixels)
+        tokens = reference_tokens(pixels, latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        clip = pipe.image_encoder(pixel_values=clip_pixels(pixels, pipe.image_processor)).last_hidden_state
+    assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
+
+
+@pytest.mark.parametrize("warp", ["texture", "none"])
+def test_the_unets_channels_are_latent_poses_warp(warp):
+    form = ModelForm(reference_warp=warp)
+    noisy, poses, planes = torch.full((2, 8, 5, 4), 1.0), torch.full((2, 140, 5, 4), 2.0), torch.full((2, 5, 20, 16), 3.0)
+    given = unet_input(noisy, poses, warp_channels(planes, 4) if warp == "texture" else None)
+    assert given.shape == (2, unet_in_channels(form, 8, 4), 5, 4)
+    assert (given[:, :8] == 1).all() and (given[:, 8:148] == 2).all() and (given[:, 148:] == 3).all()
+
+
+def test_the_texture_loses_no_pixel():
+    planes = torch.rand(2, 5, 20, 16)
+    given = warp_channels(planes, 4)
+    assert given.shape == (2, 80, 5, 4)
+    assert torch.equal(torch.nn.functional.pixel_shuffle(given, 4), planes)
+
+
+def test_the_texture_changes_nothing_at_the_start(pipe):
+    weight = pipe.unet.conv_in.weight
+    assert (weight[:, -80:] == 0).all() and (weight[:, :-80] != 0).any()
+    assert pipe.unet.config.in_channels == weight.shape[1] == unet_in_channels(pipe.form, 8, 4)

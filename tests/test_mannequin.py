@@ -1,0 +1,188 @@
+"""Mannequins: everything from a seed, maps that are exact, and training samples that never show a held-out figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.errors import InputError
+from dreampose_core.mannequin import HELD_OUT, MOTIONS, Figure, Manner, dataset, render, render_clip
+from dreampose_core.mannequin.dataset import MannequinSamples
+from dreampose_core.mannequin.figure import FLOOR
+from dreampose_core.mannequin.motion import motion
+
+SIZE = (80, 64)
+FRONT, BACK = {2, 9, 10, 13, 14, 15, 16, 19, 20}, {1, 7, 8, 11, 12, 17, 18, 21, 22}
+
+
+def drawn(figures, name, times, manner=None, size=SIZE, turned=0.0):
+    """One rendering with every figure at every time, `turned` about the vertical."""
+    angles, offset = motion(name, torch.as_tensor(times, dtype=torch.float32), manner or Manner())
+    angles[:, 0, 1] += turned
+    owner = torch.arange(len(figures)).repeat_interleave(len(angles))
+    return render(figures, owner, angles.repeat(len(figures), 1, 1), offset.repeat(len(figures), 1), size)
+
+
+def standing(seed=HELD_OUT, turned=0.0, size=(160, 128)):
+    """One frame of a figure that faces us, unless it is turned."""
+    return drawn([Figure.from_seed(seed)], "wave", [0.0], Manner(phase=0.0), size, turned)
+
+
+def middle_column(parts, part):
+    return (parts == part).nonzero()[:, 1].float().mean().item()
+
+
+def test_the_same_seed_gives_the_same_figure_and_another_one_another():
+    a, b, c = (render_clip(Figure.from_seed(seed), "walk", 2, SIZE) for seed in (HELD_OUT, HELD_OUT, HELD_OUT + 1))
+    assert torch.equal(a[0], b[0]) and np.array_equal(a[1].parts, b[1].parts) and np.array_equal(a[1].uv, b[1].uv)
+    assert (a[0].float() - c[0].float()).abs().mean() > 5
+    assert a[0].shape == (2, *SIZE, 3) and a[0].dtype == torch.uint8
+    assert a[1].charts == "mannequin" and a[1].size == SIZE and a[1].fps == 20
+
+
+def test_a_batch_of_figures_equals_drawing_them_one_by_one():
+    figures = [Figure.from_seed(HELD_OUT + seed) for seed in (0, 3, 4, 8)]
+    assert len({figure.shape.hair for figure in figures}) > 1  # an absent cone must not disturb its neighbours
+    together = drawn(figures, "dance", [0.0, 0.7])
+    for i, figure in enumerate(figures):
+        alone = drawn([figure], "dance", [0.0, 0.7])
+        own = slice(2 * i, 2 * i + 2)
+        assert (alone.parts != together.parts[own]).float().mean() < 1e-3  # a ray on an edge may fall to either side
+        same = (alone.parts == together.parts[own]) & (alone.parts > 0)
+        difference = (alone.uv.float() - together.uv[own].float()).abs().amax(1)[same]
+        assert difference.quantile(0.99) < 1e-2 and (alone.rgb.float() - together.rgb[own].float()).abs().mean() < 0.05
+
+
+def test_left_and_right_are_the_persons_own():
+    parts = standing().parts[0]
+    for right, left in ((3, 4), (6, 5), (9, 10), (13, 14), (16, 15), (20, 19), (23, 24)):
+        assert middle_column(parts, right) < middle_column(parts, left), (right, left)  # her right hand is on the image's left
+
+
+def test_from_the_front_the_front_is_seen_and_from_behind_the_back():
+    front, behind = standing().parts[0], standing(turned=np.pi).parts[0]
+    count = [torch.bincount(parts.flatten().long(), minlength=25) for parts in (front, behind)]
+    for seen, hidden, here in ((FRONT, BACK, count[0]), (BACK, FRONT, count[1])):
+        assert sum(here[p] for p in seen) > 20 * sum(here[p] for p in hidden)
+        assert all(here[p] > 0 for p in seen)
+    assert middle_column(behind, 3) > middle_column(behind, 4)
+    assert middle_column(behind, 23) > middle_column(behind, 24)
+
+
+def test_turning_half_way_round_passes_a_side_view():
+    left_side = standing(turned=-np.pi / 2).parts[0]  # turned towards the image's left: the left side is seen
+    counts = torch.bincount(left_side.flatten().long(), minlength=25)
+    assert counts[24] > 5 * counts[23] and counts[10] + counts[8] > 2 * (counts[9] + counts[7])
+
+
+def test_every_part_occurs():
+    seen = set()
+    for name in MOTIONS:
+        seen |= set(render_clip(Figure.from_seed(HELD_OUT), name, 8, SIZE, fps=2.0)[1].parts.flatten().tolist())
+    assert seen == set(range(25))
+
+
+def test_maps_are_in_range_and_empty_outside_the_person():
+    for name in ("squat", "arms"):
+        out = drawn([Figure.from_seed(HELD_OUT + 1)], name, [0.0, 1.0, 2.0])
+        uv = out.uv.float()
+        assert out.parts.dtype == torch.uint8 and out.uv.dtype == torch.float16
+        assert uv.min() >= 0 and uv.max() <= 1
+        outside = (out.parts == 0)[:, None].expand_as(uv)
+        assert (uv[outside] == 0).all()
+        inside = uv.movedim(1, -1)[out.parts > 0]
+        assert (inside.std(0) > 0.1).all() and (inside.amax(-1) > 0).float().mean() > 0.99
+
+
+def test_u_and_v_run_along_the_surface_without_jumps():
+    out = standing()
+    torso = out.parts[0] == 2
+    u, v = out.uv[0].float()
+    across, down = torso[:, 1:] & torso[:, :-1], torso[1:] & torso[:-1]
+    assert (u.diff(dim=1)[across] > -0.02).float().mean() > 0.98  # U grows towards the person's left
+    assert (v.diff(dim=0)[down] < 0.02).float().mean() > 0.95  # V grows upwards
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_the_figure_stands_on_the_floor(name):
+    figure, height = Figure.from_seed(HELD_OUT + 2), 160
+    parts = drawn([figure], name, [0.1, 0.9, 1.7, 3.1], figure.manner, (height, 128)).parts
+    floor = height / 2 - (FLOOR - (0.5 / figure.zoom - 0.045)) * figure.zoom * height
+    for frame in parts:
+        lowest = (frame > 0).any(1).nonzero().max().item() + 1
+        assert abs(lowest - floor) <= 0.02 * height, (lowest, floor)
+
+
+def test_colour_read_through_another_frames_u_v_is_the_truth():
+    """The maps are exact: a colour harvested at (part, U, V) in one frame is found at the same place of the body in another."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128))
+    colours, parts, uv = rgb.float(), torch.from_numpy(poses.parts.astype(np.int64)), torch.from_numpy(poses.uv.astype(np.float32))
+    grid = 16
+
+    def texels(frame: int, order=None) -> torch.Tensor:
+        place = (uv[frame] * grid).long().clamp(0, grid - 1)[:, parts[frame] > 0]
+        place = place if order is None else place[:, order]
+        return ((parts[frame][parts[frame] > 0] - 1) * grid + place[1]) * grid + place[0]
+
+    source, target = texels(0), texels(5)
+    sums = torch.zeros(24 * grid * grid, 4).index_add_(0, source, torch.cat([colours[0][parts[0] > 0], torch.ones(len(source), 1)], 1))
+    truth = colours[5][parts[5] > 0]
+
+    def error(index: torch.Tensor) -> float:
+        found = sums[index]
+        seen = found[:, 3] > 0
+        assert seen.float().mean() > 0.5
+        return (found[seen, :3] / found[seen, 3:] - truth[seen]).abs().mean().item()
+
+    shuffled = texels(5, torch.randperm(len(target), generator=torch.Generator().manual_seed(0)))
+    assert error(target) < 16 and error(target) < 0.5 * error(shuffled)
+
+
+def test_samples_are_a_pure_function_of_the_step():
+    a, b = MannequinSamples(SIZE, 4, seed=3), MannequinSamples(SIZE, 4, seed=3)
+    b.batch(0), b.frames(5, 2)  # what was asked before must not matter
+    first, second, other = a.batch(7), b.batch(7), a.batch(8)
+    for name, value in vars(first).items():
+        assert torch.equal(value, getattr(second, name)), name
+    assert not torch.equal(first.target, other.target)
+    assert not torch.equal(first.target, MannequinSamples(SIZE, 4, seed=4).batch(7).target)
+    assert all(torch.equal(x, y) for x, y in zip(a.frames(7, 3), b.frames(7, 3)))
+
+
+def test_samples_fit_together():
+    batch = MannequinSamples(SIZE, 4).batch(0)
+    assert batch.photo.shape == batch.target.shape == (4, *SIZE, 3)
+    assert batch.window_parts.shape == (4, 5, *SIZE) and batch.window_uv.shape == (4, 5, 2, *SIZE)
+    assert batch.photo_parts.shape == (4, *SIZE) and batch.photo_uv.shape == (4, 2, *SIZE)
+    for i in range(4):  # the middle map is the target's own: all that differs between photo and its studio is the person
+        assert not torch.equal(batch.photo[i], batch.target[i])
+        outside = (batch.photo_parts[i] == 0) & (batch.window_parts[i, 2] == 0)
+        difference = (batch.photo[i].float() - batch.target[i].float()).abs().mean(-1)
+        assert difference[outside].median() < 2 < difference[~outside].mean()
+        assert len({batch.window_parts[i, k].numpy().tobytes() for k in range(5)}) >= 4  # five different maps
+    with pytest.raises(ValueError, match="multiple"):
+        MannequinSamples(SIZE, 3)
+
+
+def test_samples_never_show_a_held_out_figure(monkeypatch):
+    seeds, figure = [], Figure.from_seed(0)
+
+    def recorded(seed: int) -> Figure:
+        seeds.append(seed)
+        return figure
+
+    monkeypatch.setattr(dataset.Figure, "from_seed", recorded)
+    samples = MannequinSamples((32, 32), 2, per_clip=2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        samples._clip(generator)
+    assert len(set(seeds)) > 300 and 0 <= min(seeds) < 500 and HELD_OUT - 500 < max(seeds) < HELD_OUT == 10_000
+
+
+def test_unknown_motions_and_seeds_are_one_sentence():
+    with pytest.raises(InputError, match="no motion 'moonwalk'; there are .*walk.*side_step"):
+        render_clip(Figure.from_seed(0), "moonwalk", 1, SIZE)
+    for seed in (-1, 2**31):
+        with pytest.raises(InputError, match=f"The seed is {seed}"):
+            Figure.from_seed(seed)

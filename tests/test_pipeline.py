@@ -1,0 +1,309 @@
+"""The pipeline: streams equal clips, guidance is the paper's, and nothing depends on how the work was cut up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import make_tiny_model, tiny_pipeline
+
+from dreampose_core import DreamPosePipeline
+from dreampose_core.errors import Cancelled, InputError
+from dreampose_core.images import fit_image
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.pipeline import guidance_branches
+from dreampose_core.poses import PoseSequence, fitted
+
+SIZE = (40, 32)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipe = tiny_pipeline()
+    with torch.no_grad():  # random, but as a trained model: photo, pose and texture all matter
+        pipe.unet.conv_in.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+        for name, parameter in pipe.unet.named_parameters():
+            if "to_out" in name or "proj_out" in name:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 7, SIZE, fps=4.0)
+    return rgb.numpy(), poses
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def run(pipe, clip, **changes):
+    rgb, poses = clip
+    arguments = {"image": rgb[0], "poses": poses, "image_poses": poses.select([0]), "num_inference_steps": 2, "batch_size": 3,
+                 "generator": seeded()}  # fmt: skip
+    return np.stack(list(pipe.stream(**{**arguments, **changes})))
+
+
+@pytest.fixture
+def counted(pipe):
+    """Counts what the UNet is given."""
+    calls = []
+    handle = pipe.unet.register_forward_pre_hook(lambda _, args: calls.append([x.clone() if torch.is_tensor(x) else x for x in args]))
+    yield calls
+    handle.remove()
+
+
+def test_the_stream_is_the_clip(pipe, clip):
+    rgb, poses = clip
+    whole = pipe(rgb[0], poses, poses.select([0]), num_inference_steps=2, batch_size=3, generator=seeded()).frames
+    assert whole.shape == (7, *SIZE, 3) and whole.dtype == np.uint8
+    assert np.array_equal(whole, run(pipe, clip))
+
+
+def test_frames_come_as_they_are_made(pipe, clip, counted):
+    rgb, poses = clip
+    stream = pipe.stream(rgb[0], poses, num_inference_steps=2, batch_size=3, image_guidance=1, pose_guidance=1)
+    next(stream)
+    assert len(counted) == 2
+    next(stream), next(stream)
+    assert len(counted) == 2
+    next(stream)
+    assert len(counted) == 4
+
+
+@pytest.mark.parametrize("first", [0, 3, 4, 6, 7])
+def test_a_resumed_stream_is_bit_equal(pipe, clip, first):
+    rest = list(pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), first_frame=first))
+    assert len(rest) == 7 - first
+    assert all(np.array_equal(a, b) for a, b in zip(rest, run(pipe, clip)[first:]))
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_others(pipe, clip):
+    a, b, c = (run(pipe, clip, generator=seeded(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_photo_pose_and_texture_all_matter(pipe, clip):
+    base = run(pipe, clip)
+    other = render_clip(Figure.from_seed(HELD_OUT + 1), "walk", 1, SIZE)[0].numpy()[0]
+    assert not np.array_equal(base, run(pipe, clip, image=other))
+    assert not np.array_equal(base, run(pipe, clip, image=other, image_poses=None))
+    assert not np.array_equal(base, run(pipe, clip, image_poses=None))
+    assert not np.array_equal(base[0], base[3])
+    parts_only = replace(clip[1], uv=None, charts="none")
+    assert not np.array_equal(base, run(pipe, clip, poses=parts_only))
+
+
+def test_the_start_is_pure_noise_shared_by_all_frames(pipe, clip, counted):
+    """Nothing of the photo leaks into the start, and frames differ by their poses alone."""
+    run(pipe, clip)
+    starts = torch.cat([call[0][:, :8] for call in counted[::2]])  # one pass a step: every second call starts a batch
+    noise = torch.randn(1, 8, 10, 8, generator=seeded())
+    assert len(starts) == 7 and torch.equal(starts, noise.expand(7, -1, -1, -1))
+
+
+def test_the_five_maps_are_the_neighbours(pipe, clip, counted):
+    run(pipe, clip)
+    windows = torch.cat([call[0][:, 8:148] for call in counted[::2]]).unflatten(1, (5, 28))
+    for frame in range(7):
+        for k in range(5):
+            near = min(max(frame + k - 2, 0), 6)
+            assert torch.equal(windows[frame, k], windows[near, 2]), (frame, k)
+    assert not torch.equal(windows[2, 2], windows[3, 2])
+
+
+class FakeUnet:
+    """Predicts from what it is given: a in the first branch, plus b with the photo, plus c with photo and pose."""
+
+    dtype = torch.float32
+    A, B, C = 0.11, 0.23, 0.37
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, given, t, tokens):
+        latent, pose, warp = given.split([8, 140, 80], 1)
+        image, has_pose, has_warp = bool(tokens.any()), bool(pose.any()), bool(warp.any())
+        self.calls.append((image, has_pose, has_warp))
+        return SimpleNamespace(sample=torch.full_like(latent, self.A + self.B * image + self.C * has_pose))
+
+
+@pytest.mark.parametrize(("s_image", "s_pose", "passes"), [
+    (1.0, 1.0, [(True, True)]), (3.0, 3.0, [(False, False), (True, True)]), (8.0, 3.0, [(False, False), (True, False), (True, True)]),
+    (1.0, 4.0, [(True, False), (True, True)]), (0.0, 0.0, [(False, False)]), (2.0, 0.0, [(False, False), (True, False)]),
+])  # fmt: skip
+def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
+    seen = []
+    fake = FakeUnet()
+    scheduler = SimpleNamespace(
+        init_noise_sigma=1.0, timesteps=[torch.tensor(999)], set_timesteps=lambda steps, device: None,
+        scale_model_input=lambda x, t: x, step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
+    )  # fmt: skip
+    model = SimpleNamespace(scheduler=scheduler, unet=fake)
+    DreamPosePipeline._denoise(
+        model, torch.zeros(2, 8, 10, 8), torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8), torch.ones(1, 17, 32),
+        guidance_branches(s_image, s_pose), 1, torch.float32, lambda step: None, lambda: False,
+    )  # fmt: skip
+    null, image, both = fake.A, fake.A + fake.B, fake.A + fake.B + fake.C
+    expected = null + s_image * (image - null) + s_pose * (both - image)  # paper, section 4.3
+    assert torch.allclose(seen[0], torch.tensor(expected), atol=1e-5)
+    assert [call[:2] for call in fake.calls] == passes
+    assert all(warp == (has_image and has_pose) for has_image, has_pose, warp in fake.calls)  # the texture knows photo and pose
+
+
+@pytest.mark.parametrize(("weights", "passes"), [((1.0, 1.0), 1), ((2.5, 2.5), 2), ((8.0, 3.0), 3)])
+def test_needless_passes_are_not_run(pipe, clip, counted, weights, passes):
+    run(pipe, clip, image_guidance=weights[0], pose_guidance=weights[1])
+    assert len(counted) == 3 * 2 * passes  # three batches of two steps
+
+
+def test_guidance_defaults_are_the_models_own(pipe, clip, counted):
+    run(pipe, clip)
+    assert len(counted) == 3 * 2 and (pipe.form.image_guidance, pipe.form.pose_guidance) == (1, 1)
+
+
+def test_what_is_constant_is_computed_once(pipe, clip, monkeypatch):
+    calls = {"clip": 0, "vae": 0, "adapter": 0}
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+        for name, module in (("clip", pipe.image_encoder), ("vae", pipe.vae.encoder), ("adapter", pipe.adapter))
+    ]
+    run(pipe, clip)
+    for handle in handles:
+        handle.remove()
+    assert calls == {"clip": 1, "vae": 1, "adapter": 1}
+
+
+def test_poses_of_another_aspect_are_fitted_never_squashed(pipe, clip, counted):
+    wide = render_clip(Figure.from_seed(HELD_OUT), "walk", 3, (80, 160), fps=4.0)[1]
+    frames = run(pipe, clip, poses=wide)
+    assert frames.shape == (3, *SIZE, 3)
+    given = [call[0][:, 8:148].clone() for call in counted[::2]]
+    counted.clear()
+    assert np.array_equal(frames, run(pipe, clip, poses=fitted(wide, SIZE)))
+    assert torch.equal(given[0], counted[0][0][:, 8:148])
+    assert (given[0].unflatten(1, (5, 28))[:, :, :24, :3] == 0).all()  # 16 rows of 40 are left: bands above and below stay empty
+
+
+def test_photos_of_another_size_are_fitted(pipe, clip):
+    photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    given = dict(image_poses=None)
+    assert np.array_equal(run(pipe, clip, image=photo, **given), run(pipe, clip, image=fit_image(photo, SIZE), **given))
+
+
+def test_a_photo_and_a_map_of_another_shape_are_refused(pipe, clip):
+    photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="90 x 120 and its DensePose 40 x 32"):
+        run(pipe, clip, image=photo)
+    run(pipe, clip, image=photo[:, :72])  # another size of the same shape is fitted
+
+
+def test_pillow_images_are_upright_and_opaque(pipe, clip):
+    photo = clip[0][0]
+    assert np.array_equal(run(pipe, clip), run(pipe, clip, image=Image.fromarray(photo)))
+    seen = np.dstack([photo, np.full(SIZE, 255, np.uint8)])
+    seen[:10, :, 3] = 0  # hidden pixels do not show
+    expected = photo.copy()
+    expected[:10] = 128
+    turned = Image.fromarray(np.rot90(seen))
+    turned.getexif()[0x0112] = 6  # a camera held upright
+    assert np.array_equal(pipe.fit_photos([turned])[0], pipe.fit_photos([expected])[0])
+
+
+def test_several_photos(pipe, clip):
+    rgb, poses = clip
+    both = run(pipe, clip, image=[rgb[0], rgb[3]], image_poses=poses.select([0, 3]))
+    assert both.shape == (7, *SIZE, 3) and not np.array_equal(both, run(pipe, clip))
+    with pytest.raises(InputError, match="2 photos and 1 DensePose maps"):
+        run(pipe, clip, image=[rgb[0], rgb[3]])
+
+
+def test_other_charts_than_the_models_use_parts_only(pipe, clip):
+    real = replace(clip[1], charts="densepose")
+    parts_only = replace(clip[1], uv=None, charts="none")
+    assert np.array_equal(run(pipe, clip, poses=real, image_poses=None), run(pipe, clip, poses=parts_only, image_poses=None))
+    # and the photo's texture is not moved between charts that do not match
+    assert np.array_equal(run(pipe, clip, poses=real), run(pipe, clip, poses=real, image_poses=None))
+    assert np.array_equal(run(pipe, clip, image_poses=real.select([0])), run(pipe, clip, image_poses=None))
+    with pytest.raises(InputError, match="densepose charts"):
+        run(pipe, clip, poses=replace(real, parts=None))
+
+
+def test_uv_only_sequences_work(pipe, clip):
+    assert run(pipe, clip, poses=replace(clip[1], parts=None)).shape == (7, *SIZE, 3)
+
+
+def test_a_model_without_warp(clip):
+    pipe = tiny_pipeline(reference_warp="none")
+    assert pipe.unet.config.in_channels == 8 + 140
+    assert run(pipe, clip).shape == (7, *SIZE, 3)
+    assert np.array_equal(run(pipe, clip), run(pipe, clip, image_poses=None))
+
+
+def test_a_model_folder_gives_the_same_frames(pipe, clip, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = DreamPosePipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.form == pipe.form
+    for name in ("unet", "vae", "adapter", "image_encoder"):
+        before, after = getattr(pipe, name).state_dict(), getattr(loaded, name).state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before), name
+    # where weights lie in memory decides which kernels run: the last bit may differ
+    assert np.abs(run(pipe, clip).astype(int) - run(loaded, clip)).max() <= 1
+    weights = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert weights == {".json", ".safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model_index.json", "unet", "vae", "image_encoder", "image_processor", "adapter", "scheduler"
+    }
+
+
+def test_the_form_stands_in_the_folder(tmp_path):
+    make_tiny_model(tmp_path)
+    content = (tmp_path / "model_index.json").read_text()
+    for word in ("pose_encoding", "charts", "reference_warp", '"height": 40', '"width": 32', "image_guidance", "dreampose_core.adapter"):
+        assert word in content, word
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_cancelling_works_within_one_step(pipe, clip, counted, after):
+    with pytest.raises(Cancelled):
+        run(pipe, clip, should_stop=lambda: len(counted) >= after)
+    assert len(counted) == after
+
+
+def test_steps_are_reported(pipe, clip):
+    steps = []
+    run(pipe, clip, on_step=lambda frame, step: steps.append((frame, step)))
+    assert steps == [(0, 1), (0, 2), (3, 1), (3, 2), (6, 1), (6, 2)]
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"num_inference_steps": 0}, "at least 1"), ({"batch_size": 0}, "at least 1"), ({"image_guidance": -1.0}, "at least 0"),
+    ({"pose_guidance": float("nan")}, "finite"), ({"image_guidance": float("inf")}, "finite"), ({"first_frame": 8}, "frames 0:7"),
+    ({"first_frame": -1}, "frames 0:7"), ({"image": []}, "no photo"), ({"image": "photo.png"}, "got str"),
+    ({"image": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"), ({"image": np.zeros((4, 4, 3), np.float32)}, "got float32"),
+    ({"image": np.zeros((0, 4, 3), np.uint8)}, r"got uint8 \(0, 4, 3\)"),
+])  # fmt: skip
+def test_wrong_inputs_are_one_sentence(pipe, clip, change, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        run(pipe, clip, **change)
+    assert "\n" not in str(error.value)
+
+
+def test_frames_are_not_stretched_to_full_contrast(pipe, clip, monkeypatch):
+    """A flat, dark picture stays one: no minimum or maximum of a frame decides about its colours."""
+    ramp = torch.linspace(-0.5, -0.3, 32)[None, None, None].expand(1, 3, 40, 32)
+    monkeypatch.setattr(pipe.vae, "decode", lambda latents: SimpleNamespace(sample=ramp.expand(len(latents), -1, -1, -1)))
+    frames = run(pipe, clip)
+    assert frames.min() == round(0.25 * 255) and frames.max() == round(0.35 * 255)
+    assert (frames == frames[0]).all()
+
+
+def test_nobody_in_the_photos_map_is_no_texture(pipe, clip):
+    empty = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
+    assert np.array_equal(run(pipe, clip, image_poses=empty), run(pipe, clip, image_poses=None))

@@ -1,0 +1,323 @@
+"""Subjects: tuning helps and is undone without a trace, a saved subject is the tuned one, and damage is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from tiny import tiny_pipeline
+
+from dreampose_core import subject as subject_module
+from dreampose_core.animation import finetune
+from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.poses import PoseSequence, read_poses
+from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded
+from dreampose_core.training import subject as recipe_module
+from dreampose_core.training.base import random
+from dreampose_core.training.losses import picture_loss
+from dreampose_core.training.subject import RECIPES, SubjectRecipe, crop_labels, crop_pixels, random_boxes, tune_subject
+
+SIZE = (40, 32)
+SHORT = SubjectRecipe(unet_steps=3, decoder_steps=3, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipe = tiny_pipeline()
+    with torch.no_grad():  # residual branches that are not zero, so that tuned weights show in the frames
+        for name, parameter in pipe.vae.named_parameters():
+            if "conv2.weight" in name:
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 3, SIZE, fps=4.0)
+    return rgb.numpy(), poses
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setitem(RECIPES, "fast", SHORT)
+
+
+def weights(pipe):
+    return {
+        f"{part}.{key}": value.clone()
+        for part in ("unet", "vae", "adapter", "image_encoder")
+        for key, value in getattr(pipe, part).state_dict().items()
+    }
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def frames(pipe, clip):
+    return pipe(clip[0][0], clip[1], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames
+
+
+def tune(pipe, clip, folder=None, poses=True, recipe=SHORT, seed=0, **kwargs):
+    own = clip[1].select([0]) if poses else None
+    return tune_subject(pipe, pipe.fit_photos([clip[0][0]]), own, recipe, seed, folder=folder, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def saved(pipe, clip, tmp_path_factory):
+    """A subject folder and the frames that the model made right after tuning."""
+    folder = tmp_path_factory.mktemp("subjects") / "anna"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "fast", SHORT)
+        subject = finetune(pipe, [clip[0][0]], clip[1].select([0]), "fast", 0, folder)
+    with base_restored(pipe):
+        tune(pipe, clip)
+        made = frames(pipe, clip)
+    return folder, subject, made
+
+
+def test_tuning_lowers_the_loss(clip, monkeypatch):
+    """Every step sees the same crops, timesteps and noise."""
+    pipe = tiny_pipeline()
+    monkeypatch.setattr(recipe_module, "random", lambda seed, step, purpose: random(seed, 0, purpose))
+    with base_restored(pipe):
+        losses = tune(pipe, clip, recipe=SubjectRecipe(unet_steps=25, decoder_steps=20, batch_size=4))
+        pixels = pipe.fit_photos([clip[0][0]])
+        crops = crop_pixels(pixels.expand(4, -1, -1, -1), random_boxes(4, SIZE, 0.7, random(9, 9, 9)))
+
+        def error():
+            with torch.no_grad():
+                return picture_loss(pipe.vae.decode(pipe.vae.encode(crops).latent_dist.mode()).sample, crops).item()
+
+        after = error()
+    assert after < 0.9 * error()  # the base again
+    assert losses["tuning"][-1] < 0.95 * losses["tuning"][0] and losses["decoder"][-1] < 0.9 * losses["decoder"][0]
+    assert {key: len(value) for key, value in losses.items()} == {"tuning": 25, "decoder": 20}
+
+
+def test_tuning_is_undone_without_a_trace(pipe, clip):
+    before, base, modes = weights(pipe), frames(pipe, clip), [pipe.unet.training, pipe.vae.training]
+    with base_restored(pipe):
+        tune(pipe, clip)
+        assert not same(before, weights(pipe)) and not np.array_equal(base, frames(pipe, clip))
+    assert same(before, weights(pipe)) and np.array_equal(base, frames(pipe, clip))
+    assert modes == [pipe.unet.training, pipe.vae.training]
+    assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
+
+
+def test_an_error_inside_is_undone_too(pipe, clip):
+    before = weights(pipe)
+    for stop in (1, 4):  # in the middle of the first stage and of the second
+        asked = iter(range(100))
+        with pytest.raises(Cancelled), base_restored(pipe):
+            tune(pipe, clip, should_stop=lambda asked=asked, stop=stop: next(asked) >= stop)
+        assert same(before, weights(pipe))
+
+
+def test_a_saved_subject_is_the_tuned_one(pipe, clip, saved):
+    folder, subject, tuned = saved
+    before, base = weights(pipe), frames(pipe, clip)
+    with subject_loaded(pipe, folder) as loaded:
+        assert loaded == subject and np.array_equal(frames(pipe, clip), tuned)
+    assert same(before, weights(pipe)) and np.array_equal(frames(pipe, clip), base) and not np.array_equal(base, tuned)
+    with subject_loaded(tiny_like(pipe), folder):  # another process: the same base, loaded anew
+        pass
+
+
+def tiny_like(pipe):
+    other = tiny_pipeline()
+    for part in ("unet", "vae", "adapter", "image_encoder"):
+        getattr(other, part).load_state_dict(getattr(pipe, part).state_dict())
+    return other
+
+
+def test_a_subject_folder_holds_what_changed_and_what_it_was_tuned_to(clip, saved):
+    folder, subject, _ = saved
+    assert {path.name for path in folder.iterdir()} == {
+        "subject.json", "unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors", "photo_000.png", "photo_poses.npz"
+    }
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert subject.knows_poses and subject.recipe == "fast" and len(subject.losses["tuning"]) == 3
+    assert np.array_equal(read_poses(folder / "photo_poses.npz").parts, clip[1].parts[:1])
+
+
+def test_only_the_decoder_of_the_vae_is_tuned(pipe, clip):
+    before = weights(pipe)
+    with base_restored(pipe):
+        tune(pipe, clip)
+        after = weights(pipe)
+    changed = {key for key in after if key not in before or not torch.equal(before[key], after[key])}
+    unchanged = {key for key in after if ".base_layer." in key}
+    assert all(torch.equal(after[key], before[key.replace(".base_layer", "")]) for key in unchanged) and unchanged
+    assert any(key.startswith("vae.decoder") for key in changed) and any(key.startswith("adapter") for key in changed)
+    assert not any(key.startswith(("vae.encoder", "vae.quant_conv", "vae.post_quant_conv", "image_encoder")) for key in changed)
+
+
+def test_without_densepose_the_pose_is_null_and_tuning_works(pipe, clip, tmp_path):
+    given = []
+    handle = pipe.unet.register_forward_pre_hook(lambda _, args: given.append(args[0].detach().clone()))
+    subject = finetune(pipe, [clip[0][0]], None, "fast", 0, tmp_path / "anna")
+    handle.remove()
+    assert len(given) == 3 and all((x[:, 8:] == 0).all() and (x[:, :8] != 0).any() for x in given)
+    assert not subject.knows_poses and not (tmp_path / "anna" / "photo_poses.npz").exists()
+    with subject_loaded(pipe, tmp_path / "anna"):
+        frames(pipe, clip)
+
+
+def test_parts_only_and_u_v_only_maps_work(pipe, clip):
+    own = clip[1].select([0])
+    for poses in (replace(own, uv=None, charts="none"), replace(own, parts=None)):
+        with base_restored(pipe):
+            losses = tune_subject(pipe, pipe.fit_photos([clip[0][0]]), poses, SHORT)
+        assert np.isfinite(losses["tuning"]).all()
+
+
+def test_tuning_hides_the_texture_or_the_photo_would_be_copied(pipe, clip):
+    given = []
+    handle = pipe.unet.register_forward_pre_hook(lambda _, args: given.append(args[0].detach().clone()))
+    with base_restored(pipe):
+        tune(pipe, clip, recipe=replace(SHORT, unet_steps=12, decoder_steps=0))
+    handle.remove()
+    planes = torch.cat([torch.nn.functional.pixel_shuffle(x[:, 148:], 4) for x in given])
+    hidden = (planes == 0).flatten(1).all(1)
+    assert 4 <= hidden.sum() <= 20  # half of 24
+    source = planes[~hidden][:, 4]
+    texels, means = (source == 1).flatten(1).sum(1).float(), (source == 0.5).flatten(1).sum(1).float()
+    assert (texels / (texels + means)).mean() < 0.8 and texels.max() > 0
+
+
+def test_an_interrupted_tuning_is_bit_equal(pipe, clip, tmp_path):
+    with base_restored(pipe):
+        whole_losses, whole = tune(pipe, clip), weights(pipe)
+    for stop in (2, 5):
+        asked, folder = iter(range(100)), tmp_path / str(stop)
+        with pytest.raises(Cancelled), base_restored(pipe):
+            tune(pipe, clip, folder, should_stop=lambda asked=asked, stop=stop: next(asked) >= stop)
+        with base_restored(pipe):
+            losses = tune(pipe, clip, folder)
+            assert same(whole, weights(pipe)) and losses == whole_losses
+
+
+def test_crops_of_photo_and_map_stay_aligned(clip):
+    parts = torch.from_numpy(clip[1].parts[:1]).long().expand(8, -1, -1)
+    picture = (parts[:, None] > 0).float().expand(-1, 3, -1, -1)
+    boxes = random_boxes(8, SIZE, 0.5, random(0, 0, 0))
+    pixels, labels = crop_pixels(picture, boxes), crop_labels(parts, boxes)
+    assert pixels.shape == (8, 3, *SIZE) and labels.shape == (8, *SIZE)
+    assert ((pixels[:, 0] > 0.5) == (labels > 0)).float().mean() > 0.99
+    assert set(labels.unique().tolist()) <= set(parts.unique().tolist())  # no new labels
+    uv = torch.rand(8, 2, *SIZE)
+    assert torch.equal(crop_labels(uv, boxes)[:, 1], crop_labels(uv[:, 1], boxes))
+    whole = torch.tensor([[0.0, 0.0, 40.0, 32.0]])
+    assert torch.allclose(crop_pixels(picture[:1], whole), picture[:1], atol=1e-5) and torch.equal(crop_labels(parts[:1], whole), parts[:1])
+    assert (boxes[:, 0] >= 0).all() and (boxes[:, 0] + boxes[:, 2] <= 40).all() and (boxes[:, 1] + boxes[:, 3] <= 32).all()
+    assert torch.allclose(boxes[:, 2] / boxes[:, 3], torch.tensor(40 / 32))
+
+
+def test_several_photos(pipe, clip, tmp_path):
+    subject = finetune(pipe, list(clip[0][:2]), clip[1].select([0, 1]), "fast", 0, tmp_path / "anna")
+    assert subject.key != finetune(pipe, [clip[0][0]], clip[1].select([0]), "fast", 0, tmp_path / "other").key
+    assert (tmp_path / "anna" / "photo_001.png").is_file()
+    with pytest.raises(InputError, match="2 photos and 1 DensePose maps"):
+        finetune(pipe, list(clip[0][:2]), clip[1].select([0]), "fast", 0, tmp_path / "third")
+
+
+def test_the_key_is_the_contents(clip):
+    photo, own = clip[0][0], clip[1].select([0])
+    darker = photo // 2
+    parts_only = PoseSequence(own.parts, None, "none")
+    keys = [
+        subject_key([photo], own, "fast", 0, "base"), subject_key([darker], own, "fast", 0, "base"),
+        subject_key([photo], None, "fast", 0, "base"), subject_key([photo], parts_only, "fast", 0, "base"),
+        subject_key([photo], replace(own, charts="densepose"), "fast", 0, "base"),
+        subject_key([photo], clip[1].select([1]), "fast", 0, "base"),
+        subject_key([photo], own, "paper", 0, "base"), subject_key([photo], own, "fast", 1, "base"),
+        subject_key([photo], own, "fast", 0, "other"), subject_key([photo, photo], own, "fast", 0, "base"),
+    ]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == subject_key([photo.copy()], replace(own, fps=7.0), "fast", 0, "base")
+
+
+def test_the_fingerprint_is_the_models_in_any_precision(pipe):
+    first = fingerprint(pipe)
+    other = tiny_like(pipe)
+    assert fingerprint(other) == first
+    for dtype in (torch.float16, torch.bfloat16):
+        half = tiny_like(pipe)
+        for part in ("unet", "vae", "adapter", "image_encoder"):  # a model folder holds fp16
+            getattr(half, part).half().to(dtype)
+        full = tiny_like(pipe)
+        for part in ("unet", "vae", "adapter", "image_encoder"):
+            getattr(full, part).half().float()
+        assert fingerprint(half) == fingerprint(full)
+    with torch.no_grad():
+        other.unet.conv_in.bias[0] += 1
+    assert fingerprint(other) != first
+
+
+@pytest.mark.parametrize("damage", ["unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors"])
+def test_damaged_files_are_one_sentence(pipe, saved, tmp_path, damage):
+    folder = shutil.copytree(saved[0], tmp_path / "anna")
+    content = bytearray((folder / damage).read_bytes())
+    content[-1] ^= 1
+    (folder / damage).write_bytes(content)
+    before = weights(pipe)
+    with pytest.raises(ModelError, match=f"is damaged .{damage}.; tune it again"), subject_loaded(pipe, folder):
+        raise AssertionError("it was loaded")
+    (folder / damage).unlink()
+    with pytest.raises(ModelError, match="not a subject folder, or it is incomplete"):
+        read_subject(folder)
+    assert same(before, weights(pipe))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{\"sha256\": {}}", "null", "\x00\xff"])
+def test_what_is_no_subject_folder_is_one_sentence(tmp_path, content):
+    (tmp_path / "subject.json").write_text(content)
+    for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "subject.json"):
+        with pytest.raises(ModelError, match="not a subject folder") as error:
+            read_subject(folder)
+        assert "\n" not in str(error.value)
+
+
+def test_a_subject_of_another_base_is_refused(saved, tmp_path):
+    with pytest.raises(ModelError, match="was tuned from another model"), subject_loaded(tiny_pipeline(reference_warp="none"), saved[0]):
+        raise AssertionError("it was loaded")
+    read_subject(saved[0])
+
+
+def test_a_subject_never_replaces_other_files(pipe, clip, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is there already and is not a subject"):
+        finetune(pipe, [clip[0][0]], None, "fast", 0, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    finetune(pipe, [clip[0][0]], None, "fast", 0, tmp_path / "empty")
+    finetune(pipe, [clip[0][0]], None, "fast", 1, tmp_path / "empty")  # a subject may be tuned anew
+    assert json.loads((tmp_path / "empty" / "subject.json").read_text())["seed"] == 1
+
+
+def test_a_full_disk_leaves_nothing_half_written(pipe, clip, saved, tmp_path, monkeypatch):
+    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")):
+
+        def full(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(subject_module, "save_file", full)
+        with base_restored(pipe), pytest.raises(StorageError, match="anna could not be written: the disk is full"):
+            tune(pipe, clip)
+            save_subject(pipe, tmp_path / "anna", saved[1], [clip[0][0]], None)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_what_the_options_offer():
+    from typing import get_args
+
+    from dreampose_core.settings import Recipe
+
+    assert set(recipe_module.RECIPES) | {"none"} == set(get_args(Recipe))

@@ -1,0 +1,168 @@
+"""The moved texture: a photo on its own map is itself, unseen parts borrow from their twins, background stays off the body."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dreampose_core.conditioning import to_pixels
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.texture import SOURCE_BACKGROUND, SOURCE_MEAN, SOURCE_TEXEL, Texture, fill_background, harvest, move
+
+SIZE = (160, 128)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Pixels (T, 3, H, W), parts (T, H, W), uv (T, 2, H, W) of a walk."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE, fps=4.0)
+    return to_pixels(rgb), torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
+
+
+def board(height=40, width=32, part=2):
+    """One rectangle of one part, U across and V upwards: pixels (1, 3, H, W), parts, uv."""
+    parts, uv = torch.zeros(1, height, width, dtype=torch.long), torch.zeros(1, 2, height, width)
+    inside = slice(8, 32), slice(6, 26)
+    parts[0][inside] = part
+    uv[0, 0][inside] = ((torch.arange(20) + 0.5) / 20)[None].expand(24, 20)
+    uv[0, 1][inside] = 1 - ((torch.arange(24) + 0.5) / 24)[:, None].expand(24, 20)
+    return torch.full((1, 3, height, width), -0.5), parts, uv
+
+
+def eroded(parts, radius):
+    person = (parts > 0).float()[:, None]
+    return (1 - F.max_pool2d(1 - person, 2 * radius + 1, stride=1, padding=radius))[:, 0] > 0
+
+
+def test_a_photo_on_its_own_map_is_the_photo(clip):
+    pixels, parts, uv = (x[:1] for x in clip)
+    painted = torch.stack([uv[:, 0], uv[:, 1], parts / 24.0], 1) * 2 - 1  # a colour that is smooth over every part
+    inner = eroded(parts, 2)
+    planes = move(harvest(painted, parts, uv), parts, uv, background=False)
+    assert (planes[:, 3][inner] == 1).float().mean() > 0.99 and (planes[:, 4][inner] == SOURCE_TEXEL).float().mean() > 0.99
+    error = (planes[:, :3] - painted).abs().amax(1)[inner]
+    assert error.mean() < 0.05 and error.quantile(0.99) < 0.2
+
+    planes = move(harvest(pixels, parts, uv), parts, uv, background=True)
+    error = (planes[:, :3] - pixels).abs().mean(1)
+    shuffled = (move(harvest(pixels, parts, uv.flip(1)), parts, uv, background=True)[:, :3] - pixels).abs().mean(1)
+    assert error[inner].mean() < 0.08 < shuffled[inner].mean()
+
+
+def test_one_reference_expands_to_many_targets(clip):
+    pixels, parts, uv = clip
+    texture = harvest(pixels[:1], parts[:1], uv[:1])
+    together = move(texture.expand(3), parts[1:], uv[1:], background=True)
+    for i in range(3):
+        assert torch.equal(together[i : i + 1], move(texture, parts[1 + i : 2 + i], uv[1 + i : 2 + i], background=True))
+
+
+def test_references_of_a_batch_do_not_mix(clip):
+    pixels, parts, uv = clip
+    batch, alone = harvest(pixels, parts, uv), harvest(pixels[2:3], parts[2:3], uv[2:3])
+    for name in vars(alone):
+        assert torch.allclose(getattr(batch, name)[2:3].float(), getattr(alone, name).float(), atol=1e-5), name
+
+
+def test_an_unseen_back_takes_its_front_twin_at_the_same_height():
+    pixels, parts, uv = board(part=2)
+    pixels[0, :, 8:20, 6:26], pixels[0, :, 20:32, 6:26] = 0.75, -0.25  # upper half light, lower half dark
+    texture = harvest(pixels, parts, uv)
+    for part, expected in ((1, SOURCE_MEAN), (2, SOURCE_TEXEL)):
+        planes = move(texture, torch.where(parts > 0, part, 0), uv, background=False)[0]
+        assert torch.allclose(planes[:3, 10:18, 8:24], torch.tensor(0.75), atol=0.02), part
+        assert torch.allclose(planes[:3, 23:30, 8:24], torch.tensor(-0.25), atol=0.02), part
+        assert (planes[4, 10:18, 8:24] == expected).all() and (planes[3, 10:18, 8:24] == (part == 2)).all()
+
+
+def test_an_unseen_limb_takes_the_other_sides_and_a_part_without_twins_the_mean_of_all():
+    pixels, parts, uv = board(part=16)  # the right upper arm's front
+    pixels[:, :, 8:32, 6:26] = torch.tensor([0.6, -0.2, 0.1])[None, :, None, None]
+    texture = harvest(pixels, parts, uv)
+    for part in (18, 15, 17, 23):  # its back, the left one's front and back, the head
+        planes = move(texture, torch.where(parts > 0, part, 0), uv, background=False)[0]
+        assert torch.allclose(planes[:3, 12:28, 8:24], torch.tensor([0.6, -0.2, 0.1])[:, None, None], atol=0.02), part
+        assert (planes[3] == 0).all() and (planes[4, 12:28, 8:24] == SOURCE_MEAN).all()
+
+
+@pytest.mark.parametrize("shift", [(2, 0), (-2, 0), (0, 2), (0, -2)])
+def test_a_slightly_wrong_map_paints_no_background_onto_the_body(clip, shift):
+    _, parts, uv = (x[:1] for x in clip)
+    red, green = torch.tensor([1.0, -1, -1]), torch.tensor([-1.0, 1, -1])
+    photo = torch.where((parts > 0)[:, None], red[None, :, None, None], green[None, :, None, None])
+    wrong, wrong_uv = parts.roll(shift, (1, 2)), uv.roll(shift, (2, 3))  # as wrong as the erosion can stand: 1.25 % of the height
+    planes = move(harvest(photo, wrong, wrong_uv), parts, uv, background=False)
+    torso = (parts == 2) | (parts == 9) | (parts == 10)
+    assert (planes[:, 1][torso] < -0.9).float().mean() > 0.995
+    assert (planes[:, 1][parts > 0] > 0).float().mean() < 0.06  # thin limbs are used whole, or they would be gone
+
+
+def test_thin_limbs_do_not_vanish():
+    pixels, parts, uv = board()
+    parts[:], uv[:] = 0, 0
+    parts[0, 10:30, 15:17], pixels[0, :, 10:30, 15:17] = 20, 0.8  # two pixels wide: nothing is left by the erosion
+    texture = harvest(pixels, parts, uv)
+    assert texture.known[0, 19] and torch.allclose(texture.means[0, 19], torch.tensor(0.8), atol=1e-5)
+
+
+def test_the_background_that_was_seen_stays_and_holes_are_filled_from_around():
+    photo = torch.linspace(-0.8, 0.8, 64)[None, None, None].expand(1, 3, 80, 64).clone()
+    truth = photo.clone()
+    person = torch.zeros(1, 1, 80, 64)
+    person[:, :, 20:70, 24:40] = 1
+    photo[:, :, 20:70, 24:40] = 1.0
+    filled, covered = fill_background(photo, person)
+    assert covered.unique().tolist() == [0, 1] and (covered >= person).all() and covered.mean() < 0.4
+    seen = (covered == 0).expand_as(photo)
+    assert torch.equal(filled[seen], photo[seen])
+    assert (filled - truth).abs().max() < 0.25 and (filled - truth).abs()[~seen].mean() < 0.1
+    flat, _ = fill_background(torch.where(person > 0, 1.0, -0.3).expand(1, 3, -1, -1), person)
+    assert torch.allclose(flat, torch.tensor(-0.3), atol=1e-3)
+
+
+def test_a_photo_full_of_person_does_not_break_the_fill():
+    filled, covered = fill_background(torch.ones(1, 3, 40, 32), torch.ones(1, 1, 40, 32))
+    assert torch.isfinite(filled).all() and (covered == 1).all()
+
+
+def test_without_texels_each_part_has_its_mean_colour():
+    pixels, parts, uv = board()
+    pixels[0, :, 8:20, 6:26], pixels[0, :, 20:32, 6:26] = 1.0, 0.0
+    own = parts.clone()
+    own[0, 20:32] = torch.where(parts[0, 20:32] > 0, 9, 0)
+    for texture, target_uv in ((harvest(pixels, own, None), uv), (harvest(pixels, own, uv), None), (harvest(pixels, own, None), None)):
+        planes = move(texture, own, target_uv, background=False)[0]
+        assert (planes[:3][:, own[0] == 2] > 0.9).all() and (planes[:3][:, own[0] == 9].abs() < 0.1).all()
+        assert (planes[3] == 0).all() and (planes[4][own[0] > 0] == SOURCE_MEAN).all() and (planes[:, own[0] == 0] == 0).all()
+
+
+def test_the_background_lies_around_the_person_when_asked(clip):
+    pixels, parts, uv = clip
+    texture = harvest(pixels[:1], parts[:1], uv[:1])
+    planes = move(texture, parts[2:3], uv[2:3], background=True)
+    around = (parts[2:3] == 0)[:, None]
+    assert torch.equal(planes[:, :3][around.expand(-1, 3, -1, -1)], texture.background[around.expand(-1, 3, -1, -1)])
+    assert (planes[:, 4:][around] == SOURCE_BACKGROUND).all()
+    assert torch.equal(planes[:, 3:4][around], 1 - texture.covered[around])  # what was filled in was not seen
+    empty = move(texture, parts[2:3], uv[2:3], background=False)
+    assert (empty[around.expand(-1, 5, -1, -1)] == 0).all()
+    assert torch.equal(empty[~around.expand(-1, 5, -1, -1)], planes[~around.expand(-1, 5, -1, -1)])
+
+
+def test_several_photos_of_one_person_know_more_than_one():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, SIZE, fps=1.0)
+    pixels, parts, uv = to_pixels(rgb)[::2], torch.from_numpy(poses.parts).long()[::2], torch.from_numpy(poses.uv).float()[::2]
+    both, one = harvest(pixels, parts, uv, same_person=True), harvest(pixels[:1], parts[:1], uv[:1])
+    assert isinstance(both, Texture) and len(both.texels) == 1
+    seen = [(texture.texels[..., 3] > 0).sum() for texture in (both, one)]
+    assert seen[0] > 1.3 * seen[1]
+    assert torch.equal(both.background, one.background)
+
+
+def test_nobody_in_the_map_is_no_texture():
+    pixels, parts, uv = board()
+    texture = harvest(pixels, torch.zeros_like(parts), uv)
+    assert not texture.known.any()
+    planes = move(texture, parts, uv, background=False)
+    assert (planes == 0).all()

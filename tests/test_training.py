@@ -1,0 +1,377 @@
+"""Training: steps change weights and write files, a resumed run is the same run, and training feeds what inference feeds."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from tiny import tiny_pipeline
+
+from dreampose_core.conditioning import encode_maps, to_pixels
+from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.mannequin.dataset import MannequinSamples
+from dreampose_core.mini import MiniRun, train_mini
+from dreampose_core.pipeline import DreamPosePipeline
+from dreampose_core.poses import PoseSequence
+from dreampose_core.training import base, loop
+from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_vae
+from dreampose_core.training.data import Ahead
+from dreampose_core.training.loop import LoopOptions, train
+from dreampose_core.training.losses import coverage, denoising_loss, noised, picture_loss
+
+SIZE = (40, 32)
+NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return MannequinSamples(SIZE, 2)
+
+
+def weights(*modules):
+    return {f"{i}.{key}": value.clone() for i, module in enumerate(modules) for key, value in module.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stop_after(steps):
+    """A should_stop that lets `steps` steps pass."""
+    asked = iter(range(10**9))
+    return lambda: next(asked) >= steps
+
+
+class Toy:
+    """Fits a line; the loss is a pure function of step and weights, as the loop wants it."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.module = torch.nn.Linear(3, 1)
+
+    def loss_at(self, step):
+        x = torch.randn(8, 3, generator=base.random(0, step, 0))
+        return (self.module(x) - x.sum(1, keepdim=True)).square().mean()
+
+    def run(self, options, **kwargs):
+        return train({"toy": self.module}, self.loss_at, options, "toy", **kwargs)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    options = LoopOptions(100, lr=2.0, warmup=10, cooldown=0.25)
+    rates = [options.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0)
+    assert all(rate == pytest.approx(2.0) for rate in rates[9:76])
+    assert all(a > b for a, b in zip(rates[75:], rates[76:])) and 0 < rates[99] < 0.1
+
+
+def test_the_average_forgets_the_start_and_is_what_is_left():
+    options = LoopOptions(40, lr=0.1, warmup=1, ema=0.9)
+    assert options.ema_at(0) == 0.1 and options.ema_at(10**6) == 0.9
+    toy, plain, raw = Toy(), Toy(), []
+    real = toy.loss_at
+
+    def recorded(step):
+        raw.append(toy.module.weight.detach().clone())
+        return real(step)
+
+    toy.loss_at = recorded
+    toy.run(options)
+    plain.run(LoopOptions(40, lr=0.1, warmup=1, ema=None))
+    average = raw[0]
+    for step, value in enumerate([*raw[1:], plain.module.weight.detach()]):
+        average = average * options.ema_at(step) + value * (1 - options.ema_at(step))
+    assert torch.allclose(toy.module.weight, average, atol=1e-6)
+    assert not torch.allclose(plain.module.weight, average, atol=1e-4)
+
+
+def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
+    seen = []
+    losses, done = Toy().run(LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, log_every=20), folder=tmp_path, on_progress=seen.append)
+    assert done and len(losses) == 50 and np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
+    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[-1].loss == losses[-1]
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("at", [1, 7, 10, 19])
+def test_a_resumed_run_is_bit_equal(tmp_path, ema, at):
+    options = LoopOptions(20, lr=0.1, warmup=3, ema=ema, checkpoint_every=5)
+    whole = Toy()
+    losses, _ = whole.run(options)
+    with pytest.raises(Cancelled):
+        Toy().run(options, folder=tmp_path, should_stop=stop_after(at))
+    rest = Toy()
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+    again, done = Toy().run(options, folder=tmp_path)  # nothing is left to do
+    assert done and again == losses
+
+
+def test_a_crash_in_the_middle_resumes_from_the_last_checkpoint(tmp_path):
+    options = LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5)
+    whole, broken = Toy(), Toy()
+    whole.run(options)
+    (tmp_path / ".checkpoint-15.part").mkdir()  # what a power cut leaves behind
+    real = broken.loss_at
+    broken.loss_at = lambda step: real(step) if step < 12 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        broken.run(options, folder=tmp_path)
+    rest = Toy()
+    assert rest.run(options, folder=tmp_path)[1] and same(weights(whole.module), weights(rest.module))
+
+
+def test_minutes_stop_with_a_checkpoint(tmp_path):
+    losses, done = Toy().run(LoopOptions(1000, lr=0.1, minutes=0), folder=tmp_path)
+    assert not done and losses == []
+    moment = iter([0.0, 0.0, *[10.0] * 100])
+
+    class Clock:
+        monotonic = staticmethod(lambda: next(moment))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", Clock)
+        losses, done = Toy().run(LoopOptions(1000, lr=0.1, minutes=0.1), folder=tmp_path)
+    assert not done and len(losses) == 1 and (tmp_path / "checkpoint-1").is_dir()
+
+
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path):
+    toy = Toy()
+    real = toy.loss_at
+    toy.loss_at = lambda step: real(step) * (float("nan") if step >= 7 else 1)
+    with pytest.raises(ModelError, match="no longer a number at step 7"):
+        toy.run(LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5), folder=tmp_path)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
+    assert Toy().run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)[1]
+
+
+def test_checkpoints_of_another_model_are_refused(tmp_path):
+    Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path)
+    other = Toy()
+    for module in (torch.nn.Linear(4, 1), torch.nn.Linear(3, 1, bias=False)):
+        other.module = module
+        with pytest.raises(ModelError, match="belongs to another model"):
+            other.run(LoopOptions(4, lr=0.1), folder=tmp_path)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(state, path):
+        raise loop.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(loop, "save_file", full)
+    with pytest.raises(StorageError, match="checkpoint-2 could not be written: the disk is full"):
+        Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_ahead_are_the_same_samples():
+    made = []
+    ahead = Ahead(lambda step: made.append(step) or step * 10)
+    assert [ahead(step) for step in (0, 1, 2, 7, 8)] == [0, 10, 20, 70, 80]
+    assert made[:3] == [0, 1, 2] and len(set(made)) == len(made)
+
+
+def test_both_trainings_change_what_they_should(samples, tmp_path):
+    pipe = tiny_pipeline()
+    vae, rest = weights(pipe.vae), weights(pipe.unet, pipe.adapter, pipe.image_encoder)
+    factor = pipe.vae.config.scaling_factor
+    assert train_vae(pipe, samples, LoopOptions(2, 1e-3), frames=2, crops=1, folder=tmp_path / "vae")
+    assert not same(vae, weights(pipe.vae)) and same(rest, weights(pipe.unet, pipe.adapter, pipe.image_encoder))
+    assert pipe.vae.config.scaling_factor != factor
+    with torch.no_grad():
+        latents = pipe.vae.encode(to_pixels(samples.frames(10**6, 32)[0])).latent_dist.mode() * pipe.vae.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, abs=1e-3)  # what diffusion expects
+
+    vae = weights(pipe.vae)
+    before = [weights(module) for module in (pipe.unet, pipe.adapter, pipe.image_encoder)]
+    assert train_base(pipe, samples, LoopOptions(2, 1e-3), folder=tmp_path / "base")
+    assert same(vae, weights(pipe.vae))  # frozen
+    assert not any(same(old, weights(module)) for old, module in zip(before, (pipe.unet, pipe.adapter, pipe.image_encoder)))
+    assert (pipe.unet.conv_in.weight[:, -80:] != 0).any()  # the moved texture has found its way in
+    assert not any(module.training for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae))
+    for name in ("vae", "base"):
+        assert (tmp_path / name / "checkpoint-2" / "state.safetensors").is_file()
+
+
+def test_an_interrupted_training_is_bit_equal(samples, tmp_path):
+    options = LoopOptions(4, 1e-3, warmup=2, ema=0.9)
+
+    def run(step, pipe, **kwargs):
+        return step(pipe, samples, options, 5, **({"frames": 2, "crops": 1} if step is train_vae else {}), **kwargs)
+
+    for step in (train_vae, train_base):
+        whole, part, rest = tiny_pipeline(), tiny_pipeline(), tiny_pipeline()
+        run(step, whole)
+        folder = tmp_path / step.__name__
+        with pytest.raises(Cancelled):
+            run(step, part, folder=folder, should_stop=stop_after(2))
+        run(step, rest, folder=folder)
+        for name in ("vae", "unet", "adapter", "image_encoder"):
+            assert same(weights(getattr(whole, name)), weights(getattr(rest, name))), (step.__name__, name)
+        assert whole.vae.config.scaling_factor == rest.vae.config.scaling_factor
+
+
+def test_conditions_are_dropped_sample_by_sample_in_the_right_shares():
+    count = 40_000
+    has = {key: value.bool() for key, value in draw_dropout(count, Dropout(), torch.Generator().manual_seed(0), "cpu").items()}
+
+    def share(mask) -> float:
+        return mask.float().mean().item()
+
+    image, pose = has["image"], has["pose"]
+    assert share(~image & ~pose) == pytest.approx(0.05, abs=0.006)
+    assert share(~image & pose) == pytest.approx(0.05, abs=0.006)
+    assert share(image & ~pose) == pytest.approx(0.05, abs=0.006)
+    assert share(~has["warp"][image & pose]) == pytest.approx(0.3, abs=0.01)
+    assert not (has["warp"] & ~(image & pose)).any()  # the texture depends on photo and pose
+    assert share(~has["uv"]) == pytest.approx(0.1, abs=0.008) and share(~has["parts"]) == pytest.approx(0.05, abs=0.006)
+    assert (has["uv"] | has["parts"]).all()  # never both: that would be no pose
+    small = [draw_dropout(8, Dropout(warp=0.5), base.random(0, step, 3), "cpu")["warp"] for step in range(50)]
+    assert sum(0 < x.sum() < 8 for x in small) > 40  # within one batch some are dropped and some are not
+
+
+def test_dropped_maps_look_as_at_inference(samples):
+    batch = samples.batch(0)
+    parts, uv = batch.window_parts, batch.window_uv.float()
+    flat = parts.flatten(0, 1), uv.flatten(0, 1)
+
+    def given(**dropped) -> torch.Tensor:
+        has = {name: torch.full((2,), float(name not in dropped)) for name in ("pose", "parts", "uv")}
+        return encode_windows(parts, uv, has, 4)
+
+    assert torch.equal(given(), encode_maps(*flat, 4).unflatten(0, (2, 5)).flatten(1, 2))
+    assert torch.equal(given(uv=1), encode_maps(flat[0], None, 4).unflatten(0, (2, 5)).flatten(1, 2))
+    assert torch.equal(given(parts=1), encode_maps(None, flat[1], 4).unflatten(0, (2, 5)).flatten(1, 2))
+    assert (given(pose=1) == 0).all()
+
+
+@pytest.mark.parametrize("warp", ["texture", "none"])
+def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, warp):
+    """The same sample, with nothing dropped and nothing disturbed, gives the same poses, texture and tokens."""
+    pipe, seen = tiny_pipeline(reference_warp=warp), []
+    with torch.no_grad():
+        pipe.adapter.linear1.weight.normal_(generator=torch.Generator().manual_seed(0))
+    handle = pipe.unet.register_forward_pre_hook(lambda _, args: seen.append([x.detach().clone() for x in args]))
+    batch = samples.batch(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 0.9999))  # "does it happen?" is always answered no
+        train_base(pipe, SimpleNamespace(batch=lambda step: batch), LoopOptions(1, 0.0, ema=None), dropout=NOTHING_DROPPED)
+    given, _, tokens = seen.pop()
+    assert seen == []
+    for i in range(2):
+        poses = PoseSequence(batch.window_parts[i].numpy(), batch.window_uv[i].numpy(), "mannequin")
+        own = PoseSequence(batch.photo_parts[i : i + 1].numpy(), batch.photo_uv[i : i + 1].numpy(), "mannequin")
+        list(pipe.stream(batch.photo[i].numpy(), poses, own, num_inference_steps=1, image_guidance=1, pose_guidance=1))
+        at_inference, _, tokens_there = seen.pop()
+        assert at_inference[2, 8:].abs().sum() > 0
+        assert torch.allclose(at_inference[2, 8:], given[i, 8:], atol=1e-5)  # frame 2 has the whole window
+        assert torch.allclose(tokens_there[2], tokens[i], atol=1e-4)
+    handle.remove()
+
+
+def test_disturbed_textures_are_dropped_by_sample_and_stay_in_range(samples):
+    batch = samples.batch(1)
+    photo, has = to_pixels(batch.photo), {"warp": torch.tensor([1.0, 0.0]), "uv": torch.ones(2), "parts": torch.ones(2)}
+    many = [base.disturbed_warp(photo, batch, has, True, base.random(0, step, 4)) for step in range(12)]
+    for planes in many:
+        assert planes.shape == (2, 5, *SIZE) and planes[0].abs().max() <= 1 + 1e-4 and (planes[1] == 0).all()
+    assert len({planes[0].numpy().tobytes() for planes in many}) > 8
+    again = base.disturbed_warp(photo, batch, has, True, base.random(0, 3, 4))
+    assert torch.equal(again, many[3])
+    # as in the pipeline: without the target's U, V no texel is found, without its parts there is no texture
+    dropped = {**has, "warp": torch.ones(2), "uv": torch.tensor([0.0, 1.0]), "parts": torch.tensor([1.0, 0.0])}
+    planes = base.disturbed_warp(photo, batch, dropped, True, base.random(0, 3, 4))
+    assert set(planes[0, 4].unique().tolist()) <= {-1.0, 0.0, 0.5} and (planes[0] != 0).any() and (planes[1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
+def test_targets_invert_to_the_picture(kind):
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, clip_sample=False, set_alpha_to_one=True)
+    g = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(3, 8, 4, 4, generator=g), torch.randn(3, 8, 4, 4, generator=g)
+    steps = torch.tensor([10, 400, 900])
+    noisy, target = noised(scheduler, latents, noise, steps)
+    assert torch.allclose(noisy, scheduler.add_noise(latents, noise, steps), atol=1e-5)
+    if kind == "v_prediction":
+        assert torch.allclose(target, scheduler.get_velocity(latents, noise, steps), atol=1e-5)
+    for i, t in enumerate(steps):
+        found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample if scheduler.num_inference_steps else None
+        if found is None:
+            scheduler.set_timesteps(1000)
+            found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
+        assert torch.allclose(found, latents[i], atol=2e-3)
+
+
+def test_the_last_training_step_is_pure_noise():
+    pipe = tiny_pipeline()
+    noise = torch.randn(1, 8, 10, 8)
+    noisy, target = noised(pipe.scheduler, torch.ones_like(noise), noise, torch.tensor([999]))
+    assert torch.allclose(noisy, noise, atol=1e-3) and torch.equal(target, torch.ones_like(noise))
+
+
+def test_losses_against_hand_computed_values():
+    prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    assert denoising_loss(prediction, target, person, 1.0).item() == pytest.approx((1 + 9) / 2)
+    assert denoising_loss(prediction, target, person, 4.0).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
+    pixels = torch.rand(1, 3, 8, 8)
+    assert picture_loss(pixels, pixels) == 0
+    assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
+    parts = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    parts[0, :4, :2] = 7
+    assert coverage(parts, 4).flatten().tolist() == [0.5, 0, 0, 0]
+
+
+def test_crops_contain_the_person():
+    frames = torch.arange(40 * 32).reshape(1, 1, 40, 32).expand(6, 3, -1, -1).float()
+    parts = torch.zeros(6, 40, 32)
+    parts[:5, 33, 4] = 2
+    crops = person_crops(frames, parts, 16, torch.Generator().manual_seed(0))
+    assert crops.shape == (6, 3, 16, 16) and all((crop == 33 * 32 + 4).any() for crop in crops[:5])
+    assert len({crop.numpy().tobytes() for crop in crops}) > 2
+
+
+RUN = MiniRun(size=(32, 32), vae_steps=1, steps=2, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "mini"
+    assert train_mini(RUN, folder)
+    return folder
+
+
+def test_a_finished_run_is_a_model_folder(finished):
+    pipe = DreamPosePipeline.from_pretrained(finished / "model")
+    assert pipe.form.size == (32, 32) and pipe.form.reference_warp == "texture" and pipe.form.charts == "mannequin"
+    sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
+    assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
+    rgb, parts = MannequinSamples((32, 32), 2).frames(0, 2)
+    frames = pipe(rgb[0].numpy(), PoseSequence(parts.numpy(), None, "none"), num_inference_steps=1, generator=torch.Generator()).frames
+    assert frames.shape == (2, 32, 32, 3)
+    assert json.loads((finished / "run.json").read_text())["steps"] == 2
+
+
+def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
+    with pytest.raises(InputError, match="give --resume"):
+        train_mini(RUN, finished)
+    with pytest.raises(InputError, match="was started with size"):
+        train_mini(MiniRun(size=(64, 32), vae_steps=1, steps=2, batch_size=2), finished, resume=True)
+    before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
+    assert train_mini(RUN, finished, resume=True)
+    assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("changes", [
+    {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
+    {"seed": -1}, {"seed": 2**40},
+])  # fmt: skip
+def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
+    with pytest.raises(InputError):
+        train_mini(MiniRun(**{**vars(RUN), **changes}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
