@@ -1,0 +1,38 @@
+"""Photo, motion and result beside each other as a GIF: python examples/side_by_side.py PHOTO POSES.npz RESULT.mp4 OUT.gif [more triples]
+
+The README's animation is made by it, from `animate`'s results.
+"""
+
+import sys
+
+import numpy as np
+from PIL import Image
+
+from dreampose_core.images import fit_image, read_image
+from dreampose_core.poses import fitted, read_poses, render_colours
+from dreampose_core.video import probe_video, read_video, write_gif
+
+
+def panels(photo: str, motion: str, result: str, num_frames: int, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (T, H, 3 W, 3): the photo, the poses and the video, the video over and over if it is too short."""
+    frames = np.stack(list(read_video(result)))
+    poses = render_colours(fitted(read_poses(motion), frames.shape[1:3]))
+    rows = []
+    for index in range(num_frames):
+        parts = [fit_image(read_image(photo), size)]
+        parts += [np.asarray(Image.fromarray(x[index % len(frames)]).resize(size[::-1], Image.Resampling.BICUBIC)) for x in (poses, frames)]
+        rows.append(np.concatenate(parts, axis=1))
+    return np.stack(rows)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the GIF named by the last argument from triples of photo, poses and video."""
+    *inputs, out = arguments
+    triples = list(zip(inputs[0::3], inputs[1::3], inputs[2::3]))
+    fps = probe_video(triples[0][2]).fps
+    rows = [panels(*triple, num_frames=60, size=(240, 192)) for triple in triples]
+    write_gif(np.concatenate(rows, axis=2)[:: 2], out, fps / 2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
