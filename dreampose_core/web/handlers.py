@@ -63,8 +63,8 @@ class PageHandlers:
         return {"owner": owner, "job": job}, job, gr.update(interactive=True)
 
     def own_photo(self):
-        """A photo of the visitor's own has none of the examples' DensePose."""
-        return gr.update(selected_index=NONE_SELECTED), None
+        """With a photo of the visitor's own, no example is chosen."""
+        return gr.update(selected_index=NONE_SELECTED)
 
     def pick_person(self, event: gr.SelectData):
         """The example's photo and its DensePose."""

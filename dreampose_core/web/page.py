@@ -93,7 +93,9 @@ def _person(handlers: PageHandlers) -> tuple[gr.Image, gr.File]:
     with gr.Accordion("DensePose of the photo (optional)", open=False):
         gr.Markdown(text("person_poses"))
         poses = gr.File(label="DensePose of the photo (.npz)", file_types=[".npz"], height=200, elem_id="dp-photo-poses")
-    photo.input(handlers.own_photo, None, [gallery, poses], **QUIET)
+    # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
+    photo.input(None, None, poses, js="() => [null]", **QUIET)
+    photo.input(handlers.own_photo, None, gallery, **QUIET)
     gallery.select(handlers.pick_person, None, [photo, poses], **QUIET)
     return photo, poses
 
