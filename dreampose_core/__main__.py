@@ -182,7 +182,8 @@ def _train(args, on_progress, should_stop) -> None:
     from .mini import MiniRun, train_mini
 
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    run = MiniRun(**{field.name: getattr(args, field.name) for field in fields(MiniRun)})
+    given = {field.name: getattr(args, field.name) for field in fields(MiniRun)}
+    run = MiniRun(**{name: value for name, value in given.items() if value is not None})
     done = train_mini(run, _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
                       on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     print(f"{args.out}/model: {'all steps done' if done else 'not all steps done; go on with --resume'}")
@@ -285,15 +286,16 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--out", required=True, help="the run folder; the model is written to its model/")
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
     t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    t.add_argument("--steps", type=int, default=3000, help="UNet steps in all (default: 3000)")
-    t.add_argument("--vae-steps", type=int, default=600, help="VAE steps before them (default: 600)")
-    t.add_argument("--batch-size", type=int, default=8)
-    t.add_argument("--vae-lr", type=float, default=1e-3)
-    t.add_argument("--lr", type=float, default=4e-4)
-    t.add_argument("--size", type=_size, default=(160, 128), metavar="HxW", help="a multiple of 32 each (default: 160x128)")
-    t.add_argument("--reference-warp", choices=("texture", "none"), default="texture")
-    t.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    t.add_argument("--seed", type=int, default=0)
+    # without a default here: MiniRun's, which are the measured ones, stand in one place
+    t.add_argument("--steps", type=int, help="UNet steps in all")
+    t.add_argument("--vae-steps", type=int, help="VAE steps before them")
+    t.add_argument("--batch-size", type=int)
+    t.add_argument("--vae-lr", type=float)
+    t.add_argument("--lr", type=float)
+    t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
+    t.add_argument("--reference-warp", choices=("texture", "none"))
+    t.add_argument("--precision", choices=("fp32", "bf16"))
+    t.add_argument("--seed", type=int)
     t.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
     e = command(commands, "evaluate", _evaluate, "measure a model on held-out mannequins, beside its baselines")

@@ -81,11 +81,11 @@ class MiniRun:
 
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "texture"
-    vae_steps: int = 600
+    vae_steps: int = 700
     steps: int = 3000
     batch_size: int = 8
-    vae_lr: float = 1e-3
-    lr: float = 4e-4
+    vae_lr: float = 3e-4
+    lr: float = 5e-4
     precision: str = "fp32"
     seed: int = 0
 

@@ -189,6 +189,3 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     means = move(texture, target, None, background)
     planes = torch.where((has["uv"] > 0)[:, None, None, None], planes, means)
     return planes * (has["warp"] * has["parts"])[:, None, None, None]
-
-
-__all__ = ["Dropout", "disturbed_warp", "draw_dropout", "encode_windows", "person_crops", "train_base", "train_vae"]
