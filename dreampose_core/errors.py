@@ -36,3 +36,9 @@ class Cancelled(DreamPoseError):
 
 class LostClaim(Cancelled):
     """A worker wrote to a job that is no longer its own: the lease ran out, or another worker has taken over."""
+
+
+def shown(name: str) -> str:
+    """A file's name for a sentence: in one line of at most 80 characters that can be printed anywhere."""
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    return name if len(name) <= 80 else f"{name[:40]}...{name[-35:]}"

@@ -7,14 +7,16 @@ all metadata only the orientation (and a CMYK photo's colour profile) is used.
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from .errors import InputError
+from .errors import InputError, shown
 from .files import appearing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -22,6 +24,7 @@ MAX_PIXELS = 24_000_000
 MAX_SIDE = 8192
 MAX_FILE_BYTES = 256 << 20  # above any honest 24 Mpx file: 16-bit RGBA without compression has 192 MB
 NEUTRAL = 128  # the grey behind transparent pixels
+LOW, FILLED = 0.6, 0.8  # a person who fills less than LOW of a crop's height is brought nearer, to FILLED
 _ACCEPTED = "PNG, JPEG and WebP photos are accepted"
 _LIMIT = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels per side are accepted; please scale it down"
 _ORIENTATION = 0x0112
@@ -31,11 +34,21 @@ _TRANSPOSE = {
 }
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """uint8 (H, W, 3), RGB: the photo at `path`, upright, over neutral grey where it is transparent.
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in a picture's own pixels, of the shape that the picture is fitted to; it may reach beyond the picture."""
 
-    Raises InputError with one sentence when there is no such file, or it is not a PNG, JPEG or WebP, damaged, cut short,
-    animated or too large.
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """uint8 (H, W, 3), RGB: the photo at `path`, upright, over neutral grey where it is transparent; and what the user should know.
+
+    An animation gives its first picture and a notice. Raises InputError with one sentence when there is no such file, or it is not a
+    PNG, JPEG or WebP, damaged, cut short or too large.
     """
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long or may not be looked at
@@ -43,9 +56,9 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         num_bytes = path.stat().st_size
         if num_bytes == 0:
-            raise InputError(f"{path.name} is empty (0 bytes); {_ACCEPTED}.")
+            raise InputError(f"{shown(path.name)} is empty (0 bytes); {_ACCEPTED}.")
         if num_bytes > MAX_FILE_BYTES:
-            raise InputError(f"{path.name} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted.")
+            raise InputError(f"{shown(path.name)} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted.")
         with warnings.catch_warnings():
             # Our own limit is lower than the one Pillow warns about.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -53,21 +66,28 @@ def read_image(path: str | Path) -> np.ndarray:
         with image:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise InputError(f"{path.name} is {width} x {height} pixels; {_LIMIT}.")
+                raise InputError(f"{shown(path.name)} is {width} x {height} pixels; {_LIMIT}.")
+            notices = ()
+            # A JPEG of several pictures is a photo with its preview or depth map, of which nobody needs to know.
             if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{path.name} is an animation of {image.n_frames} pictures; please give a single photo.")
+                notices = (f"{shown(path.name)} is an animation of {image.n_frames} pictures; its first one is used.",)
             image.load()
-            return np.array(_upright(_as_rgb(image), image))
+            return np.array(_upright(_as_rgb(image), image)), notices
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path.name} is far too large; {_LIMIT}.") from error
+        raise InputError(f"{shown(path.name)} is far too large; {_LIMIT}.") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{path.name} is not an image that can be read; {_ACCEPTED}.") from error
+        raise InputError(f"{shown(path.name)} is not an image that can be read; {_ACCEPTED}.") from error
     except PermissionError as error:
-        raise InputError(f"{path.name} may not be read; please check the file's permissions.") from error
+        raise InputError(f"{shown(path.name)} may not be read; please check the file's permissions.") from error
     except Exception as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
-        raise InputError(f"{path.name} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
+        raise InputError(f"{shown(path.name)} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture that `read_photo` gives, without its notices. Raises InputError as it does."""
+    return read_photo(path)[0]
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
@@ -76,30 +96,79 @@ def from_pil(image: Image.Image) -> np.ndarray:
     return np.array(_upright(_as_rgb(image), image))
 
 
-def fit_box(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a picture of (height, width) `source`, scaled to lie wholly inside `size`, centred.
-
-    Photos and pose maps both go through here, so they stay aligned.
-    """
+def pad_box(source: tuple[int, int], size: tuple[int, int]) -> Box:
+    """The smallest box of the shape of (height, width) = `size` around the whole of a picture of (height, width) `source`."""
     (source_height, source_width), (height, width) = source, size
     scale = min(height / source_height, width / source_width)
-    inner_height, inner_width = max(1, round(source_height * scale)), max(1, round(source_width * scale))
-    return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
+    box_height, box_width = height / scale, width / scale
+    return Box((source_height - box_height) / 2, (source_width - box_width) / 2, box_height, box_width)
 
 
-def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (height, width, 3): `image` scaled to lie wholly inside (height, width) = `size`, centred, never squashed.
+def crop_box(source: tuple[int, int], size: tuple[int, int], person: tuple[float, float, float, float] | None = None) -> Box:
+    """The box of the shape of `size` to take out of a picture of (height, width) `source`, around the person where it is known.
 
-    image: uint8 (H, W, 3). The border takes the mean colour of the photo's outermost pixels.
+    person: (top, left, bottom, right), the last two being the first row and column without the person. Without it the box is the
+    largest one, in the middle. Otherwise it is centred on the person as far as it stays inside, reaches beyond the picture only
+    where that is needed to hold the whole person, and is so small that the person fills at least 60 % of its height: 80 %, where
+    the largest box would show less. Raises ValueError when the person is empty or not inside the picture.
+    """
+    (source_height, source_width), aspect = source, size[1] / size[0]
+    height = min(source_height, source_width / aspect)
+    if person is None:
+        return Box((source_height - height) / 2, (source_width - height * aspect) / 2, height, height * aspect)
+    top, left, bottom, right = person
+    if not (0 <= top < bottom <= source_height and 0 <= left < right <= source_width):
+        raise ValueError(f"the person at {person} is not inside a picture of {source_height} x {source_width}")
+    if bottom - top < LOW * height:
+        height = (bottom - top) / FILLED
+    height = max(height, bottom - top, (right - left) / aspect)
+
+    def start(low: float, high: float, length: float, whole: int) -> float:
+        if length >= whole:
+            return (whole - length) / 2
+        return min(max((low + high - length) / 2, 0), whole - length)
+
+    width = height * aspect
+    return Box(start(top, bottom, height, source_height), start(left, right, width, source_width), height, width)
+
+
+def placement(source: tuple[int, int], size: tuple[int, int], box: Box) -> tuple[Box, tuple[int, int, int, int]]:
+    """Which part of a picture of (height, width) `source` is seen in `box`, and where it lies when `box` becomes `size`.
+
+    Returns that part, in source pixels, and (top, left, height, width) in whole target pixels, at least 1 x 1.
+    Photos and pose maps both go through here, so they stay aligned. Raises ValueError when the box misses the picture.
+    """
+    rows = _placed(source[0], size[0], box.top, box.height)
+    columns = _placed(source[1], size[1], box.left, box.width)
+    return Box(rows[0], columns[0], rows[1], columns[1]), (rows[2], columns[2], rows[3], columns[3])
+
+
+def _placed(source: int, target: int, start: float, length: float) -> tuple[float, float, int, int]:
+    low, high = max(start, 0.0), min(start + length, float(source))
+    if not low < high:
+        raise ValueError(f"a box from {start} to {start + length} shows nothing of a picture of {source} pixels")
+    scale = target / length
+    number = min(max(1, round((high - low) * scale)), target)
+    first = math.ceil(((low + high) / 2 - start) * scale - number / 2 - 0.5 - 1e-6)
+    return low, high - low, min(max(first, 0), target - number), number
+
+
+def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """uint8 (height, width, 3): what `box` shows of `image`, scaled to (height, width) = `size`, never squashed.
+
+    image: uint8 (H, W, 3). box: of the shape of `size`; None holds the whole picture, centred. What lies beyond the picture takes the
+    mean colour of the photo's outermost pixels.
     """
     _check(image)
-    if image.shape[:2] == tuple(size):
+    if box is None and image.shape[:2] == tuple(size):
         return image.copy()
-    top, left, height, width = fit_box(image.shape[:2], size)
+    box = box or pad_box(image.shape[:2], size)
+    seen, (top, left, height, width) = placement(image.shape[:2], size, box)
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])  # (2W + 2H, 3)
     out = np.empty((*size, 3), np.uint8)
     out[:] = edge.mean(axis=0).round().astype(np.uint8)
-    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    right, bottom = min(seen.left + seen.width, image.shape[1]), min(seen.top + seen.height, image.shape[0])  # against rounding
+    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=(seen.left, seen.top, right, bottom))
     out[top : top + height, left : left + width] = np.asarray(scaled)
     return out
 

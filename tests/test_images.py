@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
-from dreampose_core.images import MAX_SIDE, NEUTRAL, fit_image, read_image, write_png
+from dreampose_core.images import MAX_SIDE, NEUTRAL, fit_image, read_image, read_photo, write_png
 
 RED = (200, 60, 30)
 
@@ -113,9 +113,20 @@ def test_the_largest_sizes_are_still_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_animations_are_refused(tmp_path, suffix):
-    corners().save(tmp_path / f"a.{suffix}", save_all=True, append_images=[noise(30).resize((30, 20))])
-    assert "animation of 2" in refusal(tmp_path / f"a.{suffix}")
+def test_an_animation_gives_its_first_picture_and_a_notice(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    corners().save(path, save_all=True, append_images=[noise(30).resize((30, 20)), corners().rotate(180)], lossless=True)
+    image, notices = read_photo(path)
+    assert (image == np.asarray(corners())).all() and (read_image(path) == image).all()
+    assert notices == (f"a.{suffix} is an animation of 3 pictures; its first one is used.",)
+    corners().save(path)
+    assert read_photo(path)[1] == ()
+
+
+def test_a_photo_that_carries_a_preview_is_a_photo(tmp_path):
+    corners(32, 48).save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[noise(16)], quality=95)
+    image, notices = read_photo(tmp_path / "a.jpg")
+    assert image.shape == (32, 48, 3) and notices == ()
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -186,6 +197,61 @@ def test_cmyk_is_converted(tmp_path):
     assert np.abs(image - np.asarray(corners(32, 48))).mean() < 4
     corners(32, 48).convert("CMYK").save(tmp_path / "b.jpg", quality=95, icc_profile=b"not a profile")
     assert np.abs(read_image(tmp_path / "b.jpg").astype(int) - image).max() == 0
+
+
+def png(mode: int, depth: int, width: int, height: int, pixels: bytes) -> bytes:
+    """A PNG of a colour type and depth that Pillow does not write; pixels: its rows."""
+    row = len(pixels) // height
+    raw = b"".join(b"\0" + pixels[i * row : (i + 1) * row] for i in range(height))
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, mode, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(raw), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+
+
+def test_16_bit_colour_with_and_without_alpha_and_grey_with_alpha(tmp_path):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    alpha = np.full((6, 5, 1), 65535, np.uint16)
+    alpha[:, 0] = 0
+    expected = colour / 257
+    for mode, pixels in ((2, colour), (6, np.concatenate([colour, alpha], 2)), (4, np.concatenate([colour[..., :1], alpha], 2))):
+        (tmp_path / "a.png").write_bytes(png(mode, 16, 5, 6, pixels.astype(">u2").tobytes()))
+        image = read_image(tmp_path / "a.png").astype(float)
+        wanted = expected.copy() if mode != 4 else expected[..., :1].repeat(3, 2)
+        if mode != 2:
+            wanted[:, 0] = NEUTRAL
+        assert np.abs(image - wanted).max() <= 1
+
+
+def cmyk_profile() -> bytes:
+    """A colour profile in which cyan ink is red and all other inks do nothing, so that its use shows."""
+    channels, grid = 4, 2
+    lab = {0: (255, 128, 128), 1: (136, 208, 195)}  # without and with cyan: L, a, b as 8-bit numbers
+    table = bytes(v for node in range(grid**channels) for v in lab[node >> 3 & 1])
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
+    a2b = b"mft1" + bytes(4) + bytes([channels, 3, grid, 0]) + matrix + identity * channels + table + identity * 3
+    text = b"text" + bytes(4) + b"test\0"
+    desc = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    tags = [(b"desc", desc), (b"cprt", text), (b"wtpt", white), (b"A2B0", a2b)]
+    directory, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags:
+        data += bytes(-len(data) % 4)
+        directory += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s12s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp")
+    header += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
+
+
+def test_cmyk_goes_through_its_profile(tmp_path):
+    cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    cyan.save(tmp_path / "a.jpg", quality=95)
+    assert read_image(tmp_path / "a.jpg")[8, 8, 0] < 60  # without a profile cyan has no red
+    cyan.save(tmp_path / "b.jpg", quality=95, icc_profile=cmyk_profile())
+    red = read_image(tmp_path / "b.jpg")[8, 8].astype(int)
+    assert red[0] > 100 and red[1] < 30 and red[2] < 30
 
 
 def test_png_round_trip_carries_pixels_and_nothing_else(tmp_path):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from fractions import Fraction
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,7 +18,13 @@ import numpy as np
 import pytest
 
 from dreampose_core.errors import Cancelled, InputError, StorageError
-from dreampose_core.video import probe_video, read_video, write_gif, write_video
+from dreampose_core.video import add_sound, extract_sound, is_video, probe_video, process, read_video, write_gif, write_video
+
+
+def ffmpeg(*arguments) -> None:
+    """Makes a file as some other program would."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=300)
 
 
 def steps(num_frames: int, height=48, width=64):
@@ -159,6 +168,292 @@ def test_playlists_that_open_other_files_are_refused(tmp_path, content):
     for name in ("a.mp4", "a.m3u8", "a.ffconcat"):
         (tmp_path / name).write_text(content)
         assert "not a video that can be read" in refusal(tmp_path / name)
+
+
+def numbers(frames) -> list[int]:
+    """The numbers that `steps` put into the frames."""
+    return [round((float(f.mean()) - 16) / 8) for f in frames]
+
+
+@pytest.mark.parametrize(("suffix", "encoding"), [
+    ("mov", ["-c:v", "mpeg4", "-q:v", "2"]), ("webm", ["-c:v", "libvpx-vp9", "-crf", "20"]), ("mkv", ["-c:v", "copy"]),
+    ("mp4", ["-c:v", "libx265", "-loglevel", "quiet"]), ("gif", []),
+])
+def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
+    write_video(steps(20), tmp_path / "own.mp4", 25)
+    ffmpeg("-i", tmp_path / "own.mp4", *encoding, tmp_path / f"a.{suffix}")
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "a.bin")
+    info = probe_video(tmp_path / "a.bin")
+    assert (info.num_frames, info.height, info.width, info.variable, info.has_sound) == (20, 48, 64, False, False)
+    assert info.fps == pytest.approx(25, rel=1e-6) and info.seconds == pytest.approx(0.8, abs=0.01)
+    assert numbers(read_video(tmp_path / "a.bin")) == list(range(20))
+
+
+@pytest.mark.parametrize("form", ["avi", "flv", "mpegts", "ogg", "asf"])
+def test_other_forms_are_refused(tmp_path, form):
+    write_video(steps(20), tmp_path / "own.mp4", 25)
+    ffmpeg("-i", tmp_path / "own.mp4", *(["-c:v", "libtheora"] if form == "ogg" else []), "-f", form, tmp_path / "a.mp4")
+    assert "MP4, MOV, WebM, Matroska and GIF are accepted" in refusal(tmp_path / "a.mp4")
+    assert not is_video(tmp_path / "a.mp4") and is_video(tmp_path / "own.mp4") and not is_video(tmp_path / "nope.mp4")
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_rotation_is_applied(tmp_path, rotation, turns):
+    frame = np.full((48, 64, 3), 20, np.uint8)
+    frame[:24, :32] = 220  # top left
+    write_video([frame] * 5, tmp_path / "own.mp4", 25)
+    ffmpeg("-display_rotation", rotation, "-i", tmp_path / "own.mp4", "-c", "copy", tmp_path / "a.mp4")
+    expected = np.rot90(frame, turns).astype(int)
+    info, frames = probe_video(tmp_path / "a.mp4"), list(read_video(tmp_path / "a.mp4"))
+    assert (info.height, info.width) == expected.shape[:2] and info.codec == "h264"
+    assert len(frames) == 5 and all(np.abs(f.astype(int) - expected).mean() < 5 for f in frames)
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path):
+    write_video(steps(5), tmp_path / "own.mp4", 25)
+    ffmpeg("-i", tmp_path / "own.mp4", "-vf", "setsar=2", tmp_path / "a.mp4")
+    info = probe_video(tmp_path / "a.mp4")
+    assert (info.height, info.width) == (48, 128) == next(read_video(tmp_path / "a.mp4")).shape[:2]
+
+
+def test_frames_of_uneven_length_are_made_even(tmp_path):
+    write_video(steps(10), tmp_path / "own.mp4", 10)
+    uneven = ["-vf", "setpts=(N+gt(N\\,4)*10)/10/TB", "-fps_mode", "vfr"]  # one second of rest after frame 4
+    ffmpeg("-i", tmp_path / "own.mp4", *uneven, tmp_path / "a.mp4")
+    info = probe_video(tmp_path / "a.mp4")
+    assert info.variable and info.fps == pytest.approx(10) and info.seconds == pytest.approx(2.0, abs=0.01)
+    assert numbers(read_video(tmp_path / "a.mp4", fps=10)) == [0, 1, 2, 3] + [4] * 11 + [5, 6, 7, 8, 9]
+    assert numbers(read_video(tmp_path / "a.mp4", fps=5))[::2] == [0, 4, 4, 4, 6]
+    assert not probe_video(tmp_path / "own.mp4").variable
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(10, 10), (5, 5), (20, 20), (24000 / 1001, 24), (3, 3)])
+def test_another_rate_keeps_the_time(tmp_path, fps, expected):
+    write_video(steps(10), tmp_path / "a.mp4", 10)
+    found = numbers(read_video(tmp_path / "a.mp4", fps=fps))
+    assert len(found) == expected and found == sorted(found)
+    half = 0.5 / max(10, fps)
+    assert all(-half - 0.001 <= i / fps - n / 10 <= 0.101 - half for i, n in enumerate(found))  # nearest, or on the screen
+
+
+def test_slow_gifs_have_a_rate_of_one(tmp_path):
+    write_gif(steps(3), tmp_path / "a.gif", 0.5)
+    info = probe_video(tmp_path / "a.gif")
+    assert (info.num_frames, info.fps, info.variable) == (3, 1.0, True) and info.seconds == pytest.approx(6)
+    assert numbers(read_video(tmp_path / "a.gif", fps=info.fps)) == [0, 0, 1, 1, 2, 2]
+
+
+def test_large_pictures_are_reduced_on_the_way(tmp_path):
+    frame = np.zeros((48, 96, 3), np.uint8)
+    frame[:, 1::2] = 240  # columns of one pixel: averaged to grey, or picked as they are
+    path = tmp_path / "a.mkv"
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x48", "-i", "-", "-c:v", "ffv1"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, str(path)], input=frame.tobytes() * 3, check=True)
+    small, labels = next(read_video(path, max_side=32)), next(read_video(path, max_side=32, nearest=True))
+    assert small.shape == labels.shape == (16, 32, 3)
+    assert 60 < small.min() and small.max() < 180 and set(np.unique(labels)) <= {0, 240}
+    assert (next(read_video(path, max_side=96)) == frame).all() and (next(read_video(path, max_side=500)) == frame).all()
+
+
+def source(size="64x48", rate=25, seconds=1.0):
+    return ["-f", "lavfi", "-i", f"testsrc=s={size}:r={rate}:d={seconds}"]
+
+
+def test_what_is_too_long_is_refused_and_60_seconds_are_not(tmp_path):
+    ffmpeg(*source("16x16", 5, 61), tmp_path / "a.mp4")
+    assert refusal(tmp_path / "a.mp4") == "a.mp4 is longer than 60 seconds; please cut it to the part that is needed."
+    ffmpeg(*source("16x16", 5, 60), tmp_path / "b.mp4")
+    assert probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60) and sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
+    # one picture that is shown for two minutes: few frames, but many once they are made even
+    ffmpeg(*source("16x16", Fraction(1, 120), 120), "-c:v", "libx264", tmp_path / "c.mp4")
+    assert "longer than 60 seconds" in refusal(tmp_path / "c.mp4")
+    with pytest.raises(InputError, match="longer than 60 seconds"):
+        list(read_video(tmp_path / "c.mp4", fps=30))
+
+
+def test_length_is_found_by_decoding_not_by_the_header(tmp_path):
+    ffmpeg(*source("16x16", 5, 61), tmp_path / "a.mp4")
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):  # durations, set to next to nothing
+        at = content.find(box) + offset
+        content[at : at + 4] = (1).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert "longer than 60 seconds" in refusal(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("size", ["4100x16", "16x4100", "8000x8000"])
+def test_what_is_too_wide_is_refused(tmp_path, size):
+    ffmpeg("-f", "lavfi", "-i", f"color=c=red:s={size}:r=5:d=0.2", "-c:v", "mpeg4", tmp_path / "a.mp4")
+    text = refusal(tmp_path / "a.mp4")
+    assert size.replace("x", " x ") in text and "at most 4096 per side" in text
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(240, 0.1), (200, 3)])
+def test_what_is_too_fast_is_refused(tmp_path, rate, seconds):
+    ffmpeg(*source("16x16", rate, seconds), tmp_path / "a.mp4")
+    assert "more than 120 frames per second" in refusal(tmp_path / "a.mp4")
+    ffmpeg(*source("16x16", 120, seconds), tmp_path / "b.mp4")
+    assert probe_video(tmp_path / "b.mp4").fps == pytest.approx(120)
+
+
+def test_a_picture_size_that_changes_is_refused(tmp_path):
+    for size in ("64x48", "48x64"):
+        ffmpeg(*source(size, 10, 1), "-c:v", "libvpx", tmp_path / f"{size}.webm")
+    (tmp_path / "list").write_text("file 64x48.webm\nfile 48x64.webm\n")
+    ffmpeg("-f", "concat", "-i", tmp_path / "list", "-c", "copy", tmp_path / "a.webm")
+    assert "changes its picture size from 64 x 48 to 48 x 64" in refusal(tmp_path / "a.webm")
+
+
+def test_sound_and_cover_pictures_are_no_video(tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", tmp_path / "a.mp4")
+    assert "holds no video" in refusal(tmp_path / "a.mp4")
+    ffmpeg(*source(), "-frames:v", 1, tmp_path / "cover.png")
+    cover = ["-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic"]
+    ffmpeg("-i", tmp_path / "a.mp4", "-i", tmp_path / "cover.png", *cover, tmp_path / "b.mp4")
+    assert "holds no video" in refusal(tmp_path / "b.mp4")
+
+
+def test_the_first_video_stream_counts(tmp_path):
+    write_video(steps(5), tmp_path / "own.mp4", 25)
+    ffmpeg(*source(), "-i", tmp_path / "own.mp4", "-f", "lavfi", "-i", "sine=d=1", "-map", 2, "-map", 1, "-map", 0, tmp_path / "a.mkv")
+    info = probe_video(tmp_path / "a.mkv")
+    assert (info.num_frames, info.has_sound, info.codec) == (5, True, "h264")
+    assert numbers(read_video(tmp_path / "a.mkv")) == list(range(5))
+
+
+def test_a_cut_webm_and_a_cut_gif(tmp_path):
+    ffmpeg(*source("160x120", 25, 2), "-c:v", "libvpx", tmp_path / "a.webm")
+    write_gif(noise(10), tmp_path / "a.gif", 10)
+    for name in ("a.webm", "a.gif"):
+        whole = (tmp_path / name).read_bytes()
+        for length in (6, 40, 400):
+            (tmp_path / f"cut-{name}").write_bytes(whole[:length])
+            assert "not a video that can be read" in refusal(tmp_path / f"cut-{name}")
+
+
+def test_network_addresses_are_names_of_no_file(tmp_path):
+    for address in ("http://127.0.0.1:9/a.mp4", "concat:a.mp4|b.mp4", "data:video/mp4;base64,AAAA", "a.mp4\x00b"):
+        with pytest.raises(InputError, match="There is no video file"):
+            probe_video(address)
+
+
+def test_references_to_other_files_are_not_followed(tmp_path, monkeypatch):
+    """An old MOV may say that its frames lie in another file; that file is not opened."""
+    write_video(steps(20), tmp_path / "own.mp4", 25)
+    content = (tmp_path / "own.mp4").read_bytes()
+    at = content.find(b"url \x00\x00\x00\x01")
+    assert at > 0
+    name = b"own.mp4\x00"
+    alias = b"alis" + b"\x00\x00\x00\x00" + bytes(150) + b"\x00\x02" + len(name).to_bytes(2, "big") + name + b"\xff\xff\x00\x00"
+    entry = (len(alias) + 4).to_bytes(4, "big") + alias
+    changed = bytearray(content[: at - 4] + entry + content[at + 8 :])
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        where = changed.find(box) - 4
+        size = int.from_bytes(changed[where : where + 4], "big") + len(entry) - 12
+        changed[where : where + 4] = size.to_bytes(4, "big")
+    where = changed.find(b"mdat")
+    (tmp_path / "a.mov").write_bytes(changed[: where + 4] + bytes(len(changed) - where - 4))  # without its own frames
+    monkeypatch.chdir(tmp_path)  # from here the name would lead to it
+    with pytest.raises(InputError):
+        list(read_video("a.mov"))
+
+
+def test_memory_is_limited(tmp_path, monkeypatch):
+    write_video(steps(5), tmp_path / "a.mp4", 25)
+    monkeypatch.setattr(process, "MAX_MEMORY", 48 << 20)
+    with pytest.raises(InputError, match="a.mp4"):
+        probe_video(tmp_path / "a.mp4")
+    monkeypatch.undo()
+    assert probe_video(tmp_path / "a.mp4").num_frames == 5
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
+    ffmpeg("-f", "lavfi", "-i", "color=c=red:s=4096x4096:r=5:d=1", "-c:v", codec, *(["-preset", "ultrafast"] if codec == "libx264" else []),
+           tmp_path / "a.mp4")  # fmt: skip
+    info = probe_video(tmp_path / "a.mp4")
+    assert (info.num_frames, info.height, info.width) == (5, 4096, 4096)
+    assert [f.shape for f in read_video(tmp_path / "a.mp4", max_side=64)] == [(64, 64, 3)] * 5
+
+
+def test_time_is_limited(tmp_path, monkeypatch):
+    ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
+    ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
+    monkeypatch.setattr(process, "MAX_WAIT_S", 0.05)
+    assert "takes too long to decode" in refusal(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(not hasattr(process.resource, "prlimit"), reason="this system cannot limit another process")
+def test_processor_time_is_limited(tmp_path, monkeypatch):
+    ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
+    ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
+    monkeypatch.setattr(process, "MAX_CPU_S", 1)
+    with pytest.raises(InputError, match="takes too long to decode"):
+        list(read_video(tmp_path / "a.mp4", max_side=32))
+
+
+def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
+    write_video(noise(60), tmp_path / "a.mp4", 25)
+    monkeypatch.setattr(process, "MAX_WAIT_S", 2.0)
+    monkeypatch.setattr(process, "_TICK_S", 0.02)
+    num_frames = 0
+    for _ in read_video(tmp_path / "a.mp4"):
+        num_frames += 1
+        time.sleep(0.05)  # 3 seconds in all
+    assert num_frames == 60
+
+
+def loudness(path, start: float, seconds: float) -> float:
+    """How loud a file is in a stretch of time, 0 for silence."""
+    cut = ["-ss", str(start), "-t", str(seconds), "-i", str(path), "-f", "s16le", "-ac", "1", "-"]
+    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *cut], check=True, capture_output=True)
+    return float(np.abs(np.frombuffer(done.stdout, np.int16).astype(float)).mean()) if done.stdout else 0.0
+
+
+@pytest.fixture
+def beep(tmp_path):
+    """A video of 4 seconds that is silent but for its third second."""
+    tone = ["-f", "lavfi", "-i", "sine=d=4", "-af", "volume=enable='lt(t,2)+gt(t,3)':volume=0"]
+    ffmpeg(*source("64x48", 25, 4), *tone, "-c:a", "aac", tmp_path / "beep.mp4")
+    return tmp_path / "beep.mp4"
+
+
+def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep):
+    assert extract_sound(beep, tmp_path / "s.m4a", 1.5, 2.0)
+    assert loudness(tmp_path / "s.m4a", 0, 0.4) < 20 < 500 < loudness(tmp_path / "s.m4a", 0.6, 0.8)
+    for num_frames, rate in ((20, 20), (60, 20)):  # shorter and longer than the sound
+        write_video(steps(num_frames // 2) * 2, tmp_path / "v.mp4", rate)
+        add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "out.mp4")
+        info = probe_video(tmp_path / "out.mp4")
+        assert (info.num_frames, info.fps, info.has_sound, info.codec) == (num_frames, rate, True, "h264")
+        assert [f.tobytes() for f in read_video(tmp_path / "out.mp4")] == [f.tobytes() for f in read_video(tmp_path / "v.mp4")]
+        assert loudness(tmp_path / "out.mp4", 0, 0.4) < 20 < 500 < loudness(tmp_path / "out.mp4", 0.6, 0.3)
+        head = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True).stderr
+        hours, minutes, seconds = re.search(r"Duration: (\d+):(\d+):([\d.]+)", head).groups()
+        assert int(hours) == int(minutes) == 0 and float(seconds) == pytest.approx(num_frames / rate, abs=0.06)
+    add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "v.mp4")  # onto itself
+    assert probe_video(tmp_path / "v.mp4").has_sound
+
+
+def test_sound_that_begins_late_stays_late(tmp_path):
+    late = ["-f", "lavfi", "-itsoffset", "1", "-i", "sine=d=1"]
+    ffmpeg(*source("64x48", 25, 2), *late, "-c:a", "aac", tmp_path / "a.mp4")
+    assert extract_sound(tmp_path / "a.mp4", tmp_path / "s.m4a", 0, 2)
+    assert loudness(tmp_path / "s.m4a", 0, 0.8) < 20 < 500 < loudness(tmp_path / "s.m4a", 1.2, 0.6)
+
+
+def test_no_sound_leaves_no_file(tmp_path, beep):
+    write_video(steps(5), tmp_path / "mute.mp4", 25)
+    assert not extract_sound(tmp_path / "mute.mp4", tmp_path / "s.m4a", 0, 1)
+    assert not extract_sound(beep, tmp_path / "s.m4a", 30, 1)
+    (tmp_path / "bad.mp4").write_bytes(beep.read_bytes()[:2000])
+    with pytest.raises(InputError, match="bad.mp4 is not a video"):
+        extract_sound(tmp_path / "bad.mp4", tmp_path / "s.m4a", 0, 1)
+    with pytest.raises(InputError, match="mute.mp4 holds no sound"):
+        add_sound(tmp_path / "mute.mp4", tmp_path / "mute.mp4", tmp_path / "out.mp4")
+    with pytest.raises(StorageError, match="there is no folder"):
+        extract_sound(beep, tmp_path / "nowhere" / "s.m4a", 0, 1)
+    assert sorted(os.listdir(tmp_path)) == ["bad.mp4", "beep.mp4", "mute.mp4"]
 
 
 def test_a_name_that_looks_like_an_option_or_a_protocol_is_a_file(tmp_path, monkeypatch):
