@@ -14,6 +14,7 @@ from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
 from dreampose_core.images import fit_image
 from dreampose_core.poses import PoseSequence, fitted, read_image_poses, read_poses, render_colours, window_indices, write_poses
+from dreampose_core.poses import npy as npy_module
 from dreampose_core.poses import npz as npz_module
 from dreampose_core.poses.colours import BACKGROUND
 
@@ -256,8 +257,8 @@ def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_read(tm
 
 def test_a_header_and_a_directory_that_lie_together_take_no_memory(tmp_path, monkeypatch):
     taken = []
-    fill = npz_module._fill
-    monkeypatch.setattr(npz_module, "_fill", lambda array, file: taken.append(fill(array, file)) or taken[-1])
+    fill = npy_module.fill
+    monkeypatch.setattr(npy_module, "fill", lambda array, file: taken.append(fill(array, file)) or taken[-1])
     header = npy_bytes((1 << 10, 1 << 10, 1 << 10), "|u1", b"")
 
     def claim(archive):
@@ -306,7 +307,7 @@ def test_the_map_of_a_photo(tmp_path):
     assert (read_image_poses(path).parts == poses.parts[:1]).all()
     assert (read_image_poses(f"{path}:2").parts == poses.parts[2:]).all()
     assert "0:3" in refusal(lambda: read_image_poses(f"{path}:3"))
-    assert "There is no pose file" in refusal(lambda: read_image_poses(f"{path}:x"))
+    assert "There is no file or folder" in refusal(lambda: read_image_poses(f"{path}:x"))
     write_poses(poses.select([1]), tmp_path / "b.npz:2")  # a file that is really called so
     assert (read_image_poses(tmp_path / "b.npz:2").parts == poses.parts[1:2]).all()
 

@@ -1,0 +1,263 @@
+"""Whatever holds or shows a motion becomes a pose sequence: every DensePose form, found out by content, and videos through an estimator."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from ..errors import InputError, shown
+from ..video import is_video
+from . import iuv, npy
+from .gaps import fill_gaps, nearest_known, repeat_nearest
+from .npz import read_poses
+from .numbered import MAX_FRAMES_READ, Folder, bounded_zip, zipfile_magic
+from .pictures import MAX_MAP_SIDE, SUFFIXES
+from .renderings import Palette, is_overlay, palette_of, parts_of
+from .sequence import Charts, PoseSequence
+from .sources import PictureFrames, Stream, VideoFrames
+
+__all__ = ["DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Reading", "read_any", "read_image_poses"]
+
+DEFAULT_FPS = 30.0
+FORM_NPZ = "pose file (npz)"
+Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
+"""uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0."""
+
+_PICKLES = (".pkl", ".pickle", ".pth", ".pt")
+# Pickles of protocol 2 and up name themselves; older ones begin with a global's name or a container; all end in a full stop.
+_PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\((lp|dp|i[a-z_])|[\]}]q")
+_PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_ACCEPTED = (
+    "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a person, "
+    "as a file, a folder or a zip"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What `read_any` found: the poses, the name of the form they came in, and sentences the user should see."""
+
+    poses: PoseSequence
+    form: str
+    notices: tuple[str, ...]
+
+    def describe(self) -> str:
+        """For example "120 frames at 30 fps, 640 x 512, MagicAnimate rendering, parts only"; the size is height x width."""
+        poses, (height, width) = self.poses, self.poses.size
+        if poses.uv is None:
+            kinds = "parts only"
+        else:
+            kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
+        return f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, {kinds}"
+
+
+def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
+    """The motion that the file or folder at `path` holds; what it is, is found out by its content.
+
+    estimate: what to do with ordinary pictures and videos of a person; without it they are refused.
+    Raises InputError with one sentence, and whatever `estimate` raises.
+    """
+    path = Path(path)
+    name = shown(path.name or str(path))
+    if os.path.isdir(path):
+        return _read_folder(path, estimate)
+    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long or may not be looked at
+        raise InputError(f"There is no file or folder at {shown(str(path))}; please check the name.")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(128)
+            file.seek(-1, os.SEEK_END)
+            end = file.read(1)
+    except OSError as error:
+        what = "is empty (0 bytes)" if _is_empty(path) else "may not be read; please check its permissions"
+        raise InputError(f"{name} {what}; {_ACCEPTED}.") from error
+    if path.suffix.lower() in _PICKLES or (end == b"." and _PICKLE_START.match(start)):
+        raise _pickle(name)
+    if zipfile_magic(path):
+        return _read_zip(path, estimate)
+    if start.startswith(b"\x93NUMPY"):
+        with Folder(path) as folder:
+            return _npy(folder, [replace(folder.entries[0], suffix=".npy")])
+    if start.startswith(_PICTURE_STARTS):
+        with Folder(path) as folder:
+            return _from_frames(PictureFrames(folder, folder.entries), estimate)
+    if is_video(path):
+        return _from_frames(VideoFrames(path), estimate)
+    if path.suffix.lower() == ".npz":
+        return Reading(read_poses(path), FORM_NPZ, ())
+    raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
+
+
+def read_image_poses(spec: str | Path, estimate: Estimate | None = None) -> PoseSequence:
+    """The one map that belongs to a photo, in any form: `FILE` takes the first map, `FILE:K` map K. Raises as `read_any` does."""
+    text, frame = str(spec), 0
+    head, colon, tail = text.rpartition(":")
+    if colon and tail.isdecimal() and len(tail) < 10 and not os.path.exists(text):
+        text, frame = head, int(tail)
+    return read_any(text, estimate).poses.clip(frame, frame + 1)
+
+
+def _read_folder(path: Path, estimate: Estimate | None) -> Reading:
+    with Folder(path) as folder:
+        npzs = folder.with_suffix(".npz")
+        if len(npzs) == 1 and not folder.with_suffix(".npy"):
+            return Reading(read_poses(npzs[0].source), FORM_NPZ, (f"The poses are taken from {npzs[0].name} in {folder.name}.",))
+        return _numbered(folder, estimate)
+
+
+def _read_zip(path: Path, estimate: Estimate | None) -> Reading:
+    try:
+        with bounded_zip(path) as archive:
+            names = {info.filename for info in archive.infolist()}
+    except Exception:  # zipfile raises many kinds on damaged files; who reads it next says so in words
+        names = set()
+    if any(name.endswith("data.pkl") for name in names):
+        raise _pickle(shown(path.name))
+    if path.suffix.lower() == ".npz" or {"version.npy", "charts.npy", "fps.npy"} <= names:
+        return Reading(read_poses(path), FORM_NPZ, ())
+    with Folder(path) as folder:
+        return _numbered(folder, estimate)
+
+
+def _numbered(folder: Folder, estimate: Estimate | None) -> Reading:
+    maps, pictures = folder.with_suffix(".npy"), folder.with_suffix(*SUFFIXES)
+    if maps:
+        beside = (f"The pictures beside the maps in {folder.name} are left out.",) if pictures else ()
+        return _npy(folder, maps, beside)
+    if pictures:
+        return _from_frames(PictureFrames(folder, pictures), estimate)
+    if folder.with_suffix(*_PICKLES):
+        raise _pickle(folder.with_suffix(*_PICKLES)[0].name)
+    raise InputError(f"{folder.name} holds no pictures and no .npy maps; {_ACCEPTED}.")
+
+
+def _npy(folder: Folder, entries: list, notices: tuple[str, ...] = ()) -> Reading:
+    poses, found = npy.read_maps(folder, entries, DEFAULT_FPS)
+    return Reading(poses, npy.FORM, notices + found)
+
+
+def _from_frames(source: VideoFrames | PictureFrames, estimate: Estimate | None) -> Reading:
+    """Maps, if the frames are such, else what the estimator says."""
+    charts, fps = _own_words(source.text)
+    samples = source.samples()
+    order = iuv.RGB if charts else iuv.order_of(samples)
+    if order is not None:
+        return _iuv(source, order, charts, fps)
+    palette = palette_of(samples)
+    if palette is not None:
+        return _rendering(source, palette)
+    if is_overlay(samples):
+        raise InputError(
+            f"{source.name} seems to be detectron2's picture of DensePose over the photo, from which the parts cannot be won back; please "
+            "let detectron2 write its dump (apply_net.py dump) and convert it with python -m dreampose_core poses convert FILE poses.npz."
+        )
+    if estimate is None:
+        raise InputError(
+            f"{source.name} shows no DensePose that is known here (IUV, or the colours of MagicAnimate, vid2densepose or parula on black), "
+            "and poses cannot be estimated here; please bring a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
+        )
+    return _estimated(source, estimate)
+
+
+def _iuv(source: VideoFrames | PictureFrames, order: str, charts: Charts | None, fps: float | None) -> Reading:
+    kind = "video" if isinstance(source, VideoFrames) else "picture"
+    lossy = InputError(
+        f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts and U, V; "
+        "please save the IUV frames as PNG, in a folder or a zip, or as FFV1 in .mkv."
+    )
+    if order == iuv.LOSSY or source.lossy:
+        raise lossy
+    stream = source.maps()
+    parts = uv = None
+    count = 0
+    for slot, frame in zip(stream.slots, stream.frames):
+        if not iuv.is_exact(frame, order):
+            raise lossy
+        if parts is None:
+            parts, uv = np.zeros((len(stream.known), *frame.shape[:2]), np.uint8), None
+            if charts != "none":
+                uv = np.zeros((len(stream.known), 2, *frame.shape[:2]), np.float16)
+        parts[slot], values = iuv.decode(frame, order)
+        if uv is not None:
+            uv[slot] = values
+        count = slot + 1
+    if order == iuv.BGR:
+        said = f"{source.name} holds V, U, I instead of I, U, V, as red and blue swapped; it was put right."
+        stream = replace(stream, notices=(said, *stream.notices))
+    form = iuv.FORM_VIDEO if kind == "video" else iuv.FORM_IMAGES
+    return _finished(parts[:count], uv if uv is None else uv[:count], charts or "densepose", fps, stream, form)
+
+
+def _rendering(source: VideoFrames | PictureFrames, palette: Palette) -> Reading:
+    stream = source.maps()
+    parts, count = None, 0
+    for slot, frame in zip(stream.slots, stream.frames):
+        if parts is None:
+            parts = np.zeros((len(stream.known), *frame.shape[:2]), np.uint8)
+        parts[slot] = parts_of(frame, palette)
+        count = slot + 1
+    if palette.swapped:
+        stream = replace(stream, notices=(f"Red and blue are swapped in {source.name}; they were put right.", *stream.notices))
+    return _finished(parts[:count], None, "none", None, stream, palette.form)
+
+
+def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Reading:
+    stream = source.photos()
+    poses = estimate(stream.frames)
+    seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
+    if not seen.any():
+        raise InputError(f"Nobody was found in {source.name}; please give pictures that show one person from head to foot.")
+    numbers = None if stream.numbers is None else [stream.numbers[slot] for slot in stream.slots]
+    poses, notices = fill_gaps(poses, seen, "Nobody was found in", numbers)
+    if not stream.known.all():
+        place = np.zeros(len(stream.known), int)
+        place[list(stream.slots)] = np.arange(len(poses))
+        poses = poses.select(place[nearest_known(stream.known)])
+    fps, rate_notices = _rate(stream.fps, len(poses))
+    form = f"estimated from {'a video' if isinstance(source, VideoFrames) else 'pictures' if len(poses) > 1 else 'a picture'}"
+    return Reading(replace(poses, fps=fps), form, stream.notices + notices + rate_notices)
+
+
+def _finished(parts, uv, charts: Charts, fps: float | None, stream: Stream, form: str) -> Reading:
+    if not stream.known.all():
+        for array in (parts, uv):
+            if array is not None:
+                repeat_nearest(array, stream.known)
+    fps, notices = _rate(fps or stream.fps, len(parts))
+    return Reading(PoseSequence(parts, uv, charts if uv is not None else "none", fps), form, stream.notices + notices)
+
+
+def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
+    if fps is not None:
+        return float(fps), ()
+    return DEFAULT_FPS, (f"No rate is known, {DEFAULT_FPS:g} fps is assumed.",) if length > 1 else ()
+
+
+def _own_words(text: dict[str, str]) -> tuple[Charts | None, float | None]:
+    """charts and fps as this program writes them into IUV pictures; None for what is not said."""
+    try:
+        fps = float(text["fps"])
+    except (KeyError, ValueError):
+        fps = 0.0
+    charts = text.get("charts")
+    return charts if charts in get_args(Charts) else None, fps if 1 <= fps <= 240 else None
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return os.path.getsize(path) == 0
+    except OSError:
+        return False
+
+
+def _pickle(name: str) -> InputError:
+    return InputError(
+        f"{name} is a pickle, which may run code when opened, so it is never opened here; turn it into a safe file on your own machine "
+        "with: python -m dreampose_core poses convert FILE poses.npz."
+    )

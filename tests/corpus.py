@@ -1,0 +1,632 @@
+"""Makes files that users may bring, good and hostile, each with what must come of it: the right arrays, or one plain sentence."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+import pickle
+import shutil
+import stat
+import struct
+import subprocess
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.lib import format as npy
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.poses import PoseSequence, Reading, write_any
+from dreampose_core.poses.iuv import encode
+from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, VID2DENSEPOSE
+from dreampose_core.video import write_gif
+
+SIZE = (128, 96)  # (height, width) of all that is good
+NUM_FRAMES = 6
+RAN = "code_was_run"  # the file that hostile pickles would make
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file or folder, who reads it ("motion", "estimate", "photo" or "video"), and what must come of it.
+
+    good: judges what the reader gives, None where it must refuse; words: what the refusal must say.
+    """
+
+    path: Path
+    reader: str
+    good: Callable[[object], bool] | None = None
+    words: str = ""
+
+
+@dataclass
+class Truth:
+    """What the good files show: a mannequin, its pictures and its exact maps."""
+
+    rgb: np.ndarray
+    poses: PoseSequence
+
+    @property
+    def parts(self) -> np.ndarray:
+        return self.poses.parts
+
+    @property
+    def iuv(self) -> np.ndarray:
+        return np.stack([encode(parts, uv) for parts, uv in zip(self.poses.parts, self.poses.uv)])
+
+
+def truth() -> Truth:
+    rgb, poses = render_clip(Figure.from_seed(10_003), "dance", NUM_FRAMES, SIZE, fps=25.0)
+    return Truth(rgb.numpy(), poses)
+
+
+def estimate(frames: Iterable[np.ndarray]) -> PoseSequence:
+    """Stands in for an estimator: a block in the middle of every picture."""
+    maps = []
+    for frame in frames:
+        height, width = frame.shape[:2]
+        maps.append(np.zeros((height, width), np.uint8))
+        maps[-1][height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = 2
+    return PoseSequence(np.stack(maps), None, "none")
+
+
+def share_right(truth: np.ndarray, read: np.ndarray) -> float:
+    """The share of right parts among the pixels that are person in either."""
+    person = (truth > 0) | (read > 0)
+    return float((truth == read)[person].mean())
+
+
+def make(folder: Path) -> list[Case]:
+    """Writes the whole corpus below `folder`, which is empty."""
+    scene = truth()
+    cases = []
+    for number, group in enumerate((maps, renderings, ordinary, photos, broken_archives, broken_maps, broken_pictures, not_poses, videos)):
+        place = folder / f"{number}"
+        place.mkdir()
+        cases += group(place, scene)
+    return cases
+
+
+# --- what good means ----------------------------------------------------------------------------------------------------------
+
+def _exact(poses: PoseSequence, form: str, charts: str | None = None, frames=slice(None), step: float = 0.0, notice: str = ""):
+    """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named, with `notice` among its notices."""
+    def judge(reading: Reading) -> bool:
+        read, want = reading.poses, poses.select(frames)
+        same = (read.parts is None) == (want.parts is None) and (read.uv is None) == (want.uv is None) and len(read) == len(want)
+        same = same and (want.parts is None or np.array_equal(read.parts, want.parts))
+        same = same and (want.uv is None or np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step)
+        return bool(same and reading.form == form and read.charts == (charts or want.charts) and _told(reading, notice))
+
+    return judge
+
+
+def _near(parts: np.ndarray, form: str, least: float = 0.85, notice: str = "", fps: float | None = None):
+    def judge(reading: Reading) -> bool:
+        read = reading.poses
+        right = read.uv is None and read.parts.shape == parts.shape and share_right(parts, read.parts) >= least
+        return bool(right and reading.form == form and fps in (None, read.fps) and _told(reading, notice))
+
+    return judge
+
+
+def _told(reading: Reading, notice: str) -> bool:
+    return notice in " ".join(reading.notices) if notice else True
+
+
+# --- maps ---------------------------------------------------------------------------------------------------------------------
+
+IUV_STEP = 0.5 / 255 + 5e-4
+NPY_FORM = "original DreamPose U, V maps (.npy)"
+
+
+def maps(place: Path, scene: Truth) -> Iterator[Case]:
+    """npz, the original's maps and IUV in all their places."""
+    poses = scene.poses
+    parts_only, uv_only = PoseSequence(poses.parts, None, "none", 24.0), PoseSequence(None, poses.uv, "densepose", 24.0)
+    for name, kind in (("both", poses), ("parts", parts_only), ("uv", uv_only)):
+        write_any(kind, place / f"{name}.npz")
+        yield Case(place / f"{name}.npz", "motion", _exact(kind, "pose file (npz)"))
+    shutil.copy(place / "both.npz", place / "npz_named.zip")
+    yield Case(place / "npz_named.zip", "motion", _exact(poses, "pose file (npz)"))
+    shutil.copy(place / "both.npz", place / "npz without suffix")
+    yield Case(place / "npz without suffix", "motion", _exact(poses, "pose file (npz)"))
+    rendered = place / "rendered"
+    rendered.mkdir()
+    shutil.copy(place / "both.npz", rendered / "poses.npz")
+    Image.fromarray(scene.rgb[0]).save(rendered / "frame_00000.png")
+    yield Case(rendered, "motion", _exact(poses, "pose file (npz)", notice="poses.npz"))
+
+    write_any(poses, place / "written_maps")
+    yield Case(place / "written_maps", "motion", _exact(_only_uv(poses), NPY_FORM))
+    whole = range(NUM_FRAMES)
+    for name, start, stride, kept, read, notice in (
+        ("from_50", 50, 1, whole, slice(None), ""), ("stride", 8, 2, whole, slice(None), ""),
+        ("gap", 1, 1, (0, 1, 4, 5), [0, 1, 1, 4, 4, 5], "frames 3-4; they repeat the nearest frame"),
+    ):  # fmt: skip
+        for frame in kept:
+            _save_npy(place / name / f"frame_{start + stride * frame}_densepose.npy", poses.uv[frame])
+        yield Case(place / name, "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", read, notice=notice))
+    # 10 after 2, photos beside, values beyond 0..1, another float type
+    many = place / "with_photos"
+    for index, number in enumerate((2, 10, 18, 26, 34, 42)):
+        _save_npy(many / f"frame_{number}_densepose.npy", poses.uv[index].astype(np.float32) * 1.0)
+        Image.fromarray(scene.rgb[index]).save(many / f"frame_{number}.png")
+    yield Case(many, "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", notice="left out"))
+    loud = poses.uv.astype(np.float64) * 3 - 1
+    _save_npy(place / "unclamped_7.npy", loud[0])
+    clamped = PoseSequence(None, loud[:1].clip(0, 1).astype(np.float16), "densepose")
+    yield Case(place / "unclamped_7.npy", "motion", _exact(clamped, NPY_FORM))
+    _save_npy(place / "fortran.npy", np.asfortranarray(poses.uv[0].astype(">f8")))
+    yield Case(place / "fortran.npy", "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", slice(0, 1)))
+    yield Case(_zip_of(place / "maps.zip", place / "from_50"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
+    yield Case(_zip_of(place / "deep.zip", place / "from_50", "a/b c/d/"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
+
+    write_any(poses, place / "ours.zip")
+    yield Case(place / "ours.zip", "motion", _exact(poses, "IUV images", step=IUV_STEP))
+    write_any(parts_only, place / "ours_parts.zip")
+    yield Case(place / "ours_parts.zip", "motion", _exact(parts_only, "IUV images"))
+    frames = scene.iuv
+    for name, change, notice in (("iuv", lambda x: x, "30 fps is assumed"), ("bgr", lambda x: x[..., ::-1], "V, U, I instead of I, U, V")):
+        for index, frame in enumerate(frames):
+            _save_picture(place / name / f"IUV_{index:03d}.png", change(frame))
+        yield Case(place / name, "motion", _exact(poses, "IUV images", "densepose", step=IUV_STEP, notice=notice))
+    for suffix, options in ((".png", {}), (".webp", {"lossless": True})):
+        _save_picture(place / f"single{suffix}", frames[0], **options)
+        yield Case(place / f"single{suffix}", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+    _save_picture(place / "alpha.png", np.dstack([frames[0], np.full(SIZE, 7, np.uint8)]))
+    yield Case(place / "alpha.png", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+    _save_picture(place / "turned.png", frames[0], exif=_turned())
+    yield Case(place / "turned.png", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+    mac = place / "mac.zip"
+    _zip_of(mac, place / "iuv")
+    with zipfile.ZipFile(mac, "a") as archive:
+        archive.writestr("__MACOSX/._IUV_000.png", b"junk")
+        archive.writestr(".DS_Store", b"junk")
+    yield Case(mac, "motion", _exact(poses, "IUV images", "densepose", step=IUV_STEP))
+    for name, codec in (("ffv1.mkv", ["ffv1"]), ("x264rgb.mp4", ["libx264rgb", "-qp", "0"]), ("png.mov", ["png"])):
+        encode_video(place / name, frames, ["-c:v", *codec])
+        yield Case(place / name, "motion", _exact(poses, "IUV video", "densepose", step=IUV_STEP))
+    lossy = "compressed with loss"
+    encode_video(place / "iuv_lossy.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+    yield Case(place / "iuv_lossy.mp4", "motion", words=lossy)
+    encode_video(place / "iuv_444.mp4", frames, ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p"])
+    yield Case(place / "iuv_444.mp4", "motion", words=lossy)
+    _save_picture(place / "iuv.jpg", frames[0], quality=95)
+    yield Case(place / "iuv.jpg", "motion", words=lossy)
+    _save_picture(place / "iuv_lossy.webp", frames[0], quality=90)
+    yield Case(place / "iuv_lossy.webp", "motion", words=lossy)
+    spoilt = frames.copy()
+    spoilt[3, 0, 0] = (0, 3, 0)
+    for index, frame in enumerate(spoilt):
+        _save_picture(place / "spoilt" / f"{index}.png", frame)
+    yield Case(place / "spoilt", "motion", words=lossy)
+
+
+def renderings(place: Path, scene: Truth) -> Iterator[Case]:
+    """Coloured DensePose in every style and container."""
+    def seen(palette, name):
+        swapped = "Red and blue are swapped" if palette.swapped else ""
+        return _near(scene.parts, palette.form, least=1.0 if name.endswith("png") else 0.8, notice=swapped)
+
+    for number, palette in enumerate(PALETTES):
+        frames = palette.array()[scene.parts]
+        for index, frame in enumerate(frames):
+            _save_picture(place / f"{number}_png" / f"{index:04d}.png", frame)
+        yield Case(place / f"{number}_png", "motion", seen(palette, "png"))
+        encode_video(place / f"{number}.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+        yield Case(place / f"{number}.mp4", "motion", seen(palette, "mp4"))
+    for palette in (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA):
+        frames, name = palette.array()[scene.parts], palette.form.split()[0]
+        _save_picture(place / f"{name}.jpg", frames[0], quality=90)
+        yield Case(place / f"{name}.jpg", "motion", _near(scene.parts[:1], palette.form, least=0.75))
+        yield Case(_zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png"), "motion", seen(palette, "png"))
+    frames = MAGIC_ANIMATE.array()[scene.parts]
+    encode_video(place / "viridis.webm", frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
+    yield Case(place / "viridis.webm", "motion", _near(scene.parts, MAGIC_ANIMATE.form, fps=25.0))
+    write_gif(frames, place / "viridis.gif", 25)
+    yield Case(place / "viridis.gif", "motion", _near(scene.parts, MAGIC_ANIMATE.form))
+    write_any(PoseSequence(scene.parts, None, "none", 12.5), place / "ours.mp4")
+    yield Case(place / "ours.mp4", "motion", _near(scene.parts, MAGIC_ANIMATE.form, least=0.95, fps=12.5))
+    big = scene.parts.repeat(8, axis=1).repeat(8, axis=2)  # 1024 x 768: above the largest side that is kept
+    _save_picture(place / "big.png", MAGIC_ANIMATE.array()[big[0]])
+    yield Case(place / "big.png", "motion", lambda r: r.poses.size == (768, 576) and "reduced to 576 x 768" in r.notices[0])
+
+
+def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
+    """Clips and pictures of a person, for the estimator or without one."""
+    def people(count, fps, notice="", size=SIZE):
+        def judge(reading: Reading) -> bool:
+            poses = reading.poses
+            same = len(poses) == count and abs(poses.fps - fps) < 0.01 and poses.size == size
+            return same and _told(reading, notice) and reading.form.startswith("estimated")
+
+        return judge
+
+    h264 = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    encode_video(place / "clip.mp4", scene.rgb, h264)
+    yield Case(place / "clip.mp4", "estimate", people(NUM_FRAMES, 25.0))
+    yield Case(place / "clip.mp4", "motion", words="no DensePose that is known")
+    encode_video(place / "fast.mov", scene.rgb.repeat(4, axis=0), h264, rate="60")
+    yield Case(place / "fast.mov", "estimate", people(2 * NUM_FRAMES, 30.0, "60 fps"))
+    encode_video(place / "turned.mp4", scene.rgb, h264)
+    _turn_video(place / "turned.mp4")
+    yield Case(place / "turned.mp4", "estimate", people(NUM_FRAMES, 25.0, size=SIZE[::-1]))
+    for index, frame in enumerate(scene.rgb):
+        _save_picture(place / "pictures" / f"p{index * 5}.jpg", frame, quality=90)
+    yield Case(place / "pictures", "estimate", people(NUM_FRAMES, 30.0, "30 fps is assumed"))
+    shutil.copytree(place / "pictures", place / "gaps")
+    (place / "gaps" / "p10.jpg").unlink()
+    yield Case(place / "gaps", "estimate", people(NUM_FRAMES, 30.0, "frame 10; it repeats"))
+    _save_picture(place / "one.png", scene.rgb[0])
+    yield Case(place / "one.png", "estimate", people(1, 30.0))
+    yield Case(place / "one.png", "motion", words="no DensePose that is known")
+    _save_picture(place / "black.png", np.zeros((40, 30, 3), np.uint8))
+    yield Case(place / "black.png", "motion", words="no DensePose that is known")
+    overlay_of, photo = render_clip(Figure.from_seed(10_001), "walk", 1, (320, 256))[::-1]
+    over = 0.7 * np.array([(0, 0, 0), *PARULA.colours[1:]])[overlay_of.parts] + 0.3 * photo.numpy()
+    over = np.where(overlay_of.parts[..., None] > 0, over, photo.numpy()).astype(np.uint8)
+    _save_picture(place / "detectron2.png", over[0])
+    yield Case(place / "detectron2.png", "estimate", words="over the photo")
+
+
+# --- photos and videos by themselves ------------------------------------------------------------------------------------------
+
+def photos(place: Path, scene: Truth) -> Iterator[Case]:
+    rgb = scene.rgb[0]
+    image = Image.fromarray(rgb)
+
+    def same(tolerance: int, want=rgb):
+        return lambda got: got[0].shape == want.shape and np.abs(got[0].astype(int) - want).mean() <= tolerance
+
+    for name, options in (
+        ("rgb.png", {}), ("small.png", {"optimize": True}), ("lossless.webp", {"lossless": True}),
+        ("fine.jpg", {"quality": 95, "subsampling": 0}), ("progressive.jpg", {"quality": 95, "progressive": True}),
+        ("lossy.webp", {"quality": 90}),
+    ):  # fmt: skip
+        image.save(place / name, **options)
+        yield Case(place / name, "photo", same(0 if name.endswith("png") or "lossless" in name else 6))
+    image.save(place / "turned.jpg", quality=95, exif=_turned())
+    yield Case(place / "turned.jpg", "photo", same(6, np.rot90(rgb, -1)))
+    for mode in ("L", "1", "P", "LA", "RGBA", "CMYK", "I;16"):
+        name = place / f"mode_{mode.replace(';', '')}.{'jpg' if mode == 'CMYK' else 'png'}"
+        (Image.fromarray(rgb[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)).save(name)
+        yield Case(name, "photo", lambda got: got[0].shape == (*SIZE, 3) and got[0].std() > 5)
+    others = [Image.fromarray(frame) for frame in scene.rgb[1:3]]
+    image.save(place / "apng.png", save_all=True, append_images=others)
+    yield Case(place / "apng.png", "photo", lambda got: np.array_equal(got[0], rgb) and "first" in got[1][0])
+    image.save(place / "moving.webp", save_all=True, append_images=others, lossless=True)
+    yield Case(place / "moving.webp", "photo", lambda got: np.array_equal(got[0], rgb) and "first" in got[1][0])
+    whole = (place / "rgb.png").read_bytes()
+    for name, data in (
+        ("cut.png", whole[: len(whole) // 2]), ("head_only.png", whole[:24]), ("empty.jpg", b""), ("text.png", b"hello, I am a photo"),
+        ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), ("page.jpg", b"<!DOCTYPE html><html></html>"),
+        ("bmp.png", _as(image, "BMP")), ("tiff.jpg", _as(image, "TIFF")), ("gif.png", _as(image, "GIF")),
+        ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        ("huge.png", png_header(50_000, 50_000)), ("wide.png", png_header(100_000, 1)), ("zero.png", png_header(0, 0)),
+        ("cut.jpg", (place / "fine.jpg").read_bytes()[:500]), ("cut.webp", (place / "lossy.webp").read_bytes()[:100]),
+        ("bent.png", _bent(whole)), ("pickle.png", pickle.dumps(_Runs(place / RAN))), ("zip.png", b"PK\x03\x04" + bytes(40)),
+    ):  # fmt: skip
+        (place / name).write_bytes(data)
+        yield Case(place / name, "photo", words=name)
+    yield Case(place / "missing.png", "photo", words="no image file")
+    yield Case(place, "photo", words="no image file")
+
+
+def videos(place: Path, scene: Truth) -> Iterator[Case]:
+    h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    for name, options in (
+        ("a.mp4", h264), ("a.mov", h264), ("a.mkv", h264), ("a.webm", ["-c:v", "libvpx-vp9", "-b:v", "200k"]), ("a.gif", []),
+        ("front.mp4", [*h264, "-movflags", "+faststart"]),
+    ):  # fmt: skip
+        encode_video(place / name, scene.rgb, options)
+        yield Case(place / name, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE))
+    shutil.copy(place / "a.mp4", place / "a.txt")
+    yield Case(place / "a.txt", "video", lambda info: info.num_frames == NUM_FRAMES)
+    whole = (place / "a.mp4").read_bytes()
+    secret = place / "secret.mp4"
+    secret.write_bytes(whole)
+    hostile = {
+        "cut.mp4": whole[: len(whole) // 2], "head.mp4": whole[:32], "empty.mp4": b"", "zeros.mp4": bytes(5000),
+        "text.mp4": b"just some text\n",
+        "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode(),
+        "concat.mp4": f"ffconcat version 1.0\nfile '{secret}'\n".encode(), "net.mp4": b"#EXTM3U\nhttp://127.0.0.1:9/x.ts\n",
+        "session.mp4": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+        "dash.mp4": b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
+        "ftyp.mp4": b"\0\0\0\x18ftypisom" + bytes(400),
+        "ebml.mkv": b"\x1aE\xdf\xa3" + bytes(400), "gif.gif": b"GIF89a" + struct.pack("<HH", 60000, 60000) + bytes(40),
+    }  # fmt: skip
+    for name, data in hostile.items():
+        (place / name).write_bytes(data)
+        yield Case(place / name, "video", words=name)
+        yield Case(place / name, "estimate", words=name)
+    encode_video(place / "sound.mp4", None, ["-f", "lavfi", "-i", "sine=d=0.2", "-vn", "-c:a", "aac"])
+    yield Case(place / "sound.mp4", "video", words="sound.mp4")
+    encode_video(place / "long.mp4", np.zeros((62, 16, 16, 3), np.uint8), h264, rate="1")
+    yield Case(place / "long.mp4", "estimate", words="60 seconds")
+
+
+# --- hostile ------------------------------------------------------------------------------------------------------------------
+
+def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
+    picture = _as(Image.fromarray(scene.iuv[0]), "PNG")
+
+    def archive(name: str, members: dict, words: str, change=None, method=zipfile.ZIP_DEFLATED) -> Case:
+        path = place / name
+        with zipfile.ZipFile(path, "w", method) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names that are there twice
+            for member, data in members.items() if isinstance(members, dict) else members:
+                file.writestr(member, data)
+        if change:
+            path.write_bytes(change(path.read_bytes()))
+        return Case(path, "motion", words=words)
+
+    for name, member in (
+        ("up.zip", "../frame_1.png"), ("up_inside.zip", "a/../../frame_1.png"), ("up_windows.zip", "..\\frame_1.png"),
+        ("absolute.zip", "/tmp/frame_1.png"), ("drive.zip", "C:\\frame_1.png"), ("share.zip", "\\\\host\\frame_1.png"),
+    ):  # fmt: skip
+        yield archive(name, {member: picture}, "leads out of the zip")
+    link = zipfile.ZipInfo("frame_1.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    yield archive("link.zip", {link: b"/etc/passwd"}, "is a link")
+    pipe = zipfile.ZipInfo("frame_1.png")
+    pipe.external_attr = (stat.S_IFIFO | 0o777) << 16
+    yield archive("device.zip", {pipe: b""}, "is a link or a device")
+    yield archive("secret.zip", {"frame_1.png": picture}, "encrypted", _encrypted)
+    yield archive("twice.zip", [("frame_1.png", picture), ("frame_1.png", picture)], "twice")
+    yield archive("same_number.zip", {"a1.png": picture, "b01.png": picture}, "the same number 1")
+    yield archive("two_folders.zip", {"a/1.png": picture, "b/1.png": picture}, "the same number 1")
+    yield archive("no_numbers.zip", {"a.png": picture, "b.png": picture}, "no frame number")
+    yield archive("far_apart.zip", {"a1.png": picture, "a5000.png": picture, "a5001.png": picture}, "at most 2000")
+    yield archive("half.zip", {"a1.png": picture, "a2.png": picture, "a9.png": picture}, "at least half")
+    yield archive("long_number.zip", {"a1.png": picture, f"a{'9' * 5000}.png": picture}, "no frame number")
+    yield archive("many.zip", {f"{i}.png": b"" for i in range(2001)}, "at most 2000")
+    yield archive("bomb.zip", {"frame_1.png": bytes(21 << 20)}, "at most 20 MB a file")
+    yield archive("lying_bomb.zip", {"frame_1.png": bytes(21 << 20)}, "lying_bomb.zip", lambda data: _lying(data, 1000))
+    yield archive("packed_bomb.zip", {"frame_1.png": bytes(15 << 20)}, "unusual way", method=zipfile.ZIP_BZIP2)
+    yield archive("nothing.zip", {}, "holds no pictures")
+    yield archive("texts.zip", {"readme.txt": b"hello"}, "holds no pictures")
+    yield archive("nested.zip", {"inner.zip": b"PK\x03\x04"}, "holds no pictures")
+    yield archive("empty_picture.zip", {"frame_1.png": b""}, "frame_1.png")
+    yield archive("text_picture.zip", {"frame_1.png": b"hello"}, "not a picture")
+    yield archive("cut_picture.zip", {"frame_1.png": picture[:100]}, "frame_1.png")
+    yield archive("huge_picture.zip", {"frame_1.png": png_header(50_000, 50_000)}, "far too large")
+    yield archive("pickles.zip", {"results.pkl": pickle.dumps(_Runs(place / RAN))}, "is a pickle")
+    yield archive("weights.pth.zip", {"archive/data.pkl": pickle.dumps(_Runs(place / RAN))}, "is a pickle")
+    small = _as(Image.fromarray(scene.iuv[0][:50]), "PNG")
+    yield archive("sizes.zip", {"1.png": picture, "2.png": picture, "3.png": small}, "one size")
+    yield archive("odd.zip", {"\x1b[31m\u202e1.png": b"x"}, "not a picture")
+    yield archive("cut.zip", {"1.png": picture}, "damaged", lambda data: data[: len(data) * 2 // 3])
+    yield archive("bent.zip", {"1.png": picture}, "1.png", _bent)
+    (place / "head.zip").write_bytes(b"PK\x03\x04")
+    yield Case(place / "head.zip", "motion", words="damaged")
+    (place / "directory.zip").write_bytes(b"PK\x03\x04" + bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0))
+    yield Case(place / "directory.zip", "motion", words="damaged")
+
+
+def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
+    uv = scene.poses.uv[0].astype(np.float64)
+
+    def file(name: str, data: bytes | np.ndarray, words: str) -> Case:
+        if isinstance(data, np.ndarray):
+            np.save(place / name, data, allow_pickle=True)
+        else:
+            (place / name).write_bytes(data)
+        return Case(place / name, "motion", words=words)
+
+    whole = _npy_bytes((2, *SIZE), "<f8", uv.tobytes())
+    holed = uv.copy()
+    holed[0, 5, 5] = np.nan
+    yield file("nan_1.npy", holed, "not finite")
+    yield file("inf_1.npy", np.where(uv > 0.5, np.inf, uv), "not finite")
+    yield file("objects.npy", np.array([_Runs(place / RAN)], dtype=object), "Python objects")
+    yield file("three.npy", np.zeros((3, 8, 8)), "(2, height, width)")
+    yield file("flat.npy", np.zeros((8, 8)), "(2, height, width)")
+    yield file("none.npy", np.zeros((2, 0, 8)), "(2, height, width)")
+    yield file("whole.npy", np.zeros((2, 8, 8), np.int64), "int64")
+    yield file("words.npy", np.full((2, 8, 8), "x"), "<U1")
+    yield file("lies.npy", _npy_bytes((2, 50_000, 50_000), "<f8", uv.tobytes()), "does not fit")
+    yield file("minus.npy", _npy_bytes((2, -8, -8), "<f8", bytes(1024)), "minus.npy")
+    yield file("cut.npy", whole[:-1000], "does not fit")
+    yield file("long.npy", whole + b"x", "does not fit")
+    yield file("head.npy", b"\x93NUMPY", "damaged")
+    yield file("code.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': __import__('os'), 'shape': ()}".ljust(64), "damaged")
+    yield file("deep.npy", b"\x93NUMPY\x01\x00\x10\x27" + b"[" * 10000, "damaged")
+    for index, size in enumerate(((8, 6), (8, 6), (8, 7))):
+        _save_npy(place / "sizes" / f"frame_{index}_densepose.npy", np.zeros((2, *size)))
+    yield Case(place / "sizes", "motion", words="one size")
+    _save_npy(place / "side" / "frame_0_densepose.npy", uv)
+    (place / "side" / "densepose.json").write_text('{"charts": "smpl", "fps": 25}')
+    yield Case(place / "side", "motion", words="densepose.json")
+    _save_npy(place / "not_all" / "frame_0_densepose.npy", uv)
+    (place / "not_all" / "frame_1_densepose.npy").write_bytes(b"hello")
+    yield Case(place / "not_all", "motion", words="frame_1_densepose.npy")
+    good = {"parts": scene.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
+    for name, change, words in (
+        ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"), ("no_frames", {"parts": scene.parts[:0]}, "no frames"),
+        ("objects", {"parts": np.array([_Runs(place / RAN)], dtype=object)}, "Python objects"),
+        ("fps_nan", {"fps": np.float64("nan")}, "nan"), ("fps_0", {"fps": np.float64(0)}, "0 frames per second"),
+        ("version", {"version": np.int64(9)}, "version 9"), ("floats", {"parts": np.ones((1, 8, 8))}, "float64"),
+        ("uv_nan", {"uv": np.full((6, 2, *SIZE), np.nan, np.float16), "charts": np.array("densepose")}, "not finite"),
+        ("uv_2", {"uv": np.full((6, 2, *SIZE), 2, np.float16), "charts": np.array("densepose")}, "from 2 to 2"),
+    ):  # fmt: skip
+        np.savez(place / f"{name}.npz", **good | change)
+        yield Case(place / f"{name}.npz", "motion", words=words)
+    np.savez(place / "weights.npz", w=np.zeros(3))
+    yield Case(place / "weights.npz", "motion", words="not a pose file")
+    with zipfile.ZipFile(place / "lies.npz", "w") as archive:
+        for name, array in good.items():
+            header = _npy_bytes((1 << 20, 1 << 10, 1 << 10), "|u1", b"") if name == "parts" else None
+            archive.writestr(f"{name}.npy", header or _npy_of(array))
+    yield Case(place / "lies.npz", "motion", words="does not fit")
+    with zipfile.ZipFile(place / "packed.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        for name, array in good.items():
+            archive.writestr(f"{name}.npy", _npy_of(array))
+    yield Case(place / "packed.npz", "motion", words="unusual way")
+    whole = (place / "part25.npz").read_bytes()
+    yield file("cut.npz", whole[: len(whole) // 2], "cut.npz")
+
+
+def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
+    frame = scene.iuv[0]
+    for name, data in (
+        ("huge.png", png_header(50_000, 50_000)), ("cut.png", _as(Image.fromarray(frame), "PNG")[:200]),
+        ("jpeg.jpg", b"\xff\xd8\xff" + bytes(50)), ("riff.webp", b"RIFF" + bytes(40)), ("wave.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(40)),
+    ):  # fmt: skip
+        (place / name).write_bytes(data)
+        yield Case(place / name, "motion", words=name)
+    above = frame.copy()
+    above[..., 0][above[..., 0] > 0] += 20
+    _save_picture(place / "above_24.png", above)
+    yield Case(place / "above_24.png", "motion", words="above_24.png")
+    about = PngInfo()
+    about.add_text("charts", "densepose")
+    about.add_text("fps", "nan")
+    _save_picture(place / "said.png", frame, pnginfo=about)
+    yield Case(place / "said.png", "motion", _exact(scene.poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+    _save_picture(place / "said_but_no_iuv.png", scene.rgb[0], pnginfo=about)
+    yield Case(place / "said_but_no_iuv.png", "motion", words="said_but_no_iuv.png")
+    bomb = PngInfo()
+    bomb.add(b"zTXt", b"charts\0\0" + zlib.compress(bytes(64 << 20)))
+    _save_picture(place / "text_bomb.png", frame, pnginfo=bomb)
+    yield Case(place / "text_bomb.png", "motion", words="text_bomb.png")
+
+
+def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (place / f"dump_{protocol}.pkl").write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
+        yield Case(place / f"dump_{protocol}.pkl", "motion", words="is a pickle")
+        (place / f"dump_{protocol}.npy").write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
+        yield Case(place / f"dump_{protocol}.npy", "motion", words="is a pickle")
+    (place / "model.pth").write_bytes(b"anything")
+    yield Case(place / "model.pth", "motion", words="is a pickle")
+    (place / "with_dump").mkdir()
+    (place / "with_dump" / "results.pkl").write_bytes(pickle.dumps(_Runs(place / RAN)))
+    yield Case(place / "with_dump", "motion", words="is a pickle")
+    for name, data in (
+        ("nothing", b""), ("nothing.npz", b""), ("letter.txt", b"Dear reader,\n"), ("noise.bin", bz2.compress(bytes(1000))),
+        ("poses.json", json.dumps({}).encode()), ("program", b"\x7fELF" + bytes(60)), ("sheet.csv", b"a,b\n1,2\n"),
+        ("line\nbreak.txt", b"x"), ("colour\x1b[31m.txt", b"x"), ("quote's \"name\".txt", b"x"),
+        ("-i.txt", b"x"), ("%05d.txt", b"x"), ("w\u00e4nde \u4eba.txt", b"x"),
+    ):  # fmt: skip
+        (place / name).write_bytes(data)
+        yield Case(place / name, "motion", words="accepted are pose files" if name != "nothing.npz" else "0 bytes")
+    (place / "no_files").mkdir()
+    yield Case(place / "no_files", "motion", words="holds no pictures")
+    (place / "only_text").mkdir()
+    (place / "only_text" / "a.txt").write_bytes(b"x")
+    yield Case(place / "only_text", "motion", words="holds no pictures")
+    yield Case(place / "not there.mp4", "motion", words="no file or folder")
+    yield Case(place / ("x" * 300), "motion", words="no file or folder")
+    for name in ("wei\u00df 1.png", "line\nbreak 2.png", "-i 3.png", "%05d 4.png", "a:5.png"):
+        _save_picture(place / name, scene.iuv[0])
+        yield Case(place / name, "motion", _exact(scene.poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+
+
+# --- makers -------------------------------------------------------------------------------------------------------------------
+
+class _Runs:
+    """Pickled, it asks the reader to make a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says its size and then ends."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"")
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+
+
+def encode_video(path: Path, frames: np.ndarray | None, options: list[str], rate: str = "25") -> None:
+    """Runs ffmpeg over uint8 (T, H, W, 3) frames, or over nothing."""
+    source = []
+    if frames is not None:
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{frames.shape[2]}x{frames.shape[1]}", "-r", rate, "-i", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *options, f"file:{path}"]
+    subprocess.run(command, input=b"" if frames is None else frames.tobytes(), check=True)
+
+
+def _turn_video(path: Path) -> None:
+    turned = path.with_name(f"turn_{path.name}")
+    options = ["-v", "error", "-display_rotation", "90", "-i", f"file:{path}", "-c", "copy"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *options, f"file:{turned}"], check=True, stdin=subprocess.DEVNULL)
+    turned.replace(path)
+
+
+def _only_uv(poses: PoseSequence) -> PoseSequence:
+    return PoseSequence(None, poses.uv, poses.charts, poses.fps)
+
+
+def _save_npy(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, array if array.dtype.kind == "f" and array.dtype.itemsize > 2 else array.astype(np.float64))
+
+
+def _save_picture(path: Path, pixels: np.ndarray, **options) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
+
+
+def _zip_of(path: Path, folder: Path, inside: str = "") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, inside + file.name)
+    return path
+
+
+def _as(image: Image.Image, form: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def _bent(data: bytes) -> bytes:
+    bent = bytearray(data)
+    bent[len(bent) // 2] ^= 0x5A
+    return bytes(bent)
+
+
+def _encrypted(data: bytes) -> bytes:
+    bent = bytearray(data)
+    bent[6] |= 1  # in the file's own header
+    bent[data.index(b"PK\x01\x02") + 8] |= 1  # in the directory
+    return bytes(bent)
+
+
+def _lying(data: bytes, size: int) -> bytes:
+    bent = bytearray(data)
+    for place in (22, data.rindex(b"PK\x01\x02") + 24):
+        bent[place : place + 4] = struct.pack("<I", size)
+    return bytes(bent)
+
+
+def _npy_bytes(shape, dtype: str, data: bytes) -> bytes:
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+def _npy_of(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    npy.write_array(file, np.asanyarray(array))
+    return file.getvalue()

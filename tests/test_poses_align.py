@@ -1,0 +1,216 @@
+"""Alignment of a motion to the person in the photo: height, feet, middle and width agree, whoever danced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreampose_core.errors import InputError
+from dreampose_core.images import Box
+from dreampose_core.mannequin import Figure, render
+from dreampose_core.mannequin.motion import motion
+from dreampose_core.poses import PoseSequence, fitted
+from dreampose_core.poses.align import MAX_SCALE, MAX_WIDENING, MIN_SCALE, MIN_WIDENING, Alignment, aligned
+from dreampose_core.poses.figures import measured
+
+SIZE = (160, 128)
+PAIRS = [(0, 7), (3, 11), (5, 20)]  # seeds of the person in the photo and of the one who moves
+FRAME = 6  # of the motion: the photo's pose
+
+
+def clip(seed: int, angles, offset, size, **looks) -> PoseSequence:
+    figure = replace(Figure.from_seed(seed), **looks)
+    drawn = render([figure], torch.zeros(len(angles), dtype=torch.long), angles, offset, size, supersample=1)
+    return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 10.0)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict:
+    """For each pair and motion: the photo's map of one pose, and the whole motion by somebody smaller, elsewhere, of another shape."""
+    found = {}
+    for pair in PAIRS:
+        for name in ("walk", "dance", "turn"):
+            angles, offset = motion(name, torch.arange(16) / 8, Figure.from_seed(pair[0]).manner)
+            own = clip(pair[0], angles[FRAME : FRAME + 1], offset[FRAME : FRAME + 1], SIZE)
+            other = Figure.from_seed(pair[1])
+            found[pair, name] = own, clip(pair[1], angles, offset, (150, 200), zoom=other.zoom * 0.75, shift=other.shift + 0.08)
+    return found
+
+
+def labels(poses: PoseSequence, frame=0) -> np.ndarray:
+    return poses.parts[frame] if poses.parts is not None else poses.mask[frame].astype(np.uint8)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a == b) & (a > 0)).sum() / ((a > 0) | (b > 0)).sum())
+
+
+def aligned_parts(poses: PoseSequence, what: Alignment) -> PoseSequence:
+    """The parts where an alignment that was found without them puts them."""
+    plain = fitted(poses, SIZE)
+    rows = np.floor((np.arange(SIZE[0]) + 0.5 - what.shift_y) / what.scale_y).astype(int)
+    columns = np.floor((np.arange(SIZE[1]) + 0.5 - what.shift_x) / what.scale_x).astype(int)
+    inside = ((rows >= 0) & (rows < SIZE[0]))[:, None] & (columns >= 0) & (columns < SIZE[1])
+    parts = plain.parts[:, rows.clip(0, SIZE[0] - 1)][:, :, columns.clip(0, SIZE[1] - 1)] * inside
+    return PoseSequence(parts, None, "none")
+
+
+def without_parts(poses: PoseSequence) -> PoseSequence:
+    return replace(poses, parts=None)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", ["walk", "dance", "turn"])
+@pytest.mark.parametrize("kind", ["parts", "parts and U, V", "U, V only"])
+def test_height_feet_middle_and_width_are_those_of_the_photo(scenes, pair, name, kind):
+    own, other = true_own, true_other = scenes[pair, name]
+    if kind == "parts":
+        own, other = (PoseSequence(p.parts, None, "none", p.fps) for p in (own, other))
+    elif kind == "U, V only":
+        own, other = without_parts(own), without_parts(other)
+    done, what = aligned(other, own, SIZE)
+    assert done.size == SIZE and len(done) == len(other) and done.fps == other.fps and what.span == ("head", "feet")
+    assert (done.parts is None) == (other.parts is None) and (done.uv is None) == (other.uv is None)
+    known = kind != "U, V only"
+    wanted, found = measured(labels(own), known), measured(labels(done, FRAME), known)
+    assert abs(found.heights["head"] - wanted.heights["head"]) <= 2 and abs(found.heights["feet"] - wanted.heights["feet"]) <= 2
+    assert abs(found.middle - wanted.middle) <= 2
+    wanted, found = (measured(p.parts[i], True) for p, i in ((true_own, 0), (aligned_parts(true_other, what), FRAME)))
+    assert abs(found.width - wanted.width) <= (3 if known else 5)
+    before = overlap(labels(fitted(other, SIZE), FRAME), labels(own))
+    after = overlap(labels(done, FRAME), labels(own))
+    assert before < 0.35 and after > 0.6 and after > before + 0.4
+    assert MIN_WIDENING - 1e-9 <= what.scale_x / what.scale_y <= MAX_WIDENING + 1e-9
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(("cut", "rows"), [("feet", 0.76), ("knees", 0.55), ("hips", 0.42)])
+def test_photos_that_end_above_the_feet(scenes, pair, cut, rows):
+    own, other = scenes[pair, "dance"]
+    height = int(160 * rows)
+    seen = fitted(own, SIZE, Box(0, 64 - height * 0.4, height, height * 0.8))
+    done, what = aligned(other, seen, SIZE)
+    assert what.span[1] != "feet"
+    wanted, found = measured(labels(seen), True), measured(labels(done, FRAME), True)
+    assert abs(found.heights[what.span[1]] - wanted.heights[what.span[1]]) <= 3
+    assert overlap(labels(done, FRAME), labels(seen)) > 0.48 > 0.3 > overlap(labels(fitted(other, SIZE), FRAME), labels(seen))
+
+
+def test_a_photo_that_ends_above_the_feet_without_parts(scenes):
+    own, other = (without_parts(poses) for poses in scenes[(3, 11), "dance"])
+    seen = fitted(own, SIZE, Box(0, 64 - 48, 120, 96))
+    done, what = aligned(other, seen, SIZE)
+    assert what.span == ("head", "head")
+    assert overlap(labels(done, FRAME), labels(seen)) > 0.7
+
+
+def test_a_photo_that_cuts_the_head(scenes):
+    own, other = scenes[(3, 11), "dance"]
+    top = measured(labels(own), True).heights["head"] + 8
+    seen = fitted(own, SIZE, Box(top, 64 - 52, 130, 104))
+    done, what = aligned(other, seen, SIZE)
+    assert what.span[0] == "neck" and overlap(labels(done, FRAME), labels(seen)) > 0.6
+
+
+def test_the_photos_own_sequence_is_left_as_it_is(scenes):
+    other = scenes[(0, 7), "walk"][1]
+    for poses in (other, without_parts(other), PoseSequence(other.parts, None, "none")):
+        plain = fitted(poses, SIZE)
+        own = plain.select(slice(0, 1))
+        done, what = aligned(poses, own, SIZE)
+        assert what is None
+        for a, b in ((done.parts, plain.parts), (done.uv, plain.uv)):
+            assert (a is None) == (b is None) and (a is None or (a == b).all())
+    # known in part: the parts alone are the same
+    own = PoseSequence(fitted(other, SIZE).parts[:1], None, "none")
+    assert aligned(other, own, SIZE)[1] is None
+    # one pixel is not the same
+    changed = own.parts.copy()
+    changed[0, 80, 64] = 23
+    assert aligned(other, PoseSequence(changed, None, "none"), SIZE)[1] is not None
+
+
+def test_every_frame_is_treated_alike(scenes):
+    own, other = scenes[(5, 20), "walk"]
+    done, what = aligned(other, own, SIZE)
+    plain = fitted(other, SIZE)
+    for frame in range(len(other)):
+        before, after = measured(plain.parts[frame], True), measured(done.parts[frame], True)
+        for name in set(before.heights) & set(after.heights):
+            assert abs(what.scale_y * before.heights[name] + what.shift_y - after.heights[name]) <= 3
+        assert abs(what.scale_x * before.middle + what.shift_x - after.middle) <= 3
+
+
+def test_a_turned_figure_does_not_make_the_motion_broad():
+    """A photo from the side, and a motion that faces us: widths say nothing, so nothing is squeezed."""
+    angles, offset = motion("idle", torch.zeros(1), Figure.from_seed(5).manner)
+    side = angles.clone()
+    side[:, 0, 1] = 1.5
+    own = clip(5, side, offset, SIZE)
+    moves = clip(20, angles.repeat(4, 1, 1), offset.repeat(4, 1), SIZE, zoom=0.6)
+    what = aligned(moves, own, SIZE)[1]
+    assert what.scale_x == pytest.approx(what.scale_y)
+    both = clip(20, torch.cat([angles, side, angles]), offset.repeat(3, 1), SIZE, zoom=0.6)
+    done, what = aligned(both, own, SIZE)
+    assert abs(measured(done.parts[1], True).width - measured(own.parts[0], True).width) <= 2
+
+
+def test_limits():
+    parts = np.zeros((1, *SIZE), np.uint8)
+    parts[0, 78:80, 60:100] = 2  # much broader than tall
+    tall = np.zeros((3, *SIZE), np.uint8)
+    tall[:, 10:150, 60:64] = 2
+    what = aligned(PoseSequence(tall, None, "none"), PoseSequence(parts, None, "none"), SIZE)[1]
+    assert MIN_SCALE <= what.scale_y <= MAX_SCALE and MIN_WIDENING - 1e-9 <= what.scale_x / what.scale_y <= MAX_WIDENING + 1e-9
+
+
+def test_frames_without_anybody_do_not_matter_but_nobody_at_all_is_an_error(scenes):
+    own, other = scenes[(3, 11), "walk"]
+    parts, uv = other.parts.copy(), other.uv.copy()
+    parts[[0, 3, 9]], uv[[0, 3, 9]] = 0, 0
+    gaps = replace(other, parts=parts, uv=uv)
+    done, what = aligned(gaps, own, SIZE)
+    assert not done.mask[0].any() and overlap(done.parts[FRAME], own.parts[0]) > 0.6
+    nobody = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
+    with pytest.raises(InputError, match="Nobody is found in the photo's DensePose"):
+        aligned(other, nobody, SIZE)
+    with pytest.raises(InputError, match="Nobody is found in any map of the motion"):
+        aligned(nobody, own, SIZE)
+    for wrong in (own.select([0, 0]), fitted(own, (80, 64))):
+        with pytest.raises(ValueError, match="must be one of"):
+            aligned(other, wrong, SIZE)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(st.integers(4, 40), st.integers(4, 40), st.integers(0, 2**32 - 1), st.booleans())
+def test_any_maps_come_out_whole_or_with_a_sentence(height, width, seed, known):
+    """Maps of noise, not of people: nothing but InputError, labels that were there, U, V of their own part."""
+    rng = np.random.default_rng(seed)
+
+    def noise(frames, size):
+        parts = (rng.integers(0, 25, (frames, *size)) * (rng.random((frames, *size)) < rng.choice([0.02, 0.3, 1]))).astype(np.uint8)
+        uv = np.stack([parts / 32, (parts > 0) * 0.5], 1).astype(np.float16)
+        return PoseSequence(parts if known else None, uv, "densepose", 12.0)
+
+    poses, own = noise(3, (height, width)), noise(1, (32, 24))
+    try:
+        done, _ = aligned(poses, own, (32, 24))
+    except InputError:
+        assert not own.mask.any() or not poses.mask.any()
+        return
+    assert done.size == (32, 24) and set(np.unique(done.uv[:, 0])) <= {0, *np.unique(poses.uv[:, 0])}
+    if known:
+        assert (done.uv[:, 0] * 32 == done.parts).all()
+
+
+def test_the_sentence():
+    assert Alignment(1.0, 1.0, 0.2, 0, 0.2, 0, ("head", "feet")).sentence() == "The motion fits the person in the photo as it is."
+    text = Alignment(0.8, 0.88, 3, 4, -12.4, 5, ("head", "feet")).sentence()
+    assert text == (
+        "The motion was fitted to the person in the photo, from head to feet: 20 % smaller, 10 % wider, 5 pixels right, 12 pixels up."
+    )

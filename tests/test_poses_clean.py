@@ -1,0 +1,176 @@
+"""Mending pose maps: holes and specks go, flicker goes, and what moves stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.poses import PoseSequence
+from dreampose_core.poses.clean import holes_filled, smoothed
+from dreampose_core.poses.components import small_regions
+
+proven = settings(deadline=None, derandomize=True, max_examples=80)
+
+
+def flooded(mask: np.ndarray, eight: bool) -> list[set[tuple[int, int]]]:
+    """The regions of a mask, found pixel by pixel."""
+    left, found = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
+    while left:
+        region, todo = set(), [left.pop()]
+        while todo:
+            y, x = todo.pop()
+            region.add((y, x))
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    if (eight or not dy * dx) and (y + dy, x + dx) in left:
+                        left.remove((y + dy, x + dx))
+                        todo.append((y + dy, x + dx))
+        found.append(region)
+    return found
+
+
+@proven
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.integers(0, 20))
+def test_regions_are_those_of_a_flood(height, width, seed, eight, touching, limit):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((height, width)) < rng.random()
+    regions = flooded(mask, eight)
+    found = {(int(y), int(x)) for y, x in np.argwhere(small_regions(mask, limit, eight=eight, touching=touching))}
+    largest = max(map(len, regions), default=0)
+    for region in regions:
+        border = any(y in (0, height - 1) or x in (0, width - 1) for y, x in region)
+        small = len(region) <= limit and (touching or not border)
+        assert region <= found if small and len(region) < largest else True
+        assert not region & found if not small else region <= found or len(region) == largest
+    assert found <= set().union(*regions)
+
+
+@pytest.fixture(scope="module")
+def dance() -> PoseSequence:
+    return render_clip(Figure.from_seed(5), "dance", 24, (160, 128), fps=20)[1]
+
+
+def damaged(poses: PoseSequence, parts: np.ndarray, uv: np.ndarray) -> PoseSequence:
+    return replace(poses, parts=parts, uv=uv)
+
+
+def wrong(a: PoseSequence, b: PoseSequence) -> float:
+    """How many pixels have another label, as a share of the person."""
+    return float((a.parts != b.parts).sum() / (b.parts > 0).sum())
+
+
+def test_holes_and_specks_go_and_the_rest_stays(dance):
+    rng = np.random.default_rng(0)
+    parts, uv = dance.parts.copy(), dance.uv.copy()
+    for frame in range(len(parts)):
+        inside = np.argwhere(parts[frame, 1:-1, 1:-1] > 0) + 1
+        for y, x in inside[rng.integers(0, len(inside), 12)]:
+            parts[frame, y, x : x + 2], uv[frame, :, y, x : x + 2] = 0, 0
+        for y, x in rng.integers(0, (150, 120), (8, 2)):
+            if not dance.parts[frame, y - 2 : y + 4, x - 2 : x + 4].any() and y > 2 and x > 2:
+                parts[frame, y : y + 2, x], uv[frame, :, y : y + 2, x] = 7, 0.5
+    bad = damaged(dance, parts, uv)
+    done = holes_filled(bad)
+    assert wrong(bad, dance) > 0.008 and wrong(done, dance) < 0.35 * wrong(bad, dance)
+    filled = (done.parts > 0) & (bad.parts == 0)
+    right = filled & (done.parts == dance.parts)
+    assert filled.sum() > 200 and right.sum() > 0.9 * filled.sum()
+    off = np.abs(done.uv.astype(float) - dance.uv.astype(float)).max(axis=1)
+    assert np.median(off[right]) < 0.1
+    assert (done.uv[:, :, :][(done.parts == 0)[:, None].repeat(2, 1)] == 0).all()
+    specks = (bad.parts > 0) & (dance.parts == 0)
+    assert specks.sum() > 50 and (done.parts[specks] == 0).mean() > 0.95
+    assert wrong(holes_filled(dance), dance) < 0.002
+
+
+def test_gaps_between_arm_and_body_stay_open():
+    parts = np.zeros((1, 60, 60), np.uint8)
+    parts[0, 10:50, 10:50] = 2
+    parts[0, 20:40, 20:24] = 0  # 80 pixels of 1520: no hole that an estimator leaves
+    poses = PoseSequence(parts, None, "none")
+    assert (holes_filled(poses).parts == parts).all()
+    parts[0, 30, 35] = 0
+    assert holes_filled(poses).parts[0, 30, 35] == 2
+
+
+def test_uv_only_maps_are_mended_too(dance):
+    uv = dance.uv.copy()
+    row, column = np.argwhere(dance.parts[0] == 2)[len(np.argwhere(dance.parts[0] == 2)) // 2]
+    uv[0, :, row, column] = 0
+    only = PoseSequence(None, uv, "mannequin", 20.0)
+    assert not only.mask[0, row, column] and holes_filled(only).mask[0, row, column]
+    uv[5] = 0  # nobody for one frame
+    done = smoothed(PoseSequence(None, uv, "mannequin", 20.0))
+    lost, found = dance.mask[5], done.mask[5]
+    assert (lost & found).sum() / (lost | found).sum() > 0.85
+
+
+@pytest.mark.parametrize(("name", "fps"), [("dance", 20), ("walk", 20), ("wave", 30), ("side_step", 12)])
+def test_smoothing_takes_flicker_out_and_leaves_motion_alone(name, fps):
+    truth = render_clip(Figure.from_seed(11), name, 24, (160, 128), fps=fps)[1]
+    assert wrong(smoothed(truth), truth) < 0.01
+    rng = np.random.default_rng(1)
+    parts, uv = truth.parts.copy(), truth.uv.copy()
+    for frame in range(1, len(parts) - 1):
+        if rng.random() < 0.5:
+            there = np.unique(parts[frame])
+            lost = parts[frame] == rng.choice(there[there > 0])
+            parts[frame][lost], uv[frame][:, lost] = 0, 0
+    bad = damaged(truth, parts, uv)
+    before = bad.parts.copy()
+    done = smoothed(bad)
+    assert wrong(bad, truth) > 0.01 and wrong(done, truth) < 0.5 * wrong(bad, truth)
+    assert (bad.parts == before).all()  # what was given stays as it was
+    agree = (done.parts == truth.parts) & (truth.parts > 0)
+    off = np.abs(done.uv.astype(float) - truth.uv.astype(float)).max(axis=1)[agree & (bad.parts == 0)]
+    assert len(off) > 100 and np.median(off) < 0.1
+    assert (done.mask == (done.uv > 0).any(axis=1)).mean() > 0.999
+
+
+def test_swapped_legs_and_ghosts_are_noticed(dance):
+    parts = dance.parts.copy()
+    swap = np.arange(256, dtype=np.uint8)
+    swap[[9, 10, 13, 14]] = 10, 9, 14, 13
+    parts[6] = swap[parts[6]]  # left and right leg exchanged for one frame
+    parts[12, 5:15, 5:15] = 4  # a second left hand out of nowhere
+    bad = replace(dance, parts=parts)
+    done = smoothed(bad)
+    assert (done.parts[12, 5:15, 5:15] == 0).mean() > 0.95
+    legs = np.isin(dance.parts[6], (9, 10, 13, 14))
+    assert (bad.parts[6] == dance.parts[6])[legs].mean() < 0.1 and (done.parts[6] == dance.parts[6])[legs].mean() > 0.8
+
+
+def test_two_lost_frames_are_filled_along_the_way_and_three_are_not():
+    parts = np.zeros((9, 40, 60), np.uint8)
+    for t in range(9):
+        parts[t, 10:20, 4 + 5 * t : 12 + 5 * t] = 21  # an arm that moves five pixels a frame, and is eight wide
+    truth = PoseSequence(parts, None, "none")
+    assert (smoothed(truth).parts == parts).all()
+    for lost, mended in (((4,), True), ((4, 5), True), ((3, 4, 5), False)):
+        bad = parts.copy()
+        bad[list(lost)] = 0
+        assert bool((smoothed(PoseSequence(bad, None, "none")).parts == parts).all()) == mended
+
+
+def test_what_hides_behind_the_body_is_not_brought_back():
+    parts = np.zeros((5, 40, 60), np.uint8)
+    parts[:, 5:35, 20:40] = 2
+    for t, left in enumerate((12, 17, 24, 33, 38)):  # a hand that passes behind the body
+        hand = np.zeros((40, 60), bool)
+        hand[18:23, left : left + 5] = True
+        parts[t][hand & (parts[t] == 0)] = 4
+    poses = PoseSequence(parts, None, "none")
+    assert (smoothed(poses).parts[2] == parts[2]).all()
+
+
+def test_short_sequences_and_empty_maps():
+    for frames in (1, 2, 3):
+        empty = PoseSequence(np.zeros((frames, 6, 7), np.uint8), None, "none")
+        full = PoseSequence(np.full((frames, 6, 7), 3, np.uint8), None, "none")
+        for poses in (empty, full):
+            assert (smoothed(poses).parts == poses.parts).all() and (holes_filled(poses).parts == poses.parts).all()

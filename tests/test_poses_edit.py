@@ -1,0 +1,161 @@
+"""Editing pose sequences: the order of things, rates, loops, and mirrors that are true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreampose_core.errors import InputError
+from dreampose_core.mannequin import Figure, render
+from dreampose_core.mannequin.body import JOINT_INDEX, JOINTS
+from dreampose_core.mannequin.motion import motion
+from dreampose_core.poses import PoseSequence
+from dreampose_core.poses.clean import holes_filled, smoothed
+from dreampose_core.poses.edit import edited, looped, mirrored, resampled
+from dreampose_core.settings import MAX_FRAMES, EditOptions
+
+proven = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def counting(num_frames: int, fps=30.0) -> PoseSequence:
+    """Frames whose U tells their number; frame numbers up to 255."""
+    parts = np.ones((num_frames, 2, 3), np.uint8)
+    uv = np.zeros((num_frames, 2, 2, 3), np.float16)
+    uv[:, 0] = np.arange(num_frames)[:, None, None] / 256
+    return PoseSequence(parts, uv, "mannequin", fps)
+
+
+def order(poses: PoseSequence) -> list[int]:
+    return (poses.uv[:, 0, 0, 0].astype(float) * 256).round().astype(int).tolist()
+
+
+@st.composite
+def sequences(draw):
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    parts = rng.integers(0, 25, shape).astype(np.uint8)
+    kind = draw(st.sampled_from(["none", "densepose", "mannequin"]))
+    if kind == "none":
+        return PoseSequence(parts, None, kind, 12.0)
+    uv = rng.integers(1, 256, (shape[0], 2, *shape[1:])) / 256 * (parts > 0)[:, None]
+    return PoseSequence(parts, uv.astype(np.float16), kind, 12.0)
+
+
+def test_nothing_asked_for_changes_nothing():
+    poses = counting(5)
+    same = edited(poses, EditOptions())
+    assert order(same) == list(range(5)) and same.fps == 30
+
+
+@pytest.mark.parametrize(("options", "frames", "fps"), [
+    (dict(first_frame=2, last_frame=5), [2, 3, 4], 30),
+    (dict(stride=4), [0, 4, 8], 30),
+    (dict(reverse=True, last_frame=3), [2, 1, 0], 30),
+    (dict(loops=2, last_frame=3), [0, 1, 2, 0, 1, 2], 30),
+    (dict(fps=10), [0, 3, 6, 9], 10),
+    (dict(first_frame=1, stride=2, fps=15, reverse=True, loops=2), [5, 1, 5, 1], 15),
+])
+def test_the_edits_and_their_order(options, frames, fps):
+    done = edited(counting(11), EditOptions(**options))
+    assert order(done) == frames and done.fps == fps
+
+
+def test_cleaning_comes_before_frames_are_left_out(monkeypatch):
+    parts = np.zeros((5, 20, 20), np.uint8)
+    parts[:, 4:16, 4:16] = 3
+    parts[2, 4:16, 4:16] = 0  # lost for one frame
+    poses = PoseSequence(parts, None, "none")
+    assert (edited(poses, EditOptions(smooth=True, stride=2)).parts == parts[0]).all()
+    parts[:, 9, 9] = 0  # a hole of one pixel in 144
+    wide = PoseSequence(parts.repeat(3, 1).repeat(3, 2), None, "none")
+    done = edited(wide, EditOptions(fill_holes=True))
+    assert (done.parts == holes_filled(wide).parts).all()
+    assert (edited(wide, EditOptions(smooth=True)).parts == smoothed(wide).parts).all()
+
+
+@proven
+@given(st.integers(1, 60), st.floats(1, 120), st.floats(1, 120))
+def test_another_rate_takes_the_nearest_frames_and_keeps_the_duration(num_frames, old, new):
+    poses = counting(num_frames, old)
+    if round(num_frames * new / old) > MAX_FRAMES:
+        return
+    done = resampled(poses, new)
+    assert done.fps == new and order(done)[0] == 0
+    assert abs(len(done) / new - num_frames / old) <= 0.5001 / new or len(done) == 1
+    times = np.arange(num_frames) / old
+    for index, number in enumerate(order(done)):
+        assert abs(times[number] - index / new) <= np.abs(times - index / new).min() + 1e-6
+
+
+@proven
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_a_multiple_of_the_rate_and_back_is_the_same(num_frames, times):
+    poses = counting(num_frames, 24.0)
+    there = resampled(poses, 24.0 * times)
+    assert order(there) == np.arange(num_frames).repeat(times).tolist() or times > 1
+    assert len(there) == num_frames * times and order(resampled(there, 24.0)) == list(range(num_frames))
+
+
+def test_rates_and_loops_that_are_refused():
+    for fps in (0.5, 241, float("nan"), -1):
+        with pytest.raises(InputError, match="must lie between 1 and 240"):
+            resampled(counting(5), fps)
+    for call in (lambda: looped(counting(200), 7), lambda: resampled(counting(200, 1.0), 100)):
+        with pytest.raises(InputError, match=f"at most {MAX_FRAMES} are accepted"):
+            call()
+    with pytest.raises(InputError, match="are not inside the sequence"):
+        edited(counting(5), EditOptions(first_frame=3, last_frame=9))
+
+
+@proven
+@given(sequences())
+def test_a_mirror_of_a_mirror_is_the_sequence(poses):
+    before = None if poses.uv is None else poses.uv.copy(), poses.parts.copy()
+    twice = mirrored(mirrored(poses))
+    assert (twice.parts == poses.parts).all() and twice.fps == poses.fps
+    if poses.charts == "mannequin":
+        assert (twice.uv == poses.uv).all()
+    else:
+        assert twice.uv is None and twice.charts == "none"
+    assert (poses.parts == before[1]).all() and (poses.uv is None or (poses.uv == before[0]).all())  # what was given stays as it was
+
+
+@proven
+@given(sequences())
+def test_a_mirror_keeps_the_person_and_swaps_sides(poses):
+    done = mirrored(poses)
+    assert (done.mask == poses.mask[:, :, ::-1]).all()
+    swap = {0: 0, 1: 1, 2: 2, **{p: p + 1 if p % 2 else p - 1 for p in range(3, 25)}}
+    assert done.parts.tolist() == [[[swap[p] for p in row[::-1]] for row in frame] for frame in poses.parts.tolist()]
+
+
+def test_only_u_and_v_cannot_be_mirrored():
+    for charts in ("densepose", "mannequin"):
+        with pytest.raises(InputError, match="holds U, V only and cannot be mirrored"):
+            mirrored(PoseSequence(None, np.full((1, 2, 4, 4), 0.5, np.float16), charts))
+
+
+@pytest.mark.parametrize("name", ["walk", "turn", "dance"])
+def test_the_mirror_is_that_of_a_mirrored_person(name):
+    """A person built and moved as the mirror image of another has exactly the mirrored maps, U and V included."""
+    figure = Figure.from_seed(4)
+    angles, offset = motion(name, torch.arange(3) / 3.0, figure.manner)
+    other = [JOINT_INDEX[j.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")] for j in JOINTS]
+    turned = angles[:, other] * torch.tensor([1.0, -1.0, -1.0])
+    twin = replace(figure, shift=-figure.shift)
+
+    def maps(who, angles, offset):
+        drawn = render([who], torch.zeros(3, dtype=torch.long), angles, offset, (150, 120), supersample=1)
+        return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 20.0)
+
+    found, truth = mirrored(maps(figure, angles, offset)), maps(twin, turned, offset * torch.tensor([-1.0, 1.0, 1.0]))
+    same = found.parts == truth.parts
+    assert same.mean() > 0.999 and (truth.parts > 0).mean() > 0.05
+    off = np.abs(found.uv.astype(float) - truth.uv.astype(float)).max(axis=1)[same]
+    assert (off < 0.01).mean() > 0.999  # float16, and a few pixels on edges
+    assert len(np.unique(truth.parts)) > 15
