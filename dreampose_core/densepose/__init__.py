@@ -1,0 +1,91 @@
+"""DensePose from pictures: one interface, a small estimator of our own and the public TorchScript export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..images import Box, fit_image
+from ..poses import MAX_MAP_SIDE, PoseSequence
+from ..progress import OnProgress, Progress, ShouldStop, check_stop, ignore_progress, never_stop
+from ..settings import MINI_ESTIMATOR, EstimatorName
+
+
+class Estimator(Protocol):
+    """Makes DensePose from pictures. notices: sentences that whoever uses its maps should read."""
+
+    notices: tuple[str, ...]
+
+    def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
+        """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size; all 0 where nobody was found."""
+
+
+def load_estimator(
+    name: EstimatorName, device: str = "cpu", file: Path | None = None, colours: str = "bgr", person: int | None = None
+) -> Estimator | None:
+    """The estimator `name`, None for "none". Raises ModelError with one sentence when it cannot be had.
+
+    device: "auto", "cpu" or "cuda". file: a TorchScript export to use instead of the one on the hub; colours: the channel order
+    it wants. person: which one to follow where there are several, 1 for the largest; None for the largest that persists.
+    """
+    if name == "none":
+        return None
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "mini":
+        from .mini import MiniEstimator
+
+        return MiniEstimator(MINI_ESTIMATOR, device)
+    from .torchscript import TorchScriptEstimator
+
+    return TorchScriptEstimator(file, device=device, color_order=colours, person=person)
+
+
+class Estimates:
+    """An estimator that is loaded when it is first needed; arguments as `load_estimator`'s.
+
+    callback: what `poses.read_any` takes, None for "none". notices: the estimator's, once it was used.
+    """
+
+    def __init__(
+        self, name: EstimatorName, device: str = "cpu", file: Path | None = None, colours: str = "bgr", person: int | None = None, *,
+        on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    ):  # fmt: skip
+        self._load = lambda: load_estimator(name, device, file, colours, person)
+        self._on_progress, self._should_stop = on_progress, should_stop
+        self._estimator: Estimator | None = None
+        self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = None if name == "none" else self._estimate
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return () if self._estimator is None else self._estimator.notices
+
+    def of_photo(self, photo: np.ndarray) -> tuple[PoseSequence | None, tuple[str, ...]]:
+        """The map (one frame) of a photo uint8 (H, W, 3), and sentences; None without an estimator or where nobody is found."""
+        if self.callback is None:
+            return None, ()
+        height, width = photo.shape[:2]
+        scale = min(1.0, MAX_MAP_SIDE / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        found = self._estimate([fit_image(photo, size, Box(0, 0, height, width))])
+        if not found.mask.any():
+            return None, ("Nobody was found in the photo, so its DensePose stays unknown; a photo of one person seen whole works best.",)
+        return found, ()
+
+    def _estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
+        self._on_progress(Progress("estimating", 0, 1))
+        if self._estimator is None:
+            self._estimator = self._load()
+        found = self._estimator.estimate(self._stoppable(images))
+        self._on_progress(Progress("estimating", 1, 1))
+        return found
+
+    def _stoppable(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for image in images:
+            check_stop(self._should_stop)
+            yield image

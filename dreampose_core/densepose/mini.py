@@ -1,0 +1,116 @@
+"""The small estimator: pictures of mannequins -> their DensePose; trained by this program, it knows nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import ModelError
+from ..poses import PoseSequence
+from .network import DensePoseNet
+
+NOTICE = "DensePose was estimated by the small estimator, which knows only figures drawn by this program; on photographs it guesses."
+_BATCH = 8
+_SMALL = 0.6  # a person lower than this share of the picture is looked at again, enlarged
+_LARGE = 0.85  # to this share
+
+
+class MiniEstimator:
+    """Estimates with a `DensePoseNet`. folder: where it was saved. Raises ModelError when it cannot be loaded."""
+
+    notices = (NOTICE,)
+
+    def __init__(self, folder: str | Path, device: str = "cpu"):
+        try:
+            self.net = DensePoseNet.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).to(device).eval()
+        except Exception as error:  # diffusers and safetensors raise many kinds on broken folders
+            raise ModelError(f"The DensePose estimator in {folder} cannot be loaded: it is missing, incomplete or damaged.") from error
+
+    def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
+        """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size (charts: mannequin); all 0 where nobody is seen."""
+        images, parts, uv = iter(images), [], []
+        while batch := list(islice(images, _BATCH)):
+            for found_parts, found_uv in self._look(torch.from_numpy(np.stack(batch)).movedim(-1, 1)):
+                parts.append(found_parts.cpu().numpy())
+                uv.append(found_uv.cpu().numpy())
+        return PoseSequence(np.stack(parts), np.stack(uv), "mannequin")
+
+    @torch.inference_mode()
+    def _look(self, pictures: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """parts uint8 (H, W) and uv float16 (2, H, W) of each of pictures uint8 (N, 3, H, W)."""
+        _, _, height, width = pictures.shape
+        pixels = pictures.to(self.net.device).float() / 127.5 - 1
+        whole = (0.0, 0.0, float(height), float(width))
+        logits, uv = self._maps(pixels, whole)
+        for index in range(len(pictures)):
+            box, own = whole, (logits[index], uv[index])
+            person = _extent(own[0].argmax(0) > 0, height)
+            if person is not None and person[2] < _SMALL * height:
+                box = _around(person, (height, width))
+                own = tuple(x[0] for x in self._maps(pixels[index : index + 1], box))
+            yield _at_full_size(*own, box, (height, width))
+
+    def _maps(self, pixels: torch.Tensor, box: tuple[float, float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's logits (N, 25, h, w) and uv (N, 24, 2, h, w) of `box` (top, left, height, width) of pixels (N, 3, H, W)."""
+        top, left, height, width = box
+        multiple = self.net.multiple
+        h = self.net.config.height
+        w = max(multiple, round(width * h / height / multiple) * multiple)  # squeezed by a few percent at most
+        if box == (0.0, 0.0, *map(float, pixels.shape[2:])):
+            small = F.interpolate(pixels, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+        else:
+            rows = torch.arange(int(top), int(top + height), device=pixels.device).clamp(0, pixels.shape[2] - 1)
+            columns = torch.arange(int(left), int(left + width), device=pixels.device).clamp(0, pixels.shape[3] - 1)
+            part = pixels[:, :, rows][:, :, :, columns]
+            small = F.interpolate(part, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+        return self.net(small)
+
+
+def _extent(person: torch.Tensor, height: int) -> tuple[float, float, float, float] | None:
+    """(top, left, height, width) in the picture's pixels of the person in a mask (h, w), None where nobody is."""
+    rows, columns = person.any(1).nonzero().flatten(), person.any(0).nonzero().flatten()
+    if len(rows) == 0:
+        return None
+    scale = height / person.shape[0]
+    low, high, first, last = (int(x) for x in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    return low * scale, first * scale, (high - low) * scale, (last - first) * scale
+
+
+def _around(person: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box of whole pixels around the person, who is `_LARGE` of its height; it may reach beyond the picture of `size`."""
+    top, left, height, width = person
+    side = max(height / _LARGE, 16.0)
+    across = max(side * 0.8, width / _LARGE)
+    return float(round(top + height / 2 - side / 2)), float(round(left + width / 2 - across / 2)), float(round(side)), float(round(across))
+
+
+def _at_full_size(logits, uv, box, size) -> tuple[torch.Tensor, torch.Tensor]:
+    """parts uint8 (H, W) and uv float16 (2, H, W) of the picture of `size` from the maps (25, h, w), (24, 2, h, w) of `box`.
+
+    Logits are enlarged before the part is chosen; U, V are interpolated within the maps of the chosen part alone.
+    """
+    top, left, height, width = (int(x) for x in box)
+    small = logits.shape[1:]
+    labels = F.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0].argmax(0)
+    rows, columns = labels.nonzero().unbind(1)
+    part = labels[rows, columns] - 1
+    y = ((rows + 0.5) * small[0] / height - 0.5).clamp(0, small[0] - 1)
+    x = ((columns + 0.5) * small[1] / width - 0.5).clamp(0, small[1] - 1)
+    y0, x0 = y.long(), x.long()
+    value = 0
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = (1 - (y - y0 - dy).abs()) * (1 - (x - x0 - dx).abs())
+            value = value + weight * uv[part, :, (y0 + dy).clamp_max(small[0] - 1), (x0 + dx).clamp_max(small[1] - 1)].T
+    inside = (rows + top >= 0) & (rows + top < size[0]) & (columns + left >= 0) & (columns + left < size[1])
+    rows, columns = rows[inside] + top, columns[inside] + left
+    full_parts = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    full_uv = torch.zeros(2, *size, dtype=torch.float16, device=logits.device)
+    full_parts[rows, columns] = (part[inside] + 1).to(torch.uint8)
+    full_uv[:, rows, columns] = value[:, inside].clamp(0, 1).half()
+    return full_parts, full_uv

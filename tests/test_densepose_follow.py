@@ -1,0 +1,140 @@
+"""Following one person through frames of detections: who is chosen, crossings, gaps, crowds and nonsense boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dreampose_core.densepose.follow import PATIENCE, Detection, followed
+from dreampose_core.errors import InputError
+
+
+def at(x: float, y: float = 50, width: float = 40, height: float = 100, score: float = 0.9, who: str = "") -> Detection:
+    """A detection whose box is centred on (x, y)."""
+    return Detection((x - width / 2, y - height / 2, x + width / 2, y + height / 2), score, who)
+
+
+def shuffled(frames: list[list[Detection]]) -> list[list[Detection]]:
+    """The same with each frame's detections in an order that says nothing."""
+    rng = np.random.default_rng(0)
+    return [[frame[i] for i in rng.permutation(len(frame))] for frame in frames]
+
+
+def names(frames: list[list[Detection]], person: int | None = None) -> list[str | None]:
+    found = followed(frames, person)
+    assert len(found) == len(frames)
+    return [None if i is None else frame[i].payload for frame, i in zip(frames, found)]
+
+
+def test_the_larger_of_two_is_followed_and_the_other_on_demand():
+    frames = shuffled([[at(100 + t, who="small", height=80), at(300 - t, who="large", height=150)] for t in range(30)])
+    assert names(frames) == names(frames, 1) == ["large"] * 30
+    assert names(frames, 2) == ["small"] * 30
+
+
+@pytest.mark.parametrize("person", [0, 3, -1])
+def test_a_number_that_nobody_has_is_refused_with_the_count(person):
+    frames = [[at(100), at(300, height=150)] for _ in range(5)]
+    with pytest.raises(InputError, match=rf"Person {person} .* 2 people are seen .* from 1 to 2\.$"):
+        followed(frames, person)
+
+
+def test_nobody_anywhere():
+    assert followed([[], [], []]) == [None] * 3
+    assert followed([]) == []
+    with pytest.raises(InputError, match="nobody is seen"):
+        followed([[], []], 1)
+
+
+def test_two_people_crossing_keep_their_names():
+    frames = shuffled([[at(50 + 6 * t, who="to the right", height=120), at(350 - 6 * t, who="to the left")] for t in range(51)])
+    assert names(frames, 1) == ["to the right"] * 51
+    assert names(frames, 2) == ["to the left"] * 51
+
+
+def test_one_hidden_behind_the_other_is_found_again():
+    """The one behind is not detected for the frames in which they overlap."""
+    frames = [
+        [at(50 + 6 * t, who="front", height=120)] + ([] if abs(100 - 4 * t) < 20 else [at(250 - 2 * t, who="behind")])
+        for t in range(51)
+    ]
+    assert names(frames, 1) == ["front"] * 51
+    assert set(names(frames, 2)) == {"behind", None}
+    assert names(frames, 2)[0] == names(frames, 2)[-1] == "behind"
+
+
+def test_one_leaves():
+    frames = [[at(100, who="stays")] + ([at(300 + 10 * t, who="leaves", height=160)] if t < 12 else []) for t in range(20)]
+    assert names(frames) == ["leaves"] * 12 + [None] * 8
+    assert names(frames, 2) == ["stays"] * 20
+
+
+def test_a_short_visit_of_somebody_larger_does_not_count():
+    frames = [[at(100, who="stays")] + ([at(300, who="visitor", height=300, width=200)] if 5 <= t < 10 else []) for t in range(20)]
+    assert names(frames) == ["stays"] * 20
+    with pytest.raises(InputError, match="1 person is seen"):
+        followed(frames, 2)
+
+
+def test_one_large_box_does_not_make_a_large_person():
+    """In one frame the arms are spread."""
+    frames = [[at(100, who="small", height=80, width=200 if t == 3 else 40), at(400, who="large", height=150)] for t in range(9)]
+    assert names(frames) == ["large"] * 9
+
+
+def test_flicker_of_detections_leaves_gaps_but_one_person():
+    """The person is missed in every third frame; guesses of low score lie around, one of them larger and at the same place."""
+    frames = shuffled([
+        ([] if t % 3 == 2 else [at(100 + 3 * t, who="person")])
+        + [at(100 + 3 * t, width=80, height=140, score=0.2, who="guess"), at(10, height=10, score=0.9, who="speck")]
+        for t in range(30)
+    ])
+    assert names(frames) == [None if t % 3 == 2 else "person" for t in range(30)]
+
+
+def test_a_speck_at_the_persons_place_is_not_the_person():
+    frames = [[at(100, width=12, height=30, who="speck")] if t == 4 else [at(100, who="person")] for t in range(10)]
+    assert names(frames) == ["person"] * 4 + [None] + ["person"] * 5
+
+
+def test_nobody_for_a_while():
+    gap = PATIENCE
+    frames = [[at(100 + t, who="person")] if not 10 <= t < 10 + gap else [] for t in range(20 + gap)]
+    assert names(frames) == ["person"] * 10 + [None] * gap + ["person"] * 10
+
+
+def test_who_leaves_for_long_and_comes_back_elsewhere_is_one_person():
+    frames = [[at(100, who="out")] for _ in range(20)] + [[]] * 40 + [[at(600, who="in")] for _ in range(20)]
+    assert names(frames) == ["out"] * 20 + [None] * 40 + ["in"] * 20
+    with pytest.raises(InputError, match="1 person is seen"):
+        followed(frames, 2)
+
+
+def test_fast_movement_between_boxes_that_no_longer_touch():
+    frames = [[at(45 * t, who="fast"), at(1500, height=20, who="far")] for t in range(20)]
+    assert names(frames) == ["fast"] * 20
+
+
+def test_a_single_picture():
+    assert followed([[at(10), at(50, height=200), at(90)]]) == [1]
+    assert followed([[at(10, height=90), at(50, height=200), at(90, height=50)]], 3) == [2]
+
+
+@pytest.mark.parametrize("box", [
+    (np.nan, 0, 10, 10), (0, 0, np.inf, 10), (-np.inf, 0, np.inf, 10), (0, 0, 1e300, 1e300), (10, 0, 10, 50), (50, 50, 10, 10),
+])
+def test_nonsense_boxes_are_never_followed(box):
+    frames = [[Detection(box, 1.0, "nonsense"), at(100, who="person")] for _ in range(5)]
+    assert names(frames) == ["person"] * 5
+    assert followed([[Detection(box)]]) == [None]
+
+
+def test_a_score_that_is_no_number_is_never_followed():
+    assert followed([[Detection((0, 0, 10, 10), float("nan"))]]) == [None]
+
+
+def test_a_crowd():
+    """Many more boxes than are looked at, in every frame; the largest is still found."""
+    crowd = [at(20 * i, height=50, who=f"{i}") for i in range(200)]
+    frames = shuffled([[*crowd, at(100 + t, height=200, who="largest")] for t in range(20)])
+    assert names(frames) == ["largest"] * 20

@@ -1,0 +1,290 @@
+"""The TorchScript estimator against scripted stand-ins that have the real network's signature; torchvision is not needed."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreampose_core.densepose import torchscript
+from dreampose_core.densepose.torchscript import LICENCE, TorchScriptEstimator
+from dreampose_core.errors import Cancelled, InputError, ModelError
+
+SIZE = (80, 100)  # of the frames
+RED, GREEN, BLUE = 0, 1, 2
+
+
+class Painted(nn.Module):
+    """Sees one person for each channel of its input that is not black: the rectangle of what is painted, moved by `shift`.
+
+    The person of channel c has part 2 c + 1 in the left and 2 c + 2 in the right half, the coarse map is background in the top quarter.
+    U is 0.25 in the left and 1.5 in the right part and 0.9 in all others, V runs from 0 at the top to 1 at the bottom.
+    """
+
+    def __init__(self, shift: tuple[float, float] = (0, 0), coarse_channels: int = 2):
+        super().__init__()
+        fine, u = torch.zeros(3, 25, 112, 112), torch.full((3, 25, 112, 112), 0.9)
+        for c in range(3):
+            fine[c, 2 * c + 1, :, :56] = fine[c, 2 * c + 2, :, 56:] = 5
+            u[c, 2 * c + 1], u[c, 2 * c + 2] = 0.25, 1.5
+        coarse = torch.zeros(3, coarse_channels, 112, 112)
+        coarse[:, 0, :28] = coarse[:, -1, 28:] = 3
+        v = ((torch.arange(112) + 0.5) / 112)[:, None].expand(3, 25, 112, 112).contiguous()
+        for name, tensor in dict(fine=fine, coarse=coarse, u=u, v=v, shift=torch.tensor([*shift, *shift])).items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        assert image.dtype == torch.uint8 and image.shape[0] == 3
+        boxes, who = [torch.zeros(4)], [0]
+        for c in range(3):
+            spots = (image[c] > 0).nonzero()
+            if len(spots) > 0:
+                low, high = spots.min(dim=0)[0].flip(0), spots.max(dim=0)[0].flip(0) + 1
+                boxes.append(torch.cat([low, high]) + self.shift)
+                who.append(c)
+        found = torch.tensor(who)[1:]
+        return torch.stack(boxes)[1:], self.coarse[found], self.fine[found], self.u[found], self.v[found]
+
+
+class Fixed(nn.Module):
+    """Answers with the same tensors whatever it sees."""
+
+    def __init__(self, boxes: Tensor, coarse: Tensor, fine: Tensor, u: Tensor, v: Tensor):
+        super().__init__()
+        for name, tensor in dict(boxes=boxes, coarse=coarse, fine=fine, u=u, v=v).items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.boxes, self.coarse, self.fine, self.u, self.v
+
+
+class OneTensor(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.float()
+
+
+class ThreeTensors(nn.Module):
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return image, image, image
+
+
+class Stumbling(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.float() @ torch.zeros(7, 7)
+
+
+@pytest.fixture(autouse=True)
+def no_torchvision_needed(monkeypatch):
+    monkeypatch.setattr(torchscript, "_import_torchvision", lambda: None)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a module as a TorchScript file and gives its path."""
+    def save(module: nn.Module):
+        path = tmp_path / "network.torchscript"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.script(module).save(str(path))
+        return path
+    return save
+
+
+def frame(*rectangles: tuple[int, int, int, int, int]) -> np.ndarray:
+    """Black, with rectangles (channel of RGB, left, top, right, bottom)."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    for channel, left, top, right, bottom in rectangles:
+        image[top:bottom, left:right, channel] = 200
+    return image
+
+
+def answer(boxes=((10, 10, 50, 60),), coarse=2, fine=25, u=25, v=25, side=112) -> list[Tensor]:
+    torch.manual_seed(0)
+    count = len(boxes)
+    channels = (coarse, fine, u, v)
+    return [torch.tensor(boxes, dtype=torch.float32).reshape(count, -1), *(torch.rand(count, c, side, side) for c in channels)]
+
+
+@pytest.mark.parametrize("coarse_channels", [2, 15])
+def test_parts_and_uv_lie_where_the_person_is(saved, coarse_channels):
+    estimator = TorchScriptEstimator(saved(Painted(coarse_channels=coarse_channels)))
+    poses = estimator.estimate([frame((BLUE, 20, 10, 60, 66))])
+    expected = np.zeros(SIZE, np.uint8)
+    expected[10 + 14 : 66, 20:40] = 1  # the top quarter of the box is background by the coarse map
+    expected[10 + 14 : 66, 40:60] = 2
+    assert np.array_equal(poses.parts[0], expected)
+    assert poses.charts == "densepose" and poses.fps == 30 and poses.size == SIZE and len(poses) == 1
+    u, v = poses.uv[0].astype(np.float32)
+    assert set(np.unique(u[expected == 1])) == {0.25} and set(np.unique(u[expected == 2])) == {1.0}  # 1.5 is cut to 1
+    assert np.abs(v - np.where(expected > 0, (np.arange(SIZE[0]) - 10 + 0.5)[:, None] / 56, 0)).max() < 1e-3
+    assert not u[expected == 0].any()
+
+
+def test_the_whole_of_random_answers_equals_the_plain_formula(saved):
+    """All channels resized at once, argmax, gather."""
+    boxes, coarse, fine, u, v = answer(boxes=((12.7, 5.2, 60.9, 70.8),))
+    poses = TorchScriptEstimator(saved(Fixed(boxes, coarse, fine, u * 1.5 - 0.25, v))).estimate([frame()])
+    height, width = 65, 48
+    coarse, fine, u, v = (
+        F.interpolate(x, (height, width), mode="bilinear", align_corners=False)[0] for x in (coarse, fine, u * 1.5 - 0.25, v)
+    )
+    parts = fine.argmax(0) * (coarse.argmax(0) > 0)
+    uv = torch.stack([x.gather(0, parts[None])[0] * (parts > 0) for x in (u, v)]).clamp(0, 1)
+    inside = np.s_[5 : 5 + height, 12 : 12 + width]
+    assert len(np.unique(parts)) == 25
+    assert np.array_equal(poses.parts[0][inside], parts.numpy())
+    assert np.abs(poses.uv[0][:, *inside].astype(np.float32) - uv.numpy()).max() < 1e-3
+    assert (poses.parts[0] > 0).sum() == (parts > 0).sum()
+
+
+@pytest.mark.parametrize(("shift", "rows", "columns"), [
+    ((-30, 0), slice(24, 66), slice(0, 30)),
+    ((0, -34), slice(0, 32), slice(20, 60)),
+    ((55, 30), slice(54, 80), slice(75, 100)),
+])
+def test_a_box_beyond_the_border_is_cut_off_there(saved, shift, rows, columns):
+    whole = TorchScriptEstimator(saved(Painted())).estimate([frame((BLUE, 20, 10, 60, 66))])
+    poses = TorchScriptEstimator(saved(Painted(shift))).estimate([frame((BLUE, 20, 10, 60, 66))])
+    assert np.array_equal(np.argwhere(poses.parts[0])[[0, -1]], [[rows.start, columns.start], [rows.stop - 1, columns.stop - 1]])
+    moved = np.s_[rows.start - shift[1] : rows.stop - shift[1], columns.start - shift[0] : columns.stop - shift[0]]
+    assert np.array_equal(poses.parts[0, rows, columns], whole.parts[0][moved])
+    assert np.array_equal(poses.uv[0, :, rows, columns], whole.uv[0][:, *moved])
+
+
+@pytest.mark.parametrize(("color_order", "expected"), [("bgr", {5, 6}), ("rgb", {1, 2})])
+def test_colour_order(saved, color_order, expected):
+    estimator = TorchScriptEstimator(saved(Painted()), color_order=color_order)
+    poses = estimator.estimate([frame((RED, 20, 10, 60, 66))])
+    assert set(np.unique(poses.parts)) == {0} | expected
+    assert TorchScriptEstimator(saved(Painted())).color_order == "bgr"
+    with pytest.raises(InputError, match="'grb'; please give bgr or rgb"):
+        TorchScriptEstimator(saved(Painted()), color_order="grb")
+
+
+def test_two_people_and_frames_without_anybody(saved):
+    """Blue is larger, but for one frame; green is not seen in frame 2, nobody in frame 3."""
+    blue, green = (BLUE, 5, 5, 45, 75), (GREEN, 60, 20, 90, 70)
+    frames = [frame(blue, green), frame((BLUE, 5, 40, 45, 75), green), frame(blue), frame(), frame(green, blue)]
+    path = saved(Painted())
+    first, second = TorchScriptEstimator(path).estimate(frames), TorchScriptEstimator(path, person=2).estimate(frames)
+    assert [set(np.unique(x)) for x in first.parts] == [{0, 1, 2}] * 3 + [{0}, {0, 1, 2}]
+    assert [set(np.unique(x)) for x in second.parts] == [{0, 3, 4}] * 2 + [{0}] * 2 + [{0, 3, 4}]
+    assert not first.uv[3].any() and not second.uv[2].any()
+    with pytest.raises(InputError, match="Person 3 .* 2 people"):
+        TorchScriptEstimator(path, person=3).estimate(frames)
+
+
+def test_nobody_at_all_is_all_background(saved):
+    poses = TorchScriptEstimator(saved(Painted())).estimate(frame() for _ in range(3))
+    assert poses.parts.shape == (3, *SIZE) and not poses.parts.any() and not poses.uv.any()
+
+
+def test_an_answer_for_nobody_may_have_any_shape(saved):
+    nobody = Fixed(torch.zeros(0), *(torch.zeros(0) for _ in range(4)))
+    assert not TorchScriptEstimator(saved(nobody)).estimate([frame()]).parts.any()
+
+
+def test_no_pictures_and_pictures_of_two_sizes(saved):
+    estimator = TorchScriptEstimator(saved(Painted()))
+    with pytest.raises(InputError, match="no pictures"):
+        estimator.estimate([])
+    with pytest.raises(ValueError, match="one size"):
+        estimator.estimate([frame(), frame()[:-1]])
+
+
+def test_a_generator_of_frames_may_cancel(saved):
+    def frames():
+        yield frame()
+        raise Cancelled("stopped on request")
+    with pytest.raises(Cancelled):
+        TorchScriptEstimator(saved(Painted())).estimate(frames())
+
+
+@pytest.mark.parametrize("module", [
+    OneTensor(), ThreeTensors(), Stumbling(), Fixed(*answer(fine=15)), Fixed(*answer(u=24)), Fixed(*answer(coarse=1)),
+    Fixed(*answer(boxes=((1, 2, 3),))), Fixed(*answer(side=0)), Fixed(answer()[0].repeat(2, 1), *answer()[1:]),
+    Fixed(*answer(boxes=((0, 0, 90_000, 90_000),))), Fixed(answer()[0] * float("nan"), *answer()[1:]),
+    Fixed(*answer()[:-1], answer()[-1] / 0),
+], ids=lambda module: type(module).__name__)
+def test_a_network_of_another_kind_is_a_model_error_of_one_sentence(saved, module):
+    with pytest.raises(ModelError, match=r"^network\.torchscript .*densepose_r50_fpn_dl\.torchscript") as caught:
+        TorchScriptEstimator(saved(module)).estimate([frame()])
+    assert "\n" not in str(caught.value)
+
+
+def test_people_wholly_outside_the_picture_are_not_seen(saved):
+    boxes = ((-50, 0, -10, 50), (110, 0, 150, 50), (10, 10, 50, 60))
+    poses = TorchScriptEstimator(saved(Fixed(*answer(boxes=boxes)))).estimate([frame()])
+    assert np.argwhere(poses.parts[0]).min() >= 10
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no network" * 99, lambda data: data[: len(data) // 2]])
+def test_broken_files_are_model_errors(saved, damage):
+    path = saved(Painted())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match=r"^network\.torchscript cannot be loaded .* damaged"):
+        TorchScriptEstimator(path)
+    with pytest.raises(ModelError, match="There is no DensePose network at"):
+        TorchScriptEstimator(path.parent / "missing")
+
+
+def test_without_torchvision_the_sentence_names_the_command(saved, monkeypatch):
+    def missing():
+        raise ModuleNotFoundError("No module named 'torchvision'")
+    monkeypatch.setattr(torchscript, "_import_torchvision", missing)
+    with pytest.raises(ModelError, match="needs torchvision.*pip install -r requirements-densepose.txt"):
+        TorchScriptEstimator(saved(Painted()))
+
+
+def test_the_hub_is_asked_for_one_file_at_the_given_revision(saved, monkeypatch):
+    asked = []
+
+    def download(*args, **options):
+        asked.append((args, options))
+        return str(saved(Painted()))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    estimator = TorchScriptEstimator(revision="abc123")
+    assert asked == [(("LayerNorm/DensePose-TorchScript-with-hint-image", "densepose_r50_fpn_dl.torchscript"), {"revision": "abc123"})]
+    assert estimator.estimate([frame((BLUE, 20, 10, 60, 66))]).parts.any()
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch):
+    def download(*args, **options):
+        raise OSError("no route to host")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(ModelError, match="could not be fetched .* give its path"):
+        TorchScriptEstimator()
+
+
+def test_half_precision_files_run_on_the_cpu(saved):
+    estimator = TorchScriptEstimator(saved(Painted().half()))
+    assert {tensor.dtype for tensor in estimator.network.buffers() if tensor.ndim > 1} == {torch.float32}
+    assert set(np.unique(estimator.estimate([frame((BLUE, 20, 10, 60, 66))]).parts)) == {0, 1, 2}
+
+
+def test_where_parts_are_equally_likely_the_lowest_is_taken(saved):
+    boxes, coarse, fine, u, v = answer()
+    assert not TorchScriptEstimator(saved(Fixed(boxes, coarse, fine * 0, u, v))).estimate([frame()]).parts.any()
+    assert not TorchScriptEstimator(saved(Fixed(boxes, coarse * 0, fine, u, v))).estimate([frame()]).parts.any()
+
+
+def test_the_licence_is_told():
+    assert TorchScriptEstimator.notices == (LICENCE,) and "CC BY-SA 3.0" in LICENCE
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_card_that_is_not_there(saved):
+    with pytest.raises(InputError, match="on cuda, but no such card .* choose cpu"):
+        TorchScriptEstimator(saved(Painted()), device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+def test_the_card_gives_what_the_cpu_gives(saved):
+    path, frames = saved(Fixed(*answer())), [frame(), frame()]
+    on_cpu, on_card = (TorchScriptEstimator(path, device=device).estimate(frames) for device in ("cpu", "cuda"))
+    assert (on_cpu.parts == on_card.parts).mean() > 0.999
+    assert np.abs(on_cpu.uv.astype(np.float32) - on_card.uv.astype(np.float32)).mean() < 1e-3
