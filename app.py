@@ -35,6 +35,9 @@ def _settings(arguments: list[str] | None) -> Settings:
     parser.add_argument("--model", help="a model folder or Hugging Face model id in this project's layout (default: the shipped mini)")
     parser.add_argument("--home", help="folder for jobs and results (default ~/.local/share/dreampose)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default auto)")
+    parser.add_argument("--estimator", choices=("mini", "torchscript", "none"), help="what makes DensePose from pictures (default mini)")
+    parser.add_argument("--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub")
+    parser.add_argument("--estimator-colours", choices=("bgr", "rgb"), help="the channel order that the export wants (default bgr)")
     given = vars(parser.parse_args(arguments))
     if given["model"] == "mini":
         given["model"] = None

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,15 @@ import torch
 from . import __version__
 from .errors import InputError, ModelError
 from .files import appearing
-from .images import fit_image, read_image, write_png
+from .images import read_image, write_png
 from .pipeline import DreamPosePipeline, quiet_libraries
 from .poses import PoseSequence
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .settings import MAX_FRAMES, MINI, AnimateOptions
+from .scene import Scene, make_scene
+from .settings import MINI, AnimateOptions
 from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from .training.subject import RECIPES, tune_subject
-from .video import write_video
+from .video import add_sound, write_video
 
 
 def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
@@ -56,24 +57,23 @@ def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
 
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
-    folder: Path, subjects: Path | None = None, subject: Path | None = None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    folder: Path, sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
-    image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. subjects: where tuned subjects are
-    kept and found again by content, None for inside `folder`. subject: a subject folder to use instead of tuning one.
+    image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
+    subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
+    use instead of tuning one.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
-    poses = poses.clip(options.first_frame, options.last_frame)
-    poses = poses if options.fps is None else replace(poses, fps=options.fps)
-    if len(poses) > MAX_FRAMES:
-        raise InputError(f"The sequence has {len(poses)} frames; at most {MAX_FRAMES} are made in one run, choose a part with --frames.")
+    scene = make_scene(image, poses, image_poses, pipe.form.size, options)
+    poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    run = _Run(pipe, options, folder, on_progress, should_stop, {}, [])
+    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices))
     if pipe.form.reference_warp == "texture" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
@@ -82,15 +82,17 @@ def animate(
                                "parts are used and no texture is moved.")  # fmt: skip
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
-        subject = run.tuned(image, image_poses, base, subjects if subjects is not None else folder / "subjects")
+        subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")
     with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded:
-        run.make_frames(image, poses, image_poses)
+        run.make_frames(scene)
     started = time.monotonic()
     run.report("video", 0)
     write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
+    if sound is not None:
+        add_sound(folder / "result.mp4", sound, folder / "result.mp4")
     run.seconds["video"] = time.monotonic() - started
     run.report("video", 1)
-    result = run.result(poses, base, loaded)
+    result = run.result(scene, base, loaded)
     with appearing(folder / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     return result
@@ -111,22 +113,22 @@ class _Run:
     def report(self, stage: str, step: int) -> None:
         StageClock(stage, 1, self.on_progress).tick(step)
 
-    def tuned(self, image: np.ndarray, image_poses: PoseSequence | None, base: str, subjects: Path) -> Path:
+    def tuned(self, scene: Scene, base: str, subjects: Path) -> Path:
         """The subject folder for this photo and recipe, tuned now unless it is there."""
         started = time.monotonic()
-        photo = fit_image(image, self.pipe.form.size)
-        key = subject_key([image], image_poses, repr(RECIPES[self.options.recipe]), self.options.seed, base)
+        key = subject_key([scene.photo], scene.image_poses, repr(RECIPES[self.options.recipe]), self.options.seed, base)
         folder = subjects / key
         with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
             read_subject(folder, base)
             return folder
-        finetune(self.pipe, [photo], image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
+        finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
                  checkpoints=self.folder / "checkpoints", on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
         self.seconds["tuning"] = time.monotonic() - started
         return folder
 
-    def make_frames(self, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None) -> None:
+    def make_frames(self, scene: Scene) -> None:
         """Writes the frames that are not there yet, and a chunk whenever a second of video is complete."""
+        poses = scene.poses
         started, total, steps = time.monotonic(), len(poses), self.options.num_inference_steps
         chunk = max(1, math.ceil(poses.fps))
         done = 0
@@ -146,7 +148,7 @@ class _Run:
             self.seconds["frames"] = time.monotonic() - started
             return
         stream = self.pipe.stream(
-            image, poses, image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
+            scene.photo, poses, scene.image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
             pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
             first_frame=first, on_step=on_step, should_stop=self.should_stop,
         )  # fmt: skip
@@ -169,8 +171,8 @@ class _Run:
     def read_frames(self, total: int) -> Iterator[np.ndarray]:
         return (read_image(self.frame_path(index)) for index in range(total))
 
-    def result(self, poses: PoseSequence, base: str, subject: Subject | None) -> dict:
-        form = self.pipe.form
+    def result(self, scene: Scene, base: str, subject: Subject | None) -> dict:
+        form, poses = self.pipe.form, scene.poses
         used = {
             "num_inference_steps": self.options.num_inference_steps,
             "image_guidance": form.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
@@ -178,6 +180,7 @@ class _Run:
         }
         return {
             "num_frames": len(poses), "fps": poses.fps, "height": form.height, "width": form.width,
+            "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
             "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},

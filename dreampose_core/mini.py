@@ -16,6 +16,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from .adapter import ImageAdapter
 from .conditioning import ModelForm, unet_in_channels
+from .densepose.network import DensePoseNet
 from .errors import InputError
 from .files import appearing, os_error, storage_error
 from .mannequin.dataset import MannequinSamples
@@ -23,6 +24,7 @@ from .pipeline import DreamPosePipeline, quiet_libraries
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED
 from .training.base import train_base, train_vae
+from .training.estimator import train_estimator
 from .training.loop import LoopOptions
 from .training.vae_start import start_linear
 
@@ -103,14 +105,8 @@ def train_mini(
         raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
     if min(run.vae_steps, run.steps) < 0 or not (0 < run.vae_lr < 1 and 0 < run.lr < 1 and 0 <= run.seed <= MAX_SEED):
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
-    started, done_before = time.monotonic(), (folder / "run.json").is_file()
-    if done_before and not resume:
-        raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
-    if done_before:
-        _check_same_model(run, folder / "run.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    with appearing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(asdict(run), indent=1))
+    started = time.monotonic()
+    _begin(run, folder, resume)
     form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
     pipe = build_mini(form, run.seed)
     start_linear(pipe.vae)
@@ -130,11 +126,56 @@ def train_mini(
     return done
 
 
-def _check_same_model(run: MiniRun, path: Path) -> None:
+@dataclass(frozen=True)
+class EstimatorRun:
+    """What a training run of the small DensePose estimator is asked to do; stands in the run folder's run.json."""
+
+    size: tuple[int, int] = (160, 128)
+    steps: int = 4000
+    batch_size: int = 12
+    lr: float = 1e-3
+    precision: str = "fp32"
+    seed: int = 0
+
+
+def train_mini_estimator(
+    run: EstimatorRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
+    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in fp16."""
+    _begin(run, folder, resume)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        net = DensePoseNet(height=run.size[0])
+    net.to(device)
+    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, checkpoint_every=250)
+    done = train_estimator(
+        net, MannequinSamples(run.size, 2, run.seed, device), options, run.seed, batch_size=run.batch_size,
+        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32, folder=folder / "checkpoints",
+        on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+    _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+    return done
+
+
+def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
+    """Checks that `run` can start, or go on, in `folder`, and writes its run.json."""
+    done_before = (folder / "run.json").is_file()
+    if done_before and not resume:
+        raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
+    if done_before:
+        _check_same_model(run, folder / "run.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    with appearing(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(asdict(run), indent=1))
+
+
+def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    changed = [f"{name} {before.get(name)}" for name in ("size", "reference_warp", "seed") if before.get(name) != now[name]]
+    fixed = {"size", "reference_warp", "seed"} & now.keys()
+    changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
 
@@ -146,8 +187,12 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
+    _saved(DreamPosePipeline(**parts, **vars(pipe.form)), folder)
+
+
+def _saved(model: DreamPosePipeline | DensePoseNet, folder: Path) -> None:
     try:
-        DreamPosePipeline(**parts, **vars(pipe.form)).save_pretrained(folder, max_shard_size="8MB")
+        model.save_pretrained(folder, max_shard_size="8MB")
     except (OSError, SafetensorError) as error:
         raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
 

@@ -33,6 +33,7 @@ from .errors import InputError
 from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted, window_indices
 from .progress import ShouldStop, check_stop, never_stop
+from .scene import check_aspect
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
@@ -175,7 +176,7 @@ class DreamPosePipeline(DiffusionPipeline):
                 given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {given}.")
             if image_poses is not None:
-                _check_aspect(array.shape[:2], image_poses.size)
+                check_aspect(array.shape[:2], image_poses.size)
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
 
     def _encode_batch(self, parts, uv, indices, reference, device):
@@ -216,16 +217,6 @@ class DreamPosePipeline(DiffusionPipeline):
             latents = scheduler.step(total, t, latents).prev_sample
             on_step(min(step + 1, steps))  # some schedulers take a few steps more
         return latents
-
-
-def _check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
-    # two pixels of slack: estimators and croppers round
-    scale = max(photo[0] / poses[0], photo[1] / poses[1])
-    if abs(photo[0] - poses[0] * scale) > 2 * scale + 2 or abs(photo[1] - poses[1] * scale) > 2 * scale + 2:
-        raise InputError(
-            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which is another picture's "
-            "shape; give the map that was made from this photo."
-        )
 
 
 def quiet_libraries() -> None:

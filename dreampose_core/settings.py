@@ -12,11 +12,14 @@ from .errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
+MINI_ESTIMATOR = REPOSITORY / "assets" / "estimator"
 EXAMPLES = REPOSITORY / "examples"
 
 Recipe = Literal["none", "fast"]
 Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
+Fit = Literal["auto", "crop", "pad"]
+EstimatorName = Literal["none", "mini", "torchscript"]
 
 QUALITY_STEPS: dict[str, int] = {"draft": 8, "standard": 15, "best": 50}
 MAX_SEED = 2**31 - 1
@@ -29,12 +32,48 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class AnimateOptions(Options):
+class EditOptions(Options):
+    """What is done to a pose sequence, in this order.
+
+    first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth: holes in
+    the maps are closed, flicker of parts is taken out. stride: every so-manieth frame is taken, so the motion runs faster.
+    fps: another rate by repeating or leaving out frames, so the motion keeps its speed. mirror: left becomes right.
+    reverse: backwards. loops: how often it is shown in all.
+    """
+
+    first_frame: int | None = Field(None, ge=0)
+    last_frame: int | None = Field(None, ge=1)
+    fill_holes: bool = False
+    smooth: bool = False
+    stride: int = Field(1, ge=1, le=100)
+    fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
+    mirror: bool = False
+    reverse: bool = False
+    loops: int = Field(1, ge=1, le=100)
+
+    @property
+    def keeps_timing(self) -> bool:
+        """Whether each moment of the result is that moment of the clip, counted from first_frame."""
+        return self.stride == 1 and not self.reverse and self.loops == 1
+
+
+class SceneOptions(EditOptions):
+    """How a photo and a motion come together.
+
+    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. align: the motion
+    is moved and scaled to the person in the photo, where their DensePose is known.
+    """
+
+    fit: Fit = "auto"
+    align: bool = True
+
+
+class AnimateOptions(SceneOptions):
     """How frames are made.
 
     steps, image_guidance, pose_guidance: None takes the quality's and the model's own values.
     image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20.
-    first_frame, last_frame: half-open range over the pose sequence, None takes all of it.
+    keep_sound: the motion clip's sound goes into the result, where there is one and the timing is kept.
     """
 
     recipe: Recipe = "fast"
@@ -43,10 +82,8 @@ class AnimateOptions(Options):
     image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
     pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
     seed: int = Field(0, ge=0, le=MAX_SEED)
-    fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
-    first_frame: int | None = Field(None, ge=0)
-    last_frame: int | None = Field(None, ge=1)
     batch_size: int = Field(8, ge=1, le=64)
+    keep_sound: bool = False
 
     @property
     def num_inference_steps(self) -> int:
@@ -61,13 +98,20 @@ class FinetuneOptions(Options):
 
 
 class Settings(Options):
-    """One installation: where data lies, what is served and to whom."""
+    """One installation: where data lies, what is served and to whom.
+
+    estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
+    estimator_colours: the channel order it wants.
+    """
 
     home: Path
     model: str = str(MINI)
     device: Device = "auto"
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
+    estimator: EstimatorName = "mini"
+    estimator_file: Path | None = None
+    estimator_colours: Literal["bgr", "rgb"] = "bgr"
     max_queue: int = Field(16, ge=1)
     max_upload_mb: int = Field(100, ge=1)
     secret: str | None = None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from dreampose_core.images import read_image, write_png
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.video import probe_video
+from dreampose_core.video import probe_video, write_video
 
 SIZE = (40, 32)
 
@@ -77,18 +78,20 @@ def refused(capsys, *arguments) -> str:
 
 def test_animate(files, tmp_path):
     own = f"{files}/poses.npz:0"
-    done = command(*animate_arguments(files, image_poses=own, recipe="fast", frames="1:4", fps=12, seed=3, image_guidance=2), cwd=tmp_path)
+    done = command(*animate_arguments(files, image_poses=own, recipe="fast", frames="0:3", fps=12, seed=3, image_guidance=2), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "out.mp4: 3 frames at 12 fps, 40 x 32 (height x width)\n"
+    motion, last = done.stdout.splitlines()
+    assert motion == f"{files}/poses.npz: 5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts"
+    assert last == "out.mp4: 9 frames at 12 fps, 40 x 32 (height x width)"  # 3 of 4 a second, each shown three times
     assert all(stage in done.stderr for stage in ("tuning", "decoder", "frames", "video")) and "Warning" not in done.stderr
     assert "float32" not in done.stderr  # what libraries think of their own casts is not ours to say
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
     info = probe_video(tmp_path / "out.mp4")
-    assert (info.num_frames, info.fps, info.codec, info.pixel_format) == (3, 12, "h264", "yuv420p")
+    assert (info.num_frames, info.fps, info.codec, info.pixel_format) == (9, 12, "h264", "yuv420p")
     content = (tmp_path / "out.mp4").read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["num_frames"] == 3 and result["seed"] == 3 and result["subject"] and result["used"]["image_guidance"] == 2
+    assert result["num_frames"] == 9 and result["seed"] == 3 and result["subject"] and result["used"]["image_guidance"] == 2
 
 
 def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
@@ -99,7 +102,7 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     assert "tuned to 2 photos; use it with --subject" in done.stdout and "anna" in done.stdout
     assert (tmp_path / "anna" / "subject.json").is_file() and len(read_poses(tmp_path / "anna" / "photo_poses.npz")) == 2
     out = tmp_path / "out.mp4"
-    assert main(animate_arguments(files, subject=tmp_path / "anna", out=out)) == 0
+    assert main(animate_arguments(files, subject=tmp_path / "anna", out=out, estimator="none")) == 0
     key = json.loads((tmp_path / "anna" / "subject.json").read_text())["key"]
     assert json.loads(out.with_suffix(".json").read_text())["subject"] == key
     assert "The photo's DensePose is unknown" in capsys.readouterr().out
@@ -108,8 +111,87 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
 def test_poses_info(files):
     done = command("poses", "info", files / "poses.npz")
     assert done.returncode == 0 and done.stderr == ""
-    assert "5 frames at 4 fps, 40 x 32 (height x width), parts and U, V, charts: mannequin" in done.stdout
+    assert "5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts" in done.stdout
     assert "nobody in 0 frames" in done.stdout
+
+
+def test_convert_to_every_form_and_back(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    truth = read_poses(files / "poses.npz")
+    for name, words in (("iuv.zip", "IUV images"), ("maps", "U, V maps (.npy), U, V only"), ("back.npz", "pose file")):
+        assert main(["poses", "convert", str(files / "poses.npz"), name]) == 0
+        assert main(["poses", "info", name]) == 0
+        out = capsys.readouterr().out
+        assert words in out and "5 frames at 4 fps, 40 x 32" in out and "mannequin charts" in out
+    assert main(["poses", "convert", "iuv.zip", "again.npz", "--frames", "1:4", "--reverse", "--loops", "2"]) == 0
+    assert np.array_equal(read_poses("again.npz").parts, truth.parts[[3, 2, 1] * 2])
+    assert "are not inside the sequence" in refused(capsys, "poses", "convert", "iuv.zip", "x.npz", "--frames", "4:9")
+    assert "pickle" in refused(capsys, "poses", "info", _pickle(tmp_path)) and not (tmp_path / "ran").exists()
+
+
+def _pickle(folder: Path) -> Path:
+    """A pickle that would make the file "ran" when it is opened."""
+    path = folder / "walk.pkl"
+    path.write_bytes(b"cpathlib\nPath.touch\n(cpathlib\nPath\n(S'" + str(folder / "ran").encode() + b"'\ntRtR.")
+    return path
+
+
+def test_a_dump_is_for_convert_alone_and_runs_nothing(files, tmp_path, capsys):
+    out = tmp_path / "poses.npz"
+    assert "error" in refused(capsys, "poses", "convert", _pickle(tmp_path), out)
+    assert not (tmp_path / "ran").exists() and not out.exists()
+
+
+def test_preview(files, tmp_path, capsys):
+    out = tmp_path / "look.mp4"
+    given = ["poses", "preview", files / "poses.npz", out]
+    assert main([*map(str, given), "--fps", "8"]) == 0
+    assert (probe_video(out).num_frames, probe_video(out).fps, probe_video(out).width) == (10, 8, 256)
+    photo = ["--image", files / "photo.png", "--image-poses", files / "poses.npz", "--model", files / "model"]
+    assert main([*map(str, (*given, *photo))]) == 0
+    said = capsys.readouterr().out
+    assert "instant preview" in said and "5 frames" in said
+    assert probe_video(out).width == 3 * 256
+    assert main([*map(str, (*given, "--image", files / "photo.png", "--estimator", "none"))]) == 0
+    assert "cannot be moved" in capsys.readouterr().out and probe_video(out).width == 2 * 256
+
+
+def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
+    """A video of a mannequin goes through the estimator; its sound stays where the timing does."""
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 8, (160, 128), fps=8.0)
+    clip = tmp_path / "clip.mp4"
+    write_video(rgb.numpy(), tmp_path / "silent.mp4", 8.0)
+    tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1"]
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", tmp_path / "silent.mp4", *tone, "-c:v", "copy", clip]
+    subprocess.run(ffmpeg, check=True)
+    photo = tmp_path / "photo.png"
+    write_png(rgb[0].numpy(), photo)
+    out = tmp_path / "out.mp4"
+    given = animate_arguments(files, image=photo, poses=clip, out=out, frames="2:6")
+    assert main([*given, "--keep-sound"]) == 0
+    said = capsys.readouterr().out
+    assert "estimated from a video" in said and "knows only figures drawn by this program" in said and "no sound" not in said
+    info = probe_video(out)
+    assert info.has_sound and info.num_frames == 4 and info.seconds == pytest.approx(0.5, abs=0.05)
+    assert main([*given, "--keep-sound", "--reverse"]) == 0
+    assert "There is no sound in the result" in capsys.readouterr().out and not probe_video(out).has_sound
+    assert "poses cannot be estimated here" in refused(capsys, *given, "--estimator", "none")
+
+
+def test_train_and_evaluate_an_estimator(tmp_path, capsys):
+    given = ["train", "--data", "mannequin", "--target", "estimator", "--out", str(tmp_path), "--device", "cpu"]
+    assert "--vae-steps is nothing" in refused(capsys, *given, "--vae-steps", 1)
+    assert main([*given, "--size", "32x32", "--steps", "1", "--batch-size", "2"]) == 0
+    assert (tmp_path / "estimator" / "config.json").is_file()
+    assert main(["evaluate", "--target", "estimator", "--people", "1", "--out", str(tmp_path / "report")]) == 0
+    assert "| nobody |" in capsys.readouterr().out and (tmp_path / "report" / "contact.png").is_file()
+
+
+def test_bench_poses(tmp_path, capsys):
+    assert main(["bench", "poses", "--frames", "3", "--size", "64x48", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == {"npz", "IUV zip", "rendering (MP4)", "DreamPose .npy"}
+    assert all(row["memory_mb"] > 20 and row["read_s"] >= 0 for row in report.values())
 
 
 def test_mannequin_render(tmp_path):
@@ -164,7 +246,7 @@ def test_ctrl_c_stops_without_leaving_anything(files, tmp_path):
 
 
 def test_help_and_version_name_every_command(capsys):
-    commands = ("animate", "finetune", "train", "poses", "mannequin", "evaluate")
+    commands = ("animate", "finetune", "train", "poses", "mannequin", "evaluate", "bench")
     for arguments, words in ((["--help"], commands), (["--version"], (__version__,))):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
@@ -204,7 +286,7 @@ def test_bad_photos(files, tmp_path, capsys, kind, sentence):
 
 
 @pytest.mark.parametrize(("kind", "sentence"), [
-    ("missing", "no pose file"), ("empty", "cannot be read as a pose file"), ("corrupt", "cannot be read as a pose file"),
+    ("missing", "no file or folder"), ("empty", "is empty"), ("corrupt", "cannot be read as a pose file"),
     ("objects", "Python objects, which are never loaded"), ("no frames", "no frames"), ("part 25", "has part 25"), ("nan", "not finite"),
     ("other npz", "not a pose file"), ("u, v of 2", "must lie between 0 and 1"),
 ])  # fmt: skip
@@ -242,7 +324,7 @@ def test_bad_poses(files, tmp_path, capsys, kind, sentence):
     ({"frames": "5:"}, "not inside the sequence"), ({"frames": "-2:3"}, "--frames"), ({"frames": "3:1"}, "not inside the sequence"),
     ({"recipe": "slow"}, "recipe"), ({"quality": "superb"}, "quality"), ({"out": "out.avi"}, "must end in .mp4"),
     ({"out": "nowhere/out.mp4"}, "no folder nowhere"), ({"model": "nowhere"}, "no model folder"), ({"device": "abacus"}, "--device"),
-    ({"image_poses": "nowhere.npz"}, "no pose file"), ({"subject": "nowhere"}, "not a subject folder"), ({"poses": None}, "--poses"),
+    ({"image_poses": "nowhere.npz"}, "no file or folder"), ({"subject": "nowhere"}, "not a subject folder"), ({"poses": None}, "--poses"),
 ])  # fmt: skip
 def test_bad_options(files, tmp_path, capsys, monkeypatch, changes, word):
     monkeypatch.chdir(tmp_path)
@@ -273,6 +355,7 @@ def test_bad_model_folders(files, tmp_path, capsys):
     (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
     (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
     (["train", "--data", "photos"], "--data"),
+    (["bench", "poses", "--frames", 0], "--frames"),
     (["train", "--data", "mannequin", "--steps", -1], "at least 0"),
     (["evaluate", "--people", 0], "number of people"),
     (["finetune", "--image", "PHOTO", "--recipe", "none"], "recipe"),

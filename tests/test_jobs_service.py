@@ -12,19 +12,22 @@ import threading
 import time
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from job_worker import CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
+from pydantic import ValidationError
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.images import read_image, write_png
-from dreampose_core.jobs.records import AnimateRequest, JobFolder, JobStatus
+from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
 from dreampose_core.jobs.supervisor import worker_environment
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
 from dreampose_core.settings import AnimateOptions, Settings
-from dreampose_core.video import probe_video
+from dreampose_core.video import probe_video, write_video
 
 ANNA, BEN = "anna's token", "ben's token"
 DEADLINE_S = 90.0
@@ -50,7 +53,7 @@ def wait_for(condition, what: str, deadline_s: float = DEADLINE_S):
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(home=tmp_path / "home")
+    return Settings(home=tmp_path / "home", estimator="none")
 
 
 @pytest.fixture
@@ -69,10 +72,10 @@ def files(tmp_path):
     return folder
 
 
-def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> AnimateRequest:
+def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> JobRequest:
     """A request that the device lane of job_worker.py understands."""
     options = AnimateOptions(recipe="none", seed=behaviour, steps=frames)
-    return AnimateRequest(**{"image": files / "anna.png", "poses": files / "walk.npz", "options": options, **changes})
+    return JobRequest(**{"image": files / "anna.png", "poses": files / "walk.npz", "options": options, **changes})
 
 
 def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -> JobStatus:
@@ -136,7 +139,8 @@ def test_a_job_from_submit_to_result(service, files):
     assert last.progress.step == last.progress.total == 4
     assert last.result.read_bytes() == b"video"
     folder = JobFolder(service.home / "jobs" / job)
-    assert sorted(path.name for path in folder.input.iterdir()) == ["image.png", "image_poses.npz", "poses.npz"], "originals are deleted"
+    files_left = {path.name for path in folder.input.iterdir() if not path.name.endswith(".said.json")}
+    assert files_left == {"image.png", "image_poses.npz", "poses.npz"}, "originals are deleted"
     assert (read_image(last.request.image) == 90).all()
     assert len(read_poses(last.request.poses)) == 4
     assert len(read_poses(last.request.image_poses)) == 1, "the photo's own map is one map"
@@ -144,6 +148,56 @@ def test_a_job_from_submit_to_result(service, files):
     assert json.loads(folder.request.read_text())["image"]["name"] == "anna.png"
     assert [status.id for status in service.jobs(ANNA)] == [job]
     assert list(service.watch(ANNA, job)) == [last], "watching what has ended gives the end"
+
+
+def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files, kind="preview", image_poses=files / "walk.npz"))
+        *_, last = service.watch(ANNA, job, DEADLINE_S)
+        assert (last.state, last.kind, last.error) == ("done", "preview", None)
+        info = probe_video(last.result)
+        assert info.num_frames == 4 and info.width == 3 * 256, "photo, motion, colours of the parts"
+        assert last.notices[0] == "The motion: 4 frames at 30 fps, 8 x 6, pose file (npz), parts only."
+        assert any("instant preview" in notice for notice in last.notices)
+        assert service.jobs(ANNA) == []
+        with pytest.raises(UnknownJob):
+            service.status(BEN, job)
+        alone = service.submit(ANNA, request(files, kind="preview", image=None))
+        *_, last = service.watch(ANNA, alone, DEADLINE_S)
+        assert last.state == "done" and probe_video(last.result).width == round(6 * 320 / 8 / 2) * 2
+        photo = service.submit(ANNA, request(files, kind="preview", poses=None, image_poses=files / "walk.npz"))
+        *_, last = service.watch(ANNA, photo, DEADLINE_S)
+        assert (last.state, last.result) == ("done", None) and read_image(last.look).shape[0] == 320
+        assert any("frame shows what the video will show" in notice for notice in last.notices)
+        bad = service.submit(ANNA, request(files, kind="preview", image_poses=files / "anna.png"))
+        assert "anna.png" in wait_state(service, bad, "failed").error
+
+
+def test_an_animation_without_a_photo_or_a_motion_is_no_request(files):
+    for missing in ({"image": None}, {"poses": None}, {"kind": "preview", "image": None, "poses": None}):
+        with pytest.raises(ValidationError, match="needs a photo"):
+            request(files, **missing)
+
+
+def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, files):
+    """A video as motion, a photo without a map, and sound; whatever was found out is said."""
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128), fps=6.0)
+    write_video(rgb.numpy(), files / "silent.mp4", 6.0)
+    write_png(rgb[0].numpy(), files / "anna.png")
+    tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy", files / "walk.mp4"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", files / "silent.mp4", *tone], check=True)
+    options = AnimateOptions(recipe="none", steps=2, keep_sound=True)
+    with JobService(Settings(home=tmp_path / "home"), no_device) as service:
+        job = service.submit(ANNA, request(files, poses=files / "walk.mp4", options=options))
+        folder = JobFolder(service.home / "jobs" / job)
+        wait_for(lambda: not folder.input.joinpath("upload-poses.mp4").exists(), "the uploads to be read")
+        status = service.status(ANNA, job)
+        assert len(read_poses(folder.poses)) == 6 and read_poses(folder.poses).fps == 6
+        assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
+        said = wait_for(lambda: service.status(ANNA, job).notices, "the sentences")
+        assert "The motion: 6 frames at 6 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
+        assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
+        assert status.state == "queued"
 
 
 def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
@@ -310,7 +364,7 @@ import sys, time
 sys.path[:0] = sys.argv[1:2]
 from pathlib import Path
 from test_jobs_service import ANNA, GATED, JobService, Settings, command, request, wait_gated
-service = JobService(Settings(home=Path(sys.argv[2])), command)
+service = JobService(Settings(home=Path(sys.argv[2]), estimator="none"), command)
 service.start()
 jobs = [service.submit(ANNA, request(Path(sys.argv[3]), GATED)) for _ in range(2)]
 wait_gated(service, jobs[0])
@@ -493,7 +547,7 @@ def test_a_run_of_the_real_lanes_killed_while_tuning_equals_an_uninterrupted_one
     pipe = load_pipeline(str(model), "cpu")
     animate(pipe, image=photo, poses=motion, image_poses=None, options=options, folder=whole.path, subjects=tmp_path / "subjects")
 
-    with JobService(Settings(home=tmp_path / "home", model=str(model), device="cpu")) as service:
+    with JobService(Settings(home=tmp_path / "home", model=str(model), device="cpu", estimator="none")) as service:
         job = service.submit(ANNA, request(files, options=options))
         watched = service.watch(ANNA, job, 2 * DEADLINE_S)
         next(status for status in watched if status.progress is not None and status.progress.stage == "tuning" and status.progress.step > 4)

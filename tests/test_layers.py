@@ -15,19 +15,19 @@ PACKAGE = "dreampose_core"
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
     ("errors", "settings", "progress", "files"),
-    ("images", "video", "poses"),
+    ("images", "video", "poses", "scene"),
     ("texture", "adapter", "conditioning", "subject", "pipeline", "released", "densepose"),
-    ("mannequin", "training", "mini", "animation", "evaluation"),
+    ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
     ("jobs",),
     ("web",),
-    ("__main__",),
+    ("commands", "__main__"),
 )
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 
 # What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
 NARROW = {
     "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(),
-    "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"},
+    "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "fastapi", "starlette", "pydantic", "numpy"},
 }
 WORKER_SIDE = {"jobs.handlers", "jobs.worker"}  # the half of jobs that runs in worker processes

@@ -185,7 +185,7 @@ def test_both_trainings_change_what_they_should(samples, tmp_path):
     assert not same(vae, weights(pipe.vae)) and same(rest, weights(pipe.unet, pipe.adapter, pipe.image_encoder))
     assert pipe.vae.config.scaling_factor != factor
     with torch.no_grad():
-        latents = pipe.vae.encode(to_pixels(samples.frames(10**6, 32)[0])).latent_dist.mode() * pipe.vae.config.scaling_factor
+        latents = pipe.vae.encode(to_pixels(samples.frames(10**6, 32).rgb)).latent_dist.mode() * pipe.vae.config.scaling_factor
     assert latents.std().item() == pytest.approx(1, abs=1e-3)  # what diffusion expects
 
     vae = weights(pipe.vae)
@@ -351,8 +351,9 @@ def test_a_finished_run_is_a_model_folder(finished):
     assert pipe.form.size == (32, 32) and pipe.form.reference_warp == "texture" and pipe.form.charts == "mannequin"
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
-    rgb, parts = MannequinSamples((32, 32), 2).frames(0, 2)
-    frames = pipe(rgb[0].numpy(), PoseSequence(parts.numpy(), None, "none"), num_inference_steps=1, generator=torch.Generator()).frames
+    drawn = MannequinSamples((32, 32), 2).frames(0, 2)
+    poses = PoseSequence(drawn.parts.numpy(), None, "none")
+    frames = pipe(drawn.rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
 

@@ -18,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dreampose_core.errors import InputError, UnknownJob
-from dreampose_core.jobs.records import AnimateRequest, JobStatus
+from dreampose_core.jobs.records import JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
@@ -38,7 +38,7 @@ class StubService:
 
     def __init__(self, settings: Settings):
         self.home, self.alive = settings.home, {"light": True, "device": True}
-        self.requests: list[AnimateRequest] = []
+        self.requests: list[JobRequest] = []
         self.statuses: list[JobStatus] = []
         self.cancelled: list[str] = []
 
@@ -241,12 +241,20 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path):
 
 FORM = {
     "motion": "walk", "motion_file": None, "recipe": "fast", "quality": "draft", "steps": "", "image_guidance": " ",
-    "pose_guidance": "", "seed": 7, "fps": "",
+    "pose_guidance": "", "seed": 7, "fps": "", "frames": "", "stride": "", "loops": "", "changes": ["align"],
+    "fit": "auto", "photo": "/x/photo.png", "photo_poses": None,
 }  # fmt: skip
 
 
-def submit(handlers: PageHandlers, browser=None, photo="/x/photo.png", photo_poses=None, **changes):
-    return handlers.submit(browser or {"owner": OWNER}, photo, photo_poses, **(FORM | changes))
+def submit(handlers: PageHandlers, browser=None, **changes):
+    return handlers.submit(browser or {"owner": OWNER}, **(FORM | changes))
+
+
+def preview(handlers: PageHandlers, **changes) -> list[str]:
+    async def collect():
+        return [picture async for picture in handlers.preview({"owner": OWNER}, **(FORM | changes))]
+
+    return asyncio.run(collect())
 
 
 def test_the_first_visit_makes_a_token_of_256_bits_and_later_ones_keep_it(handlers: PageHandlers, service: StubService):
@@ -261,11 +269,49 @@ def test_the_first_visit_makes_a_token_of_256_bits_and_later_ones_keep_it(handle
 def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubService, examples: Path):
     browser, job, message = submit(handlers, photo_poses="/x/p.npz", steps=" 5 ", image_guidance="2.5")
     assert (browser, job, message) == ({"owner": OWNER, "job": JOB}, JOB, "")
-    assert service.requests == [AnimateRequest(
+    assert service.requests == [JobRequest(
         image=Path("/x/photo.png"), poses=examples / "motions" / "walk.npz", image_poses=Path("/x/p.npz"),
         options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7))]
-    submit(handlers, motion_file="/x/own.npz")
-    assert service.requests[-1].poses == Path("/x/own.npz")
+    submit(handlers, motion_file="/x/own.mp4", frames="10:70", stride="2", loops="3", changes=["mirror", "keep_sound"], fit="pad")
+    assert service.requests[-1].poses == Path("/x/own.mp4")
+    expected = AnimateOptions(
+        recipe="fast", quality="draft", seed=7, first_frame=10, last_frame=70, stride=2, loops=3, mirror=True, align=False, fit="pad",
+        keep_sound=True)
+    assert service.requests[-1].options == expected
+    submit(handlers, frames=":70")
+    assert (service.requests[-1].options.first_frame, service.requests[-1].options.last_frame) == (None, 70)
+
+
+def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
+    told = dict(kind="preview", result=Path("/x/result.mp4"), notices=("walk.mp4: 60 frames <b>.",))
+    service.statuses = [
+        job_status(state="queued", kind="preview"), job_status(state="running", kind="preview", progress=Progress("estimating", 0, 1)),
+        job_status(state="running", kind="preview", progress=Progress("preview", 3, 60)), job_status(state="done", **told),
+    ]  # fmt: skip
+    seen = preview(handlers, photo=None)
+    assert service.requests[-1].kind == "preview" and service.requests[-1].image is None
+    for picture, words in zip(seen, ("waits", "Finding the person", "frame 3 of 60", "<video")):
+        assert words in picture
+    assert len(seen) == 4 and "60 frames &lt;b&gt;." in seen[-1] and "results/" in seen[-1]
+
+
+def test_a_photo_is_looked_at_at_once(handlers: PageHandlers, service: StubService, tmp_path: Path):
+    async def collect(*given):
+        return [picture async for picture in handlers.look({"owner": OWNER}, *given)]
+
+    assert asyncio.run(collect(None, None, "auto")) == [""] and not service.requests
+    (tmp_path / "look.png").write_bytes(b"picture")
+    service.statuses = [job_status(state="done", kind="preview", look=tmp_path / "look.png", notices=("A person.",))]
+    seen = asyncio.run(collect("/x/photo.png", None, "crop"))
+    assert service.requests[-1].poses is None and service.requests[-1].options.fit == "crop"
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in seen[-1] and "A person." in seen[-1]
+
+
+def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, service: StubService):
+    assert "Choose a motion" in preview(handlers, motion=None)[0] and not service.requests
+    service.statuses = [job_status(state="failed", kind="preview", error="walk.pkl is a pickle.")]
+    assert "walk.pkl is a pickle." in preview(handlers)[-1]
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -280,6 +326,9 @@ def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubS
     ({"seed": -1}, "seed"),
     ({"seed": None}, "seed"),
     ({"fps": "0"}, "fps"),
+    ({"frames": "20"}, "first:last"),
+    ({"frames": "a:b"}, "first:last"),
+    ({"stride": "0"}, "stride"),
     ({"recipe": "paper"}, "recipe"),
     ({"browser": {"owner": "short"}}, "reload"),
 ])
@@ -395,7 +444,7 @@ def test_each_state_is_said_in_words(status: JobStatus, words: str):
 
 
 def test_the_learning_stage_is_left_out_where_there_is_none():
-    request = AnimateRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
+    request = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
     assert "Learn" not in render.status_card(job_status(request=request))
     assert "Learn" in render.status_card(job_status())
 
@@ -410,7 +459,7 @@ def test_the_loss_curve_needs_two_values_and_its_place_is_kept():
     waiting = render.loss_curve(job_status(losses=(0.1,)))
     assert "<svg" in waiting and "polyline" not in waiting
     assert render.loss_curve(job_status("done")) == ""
-    untuned = AnimateRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
+    untuned = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
     assert render.loss_curve(job_status(request=untuned)) == ""
 
 

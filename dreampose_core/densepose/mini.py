@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from ..errors import ModelError
 from ..poses import PoseSequence
-from .network import DensePoseNet
+from .network import PERSON_WEIGHT, DensePoseNet
 
 NOTICE = "DensePose was estimated by the small estimator, which knows only figures drawn by this program; on photographs it guesses."
 _BATCH = 8
@@ -68,7 +69,10 @@ class MiniEstimator:
             columns = torch.arange(int(left), int(left + width), device=pixels.device).clamp(0, pixels.shape[3] - 1)
             part = pixels[:, :, rows][:, :, :, columns]
             small = F.interpolate(part, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
-        return self.net(small)
+        logits, uv = self.net(small)
+        # trained with person pixels counted PERSON_WEIGHT times, it sees that much more of them than there are
+        logits[:, 0] += math.log(PERSON_WEIGHT)
+        return logits, uv
 
 
 def _extent(person: torch.Tensor, height: int) -> tuple[float, float, float, float] | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..poses import NUM_PARTS
 
+PERSON_WEIGHT = 2.0  # of person pixels in the training's loss
 MAPS = 1 + 3 * NUM_PARTS  # background and part logits, U of each part, V of each part
 
 

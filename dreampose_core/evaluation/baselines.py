@@ -7,7 +7,8 @@ import torch
 
 from ..conditioning import encode_latents, pose_tensors, to_pixels, to_uint8
 from ..poses import PoseSequence
-from ..texture import harvest, move
+from ..preview import moved_frames
+from ..texture import fill_background
 
 
 def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae) -> dict[str, np.ndarray]:
@@ -16,10 +17,10 @@ def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSeq
     photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3), which only
     "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach.
     """
-    parts, uv = pose_tensors(poses, poses.charts)
-    photo_parts, photo_uv = pose_tensors(image_poses, image_poses.charts)
-    texture = harvest(to_pixels(torch.from_numpy(photo))[None], photo_parts, photo_uv).expand(len(poses))
-    silhouette = torch.where((parts > 0)[:, None], torch.zeros(()), texture.background)
+    parts, _ = pose_tensors(poses, poses.charts)
+    photo_parts, _ = pose_tensors(image_poses, image_poses.charts)
+    background, _ = fill_background(to_pixels(torch.from_numpy(photo))[None], (photo_parts > 0).float()[:, None])
+    silhouette = torch.where((parts > 0)[:, None], torch.zeros(()), background)
     with torch.no_grad():
         batches = to_pixels(torch.from_numpy(truth)).to(vae.device).split(8)
         latents = [encode_latents(vae, pixels) for pixels in batches]
@@ -27,7 +28,7 @@ def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSeq
     return {
         "repeat_photo": np.repeat(photo[None], len(poses), 0),
         "grey_silhouette": to_uint8(silhouette).numpy(),
-        "part_colours": to_uint8(move(texture, parts, None, background=True)[:, :3]).numpy(),
-        "moved_texture": to_uint8(move(texture, parts, uv, background=True)[:, :3]).numpy(),
+        "part_colours": np.stack(list(moved_frames(photo, image_poses, poses, use_uv=False))),
+        "moved_texture": np.stack(list(moved_frames(photo, image_poses, poses))),
         "vae_only": to_uint8(through).cpu().numpy(),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..poses import PoseSequence
+
 
 def psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB over all frames: the mean of each frame's, at most 100.
@@ -32,3 +34,14 @@ def sharpness(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 def _gradient(frames: np.ndarray) -> np.ndarray:
     grey = frames.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.hypot(np.gradient(grey, axis=1), np.gradient(grey, axis=2))
+
+
+def densepose_accuracy(found: PoseSequence, truth: PoseSequence) -> dict[str, float]:
+    """How right DensePose maps are. parts: the share of pixels with the right part among those that are person in truth or in the
+    reading. uv: the mean error of U and V (0..1) where the part is right; NaN where either side knows no U, V."""
+    person, right = found.mask | truth.mask, (found.parts == truth.parts) & truth.mask
+    error = np.nan
+    if found.uv is not None and truth.uv is not None and right.any():
+        pairs = ((a.astype(np.float32) - b.astype(np.float32))[:, r] for a, b, r in zip(found.uv, truth.uv, right))
+        error = float(np.abs(np.concatenate(list(pairs), 1)).mean())
+    return {"parts": float(right.sum() / max(1, person.sum())), "uv": error}

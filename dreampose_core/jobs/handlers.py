@@ -1,72 +1,156 @@
-"""What the two lanes do with a job: the light lane checks and decodes the uploads, the device lane makes the video.
+"""What the two lanes do with a job: the light lane reads the uploads and makes previews, the device lane makes the video.
 
-torch is imported only inside the device lane, so the light lane stays small and starts at once.
+torch is imported only where a network or a texture is at work, so the light lane stays small and starts at once.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ..densepose import Estimates
 from ..errors import InputError
-from ..images import read_image, write_png
-from ..poses import PoseSequence, read_image_poses, read_poses, write_poses
+from ..files import appearing
+from ..images import read_image, read_photo, write_png
+from ..poses import PoseSequence, edited, read_any, read_image_poses, read_poses, write_poses
+from ..poses.reading import FORM_NPZ
 from ..progress import Progress, check_stop
-from ..settings import MAX_FRAMES, Settings
+from ..scene import make_scene
+from ..settings import MAX_FRAMES, AnimateOptions, Settings
+from ..video import extract_sound
 from .records import Lane, Upload, Work
 
+Notices = tuple[str, ...]
 
-def for_lane(lane: Lane, settings: Settings) -> Callable[[Work], tuple[str, ...]]:
+
+def for_lane(lane: Lane, settings: Settings) -> Callable[[Work], Notices]:
     """The handler of `lane`: takes a job's Work, returns sentences for its owner."""
-    return prepare if lane == "light" else DeviceLane(settings)
+    return LightLane(settings) if lane == "light" else DeviceLane(settings)
 
 
-def prepare(work: Work) -> tuple[str, ...]:
-    """Turns the uploads into files of our own making and deletes them; an upload that was converted before is left alone.
+class LightLane:
+    """Turns the uploads into files of our own making and deletes them; makes the preview, where that is the job."""
 
-    Raises InputError with the reader's sentence, about the file by the name its owner knows.
-    """
-    request, folder = work.request, work.folder
-    uploads = [upload for upload in (request.image, request.poses, request.image_poses) if upload is not None]
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def __call__(self, work: Work) -> Notices:
+        """Raises InputError with the reader's sentence, about the file by the name its owner knows."""
+        said = self._read_uploads(work)
+        if work.request.kind == "animate":
+            return said
+        return (*said, *self._preview(work))
+
+    def _read_uploads(self, work: Work) -> Notices:
+        """What an attempt that was interrupted later has read before is left alone."""
+        request, folder = work.request, work.folder
+        settings = self.settings
+        estimates = Estimates(
+            settings.estimator, "cpu", settings.estimator_file, settings.estimator_colours,
+            on_progress=work.on_progress, should_stop=work.should_stop,
+        )  # fmt: skip
+
+        def read(upload: Upload, target: Path, convert: Callable[[Path], Notices]) -> Notices:
+            return _once(target, lambda: _named(folder.input / upload.file, upload, convert))
+
+        def photo(path: Path) -> Notices:
+            pixels, notices = read_photo(path)
+            write_png(pixels, folder.image)
+            return notices
+
+        def motion(path: Path) -> Notices:
+            reading = read_any(path, estimates.callback)
+            _check_length(reading.poses, request.options)
+            if request.options.keep_sound:
+                _keep_sound(path, reading.poses, request.options, folder.sound)
+            write_poses(reading.poses, folder.poses)
+            plain = reading.form == FORM_NPZ and request.kind == "animate"  # nothing had to be found out
+            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *estimates.notices)
+
+        def own_map(path: Path) -> Notices:
+            write_poses(read_image_poses(path, estimates.callback), folder.image_poses)
+            return ()
+
+        def estimated_map() -> Notices:
+            own, notices = estimates.of_photo(read_image(folder.image))
+            if own is not None:
+                write_poses(own, folder.image_poses)
+            return (*notices, *estimates.notices)
+
+        said: Notices = ()
+        try:
+            if request.image is not None:
+                said += read(request.image, folder.image, photo)
+                check_stop(work.should_stop)
+            if request.poses is not None:
+                said += read(request.poses, folder.poses, motion)
+                check_stop(work.should_stop)
+            if request.image_poses is not None:
+                said += read(request.image_poses, folder.image_poses, own_map)
+            elif request.image is not None:
+                said += _once(folder.image_poses, estimated_map)
+        except InputError:
+            _delete_uploads(work)
+            raise
+        _delete_uploads(work)
+        return tuple(dict.fromkeys(said))
+
+    def _preview(self, work: Work) -> Notices:
+        folder, options = work.folder, work.request.options
+        work.on_progress(Progress("preview", 0, 1))  # said first: the import of torch takes seconds
+        from ..preview import preview_size, write_look, write_preview
+
+        size, scene = preview_size(self.settings.model), None
+        own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
+        if work.request.poses is None:
+            return write_look(read_image(folder.image), own, size, options.fit, folder.look)
+        poses = read_poses(folder.poses)
+        if work.request.image is None:
+            poses = edited(poses, options)
+        else:
+            scene = make_scene(read_image(folder.image), poses, own, size, options)
+        notices = write_preview(poses, folder.result, scene, on_progress=work.on_progress, should_stop=work.should_stop)
+        return (*(scene.notices if scene is not None else ()), *notices)
+
+
+def _once(target: Path, make: Callable[[], Notices]) -> Notices:
+    """The sentences of `make`, which writes `target`; kept beside it, so that a later attempt says them again without making it."""
+    kept = target.with_suffix(".said.json")
+    if kept.exists():
+        return tuple(json.loads(kept.read_text(encoding="utf-8")))
+    said = make()
+    with appearing(kept) as temporary:
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+    return said
+
+
+def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> Notices:
+    """`convert(source)`, its errors speaking of the file by its owner's name."""
     try:
-        _convert(folder.input, request.image, folder.image, lambda path: write_png(read_image(path), folder.image))
-        check_stop(work.should_stop)
-        _convert(folder.input, request.poses, folder.poses, lambda path: write_poses(_checked(read_poses(path), work), folder.poses))
-        check_stop(work.should_stop)
-        if request.image_poses is not None:
-            _convert(
-                folder.input, request.image_poses, folder.image_poses,
-                lambda path: write_poses(read_image_poses(path), folder.image_poses),
-            )
-    except InputError:
-        _delete(folder.input, uploads)
-        raise
-    _delete(folder.input, uploads)
-    return ()
-
-
-def _convert(folder: Path, upload: Upload, target: Path, convert: Callable[[Path], None]) -> None:
-    source = folder / upload.file
-    if target.exists():  # done by an attempt that was interrupted later
-        return
-    try:
-        convert(source)
+        return convert(source)
     except InputError as error:
         raise type(error)(str(error).replace(str(source), upload.name).replace(source.name, upload.name)) from error
 
 
-def _checked(poses: PoseSequence, work: Work) -> PoseSequence:
+def _keep_sound(path: Path, poses: PoseSequence, options: AnimateOptions, target: Path) -> None:
+    if options.keeps_timing:
+        start = options.first_frame or 0
+        length = (len(poses) if options.last_frame is None else options.last_frame) - start
+        extract_sound(path, target, start / poses.fps, length / poses.fps)
+
+
+def _check_length(poses: PoseSequence, options: AnimateOptions) -> None:
     # Said here, and not only by the device lane, so that a wrong range is known at once while the device is busy.
-    options = work.request.options
     num_frames = len(poses.clip(options.first_frame, options.last_frame))
-    if num_frames > MAX_FRAMES:
+    if num_frames > MAX_FRAMES * options.stride:
         raise InputError(f"The motion has {num_frames} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
-    return poses
 
 
-def _delete(folder: Path, uploads: list[Upload]) -> None:
-    for upload in uploads:
-        (folder / upload.file).unlink(missing_ok=True)
+def _delete_uploads(work: Work) -> None:
+    for upload in (work.request.image, work.request.poses, work.request.image_poses):
+        if upload is not None:
+            (work.folder.input / upload.file).unlink(missing_ok=True)
 
 
 class DeviceLane:
@@ -76,7 +160,7 @@ class DeviceLane:
         self.settings = settings
         self._pipe = None
 
-    def __call__(self, work: Work) -> tuple[str, ...]:
+    def __call__(self, work: Work) -> Notices:
         if self._pipe is None:
             work.on_progress(Progress("loading", 0, 1))  # said first: the import of torch alone takes seconds
         from .. import animation
@@ -92,6 +176,7 @@ class DeviceLane:
             image_poses=read_poses(folder.image_poses) if folder.image_poses.exists() else None,
             options=work.request.options,
             folder=folder.path,
+            sound=folder.sound if folder.sound.exists() else None,
             subjects=work.subjects,
             on_progress=work.on_progress,
             should_stop=work.should_stop,

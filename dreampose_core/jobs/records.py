@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..progress import OnProgress, Progress, ShouldStop
 from ..settings import AnimateOptions, Options
@@ -15,19 +15,30 @@ State = Literal["queued", "running", "cancelling", "interrupted", "done", "faile
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 Lane = Literal["light", "device"]
 LANES: tuple[Lane, ...] = ("light", "device")
+Kind = Literal["animate", "preview"]
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
 
 
-class AnimateRequest(Options):
-    """One animation: the uploaded files as they came (server-made paths), and the options.
+class JobRequest(Options):
+    """One job: the uploaded files as they came (server-made paths), and the options.
 
-    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown.
+    kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo.
+    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
+    photo, or without the motion: then it shows how the photo is understood.
     """
 
-    image: Path
-    poses: Path
+    kind: Kind = "animate"
+    image: Path | None
+    poses: Path | None
     image_poses: Path | None = None
     options: AnimateOptions = AnimateOptions()
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> JobRequest:
+        given = [self.image is not None, self.poses is not None]
+        if not (all(given) if self.kind == "animate" else any(given)):
+            raise ValueError("an animation needs a photo and a motion, a preview one of them")
+        return self
 
 
 class Upload(Options):
@@ -40,8 +51,9 @@ class Upload(Options):
 class StoredRequest(Options):
     """A request as it lies in the store and in request.json: no path of the outside world is left in it."""
 
-    image: Upload
-    poses: Upload
+    kind: Kind = "animate"
+    image: Upload | None
+    poses: Upload | None
     image_poses: Upload | None = None
     options: AnimateOptions
 
@@ -75,6 +87,11 @@ class JobFolder:
         return self.input / "image_poses.npz"
 
     @property
+    def sound(self) -> Path:
+        """The motion clip's sound; the file is absent when there is none or it is not wanted."""
+        return self.input / "sound.m4a"
+
+    @property
     def frames(self) -> Path:
         return self.path / "frames"
 
@@ -85,6 +102,11 @@ class JobFolder:
     @property
     def result(self) -> Path:
         return self.path / "result.mp4"
+
+    @property
+    def look(self) -> Path:
+        """A preview's picture of how the photo is understood."""
+        return self.path / "look.png"
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,7 @@ class JobStatus:
     place: 1 for the next job to run on the device, 0 once it has started.
     losses: the tuning loss so far, one value a step (thinned to a few hundred points).
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
+    look: a preview's picture of the photo alone, once state is "done".
     notices: sentences about fall-backs taken. error: one sentence when state is "failed".
     request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
     """
@@ -142,13 +165,15 @@ class JobStatus:
     place: int
     progress: Progress | None
     created: float
+    kind: Kind = "animate"
     losses: tuple[float, ...] = ()
     chunks: tuple[Path, ...] = ()
     frames: tuple[Path, ...] = ()
     result: Path | None = None
+    look: Path | None = None
     error: str | None = None
     notices: tuple[str, ...] = field(default=())
-    request: AnimateRequest | None = None
+    request: JobRequest | None = None
 
     @property
     def final(self) -> bool:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ..errors import InputError, StorageError, UnknownJob
 from ..settings import Settings
-from .records import LANES, AnimateRequest, Job, JobFolder, JobStatus, Lane, StoredRequest, Upload
+from .records import LANES, Job, JobFolder, JobRequest, JobStatus, Lane, StoredRequest, Upload
 from .store import NO_SUCH_JOB, Store, storage_error
 from .supervisor import Command, Supervisor, worker_command
 
@@ -80,8 +80,8 @@ class JobService:
         """The process id of each lane's living worker."""
         return self._supervisor.pids() if self._supervisor else {}
 
-    def submit(self, owner: str, request: AnimateRequest, key: str | None = None) -> str:
-        """Queues an animation and returns its job id; the files are copied first, so the caller may delete them.
+    def submit(self, owner: str, request: JobRequest, key: str | None = None) -> str:
+        """Queues a job and returns its id; the files are copied first, so the caller may delete them.
 
         key: the same owner and key are one job, however often they are submitted.
         Raises InputError (a file is missing or too large, the queue is full) and StorageError.
@@ -96,8 +96,9 @@ class JobService:
             # Files first, the row last: after a crash in between there is a folder that nobody knows, never a job without files.
             folder.input.mkdir(parents=True, mode=0o700)
             stored = StoredRequest(
-                image=self._stored(request.image, "image", folder),
-                poses=self._stored(request.poses, "poses", folder),
+                kind=request.kind,
+                image=self._stored(request.image, "image", folder) if request.image else None,
+                poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
                 options=request.options,
             ).model_dump_json()
@@ -137,8 +138,9 @@ class JobService:
         self.store.cancel(_hashed(owner), _checked(job_id))
 
     def jobs(self, owner: str) -> list[JobStatus]:
-        """All jobs of `owner`, newest first."""
-        return [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
+        """All animations of `owner`, newest first; previews come and go and are not listed."""
+        found = [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
+        return [status for status in found if status.kind == "animate"]
 
     @property
     def store(self) -> Store:
@@ -170,14 +172,17 @@ class JobService:
 
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)
+        request = _canonical(job, folder)
         # For its owner a job that is being checked by the light lane still waits for the device.
-        state = "queued" if job.lane == "light" and job.state in ("running", "interrupted") else job.state
+        kind, looks = ("animate", False) if request is None else (request.kind, request.poses is None)
+        state = "queued" if kind == "animate" and job.lane == "light" and job.state in ("running", "interrupted") else job.state
         return JobStatus(
-            id=job.id, state=state, place=job.place, progress=job.progress, created=job.created,
+            id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
             losses=tuple(loss for _, loss in job.losses),
             chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
-            result=folder.result if job.state == "done" else None,
-            error=job.error, notices=job.notices, request=_canonical(job, folder),
+            result=folder.result if job.state == "done" and not looks else None,
+            look=folder.look if job.state == "done" and looks else None,
+            error=job.error, notices=job.notices, request=request,
         )
 
     def _stored(self, source: Path, role: str, folder: JobFolder) -> Upload:
@@ -238,10 +243,12 @@ def _listed(folder: Path, pattern: re.Pattern) -> tuple[Path, ...]:
         return ()
 
 
-def _canonical(job: Job, folder: JobFolder) -> AnimateRequest | None:
+def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     try:
         stored = StoredRequest.model_validate_json(job.request)
     except ValidationError:  # written by another version of the program
         return None
-    image_poses = folder.image_poses if stored.image_poses is not None else None
-    return AnimateRequest(image=folder.image, poses=folder.poses, image_poses=image_poses, options=stored.options)
+    image_poses = folder.image_poses if folder.image_poses.exists() else None
+    image = folder.image if stored.image is not None else None
+    poses = folder.poses if stored.poses is not None else None
+    return JobRequest(kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options)

@@ -151,7 +151,7 @@ class Worker:
             work = Work(claim.id, folder, self.settings.home / "subjects", request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
             attempt.flush()
-            if self.lane == "light":
+            if self.lane == "light" and request.kind == "animate":
                 ending = partial(self.store.advance, claim, "device", notices)
             else:
                 ending = partial(self.store.finish, claim, notices)
@@ -232,6 +232,8 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
     parser.add_argument("--name", help="how the store calls this worker")
     parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
     given = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
+        signal.signal(number, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         return run(given.lane, Settings.from_environment(), handler, given.name, given.parent)

@@ -8,6 +8,7 @@ import torch
 
 from .figure import HELD_OUT, Figure, render
 from .motion import MOTIONS, motion, random_manner
+from .renderer import Rendering
 
 _WINDOW_STEPS = (1 / 30, 1 / 20, 1 / 12)  # seconds between the maps of a window
 
@@ -66,13 +67,12 @@ class MannequinSamples:
         photo, photo_parts, photo_uv = (x[which].flatten(0, 1) for x in (rgb, parts, uv))
         return Samples(photo, photo_parts, photo_uv, rgb[:, :n].flatten(0, 1), window(parts, near_parts), window(uv, near_uv))
 
-    def frames(self, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """`count` frames of as many figures, uint8 (B, H, W, 3), and their parts (B, H, W): for what needs no pairs."""
+    def frames(self, step: int, count: int) -> Rendering:
+        """`count` frames of as many figures, for what needs no pairs."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 2)
         figures, poses, _ = (list(x) for x in zip(*(self._clip(generator) for _ in range(count))))
         angles, offset = (torch.stack([pose[2] for pose in x]) for x in zip(*poses))
-        out = render(figures, torch.arange(count), angles, offset, self.size, device=self.device)
-        return out.rgb, out.parts
+        return render(figures, torch.arange(count), angles, offset, self.size, device=self.device)
 
     def _clip(self, generator: torch.Generator):
         """A figure, its joint angles and offsets (5 per_clip + 1, ...) and whether photos come from the clip itself."""

@@ -142,7 +142,8 @@ def parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def _looked_up(frame: np.ndarray, palette: Palette, truncation: float) -> np.ndarray:
-    return _table(palette, truncation)[frame[..., 0] >> 1, frame[..., 1] >> 1, frame[..., 2] >> 1]
+    red, green, blue = (frame[..., channel].astype(np.int32) >> 1 for channel in range(3))
+    return _table(palette, truncation).ravel().take((red << 14) | (green << 7) | blue)
 
 
 def _off(a: np.ndarray, b: np.ndarray) -> int:
@@ -170,10 +171,16 @@ def _smooth(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.nda
     """`labels`, where pixels near borders are chosen by colour and by what most of their neighbours are."""
     y, x = np.nonzero(~_uniform(labels, 2))
     distances = _distances(colours[y, x], palette, _CHROMA_AT_BORDERS)
-    labels = labels.copy()
+    labels, again = labels.copy(), np.ones(len(y), bool)
     for _ in range(_ROUNDS):
-        counts = _neighbours(labels, y, x, _REACH_OF_SMOOTHING)
-        labels[y, x] = np.where(counts > 0, distances - _WEIGHT_OF_A_NEIGHBOUR * counts, np.inf).argmin(axis=1)
+        counts = _neighbours(labels, y[again], x[again], _REACH_OF_SMOOTHING)
+        chosen = np.where(counts > 0, distances[again] - _WEIGHT_OF_A_NEIGHBOUR * counts, np.inf).argmin(axis=1)
+        changed = np.zeros(labels.shape, bool)
+        changed[y[again], x[again]] = chosen != labels[y[again], x[again]]
+        labels[y[again], x[again]] = chosen
+        again = _around(changed, y, x, _REACH_OF_SMOOTHING, beyond=0).any(axis=1)  # all others would choose as they did
+        if not again.any():
+            break
     return labels
 
 
@@ -188,22 +195,18 @@ def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
 
 def _neighbours(labels: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int) -> np.ndarray:
     """float32 (N, 25): how many pixels of each part lie within `radius` rows and columns of the pixels (y, x), themselves left out."""
-    counts = np.zeros((len(y), NUM_PARTS + 1), np.float32)
-    padded = np.pad(labels, 2 * radius, constant_values=NUM_PARTS + 1)
-    for part in range(NUM_PARTS + 1):
-        is_part = padded == part
-        rows, columns = np.flatnonzero(is_part.any(axis=1)), np.flatnonzero(is_part.any(axis=0))
-        if len(rows) == 0:
-            continue
-        reach = tuple(slice(at[0] - radius, at[-1] + radius + 1) for at in (rows, columns))  # where it counts at all
-        total = is_part[tuple(slice(at.start - radius, at.stop + radius) for at in reach)].astype(np.uint8)  # at most 81
-        for axis in (0, 1):
-            first, *others = _shifted(total, 2 * radius + 1, axis)
-            total = sum(others, first)
-        around = np.zeros(padded.shape, np.uint8)
-        around[reach] = total - is_part[reach]
-        counts[:, part] = around[y + 2 * radius, x + 2 * radius]
-    return counts
+    around = _around(labels, y, x, radius, beyond=NUM_PARTS + 1)
+    bins = NUM_PARTS + 2  # one more for what is none
+    counts = np.bincount((np.arange(len(y), dtype=np.int32)[:, None] * bins + around).ravel(), minlength=len(y) * bins)
+    return counts.reshape(-1, bins)[:, :-1].astype(np.float32)
+
+
+def _around(array: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int, beyond: int) -> np.ndarray:
+    """(N, (2 radius + 1)^2 - 1): what stands around the pixels (y, x) of (H, W), `beyond` outside of it."""
+    padded = np.pad(array, radius, constant_values=beyond)
+    steps = np.arange(2 * radius + 1)
+    offsets = np.delete((steps[:, None] * padded.shape[1] + steps).ravel(), 2 * radius * (radius + 1))
+    return padded.ravel()[(y * padded.shape[1] + x)[:, None] + offsets]
 
 
 def _shifted(array: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
@@ -217,8 +220,8 @@ def _distances(colours: np.ndarray, palette: Palette, chroma: float, truncation:
     to_ycc = (_YCC * np.array([[1], [chroma], [chroma]], np.float32)).T
     there = palette.array().astype(np.float32)
     there[there.any(axis=1)] -= truncation
-    here, there = (colours.astype(np.float32) - 128) @ to_ycc, (there - 128) @ to_ycc
-    return (here**2).sum(axis=1, keepdims=True) - 2 * here @ there.T + (there**2).sum(axis=1)
+    here, there = colours.astype(np.float32) @ to_ycc, there @ to_ycc
+    return sum((here[:, i, None] - there[:, i]) ** 2 for i in range(3))  # three planes: a product of matrices this thin is slower
 
 
 @lru_cache(maxsize=2)

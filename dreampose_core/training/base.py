@@ -48,7 +48,8 @@ def train_vae(
     frames_at = Ahead(lambda step: samples.frames(step, frames))
 
     def loss_at(step: int) -> torch.Tensor:
-        rgb, parts = (x.repeat_interleave(crops, 0) for x in frames_at(step))
+        drawn = frames_at(step)
+        rgb, parts = (x.repeat_interleave(crops, 0) for x in (drawn.rgb, drawn.parts))
         pixels = person_crops(to_pixels(rgb), parts, side, random(seed, step, 1))
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
             # only the mode is ever used, so it is what is trained; sampling would cost colour first
@@ -59,7 +60,7 @@ def train_vae(
     _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
     vae.eval()
     with torch.no_grad():
-        pixels = to_pixels(samples.frames(10**6, 32)[0])
+        pixels = to_pixels(samples.frames(10**6, 32).rgb)
         vae.register_to_config(scaling_factor=1 / float(vae.encode(pixels).latent_dist.mode().std()))
     return done
 

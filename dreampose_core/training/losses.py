@@ -36,6 +36,19 @@ def picture_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     return error.abs().mean() + error.square().mean() + 0.5 * colour + 0.3 * (across + down)
 
 
+def densepose_loss(
+    logits: torch.Tensor, found: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, person_weight: float
+) -> torch.Tensor:
+    """Cross-entropy of logits (B, 25, H, W) against parts (B, H, W), person pixels `person_weight` times as heavy, and the
+    error of `found` (B, 24, 2, H, W), taken at the true part, against uv (B, 2, H, W) on the person."""
+    person = (parts > 0).float()
+    weight = 1 + (person_weight - 1) * person
+    labels = (F.cross_entropy(logits, parts, reduction="none") * weight).sum() / weight.sum()
+    index = (parts - 1).clamp_min(0)[:, None, None].expand(-1, 1, 2, -1, -1)
+    error = (found.gather(1, index)[:, 0] - uv).abs().mean(1)  # (B, 2, H, W) -> (B, H, W)
+    return labels + 2 * (error * person).sum() / person.sum().clamp_min(1)
+
+
 def coverage(parts: torch.Tensor, factor: int) -> torch.Tensor:
     """Share of each latent cell that is person: (B, H, W) -> (B, 1, h, w)."""
     return F.avg_pool2d((parts > 0).float()[:, None], factor)

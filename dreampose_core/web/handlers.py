@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..errors import DreamPoseError, InputError
-from ..jobs.records import AnimateRequest, JobStatus
+from ..jobs.records import JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, validated
 from . import render
@@ -20,6 +20,7 @@ from .examples import Motion, Person, title
 from .links import ResultLinks
 
 POLL_S = 0.4
+SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
 
@@ -35,6 +36,14 @@ def owner_of(browser: dict | None) -> str:
     if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise InputError("This page has lost its place; reload it.")
     return token
+
+
+def _frame_range(text: str | None) -> tuple[str | None, str | None]:
+    """First and last of "20:80"; None where a side is left out."""
+    first, colon, last = (text or ":").partition(":")
+    if not colon or not all(part.strip() == "" or part.strip().isdigit() for part in (first, last)):
+        raise InputError(f"The frames are {text!r}; give first:last, for example 0:60, or leave the field empty for all.")
+    return first.strip() or None, last.strip() or None
 
 
 class PageHandlers:
@@ -100,26 +109,62 @@ class PageHandlers:
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, browser, photo, photo_poses, motion, motion_file, recipe, quality, steps, image_guidance, pose_guidance, seed, fps):
+    def submit(self, browser, **form):
         """The submitted job becomes the one shown; what is wrong with the form is one sentence beside the button."""
         try:
             owner = owner_of(browser)
-            if not photo:
-                raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
-            poses = motion_file or next((str(m.poses) for m in self.motions if m.name == motion), None)
-            if not poses:
-                raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
-            if seed is None:
-                raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
-            fields = {"steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance, "fps": fps}
-            given = {name: words for name, words in fields.items() if words and words.strip()}
-            options = validated(AnimateOptions, {"recipe": recipe, "quality": quality, "seed": seed, **given})
-            request = AnimateRequest(
-                image=Path(photo), poses=Path(poses), image_poses=Path(photo_poses) if photo_poses else None, options=options)
-            job = self.service.submit(owner, request)
+            job = self.service.submit(owner, self._request("animate", **form))
         except DreamPoseError as error:
             return gr.skip(), gr.skip(), render.error_box(str(error))
         return {"owner": owner, "job": job}, job, ""
+
+    async def look(self, browser, photo, photo_poses, fit) -> AsyncIterator[str]:
+        """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
+        if not photo:
+            yield ""
+            return
+        own = Path(photo_poses) if photo_poses else None
+        request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
+        async for picture in self._previewed(browser, lambda: request):
+            yield picture
+
+    async def preview(self, browser, **form) -> AsyncIterator[str]:
+        """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
+        async for picture in self._previewed(browser, lambda: self._request("preview", **form)):
+            yield picture
+
+    async def _previewed(self, browser, make_request) -> AsyncIterator[str]:
+        try:
+            owner = owner_of(browser)
+            request = make_request()
+            job = await asyncio.to_thread(self.service.submit, owner, request)
+            while True:
+                status = await asyncio.to_thread(self.service.status, owner, job)
+                link = self.links.make(job, self._file_name(status)) if status.result else None
+                yield render.preview_box(status, link)
+                if status.final:
+                    return
+                await asyncio.sleep(POLL_S)
+        except DreamPoseError as error:
+            yield render.error_box(str(error))
+
+    def _request(self, kind, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+        """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
+        empty texts take their defaults."""
+        if not photo and kind == "animate":
+            raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
+        poses = motion_file or next((str(m.poses) for m in self.motions if m.name == motion), None)
+        if not poses:
+            raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
+        if seed is None:
+            raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
+        given = {name: value for name, value in options.items() if not isinstance(value, str) or value.strip()}
+        given |= {name: name in changes for name in SWITCHES}
+        given["first_frame"], given["last_frame"] = _frame_range(frames)
+        return JobRequest(
+            kind=kind, image=Path(photo) if photo else None, poses=Path(poses), image_poses=Path(photo_poses) if photo_poses else None,
+            options=validated(AnimateOptions, {"seed": seed, **given}),
+        )  # fmt: skip
 
     def show_job(self, browser: dict | None, job: str | None):
         """Another of this browser's jobs is shown."""

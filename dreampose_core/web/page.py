@@ -17,6 +17,12 @@ RECIPES = [("Learn this person first", "fast"), ("Skip", "none")]
 RECIPE_WORDS = "Learning takes a few minutes, once per photo, and gives a better likeness."
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "Draft {draft}, standard {standard}, best {best} steps a frame; more take longer.".format(**QUALITY_STEPS)
+FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
+FIT_WORDS = "How the photo comes into the model's shape. Auto: cropped around the person where the DensePose is known, else padded."
+CHANGES = [
+    ("Fit it to the person", "align"), ("Take out flicker", "smooth"), ("Close holes", "fill_holes"), ("Mirror", "mirror"),
+    ("Backwards", "reverse"), ("Keep the clip's sound", "keep_sound"),
+]  # fmt: skip
 REFRESH_S = 240  # well inside a link's lifetime
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _SHOW_ANSWER = """() => {
@@ -53,9 +59,11 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             gr.Markdown(text("mini"), elem_id="dp-mini")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                person = _person(handlers)
+                person = _person(handlers, browser)
             with gr.Column(min_width=320):
                 motion = _motion(handlers)
+        look = gr.Button("Preview", elem_id="dp-preview")
+        preview = gr.HTML("", elem_id="dp-preview-result")
         options = _options(handlers)
         run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
         message = gr.HTML("", elem_id="dp-message")
@@ -64,8 +72,21 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
 
         page.load(handlers.open_page, browser, [browser, shown_job, run], **QUIET)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUIET)  # Gradio calls them "Thumbnail 1 of 8"
+        form = {"browser": browser, **person, **motion, **options}
+
+        def submit(fields: dict):  # a set of inputs comes as one dict: no order to keep
+            return handlers.submit(**{name: fields[component] for name, component in form.items()})
+
+        async def preview_of(fields: dict):
+            async for picture in handlers.preview(**{name: fields[component] for name, component in form.items()}):
+                yield picture
+
+        look.click(
+            preview_of, set(form.values()), preview, trigger_mode="multiple", concurrency_limit=None, api_visibility="private",
+            show_progress="minimal", show_progress_on=look,
+        )  # fmt: skip
         run.click(
-            handlers.submit, [browser, *person, *motion, *options], [browser, shown_job, message],
+            submit, set(form.values()), [browser, shown_job, message],
             api_visibility="private", show_progress="minimal", show_progress_on=run,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUIET)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
@@ -83,39 +104,56 @@ def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id:
     )  # fmt: skip
 
 
-def _person(handlers: PageHandlers) -> tuple[gr.Image, gr.File]:
-    """Field 1: the photo, and its DensePose if it is known."""
+def _person(handlers: PageHandlers, browser: gr.BrowserState) -> dict[str, gr.components.Component]:
+    """Field 1: the photo, its DensePose if it is known, how it is fitted; by the names of `PageHandlers._request`."""
     gr.Markdown(text("person"))
     photo = gr.Image(
         label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], height=340, elem_id="dp-photo")
     photo.preprocess = upload_path  # Gradio's own opens the file in this process
     gallery = _picker([(person.image, person.name) for person in handlers.people], "Example people", 6, "dp-people")
+    look = gr.HTML("", elem_id="dp-look")
     with gr.Accordion("DensePose of the photo (optional)", open=False):
         gr.Markdown(text("person_poses"))
-        poses = gr.File(label="DensePose of the photo (.npz)", file_types=[".npz"], height=200, elem_id="dp-photo-poses")
+        # every type of file, because what is refused is refused with a sentence that helps
+        poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
+        fit = gr.Radio(FITS, value="auto", label="Shape", info=FIT_WORDS)
     # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
     photo.input(None, None, poses, js="() => [null]", **QUIET)
     photo.input(handlers.own_photo, None, gallery, **QUIET)
     gallery.select(handlers.pick_person, None, [photo, poses], **QUIET)
-    return photo, poses
+    gr.on(
+        [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
+        trigger_mode="always_last", concurrency_limit=None, **QUIET,
+    )  # fmt: skip
+    return {"photo": photo, "photo_poses": poses, "fit": fit}
 
 
-def _motion(handlers: PageHandlers) -> tuple[gr.State, gr.File]:
-    """Field 2: the name of a shipped motion, or a file."""
+def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:
+    """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of `PageHandlers._request`."""
     gr.Markdown(text("motion"))
     name = gr.State(None)
     gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
     words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
     with gr.Accordion("Your own motion", open=not handlers.motions):
-        file = gr.File(label="DensePose sequence (.npz)", file_types=[".npz"], height=200, elem_id="dp-motion-file")
+        gr.Markdown(text("motion_file"))
+        file = gr.File(label="A video or DensePose in any form", height=200, elem_id="dp-motion-file")
+    with gr.Accordion("Change the motion", open=False, elem_id="dp-edit"):
+        with gr.Row():
+            frames = gr.Textbox("", label="Frames", placeholder="all", info="A part of it: 0:60.", min_width=120)
+            stride = gr.Textbox("", label="Stride", placeholder="1", info="Every n-th frame: faster.", min_width=120)
+            fps = gr.Textbox("", label="Rate, fps", placeholder="its own", info="At the same speed.", min_width=120)
+            loops = gr.Textbox("", label="Loops", placeholder="1", info="How often it is shown.", min_width=120)
+        changes = gr.CheckboxGroup(CHANGES, value=["align"], show_label=False, container=False, elem_id="dp-changes")
     gallery.select(handlers.pick_motion, None, [name, words, file], **QUIET)
     file.upload(handlers.own_motion, file, [name, words, gallery], **QUIET)
     file.clear(handlers.no_motion, None, [name, words], **QUIET)
-    return name, file
+    return {
+        "motion": name, "motion_file": file, "frames": frames, "stride": stride, "fps": fps, "loops": loops, "changes": changes,
+    }  # fmt: skip
 
 
-def _options(handlers: PageHandlers) -> list[gr.components.Component]:
-    """Field 3: in the order of `PageHandlers.submit`. Empty fields take what their placeholders say."""
+def _options(handlers: PageHandlers) -> dict[str, gr.components.Component]:
+    """Field 3: by the names of AnimateOptions. Empty fields take what their placeholders say."""
     gr.Markdown(text("make"))
     with gr.Row():
         recipe = gr.Radio(RECIPES, value="fast", label="Likeness", info=RECIPE_WORDS, min_width=320, elem_id="dp-recipe")
@@ -126,12 +164,14 @@ def _options(handlers: PageHandlers) -> list[gr.components.Component]:
         steps = gr.Textbox("", label="Steps", placeholder="as the quality says", info="1 to 250. More: finer, and slower.")
         image_guidance = gr.Textbox("", label="Image guidance", placeholder="the model's own", info="0 to 20. More: nearer to the photo.")
         pose_guidance = gr.Textbox("", label="Pose guidance", placeholder="the model's own", info="0 to 20. More: nearer to the motion.")
-        fps = gr.Textbox("", label="Frames per second", placeholder="the motion's own", info="1 to 120. More: the motion runs faster.")
         with gr.Column(min_width=160):
             seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video.")
             random_seed = gr.Button("Random seed", size="sm")
     random_seed.click(handlers.random_seed, None, seed, **QUIET)
-    return [recipe, quality, steps, image_guidance, pose_guidance, seed, fps]
+    return {
+        "recipe": recipe, "quality": quality, "steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance,
+        "seed": seed,
+    }  # fmt: skip
 
 
 def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.Timer]:

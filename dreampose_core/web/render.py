@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from html import escape
 
 from ..jobs.records import JobStatus
@@ -154,6 +155,31 @@ def _stages(status: JobStatus) -> str:
         current = ' aria-current="step"' if kind == "now" else ""
         items.append(f'<li class="dp-stage-{kind}"{current}>{words}</li>')
     return '<ol class="dp-stages">' + "".join(items) + "</ol>"
+
+
+def preview_box(status: JobStatus, link: str | None) -> str:
+    """The preview as it comes: where it stands, what was found out about the files, the video."""
+    said = "".join(f"<li>{escape(notice)}</li>" for notice in status.notices)
+    notices = f'<ul class="dp-notices">{said}</ul>' if said else ""
+    if status.look is not None:
+        picture = base64.b64encode(status.look.read_bytes()).decode()
+        image = f'<img class="dp-look" src="data:image/png;base64,{picture}" alt="The photo with the person found in it">'
+        return f'<div class="dp-preview-box" data-state="done">{image}{notices}</div>'
+    if link is not None:
+        video = (
+            f'<video class="dp-preview" controls loop autoplay muted playsinline src="{escape(link)}" '
+            'aria-label="Preview: the photo, the motion on it, the photo\'s pixels moved by it"></video>'
+        )
+        return f'<div class="dp-preview-box" data-state="done">{video}{notices}</div>'
+    if status.state == "failed":
+        return error_box(status.error or "The preview failed; try again.") + notices
+    words = {"cancelled": "The preview was stopped.", "queued": "The preview waits for its turn."}.get(status.state)
+    progress = status.progress
+    if words is None and progress is not None and progress.stage == "preview" and progress.step:
+        words = f"Making the preview: frame {progress.step} of {progress.total}."
+    elif words is None:
+        words = "Finding the person in the pictures." if progress is not None and progress.stage == "estimating" else "Reading the files."
+    return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
 
 
 def chosen(words: str, name: str | None = None) -> str:

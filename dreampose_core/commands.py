@@ -1,0 +1,275 @@
+"""What each command of the command line does: arguments in, the same core calls as the page's workers, a line or two out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+from .errors import InputError
+from .files import appearing, storage_error
+from .settings import MAX_FRAMES, MINI, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, validated
+
+
+def animate(args, on_progress, should_stop) -> None:
+    from .images import read_photo
+
+    options = _options(AnimateOptions, args)
+    out = _new_file(args.out, ".mp4")
+    estimate = _estimate(args, on_progress, should_stop)
+    image, about_image = read_photo(args.image)
+    reading = _motion(args.poses, args, estimate)
+    reading.poses.clip(options.first_frame, options.last_frame)  # a wrong range is said before the model is loaded
+    from .animation import animate, load_pipeline
+    from .subject import fingerprint, read_subject
+    from .video import extract_sound
+
+    pipe = load_pipeline(args.model, args.device)
+    if args.subject is not None:
+        read_subject(args.subject, fingerprint(pipe))
+    image_poses, about_map = _image_poses(args.image_poses, image, estimate)
+    _say(about_image, _about(args.poses, reading), about_map, estimate.notices)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", dir=out.parent))
+    try:
+        sound = None
+        if options.keep_sound and options.keeps_timing:
+            start, last = options.first_frame or 0, options.last_frame or len(reading.poses)
+            rate = reading.poses.fps
+            sound = folder / "sound.m4a"
+            if not (os.path.isfile(args.poses) and extract_sound(args.poses, sound, start / rate, (last - start) / rate)):
+                sound = None
+        result = animate(
+            pipe, image=image, poses=reading.poses, image_poses=image_poses, options=options, folder=folder, sound=sound,
+            subject=args.subject, on_progress=on_progress, should_stop=should_stop,
+        )  # fmt: skip
+        for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
+            with appearing(out.with_suffix(suffix)) as temporary:
+                shutil.copyfile(folder / source, temporary)
+    except OSError as error:
+        raise storage_error(error, out) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _say(result["notices"])
+    if options.keep_sound and sound is None:
+        print("There is no sound in the result: the motion has none, or its timing is changed.")
+    print(f"{out}: {result['num_frames']} frames at {result['fps']:g} fps, {result['height']} x {result['width']} (height x width)")
+
+
+def finetune(args, on_progress, should_stop) -> None:
+    import numpy as np
+
+    from .images import read_photo
+    from .poses import PoseSequence
+    from .scene import fit_photo
+    from .subject import check_subject_folder
+
+    options = validated(FinetuneOptions, {"recipe": args.recipe, "seed": args.seed})
+    out = Path(os.path.abspath(_new_folder(args.out)))
+    check_subject_folder(out)
+    photos, about_photos = zip(*(read_photo(path) for path in args.image))
+    specs = args.image_poses or [None] * len(photos)
+    if len(specs) != len(photos):
+        raise InputError(f"There are {len(photos)} --image and {len(specs)} --image-poses; give one map for each photo, or none.")
+    estimate = _estimate(args, on_progress, should_stop)
+    maps, about_maps = zip(*(_image_poses(spec, photo, estimate) for spec, photo in zip(specs, photos)))
+    _say(*about_photos, *about_maps, estimate.notices)
+    from .animation import finetune, load_pipeline
+
+    pipe = load_pipeline(args.model, args.device)
+    fitted = [fit_photo(photo, own, pipe.form.size, args.fit) for photo, own in zip(photos, maps)]
+    photos, maps = [photo for photo, _, _ in fitted], [own for _, own, _ in fitted]
+    image_poses = None
+    if all(own is not None for own in maps):
+        one = len({own.charts for own in maps}) == 1  # U, V of different charts do not belong together
+        same = [all(own.parts is not None for own in maps), one and maps[0].uv is not None]
+        if not any(same):
+            raise InputError("Of the photos' maps some know only the parts and some only U, V; give maps of one kind.")
+        parts, uv = (np.concatenate([getattr(own, kind) for own in maps]) if has else None for kind, has in zip(("parts", "uv"), same))
+        image_poses = PoseSequence(parts, uv, maps[0].charts if uv is not None else "none")
+    subject = finetune(pipe, photos, image_poses, options.recipe, options.seed, out, on_progress=on_progress, should_stop=should_stop)
+    print(f"{out}: subject {subject.key}, tuned to {len(photos)} photo{'s' * (len(photos) > 1)}; use it with --subject {out}")
+
+
+def poses_info(args, on_progress, should_stop) -> None:
+    estimate = _estimate(args, on_progress, should_stop)
+    reading = _motion(args.file, args, estimate)
+    poses = reading.poses
+    _say(_about(args.file, reading), estimate.notices)
+    print(f"person on {poses.mask.mean():.1%} of the pixels; nobody in {int((~poses.mask.any(axis=(1, 2))).sum())} frames")
+
+
+def poses_convert(args, on_progress, should_stop) -> None:
+    from .poses import edited, write_any
+
+    options = _options(EditOptions, args)
+    estimate = _estimate(args, on_progress, should_stop)
+    reading = _motion(args.file, args, estimate)
+    poses = edited(reading.poses, options)
+    write_any(poses, args.out)
+    _say(_about(args.file, reading), estimate.notices)
+    print(f"{args.out}: {len(poses)} frames at {poses.fps:g} fps, {poses.size[0]} x {poses.size[1]} (height x width)")
+
+
+def poses_preview(args, on_progress, should_stop) -> None:
+    options = _options(SceneOptions, args)
+    out = _new_file(args.out, ".mp4")
+    estimate = _estimate(args, on_progress, should_stop)
+    reading = _motion(args.file, args, estimate)
+    poses, scene, about = reading.poses, None, _about(args.file, reading)
+    from .preview import preview_size, write_preview
+
+    if args.image is not None:
+        from .images import read_photo
+        from .scene import make_scene
+
+        image, about_image = read_photo(args.image)
+        own, about_map = _image_poses(args.image_poses, image, estimate)
+        scene = make_scene(image, poses, own, preview_size(MINI if args.model == "mini" else args.model), options)
+        about += (*about_image, *about_map, *scene.notices)
+    else:
+        from .poses import edited
+
+        poses = edited(poses, options)
+    notices = write_preview(poses, out, scene, on_progress=on_progress, should_stop=should_stop)
+    _say(about, estimate.notices, notices)
+    print(f"{out}: {len(scene.poses if scene is not None else poses)} frames")
+
+
+def mannequin_render(args, on_progress, should_stop) -> None:
+    from .images import write_png
+    from .mannequin import Figure, render_clip
+    from .poses import write_poses
+    from .progress import StageClock, check_stop
+
+    out = _new_folder(args.out)
+    if not 1 <= args.frames <= MAX_FRAMES:
+        raise InputError(f"--frames is {args.frames}; it must be 1 to {MAX_FRAMES}.")
+    if not 1 <= args.fps <= 120:
+        raise InputError(f"--fps is {args.fps}; it must be 1 to 120.")
+    rgb, poses = render_clip(Figure.from_seed(args.seed), args.motion, args.frames, args.size, fps=args.fps)
+    out.mkdir(parents=True, exist_ok=True)
+    clock = StageClock("frames", len(rgb), on_progress)
+    for index, frame in enumerate(rgb.numpy()):
+        check_stop(should_stop)
+        write_png(frame, out / f"frame_{index:05d}.png")
+        clock.tick(index + 1)
+    write_poses(poses, out / "poses.npz")
+    print(f"{out}: {len(rgb)} frames and poses.npz")
+
+
+def train(args, on_progress, should_stop) -> None:
+    import torch
+
+    from .mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+
+    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
+    given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
+    if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
+        raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
+    done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
+                  on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+    print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
+
+
+def evaluate(args, on_progress, should_stop) -> None:
+    from .evaluation.report import evaluate, table
+
+    if args.target == "estimator":
+        from .densepose import load_estimator
+        from .evaluation.estimator import evaluate_estimator
+
+        estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
+        print(table(evaluate_estimator(estimator, args.people, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
+        return
+    from .animation import load_pipeline, tuned_to
+
+    pipe = load_pipeline(args.model, args.device)
+    report = evaluate(pipe, args.people, args.recipe, args.quality, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop,
+                      tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop))  # fmt: skip
+    print(table(report))
+
+
+def bench_poses(args, on_progress, should_stop) -> None:
+    from .evaluation.bench import bench_poses
+    from .evaluation.report import table
+
+    print(table(bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
+
+
+# -- what several commands need ------------------------------------------------------------------------------------------------
+
+
+def _options(kind: type[Options], args) -> Options:
+    """The option set `kind` from the arguments of the same names, and --frames."""
+    given = {name: getattr(args, name) for name in kind.model_fields if hasattr(args, name)}
+    given["first_frame"], given["last_frame"] = _frame_range(args.range)
+    if "align" in given:
+        given["align"] = given["align"] == "person"
+    return validated(kind, given)
+
+
+def _estimate(args, on_progress, should_stop):
+    """DensePose from pictures for whoever turns out to need it; the estimator is loaded when it is first asked."""
+    from .densepose import Estimates
+
+    return Estimates(
+        args.estimator, args.device, args.estimator_file, args.estimator_colours, args.person,
+        on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+
+
+def _motion(path: str, args, estimate):
+    """The reading of a pose sequence in any form."""
+    from .poses import read_any
+
+    if str(path).lower().endswith(".pkl") and getattr(args, "reads_pickles", False):
+        from .densepose.dump import read_dump
+
+        return read_dump(path, args.person, args.size)
+    return read_any(path, estimate.callback)
+
+
+def _about(path: str, reading) -> tuple[str, ...]:
+    return (f"{path}: {reading.describe()}", *reading.notices)
+
+
+def _image_poses(spec: str | None, image, estimate):
+    """The photo's own map, from the file that was given, else estimated, else None; and sentences about it."""
+    from .poses import read_image_poses
+
+    if spec is not None:
+        return read_image_poses(spec, estimate.callback), ()
+    return estimate.of_photo(image)
+
+
+def _say(*notices) -> None:
+    for sentence in dict.fromkeys(sentence for group in notices for sentence in group):
+        print(sentence)
+
+
+def _frame_range(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    first, colon, last = text.partition(":")
+    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
+        raise InputError(f"--frames is {text!r}; give FIRST:LAST, for example 0:60, where LAST is not included.")
+    return (int(first) if first else None), (int(last) if last else None)
+
+
+def _new_file(text: str, suffix: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() != suffix:
+        raise InputError(f"--out is {text}; its name must end in {suffix}.")
+    if not path.parent.is_dir():
+        raise InputError(f"--out is {text}, but there is no folder {path.parent}; create it first.")
+    return path
+
+
+def _new_folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out is {text}, which is a file; give a folder.")
+    return path

@@ -1,0 +1,141 @@
+"""The instant preview: a photo as it is understood, a motion laid over it, its texture moved by the motion; seconds, without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from .conditioning import pose_tensors, to_pixels, to_uint8
+from .images import Box, fit_image, write_png
+from .poses import PoseSequence, fitted, overlay, render_colours
+from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .scene import Scene, fit_photo, on_map
+from .settings import Fit
+from .texture import harvest, move
+from .video import write_video
+
+NOTICE = "This is an instant preview: the photo's own pixels moved by the motion, without a model, so unseen sides are missing."
+COLOURS_ONLY = "Photo and motion share no U, V, so each part of the body has one colour here."
+PANEL_HEIGHT = 320
+_BATCH = 8
+_CAPTION, _INK, _PAPER = 22, (225, 225, 230), (24, 24, 28)
+
+
+def moved_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, use_uv: bool = True) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3) frames: the texture of a photo (H, W, 3) with its map (one frame), moved to each map of `poses`.
+
+    All of one size. Without U, V, with `use_uv` false or where the charts differ, each part takes its mean colour.
+    """
+    use_uv = use_uv and _share_charts(image_poses, poses)
+    charts = poses.charts if use_uv else "none"
+    photo_parts, photo_uv = pose_tensors(image_poses, charts)
+    texture = harvest(to_pixels(torch.from_numpy(photo))[None], photo_parts, photo_uv)
+    for start in range(0, len(poses), _BATCH):
+        parts, uv = pose_tensors(poses.clip(start, min(start + _BATCH, len(poses))), charts)
+        planes = move(texture.expand(len(parts)), parts, uv, background=True)
+        yield from to_uint8(planes[:, :3]).numpy()
+
+
+def _share_charts(image_poses: PoseSequence, poses: PoseSequence) -> bool:
+    return poses.uv is not None and poses.charts == image_poses.charts
+
+
+def can_move(scene: Scene) -> bool:
+    """Whether the photo's texture can be moved: both maps know their parts, and somebody is in the photo."""
+    return (
+        scene.image_poses is not None and scene.image_poses.parts is not None and scene.poses.parts is not None
+        and bool(scene.image_poses.mask.any())
+    )  # fmt: skip
+
+
+def preview_size(model: str | Path) -> tuple[int, int]:
+    """(height, width) in which a preview for this model is made: its shape, small enough to take seconds."""
+    try:
+        config = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))
+        height, width = int(config["height"]), int(config["width"])
+    except (OSError, ValueError, KeyError, TypeError):  # a hub id, or no model at all: the shape of the paper's (640 x 512)
+        height, width = 640, 512
+    while height > PANEL_HEIGHT:
+        height, width = height // 2, width // 2
+    return height, width
+
+
+def write_preview(
+    poses: PoseSequence, path: Path, scene: Scene | None = None, *, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> tuple[str, ...]:  # fmt: skip
+    """Writes an MP4 of panels side by side and returns sentences about it.
+
+    Without a scene the panel is `poses` in colours. With one: the photo as it is fitted, the scene's motion over it, and the moved
+    texture where it can be had. Raises StorageError, and Cancelled when should_stop() is true.
+    """
+    notices: tuple[str, ...] = ()
+    if scene is None:
+        panels = {"motion": (frame for index in range(len(poses)) for frame in render_colours(poses.clip(index, index + 1)))}
+    else:
+        poses = scene.poses
+        panels = {"photo": repeat(scene.photo), "motion": overlay(scene.photo, poses)}
+        if can_move(scene):
+            textured = _share_charts(scene.image_poses, poses)
+            panels["moved texture" if textured else "colours of the parts"] = moved_frames(scene.photo, scene.image_poses, poses)
+            notices = (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
+        else:
+            notices = ("The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in the motion.",)
+    clock = StageClock("preview", len(poses), on_progress)
+
+    def frames() -> Iterator[np.ndarray]:
+        for index, row in enumerate(zip(*panels.values())):
+            check_stop(should_stop)
+            yield np.concatenate([_panel(picture, name) for name, picture in zip(panels, row)], 1)
+            clock.tick(index + 1)
+
+    write_video(frames(), path, poses.fps)
+    return notices
+
+
+def write_look(image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, path: Path) -> tuple[str, ...]:
+    """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of `size`.
+
+    Returns sentences about it; what lies outside the frame is dark. Raises InputError as `scene.fit_photo`, StorageError.
+    """
+    _, _, box = fit_photo(image, image_poses, size, fit)
+    (height, width), top, left = image.shape[:2], min(0.0, box.top), min(0.0, box.left)
+    whole = Box(top, left, max(height, box.top + box.height) - top, max(width, box.left + box.width) - left)
+    scale = PANEL_HEIGHT / whole.height
+    canvas = PANEL_HEIGHT, max(1, round(whole.width * scale))
+    picture = fit_image(image, canvas, whole)
+    if image_poses is not None:
+        own = fitted(image_poses, canvas, on_map(whole, image.shape[:2], image_poses.size))
+        picture = next(overlay(picture, own, opacity=0.5))
+    low, first = round((box.top - top) * scale), round((box.left - left) * scale)
+    high, last = round((box.top + box.height - top) * scale), round((box.left + box.width - left) * scale)
+    shown = picture // 3
+    shown[low:high, first:last] = picture[low:high, first:last]
+    drawing = Image.fromarray(shown)
+    ImageDraw.Draw(drawing).rectangle((first, low, last - 1, high - 1), outline=_INK, width=2)
+    write_png(np.asarray(drawing), path)
+    if image_poses is None:
+        return ("The photo's DensePose is unknown.",)
+    return ("Coloured is the person as found in the photo; the frame shows what the video will show.",)
+
+
+def _panel(picture: np.ndarray, name: str) -> np.ndarray:
+    """A picture at the panels' height over a strip that says what it is."""
+    height, width = picture.shape[:2]
+    size = max(2, round(width * PANEL_HEIGHT / height / 2) * 2), PANEL_HEIGHT
+    scaled = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    return np.concatenate([np.asarray(scaled), _strip(name, size[0])])
+
+
+@cache
+def _strip(name: str, width: int) -> np.ndarray:
+    strip = Image.new("RGB", (width, _CAPTION), _PAPER)
+    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), name, fill=_INK, anchor="mm", font=ImageFont.load_default(13))
+    return np.asarray(strip)

@@ -1,0 +1,101 @@
+"""A photo, its DensePose and a motion brought together for every door: fitted to one size, edited, aligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .images import Box, crop_box, fit_image, pad_box
+from .poses import PoseSequence, aligned, edited, fitted, person_box
+from .settings import MAX_FRAMES, Fit, SceneOptions
+
+_ASPECT_SLACK = 2  # pixels: estimators and croppers round
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What frames are made of, all in one size.
+
+    photo: uint8 (H, W, 3). image_poses: its map (one frame), or None. poses: the motion. box: where in the original photo
+    `photo` was taken from. notices: sentences about what was done.
+    """
+
+    photo: np.ndarray
+    image_poses: PoseSequence | None
+    poses: PoseSequence
+    box: Box
+    notices: tuple[str, ...]
+
+
+def make_scene(
+    image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, size: tuple[int, int], options: SceneOptions,
+) -> Scene:  # fmt: skip
+    """The scene of a photo uint8 (H, W, 3), a motion and the photo's own map (one frame, of the photo's aspect) at (height, width).
+
+    Raises InputError when the map is another photo's, nobody is in it, or the motion is too long or has nobody in it.
+    """
+    photo, own, box = fit_photo(image, image_poses, size, options.fit)
+    motion = edited(poses, options)
+    if len(motion) > MAX_FRAMES:
+        raise InputError(f"The motion has {len(motion)} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
+    if own is not None and not options.mirror and _is_frame_of(image_poses, poses):
+        # the photo is a frame of the motion's own clip: both are fitted alike and nothing is moved
+        return Scene(photo, own, fitted(motion, size, on_map(box, image.shape[:2], image_poses.size)), box, ())
+    if own is None or not options.align:
+        return Scene(photo, own, fitted(motion, size), box, ())
+    motion, alignment = aligned(motion, own, size)
+    return Scene(photo, own, motion, box, () if alignment is None else (alignment.sentence(),))
+
+
+def fit_photo(
+    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit
+) -> tuple[np.ndarray, PoseSequence | None, Box]:
+    """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`."""
+    source = image.shape[:2]
+    if image_poses is not None:
+        check_aspect(source, image_poses.size)
+    if fit == "pad" or (fit == "auto" and image_poses is None):
+        box = pad_box(source, size)
+    else:
+        box = crop_box(source, size, None if image_poses is None else _person(image_poses, source))
+    photo = fit_image(image, size, box)
+    if image_poses is None:
+        return photo, None, box
+    return photo, fitted(image_poses, size, on_map(box, source, image_poses.size)), box
+
+
+def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
+    """Raises InputError when a map of (height, width) `poses` cannot be that of a photo of (height, width) `photo`."""
+    scale = max(photo[0] / poses[0], photo[1] / poses[1])
+    slack = _ASPECT_SLACK * scale + _ASPECT_SLACK
+    if abs(photo[0] - poses[0] * scale) > slack or abs(photo[1] - poses[1] * scale) > slack:
+        raise InputError(
+            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which is another picture's "
+            "shape; give the map that was made from this photo."
+        )
+
+
+def on_map(box: Box, photo: tuple[int, int], poses: tuple[int, int]) -> Box:
+    """A box in a photo of (height, width) `photo` as a box in its map of (height, width) `poses`."""
+    down, across = poses[0] / photo[0], poses[1] / photo[1]
+    return Box(box.top * down, box.left * across, box.height * down, box.width * across)
+
+
+def _is_frame_of(own: PoseSequence, motion: PoseSequence) -> bool:
+    """Whether one of the maps of `motion` is `own`."""
+    if motion.size != own.size or motion.charts != own.charts:
+        return False
+    pairs = [(a, b[0]) for a, b in ((motion.parts, own.parts), (motion.uv, own.uv)) if a is not None and b is not None]
+    return bool(pairs) and any(all(np.array_equal(a[index], b) for a, b in pairs) for index in range(len(motion)))
+
+
+def _person(image_poses: PoseSequence, source: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """top, left, bottom, right of the person in the photo's pixels; None where the map shows nobody."""
+    person = person_box(image_poses)
+    if person is None:
+        return None
+    down, across = source[0] / image_poses.size[0], source[1] / image_poses.size[1]
+    top, left, bottom, right = person
+    return top * down, left * across, bottom * down, right * across

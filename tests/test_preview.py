@@ -1,0 +1,91 @@
+"""The instant preview: its panels, its words, and that the moved texture is the photo's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dreampose_core.errors import Cancelled
+from dreampose_core.evaluation.metrics import psnr
+from dreampose_core.images import Box, read_image
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.poses import PoseSequence
+from dreampose_core.preview import NOTICE, PANEL_HEIGHT, moved_frames, preview_size, write_look, write_preview
+from dreampose_core.scene import Scene
+from dreampose_core.settings import MINI
+from dreampose_core.video import probe_video, read_video
+
+SIZE = (160, 128)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 6, SIZE, fps=6.0)
+    return rgb.numpy(), poses
+
+
+def scene(clip, own=True, parts_only=False) -> Scene:
+    rgb, poses = clip
+    image_poses = poses.select([0]) if own else None
+    if parts_only:
+        poses = replace(poses, uv=None, charts="none")
+    return Scene(rgb[0], image_poses, poses, Box(0, 0, *SIZE), ())
+
+
+def test_the_photos_own_map_gives_the_photo_back(clip):
+    rgb, poses = clip
+    frames = np.stack(list(moved_frames(rgb[0], poses.select([0]), poses)))
+    assert frames.shape == rgb.shape and frames.dtype == np.uint8
+    assert psnr(frames[:1], rgb[:1], poses.mask[:1]) > 20
+    plain = np.stack(list(moved_frames(rgb[0], poses.select([0]), poses, use_uv=False)))
+    assert psnr(frames, rgb, poses.mask) > psnr(plain, rgb, poses.mask) + 1, "U, V must bring more than colours of parts"
+
+
+def test_other_charts_give_colours_of_parts_alone(clip):
+    rgb, poses = clip
+    other = replace(poses, charts="densepose")
+    assert np.array_equal(
+        np.stack(list(moved_frames(rgb[0], poses.select([0]), other))),
+        np.stack(list(moved_frames(rgb[0], poses.select([0]), poses, use_uv=False))),
+    )
+
+
+@pytest.mark.parametrize(("kind", "panels"), [("motion", 1), ("photo without map", 2), ("all", 3), ("parts only", 3)])
+def test_the_panels(clip, tmp_path, kind, panels):
+    given = None if kind == "motion" else scene(clip, own=kind != "photo without map", parts_only=kind == "parts only")
+    seen = []
+    notices = write_preview(clip[1], tmp_path / "p.mp4", given, on_progress=seen.append)
+    info = probe_video(tmp_path / "p.mp4")
+    assert (info.num_frames, info.fps, info.width) == (6, 6, panels * 256) and info.height > PANEL_HEIGHT
+    assert (NOTICE in notices) == (panels == 3) and (panels != 2 or "cannot be moved" in notices[0])
+    assert seen[-1].step == seen[-1].total == 6 and [path.name for path in tmp_path.iterdir()] == ["p.mp4"]
+    first = next(iter(read_video(tmp_path / "p.mp4")))
+    strip = first[PANEL_HEIGHT:].reshape(first.shape[0] - PANEL_HEIGHT, panels, 256, 3)
+    assert all(strip[:, i].max() > 150 for i in range(panels)), "every panel says what it is"
+
+
+def test_a_preview_can_be_stopped(clip, tmp_path):
+    with pytest.raises(Cancelled):
+        write_preview(clip[1], tmp_path / "p.mp4", should_stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_the_look_shows_the_person_and_the_frame(clip, tmp_path, fit):
+    rgb, poses = clip
+    photo = np.pad(rgb[0], ((0, 0), (60, 0), (0, 0)), mode="edge")
+    own = PoseSequence(*(np.pad(x[:1], [(0, 0)] * (x.ndim - 1) + [(60, 0)]) for x in (poses.parts, poses.uv)), poses.charts)
+    assert "frame shows" in write_look(photo, own, SIZE, fit, tmp_path / "look.png")[0]
+    look = read_image(tmp_path / "look.png").astype(int)
+    assert look.shape[0] == PANEL_HEIGHT
+    edges = (look.min(axis=2) > 200).mean(axis=0) > 0.5  # columns of the frame
+    assert edges.any() and (look[:, : look.shape[1] // 6].mean() < look[:, -look.shape[1] // 6 :].mean() * 0.6) == (fit == "crop")
+    assert write_look(photo, None, SIZE, fit, tmp_path / "look.png") == ("The photo's DensePose is unknown.",)
+
+
+def test_the_size_is_the_models_shape_made_small(tmp_path):
+    assert preview_size(MINI) == (160, 128) and preview_size("owner/name") == (320, 256)
+    (tmp_path / "model_index.json").write_text('{"height": 1024, "width": 768}')
+    assert preview_size(tmp_path) == (256, 192)
