@@ -12,6 +12,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -51,38 +52,50 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
     PNG, JPEG or WebP, damaged, cut short or too large.
     """
     path = Path(path)
+    name = shown(path.name)
     if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long or may not be looked at
         raise InputError(f"There is no image file at {path}.")
+    num_bytes = os.path.getsize(path)
+    if num_bytes == 0:
+        raise InputError(f"{name} is empty (0 bytes); {_ACCEPTED}.")
+    if num_bytes > MAX_FILE_BYTES:
+        raise InputError(f"{name} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted.")
     try:
-        num_bytes = path.stat().st_size
-        if num_bytes == 0:
-            raise InputError(f"{shown(path.name)} is empty (0 bytes); {_ACCEPTED}.")
-        if num_bytes > MAX_FILE_BYTES:
-            raise InputError(f"{shown(path.name)} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted.")
+        file = open(path, "rb")
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read; please check the file's permissions.") from error
+    with file:
+        image = open_picture(file, name)
+        notices = ()
+        # A JPEG of several pictures is a photo with its preview or depth map, of which nobody needs to know.
+        if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+            notices = (f"{name} is an animation of {image.n_frames} pictures; its first one is used.",)
+        return from_pil(image), notices
+
+
+def open_picture(file: IO[bytes], name: str) -> Image.Image:
+    """The decoded picture in an open file: PNG, JPEG or WebP, its size judged before a pixel is decoded; of an animation the first one.
+
+    name: what the user calls it. Raises InputError with one sentence.
+    """
+    try:
         with warnings.catch_warnings():
             # Our own limit is lower than the one Pillow warns about.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            width, height = image.size
-            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise InputError(f"{shown(path.name)} is {width} x {height} pixels; {_LIMIT}.")
-            notices = ()
-            # A JPEG of several pictures is a photo with its preview or depth map, of which nobody needs to know.
-            if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                notices = (f"{shown(path.name)} is an animation of {image.n_frames} pictures; its first one is used.",)
-            image.load()
-            return np.array(_upright(_as_rgb(image), image)), notices
+            image = Image.open(file, formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+            raise InputError(f"{name} is {width} x {height} pixels; {_LIMIT}.")
+        image.load()
+        return image
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{shown(path.name)} is far too large; {_LIMIT}.") from error
+        raise InputError(f"{name} is far too large; {_LIMIT}.") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{shown(path.name)} is not an image that can be read; {_ACCEPTED}.") from error
-    except PermissionError as error:
-        raise InputError(f"{shown(path.name)} may not be read; please check the file's permissions.") from error
+        raise InputError(f"{name} is not an image that can be read; {_ACCEPTED}.") from error
     except Exception as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
-        raise InputError(f"{shown(path.name)} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
+        raise InputError(f"{name} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
 
 
 def read_image(path: str | Path) -> np.ndarray:

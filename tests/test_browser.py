@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from dreampose_core.images import write_png
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.settings import EXAMPLES, MINI, REPOSITORY
-from dreampose_core.video import probe_video
+from dreampose_core.video import probe_video, write_video
 
 pytestmark = pytest.mark.browser
 
@@ -201,7 +203,7 @@ def result_files(server: Server) -> set[bytes]:
 def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_path: Path):
     page = open_page(tiny_server, "phone")
     pick(page)
-    set_options(page, "Skip", Steps=250, Frames_per_second=12)
+    set_options(page, "Skip", Steps=250)
     run(page)
     assert wait_until_playing(page) > 0, page.locator("#dp-status").inner_text()
     assert page.locator("#dp-status .dp-card").get_attribute("data-state") == "running", "the first chunk played only when all was done"
@@ -222,7 +224,7 @@ def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_pat
 def test_a_page_reloaded_in_the_middle_finds_its_job_and_sees_it_finish(tiny_server: Server, open_page, tmp_path: Path):
     page = open_page(tiny_server)
     pick(page, person=1)
-    set_options(page, "Skip", Steps=250, Frames_per_second=12)
+    set_options(page, "Skip", Steps=250)
     run(page)
     wait_for_frames(page)
     num_jobs = len(list((tiny_server.home / "jobs").iterdir()))
@@ -292,6 +294,31 @@ def test_bad_uploads_show_their_sentence_and_it_stays(tiny_server: Server, open_
     wait_for_state_failed(page, "dance.npz")
     page.reload()
     wait_for_state_failed(page, "dance.npz")  # one sentence, still there
+
+
+def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(tiny_server: Server, open_page, tmp_path: Path):
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 8, (160, 128), fps=8.0)
+    write_video(rgb.numpy(), tmp_path / "wave.mp4", 8.0)
+    write_png(rgb[0].numpy(), tmp_path / "anna.png")
+    page = open_page(tiny_server, "phone")
+    page.locator("#dp-photo input[type=file]").set_input_files(tmp_path / "anna.png")
+    expect(page.locator("#dp-look img")).to_be_visible(timeout=90 * SECONDS)
+    expect(page.locator("#dp-look")).to_contain_text("knows only figures drawn by this program")
+    page.get_by_role("button", name="Your own motion").click()
+    page.locator("#dp-motion-file input[type=file]").set_input_files(tmp_path / "wave.mp4")
+    expect(page.locator("#dp-motion")).to_contain_text("wave.mp4")
+    page.locator("#dp-preview").click()
+    expect(page.locator("#dp-preview-result video")).to_be_visible(timeout=90 * SECONDS)
+    expect(page.locator("#dp-preview-result")).to_contain_text("The motion: 8 frames at 8 fps, 160 x 128, estimated from a video")
+    page.wait_for_function("document.querySelector('#dp-preview-result video').videoWidth == 3 * 256")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+    expect(page.locator("#dp-jobs")).to_be_hidden()  # previews are no jobs to come back to
+    page.get_by_role("button", name="Change the motion").click()
+    page.locator("#dp-edit").get_by_label("Frames", exact=False).first.fill("3:5")
+    set_options(page, "Skip", Steps=1)
+    run(page)
+    wait_for_state(page, "done")
+    assert probe_video(download(page, tmp_path)).num_frames == 2
 
 
 def wait_for_state_failed(page: Page, words: str) -> None:

@@ -1,42 +1,14 @@
-"""Single pictures of a sequence from untrusted bytes: raw values for maps, upright colours for photos, and the largest size kept."""
+"""Single pictures of a sequence: raw values for maps, upright colours for photos, and the largest size that is kept."""
 
 from __future__ import annotations
-
-import io
-import warnings
 
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
-from ..images import FORMATS, MAX_PIXELS, MAX_SIDE, from_pil
+from ..images import from_pil
 
 MAX_MAP_SIDE = 768
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
-
-
-def open_picture(data: bytes, name: str) -> Image.Image:
-    """The decoded picture in `data`, PNG, JPEG or WebP; an animation gives its first picture. Raises InputError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-            raise InputError(
-                f"{name} is {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels per side "
-                "are accepted, please scale it down."
-            )
-        image.load()
-        return image
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is far too large; at most {MAX_PIXELS // 1_000_000} megapixels are accepted.") from error
-    except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not a picture that can be read; PNG, JPEG and WebP are accepted.") from error
-    except Exception as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
-        raise InputError(f"{name} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
 
 
 def raw_rgb(image: Image.Image) -> np.ndarray:

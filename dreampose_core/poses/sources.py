@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, shown
+from ..images import open_picture
 from ..video import probe_video, read_video
 from .gaps import gap_notices
 from .numbered import MAX_FRAMES_READ, Entry, Folder, numbered
-from .pictures import MAX_MAP_SIDE, kept, open_picture, raw_rgb, reduction_notice, upright_rgb
+from .pictures import MAX_MAP_SIDE, kept, raw_rgb, reduction_notice, upright_rgb
 
 _NUM_SAMPLES = 8
 _MOST_FPS_OF_PHOTOS = 30.0
@@ -130,7 +132,7 @@ class PictureFrames:
 
     def _open(self, entry: Entry):
         name = entry.name if entry.name == self.name else f"{entry.name} in {self.name}"
-        return open_picture(self.folder.read(entry), name)
+        return open_picture(io.BytesIO(self.folder.read(entry)), name)
 
 
 def _reduced(frame: np.ndarray) -> np.ndarray:
