@@ -28,8 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    bars = _Bars()
     try:
-        args.run(args, _Bars(), stop.is_set)
+        try:
+            args.run(args, bars, stop.is_set)
+        finally:
+            bars.close()  # before anything is said about an error
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,6 +81,12 @@ class _Bars:
         if self.bar is not None:
             self.bar.close()
         self.stage = self.bar = None
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -203,7 +213,7 @@ def _edit_options(sub) -> None:
     group.add_argument("--frames", dest="range", metavar="FIRST:LAST", help="a part of it; LAST is not included")
     group.add_argument("--fill-holes", action="store_true", help="close holes in the maps")
     group.add_argument("--smooth", action="store_true", help="take out flicker of the parts")
-    group.add_argument("--stride", type=int, default=1, help="every so-manieth frame, 1 to 100: faster")
+    group.add_argument("--stride", type=int, default=1, help="every n-th frame, 1 to 100: faster")
     group.add_argument("--fps", type=float, help="another rate at the same speed, 1 to 120")
     group.add_argument("--mirror", action="store_true", help="left becomes right")
     group.add_argument("--reverse", action="store_true", help="backwards")
@@ -225,7 +235,7 @@ def _estimator_options(sub) -> None:
 
 def _reading_options(sub) -> None:
     _estimator_options(sub)
-    sub.add_argument("--person", type=int, help="which one to follow where there are several, 1 is the largest")
+    sub.add_argument("--person", type=_number, help="whom to follow where torchscript or a dump sees several, 1 is the largest")
     if not any(action.dest == "device" for action in sub._actions):
         _device_option(sub)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from . import __version__
+from .conditioning import pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing
 from .images import read_image, write_png
@@ -80,6 +81,9 @@ def animate(
         if given is not None and not pipe.knows_charts(given):
             run.notices.append(f"The {name} has U, V in {given.charts} charts and the model knows {pipe.form.charts} charts, so only its "
                                "parts are used and no texture is moved.")  # fmt: skip
+    for given in (poses, image_poses):
+        if given is not None:
+            pose_tensors(given.clip(0, 1), pipe.form.charts)  # what the model cannot use is said before it is tuned
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
         subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import appearing, storage_error
-from .settings import MAX_FRAMES, MINI, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, validated
+from .settings import MAX_FRAMES, MINI, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, frame_range, validated
 
 
 def animate(args, on_progress, should_stop) -> None:
@@ -23,8 +23,8 @@ def animate(args, on_progress, should_stop) -> None:
     reading = _motion(args.poses, args, estimate)
     reading.poses.clip(options.first_frame, options.last_frame)  # a wrong range is said before the model is loaded
     from .animation import animate, load_pipeline
+    from .scene import keep_sound
     from .subject import fingerprint, read_subject
-    from .video import extract_sound
 
     pipe = load_pipeline(args.model, args.device)
     if args.subject is not None:
@@ -33,16 +33,12 @@ def animate(args, on_progress, should_stop) -> None:
     _say(about_image, _about(args.poses, reading), about_map, estimate.notices)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", dir=out.parent))
     try:
-        sound = None
-        if options.keep_sound and options.keeps_timing:
-            start, last = options.first_frame or 0, options.last_frame or len(reading.poses)
-            rate = reading.poses.fps
-            sound = folder / "sound.m4a"
-            if not (os.path.isfile(args.poses) and extract_sound(args.poses, sound, start / rate, (last - start) / rate)):
-                sound = None
+        sound = folder / "sound.m4a"
+        if options.keep_sound:
+            _say(keep_sound(Path(args.poses), reading.poses, options, sound))
         result = animate(
-            pipe, image=image, poses=reading.poses, image_poses=image_poses, options=options, folder=folder, sound=sound,
-            subject=args.subject, on_progress=on_progress, should_stop=should_stop,
+            pipe, image=image, poses=reading.poses, image_poses=image_poses, options=options, folder=folder,
+            sound=sound if sound.exists() else None, subject=args.subject, on_progress=on_progress, should_stop=should_stop,
         )  # fmt: skip
         for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
             with appearing(out.with_suffix(suffix)) as temporary:
@@ -52,8 +48,6 @@ def animate(args, on_progress, should_stop) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _say(result["notices"])
-    if options.keep_sound and sound is None:
-        print("There is no sound in the result: the motion has none, or its timing is changed.")
     print(f"{out}: {result['num_frames']} frames at {result['fps']:g} fps, {result['height']} x {result['width']} (height x width)")
 
 
@@ -74,7 +68,9 @@ def finetune(args, on_progress, should_stop) -> None:
         raise InputError(f"There are {len(photos)} --image and {len(specs)} --image-poses; give one map for each photo, or none.")
     estimate = _estimate(args, on_progress, should_stop)
     maps, about_maps = zip(*(_image_poses(spec, photo, estimate) for spec, photo in zip(specs, photos)))
-    _say(*about_photos, *about_maps, estimate.notices)
+    unknown = [path for path, own in zip(args.image, maps) if own is None]
+    alone = (f"The DensePose of {', '.join(unknown)} is unknown, so none is used for any photo.",) if 0 < len(unknown) < len(maps) else ()
+    _say(*about_photos, *about_maps, estimate.notices, alone)
     from .animation import finetune, load_pipeline
 
     pipe = load_pipeline(args.model, args.device)
@@ -101,14 +97,15 @@ def poses_info(args, on_progress, should_stop) -> None:
 
 
 def poses_convert(args, on_progress, should_stop) -> None:
-    from .poses import edited, write_any
+    from .poses import MIRRORED, check_target, edited, write_any
 
     options = _options(EditOptions, args)
+    check_target(args.out)
     estimate = _estimate(args, on_progress, should_stop)
     reading = _motion(args.file, args, estimate)
     poses = edited(reading.poses, options)
-    write_any(poses, args.out)
-    _say(_about(args.file, reading), estimate.notices)
+    left_out = write_any(poses, args.out)
+    _say(_about(args.file, reading), (MIRRORED,) if poses.uv is None and reading.poses.uv is not None else (), estimate.notices, left_out)
     print(f"{args.out}: {len(poses)} frames at {poses.fps:g} fps, {poses.size[0]} x {poses.size[1]} (height x width)")
 
 
@@ -205,7 +202,7 @@ def bench_poses(args, on_progress, should_stop) -> None:
 def _options(kind: type[Options], args) -> Options:
     """The option set `kind` from the arguments of the same names, and --frames."""
     given = {name: getattr(args, name) for name in kind.model_fields if hasattr(args, name)}
-    given["first_frame"], given["last_frame"] = _frame_range(args.range)
+    given["first_frame"], given["last_frame"] = frame_range(args.range, "--frames")
     if "align" in given:
         given["align"] = given["align"] == "person"
     return validated(kind, given)
@@ -229,7 +226,10 @@ def _motion(path: str, args, estimate):
         from .densepose.dump import read_dump
 
         return read_dump(path, args.person, args.size)
-    return read_any(path, estimate.callback)
+    reading = read_any(path, estimate.callback)
+    if args.person is not None and not estimate.notices:
+        raise InputError(f"{path} shows one person already; leave out --person.")
+    return reading
 
 
 def _about(path: str, reading) -> tuple[str, ...]:
@@ -238,10 +238,11 @@ def _about(path: str, reading) -> tuple[str, ...]:
 
 def _image_poses(spec: str | None, image, estimate):
     """The photo's own map, from the file that was given, else estimated, else None; and sentences about it."""
-    from .poses import read_image_poses
+    from .poses import read_image_map
 
     if spec is not None:
-        return read_image_poses(spec, estimate.callback), ()
+        reading = read_image_map(spec, estimate.callback)
+        return reading.poses, reading.notices
     return estimate.of_photo(image)
 
 
@@ -250,21 +251,12 @@ def _say(*notices) -> None:
         print(sentence)
 
 
-def _frame_range(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    first, colon, last = text.partition(":")
-    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
-        raise InputError(f"--frames is {text!r}; give FIRST:LAST, for example 0:60, where LAST is not included.")
-    return (int(first) if first else None), (int(last) if last else None)
-
-
 def _new_file(text: str, suffix: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != suffix:
-        raise InputError(f"--out is {text}; its name must end in {suffix}.")
+        raise InputError(f"The video to write is {text}; its name must end in {suffix}.")
     if not path.parent.is_dir():
-        raise InputError(f"--out is {text}, but there is no folder {path.parent}; create it first.")
+        raise InputError(f"The video to write is {text}, but there is no folder {path.parent}; create it first.")
     return path
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .errors import InputError
 from .images import Box, crop_box, fit_image, pad_box
-from .poses import PoseSequence, aligned, edited, fitted, person_box
+from .poses import MIRRORED, PoseSequence, aligned, edited, fitted, person_box
 from .settings import MAX_FRAMES, Fit, SceneOptions
+from .video import extract_sound, is_video
 
 _ASPECT_SLACK = 2  # pixels: estimators and croppers round
 
@@ -38,15 +40,33 @@ def make_scene(
     """
     photo, own, box = fit_photo(image, image_poses, size, options.fit)
     motion = edited(poses, options)
+    check_length(motion)
+    said = (MIRRORED,) if poses.uv is not None and motion.uv is None else ()
+    of_the_photo = own is not None and not options.mirror and _is_frame_of(image_poses, poses)
+    if of_the_photo or own is None or not options.align:
+        # A motion in frames of the photo's shape is taken to lie on the photo: both are fitted alike.
+        lies_on_it = of_the_photo or same_aspect(image.shape[:2], motion.size)
+        there = on_map(box, image.shape[:2], motion.size) if lies_on_it else None
+        return Scene(photo, own, fitted(motion, size, there), box, said)
+    motion, alignment = aligned(motion, own, size)
+    return Scene(photo, own, motion, box, said if alignment is None else (*said, alignment.sentence()))
+
+
+def check_length(motion: PoseSequence) -> None:
+    """Raises InputError where an edited motion is longer than what is made at once."""
     if len(motion) > MAX_FRAMES:
         raise InputError(f"The motion has {len(motion)} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
-    if own is not None and not options.mirror and _is_frame_of(image_poses, poses):
-        # the photo is a frame of the motion's own clip: both are fitted alike and nothing is moved
-        return Scene(photo, own, fitted(motion, size, on_map(box, image.shape[:2], image_poses.size)), box, ())
-    if own is None or not options.align:
-        return Scene(photo, own, fitted(motion, size), box, ())
-    motion, alignment = aligned(motion, own, size)
-    return Scene(photo, own, motion, box, () if alignment is None else (alignment.sentence(),))
+
+
+def keep_sound(clip: Path, poses: PoseSequence, options: SceneOptions, out: Path) -> tuple[str, ...]:
+    """Writes the sound of the motion's file `clip` to `out` (.m4a), cut as `options` cut `poses`; a sentence where there is none."""
+    if not options.keeps_timing:
+        return ("The clip's sound is left out, because the changes alter its timing.",)
+    start = options.first_frame or 0
+    length = (len(poses) if options.last_frame is None else options.last_frame) - start
+    if is_video(clip) and extract_sound(clip, out, start / poses.fps, length / poses.fps):
+        return ()
+    return ("There is no sound to keep: the motion's file has none.",)
 
 
 def fit_photo(
@@ -68,13 +88,18 @@ def fit_photo(
 
 def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
     """Raises InputError when a map of (height, width) `poses` cannot be that of a photo of (height, width) `photo`."""
-    scale = max(photo[0] / poses[0], photo[1] / poses[1])
-    slack = _ASPECT_SLACK * scale + _ASPECT_SLACK
-    if abs(photo[0] - poses[0] * scale) > slack or abs(photo[1] - poses[1] * scale) > slack:
+    if not same_aspect(photo, poses):
         raise InputError(
             f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which is another picture's "
             "shape; give the map that was made from this photo."
         )
+
+
+def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two (height, width) can be one picture at two resolutions."""
+    scale = max(a[0] / b[0], a[1] / b[1])
+    slack = _ASPECT_SLACK * scale + _ASPECT_SLACK
+    return abs(a[0] - b[0] * scale) <= slack and abs(a[1] - b[1] * scale) <= slack
 
 
 def on_map(box: Box, photo: tuple[int, int], poses: tuple[int, int]) -> Box:

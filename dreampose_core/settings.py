@@ -32,11 +32,19 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
+    """First and last of "20:80" (half-open; None where a side is left out). Raises InputError; `name` is what the user calls it."""
+    first, colon, last = (part.strip() for part in (text or ":").partition(":"))
+    if not colon or not all(part == "" or part.isdecimal() and len(part) < 10 for part in (first, last)):
+        raise InputError(f"{name} is {text!r}; give FIRST:LAST, for example 0:60, where LAST is not included.")
+    return int(first) if first else None, int(last) if last else None
+
+
 class EditOptions(Options):
     """What is done to a pose sequence, in this order.
 
     first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth: holes in
-    the maps are closed, flicker of parts is taken out. stride: every so-manieth frame is taken, so the motion runs faster.
+    the maps are closed, flicker of parts is taken out. stride: every n-th frame is taken, so the motion runs faster.
     fps: another rate by repeating or leaving out frames, so the motion keeps its speed. mirror: left becomes right.
     reverse: backwards. loops: how often it is shown in all.
     """

@@ -191,6 +191,14 @@ def test_options_reach_the_frames(pipe, clip, tmp_path):
     assert run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"]["num_inference_steps"] == 8
 
 
+def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_path):
+    only_uv = replace(clip[1], parts=None, charts="densepose")
+    seen = []
+    with pytest.raises(InputError, match="has only U, V, in densepose charts"):
+        run(pipe, (clip[0], only_uv), tmp_path, TUNED, image_poses=None, on_progress=seen.append)
+    assert not seen
+
+
 def test_without_the_photos_densepose_it_works_and_says_so(pipe, clip, tmp_path):
     result = run(pipe, clip, tmp_path, TUNED, image_poses=None)
     assert result["num_frames"] == FRAMES and len(result["notices"]) == 1 and "DensePose is unknown" in result["notices"][0]

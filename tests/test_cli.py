@@ -174,8 +174,12 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     info = probe_video(out)
     assert info.has_sound and info.num_frames == 4 and info.seconds == pytest.approx(0.5, abs=0.05)
     assert main([*given, "--keep-sound", "--reverse"]) == 0
-    assert "There is no sound in the result" in capsys.readouterr().out and not probe_video(out).has_sound
-    assert "poses cannot be estimated here" in refused(capsys, *given, "--estimator", "none")
+    assert "The clip's sound is left out" in capsys.readouterr().out and not probe_video(out).has_sound
+    assert "tells people apart" in refused(capsys, *given, "--person", "2")
+    assert "shows one person already" in refused(capsys, "poses", "info", files / "poses.npz", "--person", 1)
+    assert "no estimator is chosen" in refused(capsys, *given, "--estimator", "none")
+    assert main([*animate_arguments(files, out=out, image_poses=files / "poses.npz"), "--keep-sound"]) == 0
+    assert "There is no sound to keep" in capsys.readouterr().out
 
 
 def test_train_and_evaluate_an_estimator(tmp_path, capsys):

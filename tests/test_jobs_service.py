@@ -173,6 +173,24 @@ def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):
         assert "anna.png" in wait_state(service, bad, "failed").error
 
 
+def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files, options=AnimateOptions(recipe="none", keep_sound=True)))
+        said = wait_for(lambda: service.status(ANNA, job).notices, "the light lane")
+        assert any("no sound to keep" in notice for notice in said)
+        long = service.submit(ANNA, request(files, options=AnimateOptions(loops=100, fps=120)))
+        assert "at most 1200" in wait_state(service, long, "failed").error
+
+
+def test_previews_and_animations_do_not_wait_for_each_other(tmp_path, files):
+    with JobService(Settings(home=tmp_path / "home", estimator="none", max_queue=1), no_device) as service:
+        service.submit(ANNA, request(files))
+        with pytest.raises(InputError, match="queue is full"):
+            service.submit(ANNA, request(files))
+        look = service.submit(BEN, request(files, kind="preview", poses=None, image_poses=files / "walk.npz"))
+        wait_state(service, look, "done", owner=BEN)
+
+
 def test_an_animation_without_a_photo_or_a_motion_is_no_request(files):
     for missing in ({"image": None}, {"poses": None}, {"kind": "preview", "image": None, "poses": None}):
         with pytest.raises(ValidationError, match="needs a photo"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import zipfile
 
@@ -12,9 +13,20 @@ from PIL import Image
 
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
-from dreampose_core.poses import PoseSequence, Reading, fill_gaps, numbered, read_any, read_image_poses, sources, write_any
+from dreampose_core.poses import (
+    PoseSequence,
+    Reading,
+    check_target,
+    fill_gaps,
+    numbered,
+    read_any,
+    read_image_poses,
+    sources,
+    write_any,
+)  # fmt: skip
 from dreampose_core.poses.iuv import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
+from dreampose_core.video import write_video
 
 
 def refusal(call) -> str:
@@ -214,15 +226,50 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_what_a_form_cannot_hold_is_said(tmp_path):
+    assert write_any(figure(2), tmp_path / "a.npz") == () == write_any(figure(2), tmp_path / "a.zip")
+    assert "cannot hold U, V" in write_any(figure(2), tmp_path / "a.mp4")[0]
+    assert "cannot hold parts" in write_any(figure(2), tmp_path / "a")[0]
+    for name, words in (("a.mov", "has the ending .mov"), ("none/a.npz", "there is no folder")):
+        with pytest.raises(InputError, match=words):
+            check_target(tmp_path / name)
+
+
+def test_a_rendering_beside_another_picture_is_refused(tmp_path):
+    poses = figure(2)
+    colours = MAGIC_ANIMATE.array()[poses.parts]
+    photo = np.broadcast_to(np.linspace(60, 220, colours.shape[1])[:, None, None], colours.shape[1:]).astype(np.uint8)
+    for index, frame in enumerate(colours):
+        Image.fromarray(np.concatenate([frame, photo], 1)).save(tmp_path / f"{index}.png")
+    with pytest.raises(InputError, match="beside another picture"):
+        read_any(tmp_path, lambda images: poses)
+
+
+def test_of_a_long_clip_as_many_frames_are_estimated_as_are_made_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("dreampose_core.poses.sources.MAX_FRAMES", 10)
+    frames = np.random.default_rng(0).integers(60, 200, (24, 32, 24, 3)).astype(np.uint8)
+    write_video(frames, tmp_path / "a.mp4", 12.0)
+    given = []
+
+    def estimate(images):
+        given.append(operator.length_hint(images))
+        images = list(images)
+        return PoseSequence(np.ones((len(images), *images[0].shape[:2]), np.uint8), None, "none")
+
+    reading = read_any(tmp_path / "a.mp4", estimate)
+    assert len(reading.poses) <= 10 + 1 and reading.poses.fps == pytest.approx(5, abs=0.1) and "it is read at 5 fps" in reading.notices[0]
+    assert abs(given[0] - len(reading.poses)) <= 1, "how many are to come is known beforehand"
+
+
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "maps"
     target.mkdir()
     write_any(figure(2), target)  # an empty one is taken
     assert sorted(p.name for p in target.iterdir()) == ["densepose.json", "frame_0_densepose.npy", "frame_1_densepose.npy"]
-    with pytest.raises(StorageError, match="not an empty folder"):
+    with pytest.raises(InputError, match="not an empty folder"):
         write_any(figure(2), target)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError, match="not an empty folder"):
+    with pytest.raises(InputError, match="not an empty folder"):
         write_any(figure(2), tmp_path / "file")
 
     def full(*_):

@@ -10,7 +10,7 @@ import pytest
 from dreampose_core.errors import InputError
 from dreampose_core.images import Box
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.poses import PoseSequence, fitted
+from dreampose_core.poses import MIRRORED, PoseSequence, fitted
 from dreampose_core.scene import make_scene
 from dreampose_core.settings import SceneOptions
 
@@ -66,6 +66,24 @@ def test_another_persons_motion_takes_the_photos_place(clip, other):
     assert np.array_equal(kept.poses.parts, fitted(other, SIZE).parts)
     want, got = extent(own.mask[0]), np.median([extent(mask) for mask in moved.poses.mask], 0)
     assert abs(got - want).max() <= 3 < abs(np.median([extent(mask) for mask in kept.poses.mask], 0) - want).max()
+
+
+def test_without_alignment_what_lies_on_the_photo_stays_on_it(clip):
+    """The motion goes on from the photo, in the photo's frame; the crop must not tear them apart."""
+    rgb, poses = clip
+    wide = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(80, 0)]) for x in (poses.parts, poses.uv)]
+    poses = PoseSequence(*wide, poses.charts, poses.fps)
+    photo = np.pad(rgb[0], ((0, 0), (80, 0), (0, 0)), mode="edge")
+    scene = make_scene(photo, poses.clip(1, 4), poses.select([0]), SIZE, SceneOptions(align=False))
+    both = scene.image_poses.mask[0] & scene.poses.mask[0]
+    assert both.sum() > 0.5 * scene.image_poses.mask[0].sum()
+
+
+def test_what_mirroring_leaves_out_is_said(clip):
+    rgb, poses = clip
+    real = PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
+    scene = make_scene(rgb[0], real, real.select([0]), SIZE, SceneOptions(mirror=True))
+    assert scene.poses.uv is None and scene.notices[0] == MIRRORED
 
 
 def test_without_the_photos_map_it_is_padded_and_nothing_is_moved(clip, other):

@@ -286,12 +286,12 @@ def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubSer
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     told = dict(kind="preview", result=Path("/x/result.mp4"), notices=("walk.mp4: 60 frames <b>.",))
     service.statuses = [
-        job_status(state="queued", kind="preview"), job_status(state="running", kind="preview", progress=Progress("estimating", 0, 1)),
+        job_status(state="queued", kind="preview"), job_status(state="running", kind="preview", progress=Progress("estimating", 40, 60)),
         job_status(state="running", kind="preview", progress=Progress("preview", 3, 60)), job_status(state="done", **told),
     ]  # fmt: skip
     seen = preview(handlers, photo=None)
     assert service.requests[-1].kind == "preview" and service.requests[-1].image is None
-    for picture, words in zip(seen, ("waits", "Finding the person", "frame 3 of 60", "<video")):
+    for picture, words in zip(seen, ("waits", "Finding the person: picture 40 of 60", "frame 3 of 60", "<video")):
         assert words in picture
     assert len(seen) == 4 and "60 frames &lt;b&gt;." in seen[-1] and "results/" in seen[-1]
 
@@ -326,8 +326,8 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
     ({"seed": -1}, "seed"),
     ({"seed": None}, "seed"),
     ({"fps": "0"}, "fps"),
-    ({"frames": "20"}, "first:last"),
-    ({"frames": "a:b"}, "first:last"),
+    ({"frames": "20"}, "FIRST:LAST"),
+    ({"frames": "a:b"}, "FIRST:LAST"),
     ({"stride": "0"}, "stride"),
     ({"recipe": "paper"}, "recipe"),
     ({"browser": {"owner": "short"}}, "reload"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import length_hint
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from ..images import Box, fit_image
 from ..poses import MAX_MAP_SIDE, PoseSequence
-from ..progress import OnProgress, Progress, ShouldStop, check_stop, ignore_progress, never_stop
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MINI_ESTIMATOR, EstimatorName
 
 
@@ -33,6 +35,8 @@ def load_estimator(
     """
     if name == "none":
         return None
+    if person is not None and name != "torchscript":
+        raise InputError("Only the estimator torchscript tells people apart; leave out --person, or take --estimator torchscript.")
     if device == "auto":
         import torch
 
@@ -78,14 +82,16 @@ class Estimates:
         return found, ()
 
     def _estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
-        self._on_progress(Progress("estimating", 0, 1))
         if self._estimator is None:
             self._estimator = self._load()
-        found = self._estimator.estimate(self._stoppable(images))
-        self._on_progress(Progress("estimating", 1, 1))
+        clock = StageClock("estimating", max(1, length_hint(images)), self._on_progress)
+        clock.tick(0)
+        found = self._estimator.estimate(self._watched(images, clock))
+        clock.tick(clock.total)
         return found
 
-    def _stoppable(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for image in images:
+    def _watched(self, images: Iterable[np.ndarray], clock: StageClock) -> Iterator[np.ndarray]:
+        for index, image in enumerate(images):
             check_stop(self._should_stop)
+            clock.tick(min(index, clock.total))
             yield image

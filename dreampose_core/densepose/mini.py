@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..poses import PoseSequence
 from .network import PERSON_WEIGHT, DensePoseNet
 
@@ -34,12 +35,20 @@ class MiniEstimator:
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
         """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size (charts: mannequin); all 0 where nobody is seen."""
-        images, parts, uv = iter(images), [], []
+        total, images, found = length_hint(images), iter(images), 0
+        parts = uv = None
         while batch := list(islice(images, _BATCH)):
-            for found_parts, found_uv in self._look(torch.from_numpy(np.stack(batch)).movedim(-1, 1)):
-                parts.append(found_parts.cpu().numpy())
-                uv.append(found_uv.cpu().numpy())
-        return PoseSequence(np.stack(parts), np.stack(uv), "mannequin")
+            if parts is None:
+                size = batch[0].shape[:2]
+                parts, uv = np.zeros((max(total, _BATCH), *size), np.uint8), np.zeros((max(total, _BATCH), 2, *size), np.float16)
+            if found + len(batch) > len(parts):  # the hint was too low
+                parts, uv = (np.concatenate([array, np.zeros_like(array)]) for array in (parts, uv))
+            for own_parts, own_uv in self._look(torch.from_numpy(np.stack(batch)).movedim(-1, 1)):
+                parts[found], uv[found] = own_parts.cpu().numpy(), own_uv.cpu().numpy()
+                found += 1
+        if parts is None:
+            raise InputError("There are no pictures to estimate DensePose from; give at least one.")
+        return PoseSequence(parts[:found], uv[:found], "mannequin")
 
     @torch.inference_mode()
     def _look(self, pictures: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:

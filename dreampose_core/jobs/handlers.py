@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..densepose import Estimates
 from ..errors import InputError
 from ..files import appearing
 from ..images import read_image, read_photo, write_png
-from ..poses import PoseSequence, edited, read_any, read_image_poses, read_poses, write_poses
+from ..poses import PoseSequence, edited, read_any, read_image_map, read_poses, write_poses
 from ..poses.reading import FORM_NPZ
 from ..progress import Progress, check_stop
-from ..scene import make_scene
-from ..settings import MAX_FRAMES, AnimateOptions, Settings
-from ..video import extract_sound
+from ..scene import check_length, keep_sound, make_scene
+from ..settings import AnimateOptions, Settings
 from .records import Lane, Upload, Work
 
 Notices = tuple[str, ...]
@@ -61,16 +61,17 @@ class LightLane:
 
         def motion(path: Path) -> Notices:
             reading = read_any(path, estimates.callback)
-            _check_length(reading.poses, request.options)
-            if request.options.keep_sound:
-                _keep_sound(path, reading.poses, request.options, folder.sound)
+            _check(reading.poses, request.options)
+            animate = request.kind == "animate"
+            sound = keep_sound(path, reading.poses, request.options, folder.sound) if animate and request.options.keep_sound else ()
             write_poses(reading.poses, folder.poses)
-            plain = reading.form == FORM_NPZ and request.kind == "animate"  # nothing had to be found out
-            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *estimates.notices)
+            plain = animate and reading.form == FORM_NPZ  # nothing had to be found out
+            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *sound, *estimates.notices)
 
         def own_map(path: Path) -> Notices:
-            write_poses(read_image_poses(path, estimates.callback), folder.image_poses)
-            return ()
+            reading = read_image_map(path, estimates.callback)
+            write_poses(reading.poses, folder.image_poses)
+            return (*reading.notices, *estimates.notices)
 
         def estimated_map() -> Notices:
             own, notices = estimates.of_photo(read_image(folder.image))
@@ -133,18 +134,10 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
         raise type(error)(str(error).replace(str(source), upload.name).replace(source.name, upload.name)) from error
 
 
-def _keep_sound(path: Path, poses: PoseSequence, options: AnimateOptions, target: Path) -> None:
-    if options.keeps_timing:
-        start = options.first_frame or 0
-        length = (len(poses) if options.last_frame is None else options.last_frame) - start
-        extract_sound(path, target, start / poses.fps, length / poses.fps)
-
-
-def _check_length(poses: PoseSequence, options: AnimateOptions) -> None:
-    # Said here, and not only by the device lane, so that a wrong range is known at once while the device is busy.
-    num_frames = len(poses.clip(options.first_frame, options.last_frame))
-    if num_frames > MAX_FRAMES * options.stride:
-        raise InputError(f"The motion has {num_frames} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
+def _check(poses: PoseSequence, options: AnimateOptions) -> None:
+    """Tries the options on one pixel of every map, so that what cannot be done is known at once while the device is busy."""
+    corner = {name: None if x is None else x[..., :1, :1] for name, x in (("parts", poses.parts), ("uv", poses.uv))}
+    check_length(edited(replace(poses, **corner), options))
 
 
 def _delete_uploads(work: Work) -> None:

@@ -89,7 +89,7 @@ class JobService:
         owner = _hashed(owner)
         if key is not None and (known := self.store.find_key(owner, key)) is not None:
             return known
-        self.store.check_room(self.settings.max_queue)  # before anything is copied; asked again when the row is written
+        self.store.check_room(self.settings.max_queue, request.kind)  # before anything is copied; asked again when the row is written
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
@@ -108,7 +108,7 @@ class JobService:
                 os.fsync(file.fileno())
             for path in (folder.input, folder.path, folder.path.parent):
                 _sync_folder(path)
-            added = self.store.add(job_id, owner, stored, self.settings.max_queue, key)
+            added = self.store.add(job_id, owner, stored, self.settings.max_queue, key, request.kind)
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, OSError):

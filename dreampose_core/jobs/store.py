@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import InputError, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
-from .records import Claim, Job, Lane, Losses
+from .records import Claim, Job, Kind, Lane, Losses
 
 SCHEMA_VERSION = 1
 LEASE_S = 20.0
@@ -66,10 +66,15 @@ def _waiting(table: str) -> str:
     return f"({table}.state = 'queued' OR ({table}.lane = 'light' AND {table}.state IN ('running', 'interrupted')))"
 
 
+def _of_kind(table: str, kind: str) -> str:
+    # SQL. The kind is the first field of the JSON that the service writes, so nothing a user writes can stand there.
+    return f"({table}.request {'' if kind == 'preview' else 'NOT '}LIKE '{{\"kind\":\"preview\"%')"
+
+
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
 _PLACE = (
-    f"CASE WHEN {_waiting('jobs')} THEN (SELECT count(*) FROM jobs AS ahead "
-    f"WHERE ahead.{_UNFINISHED} AND ahead.number <= jobs.number AND {_waiting('ahead')}) ELSE 0 END AS place"
+    f"CASE WHEN {_waiting('jobs')} THEN (SELECT count(*) FROM jobs AS ahead WHERE ahead.{_UNFINISHED} "
+    f"AND ahead.number <= jobs.number AND {_waiting('ahead')} AND {_of_kind('ahead', 'animate')}) ELSE 0 END AS place"
 )
 _ACTIVE = "state IN ('running', 'cancelling')"
 # A cancel that was accepted is kept, whatever the worker says in the meantime.
@@ -136,23 +141,24 @@ class Store:
         rows = self._rows("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
         return rows[0]["id"] if rows else None
 
-    def check_room(self, max_waiting: int) -> None:
-        """Raises InputError when `max_waiting` jobs wait already."""
-        waiting = self._rows(f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND {_waiting('jobs')}")[0]["n"]
+    def check_room(self, max_waiting: int, kind: Kind = "animate") -> None:
+        """Raises InputError when `max_waiting` jobs of this kind wait already; previews and animations do not wait for each other."""
+        those = f"{_UNFINISHED} AND {_waiting('jobs')} AND {_of_kind('jobs', kind)}"
+        waiting = self._rows(f"SELECT count(*) AS n FROM jobs WHERE {those}")[0]["n"]
         if waiting >= max_waiting:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
             raise InputError(f"The queue is full ({jobs} waiting); please try again in a few minutes.")
 
-    def add(self, job_id: str, owner: str, request: str, max_waiting: int, key: str | None = None) -> str:
+    def add(self, job_id: str, owner: str, request: str, max_waiting: int, key: str | None = None, kind: Kind = "animate") -> str:
         """Queues a job in the light lane and returns its id, or the id of the job that has the same owner and key already.
 
-        Raises InputError when `max_waiting` jobs wait already.
+        kind: as it stands in the request. Raises InputError when `max_waiting` jobs of that kind wait already.
         """
         with self._transaction():
             known = self.find_key(owner, key) if key is not None else None
             if known is not None:
                 return known
-            self.check_room(max_waiting)
+            self.check_room(max_waiting, kind)
             self._db.execute(
                 "INSERT INTO jobs (id, owner, key, lane, state, request, created) VALUES (?, ?, ?, 'light', 'queued', ?, ?)",
                 (job_id, owner, key, request, self.clock()),

@@ -40,11 +40,13 @@ class Alignment:
         done = [_percent(self.scale_y, "larger", "smaller"), _percent(self.scale_x / self.scale_y, "wider", "narrower")]
         for pixels, one, other in ((self.moved_right, "right", "left"), (self.moved_down, "down", "up")):
             if round(pixels):
-                done.append(f"{abs(round(pixels))} pixels {one if pixels > 0 else other}")
+                count = abs(round(pixels))
+                done.append(f"{count} pixel{'s' * (count > 1)} {one if pixels > 0 else other}")
         done = [words for words in done if words]
         if not done:
             return "The motion fits the person in the photo as it is."
-        return f"The motion was fitted to the person in the photo, from {self.span[0]} to {self.span[1]}: {', '.join(done)}."
+        way = f", from {self.span[0]} to {self.span[1]}" if self.span[0] != self.span[1] else ""
+        return f"The motion was fitted to the person in the photo{way}: {', '.join(done)}."
 
 
 def aligned(poses: PoseSequence, own: PoseSequence, size: tuple[int, int]) -> tuple[PoseSequence, Alignment | None]:

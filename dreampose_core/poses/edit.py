@@ -15,6 +15,7 @@ from .sequence import NUM_PARTS, PoseSequence
 if TYPE_CHECKING:
     from ..settings import EditOptions
 
+MIRRORED = "U, V are left out of the mirrored motion: real DensePose's cannot be mirrored, so only the parts are used."
 # DensePose's numbers of parts that are each other's mirror image; the torso, 1 and 2, is its own.
 _SIDES = ((3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22), (23, 24))
 _MIRRORED = np.arange(256, dtype=np.uint8)

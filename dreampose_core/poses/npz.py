@@ -15,12 +15,16 @@ from .numbered import bounded_zip
 from .sequence import PoseSequence, check_uv_range
 
 VERSION = 1
-MAX_BYTES = 2 << 30  # 1200 frames of 640 x 512 with U, V
+MAX_BYTES = 4 << 30  # 1200 frames of 768 x 768 with U, V
 _DTYPES = {"parts": ("u1",), "uv": ("f2", "f4", "f8"), "fps": ("f2", "f4", "f8", "i4", "i8"), "version": ("i1", "i4", "i8")}
 
 
 def write_poses(poses: PoseSequence, path: str | Path) -> None:
-    """Writes `poses` as npz; the file appears whole or not at all. Raises StorageError."""
+    """Writes `poses` as npz; the file appears whole or not at all. Raises StorageError, and InputError for more than can be read again."""
+    if sum(array.nbytes for array in (poses.parts, poses.uv) if array is not None) > MAX_BYTES:
+        raise InputError(
+            f"The motion's {len(poses)} frames of {poses.size[0]} x {poses.size[1]} take more than {MAX_BYTES >> 30} GiB; take fewer."
+        )
     arrays = {"charts": np.array(poses.charts), "fps": np.float64(poses.fps), "version": np.int64(VERSION)}
     if poses.parts is not None:
         arrays["parts"] = poses.parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -22,13 +22,18 @@ from .renderings import Palette, is_overlay, palette_of, parts_of
 from .sequence import Charts, PoseSequence
 from .sources import PictureFrames, Stream, VideoFrames
 
-__all__ = ["DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Reading", "read_any", "read_image_poses"]
+__all__ = ["DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Reading", "read_any", "read_image_map", "read_image_poses"]
 
 DEFAULT_FPS = 30.0
+NO_RATE = f"No rate is known, {DEFAULT_FPS:g} fps is assumed."
 FORM_NPZ = "pose file (npz)"
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0."""
 
+_HALVES = (
+    lambda frame: frame[:, : frame.shape[1] // 2], lambda frame: frame[:, frame.shape[1] // 2 :],
+    lambda frame: frame[: frame.shape[0] // 2], lambda frame: frame[frame.shape[0] // 2 :],
+)  # fmt: skip
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
 # Pickles of protocol 2 and up name themselves; older ones begin with a global's name or a container; all end in a full stop.
 _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\((lp|dp|i[a-z_])|[\]}]q")
@@ -95,12 +100,19 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
 
 
 def read_image_poses(spec: str | Path, estimate: Estimate | None = None) -> PoseSequence:
-    """The one map that belongs to a photo, in any form: `FILE` takes the first map, `FILE:K` map K. Raises as `read_any` does."""
+    """The poses of `read_image_map`, without its notices. Raises InputError as it does."""
+    return read_image_map(spec, estimate).poses
+
+
+def read_image_map(spec: str | Path, estimate: Estimate | None = None) -> Reading:
+    """The one map that belongs to a photo, in any form: `FILE` takes the first, `FILE:K` map K. Raises InputError as `read_any` does."""
     text, frame = str(spec), 0
     head, colon, tail = text.rpartition(":")
     if colon and tail.isdecimal() and len(tail) < 10 and not os.path.exists(text):
         text, frame = head, int(tail)
-    return read_any(text, estimate).poses.clip(frame, frame + 1)
+    reading = read_any(text, estimate)
+    said = tuple(notice for notice in reading.notices if notice != NO_RATE)  # one map has no rate
+    return replace(reading, poses=reading.poses.clip(frame, frame + 1), notices=said)
 
 
 def _read_folder(path: Path, estimate: Estimate | None) -> Reading:
@@ -157,10 +169,16 @@ def _from_frames(source: VideoFrames | PictureFrames, estimate: Estimate | None)
             f"{source.name} seems to be detectron2's picture of DensePose over the photo, from which the parts cannot be won back; please "
             "let detectron2 write its dump (apply_net.py dump) and convert it with python -m dreampose_core poses convert FILE poses.npz."
         )
+    if any(palette_of([half(frame) for frame in samples]) for half in _HALVES):
+        raise InputError(
+            f"{source.name} shows a DensePose rendering beside another picture, so which of them is meant is unclear; please cut it to the "
+            "rendering alone, or to the person alone."
+        )
     if estimate is None:
         raise InputError(
             f"{source.name} shows no DensePose that is known here (IUV, or the colours of MagicAnimate, vid2densepose or parula on black), "
-            "and poses cannot be estimated here; please bring a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
+            "and no estimator is chosen (--estimator, DREAMPOSE_ESTIMATOR); choose one, or bring a pose file (.npz), "
+            "frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
     return _estimated(source, estimate)
 
@@ -209,7 +227,7 @@ def _rendering(source: VideoFrames | PictureFrames, palette: Palette) -> Reading
 
 def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Reading:
     stream = source.photos()
-    poses = estimate(stream.frames)
+    poses = estimate(_Sized(stream.frames, len(stream.slots)))
     seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
     if not seen.any():
         raise InputError(f"Nobody was found in {source.name}; please give pictures that show one person from head to foot.")
@@ -224,6 +242,19 @@ def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Readi
     return Reading(replace(poses, fps=fps), form, stream.notices + notices + rate_notices)
 
 
+class _Sized:
+    """Frames of which it is known how many are to come, for whoever shows progress (`operator.length_hint`)."""
+
+    def __init__(self, frames: Iterable[np.ndarray], length: int):
+        self._frames, self._length = frames, length
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self._frames)
+
+    def __length_hint__(self) -> int:
+        return self._length
+
+
 def _finished(parts, uv, charts: Charts, fps: float | None, stream: Stream, form: str) -> Reading:
     if not stream.known.all():
         for array in (parts, uv):
@@ -236,7 +267,7 @@ def _finished(parts, uv, charts: Charts, fps: float | None, stream: Stream, form
 def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
     if fps is not None:
         return float(fps), ()
-    return DEFAULT_FPS, (f"No rate is known, {DEFAULT_FPS:g} fps is assumed.",) if length > 1 else ()
+    return DEFAULT_FPS, (NO_RATE,) if length > 1 else ()
 
 
 def _own_words(text: dict[str, str]) -> tuple[Charts | None, float | None]:

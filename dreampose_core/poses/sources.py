@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..images import open_picture
+from ..settings import MAX_FRAMES
 from ..video import probe_video, read_video
 from .gaps import gap_notices
 from .numbered import MAX_FRAMES_READ, Entry, Folder, numbered
@@ -60,8 +61,8 @@ class VideoFrames:
         return replace(stream, notices=stream.notices + reduction_notice((self.info.height, self.info.width)))
 
     def photos(self) -> Stream:
-        """The frames for the estimator, at 30 fps or fewer, no side above MAX_MAP_SIDE. Raises InputError when there are too many."""
-        return self._stream(_MOST_FPS_OF_PHOTOS, nearest=False)
+        """The frames for the estimator, at 30 fps or fewer, no side above MAX_MAP_SIDE; of a long clip as many as are made at once."""
+        return self._stream(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
 
     def _stream(self, most_fps: float, nearest: bool) -> Stream:
         rate, notices = self._rate(most_fps)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..errors import InputError, StorageError
+from ..errors import InputError
 from ..files import appearing, storage_error
 from ..video import write_video
 from .iuv import encode
@@ -23,13 +23,25 @@ from .renderings import MAGIC_ANIMATE
 from .sequence import PoseSequence
 
 
-def write_any(poses: PoseSequence, path: str | Path) -> None:
-    """Writes `poses` in the form that the name of `path` asks for; it appears whole or not at all.
+def check_target(path: str | Path) -> None:
+    """Raises InputError where `write_any` could not write to `path` whatever the poses are."""
+    path = Path(path)
+    if path.suffix.lower() not in ("", ".npz", ".zip", ".mp4"):
+        raise InputError(f"{path.name} has the ending {path.suffix}; poses are written as .npz, .zip, .mp4 or, without one, a folder.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.name} cannot be written: there is no folder {path.parent}; create it first.")
+    if path.suffix == "" and os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path.name} is there already and is not an empty folder; please choose another name.")
+
+
+def write_any(poses: PoseSequence, path: str | Path) -> tuple[str, ...]:
+    """Writes `poses` in the form that the name of `path` asks for; it appears whole or not at all. Returns what the form left out.
 
     .npz: all there is. .zip: IUV pictures frame_00000.png, ..., which say charts and fps; U, V in steps of 1/255. .mp4: parts in
     MagicAnimate's colours; an odd side grows by one pixel. No suffix: a folder of the original's frame_<n>_densepose.npy, U, V only.
     Raises InputError when the form cannot hold these poses, StorageError when the place cannot be written.
     """
+    check_target(path)
     path = Path(path)
     form = path.suffix.lower()
     if form in (".zip", ".mp4") and poses.parts is None:
@@ -43,10 +55,10 @@ def write_any(poses: PoseSequence, path: str | Path) -> None:
     elif form == ".mp4":
         colours = MAGIC_ANIMATE.array()
         write_video((colours[frame] for frame in poses.parts), path, poses.fps, crf=8)  # small maps need it
-    elif form == "":
-        _write_maps(poses, path)
     else:
-        raise InputError(f"{path.name} has the ending {path.suffix}; poses are written as .npz, .zip, .mp4 or, without one, a folder.")
+        _write_maps(poses, path)
+    left_out = "U, V" if form == ".mp4" and poses.uv is not None else "parts" if form == "" and poses.parts is not None else None
+    return () if left_out is None else (f"{path.name} cannot hold {left_out}, which are left out; .npz and .zip hold both.",)
 
 
 def _write_iuv(poses: PoseSequence, path: Path) -> None:
@@ -63,8 +75,6 @@ def _write_iuv(poses: PoseSequence, path: Path) -> None:
 def _write_maps(poses: PoseSequence, path: Path) -> None:
     temporary = path.with_name(f".part.{path.name}")
     try:
-        if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-            raise StorageError(f"{path.name} is there already and is not an empty folder; please choose another name.")
         temporary.mkdir()
         for index, uv in enumerate(poses.uv):
             np.save(temporary / f"frame_{index}_densepose.npy", uv.astype(np.float64))

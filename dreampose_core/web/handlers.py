@@ -14,7 +14,7 @@ import gradio as gr
 from ..errors import DreamPoseError, InputError
 from ..jobs.records import JobRequest, JobStatus
 from ..jobs.service import JobService
-from ..settings import MAX_SEED, AnimateOptions, validated
+from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
 from . import render
 from .examples import Motion, Person, title
 from .links import ResultLinks
@@ -38,14 +38,6 @@ def owner_of(browser: dict | None) -> str:
     return token
 
 
-def _frame_range(text: str | None) -> tuple[str | None, str | None]:
-    """First and last of "20:80"; None where a side is left out."""
-    first, colon, last = (text or ":").partition(":")
-    if not colon or not all(part.strip() == "" or part.strip().isdigit() for part in (first, last)):
-        raise InputError(f"The frames are {text!r}; give first:last, for example 0:60, or leave the field empty for all.")
-    return first.strip() or None, last.strip() or None
-
-
 class PageHandlers:
     """The page's event handlers. One object serves all visitors: whatever belongs to one of them lies in their browser or in the store."""
 
@@ -53,6 +45,7 @@ class PageHandlers:
         self.service, self.links = service, links
         self.people, self.motions = people, motions
         self._turns: dict[str, object] = {}  # page session -> the watch that may still write to it
+        self._previews: dict[tuple[str, str], str] = {}  # owner and place -> the preview under way there
 
     def watched(self, **components) -> None:
         """Names the components that `watch` writes to."""
@@ -120,24 +113,29 @@ class PageHandlers:
 
     async def look(self, browser, photo, photo_poses, fit) -> AsyncIterator[str]:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
-        if not photo:
+        known = isinstance(browser, dict) and browser.get("owner")  # a photo may be dropped in before the page has opened
+        if not photo or not known:
             yield ""
             return
         own = Path(photo_poses) if photo_poses else None
         request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
-        async for picture in self._previewed(browser, lambda: request):
+        async for picture in self._previewed("look", browser, lambda: request):
             yield picture
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
-        async for picture in self._previewed(browser, lambda: self._request("preview", **form)):
+        async for picture in self._previewed("preview", browser, lambda: self._request("preview", **form)):
             yield picture
 
-    async def _previewed(self, browser, make_request) -> AsyncIterator[str]:
+    async def _previewed(self, place: str, browser, make_request) -> AsyncIterator[str]:
+        """A preview as it comes; the one that was shown at the same `place` in the same browser before is stopped."""
+        job = None
         try:
             owner = owner_of(browser)
             request = make_request()
-            job = await asyncio.to_thread(self.service.submit, owner, request)
+            if (before := self._previews.pop((owner, place), None)) is not None:
+                self.service.cancel(owner, before)
+            job = self._previews[owner, place] = await asyncio.to_thread(self.service.submit, owner, request)
             while True:
                 status = await asyncio.to_thread(self.service.status, owner, job)
                 link = self.links.make(job, self._file_name(status)) if status.result else None
@@ -147,6 +145,9 @@ class PageHandlers:
                 await asyncio.sleep(POLL_S)
         except DreamPoseError as error:
             yield render.error_box(str(error))
+        finally:
+            if job is not None and self._previews.get((owner, place)) == job:
+                del self._previews[owner, place]
 
     def _request(self, kind, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
@@ -160,7 +161,7 @@ class PageHandlers:
             raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
         given = {name: value for name, value in options.items() if not isinstance(value, str) or value.strip()}
         given |= {name: name in changes for name in SWITCHES}
-        given["first_frame"], given["last_frame"] = _frame_range(frames)
+        given["first_frame"], given["last_frame"] = frame_range(frames, "Frames")
         return JobRequest(
             kind=kind, image=Path(photo) if photo else None, poses=Path(poses), image_poses=Path(photo_poses) if photo_poses else None,
             options=validated(AnimateOptions, {"seed": seed, **given}),

@@ -59,10 +59,10 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             gr.Markdown(text("mini"), elem_id="dp-mini")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                person = _person(handlers, browser)
+                person, seen = _person(handlers, browser)
             with gr.Column(min_width=320):
                 motion = _motion(handlers)
-        look = gr.Button("Preview", elem_id="dp-preview")
+        look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
         preview = gr.HTML("", elem_id="dp-preview-result")
         options = _options(handlers)
         run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
@@ -70,7 +70,9 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         stop, jobs, download, refresh = _watch(handlers)
         gr.Markdown(text("about"), elem_id="dp-about")
 
-        page.load(handlers.open_page, browser, [browser, shown_job, run], **QUIET)
+        opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUIET)
+        opened.then(lambda: gr.update(interactive=True), None, look, **QUIET)
+        opened.then(handlers.look, [browser, *person.values()], seen, concurrency_limit=None, **QUIET)  # of a photo that came too early
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUIET)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
 
@@ -104,8 +106,8 @@ def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id:
     )  # fmt: skip
 
 
-def _person(handlers: PageHandlers, browser: gr.BrowserState) -> dict[str, gr.components.Component]:
-    """Field 1: the photo, its DensePose if it is known, how it is fitted; by the names of `PageHandlers._request`."""
+def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str, gr.components.Component], gr.HTML]:
+    """Field 1: the photo, its DensePose if it is known, how it is fitted, by the names of `PageHandlers._request`; how it is understood."""
     gr.Markdown(text("person"))
     photo = gr.Image(
         label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], height=340, elem_id="dp-photo")
@@ -125,7 +127,7 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> dict[str, gr.co
         [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
         trigger_mode="always_last", concurrency_limit=None, **QUIET,
     )  # fmt: skip
-    return {"photo": photo, "photo_poses": poses, "fit": fit}
+    return {"photo": photo, "photo_poses": poses, "fit": fit}, look
 
 
 def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:

@@ -117,6 +117,8 @@ def _words(status: JobStatus) -> tuple[str, str]:
         return "Stopping", "The step that is running comes to its end."
     if status.state == "interrupted":
         return "Paused by a restart", "It goes on by itself; what is finished is kept."
+    if progress is not None and progress.stage == "estimating" and not status.final:
+        return "Finding the person", f"Picture {progress.step} of {progress.total}"
     if status.state == "queued" and status.place > 0:
         before = status.place - 1
         ahead = "yours is next" if before == 0 else f"{before} {'job is' if before == 1 else 'jobs are'} before yours"
@@ -177,8 +179,10 @@ def preview_box(status: JobStatus, link: str | None) -> str:
     progress = status.progress
     if words is None and progress is not None and progress.stage == "preview" and progress.step:
         words = f"Making the preview: frame {progress.step} of {progress.total}."
+    elif words is None and progress is not None and progress.stage == "estimating":
+        words = f"Finding the person: picture {progress.step} of {progress.total}."
     elif words is None:
-        words = "Finding the person in the pictures." if progress is not None and progress.stage == "estimating" else "Reading the files."
+        words = "Reading the files."
     return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
 
 
