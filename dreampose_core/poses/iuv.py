@@ -10,6 +10,7 @@ from .sequence import NUM_PARTS
 
 FORM_IMAGES, FORM_VIDEO = "IUV images", "IUV video"
 RGB, BGR, LOSSY = "RGB", "BGR", "lossy"
+_FEWEST_PARTS = 3
 
 
 def order_of(frames: Sequence[np.ndarray]) -> str | None:
@@ -17,7 +18,10 @@ def order_of(frames: Sequence[np.ndarray]) -> str | None:
     seen = [frame for frame in frames if frame.any()]
     for order in (RGB, BGR):
         if seen and all(is_exact(frame, order) for frame in seen) and any(frame.max() > NUM_PARTS for frame in seen):
-            return order
+            channel = 0 if order == RGB else 2
+            # a dark picture of something on black has few such numbers; a person, even a part of one, has several parts
+            if len({part for frame in seen for part in np.unique(frame[..., channel])} - {0}) >= _FEWEST_PARTS:
+                return order
     return LOSSY if seen and all(_is_blurred(frame) or _is_blurred(frame[..., ::-1]) for frame in seen) else None
 
 
