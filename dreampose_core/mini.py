@@ -131,7 +131,7 @@ class EstimatorRun:
     """What a training run of the small DensePose estimator is asked to do; stands in the run folder's run.json."""
 
     size: tuple[int, int] = (160, 128)
-    steps: int = 4000
+    steps: int = 6500
     batch_size: int = 12
     lr: float = 1e-3
     precision: str = "fp32"

@@ -37,11 +37,11 @@ def _gradient(frames: np.ndarray) -> np.ndarray:
 
 
 def densepose_accuracy(found: PoseSequence, truth: PoseSequence) -> dict[str, float]:
-    """How right DensePose maps are. parts: the share of pixels with the right part among those that are person in truth or in the
-    reading. uv: the mean error of U and V (0..1) where the part is right, 1 where that is nowhere."""
+    """How right DensePose maps are. parts: the share of the true person's pixels with the right part. union: the same among pixels that
+    are person in truth or in the reading. uv: the mean error of U and V (0..1) where the part is right, 1 where that is nowhere."""
     person, right = found.mask | truth.mask, (found.parts == truth.parts) & truth.mask
     error = 1.0
     if found.uv is not None and truth.uv is not None and right.any():
         pairs = ((a.astype(np.float32) - b.astype(np.float32))[:, r] for a, b, r in zip(found.uv, truth.uv, right))
         error = float(np.abs(np.concatenate(list(pairs), 1)).mean())
-    return {"parts": float(right.sum() / max(1, person.sum())), "uv": error}
+    return {"parts": float(right.sum() / max(1, truth.mask.sum())), "union": float(right.sum() / max(1, person.sum())), "uv": error}
