@@ -146,12 +146,12 @@ def test_most_frames_without_the_person(dump, someone):
 
 
 def test_numbers_that_make_no_clip(dump, someone):
-    assert "two pictures with the number 3" in refusal(dump([entry(f"{n}.png", someone((0, 0, 9, 9))) for n in ("a3", "b3", "c4")]))
+    assert "have the same number 3" in refusal(dump([entry(f"{n}.png", someone((0, 0, 9, 9))) for n in ("a3", "b3", "c4")]))
 
 
 def test_numbers_far_apart_are_refused_before_anything_is_allocated(dump, someone):
-    entries = [entry(f"{n}.png", someone((0, 0, 9, 9))) for n in (0, 1, 10**15)]
-    assert "3 pictures numbered 0 to 1000000000000000" in refusal(dump(entries))
+    entries = [entry(f"{n}.png", someone((0, 0, 9, 9))) for n in (0, 1, 10**12)]
+    assert "reach from 0 to 1000000000000, which is" in refusal(dump(entries))
 
 
 def test_the_larger_person_is_followed_and_the_other_on_demand(dump, someone):

@@ -22,8 +22,9 @@ from ..errors import InputError, shown
 from ..images import MAX_PIXELS, MAX_SIDE, read_image
 from ..poses import NUM_PARTS, PoseSequence
 from ..poses.gaps import gap_notices, repeat_nearest
+from ..poses.numbered import in_time
 from ..poses.pictures import kept, reduction_notice
-from ..poses.reading import DEFAULT_FPS, MAX_FRAMES_READ, Reading
+from ..poses.reading import DEFAULT_FPS, MAX_FRAMES_READ, NO_RATE, Reading
 from .follow import Detection, followed
 
 FORM = "detectron2 dump"
@@ -97,7 +98,7 @@ def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int]
         repeat_nearest(maps, known)
     notices += [*gaps, *said, *reduction_notice(size)]
     if len(frames) > 1:
-        notices.append(f"No rate is known, {DEFAULT_FPS:g} fps is assumed.")
+        notices.append(NO_RATE)
     return Reading(PoseSequence(parts, uv, "densepose", DEFAULT_FPS), FORM, tuple(notices))
 
 
@@ -158,25 +159,16 @@ def _picture(name: str, entry: Any) -> _Picture:
 
 def _in_order(pictures: list[_Picture], name: str) -> tuple[list[_Picture | None], Sequence[int], list[str]]:
     """The pictures by the last number in their names, None where one is left out; what the frames are called; and notices."""
-    found = [re.findall(r"\d{1,18}", os.path.splitext(picture.base)[0]) for picture in pictures]
-    if not all(found):
-        told = [f"Not every picture in {name} has a number in its name, so the frames are in the order of the dump."]
-        return list(pictures), range(len(pictures)), told if len(pictures) > 1 else []
-    numbers = [int(digits[-1]) for digits in found]
-    ordered = dict(sorted(zip(numbers, pictures), key=lambda pair: pair[0]))
-    if len(ordered) < len(pictures):
-        twice = next(number for i, number in enumerate(numbers) if number in numbers[:i])
-        raise InputError(f"{name} has two pictures with the number {twice}; please dump the frames of one clip only.")
-    first, last = min(numbers), max(numbers)
-    stride = math.gcd(*(number - first for number in numbers)) or 1
-    length = (last - first) // stride + 1
-    if length > min(2 * len(pictures), MAX_FRAMES_READ):
-        raise InputError(
-            f"{name} holds {len(pictures)} pictures numbered {first} to {last}, so more than half of the frames are missing; "
-            "please dump all frames of one clip."
-        )
-    called = range(first, first + length * stride, stride)
-    return [ordered.get(number) for number in called], called, []
+    if len(pictures) == 1:
+        return list(pictures), range(1), []
+    if not all(re.search("[0-9]", os.path.splitext(picture.base)[0]) for picture in pictures):
+        told = f"Not every picture in {name} has a number in its name, so the frames are in the order of the dump."
+        return list(pictures), range(len(pictures)), [told]
+    order, slots, known, numbers = in_time([picture.base for picture in pictures], name, "pictures")
+    frames: list[_Picture | None] = [None] * len(known)
+    for index, slot in zip(order, slots):
+        frames[slot] = pictures[index]
+    return frames, numbers, []
 
 
 def _frame_size(pictures: list[_Picture], path: Path, size: tuple[int, int] | None) -> tuple[tuple[int, int], list[str]]:

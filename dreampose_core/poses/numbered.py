@@ -148,30 +148,38 @@ def numbered(entries: list[Entry], name: str, what: str) -> Order:
     """
     if len(entries) == 1:
         return Order(entries, [0], np.ones(1, bool), range(1))
-    numbers = {}
-    for entry in entries:
-        found = re.findall("[0-9]+", entry.name[: len(entry.name) - len(entry.suffix)])
+    order, slots, known, numbers = in_time([entry.name for entry in entries], name, what)
+    return Order([entries[index] for index in order], slots, known, numbers)
+
+
+def in_time(names: list[str], place: str, what: str) -> tuple[list[int], list[int], np.ndarray, range]:
+    """Two or more file names in time: their order, the frame of each in that order, which frames there are, what frames are called.
+
+    Raises InputError as `numbered` does; `place` is where they lie.
+    """
+    by_number: dict[int, int] = {}
+    for index, name in enumerate(names):
+        stem, suffix = os.path.splitext(name)
+        found = re.findall("[0-9]+", stem)
         if not found or len(found[-1]) > _MOST_DIGITS:
+            raise InputError(f"{name} in {place} has no frame number in its name; several {what} need numbers, as in frame_0001{suffix}.")
+        other = by_number.setdefault(int(found[-1]), index)
+        if other != index:
             raise InputError(
-                f"{entry.name} in {name} has no frame number in its name; several {what} need numbers, as in frame_0001{entry.suffix}."
+                f"{names[other]} and {name} in {place} have the same number {int(found[-1])}; please give one sequence only."
             )
-        other = numbers.setdefault(int(found[-1]), entry)
-        if other is not entry:
-            raise InputError(
-                f"{other.name} and {entry.name} in {name} have the same number {int(found[-1])}; please give one sequence only."
-            )
-    ordered = sorted(numbers)
+    ordered = sorted(by_number)
     stride = math.gcd(*(b - a for a, b in zip(ordered, ordered[1:])))
     length = (ordered[-1] - ordered[0]) // stride + 1
     if length > MAX_FRAMES_READ:
         raise InputError(
-            f"The numbers of the {what} in {name} reach from {ordered[0]} to {ordered[-1]}, which is {length} frames; "
+            f"The numbers of the {what} in {place} reach from {ordered[0]} to {ordered[-1]}, which is {length} frames; "
             f"at most {MAX_FRAMES_READ} are accepted, please take a shorter part."
         )
     slots = [(number - ordered[0]) // stride for number in ordered]
     known = np.zeros(length, bool)
     known[slots] = True
-    return Order([numbers[number] for number in ordered], slots, known, range(ordered[0], ordered[-1] + 1, stride))
+    return [by_number[number] for number in ordered], slots, known, range(ordered[0], ordered[-1] + 1, stride)
 
 
 def _files_in(path: Path, name: str) -> list[Entry]:
