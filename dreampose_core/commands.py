@@ -48,7 +48,7 @@ def animate(args, on_progress, should_stop) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _say(result["notices"])
-    print(f"{out}: {result['num_frames']} frames at {result['fps']:g} fps, {result['height']} x {result['width']} (height x width)")
+    print(f"{out}: {_frames(result['num_frames'])} at {result['fps']:g} fps, {result['height']} x {result['width']} (height x width)")
 
 
 def finetune(args, on_progress, should_stop) -> None:
@@ -106,7 +106,7 @@ def poses_convert(args, on_progress, should_stop) -> None:
     poses = edited(reading.poses, options)
     left_out = write_any(poses, args.out)
     _say(_about(args.file, reading), (MIRRORED,) if poses.uv is None and reading.poses.uv is not None else (), estimate.notices, left_out)
-    print(f"{args.out}: {len(poses)} frames at {poses.fps:g} fps, {poses.size[0]} x {poses.size[1]} (height x width)")
+    print(f"{args.out}: {_frames(len(poses))} at {poses.fps:g} fps, {poses.size[0]} x {poses.size[1]} (height x width)")
 
 
 def poses_preview(args, on_progress, should_stop) -> None:
@@ -131,7 +131,7 @@ def poses_preview(args, on_progress, should_stop) -> None:
         poses = edited(poses, options)
     notices = write_preview(poses, out, scene, on_progress=on_progress, should_stop=should_stop)
     _say(about, estimate.notices, notices)
-    print(f"{out}: {len(scene.poses if scene is not None else poses)} frames")
+    print(f"{out}: {_frames(len(scene.poses if scene is not None else poses))}")
 
 
 def mannequin_render(args, on_progress, should_stop) -> None:
@@ -153,7 +153,7 @@ def mannequin_render(args, on_progress, should_stop) -> None:
         write_png(frame, out / f"frame_{index:05d}.png")
         clock.tick(index + 1)
     write_poses(poses, out / "poses.npz")
-    print(f"{out}: {len(rgb)} frames and poses.npz")
+    print(f"{out}: {_frames(len(rgb))} and poses.npz")
 
 
 def train(args, on_progress, should_stop) -> None:
@@ -249,6 +249,10 @@ def _image_poses(spec: str | None, image, estimate):
 def _say(*notices) -> None:
     for sentence in dict.fromkeys(sentence for group in notices for sentence in group):
         print(sentence)
+
+
+def _frames(number: int) -> str:
+    return f"{number} frame{'s' * (number != 1)}"
 
 
 def _new_file(text: str, suffix: str) -> Path:

@@ -134,6 +134,14 @@ def set_options(page: Page, recipe: str | None = None, **numbers: int) -> None:
         field(page, name.replace("_", " ")).fill(str(value))
 
 
+def lengthen(page: Page, times: int = 15) -> None:
+    """Shows the motion so often that its job is still at work when the test wants to stop it."""
+    loops = page.locator("#dp-edit").get_by_label(re.compile(r"^\s*Loops"))
+    if not loops.is_visible():
+        page.get_by_role("button", name="Change the motion").click()
+    loops.fill(str(times))
+
+
 def field(page: Page, label: str) -> Locator:
     """The field under Advanced whose label starts so; what follows is its explanation."""
     return page.locator("#dp-advanced").get_by_label(re.compile(rf"^\s*{label}"))
@@ -242,6 +250,7 @@ def test_a_page_reloaded_in_the_middle_finds_its_job_and_sees_it_finish(tiny_ser
 def test_stop_ends_the_job_and_the_next_one_runs(tiny_server: Server, open_page):
     page = open_page(tiny_server)
     pick(page)
+    lengthen(page)
     set_options(page, "Skip", Steps=250)
     run(page)
     wait_for_frames(page)
@@ -249,6 +258,7 @@ def test_stop_ends_the_job_and_the_next_one_runs(tiny_server: Server, open_page)
     wait_for_state(page, "cancelled", minutes=0.5)
     expect(page.locator("#dp-stop")).to_be_disabled()
     set_options(page, Steps=1)
+    lengthen(page, times=1)
     run(page)
     wait_for_state(page, "done")
     expect(page.locator("#dp-jobs")).to_be_visible()  # both jobs can be chosen now
@@ -258,6 +268,7 @@ def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
     first, second = open_page(tiny_server), open_page(tiny_server)
     for page in (first, second):
         pick(page)
+        lengthen(page)
         set_options(page, "Skip", Steps=250)
         run(page)
     expect(second.locator("#dp-status")).to_contain_text("Place 1", timeout=60 * SECONDS)

@@ -216,6 +216,12 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, file
         assert "The motion: 6 frames at 6 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
         assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
         assert status.state == "queued"
+        # the same files again: nothing is estimated anew, and the same is said
+        kept = {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
+        again = service.submit(BEN, request(files, kind="preview", poses=files / "walk.mp4"))
+        *_, last = service.watch(BEN, again, DEADLINE_S)
+        assert last.state == "done" and set(said) <= set(last.notices)
+        assert len(kept) == 2 and kept == {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
 
 
 def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):

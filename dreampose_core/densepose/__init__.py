@@ -66,6 +66,11 @@ class Estimates:
         self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = None if name == "none" else self._estimate
 
     @property
+    def used(self) -> bool:
+        """Whether anything has been estimated."""
+        return self._estimator is not None
+
+    @property
     def notices(self) -> tuple[str, ...]:
         return () if self._estimator is None else self._estimator.notices
 

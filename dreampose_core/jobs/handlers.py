@@ -14,11 +14,12 @@ from ..densepose import Estimates
 from ..errors import InputError
 from ..files import appearing
 from ..images import read_image, read_photo, write_png
-from ..poses import PoseSequence, edited, read_any, read_image_map, read_poses, write_poses
-from ..poses.reading import FORM_NPZ
+from ..poses import PoseSequence, Reading, edited, read_any, read_image_map, read_poses, write_poses
+from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..scene import check_length, keep_sound, make_scene
 from ..settings import AnimateOptions, Settings
+from .readings import Readings
 from .records import Lane, Upload, Work
 
 Notices = tuple[str, ...]
@@ -60,24 +61,32 @@ class LightLane:
             return notices
 
         def motion(path: Path) -> Notices:
-            reading = read_any(path, estimates.callback)
+            reading = self._read_once(path, estimates, lambda: read_any(path, estimates.callback))
             _check(reading.poses, request.options)
             animate = request.kind == "animate"
             sound = keep_sound(path, reading.poses, request.options, folder.sound) if animate and request.options.keep_sound else ()
             write_poses(reading.poses, folder.poses)
             plain = animate and reading.form == FORM_NPZ  # nothing had to be found out
-            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *sound, *estimates.notices)
+            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *sound)
 
         def own_map(path: Path) -> Notices:
-            reading = read_image_map(path, estimates.callback)
+            reading = self._read_once(path, estimates, lambda: read_image_map(path, estimates.callback), "map")
             write_poses(reading.poses, folder.image_poses)
-            return (*reading.notices, *estimates.notices)
+            return reading.notices
 
         def estimated_map() -> Notices:
-            own, notices = estimates.of_photo(read_image(folder.image))
-            if own is not None:
-                write_poses(own, folder.image_poses)
-            return (*notices, *estimates.notices)
+            nobody: Notices = ()
+
+            def estimate() -> Reading | None:
+                nonlocal nobody
+                own, nobody = estimates.of_photo(read_image(folder.image))
+                return None if own is None else Reading(own, FORM_ESTIMATED, ())
+
+            reading = self._read_once(folder.image, estimates, estimate, "photo")
+            if reading is None:
+                return (*nobody, *estimates.notices)
+            write_poses(reading.poses, folder.image_poses)
+            return reading.notices
 
         said: Notices = ()
         try:
@@ -96,6 +105,20 @@ class LightLane:
             raise
         _delete_uploads(work)
         return tuple(dict.fromkeys(said))
+
+    def _read_once(self, path: Path, estimates: Estimates, read: Callable[[], Reading | None], *role: str) -> Reading | None:
+        """`read()`, or what it gave for the same content before, where that had to be estimated; the estimator's words included."""
+        settings = self.settings
+        kept = Readings(settings.home / "readings")
+        key = kept.key(path, settings.estimator, str(settings.estimator_file), settings.estimator_colours, *role)
+        reading = kept.get(key)
+        if reading is None:
+            reading = read()
+            if reading is not None and estimates.used:
+                reading = replace(reading, notices=(*reading.notices, *estimates.notices))
+                if reading.form.startswith(FORM_ESTIMATED):
+                    kept.keep(key, reading)
+        return reading
 
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options

@@ -26,7 +26,7 @@ __all__ = ["DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Readin
 
 DEFAULT_FPS = 30.0
 NO_RATE = f"No rate is known, {DEFAULT_FPS:g} fps is assumed."
-FORM_NPZ = "pose file (npz)"
+FORM_NPZ, FORM_ESTIMATED = "pose file (npz)", "estimated"
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0."""
 
@@ -238,7 +238,7 @@ def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Readi
         place[list(stream.slots)] = np.arange(len(poses))
         poses = poses.select(place[nearest_known(stream.known)])
     fps, rate_notices = _rate(stream.fps, len(poses))
-    form = f"estimated from {'a video' if isinstance(source, VideoFrames) else 'pictures' if len(poses) > 1 else 'a picture'}"
+    form = f"{FORM_ESTIMATED} from {'a video' if isinstance(source, VideoFrames) else 'pictures' if len(poses) > 1 else 'a picture'}"
     return Reading(replace(poses, fps=fps), form, stream.notices + notices + rate_notices)
 
 
