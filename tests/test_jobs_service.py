@@ -200,7 +200,7 @@ def test_an_animation_without_a_photo_or_a_motion_is_no_request(files):
 def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, files):
     """A video as motion, a photo without a map, and sound; whatever was found out is said."""
     rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128), fps=6.0)
-    write_video(rgb.numpy(), files / "silent.mp4", 6.0)
+    write_video(rgb.numpy().repeat(10, 0), files / "silent.mp4", 60.0)
     write_png(rgb[0].numpy(), files / "anna.png")
     tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy", files / "walk.mp4"]
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", files / "silent.mp4", *tone], check=True)
@@ -210,10 +210,11 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, file
         folder = JobFolder(service.home / "jobs" / job)
         wait_for(lambda: not folder.input.joinpath("upload-poses.mp4").exists(), "the uploads to be read")
         status = service.status(ANNA, job)
-        assert len(read_poses(folder.poses)) == 6 and read_poses(folder.poses).fps == 6
+        assert len(read_poses(folder.poses)) == 30 and read_poses(folder.poses).fps == 30
         assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
         said = wait_for(lambda: service.status(ANNA, job).notices, "the sentences")
-        assert "The motion: 6 frames at 6 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
+        assert "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
+        assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
         assert status.state == "queued"
         # the same files again: nothing is estimated anew, and the same is said

@@ -150,11 +150,15 @@ def _once(target: Path, make: Callable[[], Notices]) -> Notices:
 
 
 def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> Notices:
-    """`convert(source)`, its errors speaking of the file by its owner's name."""
+    """`convert(source)`, its sentences and errors speaking of the file by its owner's name."""
+
+    def named(sentence: str) -> str:
+        return sentence.replace(str(source), upload.name).replace(source.name, upload.name)
+
     try:
-        return convert(source)
+        return tuple(named(notice) for notice in convert(source))
     except InputError as error:
-        raise type(error)(str(error).replace(str(source), upload.name).replace(source.name, upload.name)) from error
+        raise type(error)(named(str(error))) from error
 
 
 def _check(poses: PoseSequence, options: AnimateOptions) -> None:
