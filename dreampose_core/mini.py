@@ -101,10 +101,6 @@ def train_mini(
     Writes run.json, vae/ and base/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
     with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
     """
-    if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
-        raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
-    if min(run.vae_steps, run.steps) < 0 or not (0 < run.vae_lr < 1 and 0 < run.lr < 1 and 0 <= run.seed <= MAX_SEED):
-        raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
     started = time.monotonic()
     _begin(run, folder, resume)
     form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
@@ -142,7 +138,10 @@ def train_mini_estimator(
     run: EstimatorRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in fp16."""
+    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in fp16.
+
+    Raises InputError, Cancelled.
+    """
     _begin(run, folder, resume)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
@@ -159,7 +158,12 @@ def train_mini_estimator(
 
 
 def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
-    """Checks that `run` can start, or go on, in `folder`, and writes its run.json."""
+    """Checks that `run` can start, or go on, in `folder`, and writes its run.json. Raises InputError."""
+    if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
+        raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
+    steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
+    if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
+        raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
     done_before = (folder / "run.json").is_file()
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")

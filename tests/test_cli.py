@@ -359,6 +359,8 @@ def test_bad_model_folders(files, tmp_path, capsys):
     (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
     (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
     (["train", "--data", "photos"], "--data"),
+    (["train", "--data", "mannequin", "--target", "estimator", "--size", "40x32"], "multiples of 32"),
+    (["train", "--data", "mannequin", "--target", "estimator", "--lr", 2], "between 0 and 1"),
     (["bench", "poses", "--frames", 0], "--frames"),
     (["train", "--data", "mannequin", "--steps", -1], "at least 0"),
     (["evaluate", "--people", 0], "number of people"),
