@@ -115,6 +115,12 @@ def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestCl
     assert client.get("/monitoring").status_code in (403, 404)
 
 
+def test_only_what_answers_more_than_once_goes_through_the_queue(client: TestClient):
+    """An event that comes while Gradio closes the queue's stream is never answered: a Run pressed then would be lost."""
+    queued = [dependency for dependency in client.get("/config").json()["dependencies"] if dependency["queue"] is not False]
+    assert len(queued) == 2 and all(dependency["types"]["generator"] for dependency in queued)  # the preview and the watch
+
+
 def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: TestClient, settings: Settings):
     text = client.get("/config").text
     secret = next(c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate")
@@ -297,15 +303,15 @@ def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubSer
 
 
 def test_a_photo_is_looked_at_at_once(handlers: PageHandlers, service: StubService, tmp_path: Path):
-    async def collect(*given):
-        return [picture async for picture in handlers.look({"owner": OWNER}, *given)]
+    def look(*given) -> str:
+        return asyncio.run(handlers.look({"owner": OWNER}, *given))
 
-    assert asyncio.run(collect(None, None, "auto")) == [""] and not service.requests
+    assert look(None, None, "auto") == "" and not service.requests
     (tmp_path / "look.png").write_bytes(b"picture")
     service.statuses = [job_status(state="done", kind="preview", look=tmp_path / "look.png", notices=("A person.",))]
-    seen = asyncio.run(collect("/x/photo.png", None, "crop"))
+    seen = look("/x/photo.png", None, "crop")
     assert service.requests[-1].poses is None and service.requests[-1].options.fit == "crop"
-    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in seen[-1] and "A person." in seen[-1]
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in seen and "A person." in seen
 
 
 def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, service: StubService):

@@ -111,16 +111,15 @@ class PageHandlers:
             return gr.skip(), gr.skip(), render.error_box(str(error))
         return {"owner": owner, "job": job}, job, ""
 
-    async def look(self, browser, photo, photo_poses, fit) -> AsyncIterator[str]:
+    async def look(self, browser, photo, photo_poses, fit) -> str:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
-        known = isinstance(browser, dict) and browser.get("owner")  # a photo may be dropped in before the page has opened
-        if not photo or not known:
-            yield ""
-            return
-        own = Path(photo_poses) if photo_poses else None
-        request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
-        async for picture in self._previewed("look", browser, lambda: request):
-            yield picture
+        seen = ""
+        if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
+            own = Path(photo_poses) if photo_poses else None
+            request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
+            async for seen in self._previewed("look", browser, lambda: request):
+                pass
+        return seen
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
@@ -190,7 +189,7 @@ class PageHandlers:
         turn = self._turns[request.session_hash] = object()
         try:
             owner = owner_of(browser)
-            if job is None:
+            if not job:
                 return
             status = await asyncio.to_thread(self.service.status, owner, job)
             jobs = await asyncio.to_thread(self.service.jobs, owner)

@@ -25,6 +25,9 @@ CHANGES = [
 ]  # fmt: skip
 REFRESH_S = 240  # well inside a link's lifetime
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+# Answered in the request itself. Gradio closes the stream that it answers queued events on when the last of them is done, and an event
+# that comes at that very moment is never answered; so only what sends more than one answer goes that way.
+QUICK = QUIET | {"queue": False}
 _SHOW_ANSWER = """() => {
   const show = (tries) => {
     const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
@@ -53,7 +56,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
     with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
-        shown_job = gr.State(None)
+        # a field of the page, because a gr.State's change is only noticed when it comes through the queue
+        shown_job = gr.Textbox(None, show_label=False, container=False, elem_id="dp-job")
         gr.Markdown(text("intro"), elem_id="dp-intro")
         if Path(settings.model).absolute() == MINI:
             gr.Markdown(text("mini"), elem_id="dp-mini")
@@ -70,10 +74,10 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         stop, jobs, download, refresh = _watch(handlers)
         gr.Markdown(text("about"), elem_id="dp-about")
 
-        opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUIET)
-        opened.then(lambda: gr.update(interactive=True), None, look, **QUIET)
-        opened.then(handlers.look, [browser, *person.values()], seen, concurrency_limit=None, **QUIET)  # of a photo that came too early
-        page.load(None, None, None, js=_NAME_THUMBNAILS, **QUIET)  # Gradio calls them "Thumbnail 1 of 8"
+        opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
+        opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
+        opened.then(handlers.look, [browser, *person.values()], seen, **QUICK)  # of a photo that came too early
+        page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
 
         def submit(fields: dict):  # a set of inputs comes as one dict: no order to keep
@@ -89,12 +93,12 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         )  # fmt: skip
         run.click(
             submit, set(form.values()), [browser, shown_job, message],
-            api_visibility="private", show_progress="minimal", show_progress_on=run,
-        ).then(None, None, None, js=_SHOW_ANSWER, **QUIET)  # fmt: skip
+            api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False,
+        ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
-        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUIET)
-        stop.click(handlers.cancel, [browser, shown_job], message, queue=False, **QUIET)
-        refresh.tick(handlers.fresh_link, [browser, shown_job], download, queue=False, **QUIET)
+        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK)
+        stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
+        refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
     return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
 
 
@@ -120,12 +124,12 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
         poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
         fit = gr.Radio(FITS, value="auto", label="Shape", info=FIT_WORDS)
     # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
-    photo.input(None, None, poses, js="() => [null]", **QUIET)
-    photo.input(handlers.own_photo, None, gallery, **QUIET)
-    gallery.select(handlers.pick_person, None, [photo, poses], **QUIET)
+    photo.input(None, None, poses, js="() => [null]", **QUICK)
+    photo.input(handlers.own_photo, None, gallery, **QUICK)
+    gallery.select(handlers.pick_person, None, [photo, poses], **QUICK)
     gr.on(
         [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
-        trigger_mode="always_last", concurrency_limit=None, **QUIET,
+        trigger_mode="always_last", **{**QUICK, "show_progress": "minimal"},
     )  # fmt: skip
     return {"photo": photo, "photo_poses": poses, "fit": fit}, look
 
@@ -146,9 +150,9 @@ def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:
             fps = gr.Textbox("", label="Rate, fps", placeholder="its own", info="At the same speed.", min_width=120)
             loops = gr.Textbox("", label="Loops", placeholder="1", info="How often it is shown.", min_width=120)
         changes = gr.CheckboxGroup(CHANGES, value=["align"], show_label=False, container=False, elem_id="dp-changes")
-    gallery.select(handlers.pick_motion, None, [name, words, file], **QUIET)
-    file.upload(handlers.own_motion, file, [name, words, gallery], **QUIET)
-    file.clear(handlers.no_motion, None, [name, words], **QUIET)
+    gallery.select(handlers.pick_motion, None, [name, words, file], **QUICK)
+    file.upload(handlers.own_motion, file, [name, words, gallery], **QUICK)
+    file.clear(handlers.no_motion, None, [name, words], **QUICK)
     return {
         "motion": name, "motion_file": file, "frames": frames, "stride": stride, "fps": fps, "loops": loops, "changes": changes,
     }  # fmt: skip
@@ -169,7 +173,7 @@ def _options(handlers: PageHandlers) -> dict[str, gr.components.Component]:
         with gr.Column(min_width=160):
             seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video.")
             random_seed = gr.Button("Random seed", size="sm")
-    random_seed.click(handlers.random_seed, None, seed, **QUIET)
+    random_seed.click(handlers.random_seed, None, seed, **QUICK)
     return {
         "recipe": recipe, "quality": quality, "steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance,
         "seed": seed,
