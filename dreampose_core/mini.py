@@ -23,7 +23,7 @@ from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, quiet_libraries
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED
-from .training.base import train_base, train_vae
+from .training.base import train_base, train_decoder, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
 from .training.vae_start import start_linear
@@ -31,15 +31,21 @@ from .training.vae_start import start_linear
 
 def build_mini(
     form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (64, 128, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 8, width: int = 128, groups: int = 8,
+    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 16, width: int = 128, groups: int = 8, tokens: str = "both",
+    vae: AutoencoderKL | None = None,
 ) -> DreamPosePipeline:  # fmt: skip
-    """A new model with random weights drawn from `seed`; the keyword arguments are its widths."""
+    """A new model with random weights drawn from `seed`; the keyword arguments are its widths, and the adapter's sources.
+
+    vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if vae is not None:
+            vae_channels, latent_channels = vae.config.block_out_channels, vae.config.latent_channels
         factor = 2 ** (len(vae_channels) - 1)
         height, width_ = form.height // factor, form.width // factor
         levels = len(unet_channels)
-        vae = AutoencoderKL(
+        vae = vae or AutoencoderKL(
             in_channels=3, out_channels=3, latent_channels=latent_channels, block_out_channels=vae_channels, layers_per_block=1,
             down_block_types=("DownEncoderBlock2D",) * len(vae_channels), up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
             norm_num_groups=groups, mid_block_add_attention=False, sample_size=form.height,
@@ -60,7 +66,7 @@ def build_mini(
             image_size=64, patch_size=16, projection_dim=width,
         )  # fmt: skip
         image_encoder = CLIPVisionModel(clip)
-        adapter = ImageAdapter(17, width, latent_channels, height, width_)
+        adapter = ImageAdapter(17, width, latent_channels, height, width_, tokens)
     # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted, not
     # noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
@@ -78,16 +84,19 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    size: (height, width), each a multiple of 32. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    size: (height, width), each a multiple of 32. crop: see `train_base`. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "texture"
-    vae_steps: int = 700
-    steps: int = 3000
+    vae_steps: int = 1200
+    steps: int = 5000
+    decoder_steps: int = 300
     batch_size: int = 8
     vae_lr: float = 3e-4
     lr: float = 5e-4
+    decoder_lr: float = 1e-4
+    crop: float = 0.8
     precision: str = "fp32"
     seed: int = 0
 
@@ -96,9 +105,9 @@ def train_mini(
     run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains VAE, then UNet, adapter and image encoder, in the run folder; True when all steps are done.
+    """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all steps are done.
 
-    Writes run.json, vae/ and base/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
+    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
     with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
     """
     started = time.monotonic()
@@ -117,7 +126,10 @@ def train_mini(
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
     done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, folder=folder / "base", **common)
+        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, folder=folder / "base", **common)
+    if done:
+        last = options(run.decoder_steps, run.decoder_lr, 0.99)
+        done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, folder=folder / "decoder", **common)
     save_model(pipe, folder / "model")
     return done
 
@@ -164,6 +176,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
+    if not 0 < getattr(run, "crop", 1) <= 1:
+        raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
     done_before = (folder / "run.json").is_file()
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")

@@ -8,13 +8,15 @@ import torch
 from tiny import tiny_pipeline
 
 from dreampose_core.conditioning import (
-    IUV_CHANNELS,
+    POSE_CHANNELS,
+    SHOWN_MAPS,
     ModelForm,
     clip_pixels,
     encode_latents,
     encode_maps,
     pose_tensors,
     reference_tokens,
+    shown_maps,
     to_pixels,
     to_uint8,
     unet_in_channels,
@@ -42,7 +44,7 @@ def random_maps(count=3, height=16, width=8):
 def test_coverage_counts_each_part_in_each_cell():
     parts, uv = random_maps()
     out = encode_maps(parts, uv, 4)
-    assert out.shape == (3, IUV_CHANNELS, 4, 2) and IUV_CHANNELS == 28
+    assert out.shape == (3, POSE_CHANNELS["iuv"], 4, 2) and out.shape[1] == 28
     for part in (1, 7, 24):
         for row, column in ((0, 0), (3, 1), (2, 0)):
             cell = parts[1, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
@@ -88,12 +90,29 @@ def test_left_and_right_differ():
     assert not torch.equal(left, right)
 
 
+def test_the_originals_encoding_is_u_and_v_alone():
+    parts, uv = random_maps()
+    out = encode_maps(parts, uv, 4, "uv")
+    assert out.shape == (3, POSE_CHANNELS["uv"], 4, 2) and torch.equal(out, uv[:, :, 2::4, 2::4].float() * 2 - 1)
+    assert (encode_maps(None, torch.zeros(1, 2, 8, 8), 4, "uv") == -1).all()  # where nobody is
+    with pytest.raises(InputError, match="U, V alone"):
+        encode_maps(parts, None, 4, "uv")
+
+
+def test_a_window_is_shown_as_the_model_was_trained():
+    shown = {name: shown_maps(ModelForm(pose_window=name), [0, 0, 0, 1, 2]) for name in SHOWN_MAPS}
+    assert shown == {"five": [0, 0, 0, 1, 2], "copies": [0] * 5, "one": [0]}
+    channels = [unet_in_channels(ModelForm(pose_window=name, pose_encoding=kind, reference_warp="none"), 4, 8)
+                for name in SHOWN_MAPS for kind in ("iuv", "uv")]  # fmt: skip
+    assert channels == [144, 14, 144, 14, 32, 6]  # 14: the released checkpoints' conv_in
+
+
 def test_windows_are_five_different_maps_clamped_at_the_ends():
     parts, uv = random_maps(7)
     encoded = encode_maps(parts, uv, 4)
     indices = torch.tensor([window_indices(i, 7) for i in range(7)])
     assert indices[3].tolist() == [1, 2, 3, 4, 5] and indices[0].tolist() == [0, 0, 0, 1, 2] and indices[6].tolist() == [4, 5, 6, 6, 6]
-    out = window_channels(encoded, indices).unflatten(1, (len(WINDOW), IUV_CHANNELS))
+    out = window_channels(encoded, indices).unflatten(1, (len(WINDOW), 28))
     for frame in range(7):
         for k, offset in enumerate(WINDOW):
             assert torch.equal(out[frame, k], encoded[min(max(frame + offset, 0), 6)])

@@ -11,17 +11,17 @@ import torch
 from diffusers import DDIMScheduler
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import encode_maps, to_pixels
+from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
 from dreampose_core.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.training import base, loop
-from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_vae
+from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_decoder, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions, train
-from dreampose_core.training.losses import coverage, denoising_loss, noised, picture_loss
+from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, noised, picture_loss
 
 SIZE = (40, 32)
 NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)
@@ -243,7 +243,7 @@ def test_dropped_maps_look_as_at_inference(samples):
 
     def given(**dropped) -> torch.Tensor:
         has = {name: torch.full((2,), float(name not in dropped)) for name in ("pose", "parts", "uv")}
-        return encode_windows(parts, uv, has, 4)
+        return encode_windows(ModelForm(), parts, uv, has, 4)
 
     assert torch.equal(given(), encode_maps(*flat, 4).unflatten(0, (2, 5)).flatten(1, 2))
     assert torch.equal(given(uv=1), encode_maps(flat[0], None, 4).unflatten(0, (2, 5)).flatten(1, 2))
@@ -251,10 +251,12 @@ def test_dropped_maps_look_as_at_inference(samples):
     assert (given(pose=1) == 0).all()
 
 
-@pytest.mark.parametrize("warp", ["texture", "none"])
-def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, warp):
+@pytest.mark.parametrize("form", [
+    {}, {"reference_warp": "none"}, {"pose_window": "copies"}, {"pose_window": "one"}, {"pose_encoding": "uv"},
+])  # fmt: skip
+def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, form):
     """The same sample, with nothing dropped and nothing disturbed, gives the same poses, texture and tokens."""
-    pipe, seen = tiny_pipeline(reference_warp=warp), []
+    pipe, seen = tiny_pipeline(**form), []
     with torch.no_grad():
         pipe.adapter.linear1.weight.normal_(generator=torch.Generator().manual_seed(0))
     handle = pipe.unet.register_forward_pre_hook(lambda _, args: seen.append([x.detach().clone() for x in args]))
@@ -290,6 +292,30 @@ def test_disturbed_textures_are_dropped_by_sample_and_stay_in_range(samples):
     assert set(planes[0, 4].unique().tolist()) <= {-1.0, 0.0, 0.5} and (planes[0] != 0).any() and (planes[1] == 0).all()
 
 
+def test_a_cut_is_the_same_place_in_everything_of_a_sample():
+    rows = torch.arange(40.0)[:, None].expand(40, 32)
+    picture = torch.stack([rows, torch.arange(32.0).expand(40, 32)])
+    cut = base.random_part(64, (40, 32), 0.6, 8, base.random(0, 5, 2))
+    given, labels = cut(picture.expand(64, 2, 40, 32)), cut(rows.expand(64, 5, 40, 32))
+    assert given.shape == (64, 2, 24, 16) and labels.shape == (64, 5, 24, 16)
+    assert torch.equal(given[:, 0], labels[:, 3])
+    places = given[:, :, 0, 0]
+    assert (places % 8 == 0).all()
+    assert set(places[:, 0].tolist()) == {0, 8, 16} and set(places[:, 1].tolist()) == {0, 8, 16}  # every place, the last one too
+    whole = base.random_part(2, (40, 32), 1.0, 16, base.random(0, 5, 2))  # a size that is no multiple is not cut short
+    assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
+
+
+def test_the_decoder_is_trained_on_what_the_unet_predicts(samples):
+    """Only the decoder changes, and it comes nearer to the truth from the UNet's predictions than it was."""
+    pipe = tiny_pipeline()
+    before = weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv)
+    losses = []
+    assert train_decoder(pipe, samples, LoopOptions(30, 3e-3, ema=None), on_progress=lambda p: losses.append(p.loss))
+    assert same(before, weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
 def test_targets_invert_to_the_picture(kind):
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, clip_sample=False, set_alpha_to_one=True)
@@ -306,6 +332,7 @@ def test_targets_invert_to_the_picture(kind):
             scheduler.set_timesteps(1000)
             found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
         assert torch.allclose(found, latents[i], atol=2e-3)
+    assert torch.allclose(clean_latents(scheduler, noisy, target, steps), latents, atol=2e-3)
 
 
 def test_the_last_training_step_is_pure_noise():

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..conditioning import encode_latents, encode_maps, reference_tokens, to_pixels, unet_input, warp_channels
+from ..attention import attending, reference_states
+from ..conditioning import (
+    ModelForm,
+    encode_latents,
+    encode_maps,
+    photo_input,
+    reference_tokens,
+    shown_maps,
+    to_pixels,
+    unet_input,
+    warp_channels,
+)
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..texture import harvest, move
 from .data import Ahead
 from .loop import LoopOptions, train
-from .losses import coverage, denoising_loss, noised, picture_loss
+from .losses import clean_latents, coverage, denoising_loss, noised, picture_loss
 
 
 @dataclass(frozen=True)
@@ -66,43 +78,140 @@ def train_vae(
 
 
 def train_base(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
     precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done."""
+    """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
+
+    crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
+    """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
         module.train()
     pipe.vae.eval().requires_grad_(False)
-    form, factor, device = pipe.form, pipe.factor, pipe.unet.device
     batch_at = Ahead(samples.batch)
 
     def loss_at(step: int) -> torch.Tensor:
-        batch = batch_at(step)
-        photo, target = to_pixels(batch.photo), to_pixels(batch.target)
-        count = len(photo)
-        has = draw_dropout(count, dropout, random(seed, step, 3), device)
-        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            photo_latents, latents = encode_latents(pipe.vae, torch.cat([photo, target])).float().chunk(2)
-            poses = encode_windows(batch.window_parts, batch.window_uv, has, factor)
-            warp = None
-            if form.reference_warp == "texture":
-                planes = disturbed_warp(photo, batch, has, form.reference_background, random(seed, step, 4))
-                warp = warp_channels(planes, factor)
-        timesteps = draw_timesteps(count, pipe.scheduler.config.num_train_timesteps, random(seed, step, 5)).to(device)
-        noise = torch.randn(latents.shape, generator=random(seed, step, 6)).to(device)
-        noisy, wanted = noised(pipe.scheduler, latents, noise, timesteps)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            tokens = reference_tokens(photo, photo_latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
-            tokens = tokens * has["image"][:, None, None]
-            prediction = pipe.unet(unet_input(noisy, poses, warp), timesteps, tokens).sample
-        return denoising_loss(prediction, wanted, coverage(batch.window_parts[:, 2], factor), person_weight)
+        given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step)
+        timesteps = draw_timesteps(len(given.latents), pipe.scheduler.config.num_train_timesteps, random(seed, step, 5))
+        prediction, wanted = predicted(pipe, given, timesteps, precision, seed, step)
+        return denoising_loss(prediction, wanted, given.person, person_weight)
 
     _, done = train(modules, loss_at, options, "base", folder=folder, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
         module.eval()
     return done
+
+
+def train_decoder(
+    pipe, samples, options: LoopOptions, seed: int = 0, *, crop: float = 1.0, precision: torch.dtype = torch.float32,
+    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
+    """Trains the VAE's decoder on what the trained UNet predicts, whose small errors it has never seen; True when all steps are done.
+
+    Predictions are single steps from noisy latents, those of the last fifth of denoising left out: they say little that is new.
+    """
+    for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae):
+        module.eval().requires_grad_(False)
+    trained = {"post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder}
+    for module in trained.values():
+        module.train().requires_grad_(True)
+    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
+
+    def loss_at(step: int) -> torch.Tensor:
+        given = conditioned(pipe, batch_at(step), Dropout(pose=0, image=0, both=0), crop, precision, seed, step)
+        timesteps = (total // 5 + torch.rand(len(given.latents), generator=random(seed, step, 5)) * (total - total // 5)).long()
+        with torch.no_grad():
+            prediction, _ = predicted(pipe, given, timesteps, precision, seed, step)
+            latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
+        with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
+            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+        return picture_loss(decoded, given.target)
+
+    _, done = train(trained, loss_at, options, "decoder", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    pipe.vae.eval()
+    return done
+
+
+@dataclass
+class Conditioned:
+    """One training batch as the networks see it.
+
+    target pixels and their latents, photos with theirs and their maps, pose and warp channels; has: what was kept, see `draw_dropout`;
+    person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are made, the noisy
+    latents and their timesteps.
+    """
+
+    target: torch.Tensor
+    latents: torch.Tensor
+    photo: torch.Tensor
+    photo_latents: torch.Tensor
+    photo_maps: tuple[torch.Tensor, torch.Tensor]
+    poses: torch.Tensor
+    warp: torch.Tensor | None
+    has: dict[str, torch.Tensor]
+    person: torch.Tensor
+    run: int
+    noisy: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
+
+
+@torch.no_grad()
+def conditioned(pipe, batch, dropout: Dropout, crop: float, precision: torch.dtype, seed: int, step: int) -> Conditioned:
+    """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in `train_base`."""
+    form, factor, device = pipe.form, pipe.factor, pipe.unet.device
+    photo = to_pixels(batch.photo)
+    has = draw_dropout(len(photo), dropout, random(seed, step, 3), device)
+    run = batch.run if form.frame_attention else 1
+    part = random_part(len(photo), form.size, crop, 4 * factor, random(seed, step, 2), run)
+    target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        photo_latents, latents = (encode_latents(pipe.vae, x).float() for x in (photo, target))
+        poses = encode_windows(form, parts, part(batch.window_uv.float()), has, factor)
+        warp = None
+        if form.reference_warp == "texture":
+            warp = warp_channels(part(disturbed_warp(photo, batch, has, form.reference_background, random(seed, step, 4))), factor)
+    own = batch.photo_parts, batch.photo_uv.float()
+    return Conditioned(target, latents, photo, photo_latents, own, poses, warp, has, coverage(parts[:, 2], factor), run)
+
+
+def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, seed: int, step: int):
+    """What the UNet predicts for latents made noisy, at timesteps (B,), and what it should; sets `given.noisy` and `given.timesteps`."""
+    device = given.latents.device
+    noise = torch.randn(given.latents.shape, generator=random(seed, step, 6))
+    # frames that look at each other are equally noisy, and share their noise, as in a clip
+    timesteps, noise = (x[:: given.run].repeat_interleave(given.run, 0).to(device) for x in (timesteps, noise))
+    given.timesteps = timesteps
+    given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        tokens = reference_tokens(given.photo, given.photo_latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        keep = given.has["image"][:, None, None]
+        states = None
+        if pipe.form.reference_attention:
+            photo = photo_input(pipe.form, given.photo_latents, *given.photo_maps, pipe.factor)
+            states = [state * keep for state in reference_states(pipe.unet, photo, tokens)]
+        with attending(pipe.unet, states, given.run):
+            return pipe.unet(unet_input(given.noisy, given.poses, given.warp), timesteps, tokens * keep).sample, wanted
+
+
+def random_part(
+    count: int, size: tuple[int, int], share: float, multiple: int, generator: torch.Generator, run: int = 1
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A cut of `share` of each side, in whole `multiple`s of pixels, at a place of its own for each `run` of `count` samples.
+
+    Returns a function from tensors (B, ..., H, W) to their cuts.
+    """
+    high, wide = (side if share == 1 else max(multiple, round(share * side / multiple) * multiple) for side in size)
+    rows, columns = (
+        (torch.rand(count // run, generator=generator) * ((side - cut) // multiple + 1)).long().repeat_interleave(run) * multiple
+        for side, cut in zip(size, (high, wide))
+    )
+
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([sample[..., r : r + high, c : c + wide] for sample, r, c in zip(x, rows, columns)])
+
+    return cut
 
 
 def draw_timesteps(count: int, total: int, generator: torch.Generator) -> torch.Tensor:
@@ -137,14 +246,16 @@ def draw_dropout(count: int, dropout: Dropout, generator: torch.Generator, devic
     return {name: keep.float().to(device) for name, keep in keeps.items()}
 
 
-def encode_windows(parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
+def encode_windows(form: ModelForm, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
     """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of maps."""
-    count = len(parts)
-    both = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor).unflatten(0, (count, 5))
-    from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
-    covers, values, parts_flag, uv_flag = both.split([both.shape[2] - 4, 2, 1, 1], dim=2)
-    kept = torch.cat([covers * from_parts, values * from_uv, parts_flag * from_parts, uv_flag * from_uv], 2)
-    return kept.flatten(1, 2) * has["pose"][:, None, None, None]
+    count, order = len(parts), shown_maps(form, list(range(parts.shape[1])))
+    parts, uv = parts[:, order].flatten(0, 1), uv[:, order].flatten(0, 1).float()
+    encoded = encode_maps(parts, uv, factor, form.pose_encoding).unflatten(0, (count, len(order)))
+    if form.pose_encoding == "iuv":
+        from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
+        covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
+        encoded = torch.cat([covers * from_parts, values * from_uv, parts_flag * from_parts, uv_flag * from_uv], 2)
+    return encoded.flatten(1, 2) * has["pose"][:, None, None, None]
 
 
 def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool, generator: torch.Generator) -> torch.Tensor:

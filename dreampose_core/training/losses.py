@@ -18,6 +18,16 @@ def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: tor
     return noisy, targets[scheduler.config.prediction_type]
 
 
+def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
+    return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
+
+
 def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch.Tensor, person_weight: float) -> torch.Tensor:
     """Mean squared error (B, C, h, w); cells of the person (B, 1, h, w), 0..1, count `person_weight` times as much."""
     weight = 1 + (person_weight - 1) * person

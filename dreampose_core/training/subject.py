@@ -13,12 +13,13 @@ from ..conditioning import (
     encode_maps,
     pose_tensors,
     reference_tokens,
+    shown_maps,
     unet_in_channels,
     unet_input,
     warp_channels,
     window_channels,
 )
-from ..poses import PoseSequence, fitted
+from ..poses import WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
 from ..texture import harvest, move
@@ -122,8 +123,9 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
 def _given(pipe, parts, uv, texture, which, boxes, draw) -> torch.Tensor:
     """Pose channels and moved texture of cropped photos; the texture is hidden wholly in half of them, else in part."""
     maps = [None if x is None else crop_labels(x[which], boxes) for x in (parts, uv)]
-    encoded = encode_maps(*maps, pipe.factor)
-    pose = window_channels(encoded, torch.arange(len(which))[:, None].expand(-1, 5))
+    encoded = encode_maps(*maps, pipe.factor, pipe.form.pose_encoding)
+    still = shown_maps(pipe.form, [torch.arange(len(which), device=encoded.device)] * len(WINDOW))  # a photo has no neighbours
+    pose = window_channels(encoded, torch.stack(still, 1))
     if pipe.form.reference_warp == "none":
         return pose
     if texture is None or maps[0] is None:
