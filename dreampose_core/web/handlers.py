@@ -113,13 +113,11 @@ class PageHandlers:
 
     async def look(self, browser, photo, photo_poses, fit) -> str:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
-        seen = ""
         if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
             own = Path(photo_poses) if photo_poses else None
             request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
-            async for seen in self._previewed("look", browser, lambda: request):
-                pass
-        return seen
+            return [picture async for picture in self._previewed("look", browser, lambda: request)][-1]
+        return ""
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
