@@ -129,7 +129,7 @@ def body_cones(shape: Shape) -> list[Cone]:
     ]
 
 
-_LIMBS = {  # start joint: (limb, radii of its two balls, whether the first one grows with the belly)
+_LIMBS = {  # by start joint: limb, radii of its two balls
     "shoulder": ("upper_arm", (0.033, 0.024)), "elbow": ("lower_arm", (0.025, 0.0165)),
     "hip": ("upper_leg", (0.06, 0.039)), "knee": ("lower_leg", (0.041, 0.025)),
 }  # fmt: skip
@@ -146,11 +146,11 @@ def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, floa
 
 @dataclass(frozen=True)
 class Bodies:
-    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C, 2), folds (F, C),
-    head (F,).
+    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C, 2), cut (0 or 1),
+    swing and folds (F, C), head (F,).
 
-    kinds: the C cones of the first body, for what all bodies share (joint, chart, parts, layer, cut, swing). A cone with radius 0 is
-    absent. head: the size of the head.
+    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is absent.
+    head: the size of the head.
     """
 
     kinds: list[Cone]
@@ -160,6 +160,8 @@ class Bodies:
     radii: torch.Tensor
     scale: torch.Tensor
     span: torch.Tensor
+    cut: torch.Tensor
+    swing: torch.Tensor
     folds: torch.Tensor
     head: torch.Tensor
 
@@ -172,7 +174,7 @@ class Bodies:
 
         rest = [[rest_joints(shape)[name] for name in JOINTS] for shape in shapes]
         rest, head = (torch.tensor(x, dtype=torch.float32, device=device) for x in (rest, [shape.head for shape in shapes]))
-        return cls(tables[0], rest, *(stack(name) for name in ("start", "end", "radii", "scale", "span", "folds")), head)
+        return cls(tables[0], rest, *(stack(name) for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")), head)
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of frames, `owner` (T,) being each frame's body."""

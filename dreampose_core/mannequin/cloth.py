@@ -21,12 +21,12 @@ def hang(bodies: Bodies, now: tuple[torch.Tensor, torch.Tensor], before: tuple[t
     for i, kind in enumerate(bodies.kinds):
         if kind.chart == "skirt":
             _hang_skirt(i, bodies, now, before, end, radii, scale)
-        elif kind.swing:
+        elif bool((bodies.swing[:, i] > 0).any()):
             j = JOINT_INDEX[kind.joint]
             tip = bodies.end[:, i, :, None]
             gone = (before[0][:, j] @ tip)[..., 0] + before[1][:, j] - (now[0][:, j] @ tip)[..., 0] - now[1][:, j]
             reach = 0.5 * (end[:, i] - start[:, i]).norm(dim=-1, keepdim=True)
-            gone = kind.swing * gone
+            gone = bodies.swing[:, i, None] * gone
             gone = gone * (reach / gone.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp(max=1)
             end[:, i] += (now[0][:, j].transpose(1, 2) @ gone[..., None])[..., 0]
     twist = _heading(before[0]) - _heading(now[0])

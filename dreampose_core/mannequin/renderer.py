@@ -159,8 +159,7 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     hit, t, point, normal = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
     hit = hit & (radii[:, :1, None] > 0)
     along = point[..., 1] / length[:, None, None]
-    if kind.cut:
-        hit = hit & (along <= 1)
+    hit = hit & ((along <= 1) | (bodies.cut[:, i, None, None] == 0))
 
     part, layer, u, v, angle = _chart(kind, i, bodies, point, along, frame, scale, twist)
     world_normal = torch.nn.functional.normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
