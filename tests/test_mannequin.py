@@ -182,7 +182,7 @@ def test_samples_fit_together():
 def test_samples_never_show_a_held_out_figure_or_motion(monkeypatch):
     seeds, figure = [], Figure.from_seed(0)
 
-    def recorded(seed: int) -> Figure:
+    def recorded(seed: int, device: str) -> Figure:
         seeds.append(seed)
         return figure
 
@@ -303,3 +303,11 @@ def test_people_differ_in_what_they_wear():
     assert {o.bag for o in outfits} == {"none", "handbag", "backpack", "crossbody"}
     assert 30 < sum(o.hem > 0 for o in outfits) < 75 and sum(f.shape.height < 0.88 for f in figures) > 5
     assert sum(f.shape.girth > 1.2 for f in figures) > 8 and all(len(f.cones) == len(figures[0].cones) for f in figures)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+def test_a_card_draws_the_same_people():
+    here, there = (MannequinSamples(SIZE, 4, device=device).batch(3) for device in ("cpu", "cuda"))
+    assert there.photo.is_cuda and there.window_uv.is_cuda
+    assert (here.window_parts != there.window_parts.cpu()).float().mean() < 2e-3
+    assert (here.target.float() - there.target.cpu().float()).abs().mean() < 0.5

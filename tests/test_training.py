@@ -403,3 +403,15 @@ def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
         train_mini(MiniRun(**{**vars(RUN), **changes}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+def test_a_card_trains_every_stage(tmp_path):
+    run = MiniRun(size=(64, 64), vae_steps=2, steps=2, decoder_steps=2, batch_size=4, precision="bf16")
+    assert train_mini(run, tmp_path, device="cuda") and (tmp_path / "model" / "model_index.json").is_file()
+
+
+def test_every_stage_trains_in_bfloat16(tmp_path):
+    run = MiniRun(size=(32, 32), vae_steps=1, steps=1, decoder_steps=1, batch_size=2, precision="bf16")
+    assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
+    assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "decoder"))

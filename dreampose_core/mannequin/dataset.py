@@ -109,7 +109,7 @@ class MannequinSamples:
         def choice(options):
             return options[int(torch.randint(len(options), (), generator=generator))]
 
-        figure = Figure.from_seed(int(torch.randint(HELD_OUT, (), generator=generator)))
+        figure = Figure.from_seed(int(torch.randint(HELD_OUT, (), generator=generator)), self.device)
         name, manner = choice(TRAINING_MOTIONS), random_manner(generator)
         starts = torch.tensor(sorted(uniform(0, 8) for _ in range(self.per_clip)))
         between = choice(_WINDOW_STEPS)

@@ -59,8 +59,8 @@ class Figure:
     light: Light
 
     @classmethod
-    def from_seed(cls, seed: int) -> Figure:
-        """The figure with this seed, always the same."""
+    def from_seed(cls, seed: int, device: str | torch.device = "cpu") -> Figure:
+        """The figure with this seed, always the same; its looks are painted on `device`."""
         if not 0 <= seed <= MAX_SEED:
             raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
         dice = Dice(torch.Generator().manual_seed(seed * 7919 + 17))
@@ -70,14 +70,17 @@ class Figure:
             dice.uniform(0.76, 0.88), dice.uniform(-0.05, 0.05), moves * dice.uniform(0, 0.025), moves * dice.uniform(0, 0.05),
             dice.uniform(0.05, 0.15), dice.uniform(),
         )  # fmt: skip
+        with torch.device(device):
+            atlas = dress(dice, outfit)
         return cls(
-            seed, shape, outfit, body_cones(shape) + outfit_cones(shape, outfit), dress(dice, outfit), random_manner(dice.generator),
-            camera, _random_light(dice),
+            seed, shape, outfit, body_cones(shape) + outfit_cones(shape, outfit), atlas, random_manner(dice.generator), camera,
+            _random_light(dice),
         )  # fmt: skip
 
     def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
-        """Where the figure stands, larger than a frame of `size`; see `backdrop.backdrop`."""
-        return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 29)), size)
+        """Where the figure stands, larger than a frame of `size`, on the device of its looks; see `backdrop.backdrop`."""
+        with self.atlas.device:
+            return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 29)), size)
 
     def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
         """The figure doing the named motion at `times` (T,), in seconds, ascending; in its own manner unless another is given."""

@@ -16,22 +16,22 @@ BAGS = ("none", "handbag", "backpack", "crossbody")
 
 
 class Dice:
-    """Random draws of one figure."""
+    """Random draws of one figure, the same on every device."""
 
     def __init__(self, generator: torch.Generator):
         self.generator = generator
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * float(torch.rand((), generator=self.generator))
+        return low + (high - low) * float(torch.rand((), generator=self.generator, device="cpu"))
 
     def around(self, middle: float, spread: float) -> float:
-        return middle * (1 + spread * math.tanh(float(torch.randn((), generator=self.generator))))
+        return middle * (1 + spread * math.tanh(float(torch.randn((), generator=self.generator, device="cpu"))))
 
     def chance(self, p: float) -> bool:
         return self.uniform() < p
 
     def choice(self, options):
-        return options[int(torch.randint(len(options), (), generator=self.generator))]
+        return options[int(torch.randint(len(options), (), generator=self.generator, device="cpu"))]
 
     def pick(self, **weights: float) -> str:
         """One of the names, in proportion to their weights."""

@@ -172,7 +172,7 @@ def random_print(dice: Dice) -> torch.Tensor:
         pen.ellipse((5, 8, 25, 28), fill=255)
         pen.ellipse((23, 8, 43, 28), fill=255)
         pen.polygon([(6.5, 23), (41.5, 23), (24, 44)], fill=255)
-    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)
+    return torch.tensor(np.asarray(picture).astype(np.float32) / 255)
 
 
 def placed_print(mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
