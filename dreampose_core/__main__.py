@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--decoder-lr", type=float)
     t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
-    t.add_argument("--reference-warp", choices=("texture", "none"))
+    t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)
     _device_option(t)

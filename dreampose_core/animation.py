@@ -75,7 +75,7 @@ def animate(
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices))
-    if pipe.form.reference_warp == "texture" and image_poses is None:
+    if pipe.form.reference_warp != "none" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not pipe.knows_charts(given):

@@ -160,15 +160,18 @@ def train(args, on_progress, should_stop) -> None:
     import torch
 
     from .mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+    from .training.processes import Processes
 
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    processes = Processes()
+    device = processes.device or (args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
     given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
     if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
         raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
     done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
                   on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-    print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
+    if processes.main:
+        print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
 
 
 def evaluate(args, on_progress, should_stop) -> None:

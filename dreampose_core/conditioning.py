@@ -26,7 +26,8 @@ class ModelForm:
     """How a model must be fed; stands in the model folder's config.
 
     pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five", "copies" or "one", see `SHOWN_MAPS`.
-    charts: whose U, V the model was trained on. reference_warp: "none" or "texture".
+    charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
+    `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
     `attention.py`.
     height, width: of photo and frames.
@@ -52,8 +53,13 @@ class ModelForm:
 
 def unet_in_channels(form: ModelForm, latent_channels: int, factor: int) -> int:
     """Input channels of the UNet: noisy latent, five encoded maps, unshuffled texture planes; `factor` is the VAE's."""
-    warp = WARP_PLANES * factor * factor if form.reference_warp == "texture" else 0
-    return latent_channels + len(SHOWN_MAPS[form.pose_window]) * POSE_CHANNELS[form.pose_encoding] + warp
+    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[form.reference_warp]
+    return latent_channels + pose_channels(form) + warp
+
+
+def pose_channels(form: ModelForm) -> int:
+    """Channels of all the maps that the UNet is shown for one frame."""
+    return len(SHOWN_MAPS[form.pose_window]) * POSE_CHANNELS[form.pose_encoding]
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
@@ -119,9 +125,38 @@ def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tenso
     return encoded[indices].flatten(1, 2)
 
 
-def warp_channels(planes: torch.Tensor, factor: int) -> torch.Tensor:
-    """Texture planes (B, 5, H, W) -> (B, 5 f f, H / f, W / f), without losing a pixel."""
-    return F.pixel_unshuffle(planes, factor)
+def warp_channels(form: ModelForm, planes: torch.Tensor, vae) -> torch.Tensor:
+    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f, W / f).
+
+    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved texture, zeros where
+    there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...) for "none".
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if form.reference_warp == "none":
+        return planes.new_zeros(len(planes), 0, planes.shape[2] // factor, planes.shape[3] // factor)
+    channels = F.pixel_unshuffle(planes, factor)
+    if form.reference_warp == "texture":
+        return channels
+    there = (planes != 0).flatten(1).any(1)[:, None, None, None]
+    latents = encode_latents(vae, planes[:, :3]).to(channels.dtype)
+    return torch.cat([torch.where(there, latents, torch.zeros_like(latents)), channels], 1)
+
+
+def predict(unet, scheduler, form: ModelForm, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
+    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps (B,) or one of them.
+
+    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
+    them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
+    texture, and training goes into what is wrong with it.
+    """
+    if form.reference_warp != "encoded":
+        return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    start = warp[:, : noisy.shape[1]].float()
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    difference = noisy - alpha_bar.sqrt() * start
+    prediction = unet(unet_input(difference, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
+    return prediction + share * start
 
 
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:

@@ -26,6 +26,7 @@ from .settings import MAX_SEED
 from .training.base import train_base, train_decoder, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
+from .training.processes import Processes
 from .training.vae_start import start_linear
 
 
@@ -56,11 +57,14 @@ def build_mini(
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         )  # fmt: skip
-        if form.reference_warp == "texture":
+        if form.reference_warp != "none":
             # the moved texture enters through columns of its own that start at zero: nothing changes at the start
             with torch.no_grad():
                 warp = unet.config.in_channels - unet_in_channels(_without_warp(form), latent_channels, factor)
                 unet.conv_in.weight[:, -warp:] = 0
+                if form.reference_warp == "encoded":  # the UNet starts by repeating the moved texture
+                    unet.conv_out.weight.zero_()
+                    unet.conv_out.bias.zero_()
         clip = CLIPVisionConfig(
             hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=max(1, width // 32),
             image_size=64, patch_size=16, projection_dim=width,
@@ -88,13 +92,13 @@ class MiniRun:
     """
 
     size: tuple[int, int] = (160, 128)
-    reference_warp: str = "texture"
+    reference_warp: str = "encoded"
     vae_steps: int = 1200
-    steps: int = 5000
+    steps: int = 6000
     decoder_steps: int = 300
     batch_size: int = 8
     vae_lr: float = 3e-4
-    lr: float = 5e-4
+    lr: float = 8e-4
     decoder_lr: float = 1e-4
     crop: float = 0.8
     precision: str = "fp32"
@@ -105,18 +109,18 @@ def train_mini(
     run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all steps are done.
+    """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all is done.
 
     Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
     with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
     """
-    started = time.monotonic()
-    _begin(run, folder, resume)
+    started, processes = time.monotonic(), Processes()
+    _begin(run, folder, resume, processes)
     form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
     pipe = build_mini(form, run.seed)
     start_linear(pipe.vae)
     pipe.to(device)
-    samples = MannequinSamples(run.size, run.batch_size, run.seed, device)
+    samples = MannequinSamples(run.size, run.batch_size, run.seed, device, share=processes.share)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
@@ -130,7 +134,9 @@ def train_mini(
     if done:
         last = options(run.decoder_steps, run.decoder_lr, 0.99)
         done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, folder=folder / "decoder", **common)
-    save_model(pipe, folder / "model")
+    if processes.main:
+        save_model(pipe, folder / "model")
+    processes.wait()
     return done
 
 
@@ -154,23 +160,26 @@ def train_mini_estimator(
 
     Raises InputError, Cancelled.
     """
-    _begin(run, folder, resume)
+    processes = Processes()
+    _begin(run, folder, resume, processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         net = DensePoseNet(height=run.size[0])
     net.to(device)
     options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, checkpoint_every=250)
+    samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     done = train_estimator(
-        net, MannequinSamples(run.size, 2, run.seed, device), options, run.seed, batch_size=run.batch_size,
-        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32, folder=folder / "checkpoints",
-        on_progress=on_progress, should_stop=should_stop,
+        net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
+        folder=folder / "checkpoints", on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
-    _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+    if processes.main:
+        _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+    processes.wait()
     return done
 
 
-def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
-    """Checks that `run` can start, or go on, in `folder`, and writes its run.json. Raises InputError."""
+def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
+    """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
         raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
@@ -178,6 +187,15 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
     if not 0 < getattr(run, "crop", 1) <= 1:
         raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
+    if run.batch_size % (2 * processes.count):
+        least = 2 * processes.count
+        raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
+    if processes.main:
+        _claim(run, folder, resume)
+    processes.wait()
+
+
+def _claim(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
     done_before = (folder / "run.json").is_file()
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")

@@ -24,11 +24,11 @@ from .conditioning import (
     encode_maps,
     photo_input,
     pose_tensors,
+    predict,
     reference_tokens,
     shown_maps,
     to_pixels,
     to_uint8,
-    unet_input,
     warp_channels,
     window_channels,
 )
@@ -165,7 +165,7 @@ class DreamPosePipeline(DiffusionPipeline):
         if image_poses is not None and self.knows_charts(image_poses):
             maps = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
             parts, uv = (None if x is None else x.to(device) for x in maps)
-        if self.config.reference_warp == "texture" and parts is not None and bool((parts > 0).any()):
+        if self.config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
         if self.config.reference_attention:
             own = [None if x is None else x[:1] for x in (parts, uv)]
@@ -205,10 +205,10 @@ class DreamPosePipeline(DiffusionPipeline):
             return pose, None
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
-            return pose, pose.new_zeros(len(indices), WARP_PLANES * self.factor**2, *pose.shape[2:])
+            return pose, warp_channels(self.form, pose.new_zeros(len(indices), WARP_PLANES, *self.form.size), self.vae)
         middle = [None if x is None else x[list(indices)].to(device) for x in (parts, uv)]
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
-        return pose, warp_channels(planes, self.factor)
+        return pose, warp_channels(self.form, planes, self.vae)
 
     def _denoise(self, latents, pose, warp, reference, branches, steps, dtype, on_step, should_stop):
         """Denoises latents (B, C, h, w) under dual classifier-free guidance (paper, section 4.3)."""
@@ -223,13 +223,11 @@ class DreamPosePipeline(DiffusionPipeline):
             scaled = scheduler.scale_model_input(latents, t)
             total = 0
             for weight, has_image, has_pose in branches:
-                given = unet_input(
-                    scaled, pose if has_pose else torch.zeros_like(pose),
-                    None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp),
-                )  # fmt: skip
+                own_pose = pose if has_pose else torch.zeros_like(pose)
+                own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
                 context = tokens if has_image else torch.zeros_like(tokens)
                 with attention.attending(self.unet, reference.states if has_image else blank, batch if self.config.frame_attention else 1):
-                    total = total + weight * self.unet(given.to(dtype), t, context).sample.float()
+                    total = total + weight * predict(self.unet, scheduler, self.form, scaled, t, own_pose, own_warp, context)
             latents = scheduler.step(total, t, latents).prev_sample
             on_step(min(step + 1, steps))  # some schedulers take a few steps more
         return latents

@@ -15,6 +15,7 @@ from dreampose_core.poses import PoseSequence
 from dreampose_core.training import base
 from dreampose_core.training.base import Dropout, train_base
 from dreampose_core.training.loop import LoopOptions
+from dreampose_core.training.processes import Draws
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_frames_that_look_at_each_other_are_trained_as_a_clip():
     assert (next_map != batch.window_parts[1, 2]).sum() < 0.3 * (next_map != batch.window_parts[2, 2]).sum()
     for runs, pipe in ((2, tiny_pipeline(frame_attention=True)), (1, tiny_pipeline())):
         given = base.conditioned(pipe, batch, Dropout(0, 0, 0, 0, 0, 0), 0.5, torch.float32, 0, 0)
-        base.predicted(pipe, given, torch.tensor([900, 100, 300, 500]), torch.float32, 0, 0)
+        base.predicted(pipe, given, torch.tensor([900, 100, 300, 500]), torch.float32, Draws(0, 0, 6))
         assert given.run == runs and given.timesteps.tolist() == ([900, 900, 300, 300] if runs == 2 else [900, 100, 300, 500])
         alpha = pipe.scheduler.alphas_cumprod[given.timesteps].view(-1, 1, 1, 1)
         noise = (given.noisy - alpha.sqrt() * given.latents) / (1 - alpha).sqrt()
@@ -115,7 +116,8 @@ def test_training_and_pipeline_show_it_the_same_photo(pipe, monkeypatch):
     monkeypatch.setattr(attention, "reference_states", recorded)
     monkeypatch.setattr(base, "reference_states", recorded)
     batch = MannequinSamples((40, 32), 2).batch(0)
-    train_base(pipe, SimpleNamespace(batch=lambda step: batch), LoopOptions(1, 0.0, ema=None), dropout=Dropout(0, 0, 0, 0, 0, 0))
+    samples = SimpleNamespace(batch=lambda step: batch, share=(0, 1))
+    train_base(pipe, samples, LoopOptions(1, 0.0, ema=None), dropout=Dropout(0, 0, 0, 0, 0, 0))
     trained, tokens = seen.pop()
     for i in range(2):
         own = PoseSequence(batch.photo_parts[i : i + 1].numpy(), batch.photo_uv[i : i + 1].numpy(), "mannequin")

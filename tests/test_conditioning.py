@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from tiny import tiny_pipeline
 
 from dreampose_core.conditioning import (
@@ -15,6 +18,7 @@ from dreampose_core.conditioning import (
     encode_latents,
     encode_maps,
     pose_tensors,
+    predict,
     reference_tokens,
     shown_maps,
     to_pixels,
@@ -26,6 +30,7 @@ from dreampose_core.conditioning import (
 )
 from dreampose_core.errors import InputError
 from dreampose_core.poses import WINDOW, PoseSequence, window_indices
+from dreampose_core.training.losses import noised
 
 U, V, PARTS_KNOWN, UV_KNOWN = 24, 25, 26, 27
 
@@ -174,20 +179,60 @@ def test_tokens_start_as_clips_own(pipe):
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 
 
-@pytest.mark.parametrize("warp", ["texture", "none"])
-def test_the_unets_channels_are_latent_poses_warp(warp):
+@pytest.mark.parametrize("warp", ["texture", "encoded", "none"])
+def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
     form = ModelForm(reference_warp=warp)
     noisy, poses, planes = torch.full((2, 8, 5, 4), 1.0), torch.full((2, 140, 5, 4), 2.0), torch.full((2, 5, 20, 16), 3.0)
-    given = unet_input(noisy, poses, warp_channels(planes, 4) if warp == "texture" else None)
+    given = unet_input(noisy, poses, warp_channels(form, planes, pipe.vae))
     assert given.shape == (2, unet_in_channels(form, 8, 4), 5, 4)
-    assert (given[:, :8] == 1).all() and (given[:, 8:148] == 2).all() and (given[:, 148:] == 3).all()
+    assert (given[:, :8] == 1).all() and (given[:, 8:148] == 2).all() and (given[:, 156 if warp == "encoded" else 148 :] == 3).all()
 
 
-def test_the_texture_loses_no_pixel():
+def test_the_texture_loses_no_pixel(pipe):
     planes = torch.rand(2, 5, 20, 16)
-    given = warp_channels(planes, 4)
+    given = warp_channels(ModelForm(), planes, pipe.vae)
     assert given.shape == (2, 80, 5, 4)
     assert torch.equal(torch.nn.functional.pixel_shuffle(given, 4), planes)
+
+
+@torch.no_grad()
+def test_an_encoded_texture_is_its_latents_and_zeros_where_there_is_none(pipe):
+    planes = torch.rand(2, 5, 20, 16)
+    planes[1] = 0
+    given = warp_channels(ModelForm(reference_warp="encoded"), planes, pipe.vae)
+    assert torch.allclose(given[:1, :8], encode_latents(pipe.vae, planes[:1, :3]), atol=1e-5)
+    assert torch.equal(given[:1, 8:], warp_channels(ModelForm(), planes[:1], pipe.vae)) and (given[1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
+def test_a_unet_that_knows_the_difference_from_the_texture_knows_the_frame(kind):
+    """The UNet is shown the noisy difference from the texture's latents; a right answer about that is a right answer about the frame."""
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, rescale_betas_zero_snr=True)
+    g = torch.Generator().manual_seed(0)
+    frame, texture, noise = (torch.randn(3, 8, 5, 4, generator=g) for _ in range(3))
+    timesteps, shown = torch.tensor([5, 500, 999]), []
+    noisy, wanted = noised(scheduler, frame, noise, timesteps)
+    right = noised(scheduler, frame - texture, noise, timesteps)
+
+    def unet(given, t, tokens):
+        shown.append(given[:, :8])
+        return SimpleNamespace(sample=right[1])
+
+    unet.dtype = torch.float32
+    poses, warp = torch.zeros(3, 140, 5, 4), torch.cat([texture, torch.zeros(3, 80, 5, 4)], 1)
+    found = predict(unet, scheduler, ModelForm(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
+    assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(shown[0], right[0], atol=1e-4)
+
+
+def test_an_untrained_unet_repeats_the_texture():
+    pipe = tiny_pipeline(reference_warp="encoded")
+    assert (pipe.unet.conv_out.weight == 0).all() and (pipe.unet.conv_out.bias == 0).all()
+    texture = torch.randn(1, 8, 10, 8, generator=torch.Generator().manual_seed(0))
+    warp = torch.cat([texture, torch.rand(1, 80, 10, 8)], 1)
+    with torch.no_grad():
+        found = predict(pipe.unet, pipe.scheduler, pipe.form, torch.randn(1, 8, 10, 8), torch.tensor(700), torch.rand(1, 140, 10, 8), warp,
+                        torch.rand(1, 17, 32))  # fmt: skip
+    assert torch.equal(found, texture)
 
 
 def test_the_texture_changes_nothing_at_the_start(pipe):

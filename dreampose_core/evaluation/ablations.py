@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict] = {
     "both": {}, "clip": {"tokens": "clip"}, "vae": {"tokens": "vae"}, "places": {"tokens": "places"},
     "one_pose": {"pose_window": "one"}, "five_copies": {"pose_window": "copies"}, "uv_alone": {"pose_encoding": "uv"},
     "frame_attention": {"frame_attention": True}, "attention": {"reference_attention": True}, "texture": {"reference_warp": "texture"},
-    "texture_places": {"reference_warp": "texture", "tokens": "places"},
+    "encoded": {"reference_warp": "encoded"}, "texture_places": {"reference_warp": "texture", "tokens": "places"},
     "texture_attention": {"reference_warp": "texture", "reference_attention": True},
 }  # fmt: skip
 _PAPERS = {"reference_warp": "none", "pose_window": "five", "pose_encoding": "iuv", "reference_attention": False, "frame_attention": False}

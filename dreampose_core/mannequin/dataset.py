@@ -35,16 +35,17 @@ class MannequinSamples:
     """Endless samples of training figures (seeds below 10,000): `batch(step)` is the same whenever it is asked.
 
     size: (height, width). batch_size: a multiple of `per_clip`, the targets taken from one figure. consecutive: they are neighbours.
+    share: of several processes that train together, this one's rank and how many they are: of every batch it draws only its own part.
     """
 
     def __init__(
         self, size: tuple[int, int], batch_size: int, seed: int = 0, device: str | torch.device = "cpu", per_clip: int = 2,
-        consecutive: bool = False,
+        consecutive: bool = False, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
-        if batch_size % per_clip:
-            raise ValueError(f"batch size {batch_size} is not a multiple of {per_clip}")
+        if batch_size % (per_clip * share[1]):
+            raise ValueError(f"batch size {batch_size} is not a multiple of {per_clip} x {share[1]}")
         self.size, self.batch_size, self.seed, self.device, self.per_clip = size, batch_size, seed, device, per_clip
-        self.consecutive = consecutive
+        self.consecutive, self.share = consecutive, share
         self._kept: dict[str, tuple] = {}
 
     def batch(self, step: int) -> Samples:
@@ -59,9 +60,12 @@ class MannequinSamples:
         return Samples(photo, photo_parts, photo_uv, drawn[0][:, :n].flatten(0, 1), window_parts, window_uv,
                        n if self.consecutive else 1)  # fmt: skip
 
-    def frames(self, step: int, count: int) -> Rendering:
-        """`count` frames of as many figures, for what needs no pairs."""
-        return self._once(("frames", count, step // _REUSE), self._frames)
+    def frames(self, step: int, count: int, whole: bool = False) -> Rendering:
+        """`count` frames of as many figures, for what needs no pairs; of several processes each gets its part, or, with `whole`, all."""
+        share = (0, 1) if whole else self.share
+        if count % share[1]:
+            raise ValueError(f"{count} frames cannot be shared by {share[1]} processes")
+        return self._once(("frames", count, share, step // _REUSE), self._frames)
 
     def _once(self, key: tuple, make):
         """What `make(block, ...)` draws for a key (kind, ..., block); only the last of a kind is kept."""
@@ -73,7 +77,8 @@ class MannequinSamples:
         """Pictures and maps of clips, each n targets and a still (clips, n + 1, ...); the targets' windows; whether photos are theirs."""
         generator = self._generator(block, 1)
         clips, n = self.batch_size // self.per_clip, self.per_clip
-        figures, moments, from_clip = (list(x) for x in zip(*(self._clip(generator) for _ in range(clips))))
+        figures, moments, from_clip = self._own(generator, clips, self.share)
+        clips = len(figures)
         middle = torch.arange(n) * 5 + 2
         sharp = torch.cat([middle, torch.tensor([5 * n])])
         near = torch.tensor([i for i in range(5 * n) if i % 5 != 2])
@@ -92,16 +97,23 @@ class MannequinSamples:
 
         return (rgb, parts, uv), window(parts, near_parts), window(uv, near_uv), from_clip
 
-    def _frames(self, block: int, count: int) -> Rendering:
+    def _frames(self, block: int, count: int, share: tuple[int, int]) -> Rendering:
         generator = self._generator(block, 0)
-        figures, moments, _ = (list(x) for x in zip(*(self._clip(generator) for _ in range(count))))
-        return render(figures, torch.arange(count), Moments.join([m.select(slice(2, 3)) for m in moments]), self.size, device=self.device)
+        figures, moments, _ = self._own(generator, count, share)
+        middles = Moments.join([m.select(slice(2, 3)) for m in moments])
+        return render(figures, torch.arange(len(figures)), middles, self.size, device=self.device)
 
     def _generator(self, block: int, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + block) * 2 + purpose)
 
-    def _clip(self, generator: torch.Generator):
-        """A figure, its joint angles and offsets (5 per_clip + 1, ...) and whether photos come from the clip itself."""
+    def _own(self, generator: torch.Generator, count: int, share: tuple[int, int]) -> list[list]:
+        """Figures, moments and "from the clip" of this process's part, in a row, of `count` clips."""
+        rank, processes = share
+        drawn = [self._clip(generator, number * processes // count == rank) for number in range(count)]
+        return [list(x) for x in zip(*(clip for clip in drawn if clip is not None))]
+
+    def _clip(self, generator: torch.Generator, wanted: bool = True):
+        """A figure, its moments (5 per_clip + 1), whether photos come from the clip itself; None, after the same draws, if not wanted."""
 
         def uniform(low: float, high: float) -> float:
             return low + (high - low) * float(torch.rand((), generator=generator))
@@ -109,15 +121,15 @@ class MannequinSamples:
         def choice(options):
             return options[int(torch.randint(len(options), (), generator=generator))]
 
-        figure = Figure.from_seed(int(torch.randint(HELD_OUT, (), generator=generator)), self.device)
-        name, manner = choice(TRAINING_MOTIONS), random_manner(generator)
-        starts = torch.tensor(sorted(uniform(0, 8) for _ in range(self.per_clip)))
-        between = choice(_WINDOW_STEPS)
+        seed, name, manner = int(torch.randint(HELD_OUT, (), generator=generator)), choice(TRAINING_MOTIONS), random_manner(generator)
+        starts, between = torch.tensor(sorted(uniform(0, 8) for _ in range(self.per_clip))), choice(_WINDOW_STEPS)
+        turn = uniform(-math.pi, math.pi) if uniform(0, 1) < _TURNED else 0.0
+        still_s, from_clip = uniform(0, 8), uniform(0, 1) < 0.5
+        if not wanted:
+            return None
         if self.consecutive:
             starts = starts[0] + between * torch.arange(self.per_clip)
         times = (starts[:, None] + between * torch.arange(-2, 3)).clamp_min(0).flatten()
-        moving = figure.moments(name, times, manner)
-        if uniform(0, 1) < _TURNED:
-            moving = moving.turned(uniform(-math.pi, math.pi))
-        standing = figure.moments("idle", torch.tensor([uniform(0, 8)]), manner)
-        return figure, Moments.join([moving, standing]), uniform(0, 1) < 0.5
+        figure = Figure.from_seed(seed, self.device)
+        moving, standing = figure.moments(name, times, manner).turned(turn), figure.moments("idle", torch.tensor([still_s]), manner)
+        return figure, Moments.join([moving, standing]), from_clip

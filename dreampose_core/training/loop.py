@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from ..errors import ModelError
 from ..files import os_error, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .processes import Processes
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,13 @@ def train(
     modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
     folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
-    and ModelError when the loss is no longer a number; the last checkpoint is then from before.
+    and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
+    each takes the mean of all gradients, and the main one writes and reports.
     """  # fmt: skip
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
+    processes, device = Processes(), trained[0].device
+    if not processes.main:
+        on_progress = ignore_progress
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     step, losses = (0, []) if folder is None else _resume(folder, trained, optimizer, average)
@@ -68,31 +73,33 @@ def train(
     started, saved = time.monotonic(), step
     try:
         while step < options.steps:
-            check_stop(should_stop)
-            if options.minutes is not None and time.monotonic() - started > options.minutes * 60:
+            check_stop(lambda: processes.any(should_stop(), device))
+            if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
             loss = loss_at(step)
-            if not math.isfinite(float(loss.detach())):
+            value = processes.mean(loss)
+            if not math.isfinite(value):
                 saved = step  # these weights are no good either
                 raise ModelError(f"The {stage} loss is no longer a number at step {step}; resume with a lower learning rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            processes.average_gradients(trained)
             torch.nn.utils.clip_grad_norm_(trained, options.grad_clip)
             optimizer.step()
             if average is not None:
                 torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
             step += 1
-            losses.append(float(loss.detach()))
+            losses.append(value)
             clock.tick(step, losses[-1])
-            if folder is not None and step % options.log_every == 0:
+            if folder is not None and processes.main and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
-            if folder is not None and step % options.checkpoint_every == 0:
+            if folder is not None and processes.main and step % options.checkpoint_every == 0:
                 _save(folder, step, trained, optimizer, average, losses)
                 saved = step
     finally:
-        if folder is not None and step > saved:
+        if folder is not None and processes.main and step > saved:
             _save(folder, step, trained, optimizer, average, losses)
     if average is not None:
         with torch.no_grad():
