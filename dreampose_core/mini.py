@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
@@ -19,8 +21,11 @@ from .conditioning import ModelForm, unet_in_channels
 from .densepose.network import DensePoseNet
 from .errors import InputError
 from .files import appearing, os_error, storage_error
+from .images import write_png
+from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
 from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, quiet_libraries
+from .poses import render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED
 from .training.base import train_base, train_decoder, train_vae
@@ -111,7 +116,7 @@ def train_mini(
 ) -> bool:  # fmt: skip
     """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all is done.
 
-    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
+    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl), samples/ (see `sample_sheets`) and, at the end of every call, model/: the model folder in fp16
     with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
@@ -130,7 +135,10 @@ def train_mini(
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
     done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, folder=folder / "base", **common)
+        sample = sample_sheets(pipe, folder / "samples") if processes.main else None
+        done = train_base(
+            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, folder=folder / "base", sample=sample, **common
+        )
     if done:
         last = options(run.decoder_steps, run.decoder_lr, 0.99)
         done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, folder=folder / "decoder", **common)
@@ -138,6 +146,26 @@ def train_mini(
         save_model(pipe, folder / "model")
     processes.wait()
     return done
+
+
+def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], None]:
+    """A function of the step that writes a PNG: for held-out people the photo, the pose asked for, the sample, the truth; always the same
+    people, poses and noise, so that the sheets of a run can be laid beside each other."""
+    rows = []
+    for person in range(people):
+        figure, motion = Figure.from_seed(HELD_OUT + 500 + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
+        rows.append(render_clip(figure, motion, 2, pipe.form.size, fps=1.0))
+
+    def write(step: int) -> None:
+        sheet = []
+        for rgb, poses in rows:
+            target = poses.select([1])
+            made = pipe(rgb[0].numpy(), target, poses.select([0]), num_inference_steps=8, generator=torch.Generator().manual_seed(0))
+            sheet.append(np.concatenate([rgb[0].numpy(), render_colours(target)[0], made.frames[0], rgb[1].numpy()], 1))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
+
+    return write
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tiny import tiny_pipeline
 from dreampose_core import mini
 from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
 from dreampose_core.pipeline import DreamPosePipeline
@@ -441,3 +442,18 @@ def test_two_processes_equal_one(tmp_path):
         assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
     with pytest.raises(InputError, match="batch of 6 cannot be shared by 2 processes"):
         mini._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))
+
+
+def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
+    """The same people, poses and noise in every sheet; a run that makes them is the run that does not."""
+    sheets = {}
+    for name, every in (("with", 2), ("without", 10**6)):
+        pipe, samples = tiny_pipeline(), MannequinSamples(SIZE, 2)
+        write = mini.sample_sheets(pipe, tmp_path / name, people=2)
+        train_base(pipe, samples, LoopOptions(4, 1e-2, ema=None, sample_every=every), sample=write)
+        sheets[name] = weights(pipe.unet, pipe.adapter)
+    assert same(sheets["with"], sheets["without"]) and not (tmp_path / "without").exists()
+    first, last = (read_image(tmp_path / "with" / f"step-00000{step}.png") for step in (2, 4))
+    assert first.shape == last.shape == (2 * SIZE[0], 4 * SIZE[1], 3)
+    changed = (first != last).any((0, 2)).reshape(4, SIZE[1]).any(1)
+    assert changed.tolist() == [False, False, True, False]  # photo, pose, sample, truth

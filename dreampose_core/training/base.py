@@ -75,12 +75,13 @@ def train_vae(
 
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
-    precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
     crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
+    sample: see `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -94,7 +95,7 @@ def train_base(
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
         return denoising_loss(prediction, wanted, given.person, person_weight)
 
-    _, done = train(modules, loss_at, options, "base", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
         module.eval()
     return done

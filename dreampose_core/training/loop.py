@@ -26,6 +26,7 @@ class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
     ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
+    sample_every: steps between calls of the caller's `sample`.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class LoopOptions:
     minutes: float | None = None
     checkpoint_every: int = 500
     log_every: int = 20
+    sample_every: int = 500
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -52,11 +54,12 @@ class LoopOptions:
 def train(
     modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None,
+    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
 ) -> tuple[list[float], bool]:
     """Runs `loss_at(step)` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
 
     modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
+    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
     folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
     and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
@@ -98,6 +101,8 @@ def train(
             if folder is not None and processes.main and step % options.checkpoint_every == 0:
                 _save(folder, step, trained, optimizer, average, losses)
                 saved = step
+            if sample is not None and processes.main and step % options.sample_every == 0:
+                sample(step)
     finally:
         if folder is not None and processes.main and step > saved:
             _save(folder, step, trained, optimizer, average, losses)
