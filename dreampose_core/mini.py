@@ -116,8 +116,9 @@ def train_mini(
 ) -> bool:  # fmt: skip
     """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all is done.
 
-    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl), samples/ (see `sample_sheets`) and, at the end of every call, model/: the model folder in fp16
-    with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
+    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl), samples/ (see `sample_sheets`) and, at the end of every call,
+    model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError,
+    Cancelled.
     """
     started, processes = time.monotonic(), Processes()
     _begin(run, folder, resume, processes)
