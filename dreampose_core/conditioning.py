@@ -20,6 +20,8 @@ POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
 # or it alone
 SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
 
+DATA_STD = 0.7  # of latents that differ from the moved texture's, measured
+
 
 @dataclass(frozen=True)
 class ModelForm:
@@ -29,7 +31,7 @@ class ModelForm:
     charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
     `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
-    `attention.py`.
+    `attention.py`. preconditioned: see `predict`.
     height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
     """
@@ -41,6 +43,7 @@ class ModelForm:
     reference_background: bool = True
     reference_attention: bool = False
     frame_attention: bool = False
+    preconditioned: bool = False
     height: int = 160
     width: int = 128
     image_guidance: float = 1.0
@@ -147,16 +150,22 @@ def predict(unet, scheduler, form: ModelForm, noisy, timesteps, poses, warp, tok
 
     With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
     them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
-    texture, and training goes into what is wrong with it.
+    texture, and training goes into what is wrong with it. With `preconditioned` what is known of a difference of standard deviation
+    DATA_STD by its noisy version alone is taken off the UNet's hands (Karras et al. 2022, section 5; prediction type "sample" only).
     """
-    if form.reference_warp != "encoded":
+    if form.reference_warp != "encoded" and not form.preconditioned:
         return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-    start = warp[:, : noisy.shape[1]].float()
+    start = warp[:, : noisy.shape[1]].float() if form.reference_warp == "encoded" else torch.zeros_like(noisy, dtype=torch.float32)
     alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    difference = noisy - alpha_bar.sqrt() * start
-    prediction = unet(unet_input(difference, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-    share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
-    return prediction + share * start
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    difference = noisy - alpha * start
+    if not form.preconditioned:
+        prediction = unet(unet_input(difference, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+        share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -sigma}[scheduler.config.prediction_type]
+        return prediction + share * start
+    variance = (alpha * DATA_STD) ** 2 + sigma**2
+    answer = unet(unet_input(difference / variance.sqrt(), poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    return start + alpha * DATA_STD**2 / variance * difference + sigma * DATA_STD / variance.sqrt() * answer
 
 
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:

@@ -72,7 +72,7 @@ class DreamPosePipeline(DiffusionPipeline):
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
         image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
-        reference_attention: bool = False, frame_attention: bool = False,
+        reference_attention: bool = False, frame_attention: bool = False, preconditioned: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(
@@ -81,7 +81,7 @@ class DreamPosePipeline(DiffusionPipeline):
         self.register_to_config(
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
             height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
-            reference_attention=reference_attention, frame_attention=frame_attention,
+            reference_attention=reference_attention, frame_attention=frame_attention, preconditioned=preconditioned,
         )  # fmt: skip
         if reference_attention or frame_attention:
             attention.install(unet)

@@ -30,10 +30,14 @@ VARIANTS: dict[str, dict] = {
     "both": {}, "clip": {"tokens": "clip"}, "vae": {"tokens": "vae"}, "places": {"tokens": "places"},
     "one_pose": {"pose_window": "one"}, "five_copies": {"pose_window": "copies"}, "uv_alone": {"pose_encoding": "uv"},
     "frame_attention": {"frame_attention": True}, "attention": {"reference_attention": True}, "texture": {"reference_warp": "texture"},
-    "encoded": {"reference_warp": "encoded"}, "texture_places": {"reference_warp": "texture", "tokens": "places"},
+    "encoded": {"reference_warp": "encoded"}, "encoded_preconditioned": {"reference_warp": "encoded", "preconditioned": True},
+    "texture_places": {"reference_warp": "texture", "tokens": "places"},
     "texture_attention": {"reference_warp": "texture", "reference_attention": True},
 }  # fmt: skip
-_PAPERS = {"reference_warp": "none", "pose_window": "five", "pose_encoding": "iuv", "reference_attention": False, "frame_attention": False}
+_PAPERS = {
+    "reference_warp": "none", "pose_window": "five", "pose_encoding": "iuv", "reference_attention": False, "frame_attention": False,
+    "preconditioned": False,
+}  # fmt: skip
 _GUIDANCE = (0.0, 1.0, 2.0, 4.0)
 _FRAMES = 16  # of a clip
 
