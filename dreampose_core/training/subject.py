@@ -133,11 +133,11 @@ def _given(pipe, parts, uv, texture, which, boxes, draw) -> tuple[torch.Tensor, 
         return pose, no_warp
     # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed
     hidden = texture.expand(len(which))
-    share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None, None]
-    blocks = torch.rand(len(which), 24, 6, 6, 1, generator=draw)
-    removed = (blocks < share).repeat_interleave(_ceil(hidden.texels.shape[2], 6), 2).repeat_interleave(_ceil(hidden.texels.shape[3], 6), 3)
-    removed = removed[:, :, : hidden.texels.shape[2], : hidden.texels.shape[3]].to(pose.device)
-    hidden.texels = hidden.texels * (~removed)
+    share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None]
+    side = hidden.rows.shape[2]
+    removed = (torch.rand(len(which), 24, 6, 6, generator=draw) < share).float()
+    removed = removed.repeat_interleave(_ceil(side, 6), 2).repeat_interleave(_ceil(side, 6), 3)[:, :, :side, :side]
+    hidden = hidden.without(removed[:, None].to(pose.device))
     planes = move(hidden, *maps, background=False)
     if form.reference_background:
         behind = torch.cat([hidden.background, 1 - hidden.covered, torch.full_like(hidden.covered, -1.0)], 1)
