@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from .errors import InputError
 from .poses import NUM_PARTS, WINDOW, PoseSequence
+from .settings import Quality
 from .texture import WARP_PLANES
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
@@ -19,8 +20,6 @@ POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
 # which of a frame's window of five maps the UNet is shown: the paper's five; the frame's own five times, as the original was trained;
 # or it alone
 SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
-
-DATA_STD = 0.7  # of latents that differ from the moved texture's, measured
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,10 @@ class ModelForm:
     charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
     `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
-    `attention.py`. preconditioned: see `predict`.
+    `attention.py`.
     height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
+    draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
     """
 
     pose_encoding: str = "iuv"
@@ -43,11 +43,17 @@ class ModelForm:
     reference_background: bool = True
     reference_attention: bool = False
     frame_attention: bool = False
-    preconditioned: bool = False
     height: int = 160
     width: int = 128
     image_guidance: float = 1.0
     pose_guidance: float = 1.0
+    draft_steps: int = 8
+    standard_steps: int = 15
+    best_steps: int = 50
+
+    def steps(self, quality: Quality) -> int:
+        """Denoising steps of a quality."""
+        return {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -150,22 +156,15 @@ def predict(unet, scheduler, form: ModelForm, noisy, timesteps, poses, warp, tok
 
     With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
     them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
-    texture, and training goes into what is wrong with it. With `preconditioned` what is known of a difference of standard deviation
-    DATA_STD by its noisy version alone is taken off the UNet's hands (Karras et al. 2022, section 5; prediction type "sample" only).
+    texture, and training goes into what is wrong with it.
     """
-    if form.reference_warp != "encoded" and not form.preconditioned:
+    if form.reference_warp != "encoded":
         return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-    start = warp[:, : noisy.shape[1]].float() if form.reference_warp == "encoded" else torch.zeros_like(noisy, dtype=torch.float32)
+    start = warp[:, : noisy.shape[1]].float()
     alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    difference = noisy - alpha * start
-    if not form.preconditioned:
-        prediction = unet(unet_input(difference, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-        share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -sigma}[scheduler.config.prediction_type]
-        return prediction + share * start
-    variance = (alpha * DATA_STD) ** 2 + sigma**2
-    answer = unet(unet_input(difference / variance.sqrt(), poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-    return start + alpha * DATA_STD**2 / variance * difference + sigma * DATA_STD / variance.sqrt() * answer
+    prediction = unet(unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
+    return prediction + share * start
 
 
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:

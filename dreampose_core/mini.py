@@ -93,7 +93,8 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    size: (height, width), each a multiple of 32. crop: see `train_base`. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    size: (height, width), each a multiple of 32. crop, noisier, huber: see `train_base`.
+    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
     size: tuple[int, int] = (160, 128)
@@ -106,8 +107,17 @@ class MiniRun:
     lr: float = 8e-4
     decoder_lr: float = 1e-4
     crop: float = 0.8
+    noisier: float = 0.3
+    huber: float = 0.1
     precision: str = "fp32"
     seed: int = 0
+
+    @property
+    def form(self) -> ModelForm:
+        """So small a model is best after few denoising steps: what it adds in more is noise, measured."""
+        return ModelForm(
+            height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=2, best_steps=4
+        )
 
 
 def train_mini(
@@ -122,8 +132,7 @@ def train_mini(
     """
     started, processes = time.monotonic(), Processes()
     _begin(run, folder, resume, processes)
-    form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
-    pipe = build_mini(form, run.seed)
+    pipe = build_mini(run.form, run.seed)
     start_linear(pipe.vae)
     pipe.to(device)
     samples = MannequinSamples(run.size, run.batch_size, run.seed, device, share=processes.share)
@@ -138,11 +147,12 @@ def train_mini(
     if done:
         sample = sample_sheets(pipe, folder / "samples") if processes.main else None
         done = train_base(
-            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, folder=folder / "base", sample=sample, **common
-        )
+            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, noisier=run.noisier, huber=run.huber,
+            folder=folder / "base", sample=sample, **common,
+        )  # fmt: skip
     if done:
         last = options(run.decoder_steps, run.decoder_lr, 0.99)
-        done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, folder=folder / "decoder", **common)
+        done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, noisier=run.noisier, folder=folder / "decoder", **common)
     if processes.main:
         save_model(pipe, folder / "model")
     processes.wait()
@@ -161,7 +171,7 @@ def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Cal
         sheet = []
         for rgb, poses in rows:
             target = poses.select([1])
-            made = pipe(rgb[0].numpy(), target, poses.select([0]), num_inference_steps=8, generator=torch.Generator().manual_seed(0))
+            made = pipe(rgb[0].numpy(), target, poses.select([0]), generator=torch.Generator().manual_seed(0))
             sheet.append(np.concatenate([rgb[0].numpy(), render_colours(target)[0], made.frames[0], rgb[1].numpy()], 1))
         folder.mkdir(parents=True, exist_ok=True)
         write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")

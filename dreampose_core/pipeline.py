@@ -72,7 +72,8 @@ class DreamPosePipeline(DiffusionPipeline):
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
         image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
-        reference_attention: bool = False, frame_attention: bool = False, preconditioned: bool = False,
+        reference_attention: bool = False, frame_attention: bool = False, draft_steps: int = 8, standard_steps: int = 15,
+        best_steps: int = 50,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(
@@ -81,7 +82,8 @@ class DreamPosePipeline(DiffusionPipeline):
         self.register_to_config(
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
             height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
-            reference_attention=reference_attention, frame_attention=frame_attention, preconditioned=preconditioned,
+            reference_attention=reference_attention, frame_attention=frame_attention, draft_steps=draft_steps,
+            standard_steps=standard_steps, best_steps=best_steps,
         )  # fmt: skip
         if reference_attention or frame_attention:
             attention.install(unet)
@@ -99,7 +101,7 @@ class DreamPosePipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8,
     ) -> DreamPoseOutput:  # fmt: skip
         """All frames of a clip; arguments and errors as in `stream`."""
@@ -109,7 +111,7 @@ class DreamPosePipeline(DiffusionPipeline):
     @torch.no_grad()
     def stream(
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop,
     ) -> Iterator[np.ndarray]:  # fmt: skip
@@ -117,6 +119,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
         image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
         image_poses: the photos' own maps, one each; without them there is no moved texture.
+        num_inference_steps: None takes the model's own of standard quality.
         image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
@@ -126,7 +129,8 @@ class DreamPosePipeline(DiffusionPipeline):
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
-        if num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
+        steps = self.config.standard_steps if num_inference_steps is None else num_inference_steps
+        if steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
             raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
         if not 0 <= first_frame <= len(poses):
             raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
@@ -143,7 +147,7 @@ class DreamPosePipeline(DiffusionPipeline):
             indices = range(start, min(start + batch_size, len(poses)))
             pose, warp = self._encode_batch(parts, uv, indices, reference, device)
             latents = noise.expand(len(indices), -1, -1, -1)
-            latents = self._denoise(latents, pose, warp, reference, branches, num_inference_steps, dtype,
+            latents = self._denoise(latents, pose, warp, reference, branches, steps, dtype,
                                     lambda step, frame=start: on_step and on_step(frame, step), should_stop)  # fmt: skip
             pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
             for index, frame in zip(indices, to_uint8(pixels).cpu().numpy()):

@@ -14,10 +14,9 @@ from ..errors import InputError
 from ..files import appearing
 from ..images import write_png
 from ..mannequin.dataset import MannequinSamples
-from ..mini import build_mini
+from ..mini import MiniRun, build_mini
 from ..pipeline import DreamPosePipeline
 from ..progress import OnProgress, ShouldStop, check_stop, ignore_progress, never_stop
-from ..settings import QUALITY_STEPS
 from ..training.base import Dropout, train_base
 from ..training.loop import LoopOptions
 from .clips import MannequinClips
@@ -30,13 +29,12 @@ VARIANTS: dict[str, dict] = {
     "both": {}, "clip": {"tokens": "clip"}, "vae": {"tokens": "vae"}, "places": {"tokens": "places"},
     "one_pose": {"pose_window": "one"}, "five_copies": {"pose_window": "copies"}, "uv_alone": {"pose_encoding": "uv"},
     "frame_attention": {"frame_attention": True}, "attention": {"reference_attention": True}, "texture": {"reference_warp": "texture"},
-    "encoded": {"reference_warp": "encoded"}, "encoded_preconditioned": {"reference_warp": "encoded", "preconditioned": True},
+    "encoded": {"reference_warp": "encoded"},
     "texture_places": {"reference_warp": "texture", "tokens": "places"},
     "texture_attention": {"reference_warp": "texture", "reference_attention": True},
 }  # fmt: skip
 _PAPERS = {
     "reference_warp": "none", "pose_window": "five", "pose_encoding": "iuv", "reference_attention": False, "frame_attention": False,
-    "preconditioned": False,
 }  # fmt: skip
 _GUIDANCE = (0.0, 1.0, 2.0, 4.0)
 _FRAMES = 16  # of a clip
@@ -81,7 +79,7 @@ def guidance_grid(pipe: DreamPosePipeline, path: Path, *, person: int = 0, quali
     middle = clip.poses.select([len(clip) // 2])
     cells = {}
     for s_image, s_pose in product(_GUIDANCE, _GUIDANCE):
-        made = pipe(clip.photo, middle, clip.image_poses, QUALITY_STEPS[quality], s_image, s_pose, torch.Generator().manual_seed(0))
+        made = pipe(clip.photo, middle, clip.image_poses, pipe.form.steps(quality), s_image, s_pose, torch.Generator().manual_seed(0))
         cells[s_image, s_pose] = panel(made.frames[0], f"s_I {s_image:g}, s_P {s_pose:g}")
     truth = [panel(clip.photo, "photo"), panel(clip.truth[len(clip) // 2], "truth")]
     rows = [np.concatenate([cells[s_image, s_pose] for s_pose in _GUIDANCE], 1) for s_image in _GUIDANCE]
@@ -97,8 +95,8 @@ def _trained(pipe, name, folder, options, batch_size, crop, seed, precision, on_
     variant = build_mini(form, seed, vae=pipe.vae, tokens=tokens).to(pipe.device)
     samples = MannequinSamples(form.size, batch_size, seed, pipe.device, consecutive=form.frame_attention)
     # every map has its U, V: a model that is told poses by U, V alone could not do without
-    train_base(variant, samples, options, seed, dropout=Dropout(uv=0, parts=0), crop=crop, folder=folder,
-               precision=torch.bfloat16 if precision == "bf16" else torch.float32,
+    train_base(variant, samples, options, seed, dropout=Dropout(uv=0, parts=0), crop=crop, noisier=MiniRun.noisier,
+               huber=MiniRun.huber, folder=folder, precision=torch.bfloat16 if precision == "bf16" else torch.float32,
                on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     return variant
 
@@ -109,7 +107,7 @@ def _scored(pipe, people, seed, estimator, folder, should_stop) -> dict[str, flo
         check_stop(should_stop)
         clip = clip.first(_FRAMES)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        frames = pipe(clip.photo, clip.poses, clip.image_poses, QUALITY_STEPS["standard"], generator=generator).frames
+        frames = pipe(clip.photo, clip.poses, clip.image_poses, generator=generator).frames
         scores.append(Scorer(clip, estimator).score(frames))
         at = _FRAMES // 2
         shown.append(np.concatenate([clip.photo, clip.truth[at], frames[at]], 0))

@@ -17,7 +17,7 @@ from .. import __version__
 from ..files import appearing
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import QUALITY_STEPS, Recipe
+from ..settings import Recipe
 from .baselines import BASELINES, baseline_frames
 from .clips import Clip, MannequinClips, VideoClips
 from .disturb import DISTURBED, disturbances
@@ -113,7 +113,7 @@ class _Run:
         length = min(person["frames"] for person in self.people)
         fewer = {"people": min(len(self.people), ROBUST_PEOPLE), "frames": min(ROBUST_FRAMES, length)}
         return {
-            "recipe": self.recipe, "quality": self.quality, "steps": QUALITY_STEPS[self.quality], "seed": self.seed,
+            "recipe": self.recipe, "quality": self.quality, "steps": self.pipe.form.steps(self.quality), "seed": self.seed,
             "robustness": fewer if robustness else None, "not_measured": self.missing,
             "seconds_per_frame": round(self.seconds / self.num_frames, 3),
             "versions": {"dreampose": __version__, "torch": torch.__version__},
@@ -123,7 +123,7 @@ class _Run:
         """The model's first `count` frames of a clip, uint8 (count, h, w, 3); noise and windows are those of the whole clip."""
         started = time.monotonic()
         generator = torch.Generator().manual_seed(self._seed_of(number))
-        stream = self.pipe.stream(clip.photo, clip.poses, image_poses, num_inference_steps=QUALITY_STEPS[self.quality],
+        stream = self.pipe.stream(clip.photo, clip.poses, image_poses, num_inference_steps=self.pipe.form.steps(self.quality),
                                   generator=generator, should_stop=self.should_stop)  # fmt: skip
         frames = np.stack(list(islice(stream, count)))
         self.seconds, self.num_frames = self.seconds + time.monotonic() - started, self.num_frames + count

@@ -38,7 +38,7 @@ class Dropout:
     pose: float = 0.05
     image: float = 0.05
     both: float = 0.05
-    warp: float = 0.4
+    warp: float = 0.25
     uv: float = 0.1
     parts: float = 0.05
 
@@ -75,25 +75,27 @@ def train_vae(
 
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
+    noisier: float = 0.6, huber: float | None = None,
     precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
     crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
+    noisier: see `draw_timesteps`. huber: see `denoising_loss`.
     sample: see `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
         module.train()
     pipe.vae.eval().requires_grad_(False)
-    batch_at = Ahead(samples.batch)
+    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
-        timesteps = draw_timesteps(len(given.latents), pipe.scheduler.config.num_train_timesteps, Draws(seed, step, 5, samples.share))
+        timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-        return denoising_loss(prediction, wanted, given.person, person_weight)
+        return denoising_loss(prediction, wanted, given.person, person_weight, huber)
 
     _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
@@ -102,12 +104,12 @@ def train_base(
 
 
 def train_decoder(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, crop: float = 1.0, precision: torch.dtype = torch.float32,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains the VAE's decoder on what the trained UNet predicts, whose small errors it has never seen; True when all steps are done.
 
-    Predictions are single steps from noisy latents, those of the last fifth of denoising left out: they say little that is new.
+    Predictions are single steps from noisy latents, as noisy as in `train_base`.
     """
     for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae):
         module.eval().requires_grad_(False)
@@ -118,7 +120,7 @@ def train_decoder(
 
     def loss_at(step: int) -> torch.Tensor:
         given = conditioned(pipe, batch_at(step), Dropout(pose=0, image=0, both=0), crop, precision, seed, step, samples.share)
-        timesteps = (total // 5 + Draws(seed, step, 5, samples.share).rand(len(given.latents)) * (total - total // 5)).long()
+        timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         with torch.no_grad():
             prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
             latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
@@ -214,9 +216,10 @@ def random_part(
     return cut
 
 
-def draw_timesteps(count: int, total: int, draws: Draws) -> torch.Tensor:
-    """Random timesteps (B,) in 0..total-1, more of them noisy: what the frame shows is decided there."""
-    return (draws.rand(count) ** 0.6 * total).long()
+def draw_timesteps(count: int, total: int, noisier: float, draws: Draws) -> torch.Tensor:
+    """Random timesteps (B,) in 0..total-1; the further `noisier` is below 1 the more of them are noisy: what the frame shows is decided
+    there. 1 is uniform."""
+    return (draws.rand(count) ** noisier * total).long()
 
 
 def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, draws: Draws) -> torch.Tensor:
