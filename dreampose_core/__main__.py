@@ -96,6 +96,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _channels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, for example 64,128,192") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dreampose_core", description="One photo and a motion become a video.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -179,7 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--lr", type=float)
     t.add_argument("--decoder-lr", type=float)
     t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
+    t.add_argument("--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike")
+    t.add_argument("--huber", type=float, help="errors of the UNet above it count by their size, not their square")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
+    t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")
     t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)

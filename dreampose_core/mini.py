@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -67,7 +68,8 @@ def build_mini(
             with torch.no_grad():
                 warp = unet.config.in_channels - unet_in_channels(_without_warp(form), latent_channels, factor)
                 unet.conv_in.weight[:, -warp:] = 0
-                if form.reference_warp == "encoded":  # the UNet starts by repeating the moved texture
+                if form.reference_warp == "encoded":  # the UNet starts by repeating the moved texture, deaf to noise
+                    unet.conv_in.weight[:, :latent_channels] = 0
                     unet.conv_out.weight.zero_()
                     unet.conv_out.bias.zero_()
         clip = CLIPVisionConfig(
@@ -93,22 +95,23 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    size: (height, width), each a multiple of 32. crop, noisier, huber: see `train_base`.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, huber: see `train_base`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "encoded"
+    unet_channels: tuple[int, ...] = (64, 128, 192)
     vae_steps: int = 1200
-    steps: int = 6000
+    steps: int = 1000
     decoder_steps: int = 300
     batch_size: int = 8
     vae_lr: float = 3e-4
     lr: float = 8e-4
-    decoder_lr: float = 1e-4
+    decoder_lr: float = 3e-4
     crop: float = 0.8
-    noisier: float = 0.3
-    huber: float = 0.1
+    noisier: float = 0.15
+    huber: float | None = None
     precision: str = "fp32"
     seed: int = 0
 
@@ -132,7 +135,7 @@ def train_mini(
     """
     started, processes = time.monotonic(), Processes()
     _begin(run, folder, resume, processes)
-    pipe = build_mini(run.form, run.seed)
+    pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels)
     start_linear(pipe.vae)
     pipe.to(device)
     samples = MannequinSamples(run.size, run.batch_size, run.seed, device, share=processes.share)
@@ -221,6 +224,11 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
         raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
+    widths = getattr(run, "unet_channels", (8, 8))
+    if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
+        raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
+    if not 0 < getattr(run, "noisier", 1) <= 10 or not 0 < (getattr(run, "huber", None) or 1) < math.inf:
+        raise InputError(f"noisier is {run.noisier}, huber {run.huber}; both must be above 0, the first at most 10.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
@@ -249,7 +257,7 @@ def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    fixed = {"size", "reference_warp", "seed"} & now.keys()
+    fixed = {"size", "reference_warp", "unet_channels", "seed"} & now.keys()
     changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
