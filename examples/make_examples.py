@@ -1,6 +1,6 @@
 """Draws everything in this folder anew: people with their DensePose, and motions with their thumbnails, all held out from training.
 
-    python examples/make_examples.py
+    PYTHONPATH=. python examples/make_examples.py
 """
 
 from dataclasses import replace
