@@ -103,8 +103,8 @@ class MiniRun:
     reference_warp: str = "encoded"
     unet_channels: tuple[int, ...] = (64, 128, 192)
     vae_steps: int = 1200
-    steps: int = 1000
-    decoder_steps: int = 300
+    steps: int = 400
+    decoder_steps: int = 400
     batch_size: int = 8
     vae_lr: float = 3e-4
     lr: float = 8e-4

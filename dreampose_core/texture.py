@@ -55,6 +55,10 @@ class Texture:
         """One reference for `batch` targets."""
         return Texture(*(getattr(self, f.name).expand(batch, *getattr(self, f.name).shape[1:]) for f in fields(self)))
 
+    def behind(self) -> torch.Tensor:
+        """The planes (B, 5, H, W) where nobody is; see `move`."""
+        return torch.cat([self.background, 1 - self.covered, torch.full_like(self.covered, SOURCE_BACKGROUND)], 1)
+
     def without(self, removed: torch.Tensor) -> Texture:
         """As if the points `removed`, 0 or 1 in a shape that fits (B, N, 24, K, K), had not been seen."""
         weight = self.places[..., 6:] * (1 - removed[..., None])
@@ -109,12 +113,17 @@ def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, backgro
             colour = torch.where(better, _read(photo, b, y, x, place), colour)
             weight, found = torch.where(better, here, weight), torch.where(better, 1.0, found)
     source = torch.where(found > 0, SOURCE_TEXEL, known * SOURCE_MEAN)
-    if background:
-        planes = torch.cat([texture.background, 1 - texture.covered, torch.full_like(texture.covered, SOURCE_BACKGROUND)], 1).clone()
-    else:
-        planes = colour.new_zeros(len(parts), WARP_PLANES, *parts.shape[1:])
-    planes.movedim(1, -1)[b, y, x] = torch.cat([colour, found, source], -1).to(planes.dtype)
-    return planes
+    planes = colour.new_zeros(len(parts), WARP_PLANES, *parts.shape[1:])
+    planes.movedim(1, -1)[b, y, x] = torch.cat([colour, found, source], -1)
+    return laid(planes, person, texture.behind()) if background else planes
+
+
+def laid(planes: torch.Tensor, person: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
+    """Planes (B, 5, H, W) of persons (B, H, W) over others: the colours along an outline are mixed, as a camera would mix them."""
+    person = person[:, None]
+    share = F.avg_pool2d(F.pad(person.to(planes.dtype), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    mixed = torch.cat([torch.lerp(behind[:, :3], planes[:, :3], share), planes[:, 3:]], 1)
+    return torch.where(person, mixed, behind)
 
 
 def fill_background(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

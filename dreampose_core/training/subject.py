@@ -22,7 +22,7 @@ from ..conditioning import (
 from ..poses import WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
-from ..texture import WARP_PLANES, harvest, move
+from ..texture import WARP_PLANES, harvest, laid, move
 from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, noised, picture_loss
 from .processes import random
@@ -140,8 +140,7 @@ def _given(pipe, parts, uv, texture, which, boxes, draw) -> tuple[torch.Tensor, 
     hidden = hidden.without(removed[:, None].to(pose.device))
     planes = move(hidden, *maps, background=False)
     if form.reference_background:
-        behind = torch.cat([hidden.background, 1 - hidden.covered, torch.full_like(hidden.covered, -1.0)], 1)
-        planes = torch.where((maps[0] > 0)[:, None], planes, crop_pixels(behind, boxes))
+        planes = laid(planes, maps[0] > 0, crop_pixels(hidden.behind(), boxes))
     keep = (torch.rand(len(which), generator=draw) < 0.5).float()[:, None, None, None].to(pose.device)
     return pose, warp_channels(form, planes * keep, pipe.vae)
 
