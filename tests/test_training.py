@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
 from dreampose_core import mini
-from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels
+from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels, to_uint8
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
 from dreampose_core.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
+from dreampose_core.preview import moved_frames
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import base, loop
 from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_decoder, train_vae
@@ -394,6 +395,20 @@ def test_a_finished_run_is_a_model_folder(finished):
     frames = pipe(drawn.rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
+
+
+def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_noise():
+    pipe = mini.build_mini(ModelForm(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32)
+    drawn = MannequinSamples((64, 64), 2).batch(0)
+    own, target = (PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
+                   for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2])))  # fmt: skip
+    photo = drawn.photo[0].numpy()
+    made = [pipe(photo, target, own, steps, generator=torch.Generator().manual_seed(steps)).frames for steps in (1, 2, 3)]
+    moved = to_pixels(torch.from_numpy(np.stack(list(moved_frames(photo, own, target)))))
+    with torch.no_grad():
+        through = to_uint8(pipe.vae.decode(pipe.vae.encode(moved).latent_dist.mode()).sample).numpy()
+    for frames in made:
+        assert np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 0.5  # the frames are rounded to bytes
 
 
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
