@@ -408,7 +408,7 @@ def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_no
     with torch.no_grad():
         through = to_uint8(pipe.vae.decode(pipe.vae.encode(moved).latent_dist.mode()).sample).numpy()
     for frames in made:
-        assert np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 0.5  # the frames are rounded to bytes
+        assert np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 1  # the moved frames are rounded to bytes
 
 
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
