@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
+from dreampose_core.conditioning import ModelForm
 from dreampose_core.densepose import load_estimator
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.evaluation.baselines import BASELINES, baseline_frames
@@ -65,6 +66,7 @@ class TruthTeller:
     """Stands for a pipeline that makes the truth of `clips`, and notes what it was asked."""
 
     def __init__(self, clips):
+        self.form = ModelForm()
         self.vae, self.truth, self.asked = Perfect(), {clip.photo.tobytes(): clip.truth for clip in clips}, []
 
     def stream(self, photo, poses, image_poses, num_inference_steps, generator, should_stop):
