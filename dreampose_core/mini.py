@@ -104,11 +104,11 @@ class MiniRun:
     unet_channels: tuple[int, ...] = (64, 128, 192)
     vae_steps: int = 1200
     steps: int = 400
-    decoder_steps: int = 400
+    decoder_steps: int = 250
     batch_size: int = 8
     vae_lr: float = 3e-4
     lr: float = 8e-4
-    decoder_lr: float = 3e-4
+    decoder_lr: float = 1e-4
     crop: float = 0.8
     noisier: float = 0.15
     huber: float | None = None
