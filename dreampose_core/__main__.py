@@ -96,6 +96,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _channels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, for example 64,128,192") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dreampose_core", description="One photo and a motion become a video.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -158,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(required=True, metavar="COMMAND")
     m = command(group, "render", commands.mannequin_render, "draw a clip with its exact DensePose")
     m.add_argument("--seed", type=int, required=True, help="which figure; 10000 and above are never trained on")
-    m.add_argument("--motion", required=True, help="walk, turn, wave, catwalk, arms, side_step, twist, squat, dance or idle")
+    m.add_argument("--motion", required=True, help="a motion's name, such as walk; any other word lists them all")
     m.add_argument("--frames", type=int, required=True)
     m.add_argument("--size", type=_size, required=True, metavar="HxW")
     m.add_argument("--fps", type=float, default=20.0)
@@ -173,22 +180,32 @@ def _parser() -> argparse.ArgumentParser:
     # without a default here: the runs' own, which are the measured ones, stand in one place
     t.add_argument("--steps", type=int, help="steps in all, of a model's UNet")
     t.add_argument("--vae-steps", type=int, help="VAE steps before them")
+    t.add_argument("--decoder-steps", type=int, help="steps of the VAE's decoder after them, on the UNet's frames")
     t.add_argument("--batch-size", type=int)
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
+    t.add_argument("--decoder-lr", type=float)
+    t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
+    t.add_argument("--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike")
+    t.add_argument("--huber", type=float, help="errors of the UNet above it count by their size, not their square")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
-    t.add_argument("--reference-warp", choices=("texture", "none"))
+    t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")
+    t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)
     _device_option(t)
 
-    e = command(groups, "evaluate", commands.evaluate, "measure a model, or an estimator, on held-out mannequins")
+    e = command(groups, "evaluate", commands.evaluate, "measure a model against exact truth, or an estimator")
     e.add_argument("--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)")
     _model_options(e)
-    e.add_argument("--people", type=int, default=8)
-    e.add_argument("--recipe", default="none", choices=("none", "fast"))
+    e.add_argument("--data", type=Path, help="a folder of real videos with their DensePose (NAME.mp4, NAME.npz), instead of mannequins")
+    e.add_argument("--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)")
+    e.add_argument("--recipe", default="none", choices=("none", "fast"), help="fast measures the tuned model as well (default: none)")
     e.add_argument("--quality", default="standard", choices=("draft", "standard", "best"))
-    e.add_argument("--out", required=True, help="the folder for report.json and contact.png")
+    e.add_argument("--robustness", action="store_true", help="also with the photo's DensePose disturbed or absent, on fewer frames")
+    e.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same report (default: 0)")
+    e.add_argument("--lpips", type=Path, metavar="FILE", help="a TorchScript file of LPIPS, which is measured then")
+    e.add_argument("--out", required=True, help="the folder for report.json, report.html and what belongs to them")
     _estimator_options(e)
 
     bench = groups.add_parser("bench", help="measure time and memory").add_subparsers(required=True, metavar="COMMAND")
@@ -196,6 +213,15 @@ def _parser() -> argparse.ArgumentParser:
     b.add_argument("--frames", type=int, default=300)
     b.add_argument("--size", type=_size, default=(640, 512), metavar="HxW")
     b.add_argument("--out", required=True, help="the folder for report.json")
+
+    a = command(bench, "ablations", commands.bench_ablations, "train small models that differ in one thing each, and measure them")
+    _model_options(a)
+    a.add_argument("--variants", nargs="+", metavar="NAME", help="only these; any other word lists them all")
+    a.add_argument("--steps", type=int, default=800, help="steps of each training (default: 800)")
+    a.add_argument("--people", type=int, default=6, help="held-out people (default: 6)")
+    a.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--out", required=True, help="the folder for report.json, guidance.png and the trained variants; finished ones are kept")
     return parser
 
 

@@ -75,7 +75,7 @@ def animate(
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices))
-    if pipe.form.reference_warp == "texture" and image_poses is None:
+    if pipe.form.reference_warp != "none" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not pipe.knows_charts(given):
@@ -133,7 +133,7 @@ class _Run:
     def make_frames(self, scene: Scene) -> None:
         """Writes the frames that are not there yet, and a chunk whenever a second of video is complete."""
         poses = scene.poses
-        started, total, steps = time.monotonic(), len(poses), self.options.num_inference_steps
+        started, total, steps = time.monotonic(), len(poses), self.num_inference_steps
         chunk = max(1, math.ceil(poses.fps))
         done = 0
         while done < total and self.frame_path(done).is_file():
@@ -164,6 +164,10 @@ class _Run:
             check_stop(self.should_stop)
         self.seconds["frames"] = time.monotonic() - started
 
+    @property
+    def num_inference_steps(self) -> int:
+        return self.pipe.form.steps(self.options.quality) if self.options.steps is None else self.options.steps
+
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
@@ -178,7 +182,7 @@ class _Run:
     def result(self, scene: Scene, base: str, subject: Subject | None) -> dict:
         form, poses = self.pipe.form, scene.poses
         used = {
-            "num_inference_steps": self.options.num_inference_steps,
+            "num_inference_steps": self.num_inference_steps,
             "image_guidance": form.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
             "pose_guidance": form.pose_guidance if self.options.pose_guidance is None else self.options.pose_guidance,
         }

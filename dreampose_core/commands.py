@@ -160,32 +160,57 @@ def train(args, on_progress, should_stop) -> None:
     import torch
 
     from .mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+    from .training.processes import Processes
 
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    processes = Processes()
+    device = processes.device or (args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
     given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
     if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
         raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
     done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
                   on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-    print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
+    if processes.main:
+        print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
 
 
 def evaluate(args, on_progress, should_stop) -> None:
-    from .evaluation.report import evaluate, table
+    from .densepose import load_estimator
+    from .evaluation.report import table
 
+    out, people = _new_folder(args.out), 8 if args.people is None else args.people
     if args.target == "estimator":
-        from .densepose import load_estimator
         from .evaluation.estimator import evaluate_estimator
 
+        if args.data is not None:
+            raise InputError("An estimator is measured on mannequins; leave out --data.")
         estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
-        print(table(evaluate_estimator(estimator, args.people, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
+        print(table(evaluate_estimator(estimator, people, out, on_progress=on_progress, should_stop=should_stop)))
         return
     from .animation import load_pipeline, tuned_to
+    from .errors import ModelError
+    from .evaluation.benchmark import evaluate
+    from .evaluation.clips import MannequinClips, VideoClips
+    from .evaluation.scores import load_lpips
+    from .settings import MAX_SEED
+    from .subject import fingerprint
 
+    if not 0 <= args.seed <= MAX_SEED:
+        raise InputError(f"--seed is {args.seed}; it must be 0 to {MAX_SEED}.")
+    lpips = None if args.lpips is None else load_lpips(args.lpips)
     pipe = load_pipeline(args.model, args.device)
-    report = evaluate(pipe, args.people, args.recipe, args.quality, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop,
-                      tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop))  # fmt: skip
+    size = pipe.form.size
+    clips = MannequinClips(people, size) if args.data is None else VideoClips(args.data, size, args.people)
+    try:
+        estimator = load_estimator("mini", args.device)
+    except ModelError as error:
+        estimator = None
+        print(f"The pose accuracy is not measured: {error}")
+    report = evaluate(
+        pipe, clips, out, recipe=args.recipe, quality=args.quality, seed=args.seed, robustness=args.robustness, estimator=estimator,
+        lpips=lpips, tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop), on_progress=on_progress,
+        should_stop=should_stop, about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe.device)},
+    )  # fmt: skip
     print(table(report))
 
 
@@ -194,6 +219,21 @@ def bench_poses(args, on_progress, should_stop) -> None:
     from .evaluation.report import table
 
     print(table(bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
+
+
+def bench_ablations(args, on_progress, should_stop) -> None:
+    from .animation import load_pipeline
+    from .densepose import load_estimator
+    from .evaluation.ablations import VARIANTS, ablate, guidance_grid
+    from .evaluation.report import table
+
+    pipe, out = load_pipeline(args.model, args.device), _new_folder(args.out)
+    report = ablate(
+        pipe, out, names=tuple(args.variants or VARIANTS), steps=args.steps, people=args.people, precision=args.precision, seed=args.seed,
+        estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+    guidance_grid(pipe, out / "guidance.png")
+    print(table(report))
 
 
 # -- what several commands need ------------------------------------------------------------------------------------------------

@@ -12,28 +12,48 @@ import torch.nn.functional as F
 
 from .errors import InputError
 from .poses import NUM_PARTS, WINDOW, PoseSequence
+from .settings import Quality
 from .texture import WARP_PLANES
 
-IUV_CHANNELS = NUM_PARTS + 4  # coverage of each part, U, V, "parts known", "UV known"
+# of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
+POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
+# which of a frame's window of five maps the UNet is shown: the paper's five; the frame's own five times, as the original was trained;
+# or it alone
+SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
 
 
 @dataclass(frozen=True)
 class ModelForm:
     """How a model must be fed; stands in the model folder's config.
 
-    pose_encoding: "iuv". charts: whose U, V the model was trained on. reference_warp: "none" or "texture".
-    reference_background: the moved texture lies on the photo's filled background. height, width: of photo and frames.
+    pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five", "copies" or "one", see `SHOWN_MAPS`.
+    charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
+    `warp_channels`.
+    reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
+    `attention.py`.
+    height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
+    draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
     """
 
     pose_encoding: str = "iuv"
+    pose_window: str = "five"
     charts: str = "mannequin"
     reference_warp: str = "texture"
     reference_background: bool = True
+    reference_attention: bool = False
+    frame_attention: bool = False
     height: int = 160
     width: int = 128
     image_guidance: float = 1.0
     pose_guidance: float = 1.0
+    draft_steps: int = 8
+    standard_steps: int = 15
+    best_steps: int = 50
+
+    def steps(self, quality: Quality) -> int:
+        """Denoising steps of a quality."""
+        return {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -42,8 +62,13 @@ class ModelForm:
 
 def unet_in_channels(form: ModelForm, latent_channels: int, factor: int) -> int:
     """Input channels of the UNet: noisy latent, five encoded maps, unshuffled texture planes; `factor` is the VAE's."""
-    warp = WARP_PLANES * factor * factor if form.reference_warp == "texture" else 0
-    return latent_channels + len(WINDOW) * IUV_CHANNELS + warp
+    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[form.reference_warp]
+    return latent_channels + pose_channels(form) + warp
+
+
+def pose_channels(form: ModelForm) -> int:
+    """Channels of all the maps that the UNet is shown for one frame."""
+    return len(SHOWN_MAPS[form.pose_window]) * POSE_CHANNELS[form.pose_encoding]
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
@@ -68,18 +93,24 @@ def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None,
     return parts, uv
 
 
-def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int) -> torch.Tensor:
-    """Pose maps as channels at latent resolution: (N, 28, H / factor, W / factor).
+def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv") -> torch.Tensor:
+    """Pose maps as channels at latent resolution: (N, C, H / factor, W / factor); parts (N, H, W), uv (N, 2, H, W).
 
-    24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell; U and V are those of
-    the cell's middle pixel, never averaged; two flags say which of the two are known.
+    "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell; U and V are
+    those of the cell's middle pixel, never averaged; two flags say which of the two are known.
+    "uv", 2 channels, as the original has it: U and V of the middle pixel in [-1, 1], -1 where nobody is. Raises InputError without U, V.
     """
     if parts is None and uv is None:
-        raise ValueError("encode_maps needs parts or uv; a null pose is all zeros, see `null_poses`")
+        raise ValueError("encode_maps needs parts or uv; a null pose is all zeros")
+    middle = factor // 2
+    if encoding == "uv":
+        if uv is None:
+            raise InputError("This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that has.")
+        return uv[:, :, middle::factor, middle::factor].float() * 2 - 1
     given = parts if parts is not None else uv[:, 0]
     count, height, width = given.shape
-    h, w, middle = height // factor, width // factor, factor // 2
-    out = torch.zeros(count, IUV_CHANNELS, h, w, device=given.device)
+    h, w = height // factor, width // factor
+    out = torch.zeros(count, POSE_CHANNELS["iuv"], h, w, device=given.device)
     if parts is not None:
         # (N, H, W) -> (N, h, f, w, f) -> (N, h w, f f): count each part in each cell
         cells = parts.long().reshape(count, h, factor, w, factor).transpose(2, 3).reshape(count, h * w, factor * factor)
@@ -93,19 +124,65 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
     return out
 
 
+def shown_maps(form: ModelForm, window: list) -> list:
+    """Those of a window's five entries that this model is shown, in order; see `SHOWN_MAPS`."""
+    return [window[k] for k in SHOWN_MAPS[form.pose_window]]
+
+
 def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Encoded maps (N, 28, h, w) and indices (B, 5) -> (B, 5 x 28, h, w), earliest map first."""
+    """Encoded maps (N, C, h, w) and indices (B, m) -> (B, m C, h, w), earliest map first."""
     return encoded[indices].flatten(1, 2)
 
 
-def warp_channels(planes: torch.Tensor, factor: int) -> torch.Tensor:
-    """Texture planes (B, 5, H, W) -> (B, 5 f f, H / f, W / f), without losing a pixel."""
-    return F.pixel_unshuffle(planes, factor)
+def warp_channels(form: ModelForm, planes: torch.Tensor, vae) -> torch.Tensor:
+    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f, W / f).
+
+    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved texture, zeros where
+    there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...) for "none".
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if form.reference_warp == "none":
+        return planes.new_zeros(len(planes), 0, planes.shape[2] // factor, planes.shape[3] // factor)
+    channels = F.pixel_unshuffle(planes, factor)
+    if form.reference_warp == "texture":
+        return channels
+    there = (planes != 0).flatten(1).any(1)[:, None, None, None]
+    latents = encode_latents(vae, planes[:, :3]).to(channels.dtype)
+    return torch.cat([torch.where(there, latents, torch.zeros_like(latents)), channels], 1)
+
+
+def predict(unet, scheduler, form: ModelForm, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
+    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps (B,) or one of them.
+
+    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
+    them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
+    texture, and training goes into what is wrong with it.
+    """
+    if form.reference_warp != "encoded":
+        return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    start = warp[:, : noisy.shape[1]].float()
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    prediction = unet(unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
+    return prediction + share * start
 
 
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
     """Everything the UNet sees as one tensor (B, C, h, w), in the order of `unet_in_channels`."""
     return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)
+
+
+def photo_input(form: ModelForm, latents: torch.Tensor, parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int) -> torch.Tensor:
+    """What the UNet sees of photos themselves, for reference attention: their latents (B, C, h, w) without noise, their own maps (B, H, W)
+    and (B, 2, H, W) in place of all neighbours', zeros where they have none, and no moved texture."""
+    channels = unet_in_channels(form, latents.shape[1], factor)
+    given = latents.new_zeros(len(latents), channels, *latents.shape[2:])
+    given[:, : latents.shape[1]] = latents
+    if uv is not None or (parts is not None and form.pose_encoding == "iuv"):
+        own = encode_maps(parts, uv, factor, form.pose_encoding)
+        poses = torch.cat(shown_maps(form, [own] * len(WINDOW)), 1)
+        given[:, latents.shape[1] : latents.shape[1] + poses.shape[1]] = poses
+    return given
 
 
 def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:

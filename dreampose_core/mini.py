@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
@@ -19,27 +22,37 @@ from .conditioning import ModelForm, unet_in_channels
 from .densepose.network import DensePoseNet
 from .errors import InputError
 from .files import appearing, os_error, storage_error
+from .images import write_png
+from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
 from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, quiet_libraries
+from .poses import render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED
-from .training.base import train_base, train_vae
+from .training.base import train_base, train_decoder, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
+from .training.processes import Processes
 from .training.vae_start import start_linear
 
 
 def build_mini(
     form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (64, 128, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 8, width: int = 128, groups: int = 8,
+    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 16, width: int = 128, groups: int = 8, tokens: str = "both",
+    vae: AutoencoderKL | None = None,
 ) -> DreamPosePipeline:  # fmt: skip
-    """A new model with random weights drawn from `seed`; the keyword arguments are its widths."""
+    """A new model with random weights drawn from `seed`; the keyword arguments are its widths, and the adapter's sources.
+
+    vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if vae is not None:
+            vae_channels, latent_channels = vae.config.block_out_channels, vae.config.latent_channels
         factor = 2 ** (len(vae_channels) - 1)
         height, width_ = form.height // factor, form.width // factor
         levels = len(unet_channels)
-        vae = AutoencoderKL(
+        vae = vae or AutoencoderKL(
             in_channels=3, out_channels=3, latent_channels=latent_channels, block_out_channels=vae_channels, layers_per_block=1,
             down_block_types=("DownEncoderBlock2D",) * len(vae_channels), up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
             norm_num_groups=groups, mid_block_add_attention=False, sample_size=form.height,
@@ -50,17 +63,21 @@ def build_mini(
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         )  # fmt: skip
-        if form.reference_warp == "texture":
+        if form.reference_warp != "none":
             # the moved texture enters through columns of its own that start at zero: nothing changes at the start
             with torch.no_grad():
                 warp = unet.config.in_channels - unet_in_channels(_without_warp(form), latent_channels, factor)
                 unet.conv_in.weight[:, -warp:] = 0
+                if form.reference_warp == "encoded":  # the UNet starts by repeating the moved texture, deaf to noise
+                    unet.conv_in.weight[:, :latent_channels] = 0
+                    unet.conv_out.weight.zero_()
+                    unet.conv_out.bias.zero_()
         clip = CLIPVisionConfig(
             hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=max(1, width // 32),
             image_size=64, patch_size=16, projection_dim=width,
         )  # fmt: skip
         image_encoder = CLIPVisionModel(clip)
-        adapter = ImageAdapter(17, width, latent_channels, height, width_)
+        adapter = ImageAdapter(17, width, latent_channels, height, width_, tokens)
     # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted, not
     # noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
@@ -78,36 +95,50 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    size: (height, width), each a multiple of 32. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, huber: see `train_base`.
+    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
     size: tuple[int, int] = (160, 128)
-    reference_warp: str = "texture"
-    vae_steps: int = 700
-    steps: int = 3000
+    reference_warp: str = "encoded"
+    unet_channels: tuple[int, ...] = (64, 128, 192)
+    vae_steps: int = 1200
+    steps: int = 400
+    decoder_steps: int = 250
     batch_size: int = 8
     vae_lr: float = 3e-4
-    lr: float = 5e-4
+    lr: float = 8e-4
+    decoder_lr: float = 1e-4
+    crop: float = 0.8
+    noisier: float = 0.15
+    huber: float | None = None
     precision: str = "fp32"
     seed: int = 0
+
+    @property
+    def form(self) -> ModelForm:
+        """So small a model is best after few denoising steps: what it adds in more is noise, measured."""
+        return ModelForm(
+            height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=2, best_steps=4
+        )
 
 
 def train_mini(
     run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains VAE, then UNet, adapter and image encoder, in the run folder; True when all steps are done.
+    """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all is done.
 
-    Writes run.json, vae/ and base/ (checkpoints, stats.jsonl) and, at the end of every call, model/: the model folder in fp16
-    with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError, Cancelled.
+    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl), samples/ (see `sample_sheets`) and, at the end of every call,
+    model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError,
+    Cancelled.
     """
-    started = time.monotonic()
-    _begin(run, folder, resume)
-    form = ModelForm(height=run.size[0], width=run.size[1], reference_warp=run.reference_warp)
-    pipe = build_mini(form, run.seed)
+    started, processes = time.monotonic(), Processes()
+    _begin(run, folder, resume, processes)
+    pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels)
     start_linear(pipe.vae)
     pipe.to(device)
-    samples = MannequinSamples(run.size, run.batch_size, run.seed, device)
+    samples = MannequinSamples(run.size, run.batch_size, run.seed, device, share=processes.share)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
@@ -117,9 +148,38 @@ def train_mini(
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
     done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, folder=folder / "base", **common)
-    save_model(pipe, folder / "model")
+        sample = sample_sheets(pipe, folder / "samples") if processes.main else None
+        done = train_base(
+            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, noisier=run.noisier, huber=run.huber,
+            folder=folder / "base", sample=sample, **common,
+        )  # fmt: skip
+    if done:
+        last = options(run.decoder_steps, run.decoder_lr, 0.99)
+        done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, noisier=run.noisier, folder=folder / "decoder", **common)
+    if processes.main:
+        save_model(pipe, folder / "model")
+    processes.wait()
     return done
+
+
+def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], None]:
+    """A function of the step that writes a PNG: for held-out people the photo, the pose asked for, the sample, the truth; always the same
+    people, poses and noise, so that the sheets of a run can be laid beside each other."""
+    rows = []
+    for person in range(people):
+        figure, motion = Figure.from_seed(HELD_OUT + 500 + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
+        rows.append(render_clip(figure, motion, 2, pipe.form.size, fps=1.0))
+
+    def write(step: int) -> None:
+        sheet = []
+        for rgb, poses in rows:
+            target = poses.select([1])
+            made = pipe(rgb[0].numpy(), target, poses.select([0]), generator=torch.Generator().manual_seed(0))
+            sheet.append(np.concatenate([rgb[0].numpy(), render_colours(target)[0], made.frames[0], rgb[1].numpy()], 1))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -142,28 +202,47 @@ def train_mini_estimator(
 
     Raises InputError, Cancelled.
     """
-    _begin(run, folder, resume)
+    processes = Processes()
+    _begin(run, folder, resume, processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         net = DensePoseNet(height=run.size[0])
     net.to(device)
     options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, checkpoint_every=250)
+    samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     done = train_estimator(
-        net, MannequinSamples(run.size, 2, run.seed, device), options, run.seed, batch_size=run.batch_size,
-        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32, folder=folder / "checkpoints",
-        on_progress=on_progress, should_stop=should_stop,
+        net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
+        folder=folder / "checkpoints", on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
-    _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+    if processes.main:
+        _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+    processes.wait()
     return done
 
 
-def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
-    """Checks that `run` can start, or go on, in `folder`, and writes its run.json. Raises InputError."""
+def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
+    """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
         raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
+    widths = getattr(run, "unet_channels", (8, 8))
+    if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
+        raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
+    if not 0 < getattr(run, "noisier", 1) <= 10 or not 0 < (getattr(run, "huber", None) or 1) < math.inf:
+        raise InputError(f"noisier is {run.noisier}, huber {run.huber}; both must be above 0, the first at most 10.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
+    if not 0 < getattr(run, "crop", 1) <= 1:
+        raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
+    if run.batch_size % (2 * processes.count):
+        least = 2 * processes.count
+        raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
+    if processes.main:
+        _claim(run, folder, resume)
+    processes.wait()
+
+
+def _claim(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
     done_before = (folder / "run.json").is_file()
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
@@ -178,7 +257,7 @@ def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    fixed = {"size", "reference_warp", "seed"} & now.keys()
+    fixed = {"size", "reference_warp", "unet_channels", "seed"} & now.keys()
     changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")

@@ -17,15 +17,18 @@ from PIL import Image
 
 # saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
 from . import adapter as _adapter  # noqa: F401
+from . import attention
 from .conditioning import (
     ModelForm,
     encode_latents,
     encode_maps,
+    photo_input,
     pose_tensors,
+    predict,
     reference_tokens,
+    shown_maps,
     to_pixels,
     to_uint8,
-    unet_input,
     warp_channels,
     window_channels,
 )
@@ -48,11 +51,13 @@ class DreamPoseOutput(BaseOutput):
 
 @dataclass
 class Reference:
-    """What is constant for a clip: tokens (1, n, d), latents (1, C, h, w), texture of one person or None."""
+    """What is constant for a clip: tokens (1, n, d), latents (1, C, h, w), texture of one person or None, the states that
+    reference attention looks at or None."""
 
     tokens: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
+    states: list[torch.Tensor] | None = None
 
 
 class DreamPosePipeline(DiffusionPipeline):
@@ -66,7 +71,9 @@ class DreamPosePipeline(DiffusionPipeline):
     def __init__(
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
-        image_guidance: float = 1.0, pose_guidance: float = 1.0,
+        image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
+        reference_attention: bool = False, frame_attention: bool = False, draft_steps: int = 8, standard_steps: int = 15,
+        best_steps: int = 50,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(
@@ -74,8 +81,12 @@ class DreamPosePipeline(DiffusionPipeline):
         )
         self.register_to_config(
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
-            height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance,
+            height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
+            reference_attention=reference_attention, frame_attention=frame_attention, draft_steps=draft_steps,
+            standard_steps=standard_steps, best_steps=best_steps,
         )  # fmt: skip
+        if reference_attention or frame_attention:
+            attention.install(unet)
 
     @property
     def form(self) -> ModelForm:
@@ -90,7 +101,7 @@ class DreamPosePipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8,
     ) -> DreamPoseOutput:  # fmt: skip
         """All frames of a clip; arguments and errors as in `stream`."""
@@ -100,7 +111,7 @@ class DreamPosePipeline(DiffusionPipeline):
     @torch.no_grad()
     def stream(
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int = 15, image_guidance: float | None = None, pose_guidance: float | None = None,
+        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop,
     ) -> Iterator[np.ndarray]:  # fmt: skip
@@ -108,6 +119,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
         image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
         image_poses: the photos' own maps, one each; without them there is no moved texture.
+        num_inference_steps: None takes the model's own of standard quality.
         image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
@@ -117,7 +129,8 @@ class DreamPosePipeline(DiffusionPipeline):
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
-        if num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
+        steps = self.config.standard_steps if num_inference_steps is None else num_inference_steps
+        if steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
             raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
         if not 0 <= first_frame <= len(poses):
             raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
@@ -134,7 +147,7 @@ class DreamPosePipeline(DiffusionPipeline):
             indices = range(start, min(start + batch_size, len(poses)))
             pose, warp = self._encode_batch(parts, uv, indices, reference, device)
             latents = noise.expand(len(indices), -1, -1, -1)
-            latents = self._denoise(latents, pose, warp, reference.tokens, branches, num_inference_steps, dtype,
+            latents = self._denoise(latents, pose, warp, reference, branches, steps, dtype,
                                     lambda step, frame=start: on_step and on_step(frame, step), should_stop)  # fmt: skip
             pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
             for index, frame in zip(indices, to_uint8(pixels).cpu().numpy()):
@@ -152,12 +165,17 @@ class DreamPosePipeline(DiffusionPipeline):
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
         tokens = reference_tokens(first, latents, self.image_encoder, self.image_processor, self.adapter).to(self.unet.dtype)
-        texture = None
-        if self.config.reference_warp == "texture" and image_poses is not None and self.knows_charts(image_poses):
-            parts, uv = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
-            if parts is not None and bool((parts > 0).any()):
-                texture = harvest(pixels.to(device), parts.to(device), None if uv is None else uv.to(device), same_person=True)
-        return Reference(tokens, latents, texture)
+        texture = states = parts = uv = None
+        if image_poses is not None and self.knows_charts(image_poses):
+            maps = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
+            parts, uv = (None if x is None else x.to(device) for x in maps)
+        if self.config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
+            texture = harvest(pixels.to(device), parts, uv, same_person=True)
+        if self.config.reference_attention:
+            own = [None if x is None else x[:1] for x in (parts, uv)]
+            given = photo_input(self.form, latents, *own, self.factor).to(self.unet.dtype)
+            states = attention.reference_states(self.unet, given, tokens)
+        return Reference(tokens, latents, texture, states)
 
     def knows_charts(self, poses: PoseSequence) -> bool:
         """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
@@ -181,39 +199,39 @@ class DreamPosePipeline(DiffusionPipeline):
 
     def _encode_batch(self, parts, uv, indices, reference, device):
         """Pose channels and moved texture channels of the frames `indices`."""
-        windows = [window_indices(index, len(parts if parts is not None else uv)) for index in indices]
+        windows = [shown_maps(self.form, window_indices(index, len(parts if parts is not None else uv))) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
         near = [None if x is None else x[needed].to(device) for x in (parts, uv)]
         order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
-        pose = window_channels(encode_maps(*near, self.factor), order)
+        pose = window_channels(encode_maps(*near, self.factor, self.config.pose_encoding), order)
         if self.config.reference_warp == "none":
             return pose, None
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
-            return pose, pose.new_zeros(len(indices), WARP_PLANES * self.factor**2, *pose.shape[2:])
+            return pose, warp_channels(self.form, pose.new_zeros(len(indices), WARP_PLANES, *self.form.size), self.vae)
         middle = [None if x is None else x[list(indices)].to(device) for x in (parts, uv)]
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
-        return pose, warp_channels(planes, self.factor)
+        return pose, warp_channels(self.form, planes, self.vae)
 
-    def _denoise(self, latents, pose, warp, tokens, branches, steps, dtype, on_step, should_stop):
+    def _denoise(self, latents, pose, warp, reference, branches, steps, dtype, on_step, should_stop):
         """Denoises latents (B, C, h, w) under dual classifier-free guidance (paper, section 4.3)."""
         scheduler = copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * scheduler.init_noise_sigma
         batch = len(latents)
-        tokens = tokens.expand(batch, -1, -1)
+        tokens = reference.tokens.expand(batch, -1, -1)
+        blank = reference.states and [torch.zeros_like(state) for state in reference.states]
         for step, t in enumerate(scheduler.timesteps):
             check_stop(should_stop)
             scaled = scheduler.scale_model_input(latents, t)
             total = 0
             for weight, has_image, has_pose in branches:
-                given = unet_input(
-                    scaled, pose if has_pose else torch.zeros_like(pose),
-                    None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp),
-                )  # fmt: skip
+                own_pose = pose if has_pose else torch.zeros_like(pose)
+                own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
                 context = tokens if has_image else torch.zeros_like(tokens)
-                total = total + weight * self.unet(given.to(dtype), t, context).sample.float()
+                with attention.attending(self.unet, reference.states if has_image else blank, batch if self.config.frame_attention else 1):
+                    total = total + weight * predict(self.unet, scheduler, self.form, scaled, t, own_pose, own_warp, context)
             latents = scheduler.step(total, t, latents).prev_sample
             on_step(min(step + 1, steps))  # some schedulers take a few steps more
         return latents

@@ -21,7 +21,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Fit = Literal["auto", "crop", "pad"]
 EstimatorName = Literal["none", "mini", "torchscript"]
 
-QUALITY_STEPS: dict[str, int] = {"draft": 8, "standard": 15, "best": 50}
 MAX_SEED = 2**31 - 1
 MAX_FRAMES = 1200
 
@@ -79,7 +78,7 @@ class SceneOptions(EditOptions):
 class AnimateOptions(SceneOptions):
     """How frames are made.
 
-    steps, image_guidance, pose_guidance: None takes the quality's and the model's own values.
+    steps, image_guidance, pose_guidance: None takes the model's own values, for steps those of the quality.
     image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20.
     keep_sound: the motion clip's sound goes into the result, where there is one and the timing is kept.
     """
@@ -92,10 +91,6 @@ class AnimateOptions(SceneOptions):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     batch_size: int = Field(8, ge=1, le=64)
     keep_sound: bool = False
-
-    @property
-    def num_inference_steps(self) -> int:
-        return self.steps if self.steps is not None else QUALITY_STEPS[self.quality]
 
 
 class FinetuneOptions(Options):

@@ -1,21 +1,27 @@
 """The photo's texture: harvested part by part through its DensePose, moved to another pose's map.
 
-Pixels are float in [-1, 1], maps as in `poses.PoseSequence` but as tensors. The texture of a part is a square of texels
-over its U, V; K = 15 % of the image height, 24 for 160 rows.
+Pixels are float in [-1, 1], maps as in `poses.PoseSequence` but as tensors. What is kept of a part is not colours but places: for a grid
+of K x K points over its U, V, where in the photo each lies, and how that changes with U and V. Colours are read from the photo itself,
+once, so that nothing is averaged. K = 15 % of the image height, 24 for 160 rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 
 from .poses import NUM_PARTS
+from .registration import registered
 
 WARP_PLANES = 5  # R, G, B, seen, source
 SOURCE_TEXEL, SOURCE_MEAN, SOURCE_BACKGROUND = 1.0, 0.5, -1.0
-EROSION = 0.0125  # of the image height: a slightly wrong map must not paint background onto the body
+EROSION = 0.00625  # of the image height: mean colours are taken that far from the person's edge
+REACH = 1.5  # grid steps from a point in U, V up to which photo pixels say where it lies
+RIDGE = 0.1  # square grid steps: keeps a change over U, V that too few pixels tell at zero
+LEAST = 0.02  # weight of photo pixels below which a point was not seen
 # where a part was not seen its front or back twin stands in, then its left or right twin (1-based part numbers)
 _TWINS = {1: 2, 3: 4, 5: 6, 7: 9, 8: 10, 11: 13, 12: 14, 15: 17, 16: 18, 19: 21, 20: 22, 23: 24}
 _MIRROR = {7: 8, 9: 10, 11: 12, 13: 14, 15: 16, 17: 18, 19: 20, 21: 22}
@@ -28,15 +34,17 @@ def _pairs(table: dict[int, int]) -> list[int]:
 
 @dataclass
 class Texture:
-    """Textures of B references.
+    """Textures of B references, each from N photos of one person.
 
-    texels: (B, 24, K, K, 4) colour in [-1, 1] and 1 where it was seen, else 0.
+    photos: (B, N, 3, H, W). places: (B, N, 24, K, K, 7) over V and U: x and y in the photo, -1..1 from edge to edge, their change for one
+    step of U, for one step of V, and how much of the photo says so, 0 where the point was not seen.
     means: (B, 24, 3) mean colour of each part, own or its twin's. known: (B, 24) whether there is any such mean.
     rows: (B, 24, K, 3) the same at each height V, so that an unseen back has its hems and belts where the front has them.
     background: (B, 3, H, W) the photo with its person filled in. covered: (B, 1, H, W) 1 where it was filled in.
     """
 
-    texels: torch.Tensor
+    photos: torch.Tensor
+    places: torch.Tensor
     means: torch.Tensor
     known: torch.Tensor
     rows: torch.Tensor
@@ -47,37 +55,39 @@ class Texture:
         """One reference for `batch` targets."""
         return Texture(*(getattr(self, f.name).expand(batch, *getattr(self, f.name).shape[1:]) for f in fields(self)))
 
+    def behind(self) -> torch.Tensor:
+        """The planes (B, 5, H, W) where nobody is; see `move`."""
+        return torch.cat([self.background, 1 - self.covered, torch.full_like(self.covered, SOURCE_BACKGROUND)], 1)
+
+    def without(self, removed: torch.Tensor) -> Texture:
+        """As if the points `removed`, 0 or 1 in a shape that fits (B, N, 24, K, K), had not been seen."""
+        weight = self.places[..., 6:] * (1 - removed[..., None])
+        return replace(self, places=torch.cat([self.places[..., :6], weight], -1))
+
 
 def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, same_person: bool = False) -> Texture:
     """The textures of photos (B, 3, H, W) in [-1, 1] with parts (B, H, W) 0..24 and uv (B, 2, H, W) 0..1 or None.
 
-    same_person: all photos show one person; the result has B = 1, and the background is the first photo's.
+    Maps that lie a little beside their person are moved back, see `registration`. same_person: all photos show one person; the result
+    has B = 1 and all photos, and the background is the first one's.
     """
     batch, _, height, width = photos.shape
     k = max(8, height * 3 // 20)
-    parts = parts.long()
-    radius = max(1, round(EROSION * height))
+    parts, uv = registered(photos, parts.long(), uv)
     person = (parts > 0).float()[:, None]
-    inner = 1 - F.max_pool2d(1 - person, 2 * radius + 1, stride=1, padding=radius)
-    # a thin limb may vanish altogether: its own pixels are still better than nothing
-    usable = torch.where(_share_left(inner, parts) > 0, inner[:, 0], person[:, 0]).reshape(batch, -1)
-    flat = photos.permute(0, 2, 3, 1).reshape(batch, -1, 3)
-    index = (parts - 1).clamp_min(0).reshape(batch, -1)
-    weighted = torch.cat([flat * usable[..., None], usable[..., None]], -1)
-    sums = torch.zeros(batch, NUM_PARTS, 4, device=photos.device).scatter_add_(1, index[..., None].expand(-1, -1, 4), weighted)
-    texels = torch.zeros(batch, NUM_PARTS * k * k, 4, device=photos.device)
-    if uv is not None:
-        column, row = ((uv.float().reshape(batch, 2, -1) * k).long().clamp(0, k - 1)).unbind(1)
-        texels.scatter_add_(1, ((index * k + row) * k + column)[..., None].expand(-1, -1, 4), weighted)
-    texels = texels.reshape(batch, NUM_PARTS, k, k, 4)
+    sums, rows = _sums(photos, parts, uv, _inside(parts, max(1, round(EROSION * height))), k)
+    if uv is None:
+        places = photos.new_zeros(batch, NUM_PARTS, k, k, 7)
+    else:
+        places = _places(parts, uv.float(), k)
+    own, places = photos[:, None], places[:, None]
     if same_person:
-        sums, texels = sums.sum(0, keepdim=True), texels.sum(0, keepdim=True)
-        photos, person = photos[:1], person[:1]
+        sums, rows = sums.sum(0, keepdim=True), rows.sum(0, keepdim=True)
+        own, places, photos, person = own.transpose(0, 1), places.transpose(0, 1), photos[:1], person[:1]
     means, known = _means(sums)
-    row_means, row_known = _twin_rows(texels.sum(3))
+    row_means, row_known = _twin_colours(rows)
     rows = torch.where(row_known, row_means, means[:, :, None])
-    background, covered = fill_background(photos, person)
-    return Texture(_close_gaps(texels), means, known, rows, background, covered)
+    return Texture(own, places, means, known, rows, *fill_background(photos, person))
 
 
 def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, background: bool) -> torch.Tensor:
@@ -86,26 +96,34 @@ def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, backgro
     parts (B, H, W), uv (B, 2, H, W) or None (then parts' mean colours only); `background` also lays the photo's filled
     background around the person. source: 1 texel, 0.5 mean of the part (at that V, where U, V are known), 0 none, -1 background.
     """
-    batch, height, width = parts.shape
-    k = texture.texels.shape[2]
-    parts = parts.long()
-    index = (parts - 1).clamp_min(0).reshape(batch, -1)
-    mean = texture.means.gather(1, index[..., None].expand(-1, -1, 3))
-    known = texture.known.gather(1, index)[..., None].float()
-    colour, source, seen = mean * known, known * SOURCE_MEAN, torch.zeros_like(known)
+    k = texture.rows.shape[2]
+    person = parts > 0
+    b, y, x = person.nonzero(as_tuple=True)
+    part = parts.long()[b, y, x] - 1
+    known = texture.known[b, part][:, None].float()
+    colour = texture.means[b, part] * known
+    found = torch.zeros_like(known)
     if uv is not None:
-        row = (uv[:, 1].float().reshape(batch, -1) * k).long().clamp(0, k - 1)
-        colour = texture.rows.reshape(batch, -1, 3).gather(1, (index * k + row)[..., None].expand(-1, -1, 3)) * known
-        texel, weight = _sample(texture.texels.reshape(batch, -1, 4), index, uv.float().reshape(batch, 2, -1) * k - 0.5, k)
-        found = weight > 0.25
-        colour = torch.where(found, texel, colour)
-        source, seen = torch.where(found, SOURCE_TEXEL, source), found.float()
-    planes = torch.cat([colour, seen, source], -1).transpose(1, 2).reshape(batch, WARP_PLANES, height, width)
-    person = (parts > 0)[:, None]
-    behind = torch.zeros_like(planes)
-    if background:
-        behind = torch.cat([texture.background, 1 - texture.covered, torch.full_like(texture.covered, SOURCE_BACKGROUND)], 1)
-    return torch.where(person, planes, behind)
+        at = uv.movedim(1, -1)[b, y, x].float() * k
+        colour = texture.rows[b, part, at[:, 1].long().clamp(0, k - 1)] * known
+        weight = torch.zeros_like(known)
+        for photo, places in zip(texture.photos.unbind(1), texture.places.unbind(1)):  # the photo that shows a place largest wins
+            place, here = _found(places, b, part, at - 0.5, k)
+            better = (here > weight) & (here > LEAST)
+            colour = torch.where(better, _read(photo, b, y, x, place), colour)
+            weight, found = torch.where(better, here, weight), torch.where(better, 1.0, found)
+    source = torch.where(found > 0, SOURCE_TEXEL, known * SOURCE_MEAN)
+    planes = colour.new_zeros(len(parts), WARP_PLANES, *parts.shape[1:])
+    planes.movedim(1, -1)[b, y, x] = torch.cat([colour, found, source], -1)
+    return laid(planes, person, texture.behind()) if background else planes
+
+
+def laid(planes: torch.Tensor, person: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
+    """Planes (B, 5, H, W) of persons (B, H, W) over others: the colours along an outline are mixed, as a camera would mix them."""
+    person = person[:, None]
+    share = F.avg_pool2d(F.pad(person.to(planes.dtype), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    mixed = torch.cat([torch.lerp(behind[:, :3], planes[:, :3], share), planes[:, 3:]], 1)
+    return torch.where(person, mixed, behind)
 
 
 def fill_background(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,15 +146,85 @@ def fill_background(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.T
     return torch.where(covered > 0, filled.clamp(-1, 1), photos), covered
 
 
-def _share_left(inner: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-    """For each pixel, how many pixels of its part survive the erosion; (B, H, W)."""
+def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
+    """Where in a photo the points of a grid over each part's V and U lie, (B, 24, K, K, 7); see `Texture`.
+
+    Moving least squares: the pixels within REACH of a point, the near ones more, give a place that changes linearly with U and V.
+    """
+    batch, height, width = parts.shape
+    b, y, x = (parts > 0).nonzero(as_tuple=True)
+    place = torch.stack([(x + 0.5) / width, (y + 0.5) / height], 1) * 2 - 1
+    at = uv.movedim(1, -1)[b, y, x] * k - 0.5
+    first = (b * NUM_PARTS + parts[b, y, x] - 1) * k * k
+    sums = torch.zeros(batch * NUM_PARTS * k * k, 12, device=parts.device)
+    steps = range(-math.floor(REACH), math.floor(REACH) + 1)
+    for down in steps:
+        for right in steps:
+            point = at.round() + torch.tensor([right, down], device=at.device)
+            off = at - point
+            weight = (1 - off.abs() / REACH).clamp_min(0).prod(1, keepdim=True) * ((point >= 0) & (point < k)).all(1, keepdim=True)
+            column, row = point.long().clamp(0, k - 1).unbind(1)
+            u, v = off[:, :1], off[:, 1:]
+            terms = torch.cat([torch.ones_like(u), u, v, u * u, u * v, v * v, place, place * u, place * v], 1)
+            sums.index_add_(0, first + row * k + column, terms * weight)
+    weight = sums[:, :1]
+    u, v, uu, uv_, vv, *rest = (sums[:, 1:] / weight.clamp_min(1e-6)).split([1, 1, 1, 1, 1, 2, 2, 2], 1)
+    place, place_u, place_v = rest
+    uu, uv_, vv = uu - u * u + RIDGE, uv_ - u * v, vv - v * v + RIDGE
+    place_u, place_v = place_u - place * u, place_v - place * v
+    determinant = uu * vv - uv_ * uv_
+    by_u, by_v = (vv * place_u - uv_ * place_v) / determinant, (uu * place_v - uv_ * place_u) / determinant
+    return torch.cat([place - by_u * u - by_v * v, by_u, by_v, weight], 1).reshape(batch, NUM_PARTS, k, k, 7)
+
+
+def _found(places: torch.Tensor, b: torch.Tensor, part: torch.Tensor, at: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where in the photos (M, 2) the positions `at` (M, 2), in grid steps over U and V of `part`, lie, and how much of the photo says so,
+    (M, 1): the four points around each are asked, and blended."""
+    total, low = at.new_zeros(len(at), 4), at.floor()
+    for right in (0, 1):
+        for down in (0, 1):
+            corner = low + torch.tensor([right, down], device=at.device)
+            share = (1 - (at - corner).abs()).clamp_min(0).prod(1, keepdim=True)
+            point = corner.clamp(0, k - 1)
+            said = places[b, part, point[:, 1].long(), point[:, 0].long()]
+            off, share = at - point, share * (said[:, 6:] > LEAST)
+            place = said[:, :2] + said[:, 2:4] * off[:, :1] + said[:, 4:6] * off[:, 1:]
+            total += torch.cat([place, said[:, 6:], torch.ones_like(share)], 1) * share
+    share = total[:, 3:]
+    return total[:, :2] / share.clamp_min(1e-6), torch.where(share > 0.25, total[:, 2:3] / share.clamp_min(1e-6), 0.0)
+
+
+def _read(photos: torch.Tensor, b: torch.Tensor, y: torch.Tensor, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Colours (M, 3) of photos (B, 3, H, W) at places (M, 2); the M places belong to pixels (b, y, x), of which there are at most B H W."""
+    grid = place.new_zeros(len(photos), *photos.shape[2:], 2)
+    grid[b, y, x] = place
+    read = F.grid_sample(photos, grid.to(photos.dtype), mode="bicubic", padding_mode="border", align_corners=False)
+    return read.clamp(-1, 1).movedim(1, -1)[b, y, x]
+
+
+def _inside(parts: torch.Tensor, radius: int) -> torch.Tensor:
+    """1 where the person's edge is more than `radius` pixels away, (B, H, W); all of a part of which nothing would be left."""
     batch = len(parts)
+    person = (parts > 0).float()[:, None]
+    inner = (1 - F.max_pool2d(1 - person, 2 * radius + 1, stride=1, padding=radius))[:, 0]
     index = parts.reshape(batch, -1)
-    counts = torch.zeros(batch, NUM_PARTS + 1, device=inner.device).scatter_add_(1, index, inner.reshape(batch, -1))
-    return counts.gather(1, index).reshape(parts.shape)
+    left = torch.zeros(batch, NUM_PARTS + 1, device=parts.device).scatter_add_(1, index, inner.reshape(batch, -1))
+    return torch.where(left.gather(1, index).reshape(parts.shape) > 0, inner, person[:, 0])
 
 
-def _twin_rows(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _sums(photos, parts, uv, usable, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of colours and their count, of parts (B, 24, 4) and of parts at each height V (B, 24, K, 4), zeros without U, V."""
+    batch = len(photos)
+    b, y, x = ((parts > 0) & (usable > 0)).nonzero(as_tuple=True)
+    colour = F.pad(photos.movedim(1, -1)[b, y, x], (0, 1), value=1.0)
+    part = b * NUM_PARTS + parts[b, y, x] - 1
+    sums, rows = colour.new_zeros(batch * NUM_PARTS, 4), colour.new_zeros(batch * NUM_PARTS * k, 4)
+    if uv is not None:
+        rows.index_add_(0, part * k + (uv[b, 1, y, x].float() * k).long().clamp(0, k - 1), colour)
+    return sums.index_add_(0, part, colour).reshape(batch, NUM_PARTS, 4), rows.reshape(batch, NUM_PARTS, k, 4)
+
+
+def _twin_colours(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean colours (B, 24, ..., 3) of sums (B, 24, ..., 4), a twin's where there is none, and whether any was found."""
     for table in (_TWINS, _MIRROR, _TWINS):
         sums = torch.where(sums[..., 3:] == 0, sums[:, torch.tensor(_pairs(table), device=sums.device)], sums)
@@ -145,35 +233,7 @@ def _twin_rows(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _means(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean colours (B, 24, 3) of the parts; where neither a part nor its twins were seen, of the whole person."""
-    means, known = _twin_rows(sums)
+    means, known = _twin_colours(sums)
     whole_colour, whole_weight = sums[..., :3].sum(1, keepdim=True), sums[..., 3:].sum(1, keepdim=True)
     whole = (whole_colour / whole_weight.clamp_min(1e-6)).expand_as(means)
     return torch.where(known, means, whole), (known | (whole_weight > 0))[..., 0]
-
-
-def _close_gaps(texels: torch.Tensor) -> torch.Tensor:
-    """Texels between seen ones take their neighbours' mean, twice over: a photo has gaps where a part is large in it."""
-    batch, parts, k, _, _ = texels.shape
-    x = texels.reshape(batch * parts, k, k, 4).permute(0, 3, 1, 2)
-    colour, weight = x[:, :3] / x[:, 3:].clamp_min(1e-6), (x[:, 3:] > 0).float()
-    colour = colour * weight
-    for _ in range(2):
-        near_colour, near_weight = F.avg_pool2d(colour, 3, 1, 1), F.avg_pool2d(weight, 3, 1, 1)
-        empty = (weight == 0) & (near_weight > 0.3 / 9)
-        colour = torch.where(empty, near_colour / near_weight.clamp_min(1e-6), colour)
-        weight = torch.where(empty, torch.ones_like(weight), weight)
-    return torch.cat([colour, weight], 1).permute(0, 2, 3, 1).reshape(batch, parts, k, k, 4)
-
-
-def _sample(texels: torch.Tensor, part: torch.Tensor, position: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bilinear colours (B, N, 3) and weights (B, N, 1) at position (B, 2, N) (column, row) inside each pixel's part."""
-    low = position.floor()
-    share = position - low
-    total = texels.new_zeros(*part.shape, 4)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            column, row = (low[:, 0].long() + dx).clamp(0, k - 1), (low[:, 1].long() + dy).clamp(0, k - 1)
-            weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
-            value = texels.gather(1, ((part * k + row) * k + column)[..., None].expand(-1, -1, 4))
-            total = total + torch.cat([value[..., :3] * value[..., 3:], value[..., 3:]], -1) * weight[..., None]
-    return total[..., :3] / total[..., 3:].clamp_min(1e-6), total[..., 3:]

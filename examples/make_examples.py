@@ -1,6 +1,6 @@
 """Draws everything in this folder anew: people with their DensePose, and motions with their thumbnails, all held out from training.
 
-    python examples/make_examples.py
+    PYTHONPATH=. python examples/make_examples.py
 """
 
 from dataclasses import replace
@@ -14,11 +14,12 @@ from dreampose_core.poses import PoseSequence, render_colours, write_poses
 from dreampose_core.video import write_gif
 
 HERE = Path(__file__).resolve().parent
-PEOPLE = {"ada": 10_106, "bela": 10_122, "chidi": 10_123, "dana": 10_107, "emil": 10_105, "fumi": 10_102}
+PEOPLE = {"ada": 11_048, "bela": 11_001, "chidi": 11_007, "dana": 11_034, "emil": 11_042, "fumi": 11_052}
 MOTIONS = {  # name: (motion, figure, frames, first second)
-    "walk": ("walk", 10_131, 60, 0.0), "turn": ("turn", 10_132, 80, 0.0), "wave": ("wave", 10_133, 60, 0.0),
-    "catwalk": ("catwalk", 10_134, 80, 0.4), "arms": ("arms", 10_135, 60, 0.0), "side_step": ("side_step", 10_136, 60, 0.0),
-    "twist": ("twist", 10_137, 60, 0.0), "dance": ("dance", 10_138, 60, 0.0),
+    "walk": ("walk", 11_016, 60, 0.0), "turn": ("turn", 11_017, 80, 0.0), "wave": ("wave", 11_023, 60, 0.0),
+    "catwalk": ("catwalk", 11_036, 100, 0.4), "dance": ("dance", 11_043, 80, 0.0), "disco": ("disco", 11_045, 80, 0.0),
+    "fashion": ("fashion", 11_046, 100, 0.0), "show_dress": ("show_dress", 11_009, 80, 0.0), "arms": ("arms", 11_030, 60, 0.0),
+    "side_step": ("side_step", 11_033, 60, 0.0), "boxing": ("boxing", 11_003, 60, 0.0), "jump": ("jump", 11_035, 60, 0.0),
 }  # fmt: skip
 FPS = 20.0
 
@@ -37,7 +38,9 @@ def main() -> None:
         write_png(rgb[0].numpy(), HERE / "people" / f"{name}.png")
         write_poses(compact(poses), HERE / "people" / f"{name}.poses.npz")
     for name, (motion, seed, frames, start_s) in MOTIONS.items():
-        _, poses = render_clip(Figure.from_seed(seed), motion, frames, (160, 128), fps=FPS, start_s=start_s)
+        figure = Figure.from_seed(seed)
+        figure = replace(figure, camera=replace(figure.camera, sway=0.0, breathe=0.0))  # the person moves, not who looks
+        _, poses = render_clip(figure, motion, frames, (160, 128), fps=FPS, start_s=start_s)
         write_poses(compact(poses), HERE / "motions" / f"{name}.npz")
         write_gif(render_colours(poses.select(slice(None, None, 2))), HERE / "motions" / f"{name}.gif", FPS / 2)
 

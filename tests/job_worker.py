@@ -25,7 +25,7 @@ DEAF = 6  # never asks whether to stop
 
 
 def make_video(work: Work) -> tuple[str, ...]:
-    behaviour, total = work.request.options.seed, work.request.options.num_inference_steps
+    behaviour, total = work.request.options.seed, work.request.options.steps
     gate = work.folder.path.parent.parent / "gate"
     work.folder.frames.mkdir(exist_ok=True)
     subject = work.folder.path / "subject"

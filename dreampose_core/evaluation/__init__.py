@@ -1,1 +1,1 @@
-"""Measuring a model on people whose truth is known, beside baselines that need no network."""
+"""Measuring a model on clips whose truth is known, beside baselines that need no network."""

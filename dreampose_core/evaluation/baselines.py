@@ -5,30 +5,34 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..conditioning import encode_latents, pose_tensors, to_pixels, to_uint8
+from ..conditioning import encode_latents, to_pixels, to_uint8
 from ..poses import PoseSequence
 from ..preview import moved_frames
 from ..texture import fill_background
 
+BASELINES = ("repeat_photo", "grey_silhouette", "part_colours", "moved_texture", "vae_only")
+
 
 def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae) -> dict[str, np.ndarray]:
-    """Frames uint8 (T, H, W, 3) of every baseline, by name.
+    """Frames uint8 (T, H, W, 3) of every baseline that these maps allow, by name: "part_colours" needs parts, "moved_texture" U, V as well.
 
     photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3), which only
     "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach.
     """
-    parts, _ = pose_tensors(poses, poses.charts)
-    photo_parts, _ = pose_tensors(image_poses, image_poses.charts)
-    background, _ = fill_background(to_pixels(torch.from_numpy(photo))[None], (photo_parts > 0).float()[:, None])
-    silhouette = torch.where((parts > 0)[:, None], torch.zeros(()), background)
+    person, own = (torch.from_numpy(maps.mask)[:, None] for maps in (poses, image_poses))  # (T, 1, H, W), (1, 1, H, W)
+    background, _ = fill_background(to_pixels(torch.from_numpy(photo))[None], own.float())
+    silhouette = torch.where(person, torch.zeros(()), background)
     with torch.no_grad():
         batches = to_pixels(torch.from_numpy(truth)).to(vae.device).split(8)
         latents = [encode_latents(vae, pixels) for pixels in batches]
         through = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents])
-    return {
+    made = {
         "repeat_photo": np.repeat(photo[None], len(poses), 0),
         "grey_silhouette": to_uint8(silhouette).numpy(),
-        "part_colours": np.stack(list(moved_frames(photo, image_poses, poses, use_uv=False))),
-        "moved_texture": np.stack(list(moved_frames(photo, image_poses, poses))),
         "vae_only": to_uint8(through).cpu().numpy(),
     }
+    if poses.parts is not None and image_poses.parts is not None:
+        made["part_colours"] = np.stack(list(moved_frames(photo, image_poses, poses, use_uv=False)))
+        if poses.uv is not None and poses.charts == image_poses.charts:
+            made["moved_texture"] = np.stack(list(moved_frames(photo, image_poses, poses)))
+    return made

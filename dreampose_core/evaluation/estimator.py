@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import appearing
 from ..images import write_png
 from ..mannequin import HELD_OUT, Figure, render_clip
-from ..mannequin.motion import MOTIONS
+from ..mannequin.motion import HELD_OUT_MOTIONS
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..video import read_video, write_video
@@ -27,8 +27,8 @@ def evaluate_estimator(
 ) -> dict[str, dict[str, float]]:
     """Part accuracies and U, V error (see `densepose_accuracy`) at several sizes and after video compression (CRF 23).
 
-    Person k is figure 10,000 + k in motion k, six frames over four seconds. Writes report.json and contact.png into `folder`:
-    picture, truth and estimate of every person's frame 4. The row "nobody" is what an empty answer would reach.
+    Person k is figure 10,000 + k in one of the held-out motions, in turn, six frames over four seconds. Writes report.json and
+    contact.png into `folder`: picture, truth and estimate of every person's frame 4. The row "nobody" is what an empty answer would reach.
     """
     if people < 1:
         raise InputError(f"The number of people is {people}; it must be at least 1.")
@@ -38,7 +38,7 @@ def evaluate_estimator(
     for person in range(people):
         for number, (name, size) in enumerate(SIZES.items()):
             check_stop(should_stop)
-            figure, motion = Figure.from_seed(HELD_OUT + person), list(MOTIONS)[person % len(MOTIONS)]
+            figure, motion = Figure.from_seed(HELD_OUT + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
             rgb, truth = render_clip(figure, motion, FRAMES, size, fps=FPS)
             frames = rgb.numpy()
             found = estimator.estimate(frames)

@@ -1,69 +1,61 @@
-"""The mannequin benchmark: held-out people turning and walking, the model beside its baselines, numbers and a contact sheet."""
+"""A report in words: what its figures mean, and as a Markdown table."""
 
 from __future__ import annotations
 
-import json
-from contextlib import nullcontext
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from ..errors import InputError
-from ..files import appearing
-from ..images import write_png
-from ..mannequin import HELD_OUT, Figure, render_clip
-from ..progress import OnProgress, ShouldStop, StageClock, ignore_progress, never_stop
-from ..settings import QUALITY_STEPS
-from .baselines import baseline_frames
-from .metrics import psnr, sharpness
-
-FRAMES, FIRST_SCORED, FPS = 60, 20, 20.0
-MOTIONS = ("turn", "walk")
+Report = dict[str, dict[str, float | None]]
 
 
-def evaluate(
-    pipe, people: int, recipe: str, quality: str, folder: Path, tune=None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Mean figures of the model (under its recipe's name) and of every baseline: psnr, psnr_mask, sharpness.
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a report. best: "high", "low" or "one". short: it has a column in the small table."""
 
-    Person k is figure 10,000 + k, turning or walking for 60 frames; the photo is frame 0, frames 20 and later are scored.
-    tune(photo, image_poses): a context in which `pipe` carries that person's subject; needed unless recipe is "none".
-    Writes report.json and contact.png into `folder`: photo, then truth, moved texture and model at four moments.
-    """
-    if people < 1:
-        raise InputError(f"The number of people is {people}; it must be at least 1.")
-    folder.mkdir(parents=True, exist_ok=True)
-    clock = StageClock("people", people, on_progress)
-    scores, rows = [], []
-    for person in range(people):
-        rgb, poses = render_clip(Figure.from_seed(HELD_OUT + person), MOTIONS[person % 2], FRAMES, pipe.form.size, fps=FPS)
-        truth, photo, own = rgb.numpy(), rgb[0].numpy(), poses.select([0])
-        scored = slice(FIRST_SCORED, FRAMES)
-        with tune(photo, own) if tune is not None and recipe != "none" else nullcontext():
-            stream = pipe.stream(photo, poses, own, num_inference_steps=QUALITY_STEPS[quality],
-                                 generator=torch.Generator().manual_seed(person), first_frame=16, should_stop=should_stop)  # fmt: skip
-            made = {recipe: np.stack(list(stream))[FIRST_SCORED - 16 :]}
-        made.update(baseline_frames(photo, own, poses.select(scored), truth[scored], pipe.vae))
-        mask = poses.mask[scored]
-        scores.append({name: _score(frames, truth[scored], mask) for name, frames in made.items()})
-        moments = [4, 14, 24, 36]
-        rows.append(np.concatenate([photo, *truth[scored][moments], *made["moved_texture"][moments], *made[recipe][moments]], 1))
-        clock.tick(person + 1)
-    report = {name: {key: round(float(np.mean([s[name][key] for s in scores])), 3) for key in scores[0][name]} for name in scores[0]}
-    with appearing(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
-    write_png(np.concatenate(rows), folder / "contact.png")
-    return report
+    title: str
+    decimals: int
+    best: str
+    meaning: str
+    short: bool = True
 
 
-def table(report: dict[str, dict[str, float]]) -> str:
-    """The report as a Markdown table."""
+MEASURES = {
+    "psnr": Measure("PSNR", 1, "high", "peak signal-to-noise ratio of whole frames, dB"),
+    "psnr_mask": Measure("PSNR person", 1, "high", "the same inside the person, dB"),
+    "psnr_seen": Measure("PSNR seen", 1, "high", "on surfaces of the body that the photo shows, all their pixels together, dB"),
+    "psnr_unseen": Measure("PSNR unseen", 1, "high", "on surfaces that the photo does not show, dB"),
+    "l1": Measure("L1", 4, "low", "mean absolute error of whole frames, 0..1", short=False),
+    "l1_mask": Measure("L1 person", 4, "low", "the same inside the person", short=False),
+    "ssim": Measure("SSIM", 3, "high", "structural similarity of whole frames, at most 1"),
+    "ssim_mask": Measure("SSIM person", 3, "high", "the same around the pixels of the person", short=False),
+    "lpips": Measure("LPIPS", 3, "low", "learned perceptual distance of whole frames", short=False),
+    "lpips_mask": Measure("LPIPS person", 3, "low", "the same with the true background", short=False),
+    "sharpness": Measure("sharpness", 2, "one", "gradient inside the person over the truth's: 1 is right, blur is below"),
+    "identity_seen": Measure("identity seen", 3, "low", "error of the mean colour of every point of the body that the photo shows, 0..1"),
+    "identity_unseen": Measure("identity unseen", 3, "low", "the same for points that the photo does not show"),
+    "pose_accuracy": Measure("pose", 2, "high", "body parts that an estimator finds right, as a share of what it finds in the true frames"),
+    "temporal_error": Measure("temporal", 4, "low", "change of colour of a point of the body from frame to frame less the truth's, 0..1"),
+}
+MODELS, UNDISTURBED = ("none", "fast"), "undisturbed"
+BLOCKS = {
+    "none": "the model, not tuned", "fast": "the model, tuned to the photo", "repeat_photo": "the photo, over and over",
+    "grey_silhouette": "grey on the photo's background", "part_colours": "one mean colour for each part of the body",
+    "moved_texture": "the photo's texture moved by DensePose", "vae_only": "the truth through the model's VAE",
+    UNDISTURBED: "the exact map, to compare with", "displaced_1": "displaced by 1 % of the height", "displaced_2": "displaced by 2 %",
+    "uv_noise": "U, V noisy", "holes": "with holes", "parts_only": "parts without U, V", "absent": "no map at all",
+}  # fmt: skip
+
+
+def table(report: Report) -> str:
+    """A report as a Markdown table, a row for each block; a benchmark's without the figures that say much the same as their neighbours."""
     keys = list(next(iter(report.values())))
-    lines = ["| | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
-    return "\n".join(lines + [f"| {name} | " + " | ".join(f"{row[key]:.2f}" for key in keys) + " |" for name, row in report.items()])
+    if set(keys) <= set(MEASURES):
+        keys = [key for key in keys if MEASURES[key].short]
+    titles = [MEASURES[key].title if key in MEASURES else key for key in keys]
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(keys) + 1) + "|"]
+    rows = [f"| {name} | " + " | ".join(written(key, row[key]) for key in keys) + " |" for name, row in report.items()]
+    return "\n".join(lines + rows)
 
 
-def _score(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    return {"psnr": psnr(frames, truth), "psnr_mask": psnr(frames, truth, mask), "sharpness": sharpness(frames, truth, mask)}
+def written(key: str, value: float | None) -> str:
+    """A figure as it stands in tables: with its decimals, "–" where it is not known."""
+    return "–" if value is None else f"{value:.{MEASURES[key].decimals if key in MEASURES else 2}f}"

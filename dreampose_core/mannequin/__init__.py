@@ -1,6 +1,6 @@
 """People made by a program: bodies, motions, clothes, and pictures of them with exact DensePose."""
 
-from .figure import HELD_OUT, Figure, render, render_clip
-from .motion import MOTIONS, Manner
+from .figure import HELD_OUT, Figure, Moments, render, render_clip
+from .motion import HELD_OUT_MOTIONS, MOTIONS, Manner
 
-__all__ = ["HELD_OUT", "MOTIONS", "Figure", "Manner", "render", "render_clip"]
+__all__ = ["HELD_OUT", "HELD_OUT_MOTIONS", "MOTIONS", "Figure", "Manner", "Moments", "render", "render_clip"]

@@ -6,8 +6,7 @@ At rest every joint's rotation is the identity and the arms hang down.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -21,8 +20,8 @@ _PARENT = {
     "left_knee": "left_hip", "left_ankle": "left_knee", "right_hip": "root", "right_knee": "right_hip", "right_ankle": "right_knee",
 }  # fmt: skip
 JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
-HAIR_LAYER = 24  # texture layers 0..23 are parts 1..24, the last one is hair
-NUM_LAYERS = 25
+HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
+NUM_LAYERS = 27
 
 # DensePose's fine labels as (front, back); hands and feet have one chart, the head is split (left, right) instead.
 TORSO = (2, 1)
@@ -31,17 +30,25 @@ PARTS = {
     "right_upper_leg": (9, 7), "left_upper_leg": (10, 8), "right_lower_leg": (13, 11), "left_lower_leg": (14, 12),
     "left_upper_arm": (15, 17), "right_upper_arm": (16, 18), "left_lower_arm": (19, 21), "right_lower_arm": (20, 22),
 }  # fmt: skip
-HEAD_RIGHT, HEAD_LEFT = 23, 24
+HEAD = (24, 23)  # left and right half
 TORSO_HEIGHTS = (0.43, 0.875)  # V 0 and 1 of the torso's two charts
+LEG_HEIGHTS = {"upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}  # the same of the legs' charts
+HIP_HEIGHT, KNEE_HEIGHT = 0.5, 0.27  # where cloth passes from one chart to the next
 HEAD_HEIGHTS = (0.845, 1.02)  # V 0 and 1 of the head's two charts
+
+
 
 
 @dataclass(frozen=True)
 class Cone:
     """A rounded cone: the hull of two balls, on a joint, with an elliptic cross section.
 
-    start, end: ball centres in the joint's frame. radii: of the two balls. scale: of the cross section along x and z.
-    chart: "limb" (front and back), "whole" (one chart), "torso" or "head". parts: (front, back).
+    start, end: ball centres in the joint's frame. radii: of the two balls, (0, 0) where it is absent. scale: of the cross section
+    along x and z. chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or "none" for what is no part of the body.
+    parts: (front, back). layer: the texture layer, None for the part's own.
+    span: V at start and end, of a limb's sleeve; rest heights at start and end, of a skirt; (0, 0) otherwise.
+    cut: the second ball is cut off, for cloth that hangs open. swing: how far the end lags behind the joint, 0..1. folds: how deep
+    its folds are.
     """
 
     joint: str
@@ -51,19 +58,26 @@ class Cone:
     scale: tuple[float, float]
     chart: str
     parts: tuple[int, int]
-    hair: bool = False
+    layer: int | None = None
+    span: tuple[float, float] = (0.0, 0.0)
+    cut: bool = False
+    swing: float = 0.0
+    folds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Body proportions, each 1 for the average: shoulders, hips, girth (of limbs and belly), legs (their length), head."""
+    """Body proportions, each 1 for the average: shoulders, hips, girth (of limbs and belly), legs (their length), head.
+
+    height: of the whole figure, as a share of a grown-up's.
+    """
 
     shoulders: float = 1.0
     hips: float = 1.0
     girth: float = 1.0
     legs: float = 1.0
     head: float = 1.0
-    hair: str = "short"  # none, short, bun, long
+    height: float = 1.0
 
 
 def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
@@ -85,54 +99,58 @@ def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
     return joints
 
 
-def cones(shape: Shape) -> list[Cone]:
-    """The body's rounded cones, lengths as in `rest_joints`."""
-    joints, g = rest_joints(shape), shape.girth
-    wide, hips = shape.shoulders, shape.hips
+def body_cones(shape: Shape) -> list[Cone]:
+    """The bare body's rounded cones, lengths as in `rest_joints`."""
+    g, wide, hips = shape.girth, shape.shoulders, shape.hips
+    slim = 0.6 + 0.4 * g
+    belly = 1 + 0.55 * max(0.0, g - 1.1)  # what is heavy is round in front
     body = [
-        Cone("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * (0.6 + 0.4 * g), 0.062 * g), (1.5 * hips, 1.05), "torso", TORSO),
-        Cone("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * (0.6 + 0.4 * g)), (1.36, 1.02), "torso", TORSO),
-        Cone("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * (0.6 + 0.4 * g), 0.054), (1.46 * wide, 0.98), "torso", TORSO),
+        Cone("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * slim, 0.062 * g), (1.5 * hips, 1.05 * belly), "torso", TORSO),
+        Cone("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * slim), (1.36, 1.02 * belly), "torso", TORSO),
+        Cone("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * slim, 0.054), (1.46 * wide, 0.98), "torso", TORSO),
+        *(Cone("spine", (x * 0.014, 0.192, -0.005), (x * 0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1), "torso", TORSO)
+          for x in (1, -1)),
         Cone("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0), "torso", TORSO),
     ]
     for side, sign in (("left", 1), ("right", -1)):
-        def bone(start: str, end: str, radii: tuple[float, float], scale: tuple[float, float], limb: str) -> Cone:
-            a, b = joints[f"{side}_{start}"], joints[f"{side}_{end}"]  # noqa: B023
-            offset = tuple(q - p for p, q in zip(a, b))
-            return Cone(f"{side}_{start}", (0, 0, 0), offset, radii, scale, "limb", PARTS[f"{side}_{limb}"])  # noqa: B023
-
-        thin = 0.55 + 0.45 * g
         body += [
-            bone("shoulder", "elbow", (0.033 * thin, 0.024 * thin), (1, 1.05), "upper_arm"),
-            bone("elbow", "wrist", (0.025 * thin, 0.0165 * thin), (1, 1), "lower_arm"),
+            bone(shape, side, "shoulder", "elbow", (1, 1.05)),
+            bone(shape, side, "elbow", "wrist", (1, 1)),
             Cone(f"{side}_wrist", (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2), "whole", PARTS[f"{side}_hand"]),
-            bone("hip", "knee", (0.06 * g, 0.039 * thin), (1, 1.05), "upper_leg"),
-            bone("knee", "ankle", (0.041 * thin, 0.025 * thin), (1, 1.08), "lower_leg"),
+            bone(shape, side, "hip", "knee", (1, 1.05)),
+            bone(shape, side, "knee", "ankle", (1, 1.08)),
             Cone(f"{side}_ankle", (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8), "whole",
                  PARTS[f"{side}_foot"]),
         ]  # fmt: skip
-    s, sides = shape.head, (HEAD_LEFT, HEAD_RIGHT)
-    body += [
-        Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", sides),
-        Cone("head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085, 0.005), (1, 1), "head", sides),  # nose
-    ]
-
-    def hair(start, end, radii, scale, styles: tuple[str, ...]) -> Cone:
-        worn = shape.hair in styles
-        return Cone("head", start, end, radii if worn else (0.0, 0.0), scale, "head", sides, hair=True)
-
+    s = shape.head
     return body + [
-        hair((0, 0.088 * s, -0.012), (0, 0.096 * s, -0.008), (0.055 * s, 0.0545 * s), (0.98, 1.05), ("short", "bun", "long")),
-        hair((0, 0.125 * s, -0.05), (0, 0.135 * s, -0.055), (0.026, 0.026), (1.1, 1), ("bun",)),
-        hair((0, 0.075 * s, -0.03), (0, -0.06, -0.038), (0.047 * s, 0.036), (1.2, 0.75), ("long",)),
+        Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", HEAD),
+        Cone("head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1), "head", HEAD),  # nose
     ]
+
+
+_LIMBS = {  # by start joint: limb, radii of its two balls
+    "shoulder": ("upper_arm", (0.033, 0.024)), "elbow": ("lower_arm", (0.025, 0.0165)),
+    "hip": ("upper_leg", (0.06, 0.039)), "knee": ("lower_leg", (0.041, 0.025)),
+}  # fmt: skip
+
+
+def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, float]) -> Cone:
+    """The rounded cone of a limb between two joints."""
+    joints, (limb, radii) = rest_joints(shape), _LIMBS[start]
+    offset = tuple(q - p for p, q in zip(joints[f"{side}_{start}"], joints[f"{side}_{end}"]))
+    thin = 0.55 + 0.45 * shape.girth
+    first = shape.girth if start == "hip" else thin
+    return Cone(f"{side}_{start}", (0, 0, 0), offset, (radii[0] * first, radii[1] * thin), scale, "limb", PARTS[f"{side}_{limb}"])
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii and scale (F, C, 2).
+    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C, 2), cut (0 or 1),
+    swing and folds (F, C), head (F,).
 
-    kinds: the C cones of the first body, for what all bodies share (joint, chart, parts). A cone with radius 0 is absent.
+    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is absent.
+    head: the size of the head.
     """
 
     kinds: list[Cone]
@@ -141,22 +159,26 @@ class Bodies:
     end: torch.Tensor
     radii: torch.Tensor
     scale: torch.Tensor
+    span: torch.Tensor
+    cut: torch.Tensor
+    swing: torch.Tensor
+    folds: torch.Tensor
+    head: torch.Tensor
 
     @classmethod
-    def of(cls, shapes: list[Shape], device: str | torch.device = "cpu") -> Bodies:
-        """The bodies with these proportions."""
-        tables = [cones(shape) for shape in shapes]
+    def of(cls, shapes: list[Shape], tables: list[list[Cone]], device: str | torch.device = "cpu") -> Bodies:
+        """The bodies with these proportions, made of these cones, which are the same kinds for all."""
 
         def stack(name: str) -> torch.Tensor:
             return torch.tensor([[getattr(cone, name) for cone in table] for table in tables], dtype=torch.float32, device=device)
 
         rest = [[rest_joints(shape)[name] for name in JOINTS] for shape in shapes]
-        rest = torch.tensor(rest, dtype=torch.float32, device=device)
-        return cls(tables[0], rest, stack("start"), stack("end"), stack("radii"), stack("scale"))
+        rest, head = (torch.tensor(x, dtype=torch.float32, device=device) for x in (rest, [shape.head for shape in shapes]))
+        return cls(tables[0], rest, *(stack(name) for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")), head)
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of frames, `owner` (T,) being each frame's body."""
-        return Bodies(self.kinds, *(x[owner] for x in (self.rest, self.start, self.end, self.radii, self.scale)))
+        return Bodies(self.kinds, *(getattr(self, f.name)[owner] for f in fields(self)[1:]))
 
 
 def euler_matrices(angles: torch.Tensor) -> torch.Tensor:
@@ -199,13 +221,3 @@ def sole_height(rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tenso
             p = torch.tensor(point, dtype=positions.dtype, device=positions.device)
             lows.append((positions[:, i] + rotations[:, i] @ p)[:, 1])
     return torch.stack(lows).amin(0)
-
-
-def random_shape(generator: torch.Generator) -> Shape:
-    """A plausible body."""
-    def around(spread: float) -> float:
-        return 1 + spread * math.tanh(float(torch.randn((), generator=generator)))
-
-    styles = ("none", "short", "short", "bun", "long", "long")
-    hair = styles[int(torch.randint(len(styles), (), generator=generator))]
-    return Shape(around(0.12), around(0.15), around(0.2), around(0.08), around(0.08), hair)

@@ -2,68 +2,164 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from ..errors import InputError
 from ..poses import PoseSequence
 from ..settings import MAX_SEED
-from .body import JOINT_INDEX, Bodies, Shape, forward_kinematics, random_shape, sole_height
+from .backdrop import backdrop, seen_through
+from .body import JOINT_INDEX, Bodies, Cone, Shape, body_cones, forward_kinematics, sole_height
+from .cloth import hang
 from .motion import Manner, motion, random_manner
-from .renderer import Rendering, draw
-from .wardrobe import backdrop, dress
+from .outfit import Dice, Outfit, outfit_cones, random_outfit, random_shape
+from .renderer import Rendering, View, draw
+from .wardrobe import dress
 
 HELD_OUT = 10_000  # seeds below are for training, this and above are never trained on
 FLOOR = 0.02  # the soles' height above the lower edge of a body-high frame, in body heights
+LAG_S = 0.12  # how far loose cloth and hair are behind the body
+
+
+@dataclass(frozen=True)
+class Camera:
+    """zoom: image heights a grown-up's height. shift: of the middle, in body heights. sway: how far it moves to the sides, in frame
+    heights; breathe: how far it zooms, as a share; rate: of both, in cycles a second; phase 0..1."""
+
+    zoom: float
+    shift: float
+    sway: float = 0.0
+    breathe: float = 0.0
+    rate: float = 0.1
+    phase: float = 0.0
+
+
+@dataclass(frozen=True)
+class Light:
+    """direction: where the light comes from, of unit length. ambient: the share that comes from everywhere. tint: its colour."""
+
+    direction: tuple[float, float, float]
+    ambient: float
+    tint: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A person made by the program: proportions, looks (25, K, K, 3), studio (as drawn by `backdrop`), manner, camera."""
+    """A person made by the program: proportions, clothes and their cones, looks (27, K, K, 3), manner; the camera and the light."""
 
     seed: int
     shape: Shape
+    outfit: Outfit
+    cones: list[Cone]
     atlas: torch.Tensor
     manner: Manner
-    zoom: float
-    shift: float
+    camera: Camera
+    light: Light
 
     @classmethod
-    def from_seed(cls, seed: int) -> Figure:
-        """The figure with this seed, always the same."""
+    def from_seed(cls, seed: int, device: str | torch.device = "cpu") -> Figure:
+        """The figure with this seed, always the same; its looks are painted on `device`."""
         if not 0 <= seed <= MAX_SEED:
             raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
-        g = torch.Generator().manual_seed(seed * 7919 + 17)
-        shape, manner = random_shape(g), random_manner(g)
-        zoom = 0.76 + 0.12 * float(torch.rand((), generator=g))
-        shift = 0.05 * (2 * float(torch.rand((), generator=g)) - 1)
-        return cls(seed, shape, dress(g), manner, zoom, shift)
+        dice = Dice(torch.Generator().manual_seed(seed * 7919 + 17))
+        shape, outfit = random_shape(dice), random_outfit(dice)
+        moves = dice.chance(0.3)
+        camera = Camera(
+            dice.uniform(0.76, 0.88), dice.uniform(-0.05, 0.05), moves * dice.uniform(0, 0.025), moves * dice.uniform(0, 0.05),
+            dice.uniform(0.05, 0.15), dice.uniform(),
+        )  # fmt: skip
+        with torch.device(device):
+            atlas = dress(dice, outfit)
+        return cls(
+            seed, shape, outfit, body_cones(shape) + outfit_cones(shape, outfit), atlas, random_manner(dice.generator), camera,
+            _random_light(dice),
+        )  # fmt: skip
 
     def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
-        """The figure's studio, (H, W, 3) in [0, 1]."""
-        return backdrop(torch.Generator().manual_seed(self.seed * 7919 + 29), size)
+        """Where the figure stands, larger than a frame of `size`, on the device of its looks; see `backdrop.backdrop`."""
+        with self.atlas.device:
+            return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 29)), size)
+
+    def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
+        """The figure doing the named motion at `times` (T,), in seconds, ascending; in its own manner unless another is given."""
+        manner = manner or self.manner
+        c, cycle = self.camera, 2 * math.pi * (self.camera.rate * times + self.camera.phase)
+        zoom, pan = 1 + c.breathe * torch.sin(cycle), c.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1)
+        return Moments(*motion(name, times, manner), *motion(name, (times - LAG_S).clamp_min(0), manner), zoom, pan)
+
+
+@dataclass
+class Moments:
+    """T moments of a motion: joint angles (T, J, 3) and offsets (T, 3), the same LAG_S before, and the camera's zoom (T,), 1 at rest, and
+    pan (T, 2) to the right and down, in frame heights."""
+
+    angles: torch.Tensor
+    offset: torch.Tensor
+    before_angles: torch.Tensor
+    before_offset: torch.Tensor
+    zoom: torch.Tensor
+    pan: torch.Tensor
+
+    @classmethod
+    def still(cls, angles: torch.Tensor, offset: torch.Tensor) -> Moments:
+        """Poses that nothing led to, before a camera that stands."""
+        return cls(angles, offset, angles, offset, torch.ones(len(angles)), torch.zeros(len(angles), 2))
+
+    @classmethod
+    def join(cls, several: list[Moments]) -> Moments:
+        """All of them in a row."""
+        return cls(*(torch.cat([getattr(m, f.name) for m in several]) for f in fields(cls)))
+
+    def select(self, which: torch.Tensor | slice) -> Moments:
+        """Those at these indices."""
+        return Moments(*(getattr(self, f.name)[which] for f in fields(self)))
+
+    def turned(self, angle: float) -> Moments:
+        """The same, seen from another side: turned about the vertical, in radians."""
+        turn = torch.zeros_like(self.angles)
+        turn[:, JOINT_INDEX["root"], 1] = angle
+        return replace(self, angles=self.angles + turn, before_angles=self.before_angles + turn)
+
+    def to(self, device: str | torch.device) -> Moments:
+        """The same on a device."""
+        return Moments(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.angles)
 
 
 def render(
-    figures: list[Figure], owner: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor, size: tuple[int, int], *,
-    device: str | torch.device = "cpu", supersample: int = 2,
+    figures: list[Figure], owner: torch.Tensor, moments: Moments, size: tuple[int, int], *, device: str | torch.device = "cpu",
+    supersample: int = 2, maps_only: bool = False,
 ) -> Rendering:  # fmt: skip
-    """T frames, each of one of `figures`: owner (T,) says whose, angles (T, J, 3) and offset (T, 3) are `motion`'s.
+    """T frames, each of one of `figures`: owner (T,) says whose.
 
-    size: (height, width). supersample: rays a pixel side. All frames are drawn at once on `device`.
+    size: (height, width). supersample: rays a pixel side. maps_only: no pictures. All frames are drawn at once on `device`.
     """
-    owner = owner.to(device)
-    bodies = Bodies.of([figure.shape for figure in figures], device).select(owner)
-    rotations, positions = forward_kinematics(bodies.rest, angles.to(device), offset.to(device))
-    rise = FLOOR - sole_height(rotations, positions)  # the lower sole stands on the floor
-    positions = positions + torch.stack([torch.zeros_like(rise), rise, torch.zeros_like(rise)], -1)[:, None]
-    scale = torch.tensor([figure.zoom for figure in figures], device=device)[owner]
-    centre = torch.tensor([[figure.shift, 0.5 / figure.zoom - 0.045] for figure in figures], device=device)[owner]
-    studios = torch.stack([figure.backdrop(size) for figure in figures]).to(device)[owner]
-    background = _with_shadow(studios, positions, scale, centre)
+    owner, m = owner.to(device), moments.to(device)
+    bodies = Bodies.of([figure.shape for figure in figures], [figure.cones for figure in figures], device).select(owner)
+    now, before = _standing(bodies, m.angles, m.offset), _standing(bodies, m.before_angles, m.before_offset)
+    bodies, twist = hang(bodies, now, before)
+
+    def own(values) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)[owner]
+
+    still = own([figure.camera.zoom * figure.shape.height for figure in figures])
+    centre = torch.stack([own([figure.camera.shift for figure in figures]), 0.5 / still - 0.045], -1)
+    scale = still * m.zoom
+    view = View(
+        scale, centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None], own([figure.light.direction for figure in figures]),
+        own([figure.light.ambient for figure in figures]), own([figure.light.tint for figure in figures]),
+    )  # fmt: skip
+    if maps_only:
+        return draw(bodies, *now, twist, None, owner, None, view, size, supersample)
+    backdrops = torch.stack([figure.backdrop(size) for figure in figures]).to(device)
+    background = seen_through(backdrops[owner], size, m.zoom, m.pan) * view.tint[:, None, None]
+    background = _with_shadow(background, now[1], m.offset[:, 1], view)
     atlases = torch.stack([figure.atlas for figure in figures]).to(device)
-    return draw(bodies, rotations, positions, atlases, owner, background, scale, centre, size, supersample)
+    return draw(bodies, *now, twist, atlases, owner, background, view, size, supersample)
 
 
 def render_clip(
@@ -71,24 +167,44 @@ def render_clip(
     device: str | torch.device = "cpu",
 ) -> tuple[torch.Tensor, PoseSequence]:
     """rgb uint8 (T, H, W, 3) on the CPU and its exact pose sequence (charts: mannequin)."""
-    angles, offset = motion(name, start_s + torch.arange(frames) / fps, figure.manner)
-    chunks = [
-        render([figure], torch.zeros(len(a), dtype=torch.long), a, o, size, device=device)
-        for a, o in zip(angles.split(64), offset.split(64))
-    ]
+    moments = figure.moments(name, start_s + torch.arange(frames) / fps)
+    chunks = []
+    for which in torch.arange(frames).split(64):
+        chunks.append(render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, device=device))
     rgb, parts, uv = (torch.cat([getattr(c, key).cpu() for c in chunks]) for key in ("rgb", "parts", "uv"))
     return rgb, PoseSequence(parts.numpy(), uv.numpy(), "mannequin", fps)
 
 
-def _with_shadow(background, positions, scale, centre) -> torch.Tensor:
-    """Backgrounds (T, H, W, 3) with a soft shadow on the floor under the feet."""
+def _standing(bodies: Bodies, angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotations and positions with the lower sole on the floor, or as far above it as the offset's y says."""
+    rotations, positions = forward_kinematics(bodies.rest, angles, offset)
+    rise = FLOOR + offset[:, 1] - sole_height(rotations, positions)
+    return rotations, positions + torch.stack([torch.zeros_like(rise), rise, torch.zeros_like(rise)], -1)[:, None]
+
+
+def _random_light(dice: Dice) -> Light:
+    """Soft light from above, more or less from one side."""
+    x, y, z = dice.uniform(-0.6, 0.6), dice.uniform(0.3, 0.7), dice.uniform(0.6, 0.9)
+    length = math.sqrt(x * x + y * y + z * z)
+    warmth = dice.uniform(-0.05, 0.05)
+    return Light((x / length, y / length, z / length), dice.uniform(0.48, 0.7), (1 + warmth, 1.0, 1 - warmth))
+
+
+def _with_shadow(background, positions, height_above_floor, view: View) -> torch.Tensor:
+    """Backgrounds (T, H, W, 3) with a soft shadow on the floor: dark under the feet, faint where the body's falls away from the light."""
     _, height, width, _ = background.shape
     feet = positions[:, [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]], 0]
-    middle, reach = feet.mean(1), 0.09 + 0.5 * (feet[:, 0] - feet[:, 1]).abs()
-    pixels = scale * height
+    middle, reach = feet.mean(1), 0.08 + 0.5 * (feet[:, 0] - feet[:, 1]).abs()
+    pixels = view.scale * height
     x = (torch.arange(width, device=background.device) + 0.5 - width / 2)[None, None, :]
     y = (torch.arange(height, device=background.device) + 0.5)[None, :, None]
-    x0 = ((middle - centre[:, 0]) * pixels)[:, None, None]
-    y0 = (height / 2 - (FLOOR + 0.002 - centre[:, 1]) * pixels)[:, None, None]
-    blob = torch.exp(-(((x - x0) / (reach * pixels)[:, None, None]) ** 2) - ((y - y0) / (0.018 * pixels)[:, None, None]) ** 2)
-    return background * (1 - 0.35 * blob[..., None])
+
+    def blob(x0, wide, deep) -> torch.Tensor:
+        left = ((x0 - view.centre[:, 0]) * pixels)[:, None, None]
+        top = (height / 2 - (FLOOR + 0.002 - view.centre[:, 1]) * pixels)[:, None, None]
+        return torch.exp(-(((x - left) / (wide * pixels)[:, None, None]) ** 2) - ((y - top) / (deep * pixels)[:, None, None]) ** 2)
+
+    near = torch.exp(-height_above_floor.clamp_min(0) / 0.08)[:, None, None]
+    dark = 0.36 * near * blob(middle, reach, torch.full_like(middle, 0.016))
+    away = 0.14 * blob(middle - 0.16 * view.light[:, 0], reach + 0.13, torch.full_like(middle, 0.04))
+    return background * (1 - dark - away)[..., None]

@@ -6,21 +6,32 @@ Every pixel's part, U and V are computed from the very surface point that gives 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
-from .body import HAIR_LAYER, HEAD_HEIGHTS, JOINT_INDEX, NUM_LAYERS, TORSO_HEIGHTS, Bodies, Cone
+from .body import (
+    HEAD_HEIGHTS,
+    HIP_HEIGHT,
+    JOINT_INDEX,
+    KNEE_HEIGHT,
+    LEG_HEIGHTS,
+    NUM_LAYERS,
+    PARTS,
+    TORSO,
+    TORSO_HEIGHTS,
+    Bodies,
+    Cone,
+)  # fmt: skip
 
 _FAR = -1e4
-_LIGHT = (0.35, 0.5, 0.79)
 
 
 @dataclass
 class Rendering:
-    """rgb uint8 (T, H, W, 3), parts uint8 (T, H, W), uv float16 (T, 2, H, W), on the device that drew them."""
+    """rgb uint8 (T, H, W, 3) or None, parts uint8 (T, H, W), uv float16 (T, 2, H, W), on the device that drew them."""
 
-    rgb: torch.Tensor
+    rgb: torch.Tensor | None
     parts: torch.Tensor
     uv: torch.Tensor
 
@@ -60,30 +71,57 @@ def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tenso
     return hit, t, point, normal
 
 
-def draw(
-    bodies: Bodies, rotations: torch.Tensor, positions: torch.Tensor, atlases: torch.Tensor, owner: torch.Tensor,
-    background: torch.Tensor, scale: torch.Tensor, centre: torch.Tensor, size: tuple[int, int], supersample: int = 2,
-) -> Rendering:  # fmt: skip
-    """Frames of figures, seen by a parallel camera that looks along -z.
+@dataclass
+class View:
+    """How T frames are seen by a parallel camera that looks along -z.
 
-    bodies: of the T frames; rotations (T, J, 3, 3), positions (T, J, 3) from `forward_kinematics`; atlases (F, 25, K, K, 3) in
-    [0, 1] and owner (T,) the atlas of each frame; background (T, H, W, 3) in [0, 1]; scale (T,) image heights a body height;
-    centre (T, 2) the point in body heights at the image's middle; size (height, width).
-    supersample: rays a pixel side; colours are averaged, a pixel belongs to the person when half of its rays hit.
+    scale (T,): image heights a body height. centre (T, 2): the point, in body heights, at the image's middle. light (T, 3): the direction
+    the light comes from, of unit length. ambient (T,): the share of light that comes from everywhere, 0..1. tint (T, 3): its colour.
+    """
+
+    scale: torch.Tensor
+    centre: torch.Tensor
+    light: torch.Tensor
+    ambient: torch.Tensor
+    tint: torch.Tensor
+
+    def select(self, which: torch.Tensor) -> View:
+        """That of some of the frames."""
+        return View(*(getattr(self, f.name)[which] for f in fields(self)))
+
+
+def draw(
+    bodies: Bodies, rotations: torch.Tensor, positions: torch.Tensor, twist: torch.Tensor, atlases: torch.Tensor | None,
+    owner: torch.Tensor, background: torch.Tensor | None, view: View, size: tuple[int, int], supersample: int = 2,
+) -> Rendering:  # fmt: skip
+    """Frames of figures; without a background, only their maps.
+
+    bodies: of the T frames, their cloth hanging as it should; rotations (T, J, 3, 3), positions (T, J, 3) from `forward_kinematics`;
+    twist (T,) of the skirts' hems; atlases (F, 27, K, K, 3) in [0, 1] and owner (T,) the atlas of each frame; background
+    (T, H, W, 3) in [0, 1]; size (height, width).
+    supersample: rays a pixel side; colours are averaged, a pixel belongs to the person when half of its rays hit a part of the body.
     """
     height, width = size[0] * supersample, size[1] * supersample
-    pixels = scale * height  # pixels a body height, (T,)
     # z, part, layer, u, v, shade of every ray
     buffer = torch.zeros(len(positions), 6, height * width, device=positions.device)
-    buffer[:, 0] = _FAR
+    buffer[:, 0], buffer[:, 2] = _FAR, -1
     for i, kind in enumerate(bodies.kinds):
-        if bool((bodies.radii[:, i] > 0).any()):
-            _draw_cone(buffer, kind, i, bodies, rotations, positions, pixels, centre, (height, width))
-    return _resolve(buffer, atlases, owner, background, size, supersample)
+        worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # few figures wear a hat
+        if len(worn):
+            part = buffer[worn]
+            moved = rotations[worn], positions[worn], twist[worn]
+            _draw_cone(part, kind, i, bodies.select(worn), *moved, view.select(worn), (height, width))
+            buffer[worn] = part
+    rgb = None
+    if background is not None:
+        _occlude(buffer, (height, width))
+        rgb = _coloured(buffer, atlases, owner, background, view.tint, size, supersample)
+    return Rendering(rgb, *_labels(buffer, size, supersample))
 
 
-def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions, pixels, centre, size) -> None:
+def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions, twist, view: View, size) -> None:
     height, width = size
+    pixels, centre = view.scale * height, view.centre  # pixels a body height, (T,)
     frames, device = len(positions), positions.device
     joint = JOINT_INDEX[kind.joint]
     rotation, here = rotations[:, joint], positions[:, joint]
@@ -120,11 +158,17 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
     hit, t, point, normal = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
     hit = hit & (radii[:, :1, None] > 0)
+    along = point[..., 1] / length[:, None, None]
+    hit = hit & ((along <= 1) | (bodies.cut[:, i, None, None] == 0))
 
-    part, layer, u, v = _chart(kind, bodies.rest, point, frame, scale, start, length[:, None, None], radii)
+    part, layer, u, v, angle = _chart(kind, i, bodies, point, along, frame, scale, twist)
     world_normal = torch.nn.functional.normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
-    light = torch.tensor(_LIGHT, device=device)
-    shade = 0.62 + 0.42 * (world_normal @ light).clamp_min(0) - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
+    # light wraps softly round the form, and the rim turns a little darker
+    facing = (world_normal @ view.light[:, None, :, None])[..., 0]
+    soft = ((facing + 0.3) / 1.3).clamp_min(0)
+    shade = view.ambient[:, None, None] + (1.12 - view.ambient[:, None, None]) * soft - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
+    if kind.chart == "skirt":
+        shade = shade * (1 + bodies.folds[:, i, None, None] * along.clamp(0, 1) * torch.sin(11 * angle + 3 * along))
 
     values = torch.stack([-t / speed, part, layer, u, v, shade], 1).reshape(frames, 6, h * w)
     old = buffer.gather(2, index[:, None].expand(-1, 6, -1))
@@ -142,57 +186,120 @@ def _bone_frame(axis: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, axis, z], -1)
 
 
-def _chart(kind: Cone, rest, point, frame, scale, start, length, radii):
-    """Part, texture layer, U and V of surface points (T, h, w, 3) given in the cone's own scaled frame."""
+def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist):
+    """Part, texture layer, U, V and angle about the axis of surface points (T, h, w, 3) given in the cone's own scaled frame.
+
+    along (T, h, w): the points' place on the axis, 0 at its start and 1 at its end.
+    """
     front, back = kind.parts
-    if kind.chart in ("limb", "whole"):
-        angle = torch.atan2(point[..., 0] * scale[:, None, None, 0], point[..., 2] * scale[:, None, None, 2])
-        ra, rb = radii[:, :, None, None].unbind(1)
-        v = ((point[..., 1] + ra) / (length + ra + rb)).clamp(0, 1)
+    span = bodies.span[:, i, None, None]
+    if kind.chart in ("torso", "head"):
+        joint = bodies.rest[:, JOINT_INDEX[kind.joint], None, None]
+        local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
+        angle = torch.atan2(local[..., 0], local[..., 2])
+        if kind.chart == "torso":
+            lift = (bodies.rest[:, JOINT_INDEX["head"], 1] - 0.855)[:, None, None]  # longer legs raise everything above them
+            height, (low, high) = local[..., 1] + joint[..., 1] - lift, TORSO_HEIGHTS
+        else:
+            height, (low, high) = local[..., 1] / bodies.head[:, None, None] + 0.855, HEAD_HEIGHTS
+        v = (height - low) / (high - low)
+    elif kind.chart == "skirt":
+        angle = torch.atan2(point[..., 0], point[..., 2]) - twist[:, None, None] * along
+        angle = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+        return *_skirt_chart(angle, span[..., 0] + (span[..., 1] - span[..., 0]) * along.clamp(0, 1)), angle
     else:
-        body = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + (start + rest[:, JOINT_INDEX[kind.joint]])[:, None, None]
-        lift = (rest[:, JOINT_INDEX["head"], 1] - 0.855)[:, None, None]  # longer legs raise everything above them
-        low, high = TORSO_HEIGHTS if kind.chart == "torso" else HEAD_HEIGHTS
-        v = ((body[..., 1] - lift - low) / (high - low)).clamp(0, 1)
-        angle = torch.atan2(body[..., 0], body[..., 2])
-    if kind.chart == "whole":
+        angle = torch.atan2(point[..., 0] * scale[:, None, None, 0], point[..., 2] * scale[:, None, None, 2])
+        length = (bodies.end[:, i] - bodies.start[:, i]).norm(dim=-1)[:, None, None]
+        ra, rb = bodies.radii[:, i, :, None, None].unbind(1)
+        bare = (along * length + ra) / (length + ra + rb).clamp_min(1e-6)
+        v = torch.where(span[..., 1] > 0, span[..., 0] + (span[..., 1] - span[..., 0]) * along, bare)
+    if kind.chart in ("whole", "none"):
         u, part = angle / (2 * math.pi) + 0.5, torch.full_like(v, front)
     elif kind.chart == "head":
         u, part = angle.abs() / math.pi, torch.where(angle >= 0, float(front), float(back))
     else:
-        is_front = angle.abs() <= math.pi / 2
-        u = torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5)
-        part = torch.where(is_front, float(front), float(back))
-    layer = torch.full_like(part, HAIR_LAYER) if kind.hair else part - 1
-    return part, layer, u.clamp(0, 1), v
+        u, part = _halves(angle, front, back)
+    layer = part - 1 if kind.layer is None else torch.full_like(part, kind.layer)
+    return part, layer, u.clamp(0, 1), v.clamp(0, 1), angle
 
 
-def _resolve(buffer, atlases, owner, background, size, s) -> Rendering:
-    """Rays to pixels: look colours up, average them over the background, keep one hit ray's part, U and V a pixel."""
-    frames = len(buffer)
-    (height, width), texels = size, atlases.shape[2]
-    person = buffer[:, 1] > 0
-    layer, u, v, shade = buffer[:, 2].long(), buffer[:, 3], buffer[:, 4], buffer[:, 5]
-    row, column = (v * texels).long().clamp(0, texels - 1), (u * texels).long().clamp(0, texels - 1)
-    layer = layer + owner[:, None] * NUM_LAYERS
-    colour = atlases.reshape(-1, 3)[(layer * texels + row) * texels + column] * shade[..., None]
-    colour = torch.where(person[..., None], colour, torch.zeros_like(colour))
-    # (T, H s, W s) -> (T, H, W, s s)
-    def blocks(x: torch.Tensor) -> torch.Tensor:
-        x = x.reshape(frames, height, s, width, s, *x.shape[2:])
-        return x.transpose(2, 3).reshape(frames, height, width, s * s, *x.shape[5:])
+def _halves(angle, front: float, back: float):
+    """U and part around a limb or the torso, whose front chart faces angle 0."""
+    is_front = angle.abs() <= math.pi / 2
+    return torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5), torch.where(is_front, float(front), float(back))
 
-    hits = blocks(person)
-    share = hits.float().mean(-1)
-    rgb = blocks(colour).mean(3) + (1 - share[..., None]) * background
+
+def _skirt_chart(angle, height):
+    """Part, layer, U, V of a skirt's points by their angle and rest height: as DensePose has it, cloth is the body part under it.
+
+    Above the hips that is the torso; below, each quarter of the skirt is one leg's front or back, from its inner side to its outer.
+    """
+    low, high = TORSO_HEIGHTS
+    u, part = _halves(angle, *TORSO)
+    v = (height - low) / (high - low)
+    left, is_front = angle >= 0, angle.abs() <= math.pi / 2
+    outwards = torch.where(is_front, angle.abs(), math.pi - angle.abs()) * 2 / math.pi  # 0 between the legs, 1 at the side
+    # U grows towards the person's left on a front, towards the right on a back
+    leg_u = torch.where(left == is_front, outwards, 1 - outwards)
+    for limb, bottom in (("upper_leg", HIP_HEIGHT), ("lower_leg", KNEE_HEIGHT)):
+        below = height < bottom
+        first, last = LEG_HEIGHTS[limb]
+        sides = [torch.where(is_front, float(PARTS[f"{side}_{limb}"][0]), float(PARTS[f"{side}_{limb}"][1])) for side in ("left", "right")]
+        part = torch.where(below, torch.where(left, *sides), part)
+        u, v = torch.where(below, leg_u, u), torch.where(below, (height - first) / (last - first), v)
+    return part, part - 1, u.clamp(0, 1), v.clamp(0, 1)
+
+
+def _occlude(buffer, size: tuple[int, int]) -> None:
+    """Darkens what lies close behind something nearer, such as the body beside an arm."""
+    height, width = size
+    seen = buffer[:, 2] >= 0
+    depth = torch.where(seen, buffer[:, 0], buffer.new_tensor(-0.5)).reshape(-1, 1, height, width)
+    step = max(1, height // 80)  # the shade is soft: a coarse grid will do
+    small = torch.nn.functional.avg_pool2d(depth, step)
+    near = torch.nn.functional.avg_pool2d(small, 5, 1, 2, count_include_pad=False)
+    near = torch.nn.functional.interpolate(near, size=(height, width), mode="bilinear", align_corners=False).flatten(1)
+    buffer[:, 5] *= 1 - (5.0 * (near - buffer[:, 0])).clamp(0, 0.3) * seen
+
+
+def _blocks(x: torch.Tensor, size: tuple[int, int], s: int) -> torch.Tensor:
+    """Rays (T, H s W s, ...) by pixel: (T, H, W, s s, ...)."""
+    x = x.reshape(len(x), size[0], s, size[1], s, *x.shape[2:])
+    return x.transpose(2, 3).reshape(len(x), *size, s * s, *x.shape[5:])
+
+
+def _coloured(buffer, atlases, owner, background, tint, size, s) -> torch.Tensor:
+    """Pictures uint8 (T, H, W, 3): colours of the rays, averaged over the background."""
+    seen = buffer[:, 2] >= 0
+    layer = (buffer[:, 2].long() + owner[:, None] * NUM_LAYERS)[seen]
+    shade = buffer[:, 5, :, None] * tint[:, None]
+    colour = torch.zeros_like(shade)
+    colour[seen] = _looked_up(atlases, layer, buffer[:, 3][seen], buffer[:, 4][seen]) * shade[seen]
+    rgb = _blocks(colour, size, s).mean(3) + (1 - _blocks(seen, size, s).float().mean(-1)[..., None]) * background
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parts uint8 (T, H, W) and U, V float16 (T, 2, H, W): those of one of the rays of each pixel of which half hit the person."""
+    hits = _blocks(buffer[:, 1] > 0, size, s)
     chosen = hits.float().argmax(-1, keepdim=True)  # the first ray of the pixel that hits
-    keep = share >= 0.5
+    keep = hits.float().mean(-1) >= 0.5
 
     def pick(x: torch.Tensor) -> torch.Tensor:
-        return torch.where(keep, blocks(x).gather(3, chosen)[..., 0], 0.0)
+        return torch.where(keep, _blocks(x, size, s).gather(3, chosen)[..., 0], 0.0)
 
-    return Rendering(
-        rgb=(rgb.clamp(0, 1) * 255).round().to(torch.uint8),
-        parts=pick(buffer[:, 1]).to(torch.uint8),
-        uv=torch.stack([pick(u), pick(v)], 1).to(torch.float16),
-    )
+    return pick(buffer[:, 1]).to(torch.uint8), torch.stack([pick(buffer[:, 3]), pick(buffer[:, 4])], 1).to(torch.float16)
+
+
+def _looked_up(atlases, layer, u, v) -> torch.Tensor:
+    """Colours (N, 3) of atlases (F, L, K, K, 3) at layers (N,) of all figures in a row and u, v (N,); bilinear."""
+    texels = atlases.shape[2]
+    flat, total = atlases.reshape(-1, 3), 0
+    column, row = (u * texels - 0.5).clamp(0, texels - 1), (v * texels - 0.5).clamp(0, texels - 1)
+    left, top = column.long().clamp_max(texels - 2), row.long().clamp_max(texels - 2)
+    right_share, low_share = column - left, row - top
+    for dx in (0, 1):
+        for dy in (0, 1):
+            weight = (right_share if dx else 1 - right_share) * (low_share if dy else 1 - low_share)
+            total = total + flat[(layer * texels + top + dy) * texels + left + dx] * weight[..., None]
+    return total

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..conditioning import encode_latents, encode_maps, reference_tokens, to_pixels, unet_input, warp_channels
+from ..attention import attending, reference_states
+from ..conditioning import (
+    ModelForm,
+    encode_latents,
+    encode_maps,
+    photo_input,
+    predict,
+    reference_tokens,
+    shown_maps,
+    to_pixels,
+    warp_channels,
+)
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..texture import harvest, move
 from .data import Ahead
 from .loop import LoopOptions, train
-from .losses import coverage, denoising_loss, noised, picture_loss
+from .losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from .processes import Draws, Share
 
 
 @dataclass(frozen=True)
@@ -25,18 +38,13 @@ class Dropout:
     pose: float = 0.05
     image: float = 0.05
     both: float = 0.05
-    warp: float = 0.3
+    warp: float = 0.25
     uv: float = 0.1
     parts: float = 0.05
 
 
-def random(seed: int, step: int, purpose: int) -> torch.Generator:
-    """The generator of one purpose in one step: draws do not depend on what was drawn before."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + purpose)
-
-
 def train_vae(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 6, crops: int = 3, side: int = 64,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 8, crops: int = 2, side: int = 64,
     precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
@@ -50,7 +58,7 @@ def train_vae(
     def loss_at(step: int) -> torch.Tensor:
         drawn = frames_at(step)
         rgb, parts = (x.repeat_interleave(crops, 0) for x in (drawn.rgb, drawn.parts))
-        pixels = person_crops(to_pixels(rgb), parts, side, random(seed, step, 1))
+        pixels = person_crops(to_pixels(rgb), parts, side, Draws(seed, step, 1, samples.share))
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
             # only the mode is ever used, so it is what is trained; sampling would cost colour first
             latents = vae.encode(pixels).latent_dist.mean
@@ -60,74 +68,178 @@ def train_vae(
     _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
     vae.eval()
     with torch.no_grad():
-        pixels = to_pixels(samples.frames(10**6, 32).rgb)
+        pixels = to_pixels(samples.frames(10**6, 32, whole=True).rgb)
         vae.register_to_config(scaling_factor=1 / float(vae.encode(pixels).latent_dist.mode().std()))
     return done
 
 
 def train_base(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0,
-    precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
+    noisier: float = 0.6, huber: float | None = None,
+    precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done."""
+    """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
+
+    crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
+    noisier: see `draw_timesteps`. huber: see `denoising_loss`.
+    sample: see `loop.train`.
+    """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
         module.train()
     pipe.vae.eval().requires_grad_(False)
-    form, factor, device = pipe.form, pipe.factor, pipe.unet.device
-    batch_at = Ahead(samples.batch)
+    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
-        batch = batch_at(step)
-        photo, target = to_pixels(batch.photo), to_pixels(batch.target)
-        count = len(photo)
-        has = draw_dropout(count, dropout, random(seed, step, 3), device)
-        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            photo_latents, latents = encode_latents(pipe.vae, torch.cat([photo, target])).float().chunk(2)
-            poses = encode_windows(batch.window_parts, batch.window_uv, has, factor)
-            warp = None
-            if form.reference_warp == "texture":
-                planes = disturbed_warp(photo, batch, has, form.reference_background, random(seed, step, 4))
-                warp = warp_channels(planes, factor)
-        timesteps = draw_timesteps(count, pipe.scheduler.config.num_train_timesteps, random(seed, step, 5)).to(device)
-        noise = torch.randn(latents.shape, generator=random(seed, step, 6)).to(device)
-        noisy, wanted = noised(pipe.scheduler, latents, noise, timesteps)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            tokens = reference_tokens(photo, photo_latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
-            tokens = tokens * has["image"][:, None, None]
-            prediction = pipe.unet(unet_input(noisy, poses, warp), timesteps, tokens).sample
-        return denoising_loss(prediction, wanted, coverage(batch.window_parts[:, 2], factor), person_weight)
+        given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
+        timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
+        prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
+        return denoising_loss(prediction, wanted, given.person, person_weight, huber)
 
-    _, done = train(modules, loss_at, options, "base", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
         module.eval()
     return done
 
 
-def draw_timesteps(count: int, total: int, generator: torch.Generator) -> torch.Tensor:
-    """Random timesteps (B,) in 0..total-1, more of them noisy: what the frame shows is decided there."""
-    return (torch.rand(count, generator=generator) ** 0.6 * total).long()
+def train_decoder(
+    pipe, samples, options: LoopOptions, seed: int = 0, *, crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32,
+    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+) -> bool:  # fmt: skip
+    """Trains the VAE's decoder on what the trained UNet predicts, whose small errors it has never seen; True when all steps are done.
+
+    Predictions are single steps from noisy latents, as noisy as in `train_base`.
+    """
+    for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae):
+        module.eval().requires_grad_(False)
+    trained = {"post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder}
+    for module in trained.values():
+        module.train().requires_grad_(True)
+    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
+
+    def loss_at(step: int) -> torch.Tensor:
+        given = conditioned(pipe, batch_at(step), Dropout(pose=0, image=0, both=0), crop, precision, seed, step, samples.share)
+        timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
+        with torch.no_grad():
+            prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
+            latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
+        with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
+            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+        return picture_loss(decoded, given.target)
+
+    _, done = train(trained, loss_at, options, "decoder", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    pipe.vae.eval()
+    return done
 
 
-def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+@dataclass
+class Conditioned:
+    """One training batch as the networks see it.
+
+    target pixels and their latents, photos with theirs and their maps, pose and warp channels; has: what was kept, see `draw_dropout`;
+    person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are made, the noisy
+    latents and their timesteps.
+    """
+
+    target: torch.Tensor
+    latents: torch.Tensor
+    photo: torch.Tensor
+    photo_latents: torch.Tensor
+    photo_maps: tuple[torch.Tensor, torch.Tensor]
+    poses: torch.Tensor
+    warp: torch.Tensor | None
+    has: dict[str, torch.Tensor]
+    person: torch.Tensor
+    run: int
+    noisy: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
+
+
+@torch.no_grad()
+def conditioned(
+    pipe, batch, dropout: Dropout, crop: float, precision: torch.dtype, seed: int, step: int, share: Share = (0, 1)
+) -> Conditioned:
+    """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in `train_base`."""
+    form, factor, device = pipe.form, pipe.factor, pipe.unet.device
+    photo = to_pixels(batch.photo)
+    has = draw_dropout(len(photo), dropout, Draws(seed, step, 3, share), device)
+    run = batch.run if form.frame_attention else 1
+    part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share), run)
+    target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        photo_latents, latents = (encode_latents(pipe.vae, x).float() for x in (photo, target))
+        poses = encode_windows(form, parts, part(batch.window_uv.float()), has, factor)
+        warp = None
+        if form.reference_warp != "none":
+            planes = disturbed_warp(photo, batch, has, form.reference_background, Draws(seed, step, 4, share))
+            warp = warp_channels(form, part(planes), pipe.vae).float()
+    own = batch.photo_parts, batch.photo_uv.float()
+    return Conditioned(target, latents, photo, photo_latents, own, poses, warp, has, coverage(parts[:, 2], factor), run)
+
+
+def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):
+    """What the UNet predicts for latents made noisy, at timesteps (B,), and what it should; sets `given.noisy` and `given.timesteps`."""
+    device = given.latents.device
+    noise = draws.randn(*given.latents.shape)
+    # frames that look at each other are equally noisy, and share their noise, as in a clip
+    timesteps, noise = (x[:: given.run].repeat_interleave(given.run, 0).to(device) for x in (timesteps, noise))
+    given.timesteps = timesteps
+    given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        tokens = reference_tokens(given.photo, given.photo_latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        keep = given.has["image"][:, None, None]
+        states = None
+        if pipe.form.reference_attention:
+            photo = photo_input(pipe.form, given.photo_latents, *given.photo_maps, pipe.factor)
+            states = [state * keep for state in reference_states(pipe.unet, photo, tokens)]
+        with attending(pipe.unet, states, given.run):
+            return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens * keep), wanted
+
+
+def random_part(
+    count: int, size: tuple[int, int], share: float, multiple: int, draws: Draws, run: int = 1
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A cut of `share` of each side, in whole `multiple`s of pixels, at a place of its own for each `run` of `count` samples.
+
+    Returns a function from tensors (B, ..., H, W) to their cuts.
+    """
+    high, wide = (side if share == 1 else max(multiple, round(share * side / multiple) * multiple) for side in size)
+    rows, columns = (
+        (draws.rand(count // run) * ((side - cut) // multiple + 1)).long().repeat_interleave(run) * multiple
+        for side, cut in zip(size, (high, wide))
+    )
+
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([sample[..., r : r + high, c : c + wide] for sample, r, c in zip(x, rows, columns)])
+
+    return cut
+
+
+def draw_timesteps(count: int, total: int, noisier: float, draws: Draws) -> torch.Tensor:
+    """Random timesteps (B,) in 0..total-1; the further `noisier` is below 1 the more of them are noisy: what the frame shows is decided
+    there. 1 is uniform."""
+    return (draws.rand(count) ** noisier * total).long()
+
+
+def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, draws: Draws) -> torch.Tensor:
     """Square crops (B, 3, side, side) that each contain a random pixel of the person (of the frame, where nobody is)."""
     count, _, height, width = frames.shape
     side = min(side, height, width)
     crops = []
-    for frame, part in zip(frames, parts):
+    for frame, part, (at, *shift) in zip(frames, parts, draws.rand(count, 3).tolist()):
         where = (part > 0).nonzero()
         where = where if len(where) else (part >= 0).nonzero()
-        row, column = where[int(torch.randint(len(where), (), generator=generator))].tolist()
-        shift = torch.randint(side, (2,), generator=generator).tolist()
+        row, column = where[int(at * len(where))].tolist()
+        shift = [int(x * side) for x in shift]
         top, left = min(max(row - shift[0], 0), height - side), min(max(column - shift[1], 0), width - side)
         crops.append(frame[:, top : top + side, left : left + side])
     return torch.stack(crops)
 
 
-def draw_dropout(count: int, dropout: Dropout, generator: torch.Generator, device) -> dict[str, torch.Tensor]:
+def draw_dropout(count: int, dropout: Dropout, draws: Draws, device) -> dict[str, torch.Tensor]:
     """What each sample keeps, as float (B,) of 0 and 1: image, pose, warp, uv, parts."""
-    kind, warp, maps = torch.rand(3, count, generator=generator)
+    kind, warp, maps = draws.rand(count, 3).unbind(1)
     a, b, c = dropout.both, dropout.both + dropout.image, dropout.both + dropout.image + dropout.pose
     image, pose = kind >= b, (kind >= c) | ((kind >= a) & (kind < b))
     keeps = {
@@ -137,17 +249,19 @@ def draw_dropout(count: int, dropout: Dropout, generator: torch.Generator, devic
     return {name: keep.float().to(device) for name, keep in keeps.items()}
 
 
-def encode_windows(parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
+def encode_windows(form: ModelForm, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
     """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of maps."""
-    count = len(parts)
-    both = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor).unflatten(0, (count, 5))
-    from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
-    covers, values, parts_flag, uv_flag = both.split([both.shape[2] - 4, 2, 1, 1], dim=2)
-    kept = torch.cat([covers * from_parts, values * from_uv, parts_flag * from_parts, uv_flag * from_uv], 2)
-    return kept.flatten(1, 2) * has["pose"][:, None, None, None]
+    count, order = len(parts), shown_maps(form, list(range(parts.shape[1])))
+    parts, uv = parts[:, order].flatten(0, 1), uv[:, order].flatten(0, 1).float()
+    encoded = encode_maps(parts, uv, factor, form.pose_encoding).unflatten(0, (count, len(order)))
+    if form.pose_encoding == "iuv":
+        from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
+        covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
+        encoded = torch.cat([covers * from_parts, values * from_uv, parts_flag * from_parts, uv_flag * from_uv], 2)
+    return encoded.flatten(1, 2) * has["pose"][:, None, None, None]
 
 
-def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool, generator: torch.Generator) -> torch.Tensor:
+def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool, draws: Draws) -> torch.Tensor:
     """Moved textures (B, 5, H, W) harvested through photo maps that are as wrong as an estimator's.
 
     The map is displaced by up to 2 % of the height, its U, V are noisy by up to 0.08, it has holes, limbs are swapped left
@@ -157,7 +271,7 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     device = photo.device
 
     def uniform(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator).to(device)
+        return draws.rand(*shape).to(device)
 
     parts, uv = batch.photo_parts.long(), batch.photo_uv.float()
     reach = (0.02 * height * uniform(count) * (uniform(count) < 0.6))[:, None]
@@ -170,7 +284,7 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     uv = uv.movedim(1, -1)[which, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
     strength = (0.08 * uniform(count) * (uniform(count) < 0.5))[:, None, None, None]
     # an estimator's errors are smooth: one draw a block of pixels, not one a pixel
-    blocks = torch.randn(count, 2, height // 8 + 1, width // 8 + 1, generator=generator).to(device)
+    blocks = draws.randn(count, 2, height // 8 + 1, width // 8 + 1).to(device)
     uv = (uv + strength * torch.nn.functional.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
     hole = ((uniform(count) < 0.2)[:, None, None]) & (
         ((torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs() < 0.06 * height)
@@ -182,8 +296,7 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     # as in the pipeline: a photo with parts only gives mean colours, a target with parts only takes them, and a target with
     # U, V only has no warp
     only_parts = (uniform(count) < 0.1)[:, None, None, None]
-    texture = harvest(photo, parts, uv)
-    texture.texels = texture.texels * (1 - only_parts[..., None].float())
+    texture = harvest(photo, parts, uv).without(only_parts[..., None].float())
     texture.rows = torch.where(only_parts, texture.means[:, :, None], texture.rows)
     target = batch.window_parts[:, 2]
     planes = move(texture, target, batch.window_uv[:, 2].float(), background)

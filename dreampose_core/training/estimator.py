@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from ..conditioning import to_pixels
 from ..densepose.network import PERSON_WEIGHT
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from .base import random
 from .data import Ahead
 from .loop import LoopOptions, train
 from .losses import densepose_loss
+from .processes import Draws
 
 
 def train_estimator(
@@ -25,7 +25,7 @@ def train_estimator(
 
     def make(step: int):
         drawn = samples.frames(step, batch_size)
-        return disturbed(to_pixels(drawn.rgb), drawn.parts, drawn.uv.float(), random(seed, step, 9))
+        return disturbed(to_pixels(drawn.rgb), drawn.parts, drawn.uv.float(), Draws(seed, step, 9, samples.share))
 
     made_at = Ahead(make)
 
@@ -40,13 +40,13 @@ def train_estimator(
     return done
 
 
-def disturbed(pixels: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, generator: torch.Generator):
+def disturbed(pixels: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, draws: Draws):
     """Pixels (B, 3, H, W) in [-1, 1], parts (B, H, W) and uv (B, 2, H, W), zoomed and shifted together, the pixels also
     recoloured, blurred and noisy; labels are sampled by nearest neighbour. Every draw is a sample's own."""
     count, device = len(pixels), pixels.device
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return (low + (high - low) * torch.rand(count, *shape, generator=generator)).to(device)
+        return (low + (high - low) * draws.rand(count, *shape)).to(device)
 
     scale = torch.exp2(uniform(-0.7, 0.5))  # 0.6 to 1.4 times as large
     shift = uniform(-1, 1, 2) * torch.tensor([0.35, 0.25], device=device)
@@ -62,5 +62,5 @@ def disturbed(pixels: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, gener
     height, width = pixels.shape[2:]
     soft = F.interpolate(F.avg_pool2d(pixels, 2), size=(height, width), mode="bilinear", align_corners=False)
     pixels = torch.lerp(pixels, soft, uniform(0, 1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5))
-    noise = torch.randn(pixels.shape, generator=generator).to(device)
+    noise = draws.randn(*pixels.shape).to(device)
     return pixels + uniform(0, 0.06, 1, 1, 1) * noise, labels[:, 0].round().long(), labels[:, 1:]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from ..errors import ModelError
 from ..files import os_error, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .processes import Processes
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
     ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
+    sample_every: steps between calls of the caller's `sample`.
     """
 
     steps: int
@@ -37,6 +39,7 @@ class LoopOptions:
     minutes: float | None = None
     checkpoint_every: int = 500
     log_every: int = 20
+    sample_every: int = 500
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -51,16 +54,21 @@ class LoopOptions:
 def train(
     modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None,
+    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
 ) -> tuple[list[float], bool]:
     """Runs `loss_at(step)` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
 
     modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
+    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
     folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
-    and ModelError when the loss is no longer a number; the last checkpoint is then from before.
+    and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
+    each takes the mean of all gradients, and the main one writes and reports.
     """  # fmt: skip
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
+    processes, device = Processes(), trained[0].device
+    if not processes.main:
+        on_progress = ignore_progress
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     step, losses = (0, []) if folder is None else _resume(folder, trained, optimizer, average)
@@ -68,31 +76,35 @@ def train(
     started, saved = time.monotonic(), step
     try:
         while step < options.steps:
-            check_stop(should_stop)
-            if options.minutes is not None and time.monotonic() - started > options.minutes * 60:
+            check_stop(lambda: processes.any(should_stop(), device))
+            if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
             loss = loss_at(step)
-            if not math.isfinite(float(loss.detach())):
+            value = processes.mean(loss)
+            if not math.isfinite(value):
                 saved = step  # these weights are no good either
                 raise ModelError(f"The {stage} loss is no longer a number at step {step}; resume with a lower learning rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            processes.average_gradients(trained)
             torch.nn.utils.clip_grad_norm_(trained, options.grad_clip)
             optimizer.step()
             if average is not None:
                 torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
             step += 1
-            losses.append(float(loss.detach()))
+            losses.append(value)
             clock.tick(step, losses[-1])
-            if folder is not None and step % options.log_every == 0:
+            if folder is not None and processes.main and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
-            if folder is not None and step % options.checkpoint_every == 0:
+            if folder is not None and processes.main and step % options.checkpoint_every == 0:
                 _save(folder, step, trained, optimizer, average, losses)
                 saved = step
+            if sample is not None and processes.main and step % options.sample_every == 0:
+                sample(step)
     finally:
-        if folder is not None and step > saved:
+        if folder is not None and processes.main and step > saved:
             _save(folder, step, trained, optimizer, average, losses)
     if average is not None:
         with torch.no_grad():

@@ -18,10 +18,31 @@ def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: tor
     return noisy, targets[scheduler.config.prediction_type]
 
 
-def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch.Tensor, person_weight: float) -> torch.Tensor:
-    """Mean squared error (B, C, h, w); cells of the person (B, 1, h, w), 0..1, count `person_weight` times as much."""
+def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
+    return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
+
+
+def denoising_loss(
+    prediction: torch.Tensor, target: torch.Tensor, person: torch.Tensor, person_weight: float, huber: float | None = None
+) -> torch.Tensor:
+    """Mean squared error (B, C, h, w); cells of the person (B, 1, h, w), 0..1, count `person_weight` times as much.
+
+    huber: the error above which it counts by its size, not its square (twice Huber's loss, so that small errors count as without).
+    Every sample counts the same, so the loss of a batch is the mean of its shares' in several processes.
+    """
     weight = 1 + (person_weight - 1) * person
-    return ((prediction.float() - target) ** 2 * weight).mean() / weight.mean()
+    if huber is None:
+        error = (prediction.float() - target) ** 2
+    else:
+        error = 2 * F.huber_loss(prediction.float(), target, reduction="none", delta=huber)
+    error = (error * weight).mean((1, 2, 3))
+    return (error / weight.mean((1, 2, 3))).mean()
 
 
 def picture_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -43,10 +64,10 @@ def densepose_loss(
     error of `found` (B, 24, 2, H, W), taken at the true part, against uv (B, 2, H, W) on the person."""
     person = (parts > 0).float()
     weight = 1 + (person_weight - 1) * person
-    labels = (F.cross_entropy(logits, parts, reduction="none") * weight).sum() / weight.sum()
+    labels = (F.cross_entropy(logits, parts, reduction="none") * weight).sum((1, 2)) / weight.sum((1, 2))
     index = (parts - 1).clamp_min(0)[:, None, None].expand(-1, 1, 2, -1, -1)
     error = (found.gather(1, index)[:, 0] - uv).abs().mean(1)  # (B, 2, H, W) -> (B, H, W)
-    return labels + 2 * (error * person).sum() / person.sum().clamp_min(1)
+    return (labels + 2 * (error * person).sum((1, 2)) / person.sum((1, 2)).clamp_min(1)).mean()
 
 
 def coverage(parts: torch.Tensor, factor: int) -> torch.Tensor:

@@ -11,20 +11,21 @@ import torch.nn.functional as F
 from ..conditioning import (
     encode_latents,
     encode_maps,
+    pose_channels,
     pose_tensors,
+    predict,
     reference_tokens,
-    unet_in_channels,
-    unet_input,
+    shown_maps,
     warp_channels,
     window_channels,
 )
-from ..poses import PoseSequence, fitted
+from ..poses import WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
-from ..texture import harvest, move
-from .base import random
+from ..texture import WARP_PLANES, harvest, laid, move
 from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, noised, picture_loss
+from .processes import random
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def tune_subject(
         parts, uv = pose_tensors(fitted(image_poses, pipe.form.size), pipe.form.charts)
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
     texture = None
-    if pipe.form.reference_warp == "texture" and parts is not None and pipe.knows_charts(image_poses):
+    if pipe.form.reference_warp != "none" and parts is not None and pipe.knows_charts(image_poses):
         texture = harvest(photos, parts, uv, same_person=True)
     tuning = _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progress, should_stop)
     decoder = _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop)
@@ -87,7 +88,6 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
         parameter.data = parameter.data.float()
     pipe.adapter.float().requires_grad_(True)
     count, factor = len(photos), pipe.factor
-    empty = photos.new_zeros(1, unet_in_channels(pipe.form, 0, factor), pipe.form.height // factor, pipe.form.width // factor)
     with torch.no_grad():
         photo_latents = encode_latents(pipe.vae, photos).float()
 
@@ -98,9 +98,9 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
         with torch.no_grad():
             target = crop_pixels(photos[which], boxes)
             latents = encode_latents(pipe.vae, target).float()
-            given, person = empty.expand(len(which), -1, -1, -1), torch.zeros_like(latents[:, :1])
+            poses, warp = _given(pipe, parts, uv, texture, which, boxes, draw)
+            person = torch.zeros_like(latents[:, :1])
             if parts is not None or uv is not None:
-                given = _given(pipe, parts, uv, texture, which, boxes, draw)
                 mask = parts[which] > 0 if parts is not None else (uv[which] > 0).any(1)
                 person = coverage(crop_labels(mask.long(), boxes), factor)
         timesteps = torch.randint(pipe.scheduler.config.num_train_timesteps, (len(which),), generator=draw).to(photos.device)
@@ -109,7 +109,7 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
         low = pipe.unet.dtype
         with torch.autocast(photos.device.type, low, enabled=low != torch.float32):
             tokens = reference_tokens(photos[which], photo_latents[which], pipe.image_encoder, pipe.image_processor, pipe.adapter)
-            prediction = pipe.unet(unet_input(noisy, given, None), timesteps, tokens).sample
+            prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, poses, warp, tokens)
         return denoising_loss(prediction, wanted, person, recipe.person_weight)
 
     options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None, checkpoint_every=100)
@@ -119,28 +119,30 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
     return losses
 
 
-def _given(pipe, parts, uv, texture, which, boxes, draw) -> torch.Tensor:
-    """Pose channels and moved texture of cropped photos; the texture is hidden wholly in half of them, else in part."""
+def _given(pipe, parts, uv, texture, which, boxes, draw) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pose channels and moved texture channels of cropped photos; the texture is hidden wholly in half of them, else in part."""
+    form, device = pipe.form, pipe.unet.device
+    no_warp = warp_channels(form, torch.zeros(len(which), WARP_PLANES, *form.size, device=device), pipe.vae)
+    if parts is None and uv is None:
+        return torch.zeros(len(which), pose_channels(form), *no_warp.shape[2:], device=device), no_warp
     maps = [None if x is None else crop_labels(x[which], boxes) for x in (parts, uv)]
-    encoded = encode_maps(*maps, pipe.factor)
-    pose = window_channels(encoded, torch.arange(len(which))[:, None].expand(-1, 5))
-    if pipe.form.reference_warp == "none":
-        return pose
+    encoded = encode_maps(*maps, pipe.factor, form.pose_encoding)
+    still = shown_maps(form, [torch.arange(len(which), device=device)] * len(WINDOW))  # a photo has no neighbours
+    pose = window_channels(encoded, torch.stack(still, 1))
     if texture is None or maps[0] is None:
-        return torch.cat([pose, pose.new_zeros(len(which), 5 * pipe.factor**2, *pose.shape[2:])], 1)
+        return pose, no_warp
     # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed
     hidden = texture.expand(len(which))
-    share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None, None]
-    blocks = torch.rand(len(which), 24, 6, 6, 1, generator=draw)
-    removed = (blocks < share).repeat_interleave(_ceil(hidden.texels.shape[2], 6), 2).repeat_interleave(_ceil(hidden.texels.shape[3], 6), 3)
-    removed = removed[:, :, : hidden.texels.shape[2], : hidden.texels.shape[3]].to(pose.device)
-    hidden.texels = hidden.texels * (~removed)
+    share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None]
+    side = hidden.rows.shape[2]
+    removed = (torch.rand(len(which), 24, 6, 6, generator=draw) < share).float()
+    removed = removed.repeat_interleave(_ceil(side, 6), 2).repeat_interleave(_ceil(side, 6), 3)[:, :, :side, :side]
+    hidden = hidden.without(removed[:, None].to(pose.device))
     planes = move(hidden, *maps, background=False)
-    if pipe.form.reference_background:
-        behind = torch.cat([hidden.background, 1 - hidden.covered, torch.full_like(hidden.covered, -1.0)], 1)
-        planes = torch.where((maps[0] > 0)[:, None], planes, crop_pixels(behind, boxes))
+    if form.reference_background:
+        planes = laid(planes, maps[0] > 0, crop_pixels(hidden.behind(), boxes))
     keep = (torch.rand(len(which), generator=draw) < 0.5).float()[:, None, None, None].to(pose.device)
-    return torch.cat([pose, warp_channels(planes * keep, pipe.factor)], 1)
+    return pose, warp_channels(form, planes * keep, pipe.vae)
 
 
 def _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop) -> list[float]:

@@ -2,7 +2,7 @@
 
 Trained from random weights, an AutoencoderKL of this size stays grey for a thousand steps, because colour differences are
 a small part of the error and every path ends in a group norm. Here the encoder starts as the low frequencies of the cosine
-transform of each 4 x 4 block (brightness six, colour two), the decoder as the block's mean colour; training adds the rest.
+transform of each 4 x 4 block (brightness ten, colour six), the decoder as the block's mean colour; training adds the rest.
 Used by the base recipe of mini only; measured in docs/experiments.md.
 """
 
@@ -13,25 +13,28 @@ import math
 import torch
 from torch import nn
 
-_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+_BRIGHTNESS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (0, 3), (3, 0))
+_COLOUR = ((0, 0), (0, 1), (1, 0))
+_LATENTS = len(_BRIGHTNESS) + 2 * len(_COLOUR)
+_PLAIN = [0, len(_BRIGHTNESS), len(_BRIGHTNESS) + 1]  # the latents that say a block's mean colour
 _CONSTANT = 6.0  # a channel of this value in a norm group makes the group's scale known, and the norm all but linear
 _QUIET = 0.2  # what is left of the random weights on the linear path
 
 
 @torch.no_grad()
 def start_linear(vae) -> None:
-    """Sets the weights of an AutoencoderKL with three levels, 8 latent channels and no attention."""
+    """Sets the weights of an AutoencoderKL with three levels, 16 latent channels and no attention."""
     config = vae.config
-    if len(config.block_out_channels) != 3 or config.latent_channels != 8 or config.block_out_channels[1] < 48:
-        raise ValueError("the linear start fits AutoencoderKL with 3 levels, at least 48 channels in the second, and 8 latent channels")
+    if len(config.block_out_channels) != 3 or config.latent_channels != _LATENTS or config.block_out_channels[1] < 48:
+        raise ValueError("the linear start fits AutoencoderKL with 3 levels, at least 48 channels in the second, and 16 latent channels")
     for name, module in vae.named_modules():
         if name.endswith("conv2"):
             nn.init.zeros_(module.weight)  # residual blocks start as the identity
             nn.init.zeros_(module.bias)
-    basis = _basis()  # (8, 48) rows: latent channels, columns: (row, column, colour) of a block
+    basis = _basis()  # (16, 48) rows: latent channels, columns: (row, column, colour) of a block
     encoder, decoder = vae.encoder, vae.decoder
 
-    # encoder: pixels -> 4 x 4 blocks as 48 channels -> 8 coefficients, each as x and -x in a norm group of its own
+    # encoder: pixels -> 4 x 4 blocks as 48 channels -> 16 coefficients, each as x and -x, two to a norm group
     _taps(encoder.conv_in, {(c, c, 1, 1): 1.0 for c in range(3)})
     for block, count in ((encoder.down_blocks[0], 3), (encoder.down_blocks[1], 12)):
         taps = {((2 * i + j) * count + c, c, i, j): 1.0 for i in range(2) for j in range(2) for c in range(count)}
@@ -39,18 +42,22 @@ def start_linear(vae) -> None:
     _taps(encoder.down_blocks[1].resnets[0].conv_shortcut, {(c, c, 0, 0): 1.0 for c in range(12)})
     last, groups = encoder.down_blocks[2].resnets[0].conv_shortcut, encoder.conv_norm_out.num_groups
     width = last.out_channels // groups
-    taps = {(g * width + sign, c, 0, 0): float(basis[g, c]) * (1 - 2 * sign) for g in range(8) for c in range(48) for sign in (0, 1)}
-    _taps(last, taps, {g * width + 2: _CONSTANT for g in range(8)}, clear=[g * width + k for g in range(8) for k in range(3)])
-    _open_norm(encoder.conv_norm_out, list(range(8)))
-    _taps(encoder.conv_out, {(g, g * width + sign, 1, 1): 1.0 - 2 * sign for g in range(8) for sign in (0, 1)}, clear=range(8, 16))
-    _taps(vae.quant_conv, {(c, c, 0, 0): 1.0 for c in range(16)})
+    share = _LATENTS // groups  # coefficients of a group
+    place = {z: z // share * width + 2 * (z % share) for z in range(_LATENTS)}  # of x; -x follows
+    taps = {(place[z] + sign, c, 0, 0): float(basis[z, c]) * (1 - 2 * sign) for z in range(_LATENTS) for c in range(48) for sign in (0, 1)}
+    used = [g * width + k for g in range(groups) for k in range(2 * share + 1)]
+    _taps(last, taps, {g * width + 2 * share: _CONSTANT for g in range(groups)}, clear=used)
+    _open_norm(encoder.conv_norm_out, range(groups), 2 * share + 1)
+    taps = {(z, place[z] + sign, 1, 1): 1.0 - 2 * sign for z in range(_LATENTS) for sign in (0, 1)}
+    _taps(encoder.conv_out, taps, clear=range(_LATENTS, 2 * _LATENTS))
+    _taps(vae.quant_conv, {(c, c, 0, 0): 1.0 for c in range(2 * _LATENTS)})
 
     # decoder: coefficients -> mean colour, carried up as x and -x beside a constant
-    _taps(vae.post_quant_conv, {(c, c, 0, 0): 1.0 for c in range(8)})
-    mean = torch.zeros(3, 8)
-    mean[:, [0, 6, 7]] = torch.linalg.pinv(basis[[0, 6, 7]].reshape(3, 16, 3).sum(1))  # constant blocks come back exactly
+    _taps(vae.post_quant_conv, {(c, c, 0, 0): 1.0 for c in range(_LATENTS)})
+    mean = torch.zeros(3, _LATENTS)
+    mean[:, _PLAIN] = torch.linalg.pinv(basis[_PLAIN].reshape(3, 16, 3).sum(1))  # constant blocks come back exactly
     used = [3 * c + k for c in range(3) for k in range(3)]
-    taps = {(3 * c + sign, z, 1, 1): float(mean[c, z]) * (1 - 2 * sign) for c in range(3) for z in range(8) for sign in (0, 1)}
+    taps = {(3 * c + sign, z, 1, 1): float(mean[c, z]) * (1 - 2 * sign) for c in range(3) for z in range(_LATENTS) for sign in (0, 1)}
     _taps(decoder.conv_in, taps, {3 * c + 2: _CONSTANT for c in range(3)}, clear=used)
     carry = dict.fromkeys(used, 1.0)
     for block in decoder.up_blocks:
@@ -59,22 +66,24 @@ def start_linear(vae) -> None:
                 _taps(resnet.conv_shortcut, {(k, k, 0, 0): v for k, v in carry.items()}, clear=used)
         for upsampler in block.upsamplers or []:
             _taps(upsampler.conv, {(k, k, 1, 1): v for k, v in carry.items()}, clear=used)
-    _open_norm(decoder.conv_norm_out, range(3))
+    _open_norm(decoder.conv_norm_out, range(3), 3)
     _taps(decoder.conv_out, {(c, 3 * c + sign, 1, 1): 1.0 - 2 * sign for c in range(3) for sign in (0, 1)})
 
 
 def _basis() -> torch.Tensor:
     """Rows of latent channels over a 4 x 4 block's 48 values, in the order in which two space-to-depth steps leave them."""
-    rows = []
     grey, colours = torch.tensor([1.0, 1.0, 1.0]) / 3, torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
-    for frequency in _FREQUENCIES:
-        wave = torch.tensor([[_cosine(frequency[0], i) * _cosine(frequency[1], j) for j in range(4)] for i in range(4)])
-        rows.append(wave[..., None] * grey * (2.0 if frequency == (0, 0) else 5.0) / 16)
-    rows += [torch.ones(4, 4, 1) * colour * 2.5 / 16 for colour in colours]
-    block = torch.stack(rows)  # (8, row, column, colour)
+    rows = [_wave(f)[..., None] * grey * (2.0 if f == (0, 0) else 5.0) / 16 for f in _BRIGHTNESS]
+    rows += [_wave(f)[..., None] * colour * (2.5 if f == (0, 0) else 5.0) / 16 for f in _COLOUR for colour in colours]
+    block = torch.stack(rows)  # (16, row, column, colour)
     # row = 2 i + k, column = 2 j + l; the second step's (i, j) is outermost, then the first step's (k, l), then colour...
-    block = block.reshape(8, 2, 2, 2, 2, 3)  # (8, i, k, j, l, colour)
-    return block.permute(0, 1, 3, 2, 4, 5).reshape(8, 48)
+    block = block.reshape(_LATENTS, 2, 2, 2, 2, 3)  # (16, i, k, j, l, colour)
+    return block.permute(0, 1, 3, 2, 4, 5).reshape(_LATENTS, 48)
+
+
+def _wave(frequency: tuple[int, int]) -> torch.Tensor:
+    """The cosine transform's function of this frequency on a 4 x 4 block."""
+    return torch.tensor([[_cosine(frequency[0], i) * _cosine(frequency[1], j) for j in range(4)] for i in range(4)])
 
 
 def _cosine(frequency: int, position: int) -> float:
@@ -94,11 +103,11 @@ def _taps(conv: nn.Conv2d, taps: dict, bias: dict | None = None, clear=()) -> No
         conv.bias[out] = value
 
 
-def _open_norm(norm: nn.GroupNorm, groups) -> None:
-    """Affine weights that undo the norm for groups holding x, -x and the constant, the rest near zero."""
+def _open_norm(norm: nn.GroupNorm, groups, used: int) -> None:
+    """Affine weights that undo the norm for groups whose first `used` channels hold pairs x, -x and the constant, the rest near zero."""
     width = norm.num_channels // norm.num_groups
     mean, std = _CONSTANT / width, _CONSTANT * math.sqrt((1 - 1 / width) / width)
     for g in groups:
-        for k in range(3):
+        for k in range(used):
             norm.weight[g * width + k] = std
             norm.bias[g * width + k] = mean

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..jobs.service import JobService
-from ..settings import MAX_SEED, MINI, QUALITY_STEPS, REPOSITORY, Settings
+from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, upload_path
 from .links import ResultLinks
@@ -16,7 +16,7 @@ TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("Skip", "none")]
 RECIPE_WORDS = "Learning takes a few minutes, once per photo, and gives a better likeness."
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
-QUALITY_WORDS = "Draft {draft}, standard {standard}, best {best} steps a frame; more take longer.".format(**QUALITY_STEPS)
+QUALITY_WORDS = "How often each frame is gone over; more takes longer."
 FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
 FIT_WORDS = "How the photo comes into the model's shape. Auto: cropped around the person where the DensePose is known, else padded."
 CHANGES = [

@@ -1,0 +1,74 @@
+"""Named motions: joint angles and the way across the floor, as smooth functions of time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ...errors import InputError
+from .dances import DANCES
+from .fashion import FASHION
+from .gaits import GAITS
+from .gestures import GESTURES
+from .posing import STAND, WHERE, assemble, mirrored
+from .sports import SPORTS
+
+# A motion is a tuple of layers, each a function of time that is added to standing.
+MOTIONS = {**GAITS, **GESTURES, **FASHION, **SPORTS, **DANCES}
+HELD_OUT_MOTIONS = ("pirouette", "stroll", "phone", "curtsy", "contrapposto", "show_dress")  # never drawn in training
+TRAINING_MOTIONS = tuple(name for name in MOTIONS if name not in HELD_OUT_MOTIONS)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How one figure does a motion: speed and size of its movements (1 is usual), phase 0..1, side +1 or -1.
+
+    The motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2. phase: how far into its cycle a motion begins; at 0 it begins
+    facing us. side: -1 exchanges left and right.
+    """
+
+    speed: float = 1.0
+    size: float = 1.0
+    phase: float = 0.0
+    side: int = 1
+
+
+def motion(name: str, times: torch.Tensor, manner: Manner = Manner()) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joint angles (T, J, 3) and root offsets (T, 3) at `times` (T,), in seconds, ascending.
+
+    The offset's x and z move the figure across the floor; its y is the height of the lower sole above the floor, 0 but in a jump.
+    Every motion goes on for ever. Raises InputError for an unknown name.
+    """
+    if name not in MOTIONS:
+        raise InputError(f"There is no motion {name!r}; there are {', '.join(MOTIONS)}.")
+    channels = STAND + _life(times, manner)
+    for layer in MOTIONS[name]:
+        channels = channels + layer(manner.speed * times + manner.phase * layer.period, manner.size)
+    posed = assemble(channels)
+    return posed if manner.side > 0 else mirrored(*posed)
+
+
+# Breathing and swaying: (part, index, size, turns a second, turns a phase). Their periods do not meet, so no two moments are alike.
+_LIFE = (
+    ("spine", 0, 0.012, 0.27, 1), ("head", 0, -0.012, 0.27, 1), ("hips", 0, 0.006, 0.13, 2), ("spine", 2, 0.012, 0.13, 2),
+    ("head", 1, 0.06, 0.11, 3), ("head", 2, 0.025, 0.083, 2), ("left_arm", 1, 0.015, 0.27, 1), ("right_arm", 1, 0.015, 0.27, 1),
+)  # fmt: skip
+_LIFE_RATE, _LIFE_PHASE = (torch.tensor([row[i] for row in _LIFE]) for i in (3, 4))
+_LIFE_SIZE = torch.zeros(len(_LIFE), len(STAND))
+for _row, (_part, _index, _size, *_) in enumerate(_LIFE):
+    _LIFE_SIZE[_row, WHERE[_part].start + _index] = _size
+
+
+def _life(times: torch.Tensor, manner: Manner) -> torch.Tensor:
+    """(T, C) the little movements of somebody who stands still."""
+    return torch.sin(2 * math.pi * (times[:, None] * _LIFE_RATE + manner.phase * _LIFE_PHASE)) @ _LIFE_SIZE
+
+
+def random_manner(generator: torch.Generator) -> Manner:
+    """A manner of moving."""
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    return Manner(uniform(0.75, 1.25), uniform(0.8, 1.2), uniform(0, 1), 1 if uniform(0, 1) < 0.5 else -1)

@@ -1,0 +1,191 @@
+"""Poses as people speak of them (feet on the floor, hips over them, arms raised), and the joint angles that they ask for.
+
+A pose is a row of numbers, a few for each of `PARTS`. Lengths are in body heights, angles in radians. The feet are given by their
+place on the floor and the legs follow (inverse kinematics of the average body), so planted feet stay planted while the hips move.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..body import JOINT_INDEX, JOINTS, Shape, euler_matrices, rest_joints
+
+# Numbers of each part. Of limbs, "out" is away from the body's middle on either side.
+PARTS = {
+    "heading": ("turn",),  # of the whole figure, about the vertical through where it stands; grows towards its left
+    "height": ("above",),  # of the lower sole above the floor, at least 0
+    "hips": ("left", "sink", "forward"),  # of the pelvis from over the feet; it sinks by itself as far as the feet ask
+    "pelvis": ("bend", "turn", "lean"),  # forwards, to the left, to the right
+    "spine": ("bend", "turn", "lean"),
+    "head": ("bend", "turn", "lean"),
+    "left_arm": ("raise", "out", "elbow", "twist"),  # forwards, sideways, bent, forearm outwards
+    "right_arm": ("raise", "out", "elbow", "twist"),
+    "left_hand": ("bend", "out"),
+    "right_hand": ("bend", "out"),
+    "left_foot": ("out", "lift", "forward", "turn", "heel"),  # from where it stands at rest; turned outwards; heel up, toes down
+    "right_foot": ("out", "lift", "forward", "turn", "heel"),
+}
+_starts = [sum(len(numbers) for numbers in list(PARTS.values())[:i]) for i in range(len(PARTS))]
+WHERE = {name: slice(start, start + len(PARTS[name])) for name, start in zip(PARTS, _starts)}
+_BOTH = {"arms": "arm", "hands": "hand", "feet": "foot"}
+NUM_CHANNELS = sum(len(numbers) for numbers in PARTS.values())
+HEADING, HEIGHT = WHERE["heading"].start, WHERE["height"].start
+
+_REST = rest_joints(Shape())
+_SIDES = torch.tensor([1.0, -1.0])  # left, right
+_LEGS = torch.tensor([JOINT_INDEX[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle") for side in ("left", "right")])
+
+
+def _rest(joint: str) -> torch.Tensor:
+    """(2, 3) the left and the right joint at rest."""
+    return torch.tensor([_REST[f"left_{joint}"], _REST[f"right_{joint}"]])
+
+
+_ROOT = torch.tensor(_REST["root"])
+_HIPS = _rest("hip") - _ROOT
+_ANKLES = _rest("ankle")
+_THIGH_BONE, _SHANK_BONE = (_rest("knee") - _rest("hip"))[0].tolist(), (_ANKLES - _rest("knee"))[0].tolist()
+_THIGH, _SHANK = math.hypot(*_THIGH_BONE[1:]), math.hypot(*_SHANK_BONE[1:])
+_BENT_AT_REST = math.atan2(_THIGH_BONE[2], -_THIGH_BONE[1]) - math.atan2(_SHANK_BONE[2], -_SHANK_BONE[1])  # what the knee is
+_REACH, _CLOSEST = 0.997 * (_THIGH + _SHANK), 0.34 * (_THIGH + _SHANK)  # never quite straight, or the knee would snap; never folded
+_ABOVE_SOLE, _BALL, _HEEL = 0.044, 0.055, -0.012  # the ankle above the sole; what a foot rolls over, before the ankle
+
+
+def _angle_map() -> torch.Tensor:
+    """(C, J x 3) ones and minus ones that bring the numbers of a pose to the angles of all joints but the legs'."""
+    table = torch.zeros(NUM_CHANNELS, len(JOINTS) * 3)
+
+    def put(joint: str, axis: int, channel: int, sign: float) -> None:
+        table[channel, JOINT_INDEX[joint] * 3 + axis] = sign
+
+    for joint, part in (("root", "pelvis"), ("spine", "spine"), ("head", "head")):
+        for axis in range(3):
+            put(joint, axis, WHERE[part].start + axis, 1)
+    for side, sign in (("left", 1), ("right", -1)):
+        arm, hand = WHERE[f"{side}_arm"].start, WHERE[f"{side}_hand"].start
+        put(f"{side}_shoulder", 0, arm, -1)
+        put(f"{side}_shoulder", 2, arm + 1, sign)
+        put(f"{side}_elbow", 0, arm + 2, -1)
+        put(f"{side}_elbow", 1, arm + 3, sign)
+        put(f"{side}_wrist", 0, hand, -1)
+        put(f"{side}_wrist", 2, hand + 1, sign)
+    put("root", 1, HEADING, 1)
+    return table
+
+
+_TO_ANGLES = _angle_map()
+_MIRROR = torch.tensor([JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS])
+
+
+def pose_vector(pose: dict[str, tuple[float, ...]]) -> torch.Tensor:
+    """(C,) the numbers of a pose; parts that it does not name stand at ease, and so do numbers left out at the end of a part.
+
+    "arms", "hands" and "feet" stand for both sides, unless a side is named too.
+    """
+    both = {f"{side}_{single}": pose[name] for name, single in _BOTH.items() if name in pose for side in ("left", "right")}
+    vector = STAND.clone()
+    for name, numbers in (both | {name: numbers for name, numbers in pose.items() if name not in _BOTH}).items():
+        vector[WHERE[name].start : WHERE[name].start + len(numbers)] = torch.tensor(numbers, dtype=torch.float32)
+    return vector
+
+
+STAND = torch.zeros(NUM_CHANNELS)  # at ease: arms a hand's breadth off the body, feet a little apart and turned out
+for _side in ("left", "right"):
+    STAND[WHERE[f"{_side}_arm"]] = torch.tensor([0.03, 0.16, 0.22, -0.25])
+    STAND[WHERE[f"{_side}_foot"]] = torch.tensor([0.014, 0.0, 0.0, 0.14, 0.0])
+STAND[WHERE["hips"].start + 1] = 0.002
+
+
+def reach(wrist: tuple[float, float, float], elbow: tuple[float, float, float]) -> tuple[float, float, float, float]:
+    """An arm whose wrist is at a place of the average body: raise, out, elbow, twist.
+
+    wrist: (out, up, forward) in body heights from the floor, as the body is at rest. elbow: the direction (out, up, forward) in which
+    the elbow points. A wrist farther than the arm is long is brought nearer.
+    """
+    shoulder, middle, end = (torch.tensor(_REST[f"left_{joint}"]) for joint in ("shoulder", "elbow", "wrist"))
+    upper, lower = (middle - shoulder).norm(), (end - middle).norm()
+    way = torch.tensor(wrist) - shoulder
+    distance = way.norm().clamp(upper * 0.45, (upper + lower) * 0.995)
+    way = way / way.norm()
+    pole = torch.tensor(elbow, dtype=torch.float32)
+    pole = torch.nn.functional.normalize(pole - (pole @ way) * way, dim=0)
+    along = (upper**2 + distance**2 - lower**2) / (2 * distance)
+    x, y, z = ((along * way + (upper**2 - along**2).clamp_min(0).sqrt() * pole) / upper).tolist()
+    if y > abs(z) < x:  # up through the side
+        out, bend = math.pi - math.asin(x), math.atan2(z, y)
+    else:  # up through the front
+        out, bend = math.asin(x), math.atan2(-z, -y)
+    bone = middle - shoulder
+    out -= math.atan2(bone[0], -bone[1])  # what the upper arm is out at rest
+    turned = euler_matrices(torch.tensor([bend, 0.0, out]))
+    fore = turned.T @ torch.nn.functional.normalize(distance * way - turned @ bone, dim=0)
+    return -bend, out, math.acos(max(-1.0, min(1.0, -fore[1].item()))), math.atan2(fore[0].item(), fore[2].item())
+
+
+HAND_ON_HIP = reach((0.138, 0.588, 0.022), (1.0, 0.0, -0.45))
+
+
+def assemble(channels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joint angles (T, J, 3) and root offsets (T, 3) of poses (T, C); the offset's y is the lower sole's height above the floor."""
+    angles = (channels @ _TO_ANGLES).unflatten(1, (-1, 3))
+    angles[:, _LEGS] = _legs(channels)
+    heading = channels[:, HEADING]
+    left, _, forward = channels[:, WHERE["hips"]].unbind(-1)
+    cos, sin = heading.cos(), heading.sin()
+    return angles, torch.stack([cos * left + sin * forward, channels[:, HEIGHT].clamp_min(0), cos * forward - sin * left], -1)
+
+
+def _legs(channels: torch.Tensor) -> torch.Tensor:
+    """(T, 6, 3) angles of both hips, both knees and both ankles, left first, so that the feet are where the poses put them."""
+    out, lift, forward, turn, heel = channels[:, WHERE["left_foot"].start :].unflatten(1, (2, 5)).unbind(-1)  # (T, 2) each
+    left, sink, ahead = channels[:, WHERE["hips"]].unbind(-1)
+    pelvis_angles = channels[:, WHERE["pelvis"]]
+    turn = turn * _SIDES
+    zero = torch.zeros_like(turn)
+    turned = euler_matrices(torch.cat([torch.stack([heel, turn, zero], -1), pelvis_angles[:, None]], 1))
+    foot, pelvis = turned[:, :2], turned[:, 2:]
+
+    # the ankles, each foot rolled over its ball or its heel; then the hips, as high as the feet allow
+    pivot = torch.where(heel > 0, _BALL, _HEEL)
+    cos, sin = heel.cos(), heel.sin()
+    rise, advance = _ABOVE_SOLE * (cos - 1) + pivot * sin, _ABOVE_SOLE * sin + pivot * (1 - cos)
+    ankle = _ANKLES + torch.stack([out * _SIDES + advance * turn.sin(), lift + rise, forward + advance * turn.cos()], -1)
+    hip = (pelvis @ _HIPS[..., None])[..., 0] + _ROOT + torch.stack([left, -sink, ahead], -1)[:, None]
+    way = ankle - hip
+    height = (_REACH**2 - way[..., 0] ** 2 - way[..., 2] ** 2).clamp_min(0.01).sqrt()
+    too_high = (-way[..., 1] - height).amax(1).clamp_min(0)
+    way[..., 1] += too_high[:, None]
+
+    # two bones: the knee's bend from the distance, then the hip that points the bent leg along the way, knee where the foot points
+    way = (pelvis.transpose(-1, -2) @ way[..., None])[..., 0]
+    distance = way.norm(dim=-1)
+    way = way / distance[..., None]
+    distance = distance.clamp(_CLOSEST, _REACH)
+    way = way * distance[..., None]
+    cos = (distance**2 - (_THIGH**2 + _SHANK**2)) / (2 * _THIGH * _SHANK)  # of the knee's bend
+    knee = cos.acos() - _BENT_AT_REST
+    cos, sin = knee.cos(), knee.sin()
+    y = _THIGH_BONE[1] + cos * _SHANK_BONE[1] - sin * _SHANK_BONE[2]
+    z = _THIGH_BONE[2] + sin * _SHANK_BONE[1] + cos * _SHANK_BONE[2]
+    hip_turn = turn - pelvis_angles[:, 1:2]
+    cos, sin = hip_turn.cos(), hip_turn.sin()
+    wx, wz = cos * way[..., 0] - sin * way[..., 2], sin * way[..., 0] + cos * way[..., 2]
+    lean = (wx / -y).clamp(-1, 1).asin()
+    bend = torch.atan2(wz, way[..., 1]) - torch.atan2(z, lean.cos() * y)
+    bend = torch.remainder(bend + math.pi, 2 * math.pi) - math.pi
+    hip_angles, knee_angles = torch.stack([bend, hip_turn, lean], -1), torch.stack([knee, zero, zero], -1)
+
+    # the ankle turns the foot back to what was asked
+    leg = euler_matrices(torch.cat([hip_angles, knee_angles], 1))
+    turned = (pelvis @ leg[:, :2] @ leg[:, 2:]).transpose(-1, -2) @ foot
+    ankle_bend = (-turned[..., 1, 2]).clamp(-1, 1).asin()
+    ankle_turn = torch.atan2(turned[..., 0, 2], turned[..., 2, 2])
+    ankle_lean = torch.atan2(turned[..., 1, 0], turned[..., 1, 1])
+    return torch.cat([hip_angles, knee_angles, torch.stack([ankle_bend, ankle_turn, ankle_lean], -1)], 1)
+
+
+def mirrored(angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with left and right exchanged."""
+    return angles[:, _MIRROR] * angles.new_tensor([1, -1, -1]), offset * offset.new_tensor([-1, 1, 1])

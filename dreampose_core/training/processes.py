@@ -1,0 +1,85 @@
+"""The processes that train together: one, or as many as `accelerate launch` or `torchrun` started, each with its share of every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+
+Share = tuple[int, int]
+"""This process's rank, and how many there are."""
+
+
+class Processes:
+    """This process among those that train together. rank: its number; count: of all of them; main: whether it is the one that writes.
+
+    device: the GPU of this process where there are several; None where any will do.
+    """
+
+    def __init__(self):
+        state = PartialState(cpu=not torch.cuda.is_available())
+        self.rank, self.count, self.main = state.process_index, state.num_processes, state.is_main_process
+        self.device = str(state.device) if self.count > 1 else None
+
+    @property
+    def share(self) -> Share:
+        """This process's part of every batch."""
+        return self.rank, self.count
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        PartialState().wait_for_everyone()
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sets every gradient to its mean over the processes."""
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, (flat / self.count).split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: torch.Tensor) -> float:
+        """The mean of a number over the processes."""
+        value = value.detach().clone()
+        if self.count > 1:
+            dist.all_reduce(value)
+        return float(value) / self.count
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so in any of the processes: all of them stop at the same step, or none."""
+        if self.count == 1:
+            return here
+        flag = torch.tensor(float(here), device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+
+def random(seed: int, step: int, purpose: int) -> torch.Generator:
+    """The generator of one purpose in one step: draws do not depend on what was drawn before."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + purpose)
+
+
+class Draws:
+    """Random draws of one purpose in one step: a pure function of (seed, step, purpose) and of the samples' number in all processes.
+
+    Every method gives this process's rows of what one process alone would draw, on the CPU.
+    """
+
+    def __init__(self, seed: int, step: int, purpose: int, share: Share = (0, 1)):
+        self._generator = random(seed, step, purpose)
+        self._rank, self._processes = share
+
+    def rand(self, count: int, *shape: int) -> torch.Tensor:
+        """(count, *shape) uniform in 0..1, for `count` samples of this process."""
+        return self._own(count, torch.rand(count * self._processes, *shape, generator=self._generator))
+
+    def randn(self, count: int, *shape: int) -> torch.Tensor:
+        """(count, *shape) of the normal distribution."""
+        return self._own(count, torch.randn(count * self._processes, *shape, generator=self._generator))
+
+    def _own(self, count: int, drawn: torch.Tensor) -> torch.Tensor:
+        return drawn[self._rank * count : (self._rank + 1) * count]

@@ -1,0 +1,152 @@
+"""What models are measured on: held-out mannequins, real videos in a folder, and the photo's map disturbed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dreampose_core.errors import InputError
+from dreampose_core.evaluation.clips import MannequinClips, VideoClips, photo_s
+from dreampose_core.evaluation.disturb import DISTURBED, UV_NOISE, displaced, disturbances
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.mannequin.motion import HELD_OUT_MOTIONS
+from dreampose_core.poses import PoseSequence, write_any, write_poses
+from dreampose_core.video import write_video
+
+SIZE = (40, 32)
+
+
+@pytest.fixture(scope="module")
+def film():
+    """A clip that stands for a real one: frames uint8 (60, 100, 80, 3) and poses."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 60, (100, 80), fps=30)
+    return rgb.numpy(), poses
+
+
+def put(folder, film, name="a", frames=60, poses=60):
+    write_video(film[0][:frames], folder / f"{name}.mp4", 30)
+    write_poses(film[1].select(slice(poses)), folder / f"{name}.npz")
+
+
+def test_mannequins_are_held_out_people_in_held_out_motions():
+    clips = MannequinClips(2, SIZE)
+    assert len(clips) == 2
+    for number, clip in enumerate(clips):
+        figure, motion = Figure.from_seed(HELD_OUT + number), HELD_OUT_MOTIONS[number]
+        photo, own = render_clip(figure, motion, 1, SIZE, fps=20, start_s=photo_s(figure, motion))
+        rgb, poses = render_clip(figure, motion, 40, SIZE, fps=20, start_s=photo_s(figure, motion) + 1)
+        assert clip.name == f"{HELD_OUT + number} {motion}" and len(clip) == 40 and clip.poses.fps == 20
+        assert np.array_equal(clip.photo, photo[0]) and np.array_equal(clip.image_poses.parts, own.parts)
+        assert np.array_equal(clip.truth, rgb) and np.array_equal(clip.poses.parts, poses.parts)
+        assert clip.scored(clip.truth) is clip.truth
+        first = clip.first(3)
+        assert len(first) == 3 and len(first.poses) == len(first.scored_poses) == len(first.scored_truth) == 3
+    with pytest.raises(InputError, match="number of people is 0"):
+        MannequinClips(0, SIZE)
+
+
+def test_the_photo_shows_the_front_and_the_clip_less_of_it():
+    figure = Figure.from_seed(HELD_OUT)
+    start_s = photo_s(figure, "pirouette")
+    assert 0 <= start_s < 5 and start_s % 0.5 == 0
+    _, poses = render_clip(figure, "pirouette", 10, (80, 64), fps=2)
+    _, own = render_clip(figure, "pirouette", 1, (80, 64), start_s=start_s)
+    _, later = render_clip(figure, "pirouette", 4, (80, 64), fps=2, start_s=start_s + 1)
+    front, of_photo, of_clip = ((x.parts == 2).sum((1, 2)) for x in (poses, own, later))
+    assert of_photo[0] >= 0.8 * front.max() and of_clip.mean() < 0.8 * of_photo[0] and front.min() < 0.5 * front.max()
+
+
+def test_videos_in_the_paper_s_protocol(tmp_path, film):
+    put(tmp_path, film, "b")
+    put(tmp_path, film, "a")
+    clips = VideoClips(tmp_path, SIZE)
+    assert len(clips) == 2 and len(VideoClips(tmp_path, SIZE, 1)) == 1
+    first, second = clips
+    assert (first.name, second.name) == ("a.mp4", "b.mp4")
+    assert first.photo.shape == (*SIZE, 3) and first.poses.size == SIZE and len(first.image_poses) == 1 and first.poses.fps == 30
+    assert first.truth.shape == (10, *SIZE, 3)  # frames 50 to 59: what there is of the fifty
+    assert first.scored_truth.shape == (10, 256, 205, 3) and first.scored_poses.size == (256, 205)
+    large = first.scored(first.truth)
+    assert large.shape == first.scored_truth.shape
+    assert np.abs(large.astype(float) - first.scored_truth).mean() < 6  # the same pictures, softer
+    rows = (np.arange(40) + 0.5) * 2.5
+    assert np.array_equal(first.poses.parts, film[1].parts[50:][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)])
+
+
+@pytest.mark.parametrize("form", ["a.zip", "a", "a.densepose.mp4"])
+def test_poses_of_videos_come_in_any_form(tmp_path, film, form):
+    write_video(film[0], tmp_path / "a.mp4", 30)
+    write_any(replace(film[1], uv=None, charts="none") if form.endswith("mp4") else film[1], tmp_path / form)
+    (clip,) = VideoClips(tmp_path, SIZE)
+    assert len(clip) == 10 and clip.poses.mask.any()
+
+
+def test_hostile_folders(tmp_path, film):
+    def refusal(match, folder=tmp_path):
+        with pytest.raises(InputError, match=match) as caught:
+            list(VideoClips(folder, SIZE))
+        assert str(caught.value).count(". ") == 0 and "\n" not in str(caught.value)
+
+    refusal("no folder", tmp_path / "missing")
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    refusal("no folder", tmp_path / "notes.txt")
+    refusal("no video")
+    (tmp_path / "fake.mp4").write_text("not a video")
+    refusal("no video")
+    write_video(film[0], tmp_path / "a.mp4", 30)
+    refusal("no DensePose for a.mp4; put a.npz")
+    (tmp_path / "a.npz").write_text("not poses")
+    refusal("a.npz")
+    put(tmp_path, film, poses=59)
+    refusal("60 frames and its DensePose 59")
+    put(tmp_path, film, frames=51, poses=51)
+    refusal("51 frames, of which those from 50 on")
+    write_video(film[0], tmp_path / "a.mp4", 30)
+    empty = PoseSequence(np.zeros((60, 100, 80), np.uint8), None, "none")
+    write_poses(empty, tmp_path / "a.npz")
+    refusal("shows nobody")
+    write_poses(PoseSequence(np.ones((60, 100, 200), np.uint8), None, "none"), tmp_path / "a.npz")
+    refusal("100 x 80 and its DensePose 100 x 200")
+    with pytest.raises(InputError, match="number of people is 0"):
+        VideoClips(tmp_path, SIZE, 0)
+
+
+def test_disturbances_are_of_the_size_that_they_say(film):
+    exact = film[1].select([0])
+    made = disturbances(exact, 7)
+    assert tuple(made) == DISTURBED and made["absent"] is None
+    for name, pixels in (("displaced_1", 1), ("displaced_2", 2)):
+        moves = [displaced(exact, axis, sign * pixels) for axis in (0, 1) for sign in (-1, 1)]
+        assert sum(np.array_equal(move.parts, made[name].parts) and np.array_equal(move.uv, made[name].uv) for move in moves) == 1
+    noisy, mask = made["uv_noise"], exact.mask
+    assert np.array_equal(noisy.parts, exact.parts) and (noisy.uv[:, :, ~mask[0]] == 0).all()
+    error = (noisy.uv.astype(float) - exact.uv)[:, :, mask[0]]
+    assert UV_NOISE / 2 < error.std() < 1.3 * UV_NOISE  # U, V are kept within 0..1, which takes some of it away
+    holes = made["holes"]
+    lost = mask & ~holes.mask
+    assert 0.1 < lost.sum() / mask.sum() < 0.8 and (holes.uv[:, :, ~holes.mask[0]] == 0).all()
+    assert np.array_equal(holes.parts[holes.mask], exact.parts[holes.mask])
+    assert made["parts_only"].uv is None and np.array_equal(made["parts_only"].parts, exact.parts)
+
+
+def test_displaced_maps_by_hand():
+    parts = np.arange(1, 13, dtype=np.uint8).reshape(1, 3, 4)
+    poses = PoseSequence(parts, None, "none")
+    assert displaced(poses, 0, 1).parts[0].tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert displaced(poses, 0, -2).parts[0].tolist() == [[9, 10, 11, 12], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert displaced(poses, 1, 3).parts[0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 5], [0, 0, 0, 9]]
+    assert displaced(poses, 1, -1).parts[0].tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]
+
+
+def test_disturbances_come_from_the_seed_and_from_what_is_known(film):
+    exact = film[1].select([0])
+    again, other = disturbances(exact, 7), disturbances(exact, 8)
+    assert all(np.array_equal(disturbances(exact, 7)[name].parts, again[name].parts) for name in DISTURBED[:-1])
+    assert np.array_equal(disturbances(exact, 7)["uv_noise"].uv, again["uv_noise"].uv)
+    assert not np.array_equal(again["uv_noise"].uv, other["uv_noise"].uv) and not np.array_equal(again["holes"].parts, other["holes"].parts)
+    assert "uv_noise" not in disturbances(replace(exact, uv=None, charts="none"), 7)
+    assert "parts_only" not in disturbances(PoseSequence(None, exact.uv, "mannequin"), 7)
+    nobody = PoseSequence(np.zeros((1, 20, 20), np.uint8), None, "none")
+    assert not disturbances(nobody, 7)["holes"].mask.any()

@@ -1,0 +1,139 @@
+"""Picture metrics: against values computed by hand, and against scikit-image where it has the same one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from dreampose_core.evaluation.metrics import (
+    densepose_accuracy,
+    inside,
+    l1,
+    pooled_psnr,
+    psnr,
+    psnr_of_frames,
+    sharpness,
+    ssim,
+    ssim_maps,
+    ssim_mean,
+)
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.poses import PoseSequence
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A held-out person: frames uint8 (4, 160, 128, 3) and poses."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 4, (160, 128))
+    return rgb.numpy(), poses
+
+
+def noisy(frames: np.ndarray, strength: float) -> np.ndarray:
+    return np.clip(frames + np.random.default_rng(0).normal(0, strength, frames.shape), 0, 255).astype(np.uint8)
+
+
+def blurred(frames: np.ndarray) -> np.ndarray:
+    pixels = torch.from_numpy(frames).movedim(-1, 1).float()
+    return torch.nn.functional.avg_pool2d(pixels, 5, 1, 2).movedim(1, -1).numpy().astype(np.uint8)
+
+
+def test_psnr_by_hand():
+    truth = np.full((2, 4, 4, 3), 100, np.uint8)
+    frames = truth.copy()
+    frames[0] += 10  # an error of 10 everywhere: 20 log10(25.5)
+    assert psnr(frames[:1], truth[:1]) == pytest.approx(20 * np.log10(25.5))
+    assert psnr(truth, truth) == 100
+    assert psnr(frames, truth) == pytest.approx((100 + 20 * np.log10(25.5)) / 2)  # the mean of frames, not of errors
+    assert psnr(np.zeros_like(truth), np.full_like(truth, 255)) == pytest.approx(0)  # uint8 must not wrap around
+
+
+def test_psnr_in_a_mask():
+    truth, frames, mask = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4), bool)
+    mask[0, :2] = True
+    frames[0, 2:] = 200
+    assert psnr(frames, truth, mask) == 100  # the second frame has nobody and does not count
+    frames[0, 0] = 51
+    assert psnr(frames, truth, mask) == pytest.approx(10 * np.log10(255**2 / (51**2 / 2)))
+    found = psnr_of_frames(frames, truth, mask)
+    assert found.shape == (2,) and found[0] == psnr(frames, truth, mask) and np.isnan(found[1])
+    assert np.isnan(psnr(frames, truth, np.zeros_like(mask)))
+
+
+def test_pooled_psnr_weighs_pixels_alike():
+    truth, frames, mask = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4), bool)
+    mask[0], mask[1, 0, 0] = True, True  # sixteen pixels that are wrong and one that is right
+    frames[0] = 17
+    assert pooled_psnr(frames, truth, mask) == pytest.approx(10 * np.log10(255**2 / (17**2 * 16 / 17)))
+    assert psnr(frames, truth, mask) > 60  # which the mean of frames calls good
+    assert np.isnan(pooled_psnr(frames, truth, np.zeros_like(mask)))
+
+
+def test_l1_by_hand():
+    truth = np.zeros((1, 4, 4, 3), np.uint8)
+    frames, mask = truth.copy(), np.zeros((1, 4, 4), bool)
+    frames[0, 0], mask[0, :2] = 255, True
+    assert l1(frames, truth) == pytest.approx(0.25) and l1(truth, frames) == pytest.approx(0.25)
+    assert l1(frames, truth, mask) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("change", [lambda x: noisy(x, 12), blurred, lambda x: 255 - x, lambda x: np.roll(x, 2, 2)])
+def test_ssim_and_psnr_are_those_of_scikit_image(clip, change):
+    truth, _ = clip
+    frames = change(truth)
+    same = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=-1)
+    pairs = [structural_similarity(frame, true, full=True, **same) for frame, true in zip(frames, truth)]
+    assert ssim(frames, truth) == pytest.approx(np.mean([value for value, _ in pairs]), abs=1e-9)
+    assert np.allclose(ssim_maps(frames, truth), np.stack([each.mean(-1) for _, each in pairs]), atol=1e-9)
+    expected = np.mean([peak_signal_noise_ratio(true, frame, data_range=255) for frame, true in zip(frames, truth)])
+    assert psnr(frames, truth) == pytest.approx(expected)
+
+
+def test_ssim_by_hand():
+    dark, light = np.full((1, 16, 16, 3), 50, np.uint8), np.full((1, 16, 16, 3), 200, np.uint8)
+    c1 = 2.55**2  # flat pictures differ in the first factor alone
+    assert ssim(dark, light) == pytest.approx((2 * 50 * 200 + c1) / (50**2 + 200**2 + c1))
+    assert ssim(light, light) == 1
+
+
+def test_ssim_in_a_mask(clip):
+    truth, poses = clip
+    frames = np.where(poses.mask[..., None], noisy(truth, 30), truth)  # the background is right
+    maps = ssim_maps(frames, truth)
+    assert ssim_mean(maps, poses.mask) < 0.75 < 0.85 < ssim_mean(maps)
+    far = np.zeros_like(poses.mask)
+    far[:, :20, :20] = True
+    assert not poses.mask[:, :30, :30].any() and ssim_mean(maps, far) == pytest.approx(1)
+
+
+def test_sharpness_by_hand():
+    x = np.arange(16, dtype=np.float64)[None, None, :, None]
+    truth = np.broadcast_to(8 * x, (1, 16, 16, 3)).astype(np.uint8)
+    mask = np.ones((1, 16, 16), bool)
+    assert sharpness(truth, truth, mask) == pytest.approx(1)
+    assert sharpness(truth // 2, truth, mask) == pytest.approx(0.5)
+    assert sharpness(np.full_like(truth, 90), truth, mask) == 0
+    edge = np.zeros_like(mask)
+    edge[:, 0] = True
+    assert sharpness(truth, truth, edge) == 1  # a mask without an inside says nothing
+
+
+def test_blur_lowers_the_sharpness_and_noise_raises_it(clip):
+    truth, poses = clip
+    assert sharpness(blurred(truth), truth, poses.mask) < 0.8 and sharpness(noisy(truth, 20), truth, poses.mask) > 1.2
+
+
+def test_the_inside_of_a_mask():
+    mask = np.zeros((1, 5, 6), bool)
+    mask[0, :4, 1:5] = True  # it touches the upper border, beyond which nothing belongs to it
+    expected = np.zeros_like(mask)
+    expected[0, 1:3, 2:4] = True
+    assert np.array_equal(inside(mask), expected)
+
+
+def test_densepose_accuracy_by_hand():
+    truth = PoseSequence(np.array([[[2, 2, 0, 0]]], np.uint8), np.full((1, 2, 1, 4), 0.5, np.float16), "mannequin")
+    found = PoseSequence(np.array([[[2, 3, 3, 0]]], np.uint8), np.full((1, 2, 1, 4), 0.25, np.float16), "mannequin")
+    assert densepose_accuracy(found, truth) == {"parts": 0.5, "union": pytest.approx(1 / 3), "uv": 0.25}
+    assert densepose_accuracy(truth, truth) == {"parts": 1, "union": 1, "uv": 0}

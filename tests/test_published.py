@@ -1,0 +1,44 @@
+"""What the README says of the shipped mini is what the benchmark measured, and what its weights still do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreampose_core.animation import load_pipeline
+from dreampose_core.evaluation.benchmark import evaluate
+from dreampose_core.evaluation.clips import MannequinClips
+from dreampose_core.evaluation.report import table
+from dreampose_core.settings import MINI, REPOSITORY
+
+PUBLISHED = REPOSITORY / "docs" / "benchmark"
+PEOPLE = 4
+
+
+def published(name: str) -> dict:
+    return json.loads((PUBLISHED / name).read_text(encoding="utf-8"))
+
+
+def between(text: str, name: str) -> str:
+    """What stands between the markers of `name` in a Markdown file."""
+    return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_table_in_the_readme_is_the_reports():
+    report, readme = published("report.json"), (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert between(readme, "benchmark") == table(report)
+    assert published("about.json")["people"] >= 20 and published("about.json")["quality"] == "standard"
+    assert len({tuple(block) for block in report.values()}) == 1  # every block has the same keys
+
+
+def test_the_shipped_weights_still_reach_what_was_published(tmp_path: Path):
+    pipe = load_pipeline(str(MINI), "cpu")
+    evaluate(pipe, MannequinClips(PEOPLE, pipe.form.size), tmp_path)
+    clips = json.loads((tmp_path / "about.json").read_text(encoding="utf-8"))["each"]
+    for block in ("none", "moved_texture", "vae_only"):
+        now, then = (np.mean([one["scores"][block]["psnr_mask"] for one in people[:PEOPLE]])
+                     for people in (clips, published("about.json")["each"]))  # fmt: skip
+        assert now == pytest.approx(then, abs=0.3), block
