@@ -1,4 +1,4 @@
-"""A photo and a motion to a video in Python: python examples/animate.py (from the repository's root)."""
+"""A photo and a motion to a video in Python: python -m examples.animate (from the repository's root)."""
 
 from pathlib import Path
 
@@ -18,7 +18,6 @@ if __name__ == "__main__":
         image=read_image(EXAMPLES / "people" / "ada.png"),
         image_poses=read_image_poses(EXAMPLES / "people" / "ada.poses.npz"),
         poses=poses,
-        num_inference_steps=8,
         generator=torch.Generator().manual_seed(0),
     )
     print(write_video(frames, "ada.mp4", poses.fps), "frames in ada.mp4")

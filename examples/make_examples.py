@@ -1,6 +1,6 @@
 """Draws everything in this folder anew: people with their DensePose, and motions with their thumbnails, all held out from training.
 
-    PYTHONPATH=. python examples/make_examples.py
+    python -m examples.make_examples
 """
 
 from dataclasses import replace

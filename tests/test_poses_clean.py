@@ -52,7 +52,7 @@ def test_regions_are_those_of_a_flood(height, width, seed, eight, touching, limi
 
 @pytest.fixture(scope="module")
 def dance() -> PoseSequence:
-    return render_clip(Figure.from_seed(5), "dance", 24, (160, 128), fps=20)[1]
+    return render_clip(Figure.from_seed(7), "dance", 24, (160, 128), fps=20)[1]
 
 
 def damaged(poses: PoseSequence, parts: np.ndarray, uv: np.ndarray) -> PoseSequence:
@@ -79,7 +79,7 @@ def test_holes_and_specks_go_and_the_rest_stays(dance):
     assert wrong(bad, dance) > 0.008 and wrong(done, dance) < 0.35 * wrong(bad, dance)
     filled = (done.parts > 0) & (bad.parts == 0)
     right = filled & (done.parts == dance.parts)
-    assert filled.sum() > 200 and right.sum() > 0.85 * filled.sum()
+    assert filled.sum() > 200 and right.sum() > 0.9 * filled.sum()
     off = np.abs(done.uv.astype(float) - dance.uv.astype(float)).max(axis=1)
     assert np.median(off[right]) < 0.1
     assert (done.uv[:, :, :][(done.parts == 0)[:, None].repeat(2, 1)] == 0).all()

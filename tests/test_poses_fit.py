@@ -129,7 +129,7 @@ def test_a_photo_and_its_map_stay_aligned_in_any_box(size, how):
     for y in range(3):
         for x in range(3):
             near |= padded[y : y + size[0], x : x + size[1]] != mask
-    assert mask.any() and (wrong & ~near).sum() <= 2 and wrong.sum() < 0.12 * mask.sum()  # a gap one pixel wide may close
+    assert mask.any() and (wrong & ~near).sum() <= 1 and wrong.sum() < 0.12 * mask.sum()  # a gap one pixel wide may close
 
 
 def test_where_the_person_is():

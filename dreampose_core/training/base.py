@@ -75,15 +75,13 @@ def train_vae(
 
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
-    noisier: float = 0.6, huber: float | None = None,
-    precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
+    noisier: float = 0.6, precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
     crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
-    noisier: see `draw_timesteps`. huber: see `denoising_loss`.
-    sample: see `loop.train`.
+    noisier: see `draw_timesteps`. sample: see `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -95,7 +93,7 @@ def train_base(
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-        return denoising_loss(prediction, wanted, given.person, person_weight, huber)
+        return denoising_loss(prediction, wanted, given.person, person_weight)
 
     _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
@@ -264,8 +262,8 @@ def encode_windows(form: ModelForm, parts: torch.Tensor, uv: torch.Tensor, has: 
 def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool, draws: Draws) -> torch.Tensor:
     """Moved textures (B, 5, H, W) harvested through photo maps that are as wrong as an estimator's.
 
-    The map is displaced by up to 2 % of the height, its U, V are noisy by up to 0.08, it has holes, limbs are swapped left
-    and right, or it has parts only. Dropped samples are all zeros.
+    The map is displaced by up to 2 % of the height (what `harvest` cannot undo of that remains), its U, V are noisy by up to 0.08, it has
+    holes, limbs are swapped left and right, or it has parts only. Dropped samples are all zeros.
     """
     count, height, width = batch.photo_parts.shape
     device = photo.device
