@@ -1,6 +1,7 @@
 """Draws mannequins: rounded cones intersected with parallel rays, batched over frames, on any device.
 
-Every pixel's part, U and V are computed from the very surface point that gives it its colour, so the DensePose is exact.
+Every pixel's part, U and V are those of the surface point that gives it its colour, so the DensePose is exact; where that is a bag,
+those of the body behind it.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ def draw(
     # z, part, layer, u, v, shade of every ray
     buffer = torch.zeros(len(positions), 6, height * width, device=positions.device)
     buffer[:, 0], buffer[:, 2] = _FAR, -1
-    for i, kind in enumerate(bodies.kinds):
+    body = None
+    for i, kind in sorted(enumerate(bodies.kinds), key=lambda numbered: numbered[1].parts[0] == 0):
+        if kind.parts[0] == 0 and body is None:
+            body = buffer.clone()  # what is drawn from here on covers the body, and has no part
         worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # few figures wear a hat
         if len(worn):
             part = buffer[worn]
@@ -116,7 +120,7 @@ def draw(
     if background is not None:
         _occlude(buffer, (height, width))
         rgb = _coloured(buffer, atlases, owner, background, view.tint, size, supersample)
-    return Rendering(rgb, *_labels(buffer, size, supersample))
+    return Rendering(rgb, *_labels(buffer if body is None else body, size, supersample))
 
 
 def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions, twist, view: View, size) -> None:
