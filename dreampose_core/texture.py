@@ -18,8 +18,11 @@ from .registration import registered
 
 WARP_PLANES = 5  # R, G, B, seen, source
 SOURCE_TEXEL, SOURCE_MEAN, SOURCE_BACKGROUND = 1.0, 0.5, -1.0
-EROSION = 0.00625  # of the image height: mean colours are taken that far from the person's edge
+EROSION = 0.00625  # of the image height: that far inside the person's edge its colours begin to be its own
+SLIVER = 0.35  # a part smaller than that beside its front or back twin, all of it at the edge, has no colours of its own
 REACH = 1.5  # grid steps from a point in U, V up to which photo pixels say where it lies
+MARGIN = 0.03  # of the image height: the person and so much around it is taken out of the background
+ALONG, ROUNDS = 4.0, 30  # how much more a pixel of a filled background has of its row than of its column; steps towards that on each level
 RIDGE = 0.1  # square grid steps: keeps a change over U, V that too few pixels tell at zero
 LEAST = 0.02  # weight of photo pixels below which a point was not seen
 # where a part was not seen its front or back twin stands in, then its left or right twin (1-based part numbers)
@@ -75,12 +78,15 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     k = max(8, height * 3 // 20)
     parts, uv = registered(photos, parts.long(), uv)
     person = (parts > 0).float()[:, None]
-    sums, rows = _sums(photos, parts, uv, _inside(parts, max(1, round(EROSION * height))), k)
+    inside = _inside(parts, max(1, round(EROSION * height)))
+    # outlines show body and background mixed: there the body's own colours are drawn outwards
+    own = filled(photos, 1 - inside)
+    sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, parts, 0), uv, k)
     if uv is None:
         places = photos.new_zeros(batch, NUM_PARTS, k, k, 7)
     else:
         places = _places(parts, uv.float(), k)
-    own, places = photos[:, None], places[:, None]
+    own, places = own[:, None], places[:, None]
     if same_person:
         sums, rows = sums.sum(0, keepdim=True), rows.sum(0, keepdim=True)
         own, places, photos, person = own.transpose(0, 1), places.transpose(0, 1), photos[:1], person[:1]
@@ -129,21 +135,34 @@ def laid(planes: torch.Tensor, person: torch.Tensor, behind: torch.Tensor) -> to
 def fill_background(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Photos (B, 3, H, W) with the person (B, 1, H, W) and a margin filled from around, and the filled area 0/1.
 
-    Push-pull: colours are averaged down a pyramid, ignoring holes, and come back up into the holes.
+    Rows are more alike than columns: walls and floors change with height.
     """
-    height = photos.shape[2]
-    radius = max(1, round(0.02 * height))
+    radius = max(1, round(MARGIN * photos.shape[2]))
     covered = F.max_pool2d(person, 2 * radius + 1, stride=1, padding=radius)
-    levels, weight, colour = [], 1 - covered, photos * (1 - covered)
+    return filled(photos, covered, ALONG), covered
+
+
+def filled(photos: torch.Tensor, hole: torch.Tensor, along: float = 1.0) -> torch.Tensor:
+    """Photos (B, 3, H, W) with the hole (B, 1, H, W), 0/1, filled smoothly from its edge: every pixel of it becomes the mean of its
+    neighbours, those in its row counting `along` times.
+
+    Colours are averaged down a pyramid, ignoring the hole, and refined on every level of the way back up.
+    """
+    levels, weight, colour = [], 1 - hole, photos * (1 - hole)
     while min(colour.shape[2:]) > 1:
         levels.append((colour, weight))
         colour, weight = F.avg_pool2d(colour, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True)
-    filled = colour / weight.clamp_min(1e-4)
+    whole = colour / weight.clamp_min(1e-4)
     for colour, weight in reversed(levels):
-        above = F.interpolate(filled, size=colour.shape[2:], mode="bilinear", align_corners=False)
-        share = (weight > 1e-3).float() * weight.clamp(0, 1)
-        filled = colour / weight.clamp_min(1e-4) * share + above * (1 - share)
-    return torch.where(covered > 0, filled.clamp(-1, 1), photos), covered
+        known = (weight > 0.5).to(colour.dtype)
+        given = colour / weight.clamp_min(1e-4) * known
+        whole = given + F.interpolate(whole, size=colour.shape[2:], mode="bilinear", align_corners=False) * (1 - known)
+        for _ in range(ROUNDS):
+            near = F.pad(whole, (1, 1, 1, 1), mode="replicate")
+            rows = near[..., 1:-1, :-2] + near[..., 1:-1, 2:]
+            columns = near[..., :-2, 1:-1] + near[..., 2:, 1:-1]
+            whole = given + (along * rows + columns) / (2 * along + 2) * (1 - known)
+    return torch.where(hole > 0, whole.clamp(-1, 1), photos)
 
 
 def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
@@ -203,19 +222,23 @@ def _read(photos: torch.Tensor, b: torch.Tensor, y: torch.Tensor, x: torch.Tenso
 
 
 def _inside(parts: torch.Tensor, radius: int) -> torch.Tensor:
-    """1 where the person's edge is more than `radius` pixels away, (B, H, W); all of a part of which nothing would be left."""
-    batch = len(parts)
-    person = (parts > 0).float()[:, None]
-    inner = (1 - F.max_pool2d(1 - person, 2 * radius + 1, stride=1, padding=radius))[:, 0]
-    index = parts.reshape(batch, -1)
-    left = torch.zeros(batch, NUM_PARTS + 1, device=parts.device).scatter_add_(1, index, inner.reshape(batch, -1))
-    return torch.where(left.gather(1, index).reshape(parts.shape) > 0, inner, person[:, 0])
+    """1 where the person's edge is more than `radius` pixels away, (B, 1, H, W).
+
+    Of a part of which nothing would be left, such as a hand, all; unless it is a sliver beside its front or back twin.
+    """
+    index, person = parts.flatten(1), (parts > 0).float()[:, None]
+    inner = 1 - F.max_pool2d(1 - person, 2 * radius + 1, stride=1, padding=radius)
+    counts = torch.zeros(2, len(parts), NUM_PARTS + 1, device=parts.device)
+    size, left = counts.scatter_add_(2, index.expand(2, -1, -1), torch.stack([person.flatten(1), inner.flatten(1)]))
+    twin = size[:, [0, *(1 + part for part in _pairs(_TWINS))]]
+    thin = (left == 0) & (size >= SLIVER * twin)
+    return torch.maximum(inner, person * thin.gather(1, index).reshape(person.shape))
 
 
-def _sums(photos, parts, uv, usable, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _sums(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums of colours and their count, of parts (B, 24, 4) and of parts at each height V (B, 24, K, 4), zeros without U, V."""
     batch = len(photos)
-    b, y, x = ((parts > 0) & (usable > 0)).nonzero(as_tuple=True)
+    b, y, x = (parts > 0).nonzero(as_tuple=True)
     colour = F.pad(photos.movedim(1, -1)[b, y, x], (0, 1), value=1.0)
     part = b * NUM_PARTS + parts[b, y, x] - 1
     sums, rows = colour.new_zeros(batch * NUM_PARTS, 4), colour.new_zeros(batch * NUM_PARTS * k, 4)
