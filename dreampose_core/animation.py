@@ -19,41 +19,14 @@ from .conditioning import pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing
 from .images import read_image, write_png
-from .pipeline import DreamPosePipeline, quiet_libraries
+from .pipeline import DreamPosePipeline
 from .poses import PoseSequence
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .scene import Scene, make_scene
-from .settings import MINI, AnimateOptions
+from .settings import AnimateOptions
 from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from .training.subject import RECIPES, tune_subject
 from .video import add_sound, write_video
-
-
-def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
-    """The model on a device, ready to run: bfloat16 or float16 on a GPU, float32 on the CPU.
-
-    model: "mini", a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
-    Raises ModelError with one sentence when there is no such model or device.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    path = MINI if str(model) == "mini" else Path(model)
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
-    elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
-        raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
-    quiet_libraries()
-    dtype = torch.float32
-    if device == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    try:
-        pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
-    except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
-        raise ModelError(f"The model {model} cannot be loaded: it is incomplete, damaged or of another kind ({_short(error)}).") from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
 
 
 def animate(
@@ -229,7 +202,3 @@ def tuned_to(
     with base_restored(pipe):
         tune_subject(pipe, pipe.fit_photos([photo]), image_poses, RECIPES[recipe], should_stop=should_stop)
         yield
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -22,7 +22,8 @@ def animate(args, on_progress, should_stop) -> None:
     image, about_image = read_photo(args.image)
     reading = _motion(args.poses, args, estimate)
     reading.poses.clip(options.first_frame, options.last_frame)  # a wrong range is said before the model is loaded
-    from .animation import animate, load_pipeline
+    from .animation import animate
+    from .pipeline import load_pipeline
     from .scene import keep_sound
     from .subject import fingerprint, read_subject
 
@@ -71,7 +72,8 @@ def finetune(args, on_progress, should_stop) -> None:
     unknown = [path for path, own in zip(args.image, maps) if own is None]
     alone = (f"The DensePose of {', '.join(unknown)} is unknown, so none is used for any photo.",) if 0 < len(unknown) < len(maps) else ()
     _say(*about_photos, *about_maps, estimate.notices, alone)
-    from .animation import finetune, load_pipeline
+    from .animation import finetune
+    from .pipeline import load_pipeline
 
     pipe = load_pipeline(args.model, args.device)
     fitted = [fit_photo(photo, own, pipe.form.size, args.fit) for photo, own in zip(photos, maps)]
@@ -187,11 +189,12 @@ def evaluate(args, on_progress, should_stop) -> None:
         estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
         print(table(evaluate_estimator(estimator, people, out, on_progress=on_progress, should_stop=should_stop)))
         return
-    from .animation import load_pipeline, tuned_to
+    from .animation import tuned_to
     from .errors import ModelError
     from .evaluation.benchmark import evaluate
     from .evaluation.clips import MannequinClips, VideoClips
     from .evaluation.scores import load_lpips
+    from .pipeline import load_pipeline
     from .settings import MAX_SEED
     from .subject import fingerprint
 
@@ -222,15 +225,16 @@ def bench_poses(args, on_progress, should_stop) -> None:
 
 
 def bench_ablations(args, on_progress, should_stop) -> None:
-    from .animation import load_pipeline
     from .densepose import load_estimator
     from .evaluation.ablations import VARIANTS, ablate, guidance_grid
     from .evaluation.report import table
+    from .pipeline import load_pipeline
 
     pipe, out = load_pipeline(args.model, args.device), _new_folder(args.out)
     report = ablate(
-        pipe, out, names=tuple(args.variants or VARIANTS), steps=args.steps, people=args.people, precision=args.precision, seed=args.seed,
-        estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
+        pipe, out, names=tuple(args.variants or VARIANTS), size=args.size, unet_channels=args.unet_channels, steps=args.steps,
+        people=args.people, precision=args.precision, seed=args.seed, estimator=load_estimator("mini", args.device),
+        on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     guidance_grid(pipe, out / "guidance.png")
     print(table(report))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,16 +18,17 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from .adapter import ImageAdapter
 from .conditioning import ModelForm, unet_in_channels
+from .densepose.mini import MiniEstimator
 from .densepose.network import DensePoseNet
 from .errors import InputError
 from .files import appearing, os_error, storage_error
 from .images import write_png
 from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
 from .mannequin.dataset import MannequinSamples
-from .pipeline import DreamPosePipeline, quiet_libraries
+from .pipeline import DreamPosePipeline, load_pipeline, quiet_libraries
 from .poses import render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from .settings import MAX_SEED
+from .settings import MAX_SEED, MINI_ESTIMATOR
 from .training.base import train_base, train_decoder, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
@@ -95,10 +95,13 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, huber: see `train_base`.
+    init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
+    unet_channels are then that model's, and are not looked at. Without VAE steps its VAE stays as it is, until its decoder is trained.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
+    init: str | None = None
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "encoded"
     unet_channels: tuple[int, ...] = (64, 128, 192)
@@ -111,13 +114,12 @@ class MiniRun:
     decoder_lr: float = 1e-4
     crop: float = 0.8
     noisier: float = 0.15
-    huber: float | None = None
     precision: str = "fp32"
     seed: int = 0
 
     @property
     def form(self) -> ModelForm:
-        """So small a model is best after few denoising steps: what it adds in more is noise, measured."""
+        """How such a model is fed. Few denoising steps: more of them change nothing in so small a model (docs/experiments.md)."""
         return ModelForm(
             height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=2, best_steps=4
         )
@@ -134,11 +136,13 @@ def train_mini(
     Cancelled.
     """
     started, processes = time.monotonic(), Processes()
+    init = None if run.init is None else load_pipeline(run.init, device).to(dtype=torch.float32)
     _begin(run, folder, resume, processes)
-    pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels)
-    start_linear(pipe.vae)
-    pipe.to(device)
-    samples = MannequinSamples(run.size, run.batch_size, run.seed, device, share=processes.share)
+    if (pipe := init) is None:
+        pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels)
+        start_linear(pipe.vae)
+        pipe.to(device)
+    samples = MannequinSamples(pipe.form.size, run.batch_size, run.seed, device, share=processes.share)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
@@ -146,11 +150,13 @@ def train_mini(
         return LoopOptions(steps, lr, ema=ema, minutes=left, checkpoint_every=250)
 
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
-    done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+    done = run.init is not None and not run.vae_steps
+    if not done:
+        done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
         sample = sample_sheets(pipe, folder / "samples") if processes.main else None
         done = train_base(
-            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, noisier=run.noisier, huber=run.huber,
+            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, noisier=run.noisier,
             folder=folder / "base", sample=sample, **common,
         )  # fmt: skip
     if done:
@@ -184,8 +190,12 @@ def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Cal
 
 @dataclass(frozen=True)
 class EstimatorRun:
-    """What a training run of the small DensePose estimator is asked to do; stands in the run folder's run.json."""
+    """What a training run of the small DensePose estimator is asked to do; stands in the run folder's run.json.
 
+    init: the estimator's folder, or "mini", whose weights training starts from, None for random ones.
+    """
+
+    init: str | None = None
     size: tuple[int, int] = (160, 128)
     steps: int = 6500
     batch_size: int = 12
@@ -203,11 +213,13 @@ def train_mini_estimator(
     Raises InputError, Cancelled.
     """
     processes = Processes()
+    init = None if run.init is None else MiniEstimator(MINI_ESTIMATOR if run.init == "mini" else run.init, device).net
     _begin(run, folder, resume, processes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        net = DensePoseNet(height=run.size[0])
-    net.to(device)
+    if (net := init) is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.seed)
+            net = DensePoseNet(height=run.size[0])
+        net.to(device)
     options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, checkpoint_every=250)
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     done = train_estimator(
@@ -227,8 +239,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     widths = getattr(run, "unet_channels", (8, 8))
     if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
-    if not 0 < getattr(run, "noisier", 1) <= 10 or not 0 < (getattr(run, "huber", None) or 1) < math.inf:
-        raise InputError(f"noisier is {run.noisier}, huber {run.huber}; both must be above 0, the first at most 10.")
+    if not 0 < getattr(run, "noisier", 1) <= 10:
+        raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
@@ -257,7 +269,7 @@ def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    fixed = {"size", "reference_warp", "unet_channels", "seed"} & now.keys()
+    fixed = {"init", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
     changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")

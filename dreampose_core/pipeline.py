@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -32,11 +33,12 @@ from .conditioning import (
     warp_channels,
     window_channels,
 )
-from .errors import InputError
+from .errors import InputError, ModelError
 from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted, window_indices
 from .progress import ShouldStop, check_stop, never_stop
 from .scene import check_aspect
+from .settings import MINI
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
@@ -254,3 +256,32 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
     return [p for p in passes if abs(p[0]) > 1e-9]
 
 
+def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
+    """The model on a device, ready to run: bfloat16 or float16 on a GPU, float32 on the CPU.
+
+    model: "mini", a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
+    Raises ModelError with one sentence when there is no such model or device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    path = MINI if str(model) == "mini" else Path(model)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
+    elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
+    quiet_libraries()
+    dtype = torch.float32
+    if device == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    try:
+        pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
+    except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
+        raise ModelError(f"The model {model} cannot be loaded: it is incomplete, damaged or of another kind ({_short(error)}).") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -13,10 +13,11 @@ import torch
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core import animation
-from dreampose_core.animation import animate, load_pipeline, tuned_to
+from dreampose_core.animation import animate, tuned_to
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.pipeline import load_pipeline
 from dreampose_core.settings import AnimateOptions
 from dreampose_core.subject import read_subject
 from dreampose_core.training.subject import RECIPES, SubjectRecipe

@@ -26,8 +26,8 @@ def run(*arguments: object) -> None:
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory) -> dict[str, list[float]]:
     """Mask PSNR of mini and of part colours, and mini's sharpness, for each person."""
-    from dreampose_core.animation import load_pipeline
     from dreampose_core.evaluation.baselines import baseline_frames
+    from dreampose_core.pipeline import load_pipeline
 
     vae = load_pipeline("mini", "cpu").vae
     found = {"mini": [], "part_colours": [], "grey_silhouette": [], "sharpness": []}

@@ -15,7 +15,7 @@ from dreampose_core.evaluation.ablations import VARIANTS, ablate, guidance_grid
 from dreampose_core.evaluation.scores import KEYS
 from dreampose_core.images import read_image
 
-SMALL = {"steps": 2, "batch_size": 2, "people": 1}
+SMALL = {"unet_channels": (8, 16), "steps": 2, "batch_size": 2, "people": 1}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,8 @@ def test_every_variant_trains_and_is_measured(pipe, tmp_path):
     assert len([p for p in seen if p.stage == "base"]) == 2 * len(VARIANTS)
     assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(VARIANTS)
     assert read_image(tmp_path / "both" / "contact.png").shape == (3 * 40, 32, 3)
+    smaller = ablate(pipe, tmp_path / "smaller", names=("both",), size=(32, 32), **SMALL)
+    assert read_image(tmp_path / "smaller" / "both" / "contact.png").shape == (3 * 32, 32, 3) and smaller["both"] != report["both"]
     again = []
     assert ablate(pipe, tmp_path, on_progress=again.append, **SMALL) == report and again == []  # nothing is trained twice
 
@@ -50,6 +52,8 @@ def test_a_stopped_run_goes_on_and_comes_to_the_same(pipe, tmp_path):
 def test_what_is_asked_wrongly_is_one_sentence(pipe, tmp_path):
     with pytest.raises(InputError, match="no variant 'gan'; there are both, clip"):
         ablate(pipe, tmp_path, names=("gan",))
+    with pytest.raises(InputError, match="64x60; both must be multiples of 8"):
+        ablate(pipe, tmp_path, size=(64, 60), **SMALL)
     ablate(pipe, tmp_path, names=("both",), **SMALL)
     with pytest.raises(InputError, match="of another run"):
         ablate(pipe, tmp_path, names=("both",), **{**SMALL, "steps": 3})

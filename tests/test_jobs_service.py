@@ -559,7 +559,8 @@ def test_a_run_of_the_real_lanes_killed_while_tuning_equals_an_uninterrupted_one
     from safetensors.numpy import load_file
     from tiny import make_tiny_model
 
-    from dreampose_core.animation import animate, load_pipeline
+    from dreampose_core.animation import animate
+    from dreampose_core.pipeline import load_pipeline
 
     model = make_tiny_model(tmp_path / "model")
     random = np.random.default_rng(0)

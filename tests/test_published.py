@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreampose_core.animation import load_pipeline
 from dreampose_core.evaluation.benchmark import evaluate
 from dreampose_core.evaluation.clips import MannequinClips
 from dreampose_core.evaluation.report import table
+from dreampose_core.pipeline import load_pipeline
 from dreampose_core.settings import MINI, REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs" / "benchmark"

@@ -41,20 +41,28 @@ _FRAMES = 16  # of a clip
 
 
 def ablate(
-    pipe: DreamPosePipeline, folder: Path, *, names: tuple[str, ...] = tuple(VARIANTS), steps: int = 800, batch_size: int = 8,
-    lr: float = 5e-4, crop: float = 0.8, people: int = 6, seed: int = 0, precision: str = "fp32", estimator=None,
+    pipe: DreamPosePipeline, folder: Path, *, names: tuple[str, ...] = tuple(VARIANTS), size: tuple[int, int] | None = None,
+    unet_channels: tuple[int, ...] = MiniRun.unet_channels, steps: int = 1500, batch_size: int = 8, lr: float = 5e-4, people: int = 6,
+    seed: int = 0, precision: str = "fp32", estimator=None,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> Report:  # fmt: skip
     """The figures of `scores.KEYS` for each variant, means over held-out people.
 
-    pipe: its size, device and VAE are all variants'; its UNet is not used. steps, batch_size, lr, crop, seed: of every training, which
-    sees the same samples and the same noise. Each variant has a folder of its own below `folder` with checkpoints and scores.json; those
+    pipe: its device and VAE are all variants'; its UNet is not used. size: (height, width) of all, pipe's where it is None; without a
+    texture a model of mini's size learns nothing in minutes, so a smaller one tells more. unet_channels, steps, batch_size, lr, seed: of
+    every training, which sees the same samples and the same noise. Each variant has a folder of its own below `folder` with checkpoints and scores.json; those
     that are finished are not trained again. Writes report.json and table.md. Raises InputError, Cancelled.
     """
     if strange := sorted(set(names) - set(VARIANTS)):
         raise InputError(f"There is no variant {strange[0]!r}; there are {', '.join(VARIANTS)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "crop": crop, "people": people, "seed": seed, "size": list(pipe.form.size)}
+    height, width = size or pipe.form.size
+    multiple = pipe.factor * 2 ** (len(unet_channels) - 1)
+    if any(side < multiple or side % multiple for side in (height, width)):
+        raise InputError(f"The size is {height}x{width}; both must be multiples of {multiple}.")
+    form = ModelForm(**{**vars(pipe.form), "height": height, "width": width})
+    asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "people": people, "seed": seed, "size": [height, width],
+             "unet_channels": list(unet_channels)}  # fmt: skip
     report = {}
     for name in names:
         check_stop(should_stop)
@@ -63,8 +71,8 @@ def ablate(
         if before is not None and before["asked"] != asked:
             raise InputError(f"{done} is of another run: {before['asked']}; choose another folder.")
         if before is None:
-            variant = _trained(pipe, name, folder / name, LoopOptions(steps, lr, ema=0.995, checkpoint_every=200), batch_size, crop, seed,
-                               precision, on_progress, should_stop)  # fmt: skip
+            options = LoopOptions(steps, lr, ema=0.995, checkpoint_every=200)
+            variant = _trained(pipe, form, name, unet_channels, folder / name, options, batch_size, seed, precision, on_progress, should_stop)
             before = {"asked": asked, "scores": _scored(variant, people, seed, estimator, folder / name, should_stop)}
             _write(done, json.dumps(before, indent=1))
         report[name] = before["scores"]
@@ -87,16 +95,18 @@ def guidance_grid(pipe: DreamPosePipeline, path: Path, *, person: int = 0, quali
     write_png(np.concatenate([left, np.concatenate(rows)], 1), path)
 
 
-def _trained(pipe, name, folder, options, batch_size, crop, seed, precision, on_progress, should_stop) -> DreamPosePipeline:
+def _trained(
+    pipe, form, name, unet_channels, folder, options, batch_size, seed, precision, on_progress, should_stop
+) -> DreamPosePipeline:
     """The variant, trained; its checkpoints let a stopped run go on."""
     changes = {**_PAPERS, **VARIANTS[name]}
     tokens = changes.pop("tokens", "both")
-    form = ModelForm(**{**vars(pipe.form), **changes, "image_guidance": 1.0, "pose_guidance": 1.0})
-    variant = build_mini(form, seed, vae=pipe.vae, tokens=tokens).to(pipe.device)
+    form = ModelForm(**{**vars(form), **changes, "image_guidance": 1.0, "pose_guidance": 1.0})
+    variant = build_mini(form, seed, vae=pipe.vae, tokens=tokens, unet_channels=unet_channels).to(pipe.device)
     samples = MannequinSamples(form.size, batch_size, seed, pipe.device, consecutive=form.frame_attention)
     # every map has its U, V: a model that is told poses by U, V alone could not do without
-    train_base(variant, samples, options, seed, dropout=Dropout(uv=0, parts=0), crop=crop, noisier=MiniRun.noisier,
-               huber=MiniRun.huber, folder=folder, precision=torch.bfloat16 if precision == "bf16" else torch.float32,
+    train_base(variant, samples, options, seed, dropout=Dropout(uv=0, parts=0), noisier=MiniRun.noisier,
+               folder=folder, precision=torch.bfloat16 if precision == "bf16" else torch.float32,
                on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     return variant
 

@@ -184,9 +184,10 @@ class DeviceLane:
         if self._pipe is None:
             work.on_progress(Progress("loading", 0, 1))  # said first: the import of torch alone takes seconds
         from .. import animation
+        from ..pipeline import load_pipeline
 
         if self._pipe is None:
-            self._pipe = animation.load_pipeline(self.settings.model, self.settings.device)
+            self._pipe = load_pipeline(self.settings.model, self.settings.device)
         check_stop(work.should_stop)
         folder = work.folder
         result = animation.animate(
