@@ -181,11 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     # without a default here: the runs' own, which are the measured ones, stand in one place
     t.add_argument("--steps", type=int, help="steps in all, of a model's UNet")
     t.add_argument("--vae-steps", type=int, help="VAE steps before them")
-    t.add_argument("--decoder-steps", type=int, help="steps of the VAE's decoder after them, on the UNet's frames")
+    t.add_argument("--end-to-end-steps", type=int, help="steps of UNet and VAE decoder together after them, by the frames they make")
     t.add_argument("--batch-size", type=int)
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
-    t.add_argument("--decoder-lr", type=float)
+    t.add_argument("--end-to-end-lr", type=float)
     t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
     t.add_argument("--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")

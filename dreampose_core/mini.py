@@ -29,7 +29,7 @@ from .pipeline import DreamPosePipeline, load_pipeline, quiet_libraries
 from .poses import render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED, MINI_ESTIMATOR
-from .training.base import train_base, train_decoder, train_vae
+from .training.base import train_base, train_end_to_end, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
 from .training.processes import Processes
@@ -96,7 +96,7 @@ class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
-    unet_channels are then that model's, and are not looked at. Without VAE steps its VAE stays as it is, until its decoder is trained.
+    unet_channels are then that model's, and are not looked at. Without VAE steps its VAE's encoder stays as it is.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
@@ -107,11 +107,11 @@ class MiniRun:
     unet_channels: tuple[int, ...] = (64, 128, 192)
     vae_steps: int = 1200
     steps: int = 400
-    decoder_steps: int = 250
+    end_to_end_steps: int = 1500
     batch_size: int = 8
     vae_lr: float = 3e-4
     lr: float = 8e-4
-    decoder_lr: float = 1e-4
+    end_to_end_lr: float = 4e-4
     crop: float = 0.8
     noisier: float = 0.15
     precision: str = "fp32"
@@ -129,9 +129,9 @@ def train_mini(
     run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains VAE, then UNet, adapter and image encoder, then the decoder on their frames, in the run folder; True when all is done.
+    """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True when all is done.
 
-    Writes run.json, vae/, base/ and decoder/ (checkpoints, stats.jsonl), samples/ (see `sample_sheets`) and, at the end of every call,
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, stats.jsonl, samples: see `sample_sheets`) and, at the end of every call,
     model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError,
     Cancelled.
     """
@@ -149,19 +149,19 @@ def train_mini(
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
         return LoopOptions(steps, lr, ema=ema, minutes=left, checkpoint_every=250)
 
+    def frames(stage: str) -> dict:
+        sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
+        return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
+
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
     done = run.init is not None and not run.vae_steps
     if not done:
         done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
-        sample = sample_sheets(pipe, folder / "samples") if processes.main else None
-        done = train_base(
-            pipe, samples, options(run.steps, run.lr, 0.998), run.seed, crop=run.crop, noisier=run.noisier,
-            folder=folder / "base", sample=sample, **common,
-        )  # fmt: skip
+        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **frames("base"))
     if done:
-        last = options(run.decoder_steps, run.decoder_lr, 0.99)
-        done = train_decoder(pipe, samples, last, run.seed, crop=run.crop, noisier=run.noisier, folder=folder / "decoder", **common)
+        end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
+        done = train_end_to_end(pipe, samples, end_to_end, run.seed, **frames("end_to_end"))
     if processes.main:
         save_model(pipe, folder / "model")
     processes.wait()

@@ -27,7 +27,7 @@ from dreampose_core.poses import PoseSequence
 from dreampose_core.preview import moved_frames
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import base, loop
-from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_decoder, train_vae
+from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, noised, picture_loss
@@ -317,13 +317,15 @@ def test_a_cut_is_the_same_place_in_everything_of_a_sample():
     assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
 
 
-def test_the_decoder_is_trained_on_what_the_unet_predicts(samples):
-    """Only the decoder changes, and it comes nearer to the truth from the UNet's predictions than it was."""
+def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples):
+    """All but the VAE's encoder changes, and frames come nearer to the truth than they were."""
     pipe = tiny_pipeline()
-    before = weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv)
+    parts = pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.decoder
+    before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
     losses = []
-    assert train_decoder(pipe, samples, LoopOptions(30, 3e-3, ema=None), on_progress=lambda p: losses.append(p.loss))
-    assert same(before, weights(pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.encoder, pipe.vae.quant_conv))
+    assert train_end_to_end(pipe, samples, LoopOptions(30, 3e-3, ema=None), on_progress=lambda p: losses.append(p.loss))
+    assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))
+    assert not any(same(old, weights(part)) for old, part in zip(before, parts))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
@@ -360,6 +362,12 @@ def test_losses_against_hand_computed_values():
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
+    assert picture_loss(pixels, pixels.flip(3), torch.ones(1, 1, 8, 8)) == picture_loss(pixels, pixels.flip(3))
+    wrong, left = pixels.clone(), torch.zeros(1, 1, 8, 8)
+    wrong[..., :4] += 0.5  # grey in the left half: 0.5 + 0.25, and one step of 0.5 across in the column where it ends
+    left[..., :4] = 2
+    assert picture_loss(wrong, pixels, left).item() == pytest.approx(0.75, abs=1e-5)
+    assert picture_loss(wrong, pixels, left.flip(3)).item() == pytest.approx(0.3 * 2 * 0.5 / 7, abs=1e-5)
     parts = torch.zeros(1, 8, 8, dtype=torch.uint8)
     parts[0, :4, :2] = 7
     assert coverage(parts, 4).flatten().tolist() == [0.5, 0, 0, 0]
@@ -422,7 +430,7 @@ def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
 
 def test_a_run_may_start_from_a_model(tmp_path, finished):
     start = finished / "model"
-    run = MiniRun(init=str(start), vae_steps=0, steps=0, decoder_steps=0, batch_size=2)  # its size is the model's
+    run = MiniRun(init=str(start), vae_steps=0, steps=0, end_to_end_steps=0, batch_size=2)  # its size is the model's
     assert train_mini(run, tmp_path / "same")
     for file in start.rglob("*.safetensors"):
         before, after = load_file(file), load_file(tmp_path / "same" / "model" / file.relative_to(start))
@@ -450,26 +458,26 @@ def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
 def test_a_card_trains_every_stage(tmp_path):
-    run = MiniRun(size=(64, 64), vae_steps=2, steps=2, decoder_steps=2, batch_size=4, precision="bf16")
+    run = MiniRun(size=(64, 64), vae_steps=2, steps=2, end_to_end_steps=2, batch_size=4, precision="bf16")
     assert train_mini(run, tmp_path, device="cuda") and (tmp_path / "model" / "model_index.json").is_file()
 
 
 def test_every_stage_trains_in_bfloat16(tmp_path):
-    run = MiniRun(size=(32, 32), vae_steps=1, steps=1, decoder_steps=1, batch_size=2, precision="bf16")
+    run = MiniRun(size=(32, 32), vae_steps=1, steps=1, end_to_end_steps=1, batch_size=2, precision="bf16")
     assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
-    assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "decoder"))
+    assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
 
 
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
     given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-             "--vae-steps", "2", "--steps", "20", "--decoder-steps", "2"]  # fmt: skip
+             "--vae-steps", "2", "--steps", "20", "--end-to-end-steps", "2"]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
         done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,
                               env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)  # fmt: skip
         assert done.returncode == 0, done.stderr
-    for stage, last in (("vae", 2), ("base", 20), ("decoder", 2)):
+    for stage, last in (("vae", 2), ("base", 20), ("end_to_end", 2)):
         one, two = (load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two"))
         assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
         assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order

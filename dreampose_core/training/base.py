@@ -101,17 +101,21 @@ def train_base(
     return done
 
 
-def train_decoder(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32,
-    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+def train_end_to_end(
+    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, crop: float = 1.0, noisier: float = 0.6,
+    precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
-    """Trains the VAE's decoder on what the trained UNet predicts, whose small errors it has never seen; True when all steps are done.
+    """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
 
-    Predictions are single steps from noisy latents, as noisy as in `train_base`.
+    What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
+    Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
     """
-    for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae):
-        module.eval().requires_grad_(False)
-    trained = {"post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder}
+    pipe.vae.eval().requires_grad_(False)
+    trained = {
+        "unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder,
+        "post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder,
+    }  # fmt: skip
     for module in trained.values():
         module.train().requires_grad_(True)
     batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
@@ -119,15 +123,16 @@ def train_decoder(
     def loss_at(step: int) -> torch.Tensor:
         given = conditioned(pipe, batch_at(step), Dropout(pose=0, image=0, both=0), crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
-        with torch.no_grad():
-            prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-            latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
+        prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
+        latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
-        return picture_loss(decoded, given.target)
+        weight = 1 + (person_weight - 1) * given.mask
+        return picture_loss(decoded, given.target, weight / weight.mean((1, 2, 3), keepdim=True))
 
-    _, done = train(trained, loss_at, options, "decoder", folder=folder, on_progress=on_progress, should_stop=should_stop)
-    pipe.vae.eval()
+    _, done = train(trained, loss_at, options, "end_to_end", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
+    for module in (*trained.values(), pipe.vae):
+        module.eval()
     return done
 
 
@@ -136,7 +141,7 @@ class Conditioned:
     """One training batch as the networks see it.
 
     target pixels and their latents, photos with theirs and their maps, pose and warp channels; has: what was kept, see `draw_dropout`;
-    person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are made, the noisy
+    mask: the person, 0/1; person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are made, the noisy
     latents and their timesteps.
     """
 
@@ -148,6 +153,7 @@ class Conditioned:
     poses: torch.Tensor
     warp: torch.Tensor | None
     has: dict[str, torch.Tensor]
+    mask: torch.Tensor
     person: torch.Tensor
     run: int
     noisy: torch.Tensor | None = None
@@ -172,8 +178,8 @@ def conditioned(
         if form.reference_warp != "none":
             planes = disturbed_warp(photo, batch, has, form.reference_background, Draws(seed, step, 4, share))
             warp = warp_channels(form, part(planes), pipe.vae).float()
-    own = batch.photo_parts, batch.photo_uv.float()
-    return Conditioned(target, latents, photo, photo_latents, own, poses, warp, has, coverage(parts[:, 2], factor), run)
+    own, mask = (batch.photo_parts, batch.photo_uv.float()), (parts[:, 2:3] > 0).float()
+    return Conditioned(target, latents, photo, photo_latents, own, poses, warp, has, mask, coverage(parts[:, 2], factor), run)
 
 
 def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):

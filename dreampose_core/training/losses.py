@@ -38,16 +38,18 @@ def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch
     return (error / weight.mean((1, 2, 3))).mean()
 
 
-def picture_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Error of pixels (B, 3, H, W), of their colour differences, and of differences between neighbours.
 
-    The second keeps colours from fading, the third edges sharp.
+    The second keeps colours from fading, the third edges sharp. weight: of each pixel (B, 1, H, W), with mean 1; None for all alike.
     """
     error = prediction.float() - target
+    weight = torch.ones_like(error[:, :1]) if weight is None else weight
     red, green, blue = error.unbind(1)
-    colour = (red - green).abs().mean() + ((red + green) / 2 - blue).abs().mean()
-    across, down = error.diff(dim=3).abs().mean(), error.diff(dim=2).abs().mean()
-    return error.abs().mean() + error.square().mean() + 0.5 * colour + 0.3 * (across + down)
+    colour = ((red - green).abs() * weight[:, 0]).mean() + (((red + green) / 2 - blue).abs() * weight[:, 0]).mean()
+    across = (error.diff(dim=3).abs() * weight[..., 1:]).mean()
+    down = (error.diff(dim=2).abs() * weight[..., 1:, :]).mean()
+    return (error.abs() * weight).mean() + (error.square() * weight).mean() + 0.5 * colour + 0.3 * (across + down)
 
 
 def densepose_loss(
