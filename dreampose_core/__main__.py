@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(a)
     a.add_argument("--variants", nargs="+", metavar="NAME", help="only these; any other word lists them all")
     a.add_argument("--size", type=_size, metavar="HxW", help="multiples of 32 (default: the model's)")
-    a.add_argument("--unet-channels", type=_channels, default=(64, 128, 192), metavar="A,B,C", help="of the UNets' levels (default: mini's)")
+    a.add_argument("--unet-channels", type=_channels, default=(64, 128, 192), metavar="A,B,C", help="of the UNets (default: mini's)")
     a.add_argument("--steps", type=int, default=1500, help="steps of each training (default: 1500)")
     a.add_argument("--people", type=int, default=6, help="held-out people (default: 6)")
     a.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")

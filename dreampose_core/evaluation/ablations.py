@@ -50,8 +50,8 @@ def ablate(
 
     pipe: its device and VAE are all variants'; its UNet is not used. size: (height, width) of all, pipe's where it is None; without a
     texture a model of mini's size learns nothing in minutes, so a smaller one tells more. unet_channels, steps, batch_size, lr, seed: of
-    every training, which sees the same samples and the same noise. Each variant has a folder of its own below `folder` with checkpoints and scores.json; those
-    that are finished are not trained again. Writes report.json and table.md. Raises InputError, Cancelled.
+    every training, which sees the same samples and the same noise. Each variant has a folder of its own below `folder` with checkpoints
+    and scores.json; those that are finished are not trained again. Writes report.json and table.md. Raises InputError, Cancelled.
     """
     if strange := sorted(set(names) - set(VARIANTS)):
         raise InputError(f"There is no variant {strange[0]!r}; there are {', '.join(VARIANTS)}.")
@@ -72,7 +72,8 @@ def ablate(
             raise InputError(f"{done} is of another run: {before['asked']}; choose another folder.")
         if before is None:
             options = LoopOptions(steps, lr, ema=0.995, checkpoint_every=200)
-            variant = _trained(pipe, form, name, unet_channels, folder / name, options, batch_size, seed, precision, on_progress, should_stop)
+            variant = _trained(pipe, form, name, unet_channels, folder / name, options, batch_size, seed, precision, on_progress,
+                               should_stop)  # fmt: skip
             before = {"asked": asked, "scores": _scored(variant, people, seed, estimator, folder / name, should_stop)}
             _write(done, json.dumps(before, indent=1))
         report[name] = before["scores"]

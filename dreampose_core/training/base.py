@@ -141,8 +141,8 @@ class Conditioned:
     """One training batch as the networks see it.
 
     target pixels and their latents, photos with theirs and their maps, pose and warp channels; has: what was kept, see `draw_dropout`;
-    mask: the person, 0/1; person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are made, the noisy
-    latents and their timesteps.
+    mask: the person, 0/1; person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are
+    made, the noisy latents and their timesteps.
     """
 
     target: torch.Tensor
