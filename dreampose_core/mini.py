@@ -147,7 +147,7 @@ def train_mini(
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, ema=ema, minutes=left, checkpoint_every=250)
+        return LoopOptions(steps, lr, ema=ema, minutes=left)
 
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
@@ -220,7 +220,7 @@ def train_mini_estimator(
             torch.manual_seed(run.seed)
             net = DensePoseNet(height=run.size[0])
         net.to(device)
-    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, checkpoint_every=250)
+    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes)
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     done = train_estimator(
         net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,

@@ -71,7 +71,7 @@ def ablate(
         if before is not None and before["asked"] != asked:
             raise InputError(f"{done} is of another run: {before['asked']}; choose another folder.")
         if before is None:
-            options = LoopOptions(steps, lr, ema=0.995, checkpoint_every=200)
+            options = LoopOptions(steps, lr, ema=0.995)
             variant = _trained(pipe, form, name, unet_channels, folder / name, options, batch_size, seed, precision, on_progress,
                                should_stop)  # fmt: skip
             before = {"asked": asked, "scores": _scored(variant, people, seed, estimator, folder / name, should_stop)}

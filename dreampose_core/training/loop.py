@@ -1,23 +1,19 @@
-"""The one training loop: steps, learning rate, EMA, checkpoints that resume exactly, a log."""
+"""The one training loop: steps, learning rate, EMA, checkpoints it resumes from exactly, a log."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..errors import ModelError
-from ..files import os_error, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .checkpoints import Checkpoints
 from .processes import Processes
 
 
@@ -26,7 +22,8 @@ class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
     ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
-    sample_every: steps between calls of the caller's `sample`.
+    checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
+    no more than `checkpoint_share` of the time since. sample_every: steps between calls of the caller's `sample`.
     """
 
     steps: int
@@ -37,7 +34,9 @@ class LoopOptions:
     grad_clip: float = 1.0
     ema: float | None = 0.999
     minutes: float | None = None
-    checkpoint_every: int = 500
+    checkpoint_every: int = 25
+    checkpoint_seconds: float = 60.0
+    checkpoint_share: float = 0.03
     log_every: int = 20
     sample_every: int = 500
 
@@ -71,9 +70,20 @@ def train(
         on_progress = ignore_progress
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
-    step, losses = (0, []) if folder is None else _resume(folder, trained, optimizer, average)
+    checkpoints = None if folder is None else Checkpoints(folder)
+    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average)
     clock = StageClock(stage, options.steps, on_progress, first=step)
-    started, saved = time.monotonic(), step
+    started = time.monotonic()
+    saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
+    keeps = checkpoints is not None and processes.main
+
+    def save() -> None:
+        nonlocal saved, saved_at, saving
+        before = time.monotonic()
+        checkpoints.save(step, _state(trained, optimizer, average, losses))
+        saved, saved_at = step, time.monotonic()
+        saving = saved_at - before
+
     try:
         while step < options.steps:
             check_stop(lambda: processes.any(should_stop(), device))
@@ -83,29 +93,33 @@ def train(
                 group["lr"] = options.lr_at(step)
             loss = loss_at(step)
             value = processes.mean(loss)
-            if not math.isfinite(value):
-                saved = step  # these weights are no good either
-                raise ModelError(f"The {stage} loss is no longer a number at step {step}; resume with a lower learning rate.")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            processes.average_gradients(trained)
-            torch.nn.utils.clip_grad_norm_(trained, options.grad_clip)
+            if math.isfinite(value):
+                loss.backward()
+                processes.average_gradients(trained)
+                # a gradient without end would spoil the weights, and the next checkpoint with them
+                value = value if torch.nn.utils.clip_grad_norm_(trained, options.grad_clip).isfinite() else math.inf
+            if not math.isfinite(value):
+                last = f"checkpoint-{saved} in {folder} is the last good one; resume" if saved else "start again"
+                saved = step  # these weights are no good either
+                raise ModelError(f"The {stage} loss is no longer a number at step {step}: {last} with a lower learning rate.")
             optimizer.step()
             if average is not None:
                 torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
             step += 1
             losses.append(value)
             clock.tick(step, losses[-1])
-            if folder is not None and processes.main and step % options.log_every == 0:
+            if keeps and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
-            if folder is not None and processes.main and step % options.checkpoint_every == 0:
-                _save(folder, step, trained, optimizer, average, losses)
-                saved = step
+            since = time.monotonic() - saved_at
+            due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
+            if keeps and due and since * options.checkpoint_share >= saving:
+                save()
             if sample is not None and processes.main and step % options.sample_every == 0:
                 sample(step)
     finally:
-        if folder is not None and processes.main and step > saved:
-            _save(folder, step, trained, optimizer, average, losses)
+        if keeps and step > saved:
+            save()
     if average is not None:
         with torch.no_grad():
             for parameter, value in zip(trained, average):
@@ -119,8 +133,8 @@ def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: floa
         file.write(json.dumps({"stage": stage, "step": step, "loss": round(mean, 6), "seconds": round(seconds, 1)}) + "\n")
 
 
-def _save(folder: Path, step: int, trained, optimizer, average, losses: list[float]) -> None:
-    """Writes `checkpoint-<step>` beside the others, whole or not at all, then drops all but the newest two."""
+def _state(trained, optimizer, average, losses: list[float]) -> dict[str, torch.Tensor]:
+    """Everything that changes in training, by name."""
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     for i, parameter in enumerate(trained):
         state[f"weight.{i}"] = parameter.detach().contiguous()
@@ -128,37 +142,18 @@ def _save(folder: Path, step: int, trained, optimizer, average, losses: list[flo
             state[f"average.{i}"] = average[i].contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"optimizer.{i}.{key}"] = value.detach().contiguous()
-    temporary = folder / f".checkpoint-{step}.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    final = folder / f"checkpoint-{step}"
-    try:
-        temporary.mkdir(parents=True)
-        save_file(state, temporary / "state.safetensors")
-        with open(temporary / "state.safetensors", "rb") as file:
-            os.fsync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise storage_error(error if isinstance(error, OSError) else os_error(error), final) from error
-    for old in _checkpoints(folder)[:-2]:
-        shutil.rmtree(old)
+    return state
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def _resume(folder: Path, trained, optimizer, average) -> tuple[int, list[float]]:
-    """Loads the newest checkpoint into everything that changes in training; returns its step, 0 without any, and the losses so far."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = _checkpoints(folder)
-    if not found:
+def _resume(checkpoints: Checkpoints, trained, optimizer, average) -> tuple[int, list[float]]:
+    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far."""
+    found = checkpoints.newest()
+    if found is None:
         return 0, []
-    state = load_file(found[-1] / "state.safetensors")
+    step, state = found
     shapes = [state[key].shape for key in (f"weight.{i}" for i in range(len(trained) + 1)) if key in state]
     if shapes != [parameter.shape for parameter in trained]:
-        raise ModelError(f"{found[-1]} belongs to another model; choose an empty folder.")
+        raise ModelError(f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder.")
     with torch.no_grad():
         for i, parameter in enumerate(trained):
             parameter.copy_(state[f"weight.{i}"])
@@ -167,4 +162,4 @@ def _resume(folder: Path, trained, optimizer, average) -> tuple[int, list[float]
             values = {key.split(".")[-1]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")}
             if values:
                 optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in values.items()}
-    return int(found[-1].name.split("-")[1]), state["losses"].tolist() if "losses" in state else []
+    return step, state["losses"].tolist() if "losses" in state else []

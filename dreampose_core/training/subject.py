@@ -112,7 +112,7 @@ def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progre
             prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, poses, warp, tokens)
         return denoising_loss(prediction, wanted, person, recipe.person_weight)
 
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None, checkpoint_every=100)
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None)
     trained = lora + list(pipe.adapter.parameters())
     losses, _ = train({}, loss_at, options, "tuning", parameters=trained, folder=folder and folder / "tuning",
                       on_progress=on_progress, should_stop=should_stop)  # fmt: skip
@@ -160,7 +160,7 @@ def _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop) 
             decoded = pipe.vae.decode(latents).sample
         return picture_loss(decoded, pixels)
 
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, checkpoint_every=100)
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None)
     losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder and folder / "decoder",
                       on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     return losses

@@ -1,0 +1,200 @@
+"""The training loop: learns, averages, logs, keeps sound checkpoints and resumes from them to the bit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from tiny import same, stop_after, weights
+
+from dreampose_core.errors import Cancelled, ModelError, StorageError
+from dreampose_core.training import checkpoints, loop
+from dreampose_core.training.loop import LoopOptions, train
+from dreampose_core.training.processes import random
+
+SOON = {"checkpoint_share": 1e9}  # writing checkpoints may take all of the time
+
+
+class Toy:
+    """Fits a line; the loss is a pure function of step and weights, as the loop wants it."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.module = torch.nn.Linear(3, 1)
+
+    def loss_at(self, step):
+        x = torch.randn(8, 3, generator=random(0, step, 0))
+        return (self.module(x) - x.sum(1, keepdim=True)).square().mean()
+
+    def run(self, options, **kwargs):
+        return train({"toy": self.module}, self.loss_at, options, "toy", **kwargs)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    options = LoopOptions(100, lr=2.0, warmup=10, cooldown=0.25)
+    rates = [options.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0)
+    assert all(rate == pytest.approx(2.0) for rate in rates[9:76])
+    assert all(a > b for a, b in zip(rates[75:], rates[76:])) and 0 < rates[99] < 0.1
+
+
+def test_the_average_forgets_the_start_and_is_what_is_left():
+    options = LoopOptions(40, lr=0.1, warmup=1, ema=0.9)
+    assert options.ema_at(0) == 0.1 and options.ema_at(10**6) == 0.9
+    toy, plain, raw = Toy(), Toy(), []
+    real = toy.loss_at
+
+    def recorded(step):
+        raw.append(toy.module.weight.detach().clone())
+        return real(step)
+
+    toy.loss_at = recorded
+    toy.run(options)
+    plain.run(LoopOptions(40, lr=0.1, warmup=1, ema=None))
+    average = raw[0]
+    for step, value in enumerate([*raw[1:], plain.module.weight.detach()]):
+        average = average * options.ema_at(step) + value * (1 - options.ema_at(step))
+    assert torch.allclose(toy.module.weight, average, atol=1e-6)
+    assert not torch.allclose(plain.module.weight, average, atol=1e-4)
+
+
+def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
+    seen = []
+    losses, done = Toy().run(LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, **SOON, log_every=20), folder=tmp_path,
+                            on_progress=seen.append)  # fmt: skip
+    assert done and len(losses) == 50 and np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
+    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[-1].loss == losses[-1]
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("at", [1, 7, 10, 19])
+def test_a_resumed_run_is_bit_equal(tmp_path, ema, at):
+    options = LoopOptions(20, lr=0.1, warmup=3, ema=ema, checkpoint_every=5, **SOON)
+    whole = Toy()
+    losses, _ = whole.run(options)
+    with pytest.raises(Cancelled):
+        Toy().run(options, folder=tmp_path, should_stop=stop_after(at))
+    rest = Toy()
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+    again, done = Toy().run(options, folder=tmp_path)  # nothing is left to do
+    assert done and again == losses
+
+
+def test_a_crash_in_the_middle_resumes_from_the_last_checkpoint(tmp_path):
+    options = LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5, **SOON)
+    whole, broken = Toy(), Toy()
+    whole.run(options)
+    (tmp_path / ".checkpoint-15.part").mkdir()  # what a power cut leaves behind
+    real = broken.loss_at
+    broken.loss_at = lambda step: real(step) if step < 12 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        broken.run(options, folder=tmp_path)
+    rest = Toy()
+    assert rest.run(options, folder=tmp_path)[1] and same(weights(whole.module), weights(rest.module))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "no state", "no manifest", "empty manifest"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tmp_path, caplog, damage):
+    options = LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5, **SOON)
+    whole = Toy()
+    losses, _ = whole.run(options)
+    with pytest.raises(Cancelled):
+        Toy().run(options, folder=tmp_path, should_stop=stop_after(10))
+    state, manifest = (tmp_path / "checkpoint-10" / name for name in ("state.safetensors", "manifest.json"))
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    {
+        "cut": lambda: state.write_bytes(content[:-5]), "bit": lambda: state.write_bytes(content), "no state": state.unlink,
+        "no manifest": manifest.unlink, "empty manifest": lambda: manifest.write_text("{}"),
+    }[damage]()  # fmt: skip
+    rest, seen = Toy(), []
+    resumed, done = rest.run(options, folder=tmp_path, on_progress=lambda p: seen.append(p.step))
+    assert done and seen[0] == 6 and resumed == losses and same(weights(whole.module), weights(rest.module))
+    assert "checkpoint-10 is damaged" in caplog.text
+
+
+def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path, monkeypatch):
+    """A step takes a second, writing two: one is due after 5 steps, and has to wait until 2 s are 10 % of the time since the last."""
+    now, saved = [0.0], []
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+
+    def slowly(self, step, state):
+        now[0] += 2
+        saved.append(step)
+
+    toy = Toy()
+    real = toy.loss_at
+
+    def loss_at(step):
+        now[0] += 1
+        return real(step)
+
+    toy.loss_at = loss_at
+    monkeypatch.setattr(loop, "time", Clock)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", slowly)
+    toy.run(LoopOptions(50, lr=0.1, checkpoint_every=5, checkpoint_share=0.1), folder=tmp_path)
+    assert saved == [5, 25, 45, 50]
+    saved.clear()
+    toy.run(LoopOptions(150, lr=0.1, checkpoint_every=1000, checkpoint_seconds=60.0), folder=tmp_path)
+    assert saved == [60, 127, 150]  # after a minute; then 2 s have to be 3 % of the time
+
+
+def test_a_gradient_without_end_spoils_no_weights(tmp_path):
+    toy = Toy()
+    real = toy.loss_at
+    toy.loss_at = lambda step: real(step) if step < 7 else (toy.module.weight * 0).abs().sqrt().sum() + real(step)
+    with pytest.raises(ModelError, match="no longer a number at step 7"):
+        toy.run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)
+    assert torch.isfinite(toy.module.weight).all() and not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_minutes_stop_with_a_checkpoint(tmp_path):
+    losses, done = Toy().run(LoopOptions(1000, lr=0.1, minutes=0), folder=tmp_path)
+    assert not done and losses == []
+    moment = iter([0.0, 0.0, *[10.0] * 100])
+
+    class Clock:
+        monotonic = staticmethod(lambda: next(moment))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", Clock)
+        losses, done = Toy().run(LoopOptions(1000, lr=0.1, minutes=0.1), folder=tmp_path)
+    assert not done and len(losses) == 1 and (tmp_path / "checkpoint-1").is_dir()
+
+
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path):
+    toy = Toy()
+    real = toy.loss_at
+    toy.loss_at = lambda step: real(step) * (float("nan") if step >= 7 else 1)
+    with pytest.raises(ModelError, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one"):
+        toy.run(LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5, **SOON), folder=tmp_path)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
+    assert Toy().run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)[1]
+
+
+def test_checkpoints_of_another_model_are_refused(tmp_path):
+    Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path)
+    other = Toy()
+    for module in (torch.nn.Linear(4, 1), torch.nn.Linear(3, 1, bias=False)):
+        other.module = module
+        with pytest.raises(ModelError, match="belong to another model"):
+            other.run(LoopOptions(4, lr=0.1), folder=tmp_path)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(state, path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(StorageError, match="checkpoint-2 could not be written: the disk is full"):
+        Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
