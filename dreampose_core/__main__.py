@@ -176,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--target", choices=("model", "estimator"), default="model", help="what is trained (default: model)")
     t.add_argument("--out", required=True, help="the run folder; what is trained is written to its model/ or estimator/")
     t.add_argument("--init", metavar="MODEL", help="start from its weights: mini, a model folder, or a hub id (default: random ones)")
+    t.add_argument("--vae", metavar="MODEL", help="take this model's VAE, and train only the rest from random weights")
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
     t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     # without a default here: the runs' own, which are the measured ones, stand in one place

@@ -96,12 +96,14 @@ class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
-    unet_channels are then that model's, and are not looked at. Without VAE steps its VAE's encoder stays as it is.
+    unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
+    weights. A VAE that comes from a model is trained only by the VAE steps that are asked for.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
     init: str | None = None
+    vae: str | None = None
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "encoded"
     unet_channels: tuple[int, ...] = (64, 128, 192)
@@ -136,11 +138,15 @@ def train_mini(
     Cancelled.
     """
     started, processes = time.monotonic(), Processes()
-    init = None if run.init is None else load_pipeline(run.init, device).to(dtype=torch.float32)
+    source = run.init or run.vae
+    given = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
     _begin(run, folder, resume, processes)
-    if (pipe := init) is None:
-        pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels)
-        start_linear(pipe.vae)
+    if run.init:
+        pipe = given
+    else:
+        pipe = build_mini(run.form, run.seed, unet_channels=run.unet_channels, vae=given and given.vae)
+        if given is None:
+            start_linear(pipe.vae)
         pipe.to(device)
     samples = MannequinSamples(pipe.form.size, run.batch_size, run.seed, device, share=processes.share)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
@@ -154,7 +160,7 @@ def train_mini(
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
-    done = run.init is not None and not run.vae_steps
+    done = given is not None and not run.vae_steps
     if not done:
         done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
@@ -244,6 +250,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
+    if run.init is not None and getattr(run, "vae", None) is not None:
+        raise InputError("Both init and vae are given; the model that training starts from has a VAE, so leave out vae.")
     if not 0 < getattr(run, "crop", 1) <= 1:
         raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
     if run.batch_size % (2 * processes.count):
@@ -269,7 +277,7 @@ def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    fixed = {"init", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
+    fixed = {"init", "vae", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
     changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
