@@ -184,7 +184,7 @@ def finetune(
     check_subject_folder(folder)
     if image_poses is not None and len(image_poses) != len(photos):
         raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
-    with base_restored(pipe):
+    with base_restored(pipe, whole=RECIPES[recipe].rank is None):
         losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, RECIPES[recipe], seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
         subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
@@ -199,6 +199,6 @@ def tuned_to(
     pipe: DreamPosePipeline, photo: np.ndarray, image_poses: PoseSequence | None, recipe: str, should_stop: ShouldStop = never_stop
 ) -> Iterator[None]:
     """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
-    with base_restored(pipe):
+    with base_restored(pipe, whole=RECIPES[recipe].rank is None):
         tune_subject(pipe, pipe.fit_photos([photo]), image_poses, RECIPES[recipe], should_stop=should_stop)
         yield

@@ -15,7 +15,7 @@ MINI = REPOSITORY / "assets" / "mini"
 MINI_ESTIMATOR = REPOSITORY / "assets" / "estimator"
 EXAMPLES = REPOSITORY / "examples"
 
-Recipe = Literal["none", "fast"]
+Recipe = Literal["none", "fast", "paper"]
 Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
 Fit = Literal["auto", "crop", "pad"]
@@ -96,7 +96,7 @@ class AnimateOptions(SceneOptions):
 class FinetuneOptions(Options):
     """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
 
-    recipe: Literal["fast"] = "fast"
+    recipe: Literal["fast", "paper"] = "fast"
     seed: int = Field(0, ge=0, le=MAX_SEED)
 
 

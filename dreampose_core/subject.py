@@ -23,8 +23,8 @@ from .images import write_png
 from .poses import PoseSequence, write_poses
 
 LORA = "subject"  # the name of the one LoRA adapter a model may carry
-_LORA_FILE, _ADAPTER_FILE, _DECODER_FILE = "unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors"
-_PARTS = (_LORA_FILE, _ADAPTER_FILE, _DECODER_FILE)
+_LORA_FILE, _UNET_FILE = "unet_lora.safetensors", "unet.safetensors"  # a subject has one of them
+_ADAPTER_FILE, _DECODER_FILE = "adapter.safetensors", "vae_decoder.safetensors"
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,18 @@ def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray],
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
-        for name, module in ((_ADAPTER_FILE, pipe.adapter), (_DECODER_FILE, pipe.vae.decoder)):
+        modules = {_ADAPTER_FILE: pipe.adapter, _DECODER_FILE: pipe.vae.decoder}
+        if _has_lora(pipe.unet):
+            pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
+        else:
+            modules[_UNET_FILE] = pipe.unet
+        for name, module in modules.items():
             save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name)
         for i, photo in enumerate(photos):
             write_png(photo, temporary / f"photo_{i:03d}.png")
         if image_poses is not None:
             write_poses(image_poses, temporary / "photo_poses.npz")
-        sums = {name: _sha256(temporary / name) for name in _PARTS}
+        sums = {file.name: _sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
         (temporary / "subject.json").write_text(json.dumps({**vars(subject), "sha256": sums}, indent=1))
         for file in temporary.iterdir():
             with open(file, "rb") as handle:
@@ -116,7 +120,8 @@ def read_subject(folder: str | Path, base: str | None = None) -> Subject:
         content = json.loads((folder / "subject.json").read_text())
         sums = content.pop("sha256")
         subject = Subject(**content)
-        damaged = [name for name in _PARTS if _sha256(folder / name) != sums[name]]
+        unet = _UNET_FILE if _UNET_FILE in sums else _LORA_FILE
+        damaged = [name for name in (unet, _ADAPTER_FILE, _DECODER_FILE) if _sha256(folder / name) != sums[name]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder} is not a subject folder, or it is incomplete; tune the subject again.") from error
     if damaged:
@@ -134,23 +139,31 @@ def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
     """
     folder = Path(folder)
     subject = read_subject(folder, fingerprint(pipe))
-    with base_restored(pipe):
-        pipe.unet.load_lora_adapter(folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True)
+    whole = (folder / _UNET_FILE).is_file()
+    with base_restored(pipe, whole):
+        if whole:
+            pipe.unet.load_state_dict(load_file(folder / _UNET_FILE))
+        else:
+            pipe.unet.load_lora_adapter(folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True)
         pipe.adapter.load_state_dict(load_file(folder / _ADAPTER_FILE))
         pipe.vae.decoder.load_state_dict(load_file(folder / _DECODER_FILE))
         yield subject
 
 
 @contextmanager
-def base_restored(pipe) -> Iterator[None]:
-    """Whatever tuning does to `pipe` inside the block is undone at its end: the LoRA unloaded, the rest copied back."""
-    kept = [(module, next(module.parameters()).dtype, {key: value.detach().clone() for key, value in module.state_dict().items()})
-            for module in (pipe.adapter, pipe.vae.decoder)]  # fmt: skip
+def base_restored(pipe, whole: bool = False) -> Iterator[None]:
+    """Whatever tuning does to `pipe` inside the block is undone at its end: the LoRA unloaded, the rest copied back.
+
+    whole: the UNet's own weights are tuned, too, and copied back from the CPU's memory.
+    """
+    tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
+    kept = [(module, next(module.parameters()).dtype, {key: value.detach().to("cpu", copy=True) for key, value in state.items()})
+            for module, state in ((module, module.state_dict()) for module in tuned)]  # fmt: skip
     modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
     try:
         yield
     finally:
-        if LORA in getattr(pipe.unet, "peft_config", {}):
+        if _has_lora(pipe.unet):
             pipe.unet.unload_lora()
         for module, dtype, state in kept:
             if next(module.parameters()).dtype != dtype:
@@ -158,6 +171,10 @@ def base_restored(pipe) -> Iterator[None]:
             module.load_state_dict(state)
         for module, training in modes:
             module.train(training).requires_grad_(False)
+
+
+def _has_lora(unet: torch.nn.Module) -> bool:
+    return LORA in getattr(unet, "peft_config", {})
 
 
 def _sha256(path: Path) -> str:

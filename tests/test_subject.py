@@ -18,13 +18,14 @@ from dreampose_core.errors import Cancelled, InputError, ModelError, StorageErro
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded
+from dreampose_core.texture import harvest
 from dreampose_core.training import subject as recipe_module
 from dreampose_core.training.losses import picture_loss
 from dreampose_core.training.processes import random
 from dreampose_core.training.subject import RECIPES, SubjectRecipe, crop_labels, crop_pixels, random_boxes, tune_subject
 
 SIZE = (40, 32)
-SHORT = SubjectRecipe(unet_steps=3, decoder_steps=3, batch_size=2)
+SHORT = SubjectRecipe(unet_steps=3, decoder_steps=3, batch_size=2, views=4)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_tuning_lowers_the_loss(clip, monkeypatch):
     pipe = tiny_pipeline()
     monkeypatch.setattr(recipe_module, "random", lambda seed, step, purpose: random(seed, 0, purpose))
     with base_restored(pipe):
-        losses = tune(pipe, clip, recipe=SubjectRecipe(unet_steps=25, decoder_steps=20, batch_size=4))
+        losses = tune(pipe, clip, recipe=SubjectRecipe(unet_steps=25, decoder_steps=20, batch_size=4, views=None))
         pixels = pipe.fit_photos([clip[0][0]])
         crops = crop_pixels(pixels.expand(4, -1, -1, -1), random_boxes(4, SIZE, 0.7, random(9, 9, 9)))
 
@@ -150,7 +151,7 @@ def test_a_subject_folder_holds_what_changed_and_what_it_was_tuned_to(clip, save
 def test_only_the_decoder_of_the_vae_is_tuned(pipe, clip):
     before = weights(pipe)
     with base_restored(pipe):
-        tune(pipe, clip)
+        tune(pipe, clip, recipe=replace(SHORT, views=None))
         after = weights(pipe)
     changed = {key for key in after if key not in before or not torch.equal(before[key], after[key])}
     unchanged = {key for key in after if ".base_layer." in key}
@@ -164,7 +165,7 @@ def test_without_densepose_the_pose_is_null_and_tuning_works(pipe, clip, tmp_pat
     handle = pipe.unet.register_forward_pre_hook(lambda _, args: given.append(args[0].detach().clone()))
     subject = finetune(pipe, [clip[0][0]], None, "fast", 0, tmp_path / "anna")
     handle.remove()
-    assert len(given) == 3 and all((x[:, 8:] == 0).all() and (x[:, :8] != 0).any() for x in given)
+    assert len(given) > 3 and all((x[:, 8:] == 0).all() and (x[:, :8] != 0).any() for x in given)
     assert not subject.knows_poses and not (tmp_path / "anna" / "photo_poses.npz").exists()
     with subject_loaded(pipe, tmp_path / "anna"):
         frames(pipe, clip)
@@ -178,12 +179,14 @@ def test_parts_only_and_u_v_only_maps_work(pipe, clip):
         assert np.isfinite(losses["tuning"]).all()
 
 
-def test_tuning_hides_the_texture_or_the_photo_would_be_copied(pipe, clip):
+@pytest.mark.parametrize("views", [None, 24])
+def test_tuning_hides_the_texture_or_the_photo_would_be_copied(pipe, clip, views):
     given = []
     handle = pipe.unet.register_forward_pre_hook(lambda _, args: given.append(args[0].detach().clone()))
     with base_restored(pipe):
-        tune(pipe, clip, recipe=replace(SHORT, unet_steps=12, decoder_steps=0))
+        tune(pipe, clip, recipe=replace(SHORT, unet_steps=12, decoder_steps=0, views=views))
     handle.remove()
+    given = given if views is None else given[:12]  # every view once, to see what is held back
     planes = torch.cat([torch.nn.functional.pixel_shuffle(x[:, 148:], 4) for x in given])
     hidden = (planes == 0).flatten(1).all(1)
     assert 4 <= hidden.sum() <= 20  # half of 24
@@ -202,6 +205,55 @@ def test_an_interrupted_tuning_is_bit_equal(pipe, clip, tmp_path):
         with base_restored(pipe):
             losses = tune(pipe, clip, folder)
             assert same(whole, weights(pipe)) and losses == whole_losses
+
+
+@pytest.mark.parametrize("known", ["maps", "parts", "nothing"])
+def test_what_is_held_back_is_part_of_no_loss_and_never_seen_as_texture(pipe, clip, known):
+    photos = pipe.fit_photos([clip[0][0]])
+    parts, uv = (torch.from_numpy(x[:1]) for x in (clip[1].parts.astype(int), clip[1].uv.astype(np.float32)))
+    parts, uv = parts if known != "nothing" else None, uv if known == "maps" else None
+    texture = harvest(photos, parts, uv) if parts is not None else None
+    source = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
+    held, views = source.held[0] > 0, source.kept
+    assert 0.02 < held.float().mean() < 0.4 and len(views.which) == 24 and 0 < views.held.mean() < 0.4
+    if known == "maps":
+        # at the borders of what is hidden its neighbours' places are read on
+        assert (views.seen * views.held).sum() < 0.5 * (views.seen.flatten(1).any(1)[:, None, None, None] * views.held).sum()
+        assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
+    again = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
+    assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
+
+
+def test_where_the_texture_is_hidden_the_decoder_keeps_what_it_says(pipe, clip):
+    photos = pipe.fit_photos([clip[0][0]])
+    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
+    source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=24), 0)
+    made, own = source.predicted(), source.kept
+    shown = own.select(own.seen.flatten(1).any(1).nonzero()[:, 0])
+    assert 0 < len(made.which) < 24 and torch.equal(made.seen, shown.seen)
+    seen = (made.seen > 0).expand_as(made.pixels)
+    assert torch.equal(made.pixels[seen], shown.pixels[seen])
+    with torch.no_grad():
+        assert torch.allclose(made.pixels[~seen], source.decoded(made.latents)[~seen], atol=1e-5)
+    assert not torch.allclose(made.latents, shown.latents)
+
+
+def test_paper_tunes_whole_weights_and_is_saved_and_undone(pipe, clip, tmp_path, monkeypatch):
+    short = replace(RECIPES["paper"], unet_steps=3, decoder_steps=3, unet_lr=1e-3)
+    monkeypatch.setitem(RECIPES, "paper", short)
+    before, base = weights(pipe), frames(pipe, clip)
+    poses = clip[1].select([0])
+    finetune(pipe, [clip[0][0]], poses, "paper", 0, tmp_path / "ada")
+    assert same(before, weights(pipe))
+    assert sorted(path.stem for path in (tmp_path / "ada").glob("*.safetensors")) == ["adapter", "unet", "vae_decoder"]
+    with base_restored(pipe, whole=True):
+        tune_subject(pipe, pipe.fit_photos([clip[0][0]], poses), poses, short)
+        tuned, made = weights(pipe), frames(pipe, clip)
+    changed = {key for key in tuned if not torch.equal(before[key], tuned[key])}
+    assert {key for key in changed if key.startswith("unet")} == {key for key in before if key.startswith("unet")}
+    with subject_loaded(pipe, tmp_path / "ada"):
+        assert same(tuned, weights(pipe)) and np.array_equal(frames(pipe, clip), made)
+    assert same(before, weights(pipe)) and np.array_equal(frames(pipe, clip), base) and not np.array_equal(made, base)
 
 
 def test_crops_of_photo_and_map_stay_aligned(clip):

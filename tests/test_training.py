@@ -219,8 +219,8 @@ def test_the_last_training_step_is_pure_noise():
 
 def test_losses_against_hand_computed_values():
     prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
-    assert denoising_loss(prediction, target, person, 1.0).item() == pytest.approx((1 + 9) / 2)
-    assert denoising_loss(prediction, target, person, 4.0).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
+    assert denoising_loss(prediction, target, torch.ones(1, 1, 1, 2)).item() == pytest.approx((1 + 9) / 2)
+    assert denoising_loss(prediction, target, 1 + 3 * person).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)

@@ -157,6 +157,38 @@ def test_a_gradient_without_end_spoils_no_weights(tmp_path):
     assert torch.isfinite(toy.module.weight).all() and not list(tmp_path.glob("checkpoint-*"))
 
 
+def test_training_ends_when_what_is_held_back_no_longer_gets_better(tmp_path):
+    """The weights of the best moment are kept; stopped and gone on with, the end and the weights are the same."""
+    errors, at_best = [5.0, 3.0, 2.0, 2.5, 2.0, 2.1, 9.0, 0.0], []
+    options = LoopOptions(1000, lr=0.1, ema=None, held_every=4, patience=3, checkpoint_every=3, **SOON)
+
+    def run(toy, folder=None, **kwargs):
+        looks = iter(range(len(errors)))
+        if folder is not None and (found := checkpoints.Checkpoints(folder).newest()) is not None:
+            looks = iter(range(len(found[1]["held"]), len(errors)))
+
+        def held():
+            look = next(looks)
+            if look == 2:
+                at_best.append(toy.module.weight.detach().clone())
+            return errors[look]
+
+        return toy.run(options, held=held, folder=folder, **kwargs)
+
+    whole, seen = Toy(), []
+    losses, done = run(whole, on_progress=seen.append)
+    assert done and len(losses) == 20 and torch.equal(whole.module.weight, at_best[0])  # 2.5, 2.0, 2.1 were no better than 2.0
+    assert [p.loss for p in seen] == [5.0] * 3 + [3.0] * 4 + [2.0] * 4 + [2.5] * 4 + [2.0] * 4 + [2.1]  # what is shown
+    for number, at in enumerate((0, 1, 8, 9, 13, 19)):
+        with pytest.raises(Cancelled):
+            run(Toy(), folder=tmp_path / str(number), should_stop=stop_after(at))
+        rest = Toy()
+        resumed, done = run(rest, folder=tmp_path / str(number))
+        assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+        again, done = run(Toy(), folder=tmp_path / str(number))  # nothing is left to do
+        assert done and again == losses
+
+
 def test_minutes_stop_with_a_checkpoint(tmp_path):
     losses, done = Toy().run(LoopOptions(1000, lr=0.1, minutes=0), folder=tmp_path)
     assert not done and losses == []

@@ -93,7 +93,7 @@ def train_base(
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-        return denoising_loss(prediction, wanted, given.person, person_weight)
+        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person)
 
     _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():

@@ -23,7 +23,8 @@ class LoopOptions:
 
     ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
     checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
-    no more than `checkpoint_share` of the time since. sample_every: steps between calls of the caller's `sample`.
+    no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
+    patience: after so many calls of `held` in a row that were no better than the best, training ends.
     """
 
     steps: int
@@ -39,6 +40,8 @@ class LoopOptions:
     checkpoint_share: float = 0.03
     log_every: int = 20
     sample_every: int = 500
+    held_every: int = 10
+    patience: int = 3
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -54,11 +57,14 @@ def train(
     modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
     parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
+    held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
     """Runs `loss_at(step)` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
 
     modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
     sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
+    held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
+    the smallest are kept. It needs one process, and no average.
     folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
     and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
@@ -71,7 +77,8 @@ def train(
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     checkpoints = None if folder is None else Checkpoints(folder)
-    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average)
+    best = None if held is None else _Best(options.patience)
+    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average, best)
     clock = StageClock(stage, options.steps, on_progress, first=step)
     started = time.monotonic()
     saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
@@ -80,12 +87,14 @@ def train(
     def save() -> None:
         nonlocal saved, saved_at, saving
         before = time.monotonic()
-        checkpoints.save(step, _state(trained, optimizer, average, losses))
+        checkpoints.save(step, _state(trained, optimizer, average, best, losses))
         saved, saved_at = step, time.monotonic()
         saving = saved_at - before
 
     try:
-        while step < options.steps:
+        if best is not None and not best.errors:
+            best.look(held(), trained)
+        while step < options.steps and not (best is not None and best.tired):
             check_stop(lambda: processes.any(should_stop(), device))
             if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
@@ -108,7 +117,9 @@ def train(
                 torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
             step += 1
             losses.append(value)
-            clock.tick(step, losses[-1])
+            if best is not None and (step % options.held_every == 0 or step == options.steps):
+                best.look(held(), trained)
+            clock.tick(step, losses[-1] if best is None else best.errors[-1])
             if keeps and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
             since = time.monotonic() - saved_at
@@ -120,11 +131,30 @@ def train(
     finally:
         if keeps and step > saved:
             save()
-    if average is not None:
+    kept = average if best is None else best.weights
+    if kept is not None:
         with torch.no_grad():
-            for parameter, value in zip(trained, average):
+            for parameter, value in zip(trained, kept):
                 parameter.copy_(value)
-    return losses, step >= options.steps
+    return losses, step >= options.steps or (best is not None and best.tired)
+
+
+class _Best:
+    """The errors on what was held back, and the weights that had the smallest."""
+
+    def __init__(self, patience: int):
+        self.patience, self.errors, self.weights = patience, [], None
+
+    def look(self, error: float, trained: list[torch.nn.Parameter]) -> None:
+        """Takes another error into account, and these weights if it is the smallest."""
+        if not self.errors or error < min(self.errors):
+            self.weights = [parameter.detach().clone() for parameter in trained]
+        self.errors.append(error)
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last `patience` errors were no better than the best before them."""
+        return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(self.errors[: -self.patience])
 
 
 def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: float) -> None:
@@ -133,9 +163,12 @@ def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: floa
         file.write(json.dumps({"stage": stage, "step": step, "loss": round(mean, 6), "seconds": round(seconds, 1)}) + "\n")
 
 
-def _state(trained, optimizer, average, losses: list[float]) -> dict[str, torch.Tensor]:
+def _state(trained, optimizer, average, best: _Best | None, losses: list[float]) -> dict[str, torch.Tensor]:
     """Everything that changes in training, by name."""
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
+    if best is not None:
+        state["held"] = torch.tensor(best.errors, dtype=torch.float64)
+        state |= {f"best.{i}": weight for i, weight in enumerate(best.weights)}
     for i, parameter in enumerate(trained):
         state[f"weight.{i}"] = parameter.detach().contiguous()
         if average is not None:
@@ -145,7 +178,7 @@ def _state(trained, optimizer, average, losses: list[float]) -> dict[str, torch.
     return state
 
 
-def _resume(checkpoints: Checkpoints, trained, optimizer, average) -> tuple[int, list[float]]:
+def _resume(checkpoints: Checkpoints, trained, optimizer, average, best: _Best | None) -> tuple[int, list[float]]:
     """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far."""
     found = checkpoints.newest()
     if found is None:
@@ -162,4 +195,6 @@ def _resume(checkpoints: Checkpoints, trained, optimizer, average) -> tuple[int,
             values = {key.split(".")[-1]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")}
             if values:
                 optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in values.items()}
+    if best is not None:
+        best.errors, best.weights = state["held"].tolist(), [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
     return step, state["losses"].tolist() if "losses" in state else []

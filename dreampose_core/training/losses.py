@@ -28,12 +28,11 @@ def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, time
     return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
 
 
-def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, person: torch.Tensor, person_weight: float) -> torch.Tensor:
-    """Mean squared error (B, C, h, w); cells of the person (B, 1, h, w), 0..1, count `person_weight` times as much.
+def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean squared error (B, C, h, w), weighted by cell (B, 1, h, w).
 
     Every sample counts the same, so the loss of a batch is the mean of its shares' in several processes.
     """
-    weight = 1 + (person_weight - 1) * person
     error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3))
     return (error / weight.mean((1, 2, 3))).mean()
 

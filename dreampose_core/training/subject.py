@@ -1,8 +1,8 @@
-"""The subject recipe: UNet (LoRA) and adapter on the photo and its DensePose, then the VAE decoder (paper, section 4.4)."""
+"""The subject recipes: UNet and adapter on the photo and its DensePose, then the VAE decoder (paper, section 4.4)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ from ..conditioning import (
     warp_channels,
     window_channels,
 )
-from ..poses import WINDOW, PoseSequence, fitted
+from ..poses import NUM_PARTS, WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
-from ..texture import WARP_PLANES, harvest, laid, move
+from ..texture import WARP_PLANES, Texture, harvest, laid, move
 from .loop import LoopOptions, train
-from .losses import coverage, denoising_loss, noised, picture_loss
+from .losses import clean_latents, denoising_loss, noised, picture_loss
 from .processes import random
 
 
@@ -32,8 +32,10 @@ from .processes import random
 class SubjectRecipe:
     """How long and how hard a subject is tuned.
 
-    unet_steps, decoder_steps of `batch_size` random crops each. rank: of the UNet's LoRA. zoom: the smallest crop, as a share of
-    the photo's side. Crops, because the network must not tie clothes to places in the picture (paper: texture sticking).
+    unet_steps, decoder_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the smallest
+    crop, as a share of the photo's side; crops, because the network must not tie clothes to places in the picture (paper: texture
+    sticking). views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
+    held back from them, and the weights that do best there are kept. None: every sample is a crop of its own, and nothing is held back.
     """
 
     unet_steps: int = 60
@@ -41,13 +43,19 @@ class SubjectRecipe:
     unet_lr: float = 5e-4
     decoder_lr: float = 3e-4
     batch_size: int = 4
-    rank: int = 8
+    rank: int | None = 8
     zoom: float = 0.7
     person_weight: float = 4.0
+    views: int | None = 24
 
 
-RECIPES = {"fast": SubjectRecipe()}
+RECIPES = {
+    "fast": SubjectRecipe(),
+    "paper": SubjectRecipe(unet_steps=500, decoder_steps=1500, unet_lr=1e-5, decoder_lr=5e-5, batch_size=1, rank=None, views=None),
+}
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
+_BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
+_HELD = 0.15  # share of them that is held back
 
 
 def tune_subject(
@@ -68,102 +76,221 @@ def tune_subject(
     texture = None
     if pipe.form.reference_warp != "none" and parts is not None and pipe.knows_charts(image_poses):
         texture = harvest(photos, parts, uv, same_person=True)
-    tuning = _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progress, should_stop)
-    decoder = _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop)
-    for module in (pipe.adapter, pipe.vae.decoder):
-        if next(module.parameters()).dtype != pipe.vae.dtype:
-            module.to(pipe.vae.dtype)  # trained in float32, used in the model's precision
+    source = _Source(pipe, photos, parts, uv, texture, recipe, seed)
+    run = {"on_progress": on_progress, "should_stop": should_stop}
+    tuning = _tune_unet(source, folder and folder / "tuning", run)
+    decoder = _tune_decoder(source, folder and folder / "decoder", run)
+    for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
+        if next(module.parameters()).dtype != pipe.vae.encoder.conv_in.weight.dtype:
+            module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
     return {"tuning": tuning, "decoder": decoder}
 
 
-def _tune_unet(pipe, photos, parts, uv, texture, recipe, seed, folder, on_progress, should_stop) -> list[float]:
+@dataclass
+class _Views:
+    """B crops of the photos and what the networks are given for them: target pixels (B, 3, H, W), their latents (B, C, h, w), pose and
+    warp channels, the photo each is of (B,). person, held: (B, 1, H, W) 0/1, the person, and what of it is held back from training.
+    seen: (B, 1, H, W) 0/1, where the texture is."""
+
+    pixels: torch.Tensor
+    latents: torch.Tensor
+    poses: torch.Tensor
+    warp: torch.Tensor
+    which: torch.Tensor
+    person: torch.Tensor
+    held: torch.Tensor
+    seen: torch.Tensor
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [getattr(self, f.name) for f in fields(self)]
+
+    def select(self, index: torch.Tensor) -> _Views:
+        return _Views(*(tensor[index.to(tensor.device)] for tensor in self.tensors()))
+
+    def split(self, count: int) -> list[_Views]:
+        return [self.select(index) for index in torch.arange(len(self.which)).split(count)]
+
+
+class _Source:
+    """The photos with their maps and texture, and crops of them: made anew for each step, or once, as the recipe says."""
+
+    def __init__(self, pipe, photos, parts, uv, texture: Texture | None, recipe: SubjectRecipe, seed: int):
+        self.pipe, self.photos, self.parts, self.uv, self.texture = pipe, photos, parts, uv, texture
+        self.recipe, self.seed = recipe, seed
+        self.low = pipe.vae.dtype  # the model's precision; weights are trained in float32
+        self.blocks = (torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7)) < _HELD).float().to(photos.device)
+        self.mask = torch.zeros_like(photos[:, 0])
+        if parts is not None or uv is not None:
+            self.mask = (parts > 0 if parts is not None else (uv > 0).any(1)).float()
+        self.held = self._held_back() if recipe.views is not None else torch.zeros_like(self.mask)
+        with torch.no_grad():
+            self.photo_latents = encode_latents(pipe.vae, photos).float()
+        self.kept = None
+        if recipe.views is not None:
+            chunks = [self._made(recipe.batch_size, random(seed, number, 10)) for number in range(-(-recipe.views // recipe.batch_size))]
+            self.kept = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
+
+    def views(self, step: int, purpose: int) -> tuple[_Views, torch.Generator]:
+        """The samples of a step, and the generator of its further draws."""
+        draw = random(self.seed, step, purpose)
+        if self.kept is None:
+            return self._made(self.recipe.batch_size, draw), draw
+        return self.kept.select(torch.randint(len(self.kept.which), (self.recipe.batch_size,), generator=draw)), draw
+
+    def prediction(self, views: _Views, draw: torch.Generator, noisiest: bool = False):
+        """What the UNet predicts for the noisy latents of `views`, what it should, these latents, and their timesteps."""
+        pipe, device, total = self.pipe, self.photos.device, self.pipe.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(total, (len(views.which),), generator=draw).to(device)
+        timesteps = torch.full_like(timesteps, total - 1) if noisiest else timesteps
+        noise = torch.randn(views.latents.shape, generator=draw).to(device)
+        noisy, wanted = noised(pipe.scheduler, views.latents, noise, timesteps)
+        with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
+            tokens = reference_tokens(self.photos[views.which], self.photo_latents[views.which], pipe.image_encoder, pipe.image_processor,
+                                      pipe.adapter)  # fmt: skip
+            prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, views.poses, views.warp, tokens)
+        return prediction, wanted, noisy, timesteps
+
+    def _held_back(self) -> torch.Tensor:
+        """(N, H, W) 0/1: the pixels of the person whose texels are held back; of a photo without maps, squares of the picture."""
+        height, width = self.mask.shape[1:]
+        if self.parts is None or self.uv is None:
+            squares = (torch.rand(len(self.mask), 1, _BLOCKS, _BLOCKS, generator=random(self.seed, 1, 7)) < _HELD).float()
+            return F.interpolate(squares, size=(height, width))[:, 0].to(self.mask.device)
+        column, row = (self.uv.float() * _BLOCKS).long().clamp(0, _BLOCKS - 1).unbind(1)
+        return self.blocks[(self.parts.long() - 1).clamp_min(0), row, column] * self.mask
+
+    @torch.no_grad()
+    def _made(self, count: int, draw: torch.Generator) -> _Views:
+        pipe = self.pipe
+        which = torch.randint(len(self.photos), (count,), generator=draw).to(self.photos.device)
+        boxes = random_boxes(count, pipe.form.size, self.recipe.zoom, draw)
+        pixels = crop_pixels(self.photos[which], boxes)
+        latents = encode_latents(pipe.vae, pixels).float()
+        person, held = (crop_labels(x[which], boxes)[:, None] for x in (self.mask, self.held))
+        poses, warp, seen = self._given(which, boxes, draw)
+        return _Views(pixels, latents, poses, warp, which, person, held, seen)
+
+    @torch.no_grad()
+    def predicted(self) -> _Views:
+        """The views that are kept, with the latents that the UNet predicts from noise instead of their own.
+
+        Their pixels are the photo's where the texture is seen. Where it is hidden they are what is decoded now, so that what was learnt
+        about surfaces that no photo shows is kept (prior preservation). Views without any texture are left out, unless none has any.
+        """
+        pipe, made = self.pipe, []
+        for number, views in enumerate(self.kept.split(self.recipe.batch_size)):
+            prediction, _, noisy, timesteps = self.prediction(views, random(self.seed, number, 12), noisiest=True)
+            latents = clean_latents(pipe.scheduler, noisy, prediction.float(), timesteps)
+            pixels = torch.where(views.seen > 0, views.pixels, self.decoded(latents).float())
+            made.append(replace(views, latents=latents, pixels=pixels))
+        views = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in made))))
+        shown = views.seen.flatten(1).any(1)
+        return views.select(shown.nonzero()[:, 0]) if shown.any() else replace(views, pixels=self.kept.pixels)
+
+    def decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W) of latents (B, C, h, w)."""
+        vae = self.pipe.vae
+        with torch.autocast(latents.device.type, self.low, enabled=self.low != torch.float32):
+            return vae.decode(latents.to(vae.post_quant_conv.weight.dtype) / vae.config.scaling_factor).sample
+
+    def _given(self, which, boxes, draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pose and moved texture channels of cropped photos, and where they see texture; it is hidden wholly in half of them, else in
+        part."""
+        pipe, form, device = self.pipe, self.pipe.form, self.photos.device
+        no_warp = warp_channels(form, torch.zeros(len(which), WARP_PLANES, *form.size, device=device), pipe.vae)
+        nothing = torch.zeros(len(which), 1, *form.size, device=device)
+        if self.parts is None and self.uv is None:
+            return torch.zeros(len(which), pose_channels(form), *no_warp.shape[2:], device=device), no_warp, nothing
+        maps = [None if x is None else crop_labels(x[which], boxes) for x in (self.parts, self.uv)]
+        encoded = encode_maps(*maps, pipe.factor, form.pose_encoding)
+        still = shown_maps(form, [torch.arange(len(which), device=device)] * len(WINDOW))  # a photo has no neighbours
+        pose = window_channels(encoded, torch.stack(still, 1))
+        if self.texture is None or maps[0] is None:
+            return pose, no_warp, nothing
+        # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed
+        hidden = self.texture.expand(len(which))
+        share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None]
+        side = hidden.rows.shape[2]
+        removed = (torch.rand(len(which), NUM_PARTS, _BLOCKS, _BLOCKS, generator=draw) < share).float().to(device)
+        if self.recipe.views is not None:
+            removed = torch.maximum(removed, self.blocks)
+        block = ((torch.arange(side, device=device) + 0.5) / side * _BLOCKS).long()
+        hidden = hidden.without(removed[:, :, block][:, :, :, block][:, None])
+        planes = move(hidden, *maps, background=False)
+        if form.reference_background:
+            planes = laid(planes, maps[0] > 0, crop_pixels(hidden.behind(), boxes))
+        planes = planes * (torch.rand(len(which), generator=draw) < 0.5).float()[:, None, None, None].to(device)
+        return pose, warp_channels(form, planes, pipe.vae), planes[:, 3:4]
+
+
+def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
+    pipe, recipe = source.pipe, source.recipe
+    if recipe.rank is None:
+        unet = list(pipe.unet.float().requires_grad_(True).parameters())
+    else:
+        unet = _add_lora(pipe.unet, recipe.rank, source.seed)
+    pipe.adapter.float().requires_grad_(True)
+
+    def error(views: _Views, draw: torch.Generator, where: torch.Tensor) -> torch.Tensor:
+        """Of the latents; `where` (B, 1, H, W) says how much each pixel counts."""
+        prediction, wanted, *_ = source.prediction(views, draw)
+        return denoising_loss(prediction, wanted, F.avg_pool2d(where, pipe.factor))
+
+    def loss_at(step: int) -> torch.Tensor:
+        views, draw = source.views(step, 8)
+        return error(views, draw, (1 + (recipe.person_weight - 1) * views.person) * (1 - views.held))
+
+    @torch.no_grad()
+    def held() -> float:
+        views = enumerate(source.kept.split(recipe.batch_size))
+        return float(torch.stack([error(some, random(source.seed, number, 11), some.held + 1e-6) for number, some in views]).mean())
+
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None)
+    losses, _ = train({}, loss_at, options, "tuning", parameters=unet + list(pipe.adapter.parameters()), folder=folder,
+                      held=None if source.kept is None else held, **run)  # fmt: skip
+    return losses
+
+
+def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float]:
+    pipe, recipe, count = source.pipe, source.recipe, source.recipe.batch_size
+    predicted = None if source.kept is None else source.predicted()  # by the UNet as it is tuned now
+    pipe.vae.decoder.float().requires_grad_(True)
+
+    def error(latents: torch.Tensor, views: _Views, where: torch.Tensor) -> torch.Tensor:
+        return picture_loss(source.decoded(latents), views.pixels, where / where.mean())
+
+    def loss_at(step: int) -> torch.Tensor:
+        views, draw = source.views(step, 9)
+        if predicted is None:
+            return error(views.latents, views, torch.ones_like(views.person))
+        # the decoder must know both: the photo's own latents, and what the UNet makes of them where texture is missing
+        which = torch.randint(len(predicted.which), (count,), generator=draw)
+        own = (torch.rand(count, generator=draw) < 0.5).to(views.which.device)
+        made = predicted.select(which)
+        views = _Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors())))
+        return error(views.latents, views, 1 - views.held)
+
+    @torch.no_grad()
+    def held() -> float:
+        return float(torch.stack([error(views.latents, views, views.held + 1e-6) for views in predicted.split(count)]).mean())
+
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None)
+    losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
+                      held=None if predicted is None else held, **run)  # fmt: skip
+    return losses
+
+
+def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Parameter]:
     from peft import LoraConfig  # takes seconds to import
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=list(_LORA_TARGETS), init_lora_weights=True)
-        pipe.unet.add_adapter(config, adapter_name=LORA)
-    lora = tuned_parameters(pipe.unet)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_LORA_TARGETS), init_lora_weights=True)
+        unet.add_adapter(config, adapter_name=LORA)
+    lora = tuned_parameters(unet)
     for parameter in lora:
         parameter.data = parameter.data.float()
-    pipe.adapter.float().requires_grad_(True)
-    count, factor = len(photos), pipe.factor
-    with torch.no_grad():
-        photo_latents = encode_latents(pipe.vae, photos).float()
-
-    def loss_at(step: int) -> torch.Tensor:
-        draw = random(seed, step, 8)
-        which = torch.randint(count, (recipe.batch_size,), generator=draw)
-        boxes = random_boxes(recipe.batch_size, pipe.form.size, recipe.zoom, draw)
-        with torch.no_grad():
-            target = crop_pixels(photos[which], boxes)
-            latents = encode_latents(pipe.vae, target).float()
-            poses, warp = _given(pipe, parts, uv, texture, which, boxes, draw)
-            person = torch.zeros_like(latents[:, :1])
-            if parts is not None or uv is not None:
-                mask = parts[which] > 0 if parts is not None else (uv[which] > 0).any(1)
-                person = coverage(crop_labels(mask.long(), boxes), factor)
-        timesteps = torch.randint(pipe.scheduler.config.num_train_timesteps, (len(which),), generator=draw).to(photos.device)
-        noise = torch.randn(latents.shape, generator=draw).to(photos.device)
-        noisy, wanted = noised(pipe.scheduler, latents, noise, timesteps)
-        low = pipe.unet.dtype
-        with torch.autocast(photos.device.type, low, enabled=low != torch.float32):
-            tokens = reference_tokens(photos[which], photo_latents[which], pipe.image_encoder, pipe.image_processor, pipe.adapter)
-            prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, poses, warp, tokens)
-        return denoising_loss(prediction, wanted, person, recipe.person_weight)
-
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None)
-    trained = lora + list(pipe.adapter.parameters())
-    losses, _ = train({}, loss_at, options, "tuning", parameters=trained, folder=folder and folder / "tuning",
-                      on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-    return losses
-
-
-def _given(pipe, parts, uv, texture, which, boxes, draw) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pose channels and moved texture channels of cropped photos; the texture is hidden wholly in half of them, else in part."""
-    form, device = pipe.form, pipe.unet.device
-    no_warp = warp_channels(form, torch.zeros(len(which), WARP_PLANES, *form.size, device=device), pipe.vae)
-    if parts is None and uv is None:
-        return torch.zeros(len(which), pose_channels(form), *no_warp.shape[2:], device=device), no_warp
-    maps = [None if x is None else crop_labels(x[which], boxes) for x in (parts, uv)]
-    encoded = encode_maps(*maps, pipe.factor, form.pose_encoding)
-    still = shown_maps(form, [torch.arange(len(which), device=device)] * len(WINDOW))  # a photo has no neighbours
-    pose = window_channels(encoded, torch.stack(still, 1))
-    if texture is None or maps[0] is None:
-        return pose, no_warp
-    # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed
-    hidden = texture.expand(len(which))
-    share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None]
-    side = hidden.rows.shape[2]
-    removed = (torch.rand(len(which), 24, 6, 6, generator=draw) < share).float()
-    removed = removed.repeat_interleave(_ceil(side, 6), 2).repeat_interleave(_ceil(side, 6), 3)[:, :, :side, :side]
-    hidden = hidden.without(removed[:, None].to(pose.device))
-    planes = move(hidden, *maps, background=False)
-    if form.reference_background:
-        planes = laid(planes, maps[0] > 0, crop_pixels(hidden.behind(), boxes))
-    keep = (torch.rand(len(which), generator=draw) < 0.5).float()[:, None, None, None].to(pose.device)
-    return pose, warp_channels(form, planes * keep, pipe.vae)
-
-
-def _tune_decoder(pipe, photos, recipe, seed, folder, on_progress, should_stop) -> list[float]:
-    pipe.vae.decoder.float().requires_grad_(True)
-    count = len(photos)
-
-    def loss_at(step: int) -> torch.Tensor:
-        draw = random(seed, step, 9)
-        which = torch.randint(count, (recipe.batch_size,), generator=draw)
-        with torch.no_grad():
-            pixels = crop_pixels(photos[which], random_boxes(recipe.batch_size, pipe.form.size, recipe.zoom, draw))
-            latents = pipe.vae.encode(pixels.to(pipe.vae.dtype)).latent_dist.mode()
-        low = pipe.unet.dtype
-        with torch.autocast(photos.device.type, low, enabled=low != torch.float32):
-            decoded = pipe.vae.decode(latents).sample
-        return picture_loss(decoded, pixels)
-
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None)
-    losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder and folder / "decoder",
-                      on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-    return losses
+    return lora
 
 
 def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torch.Generator) -> torch.Tensor:
@@ -196,7 +323,3 @@ def _positions(boxes: torch.Tensor, size) -> tuple[torch.Tensor, torch.Tensor]:
     height, width = size
     top, left, h, w = boxes[:, :, None].unbind(1)
     return top + h * (torch.arange(height) + 0.5) / height, left + w * (torch.arange(width) + 0.5) / width
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)

@@ -1,0 +1,82 @@
+"""Killed in the middle and started again, training gives the weights of a run that was never disturbed, to the bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_pipeline
+
+from dreampose_core.animation import finetune
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+from dreampose_core.settings import REPOSITORY
+from dreampose_core.training import subject
+from dreampose_core.training.subject import SubjectRecipe
+
+STEPS = 30  # so that a checkpoint is written on the way
+RECIPES = {
+    "fast": SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, batch_size=2, views=4, rank=2),
+    "paper": SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4, batch_size=1, rank=None, views=None),
+}
+
+
+def work(kind: str, folder: Path) -> Path:
+    """Trains or tunes in `folder`, going on where it was; returns the folder of the weights that came out."""
+    torch.set_num_threads(1)
+    if kind in RECIPES:
+        subject.RECIPES["fast"] = RECIPES[kind]
+        rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
+        finetune(tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints")
+        return folder / "subject"
+    if kind == "estimator":
+        train_mini_estimator(EstimatorRun(size=(32, 32), steps=STEPS, batch_size=2), folder, resume=(folder / "run.json").exists())
+        return folder / "estimator"
+    steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
+    train_mini(MiniRun(size=(32, 32), batch_size=2, unet_channels=(8, 16), **steps), folder, resume=(folder / "run.json").exists())
+    return folder / "model"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.relative_to(folder)} {key}": value for file in files for key, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize("kind", ["steps", "end_to_end_steps", "estimator", "fast", "paper"])
+def test_killed_and_gone_on_with_gives_the_same_weights(kind, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, __file__, kind, str(killed)], env=environment, cwd=REPOSITORY)
+    try:
+        deadline = time.monotonic() + 180
+        while not list(killed.rglob("checkpoint-*/manifest.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.random() * 0.3)  # wherever it is by then
+    finally:
+        process.kill()
+        process.wait()
+    expected = weights(work(kind, whole))
+    found = weights(work(kind, killed))
+    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+    assert not list(killed.rglob("*.part"))
+
+
+def test_what_is_compared_depends_on_the_training(tmp_path):
+    """Or the test above could not fail: another seed gives other weights."""
+    a, b = (tmp_path / name for name in "ab")
+    for folder, seed in ((a, 0), (b, 1)):
+        finetune(tiny_pipeline(), [np.full((40, 32, 3), 99, np.uint8)], None, "fast", seed, folder)
+    assert any(not torch.equal(value, weights(b)[key]) for key, value in weights(a).items())
+
+
+if __name__ == "__main__":
+    work(sys.argv[1], Path(sys.argv[2]))
