@@ -240,6 +240,26 @@ def bench_ablations(args, on_progress, should_stop) -> None:
     print(table(report))
 
 
+def bench_tune(args, on_progress, should_stop) -> None:
+    import json
+
+    from .animation import tuned_to
+    from .densepose import load_estimator
+    from .evaluation.tuning import bench_tune
+    from .pipeline import load_pipeline
+
+    out = _new_folder(args.out)
+    pipe, sister = load_pipeline(args.model, args.device), None if args.sister is None else load_pipeline(args.sister, args.device)
+    for model, wanted in ((pipe, True), (sister, False)):
+        if model is not None and (model.form.reference_warp != "none") != wanted:
+            raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
+    figures = bench_tune(
+        pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
+        estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+    print(json.dumps(figures, indent=1))
+
+
 # -- what several commands need ------------------------------------------------------------------------------------------------
 
 

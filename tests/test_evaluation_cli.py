@@ -55,7 +55,7 @@ def test_real_videos_and_no_estimator(model, tmp_path, capsys, monkeypatch):
     (["--people", -3], "number of people is -3"),
     (["--people", "all"], "--people"),
     (["--seed", -1], "--seed is -1"),
-    (["--recipe", "paper"], "--recipe"),
+    (["--recipe", "slow"], "--recipe"),
     (["--lpips", "missing.pt"], "missing.pt cannot be loaded"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence(model, tmp_path, capsys, monkeypatch, arguments, word):

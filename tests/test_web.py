@@ -335,7 +335,7 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
     ({"frames": "20"}, "FIRST:LAST"),
     ({"frames": "a:b"}, "FIRST:LAST"),
     ({"stride": "0"}, "stride"),
-    ({"recipe": "paper"}, "recipe"),
+    ({"recipe": "slow"}, "recipe"),
     ({"browser": {"owner": "short"}}, "reload"),
 ])
 def test_a_wrong_form_is_one_sentence_that_stays(handlers: PageHandlers, service: StubService, changes: dict, words: str):

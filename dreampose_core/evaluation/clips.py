@@ -52,7 +52,13 @@ class Clip:
 
     def first(self, count: int) -> Clip:
         """The clip cut to its first `count` frames."""
-        cut = slice(0, count)
+        return self._cut(slice(0, count))
+
+    def last(self, count: int) -> Clip:
+        """The clip cut to its last `count` frames."""
+        return self._cut(slice(-count, None))
+
+    def _cut(self, cut: slice) -> Clip:
         return replace(self, poses=self.poses.select(cut), truth=self.truth[cut], scored_truth=self.scored_truth[cut],
                        scored_poses=self.scored_poses.select(cut))  # fmt: skip
 

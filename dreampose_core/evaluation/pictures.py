@@ -21,8 +21,8 @@ _MOMENTS = (0.1, 0.35, 0.6, 0.9)  # of a clip, in the contact sheet
 _PANEL = 320  # pixels a video's panel is high at least
 _STRIP, _INK, _PAPER = 20, (225, 225, 230), (24, 24, 28)
 _NAMES = {"moved_texture": "moved texture", "none": "model", "fast": "model, tuned"}
-_COLOURS = {"none": "#c2410c", "fast": "#9f1239", "moved_texture": "#1d4ed8", "vae_only": "#047857", "part_colours": "#6d28d9",
-            "repeat_photo": "#6b7280", "grey_silhouette": "#a8a29e"}  # fmt: skip
+_COLOURS = {"none": "#c2410c", "fast": "#9f1239", "paper": "#a16207", "moved_texture": "#1d4ed8", "vae_only": "#047857",
+            "part_colours": "#6d28d9", "repeat_photo": "#6b7280", "grey_silhouette": "#a8a29e"}  # fmt: skip
 _BARS = ("psnr_mask", "psnr_unseen", "ssim", "sharpness", "identity_seen", "identity_unseen", "pose_accuracy", "temporal_error")
 
 

@@ -35,9 +35,10 @@ MEASURES = {
     "pose_accuracy": Measure("pose", 2, "high", "body parts that an estimator finds right, as a share of what it finds in the true frames"),
     "temporal_error": Measure("temporal", 4, "low", "change of colour of a point of the body from frame to frame less the truth's, 0..1"),
 }
-MODELS, UNDISTURBED = ("none", "fast"), "undisturbed"
+MODELS, UNDISTURBED = ("none", "fast", "paper"), "undisturbed"
 BLOCKS = {
-    "none": "the model, not tuned", "fast": "the model, tuned to the photo", "repeat_photo": "the photo, over and over",
+    "none": "the model, not tuned", "fast": "the model, tuned to the photo", "paper": "the same with the paper's recipe",
+    "repeat_photo": "the photo, over and over",
     "grey_silhouette": "grey on the photo's background", "part_colours": "one mean colour for each part of the body",
     "moved_texture": "the photo's texture moved by DensePose", "vae_only": "the truth through the model's VAE",
     UNDISTURBED: "the exact map, to compare with", "displaced_1": "displaced by 1 % of the height", "displaced_2": "displaced by 2 %",

@@ -56,6 +56,7 @@ RECIPES = {
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
 _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
 _HELD = 0.15  # share of them that is held back
+_OWN = 0.25  # share of the decoder's samples that are the photo's own latents
 
 
 def tune_subject(
@@ -265,14 +266,16 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
             return error(views.latents, views, torch.ones_like(views.person))
         # the decoder must know both: the photo's own latents, and what the UNet makes of them where texture is missing
         which = torch.randint(len(predicted.which), (count,), generator=draw)
-        own = (torch.rand(count, generator=draw) < 0.5).to(views.which.device)
+        own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
         made = predicted.select(which)
         views = _Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors())))
         return error(views.latents, views, 1 - views.held)
 
     @torch.no_grad()
     def held() -> float:
-        return float(torch.stack([error(views.latents, views, views.held + 1e-6) for views in predicted.split(count)]).mean())
+        own = [error(views.latents, views, views.held + 1e-6) for views in source.kept.split(count)]
+        made = [error(views.latents, views, torch.ones_like(views.held)) for views in predicted.split(count)]
+        return float(torch.stack(own).mean() + torch.stack(made).mean())
 
     options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None)
     losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,

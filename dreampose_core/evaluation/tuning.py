@@ -1,0 +1,126 @@
+"""What tuning is worth: a model as it is, after `fast` and after `paper`, on frames that the tuning never saw."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..conditioning import to_pixels
+from ..files import appearing
+from ..images import write_png
+from ..poses import PoseSequence
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .clips import Clip, MannequinClips
+from .report import Report
+from .scores import Scorer, mean_scores
+
+_FRAMES = 16  # of each clip
+
+Tune = Callable[[object, np.ndarray, PoseSequence, str], AbstractContextManager]
+"""A model, a photo, its map and a recipe -> a context in which the model carries a subject tuned to them."""
+
+
+def bench_tune(
+    pipe, sister, tune: Tune, folder: Path, *, people: int = 3, estimator=None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, float]:  # fmt: skip
+    """The figures of tuning, means over the first `people` held-out mannequins, in their last _FRAMES frames; also written to report.json.
+
+    pipe: a model that moves the photo's texture; sister: one that does not (the paper's design), or None, and the figures that need it
+    are missing. Keys, PSNR in dB inside the person:
+
+    fast_gain_db_nowarp: what `fast` gains on the sister. fast_minus_paper_db: how far it is above `paper` there.
+    time_ratio_paper_over_fast: of their times. fast_s: seconds that `fast` takes on pipe. gain_db: what it gains there; crude_gain_db: on
+    figures drawn in another style than any it was trained on. vae_error_ratio: squared error of the VAE alone inside the person, tuned
+    over untuned; identity_seen_ratio, identity_unseen_ratio: of the identity errors (see `Scorer`). pose_accuracy_change: tuned less
+    untuned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [("mini", pipe, "fast", False), ("crude", pipe, "fast", True)]
+    if sister is not None:
+        runs += [("nowarp", sister, "fast", False), ("nowarp", sister, "paper", False)]
+    clock = StageClock("tunings", people * len(runs), on_progress)
+    scores: dict[str, list] = {}
+    seconds: dict[str, list[float]] = {}
+    vae_errors: list[float] = []
+    for number, clip in enumerate(MannequinClips(people, pipe.form.size)):
+        clip = clip.last(_FRAMES)
+        for index, (name, model, recipe, crude) in enumerate(runs):
+            check_stop(should_stop)
+            shown = _crude(clip) if crude else clip
+            scorer, before = Scorer(shown, estimator), _vae_error(model, shown)
+            untuned = _frames(model, shown, number)
+            if f"{name} none" not in scores or len(scores[f"{name} none"]) <= number:
+                scores.setdefault(f"{name} none", []).append(scorer.score(untuned))
+            started = time.monotonic()
+            with tune(model, shown.photo, shown.image_poses, recipe):
+                seconds.setdefault(f"{name} {recipe}", []).append(time.monotonic() - started)
+                tuned = _frames(model, shown, number)
+                if name == "mini":
+                    vae_errors.append(_vae_error(model, shown) / before)
+            scores.setdefault(f"{name} {recipe}", []).append(scorer.score(tuned))
+            at = [0, _FRAMES // 2, -1]
+            rows = [np.concatenate([shown.photo, *frames[at]], 1) for frames in (shown.truth, untuned, tuned)]
+            write_png(np.concatenate(rows), folder / f"{name}_{recipe}_{number}.png")
+            clock.tick(number * len(runs) + index + 1)
+    report = {name: mean_scores(each) for name, each in scores.items()}
+    figures = _figures(report, {name: float(np.mean(each)) for name, each in seconds.items()}, float(np.mean(vae_errors)))
+    with appearing(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps({"figures": figures, "scores": report}, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def _figures(report: Report, seconds: dict[str, float], vae_error_ratio: float) -> dict[str, float]:
+    def change(key: str, name: str) -> float:
+        return report[f"{name} fast"][key] - report[f"{name} none"][key]
+
+    figures = {
+        "fast_s": seconds["mini fast"], "gain_db": change("psnr_mask", "mini"), "crude_gain_db": change("psnr_mask", "crude"),
+        "vae_error_ratio": vae_error_ratio,
+    }  # fmt: skip
+    for key in ("identity_seen", "identity_unseen"):
+        before, after = report["mini none"][key], report["mini fast"][key]
+        if before is not None and after is not None:
+            figures[f"{key}_ratio"] = after / before
+    if report["mini none"]["pose_accuracy"] is not None:
+        figures["pose_accuracy_change"] = change("pose_accuracy", "mini")
+    if "nowarp fast" in report:
+        figures["fast_gain_db_nowarp"] = change("psnr_mask", "nowarp")
+        figures["fast_minus_paper_db"] = report["nowarp fast"]["psnr_mask"] - report["nowarp paper"]["psnr_mask"]
+        figures["time_ratio_paper_over_fast"] = seconds["nowarp paper"] / seconds["nowarp fast"]
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _frames(model, clip: Clip, number: int) -> np.ndarray:
+    return model(clip.photo, clip.poses, clip.image_poses, generator=torch.Generator().manual_seed(number)).frames
+
+
+@torch.no_grad()
+def _vae_error(model, clip: Clip) -> float:
+    """Mean squared error of the true frames through the VAE and back, inside the person."""
+    pixels = to_pixels(torch.from_numpy(clip.truth)).to(model.device, model.vae.dtype)
+    decoded = torch.cat([model.vae.decode(model.vae.encode(some).latent_dist.mode()).sample for some in pixels.split(8)])
+    mask = torch.from_numpy(clip.poses.mask)[:, None].to(model.device)
+    return float(((decoded.float() - pixels.float()).square() * mask).sum() / mask.sum())
+
+
+def _crude(clip: Clip) -> Clip:
+    """The clip as if drawn by another hand: few flat colours, and dark lines where one part of the body ends and another begins."""
+
+    def drawn(rgb: np.ndarray, poses: PoseSequence) -> np.ndarray:
+        flat = np.round(rgb.astype(np.float32) / 51) * 51
+        parts = poses.parts.astype(int)
+        lines = np.zeros(parts.shape, bool)
+        lines[:, 1:] |= parts[:, 1:] != parts[:, :-1]
+        lines[:, :, 1:] |= parts[:, :, 1:] != parts[:, :, :-1]
+        return np.where(lines[..., None], 30, flat[..., ::-1]).astype(np.uint8)  # red for blue: colours that skin and cloth rarely have
+
+    truth = drawn(clip.truth, clip.poses)
+    return replace(clip, photo=drawn(clip.photo[None], clip.image_poses)[0], truth=truth, scored_truth=truth)
