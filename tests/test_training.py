@@ -244,7 +244,7 @@ def test_crops_contain_the_person():
     assert len({crop.numpy().tobytes() for crop in crops}) > 2
 
 
-RUN = MiniRun(size=(32, 32), vae_steps=1, steps=2, end_to_end_steps=2, batch_size=2)
+RUN = MiniRun(size=(32, 32), unet_channels=(8, 16), vae_steps=1, steps=2, end_to_end_steps=2, batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
     with pytest.raises(InputError, match="give --resume"):
         train_mini(RUN, finished)
     with pytest.raises(InputError, match="was started with .*size"):
-        train_mini(MiniRun(size=(64, 32), vae_steps=1, steps=2, end_to_end_steps=2, batch_size=2), finished, resume=True)
+        train_mini(replace(RUN, size=(64, 32)), finished, resume=True)
     before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
     assert train_mini(RUN, finished, resume=True)
     assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
@@ -333,7 +333,7 @@ def test_a_card_trains_every_stage(tmp_path):
 
 
 def test_every_stage_trains_in_bfloat16(tmp_path):
-    run = MiniRun(size=(32, 32), vae_steps=1, steps=1, end_to_end_steps=1, batch_size=2, precision="bf16")
+    run = replace(RUN, steps=1, end_to_end_steps=1, precision="bf16")
     assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
     assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
 
@@ -341,7 +341,7 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
     given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-             "--vae-steps", "2", "--steps", "20", "--end-to-end-steps", "2"]  # fmt: skip
+             "--vae-steps", "2", "--steps", "20", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
         done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,

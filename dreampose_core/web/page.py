@@ -13,7 +13,7 @@ from .handlers import PageHandlers, upload_path
 from .links import ResultLinks
 
 TEXTS = REPOSITORY / "assets" / "page"
-RECIPES = [("Learn this person first", "fast"), ("Skip", "none")]
+RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
 RECIPE_WORDS = "Learning takes a few minutes, once per photo, and gives a better likeness."
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "How often each frame is gone over; more takes longer."
