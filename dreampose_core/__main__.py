@@ -136,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     f.add_argument("--image-poses", action="append", help="the photo's DensePose, one for each --image (default: estimated)")
     f.add_argument("--out", required=True, help="the subject folder to write")
     f.add_argument("--recipe", default="fast", help="fast or paper (default: fast)")
+    f.add_argument("--steps", type=int, help="steps of the UNet, and of the decoder in proportion (default: the recipe's)")
+    f.add_argument("--resume", action="store_true", help="go on with a tuning to --out that was interrupted")
     f.add_argument("--seed", type=int, default=0)
     f.add_argument("--fit", choices=FITS, default="auto", help="as in animate (default: auto)")
     _model_options(f)

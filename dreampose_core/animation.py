@@ -25,7 +25,7 @@ from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pro
 from .scene import Scene, make_scene
 from .settings import AnimateOptions
 from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
-from .training.subject import RECIPES, tune_subject
+from .training.subject import recipe_named, tune_subject
 from .video import add_sound, write_video
 
 
@@ -93,7 +93,7 @@ class _Run:
     def tuned(self, scene: Scene, base: str, subjects: Path) -> Path:
         """The subject folder for this photo and recipe, tuned now unless it is there."""
         started = time.monotonic()
-        key = subject_key([scene.photo], scene.image_poses, repr(RECIPES[self.options.recipe]), self.options.seed, base)
+        key = subject_key([scene.photo], scene.image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
         folder = subjects / key
         with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
             read_subject(folder, base)
@@ -171,21 +171,28 @@ class _Run:
 
 def finetune(
     pipe: DreamPosePipeline, photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, folder: Path, *,
-    key: str | None = None, base: str | None = None, checkpoints: Path | None = None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    steps: int | None = None, key: str | None = None, base: str | None = None, checkpoints: Path | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> Subject:  # fmt: skip
     """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left as it was.
 
-    image_poses: the photos' maps, one each, or None: the pose is then dropped in tuning. checkpoints: a folder from which an
-    interrupted call resumes, removed when the subject is written.
+    A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one each, or None: the
+    pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted call resumes,
+    removed when the subject is written. Raises InputError, also when what is resumed was another tuning.
     """
-    base = fingerprint(pipe) if base is None else base
-    key = subject_key(photos, image_poses, repr(RECIPES[recipe]), seed, base) if key is None else key
+    base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
+    key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
     check_subject_folder(folder)
+    with suppress(ModelError):  # there is none yet, or another model's, or a damaged one
+        if (found := read_subject(folder, base)).key == key:
+            return found
     if image_poses is not None and len(image_poses) != len(photos):
         raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
-    with base_restored(pipe, whole=RECIPES[recipe].rank is None):
-        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, RECIPES[recipe], seed, folder=checkpoints,
+    if checkpoints is not None:
+        content = subject_key(photos, image_poses, "", 0, "")
+        _check_resumed(checkpoints, {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content})
+    with base_restored(pipe, whole=how.rank is None):
+        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, how, seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
         subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
         save_subject(pipe, folder, subject, photos, image_poses)
@@ -194,11 +201,23 @@ def finetune(
     return subject
 
 
+def _check_resumed(checkpoints: Path, tuning: dict) -> None:
+    """Writes what is being tuned to tuning.json; raises InputError when the checkpoints that are there are of another tuning."""
+    told = checkpoints / "tuning.json"
+    before = json.loads(told.read_text()) if told.is_file() else tuning
+    if changed := [name for name in tuning if before.get(name) != tuning[name]]:
+        raise InputError(f"The tuning to go on with has another {' and another '.join(changed)}; give the same, or start anew.")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with appearing(told) as temporary:
+        temporary.write_text(json.dumps(tuning, indent=1))
+
+
 @contextmanager
 def tuned_to(
     pipe: DreamPosePipeline, photo: np.ndarray, image_poses: PoseSequence | None, recipe: str, should_stop: ShouldStop = never_stop
 ) -> Iterator[None]:
     """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
-    with base_restored(pipe, whole=RECIPES[recipe].rank is None):
-        tune_subject(pipe, pipe.fit_photos([photo]), image_poses, RECIPES[recipe], should_stop=should_stop)
+    how = recipe_named(recipe)
+    with base_restored(pipe, whole=how.rank is None):
+        tune_subject(pipe, pipe.fit_photos([photo]), image_poses, how, should_stop=should_stop)
         yield

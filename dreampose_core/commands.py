@@ -57,12 +57,16 @@ def finetune(args, on_progress, should_stop) -> None:
 
     from .images import read_photo
     from .poses import PoseSequence
+    from .progress import Progress
     from .scene import fit_photo
     from .subject import check_subject_folder
 
-    options = validated(FinetuneOptions, {"recipe": args.recipe, "seed": args.seed})
+    options = validated(FinetuneOptions, {"recipe": args.recipe, "steps": args.steps, "seed": args.seed})
     out = Path(os.path.abspath(_new_folder(args.out)))
     check_subject_folder(out)
+    checkpoints = out.with_name(f".{out.name}.checkpoints")
+    if args.resume and not checkpoints.is_dir():
+        raise InputError(f"There is no interrupted tuning of {out.name} to go on with; leave out --resume.")
     photos, about_photos = zip(*(read_photo(path) for path in args.image))
     specs = args.image_poses or [None] * len(photos)
     if len(specs) != len(photos):
@@ -86,8 +90,15 @@ def finetune(args, on_progress, should_stop) -> None:
             raise InputError("Of the photos' maps some know only the parts and some only U, V; give maps of one kind.")
         parts, uv = (np.concatenate([getattr(own, kind) for own in maps]) if has else None for kind, has in zip(("parts", "uv"), same))
         image_poses = PoseSequence(parts, uv, maps[0].charts if uv is not None else "none")
-    subject = finetune(pipe, photos, image_poses, options.recipe, options.seed, out, on_progress=on_progress, should_stop=should_stop)
-    print(f"{out}: subject {subject.key}, tuned to {len(photos)} photo{'s' * (len(photos) > 1)}; use it with --subject {out}")
+    if not args.resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    steps: list[Progress] = []
+    subject = finetune(
+        pipe, photos, image_poses, options.recipe, options.seed, out, steps=options.steps, checkpoints=checkpoints,
+        on_progress=lambda progress: (steps.append(progress), on_progress(progress)), should_stop=should_stop,
+    )  # fmt: skip
+    how = f"tuned to {len(photos)} photo{'s' * (len(photos) > 1)}" if steps else "was tuned to the same before, and is kept"
+    print(f"{out}: subject {subject.key}, {how}; use it with --subject {out}")
 
 
 def poses_info(args, on_progress, should_stop) -> None:

@@ -94,9 +94,13 @@ class AnimateOptions(SceneOptions):
 
 
 class FinetuneOptions(Options):
-    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
+    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder.
+
+    steps: of the UNet, None for the recipe's own; the decoder's are more or fewer in proportion.
+    """
 
     recipe: Literal["fast", "paper"] = "fast"
+    steps: int | None = Field(None, ge=1, le=100_000)
     seed: int = Field(0, ge=0, le=MAX_SEED)
 
 

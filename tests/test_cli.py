@@ -108,6 +108,18 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     assert "The photo's DensePose is unknown" in capsys.readouterr().out
 
 
+def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):
+    given = ["finetune", "--image", str(files / "photo.png"), "--image-poses", str(files / "poses.npz"), "--model", str(files / "model"),
+             "--device", "cpu", "--out", str(tmp_path / "anna"), "--steps", "4"]  # fmt: skip
+    assert main([*given, "--resume"]) == 2 and "no interrupted tuning of anna" in capsys.readouterr().err
+    kept = tmp_path / ".anna.checkpoints"
+    (kept / "tuning").mkdir(parents=True)
+    (kept / "tuning.json").write_text('{"steps": 60}')
+    assert main([*given, "--resume"]) == 2 and "another recipe and another steps" in capsys.readouterr().err
+    assert main(given) == 0 and "tuned to 1 photo;" in capsys.readouterr().out and not kept.exists()
+    assert main(given) == 0 and "was tuned to the same before, and is kept" in capsys.readouterr().out
+
+
 def test_poses_info(files):
     done = command("poses", "info", files / "poses.npz")
     assert done.returncode == 0 and done.stderr == ""

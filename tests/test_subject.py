@@ -256,6 +256,26 @@ def test_paper_tunes_whole_weights_and_is_saved_and_undone(pipe, clip, tmp_path,
     assert same(before, weights(pipe)) and np.array_equal(frames(pipe, clip), base) and not np.array_equal(made, base)
 
 
+def test_the_same_again_is_found_and_something_else_is_tuned(pipe, clip, tmp_path):
+    photo, folder, steps = [clip[0][0]], tmp_path / "ada", []
+    first = finetune(pipe, photo, None, "fast", 0, folder, on_progress=steps.append)
+    assert steps and finetune(pipe, photo, None, "fast", 0, folder, on_progress=lambda _: 1 / 0) == first
+    other = finetune(pipe, photo, None, "fast", 0, folder, steps=2)
+    assert other.key != first.key and len(other.losses["tuning"]) == 2 and read_subject(folder) == other
+
+
+def test_what_is_gone_on_with_is_the_same_tuning(pipe, clip, tmp_path):
+    photo, asked = [clip[0][0]], iter(range(100))
+    with pytest.raises(Cancelled):
+        finetune(pipe, photo, None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept", should_stop=lambda: next(asked) >= 2)
+    with pytest.raises(InputError, match="another steps and another seed; give the same"):
+        finetune(pipe, photo, None, "fast", 1, tmp_path / "ada", steps=9, checkpoints=tmp_path / "kept")
+    with pytest.raises(InputError, match="another photos"):
+        finetune(pipe, [clip[0][1]], None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept")
+    finetune(pipe, photo, None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["ada"]
+
+
 def test_crops_of_photo_and_map_stay_aligned(clip):
     parts = torch.from_numpy(clip[1].parts[:1]).long().expand(8, -1, -1)
     picture = (parts[:, None] > 0).float().expand(-1, 3, -1, -1)

@@ -53,10 +53,20 @@ RECIPES = {
     "fast": SubjectRecipe(),
     "paper": SubjectRecipe(unet_steps=500, decoder_steps=1500, unet_lr=1e-5, decoder_lr=5e-5, batch_size=1, rank=None, views=None),
 }
+
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
 _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
 _HELD = 0.15  # share of them that is held back
 _OWN = 0.25  # share of the decoder's samples that are the photo's own latents
+
+
+
+def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
+    """One of RECIPES; with `steps` of the UNet, and as many more or fewer of the decoder."""
+    recipe = RECIPES[name]
+    if steps is None:
+        return recipe
+    return replace(recipe, unet_steps=steps, decoder_steps=round(steps * recipe.decoder_steps / recipe.unet_steps))
 
 
 def tune_subject(
