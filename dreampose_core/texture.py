@@ -35,6 +35,11 @@ def _pairs(table: dict[int, int]) -> list[int]:
     return [both.get(part, part) - 1 for part in range(1, NUM_PARTS + 1)]
 
 
+def turned(parts: torch.Tensor) -> torch.Tensor:
+    """Maps of parts, 0..24, with every part its front or back twin: the same outline, seen from behind."""
+    return torch.tensor([0, *(1 + part for part in _pairs(_TWINS))], device=parts.device)[parts.long()]
+
+
 @dataclass
 class Texture:
     """Textures of B references, each from N photos of one person.

@@ -14,6 +14,7 @@ from tiny import tiny_pipeline
 
 from dreampose_core import subject as subject_module
 from dreampose_core.animation import finetune
+from dreampose_core.conditioning import encode_latents
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses
@@ -222,6 +223,21 @@ def test_what_is_held_back_is_part_of_no_loss_and_never_seen_as_texture(pipe, cl
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
     again = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
+
+
+def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
+    """Of six batches one: the same outline, other parts, and the model's own answer as what is wanted."""
+    photos = pipe.fit_photos([clip[0][0]])
+    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
+    source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=12), 0)
+    turned, straight = source.kept.select(torch.tensor([6, 7])), source.kept.select(torch.tensor([4, 5]))
+    own = [encode_latents(pipe.vae, views.pixels).float() for views in (turned, straight)]
+    assert torch.allclose(own[1], straight.latents, atol=1e-5) and not torch.allclose(own[0], turned.latents, atol=1e-2)
+    assert turned.held.sum() == 0 < straight.held.sum() and turned.person.sum() > 0
+    with torch.no_grad():
+        assert torch.allclose(turned.pixels, source.decoded(turned.latents), atol=1e-5)
+    for views, more, less in ((turned, 0, 1), (straight, 1, 0)):  # the cover of the torso's back, and of its front
+        assert views.poses[:, more].sum() > 5 * views.poses[:, less].sum()
 
 
 def test_where_the_texture_is_hidden_the_decoder_keeps_what_it_says(pipe, clip):

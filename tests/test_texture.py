@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dreampose_core.conditioning import to_pixels
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.texture import LEAST, SOURCE_BACKGROUND, SOURCE_MEAN, SOURCE_TEXEL, Texture, fill_background, harvest, move
+from dreampose_core.texture import LEAST, SOURCE_BACKGROUND, SOURCE_MEAN, SOURCE_TEXEL, Texture, fill_background, harvest, move, turned
 
 SIZE = (160, 128)
 
@@ -155,6 +155,12 @@ def test_a_sliver_beside_its_twin_takes_the_twins_colours():
     parts[:, 8:32, 6:14] = 2
     pixels[:, :, 8:32, 6:14] = 1.0
     assert harvest(pixels, parts, uv).means[0, 1].min() > 0.9  # enough of the back to be believed
+
+
+def test_turned_a_front_is_its_back_and_turned_again_it_is_the_front():
+    parts = torch.arange(25)[None, None]
+    assert turned(parts)[0, 0, [0, 1, 2, 7, 9]].tolist() == [0, 2, 1, 9, 7]
+    assert torch.equal(turned(turned(parts)), parts) and sorted(turned(parts).flatten().tolist()) == list(range(25))
 
 
 def test_a_photo_full_of_person_does_not_break_the_fill():

@@ -22,7 +22,7 @@ from ..conditioning import (
 from ..poses import NUM_PARTS, WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
-from ..texture import WARP_PLANES, Texture, harvest, laid, move
+from ..texture import WARP_PLANES, Texture, harvest, laid, move, turned
 from .loop import LoopOptions, train
 from .losses import clean_latents, denoising_loss, noised, picture_loss
 from .processes import random
@@ -57,6 +57,7 @@ RECIPES = {
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
 _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
 _HELD = 0.15  # share of them that is held back
+_TURNED = 4  # of so many batches of views one is turned
 _OWN = 0.25  # share of the decoder's samples that are the photo's own latents
 
 
@@ -123,7 +124,11 @@ class _Views:
 
 
 class _Source:
-    """The photos with their maps and texture, and crops of them: made anew for each step, or once, as the recipe says."""
+    """The photos with their maps and texture, and crops of them: made anew for each step, or once, as the recipe says.
+
+    Of crops that are made once some are turned: every part is its front or back twin, which the photo does not show, and what is wanted is
+    what the model said before it was tuned (prior preservation). So a photo's front does not come out on the person's back.
+    """
 
     def __init__(self, pipe, photos, parts, uv, texture: Texture | None, recipe: SubjectRecipe, seed: int):
         self.pipe, self.photos, self.parts, self.uv, self.texture = pipe, photos, parts, uv, texture
@@ -138,7 +143,8 @@ class _Source:
             self.photo_latents = encode_latents(pipe.vae, photos).float()
         self.kept = None
         if recipe.views is not None:
-            chunks = [self._made(recipe.batch_size, random(seed, number, 10)) for number in range(-(-recipe.views // recipe.batch_size))]
+            chunks = [self._made(recipe.batch_size, random(seed, number, 10), turn=parts is not None and number % _TURNED == _TURNED - 1)
+                      for number in range(-(-recipe.views // recipe.batch_size))]  # fmt: skip
             self.kept = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
 
     def views(self, step: int, purpose: int) -> tuple[_Views, torch.Generator]:
@@ -171,15 +177,22 @@ class _Source:
         return self.blocks[(self.parts.long() - 1).clamp_min(0), row, column] * self.mask
 
     @torch.no_grad()
-    def _made(self, count: int, draw: torch.Generator) -> _Views:
+    def _made(self, count: int, draw: torch.Generator, turn: bool = False) -> _Views:
         pipe = self.pipe
         which = torch.randint(len(self.photos), (count,), generator=draw).to(self.photos.device)
         boxes = random_boxes(count, pipe.form.size, self.recipe.zoom, draw)
         pixels = crop_pixels(self.photos[which], boxes)
         latents = encode_latents(pipe.vae, pixels).float()
         person, held = (crop_labels(x[which], boxes)[:, None] for x in (self.mask, self.held))
-        poses, warp, seen = self._given(which, boxes, draw)
-        return _Views(pixels, latents, poses, warp, which, person, held, seen)
+        poses, warp, seen = self._given(which, boxes, draw, turn)
+        views = _Views(pixels, latents, poses, warp, which, person, held, seen)
+        return self._as_it_is(replace(views, held=torch.zeros_like(held)), draw) if turn else views
+
+    def _as_it_is(self, views: _Views, draw: torch.Generator) -> _Views:
+        """The views with the latents that the UNet predicts for them from noise instead of their own, and with the pixels of these."""
+        prediction, _, noisy, timesteps = self.prediction(views, draw, noisiest=True)
+        latents = clean_latents(self.pipe.scheduler, noisy, prediction.float(), timesteps)
+        return replace(views, latents=latents, pixels=self.decoded(latents).float())
 
     @torch.no_grad()
     def predicted(self) -> _Views:
@@ -188,12 +201,10 @@ class _Source:
         Their pixels are the photo's where the texture is seen. Where it is hidden they are what is decoded now, so that what was learnt
         about surfaces that no photo shows is kept (prior preservation). Views without any texture are left out, unless none has any.
         """
-        pipe, made = self.pipe, []
+        made = []
         for number, views in enumerate(self.kept.split(self.recipe.batch_size)):
-            prediction, _, noisy, timesteps = self.prediction(views, random(self.seed, number, 12), noisiest=True)
-            latents = clean_latents(pipe.scheduler, noisy, prediction.float(), timesteps)
-            pixels = torch.where(views.seen > 0, views.pixels, self.decoded(latents).float())
-            made.append(replace(views, latents=latents, pixels=pixels))
+            said = self._as_it_is(views, random(self.seed, number, 12))
+            made.append(replace(said, pixels=torch.where(views.seen > 0, views.pixels, said.pixels)))
         views = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in made))))
         shown = views.seen.flatten(1).any(1)
         return views.select(shown.nonzero()[:, 0]) if shown.any() else replace(views, pixels=self.kept.pixels)
@@ -204,7 +215,7 @@ class _Source:
         with torch.autocast(latents.device.type, self.low, enabled=self.low != torch.float32):
             return vae.decode(latents.to(vae.post_quant_conv.weight.dtype) / vae.config.scaling_factor).sample
 
-    def _given(self, which, boxes, draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _given(self, which, boxes, draw, turn: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pose and moved texture channels of cropped photos, and where they see texture; it is hidden wholly in half of them, else in
         part."""
         pipe, form, device = self.pipe, self.pipe.form, self.photos.device
@@ -213,6 +224,7 @@ class _Source:
         if self.parts is None and self.uv is None:
             return torch.zeros(len(which), pose_channels(form), *no_warp.shape[2:], device=device), no_warp, nothing
         maps = [None if x is None else crop_labels(x[which], boxes) for x in (self.parts, self.uv)]
+        maps[0] = turned(maps[0]) if turn else maps[0]
         encoded = encode_maps(*maps, pipe.factor, form.pose_encoding)
         still = shown_maps(form, [torch.arange(len(which), device=device)] * len(WINDOW))  # a photo has no neighbours
         pose = window_channels(encoded, torch.stack(still, 1))
