@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
@@ -290,6 +291,8 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
+        if "_name_or_path" in getattr(part, "_internal_dict", {}):  # where its weights once lay is nobody's business
+            part._internal_dict = FrozenDict({key: value for key, value in part.config.items() if key != "_name_or_path"})
     _saved(DreamPosePipeline(**parts, **vars(pipe.form)), folder)
 
 

@@ -300,6 +300,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     assert train_mini(replace(run, steps=1), tmp_path / "tuned") and not (tmp_path / "tuned" / "vae").exists()
     before, after = (load_pipeline(folder, "cpu") for folder in (start, tmp_path / "tuned" / "model"))
     assert same(weights(before.vae), weights(after.vae)) and not same(weights(before.unet), weights(after.unet))
+    assert not any(str(start) in file.read_text() for file in (tmp_path / "tuned" / "model").rglob("*.json"))
     narrow = MiniRun(vae=str(start), vae_steps=0, steps=1, end_to_end_steps=0, batch_size=2, size=RUN.size, reference_warp="none",
                      unet_channels=(8, 16))  # fmt: skip
     assert train_mini(narrow, tmp_path / "narrow")
