@@ -98,8 +98,10 @@ class _Run:
         with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
             read_subject(folder, base)
             return folder
+        checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
         finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
-                 checkpoints=self.folder / "checkpoints", on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
+                 checkpoints=checkpoints / key, on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
+        shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
         return folder
 

@@ -67,6 +67,8 @@ def finetune(args, on_progress, should_stop) -> None:
     checkpoints = out.with_name(f".{out.name}.checkpoints")
     if args.resume and not checkpoints.is_dir():
         raise InputError(f"There is no interrupted tuning of {out.name} to go on with; leave out --resume.")
+    if checkpoints.is_dir() and not args.resume:
+        raise InputError(f"A tuning of {out.name} was interrupted; give --resume to go on, or delete {checkpoints} to start anew.")
     photos, about_photos = zip(*(read_photo(path) for path in args.image))
     specs = args.image_poses or [None] * len(photos)
     if len(specs) != len(photos):
@@ -90,8 +92,6 @@ def finetune(args, on_progress, should_stop) -> None:
             raise InputError("Of the photos' maps some know only the parts and some only U, V; give maps of one kind.")
         parts, uv = (np.concatenate([getattr(own, kind) for own in maps]) if has else None for kind, has in zip(("parts", "uv"), same))
         image_poses = PoseSequence(parts, uv, maps[0].charts if uv is not None else "none")
-    if not args.resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
     steps: list[Progress] = []
     subject = finetune(
         pipe, photos, image_poses, options.recipe, options.seed, out, steps=options.steps, checkpoints=checkpoints,
@@ -264,6 +264,8 @@ def bench_tune(args, on_progress, should_stop) -> None:
     for model, wanted in ((pipe, True), (sister, False)):
         if model is not None and (model.form.reference_warp != "none") != wanted:
             raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
+    if sister is not None and sister.form.size != pipe.form.size:
+        raise InputError("--model and --sister make frames of different sizes; give models of one size.")
     figures = bench_tune(
         pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
         estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,

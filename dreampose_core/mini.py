@@ -98,7 +98,7 @@ class MiniRun:
 
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
-    weights. A VAE that comes from a model is trained only by the VAE steps that are asked for.
+    weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
@@ -108,7 +108,7 @@ class MiniRun:
     size: tuple[int, int] = (160, 128)
     reference_warp: str = "encoded"
     unet_channels: tuple[int, ...] = (64, 128, 192)
-    vae_steps: int = 1200
+    vae_steps: int | None = None
     steps: int = 400
     end_to_end_steps: int = 1500
     batch_size: int = 8
@@ -161,9 +161,10 @@ def train_mini(
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
-    done = given is not None and not run.vae_steps
+    vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
+    done = given is not None and not vae_steps
     if not done:
-        done = train_vae(pipe, samples, options(run.vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+        done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
         done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **frames("base"))
     if done:
@@ -249,7 +250,7 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     if not 0 < getattr(run, "noisier", 1) <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
-    if min(steps) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
+    if min(value for value in steps if value is not None) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
     if run.init is not None and getattr(run, "vae", None) is not None:
         raise InputError("Both init and vae are given; the model that training starts from has a VAE, so leave out vae.")

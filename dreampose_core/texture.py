@@ -36,8 +36,11 @@ def _pairs(table: dict[int, int]) -> list[int]:
 
 
 def turned(parts: torch.Tensor) -> torch.Tensor:
-    """Maps of parts, 0..24, with every part its front or back twin: the same outline, seen from behind."""
-    return torch.tensor([0, *(1 + part for part in _pairs(_TWINS))], device=parts.device)[parts.long()]
+    """Maps of parts, 0..24, as if the person stood with their back to where their front is: fronts are backs, the left is the right."""
+    twins, mirror = _pairs(_TWINS), _pairs(_MIRROR)
+    limbs = range(7 - 1, 22)  # hands, feet and the head's halves are each other's twins: there that is the mirror already
+    behind = [mirror[twin] if part in limbs else twin for part, twin in enumerate(twins)]
+    return torch.tensor([0, *(1 + part for part in behind)], device=parts.device)[parts.long()]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,8 @@ def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):
     (kept / "tuning").mkdir(parents=True)
     (kept / "tuning.json").write_text('{"steps": 60}')
     assert main([*given, "--resume"]) == 2 and "another recipe and another steps" in capsys.readouterr().err
+    assert main(given) == 2 and "give --resume to go on, or delete" in capsys.readouterr().err
+    shutil.rmtree(kept)
     assert main(given) == 0 and "tuned to 1 photo;" in capsys.readouterr().out and not kept.exists()
     assert main(given) == 0 and "was tuned to the same before, and is kept" in capsys.readouterr().out
 

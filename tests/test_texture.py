@@ -159,7 +159,8 @@ def test_a_sliver_beside_its_twin_takes_the_twins_colours():
 
 def test_turned_a_front_is_its_back_and_turned_again_it_is_the_front():
     parts = torch.arange(25)[None, None]
-    assert turned(parts)[0, 0, [0, 1, 2, 7, 9]].tolist() == [0, 2, 1, 9, 7]
+    # background, torso; the right leg's back becomes the left one's front; hands, feet and the head's halves change sides
+    assert turned(parts)[0, 0, [0, 1, 2, 7, 9, 16, 3, 5, 23]].tolist() == [0, 2, 1, 10, 8, 17, 4, 6, 24]
     assert torch.equal(turned(turned(parts)), parts) and sorted(turned(parts).flatten().tolist()) == list(range(25))
 
 

@@ -292,7 +292,7 @@ def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
 
 def test_a_run_may_start_from_a_model(tmp_path, finished):
     start = finished / "model"
-    run = MiniRun(init=str(start), vae_steps=0, steps=0, end_to_end_steps=0, batch_size=2)  # its size is the model's
+    run = MiniRun(init=str(start), steps=0, end_to_end_steps=0, batch_size=2)  # its size is the model's
     assert train_mini(run, tmp_path / "same")
     for file in start.rglob("*.safetensors"):
         before, after = load_file(file), load_file(tmp_path / "same" / "model" / file.relative_to(start))
@@ -301,7 +301,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     before, after = (load_pipeline(folder, "cpu") for folder in (start, tmp_path / "tuned" / "model"))
     assert same(weights(before.vae), weights(after.vae)) and not same(weights(before.unet), weights(after.unet))
     assert not any(str(start) in file.read_text() for file in (tmp_path / "tuned" / "model").rglob("*.json"))
-    narrow = MiniRun(vae=str(start), vae_steps=0, steps=1, end_to_end_steps=0, batch_size=2, size=RUN.size, reference_warp="none",
+    narrow = MiniRun(vae=str(start), steps=1, end_to_end_steps=0, batch_size=2, size=RUN.size, reference_warp="none",
                      unet_channels=(8, 16))  # fmt: skip
     assert train_mini(narrow, tmp_path / "narrow")
     other = load_pipeline(tmp_path / "narrow" / "model", "cpu")

@@ -24,13 +24,13 @@ log = logging.getLogger("dreampose.training")
 class Checkpoints:
     """The folders `checkpoint-<step>` in `folder`, each of state.safetensors and manifest.json (its size and SHA-256).
 
-    What a crash left half written is removed when this is made.
+    What a crash left half written is removed when this is made. writes: whether this process is the one that writes and removes.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, writes: bool = True):
+        self.folder, self.writes = folder, writes
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".checkpoint-*.part"):
+        for left in folder.glob(".checkpoint-*.part") if writes else ():
             shutil.rmtree(left)
 
     def save(self, step: int, state: dict[str, torch.Tensor]) -> None:
@@ -54,16 +54,18 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """The step and the state of the newest checkpoint that is sound, None without any; damaged ones are said and removed."""
+        """The step and the state of the newest checkpoint that is sound, None without any; damaged ones are said and set aside."""
         for path in reversed(self._all()):
             try:
                 manifest = json.loads((path / _MANIFEST).read_text())
                 if manifest[_STATE] == {"bytes": (path / _STATE).stat().st_size, "sha256": _sha256(path / _STATE)}:
                     return _step(path), load_file(path / _STATE)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError):
                 pass
-            log.warning("%s is damaged and is not used.", path)
-            shutil.rmtree(path)  # or it would count as one of those that are kept
+            if self.writes:
+                log.warning("%s is damaged and is not used.", path)
+                shutil.rmtree(path.with_name(f"damaged-{path.name}"), ignore_errors=True)
+                path.rename(path.with_name(f"damaged-{path.name}"))  # or it would count as one of those that are kept
         return None
 
     def _all(self) -> list[Path]:

@@ -76,13 +76,18 @@ def train(
         on_progress = ignore_progress
     optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
-    checkpoints = None if folder is None else Checkpoints(folder)
+    checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     best = None if held is None else _Best(options.patience)
+    if not processes.main:
+        processes.wait()  # until the main process has set aside what is damaged
     step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average, best)
+    if processes.main:
+        processes.wait()
     clock = StageClock(stage, options.steps, on_progress, first=step)
     started = time.monotonic()
     saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
     keeps = checkpoints is not None and processes.main
+    whole = True  # not while a step is half done: an interruption there must not be kept
 
     def save() -> None:
         nonlocal saved, saved_at, saving
@@ -112,6 +117,7 @@ def train(
                 last = f"checkpoint-{saved} in {folder} is the last good one; resume" if saved else "start again"
                 saved = step  # these weights are no good either
                 raise ModelError(f"The {stage} loss is no longer a number at step {step}: {last} with a lower learning rate.")
+            whole = False
             optimizer.step()
             if average is not None:
                 torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
@@ -119,6 +125,7 @@ def train(
             losses.append(value)
             if best is not None and (step % options.held_every == 0 or step == options.steps):
                 best.look(held(), trained)
+            whole = True
             clock.tick(step, losses[-1] if best is None else best.errors[-1])
             if keeps and step % options.log_every == 0:
                 _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
@@ -129,8 +136,9 @@ def train(
             if sample is not None and processes.main and step % options.sample_every == 0:
                 sample(step)
     finally:
-        if keeps and step > saved:
+        if keeps and whole and step > saved:
             save()
+        optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
     kept = average if best is None else best.weights
     if kept is not None:
         with torch.no_grad():
@@ -147,6 +155,7 @@ class _Best:
 
     def look(self, error: float, trained: list[torch.nn.Parameter]) -> None:
         """Takes another error into account, and these weights if it is the smallest."""
+        error = error if math.isfinite(error) else math.inf
         if not self.errors or error < min(self.errors):
             self.weights = [parameter.detach().clone() for parameter in trained]
         self.errors.append(error)

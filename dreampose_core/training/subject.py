@@ -35,7 +35,8 @@ class SubjectRecipe:
     unet_steps, decoder_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the smallest
     crop, as a share of the photo's side; crops, because the network must not tie clothes to places in the picture (paper: texture
     sticking). views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
-    held back from them, and the weights that do best there are kept. None: every sample is a crop of its own, and nothing is held back.
+    held back from them, and the weights that do best there are kept; some are turned, see `_Source`. None:
+    every sample is a crop of its own, and nothing is held back.
     """
 
     unet_steps: int = 60
@@ -80,6 +81,8 @@ def tune_subject(
     folder: for checkpoints; an interrupted call resumes from there. Call it inside `subject.base_restored`.
     """
     device = pipe.unet.device
+    for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
+        module.requires_grad_(False)  # but for what a stage trains
     photos = photos.to(device)
     parts = uv = None
     if image_poses is not None:
@@ -126,7 +129,7 @@ class _Views:
 class _Source:
     """The photos with their maps and texture, and crops of them: made anew for each step, or once, as the recipe says.
 
-    Of crops that are made once some are turned: every part is its front or back twin, which the photo does not show, and what is wanted is
+    Of crops that are made once some are turned: fronts are backs, most of which the photo does not show, and what is wanted is
     what the model said before it was tuned (prior preservation). So a photo's front does not come out on the person's back.
     """
 
@@ -143,7 +146,10 @@ class _Source:
             self.photo_latents = encode_latents(pipe.vae, photos).float()
         self.kept = None
         if recipe.views is not None:
-            chunks = [self._made(recipe.batch_size, random(seed, number, 10), turn=parts is not None and number % _TURNED == _TURNED - 1)
+            # a single prediction from noise is the model's answer only where latents are predicted, and only parts tell front from back
+            self.answers = pipe.scheduler.config.prediction_type == "sample"
+            turns = self.answers and parts is not None and pipe.form.pose_encoding == "iuv"
+            chunks = [self._made(recipe.batch_size, random(seed, number, 10), turn=turns and number % _TURNED == _TURNED - 1)
                       for number in range(-(-recipe.views // recipe.batch_size))]  # fmt: skip
             self.kept = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
 
@@ -276,7 +282,7 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
 
 def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float]:
     pipe, recipe, count = source.pipe, source.recipe, source.recipe.batch_size
-    predicted = None if source.kept is None else source.predicted()  # by the UNet as it is tuned now
+    predicted = source.kept if source.kept is None or not source.answers else source.predicted()  # by the UNet as it is tuned now
     pipe.vae.decoder.float().requires_grad_(True)
 
     def error(latents: torch.Tensor, views: _Views, where: torch.Tensor) -> torch.Tensor:
