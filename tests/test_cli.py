@@ -225,7 +225,8 @@ def test_mannequin_render(tmp_path):
 
 
 def test_train_and_go_on(tmp_path, capsys):
-    run = ["train", "--data", "mannequin", "--out", "run", "--size", "32x32", "--vae-steps", 1, "--batch-size", 2, "--device", "cpu"]
+    run = ["train", "--data", "mannequin", "--out", "run", "--size", "32x32", "--vae-steps", 1, "--end-to-end-steps", 1, "--batch-size", 2,
+           "--unet-channels", "8,16", "--device", "cpu"]  # fmt: skip
     done = command(*run, "--steps", 1, cwd=tmp_path)
     assert done.returncode == 0 and "all steps done" in done.stdout, done.stderr
     assert (tmp_path / "run" / "model" / "model_index.json").is_file()
