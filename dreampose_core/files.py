@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, and the one sentence for a disk that is full."""
+"""Files that appear whole or not at all, their sums, and the one sentence for a disk that is full."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -28,14 +29,28 @@ def appearing(path: str | Path) -> Iterator[Path]:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise storage_error(error, path) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Makes sure that a file, or a folder's list of names, is on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def os_error(error: Exception) -> OSError:

@@ -100,6 +100,7 @@ class MiniRun:
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
+    adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
@@ -117,6 +118,7 @@ class MiniRun:
     end_to_end_lr: float = 4e-4
     crop: float = 0.8
     noisier: float = 0.15
+    adversarial: float = 0.05
     precision: str = "fp32"
     seed: int = 0
 
@@ -169,7 +171,7 @@ def train_mini(
         done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **frames("base"))
     if done:
         end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-        done = train_end_to_end(pipe, samples, end_to_end, run.seed, **frames("end_to_end"))
+        done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
     if processes.main:
         save_model(pipe, folder / "model")
     processes.wait()
@@ -247,6 +249,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     widths = getattr(run, "unet_channels", (8, 8))
     if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
+    if not 0 <= getattr(run, "adversarial", 0) <= 10:
+        raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
     if not 0 < getattr(run, "noisier", 1) <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from . import __version__
 from .errors import InputError, ModelError
-from .files import os_error, storage_error
+from .files import flush, os_error, sha256, storage_error
 from .images import write_png
 from .poses import PoseSequence, write_poses
 
@@ -91,11 +91,10 @@ def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray],
             write_png(photo, temporary / f"photo_{i:03d}.png")
         if image_poses is not None:
             write_poses(image_poses, temporary / "photo_poses.npz")
-        sums = {file.name: _sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
+        sums = {file.name: sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
         (temporary / "subject.json").write_text(json.dumps({**vars(subject), "sha256": sums}, indent=1))
         for file in temporary.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+            flush(file)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     except (OSError, SafetensorError) as error:
@@ -121,7 +120,7 @@ def read_subject(folder: str | Path, base: str | None = None) -> Subject:
         sums = content.pop("sha256")
         subject = Subject(**content)
         unet = _UNET_FILE if _UNET_FILE in sums else _LORA_FILE
-        damaged = [name for name in (unet, _ADAPTER_FILE, _DECODER_FILE) if _sha256(folder / name) != sums[name]]
+        damaged = [name for name in (unet, _ADAPTER_FILE, _DECODER_FILE) if sha256(folder / name) != sums[name]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder} is not a subject folder, or it is incomplete; tune the subject again.") from error
     if damaged:
@@ -175,11 +174,6 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
 
 def _has_lora(unet: torch.nn.Module) -> bool:
     return LORA in getattr(unet, "peft_config", {})
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tuned_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:

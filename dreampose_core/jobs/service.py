@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..errors import InputError, StorageError, UnknownJob
+from ..files import flush
 from ..settings import Settings
 from .records import LANES, Job, JobFolder, JobRequest, JobStatus, Lane, StoredRequest, Upload
 from .store import NO_SUCH_JOB, Store, storage_error
@@ -107,7 +108,7 @@ class JobService:
                 file.flush()
                 os.fsync(file.fileno())
             for path in (folder.input, folder.path, folder.path.parent):
-                _sync_folder(path)
+                flush(path)
             added = self.store.add(job_id, owner, stored, self.settings.max_queue, key, request.kind)
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -219,14 +220,6 @@ def _checked(job_id: str) -> str:
     if not isinstance(job_id, str) or not _ID.fullmatch(job_id):
         raise UnknownJob(NO_SUCH_JOB)
     return job_id
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _changed_at(folder: Path) -> int:

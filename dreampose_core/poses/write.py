@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
-from ..files import appearing, storage_error
+from ..files import appearing, flush, storage_error
 from ..video import write_video
 from .iuv import encode
 from .npy import SIDECAR
@@ -80,8 +80,7 @@ def _write_maps(poses: PoseSequence, path: Path) -> None:
             np.save(temporary / f"frame_{index}_densepose.npy", uv.astype(np.float64))
         (temporary / SIDECAR).write_text(json.dumps({"charts": poses.charts, "fps": poses.fps}))
         for file in temporary.iterdir():
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
+            flush(file)
         if path.is_dir():
             path.rmdir()  # empty; not every system renames onto a folder
         os.replace(temporary, path)

@@ -22,6 +22,7 @@ from ..conditioning import (
 )
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..texture import harvest, move
+from .critic import PatchCritic, adversarial_losses
 from .data import Ahead
 from .loop import LoopOptions, train
 from .losses import clean_latents, coverage, denoising_loss, noised, picture_loss
@@ -41,6 +42,10 @@ class Dropout:
     warp: float = 0.25
     uv: float = 0.1
     parts: float = 0.05
+
+
+# Without the moved texture there is most left to learn, and the decoder must meet what it meets then.
+_END_TO_END = Dropout(pose=0, image=0, both=0, warp=0.4)
 
 
 def train_vae(
@@ -102,33 +107,39 @@ def train_base(
 
 
 def train_end_to_end(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, crop: float = 1.0, noisier: float = 0.6,
-    precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, adversarial: float = 0.05,
+    crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32, folder: Path | None = None,
+    sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
 
     What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
     Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
+    adversarial: weight of a critic's judgement, which is trained beside them: without it what is uncertain is blurred.
     """
     pipe.vae.eval().requires_grad_(False)
     trained = {
         "unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder,
         "post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder,
     }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trained["critic"] = critic = PatchCritic().to(pipe.device)
     for module in trained.values():
         module.train().requires_grad_(True)
     batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
-        given = conditioned(pipe, batch_at(step), Dropout(pose=0, image=0, both=0), crop, precision, seed, step, samples.share)
+        given = conditioned(pipe, batch_at(step), _END_TO_END, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
         latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
-        weight = 1 + (person_weight - 1) * given.mask
-        return picture_loss(decoded, given.target, weight / weight.mean((1, 2, 3), keepdim=True))
+            weight = 1 + (person_weight - 1) * given.mask
+            weight = weight / weight.mean((1, 2, 3), keepdim=True)
+            realism, critics_own = adversarial_losses(critic, decoded, given.target, weight)
+        return picture_loss(decoded, given.target, weight) + adversarial * realism + critics_own
 
     _, done = train(trained, loss_at, options, "end_to_end", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in (*trained.values(), pipe.vae):

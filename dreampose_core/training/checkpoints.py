@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..files import os_error, storage_error
+from ..files import flush, os_error, sha256, storage_error
 
 KEPT = 2
 _STATE, _MANIFEST = "state.safetensors", "manifest.json"
@@ -40,13 +39,13 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_file(state, temporary / _STATE)
-            manifest = {_STATE: {"bytes": (temporary / _STATE).stat().st_size, "sha256": _sha256(temporary / _STATE)}}
+            manifest = {_STATE: {"bytes": (temporary / _STATE).stat().st_size, "sha256": sha256(temporary / _STATE)}}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             for name in (_STATE, _MANIFEST):
-                _flush(temporary / name)
+                flush(temporary / name)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
-            _flush(self.folder)
+            flush(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise storage_error(error if isinstance(error, OSError) else os_error(error), final) from error
@@ -58,7 +57,7 @@ class Checkpoints:
         for path in reversed(self._all()):
             try:
                 manifest = json.loads((path / _MANIFEST).read_text())
-                if manifest[_STATE] == {"bytes": (path / _STATE).stat().st_size, "sha256": _sha256(path / _STATE)}:
+                if manifest[_STATE] == {"bytes": (path / _STATE).stat().st_size, "sha256": sha256(path / _STATE)}:
                     return _step(path), load_file(path / _STATE)
             except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError):
                 pass
@@ -75,16 +74,3 @@ class Checkpoints:
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1])
 
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Makes sure that a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
