@@ -174,9 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
 
     t = command(groups, "train", commands.train, "train a base model, or the small DensePose estimator")
-    t.add_argument("--data", required=True, choices=("mannequin",), help="mannequin: people drawn by the program")
+    t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
     t.add_argument("--target", choices=("model", "estimator"), default="model", help="what is trained (default: model)")
-    t.add_argument("--out", required=True, help="the run folder; what is trained is written to its model/ or estimator/")
+    t.add_argument("--out", help="the run folder; what is trained is written to its model/ or estimator/")
     t.add_argument("--init", metavar="MODEL", help="start from its weights: mini, a model folder, or a hub id (default: random ones)")
     t.add_argument("--vae", metavar="MODEL", help="take this model's VAE, and train only the rest from random weights")
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
@@ -198,6 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)
     _device_option(t)
+    c = command(t.add_subparsers(metavar="prepare"), "prepare", commands.train_prepare, "turn clips of people into what is trained on")
+    c.add_argument("folder", help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated")
+    c.add_argument("--out", required=True, help="the folder to write; clips that are ready there are not made again")
+    c.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)")
+    _reading_options(c)
 
     e = command(groups, "evaluate", commands.evaluate, "measure a model against exact truth, or an estimator")
     e.add_argument("--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)")

@@ -178,13 +178,35 @@ def train(args, on_progress, should_stop) -> None:
     processes = Processes()
     device = processes.device or (args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
+    if args.out is None or args.data is None:
+        raise InputError("--data and --out are needed: what to train on, mannequin or a folder of clips, and the run folder to write.")
     given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
+    if args.target == "estimator" and given.pop("data") != "mannequin":
+        raise InputError("The estimator is trained on mannequins, whose DensePose is exact; give --data mannequin.")
     if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
         raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
     done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
                   on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     if processes.main:
         print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
+
+
+def train_prepare(args, on_progress, should_stop) -> None:
+    from .progress import ignore_progress
+    from .training.prepare import prepare
+
+    estimate = _estimate(args, ignore_progress, should_stop)
+    done = prepare(
+        Path(args.folder), _new_folder(args.out), args.size, estimate=estimate.callback, estimator=args.estimator,
+        on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+    _say(estimate.notices)
+    for name, number in done.fewer.items():
+        print(f"{name}: {_frames(number)} left out, for they show nobody")
+    for name, why in done.left_out.items():
+        print(f"{name} is left out: {why}")
+    again = f", {len(done.before)} of them ready before" if done.before else ""
+    print(f"{args.out}: {len(done.frames)} clips{again}, {_frames(sum(done.frames.values()))}; left out: {len(done.left_out)} clips")
 
 
 def evaluate(args, on_progress, should_stop) -> None:

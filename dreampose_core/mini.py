@@ -1,4 +1,4 @@
-"""`mini`: DreamPose's own classes at small sizes with random weights, and the run that trains them on mannequins."""
+"""`mini`: DreamPose's own classes at small sizes with random weights, and the run that trains them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from .densepose.network import DensePoseNet
 from .errors import InputError
 from .files import appearing, os_error, storage_error
 from .images import write_png
-from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
 from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, load_pipeline, quiet_libraries
-from .poses import render_colours
+from .poses import PoseSequence, render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED, MINI_ESTIMATOR
 from .training.base import train_base, train_end_to_end, train_vae
@@ -35,6 +34,9 @@ from .training.estimator import train_estimator
 from .training.loop import LoopOptions
 from .training.processes import Processes
 from .training.vae_start import start_linear
+from .training.videos import VideoSamples
+
+_SHOWN = 4  # people on a contact sheet
 
 
 def build_mini(
@@ -96,6 +98,7 @@ def build_mini(
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
+    data: "mannequin" for people drawn by the program, or a folder of clips, see `find_footage`.
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
@@ -104,6 +107,7 @@ class MiniRun:
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
+    data: str = "mannequin"
     init: str | None = None
     vae: str | None = None
     size: tuple[int, int] = (160, 128)
@@ -151,7 +155,7 @@ def train_mini(
         if given is None:
             start_linear(pipe.vae)
         pipe.to(device)
-    samples = MannequinSamples(pipe.form.size, run.batch_size, run.seed, device, share=processes.share)
+    samples = _samples(run, pipe, device, processes)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
@@ -159,7 +163,7 @@ def train_mini(
         return LoopOptions(steps, lr, ema=ema, minutes=left)
 
     def frames(stage: str) -> dict:
-        sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
+        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples") if processes.main else None
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
     common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
@@ -178,20 +182,31 @@ def train_mini(
     return done
 
 
-def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], None]:
-    """A function of the step that writes a PNG: for held-out people the photo, the pose asked for, the sample, the truth; always the same
-    people, poses and noise, so that the sheets of a run can be laid beside each other."""
-    rows = []
-    for person in range(people):
-        figure, motion = Figure.from_seed(HELD_OUT + 500 + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
-        rows.append(render_clip(figure, motion, 2, pipe.form.size, fps=1.0))
+def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes) -> MannequinSamples | VideoSamples:
+    """What the run trains on; the model takes on the charts of its U, V."""
+    given = pipe.form.size, run.batch_size, run.seed, device
+    if run.data == "mannequin":
+        return MannequinSamples(*given, share=processes.share)
+    samples = VideoSamples(run.data, *given, consecutive=pipe.form.frame_attention, share=processes.share)
+    if samples.charts != "none":
+        pipe.register_to_config(charts=samples.charts)
+    return samples
+
+
+def sample_sheets(
+    pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path
+) -> Callable[[int], None]:
+    """A function of the step that writes a PNG: the photo, the pose asked for, the sample, the truth.
+
+    pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same noise, so that the
+    sheets of a run can be laid beside each other.
+    """
 
     def write(step: int) -> None:
         sheet = []
-        for rgb, poses in rows:
-            target = poses.select([1])
-            made = pipe(rgb[0].numpy(), target, poses.select([0]), generator=torch.Generator().manual_seed(0))
-            sheet.append(np.concatenate([rgb[0].numpy(), render_colours(target)[0], made.frames[0], rgb[1].numpy()], 1))
+        for photo, own, truth, target in pairs:
+            made = pipe(photo, target, own, generator=torch.Generator().manual_seed(0))
+            sheet.append(np.concatenate([photo, render_colours(target)[0], made.frames[0], truth], 1))
         folder.mkdir(parents=True, exist_ok=True)
         write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
 
@@ -283,7 +298,7 @@ def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
     """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(asdict(run)))
-    fixed = {"init", "vae", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
+    fixed = {"data", "init", "vae", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
     changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
     if changed:
         raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")

@@ -362,7 +362,7 @@ def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
     sheets = {}
     for name, every in (("with", 2), ("without", 10**6)):
         pipe, samples = tiny_pipeline(), MannequinSamples(SIZE, 2)
-        write = mini.sample_sheets(pipe, tmp_path / name, people=2)
+        write = mini.sample_sheets(pipe, samples.held_out(2), tmp_path / name)
         train_base(pipe, samples, LoopOptions(4, 1e-2, ema=None, sample_every=every), sample=write)
         sheets[name] = weights(pipe.unet, pipe.adapter)
     assert same(sheets["with"], sheets["without"]) and not (tmp_path / "without").exists()

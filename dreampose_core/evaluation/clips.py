@@ -15,13 +15,13 @@ from ..images import fit_image
 from ..mannequin import HELD_OUT, Figure, render_clip
 from ..mannequin.motion import HELD_OUT_MOTIONS
 from ..poses import PoseSequence, fitted, read_any
+from ..poses.beside import is_densepose_of, poses_beside
 from ..scene import same_aspect
 from ..video import VideoInfo, is_video, probe_video, read_video
 
 FRAMES, FPS, LATER_S = 40, 20.0, 1.0  # of a mannequin's clip, which begins so long after the photo
 FRONT, NEARLY = 2, 0.8  # DensePose's part for the front of the torso; a photo shows so much of it as can be seen at all
 DISTANCE, TESTED, HEIGHT = 50, 50, 256  # of a real one, as in the paper: frames from the photo, frames in all, pixels
-_POSES = (".npz", ".zip", "", ".densepose.mp4", ".densepose.mkv")  # how the poses beside NAME.mp4 may be called, after NAME
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class VideoClips:
             raise InputError(f"There is no folder {folder}; give one that holds videos and their DensePose.")
         if most is not None and most < 1:
             raise InputError(f"The number of people is {most}; it must be at least 1.")
-        videos = sorted(path for path in folder.iterdir() if path.is_file() and ".densepose" not in path.name and is_video(path))
+        videos = sorted(path for path in folder.iterdir() if path.is_file() and not is_densepose_of(path) and is_video(path))
         if not videos:
             raise InputError(f"There is no video in {folder}; it must hold NAME.mp4 and its DensePose beside it, for example NAME.npz.")
         self.size = size
@@ -156,10 +156,8 @@ def _check(name: str, info: VideoInfo, poses: PoseSequence) -> None:
 
 
 def _poses_beside(video: Path) -> Path:
-    for ending in _POSES:
-        path = video.with_name(video.stem + ending)
-        if path != video and path.exists():
-            return path
+    if (path := poses_beside(video)) is not None:
+        return path
     name = video.stem
     raise InputError(
         f"There is no DensePose for {shown(video.name)}; put {name}.npz, {name}.zip, a folder {name} or {name}.densepose.mp4 beside it."

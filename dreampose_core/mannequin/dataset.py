@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from .figure import HELD_OUT, Figure, Moments, render
-from .motion import TRAINING_MOTIONS, random_manner
+from ..poses import PoseSequence
+from .figure import HELD_OUT, Figure, Moments, render, render_clip
+from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS, random_manner
 from .renderer import Rendering
 
 _WINDOW_STEPS = (1 / 30, 1 / 20, 1 / 12)  # seconds between the maps of a window
@@ -20,7 +22,7 @@ _REUSE = 2  # steps that share what was drawn: their photos, crops and disturban
 class Samples:
     """B training samples: photo uint8 (B, H, W, 3) with its parts (B, H, W) and uv (B, 2, H, W); target uint8 (B, H, W, 3);
     window_parts (B, 5, H, W) and window_uv (B, 5, 2, H, W), whose middle maps are the target's own. run: so many targets in a row are
-    consecutive frames."""
+    consecutive frames. has_parts, has_uv: (B,) 0/1, whether the maps of a sample know their parts and their U, V; None where all do."""
 
     photo: torch.Tensor
     photo_parts: torch.Tensor
@@ -29,6 +31,8 @@ class Samples:
     window_parts: torch.Tensor
     window_uv: torch.Tensor
     run: int = 1
+    has_parts: torch.Tensor | None = None
+    has_uv: torch.Tensor | None = None
 
 
 class MannequinSamples:
@@ -66,6 +70,15 @@ class MannequinSamples:
         if count % share[1]:
             raise ValueError(f"{count} frames cannot be shared by {share[1]} processes")
         return self._once(("frames", count, share, step // _REUSE), self._frames)
+
+    def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
+        """Photo uint8 (H, W, 3), its map, a true frame and its map, of `count` people that are never trained on."""
+        rows = []
+        for person in range(count):
+            figure, motion = Figure.from_seed(HELD_OUT + 500 + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
+            rgb, poses = render_clip(figure, motion, 2, self.size, fps=1.0)
+            rows.append((rgb[0].numpy(), poses.select([0]), rgb[1].numpy(), poses.select([1])))
+        return rows
 
     def _once(self, key: tuple, make):
         """What `make(block, ...)` draws for a key (kind, ..., block); only the last of a kind is kept."""

@@ -179,6 +179,9 @@ def conditioned(
     form, factor, device = pipe.form, pipe.factor, pipe.unet.device
     photo = to_pixels(batch.photo)
     has = draw_dropout(len(photo), dropout, Draws(seed, step, 3, share), device)
+    if batch.has_parts is not None:  # what the maps do not know is not shown; what they know alone is not dropped
+        has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
+        has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
     run = batch.run if form.frame_attention else 1
     part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share), run)
     target, parts = part(to_pixels(batch.target)), part(batch.window_parts)

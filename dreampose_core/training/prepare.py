@@ -1,0 +1,204 @@
+"""Clips of people turned into what is trained on: every frame with its DensePose, cut around the person, in one folder a clip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, shown
+from ..files import appearing, flush, storage_error
+from ..images import crop_box, fit_image, read_image, write_png
+from ..poses import Estimate, PoseSequence, fitted, read_any, write_poses
+from ..poses.beside import is_densepose_of, poses_beside
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..scene import on_map, same_aspect
+from ..video import is_video, probe_video, read_video
+from .footage import LEAST, folder_maps, picture_numbers, picture_path
+
+_LEAST_SHARE = 0.01  # of the frame that the person must fill, or nobody is taken to be there
+_ABOUT = "clip.json"
+MAX_FRAMES = 3000  # of a clip: its maps are held in memory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did. frames: of each clip that is ready, by name; before: those that were ready before.
+
+    fewer: how many frames of a clip were left out because nobody was found in them. left_out: why a clip could not be used.
+    """
+
+    frames: dict[str, int]
+    before: tuple[str, ...]
+    fewer: dict[str, int]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A clip as it was given. about: what it must still be for its prepared folder to count as done."""
+
+    name: str
+    path: Path
+    about: dict
+    count: int
+    size: tuple[int, int]
+    fps: float
+    frames: Callable[[], Iterator[np.ndarray]]
+    maps: Callable[[Estimate | None], PoseSequence]
+
+
+def prepare(
+    folder: Path, out: Path, size: tuple[int, int], *, estimate: Estimate | None = None, estimator: str = "none",
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+) -> Prepared:  # fmt: skip
+    """Writes one folder of frame_<n>.png and frame_<n>.npz into `out` for every clip below `folder`, and report.json.
+
+    A clip is a video, or a folder of frame_<n>.png. Its DensePose is what lies beside it (see `poses_beside`; the original's
+    frame_<n>_densepose.npy beside the pictures), else what `estimate` finds, whose name is `estimator`. Frames are cut to (height, width)
+    = `size` around all that the person fills in the clip; frames that show nobody are left out, and so are clips that cannot be used:
+    report.json says why. Clips that are ready already are not made again. Raises InputError when there are no clips, StorageError,
+    Cancelled.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {shown(str(folder))}; give one that holds videos of people.")
+    paths = _clips(folder, out)
+    if not paths:
+        raise InputError(f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, out) from error
+    frames, before, fewer, left_out = {}, [], {}, {}
+    clock = StageClock("clips", len(paths), on_progress)
+    for number, (name, path) in enumerate(paths.items()):
+        check_stop(should_stop)
+        about = {"source": name, "bytes": _num_bytes(path), "size": list(size), "estimator": estimator}
+        ready = _ready(out / name, about)
+        try:
+            if ready is None:
+                ready = _prepared(_source(name, path, about), out / name, size, estimate, should_stop)
+            else:
+                before.append(name)
+            frames[name] = ready["frames"]
+            if ready["nobody"]:
+                fewer[name] = ready["nobody"]
+        except InputError as error:
+            left_out[name] = str(error)
+        clock.tick(number + 1)
+    report = Prepared(frames, tuple(before), fewer, left_out)
+    with appearing(out / "report.json") as temporary:
+        temporary.write_text(json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1))
+    return report
+
+
+def _clips(folder: Path, out: Path) -> dict[str, Path]:
+    """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared before is no source."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        inside = out.resolve() in (path.resolve(), *path.resolve().parents) and out.resolve() != folder.resolve()
+        if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or (path.parent / _ABOUT).is_file():
+            continue
+        if path.is_dir():
+            # a folder with a video's name holds its maps, not another clip
+            of_video = any(other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir())
+            clip = bool(picture_numbers(path)) and not of_video and not (path / _ABOUT).is_file()
+        else:
+            clip = path.is_file() and is_video(path) and not is_densepose_of(path)
+        if clip:
+            name = "_".join(path.relative_to(folder).with_suffix("").parts)
+            found[name if name not in found else f"{name}_{len(found)}"] = path
+    return found
+
+
+def _source(name: str, path: Path, about: dict) -> _Source:
+    """Raises InputError when it cannot be read."""
+    if path.is_dir():
+        numbers = picture_numbers(path)
+        first = read_image(picture_path(path, numbers[0]))
+
+        def pictures() -> Iterator[np.ndarray]:
+            return (read_image(picture_path(path, number)) for number in numbers)
+
+        def maps(estimate: Estimate | None) -> PoseSequence:
+            own = folder_maps(path)
+            return _estimated(name, pictures(), estimate) if own is None else own
+
+        return _Source(name, path, about, len(numbers), first.shape[:2], 30.0, pictures, maps)
+    info = probe_video(path)
+
+    def of_video(estimate: Estimate | None) -> PoseSequence:
+        beside = poses_beside(path)
+        return _estimated(name, read_video(path), estimate) if beside is None else read_any(beside).poses
+
+    return _Source(name, path, about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
+
+
+def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop) -> dict:
+    """Writes the folder of a clip, whole or not at all; what its clip.json says. Raises InputError, StorageError, Cancelled."""
+    if source.count > MAX_FRAMES:
+        raise InputError(f"It has {source.count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips.")
+    poses = source.maps(estimate)
+    if len(poses) != source.count:
+        raise InputError(f"It has {source.count} frames and its DensePose {len(poses)}; give one map for each frame.")
+    if not same_aspect(source.size, poses.size):
+        sizes = f"{source.size[0]} x {source.size[1]} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
+        raise InputError(f"It is {sizes}; give maps that were made from it.")
+    shows = poses.mask.mean((1, 2)) >= _LEAST_SHARE
+    if shows.sum() < LEAST:
+        raise InputError(f"Somebody is found in {int(shows.sum())} of its {source.count} frames, and at least {LEAST} are needed.")
+    box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
+    about = {**source.about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
+    temporary = final.with_name(f".{final.name}.part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for index, frame in enumerate(source.frames()):
+            check_stop(should_stop)
+            if shows[index]:
+                write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
+                own = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
+                write_poses(own, temporary / f"frame_{index:05d}.npz")
+        with appearing(temporary / _ABOUT) as file:
+            file.write_text(json.dumps(about, indent=1))
+        flush(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except OSError as error:
+        raise storage_error(error, final) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return about
+
+
+def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -> tuple[float, float, float, float]:
+    """top, left, bottom, right of all that the person fills in the frames that show one, in the pictures' pixels."""
+    mask = poses.mask[shows].any(0)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    down, across = source[0] / poses.size[0], source[1] / poses.size[1]
+    return rows[0] * down, columns[0] * across, min((rows[-1] + 1) * down, source[0]), min((columns[-1] + 1) * across, source[1])
+
+
+def _estimated(name: str, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
+    if estimate is None:
+        raise InputError(f"There is no DensePose beside it and no estimator was chosen; put {shown(name)}.npz there, or give --estimator.")
+    return estimate(frames)
+
+
+def _ready(folder: Path, about: dict) -> dict | None:
+    """What clip.json in the prepared folder says, None unless it was made from the same clip in the same way."""
+    try:
+        before = json.loads((folder / _ABOUT).read_text())
+        return before if all(before[key] == value for key, value in about.items()) and {"frames", "nobody"} <= before.keys() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _num_bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,300 @@
+"""Clips on disk: prepared from videos and pictures, resumably and with a report, and drawn from as training samples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from dreampose_core.conditioning import ModelForm, pose_channels
+from dreampose_core.errors import Cancelled, InputError, StorageError
+from dreampose_core.images import read_image, write_png
+from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.pipeline import load_pipeline
+from dreampose_core.poses import PoseSequence, mirrored, read_poses, write_poses
+from dreampose_core.settings import REPOSITORY
+from dreampose_core.training import prepare as preparing
+from dreampose_core.training.base import Dropout, conditioned
+from dreampose_core.training.footage import find_footage
+from dreampose_core.training.prepare import prepare
+from dreampose_core.training.videos import VideoSamples
+from dreampose_core.video import write_video
+
+SIZE = (40, 32)
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def film():
+    """Frames uint8 (12, 80, 64, 3) of one person and their maps."""
+    rgb, poses = render_clip(Figure.from_seed(3), "walk", FRAMES, (80, 64), fps=10)
+    return rgb.numpy(), poses
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, film):
+    """A prepared folder of four clips, in the model's size."""
+    source, out = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("clips")
+    for number in range(4):
+        rgb, poses = render_clip(Figure.from_seed(number), "walk", FRAMES, (80, 64), fps=10)
+        put_pictures(source / f"clip{number}", rgb.numpy(), poses)
+    prepare(source, out, SIZE)
+    return out
+
+
+def put_pictures(folder, frames, poses, npy=False):
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        write_png(frame, folder / f"frame_{index}.png")
+        if npy:
+            np.save(folder / f"frame_{index}_densepose.npy", poses.uv[index].astype(np.float64))
+    if not npy:
+        write_poses(poses, folder / "poses.npz")
+
+
+# -- train prepare -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_path, film):
+    frames, poses = film
+    source, out, asked = tmp_path / "films", tmp_path / "out", []
+    (source / "train").mkdir(parents=True)
+    write_video(frames, source / "train" / "beside.mp4", 10)
+    write_poses(poses, source / "train" / "beside.npz")
+    write_video(frames, source / "train" / "bare.mp4", 10)
+    write_video(frames, source / "empty.mp4", 10)
+    (source / "broken.mp4").write_bytes((source / "empty.mp4").read_bytes()[:300])
+    write_video(frames[:5], source / "short.mp4", 10)
+    write_poses(poses, source / "short.npz")
+    write_video(frames, source / "shape.mp4", 10)
+    write_poses(replace(poses, parts=poses.parts[:, :40], uv=poses.uv[:, :, :40]), source / "shape.npz")
+    put_pictures(source / "original", frames, poses, npy=True)
+    (source / "notes.txt").write_text("about these films")
+
+    done = prepare(source, out, SIZE, estimate=lambda pictures: nobody_in(pictures, poses, asked), estimator="mini")
+    assert done.frames == {"original": FRAMES, "train_bare": FRAMES - 3, "train_beside": FRAMES}
+    assert done.fewer == {"train_bare": 3} and done.before == ()
+    assert sorted(done.left_out) == ["broken", "empty", "shape", "short"]
+    assert done.left_out["empty"].startswith("Somebody is found in 0 of its 12 frames")
+    assert done.left_out["short"].startswith("It has 5 frames and its DensePose 12")
+    assert done.left_out["shape"].startswith("It is 80 x 64 and its DensePose 40 x 64 (height x width)")
+    assert "broken.mp4" in done.left_out["broken"]
+    assert asked == [FRAMES, FRAMES]
+    report = json.loads((out / "report.json").read_text())
+    assert report == {"clips": done.frames, "frames_left_out": done.fewer, "left_out": done.left_out}
+    assert sorted(path.name for path in out.iterdir()) == ["original", "report.json", "train_bare", "train_beside"]
+
+    bare = sorted(path.name for path in (out / "train_bare").glob("*.png"))
+    assert bare == [f"frame_{index:05d}.png" for index in range(3, FRAMES)]
+    own = read_poses(out / "train_beside" / "frame_00004.npz")
+    assert own.size == SIZE and own.charts == "mannequin" and len(own) == 1
+    assert read_poses(out / "original" / "frame_00004.npz").parts is None
+    # the picture and its map were cut alike: the person's colours lie on the person
+    picture = read_image(out / "train_beside" / "frame_00004.png").astype(int)
+    whole = read_image(out / "original" / "frame_00004.png").astype(int)
+    assert picture.shape == (*SIZE, 3) and np.abs(picture - whole).mean() < 12  # through a video, and without
+
+
+def nobody_in(pictures, poses, asked):
+    """An estimator that finds nobody in the first clip it sees, and somebody from the fourth frame of the second on."""
+    asked.append(len(list(pictures)))
+    parts = poses.parts.copy()
+    parts[: 3 if len(asked) == 2 else None] = 0
+    return PoseSequence(parts, None, "none")
+
+
+def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp_path, film):
+    frames, poses = film
+    source, out, asked = tmp_path / "films", tmp_path / "out", []
+    source.mkdir()
+    for name in ("a", "b"):
+        write_video(frames, source / f"{name}.mp4", 10)
+
+    def estimate(pictures):
+        asked.append(len(list(pictures)))
+        return poses
+
+    stops = iter(range(100))
+    with pytest.raises(Cancelled):
+        prepare(source, out, SIZE, estimate=estimate, should_stop=lambda: next(stops) > FRAMES + 4)  # in the middle of b
+    assert [path.name for path in out.iterdir()] == ["a"] and asked == [FRAMES, FRAMES]
+    done = prepare(source, out, SIZE, estimate=estimate)
+    assert done.before == ("a",) and done.frames == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
+    assert prepare(source, out, SIZE, estimate=estimate).before == ("a", "b") and len(asked) == 3
+    write_video(frames[:, ::-1], source / "a.mp4", 10)
+    assert prepare(source, out, SIZE, estimate=estimate).before == ("b",) and len(asked) == 4
+    assert prepare(source, out, (20, 16), estimate=estimate).before == () and len(asked) == 6
+
+
+def test_a_folder_inside_the_source_is_not_prepared_again(tmp_path, film):
+    put_pictures(tmp_path / "a", *film)
+    for _ in range(2):
+        assert prepare(tmp_path, tmp_path / "prepared", SIZE).frames == {"a": FRAMES}
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_clip(tmp_path, film, monkeypatch):
+    put_pictures(tmp_path / "films" / "a", *film)
+
+    def full(image, path):
+        raise StorageError(f"{path.name} could not be written: the disk is full.")
+
+    monkeypatch.setattr(preparing, "write_png", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        prepare(tmp_path / "films", tmp_path / "out", SIZE)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("folder", "words"), [("missing", "There is no folder"), ("", "no video and no folder of frame_<n>.png")])
+def test_nothing_to_prepare(tmp_path, folder, words):
+    with pytest.raises(InputError, match=words):
+        prepare(tmp_path / folder, tmp_path / "out", SIZE)
+
+
+# -- samples -------------------------------------------------------------------------------------------------------------------
+
+
+def test_clips_that_cannot_be_trained_on_are_refused_by_name(tmp_path, film):
+    frames, poses = film
+    with pytest.raises(InputError, match="no clips in .*train prepare"):
+        find_footage(tmp_path)
+    put_pictures(tmp_path / "one" / "single", frames[:1], poses.select([0]))
+    with pytest.raises(InputError, match="clip single has one frame"):
+        find_footage(tmp_path / "one")
+    put_pictures(tmp_path / "shape" / "wide", frames, replace(poses, parts=poses.parts[:, :40], uv=poses.uv[:, :, :40]))
+    with pytest.raises(InputError, match="clip wide are 80 x 64 and their DensePose 40 x 64"):
+        find_footage(tmp_path / "shape")
+    put_pictures(tmp_path / "few" / "few", frames, poses.select(slice(5)))
+    with pytest.raises(InputError, match="12 pictures and 5 maps"):
+        find_footage(tmp_path / "few")
+    put_pictures(tmp_path / "gap" / "gap", frames, poses, npy=True)
+    (tmp_path / "gap" / "gap" / "frame_3_densepose.npy").unlink()
+    with pytest.raises(InputError, match="clip gap has no DensePose for frame 3"):
+        find_footage(tmp_path / "gap")
+    put_pictures(tmp_path / "mixed" / "a", frames, poses)
+    put_pictures(tmp_path / "mixed" / "b", frames, replace(poses, charts="densepose"))
+    with pytest.raises(InputError, match="densepose, mannequin"):
+        find_footage(tmp_path / "mixed")
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_and_whoever_shares_it(clips):
+    samples = VideoSamples(clips, SIZE, 4, seed=5)
+    batch, again = samples.batch(7), samples.batch(7)
+    for name in ("photo", "photo_parts", "photo_uv", "target", "window_parts", "window_uv"):
+        assert torch.equal(getattr(batch, name), getattr(again, name))
+    assert batch.photo.shape == (4, *SIZE, 3) and batch.photo.dtype == torch.uint8 and batch.window_uv.shape == (4, 5, 2, *SIZE)
+    assert not torch.equal(batch.photo, samples.batch(8).photo)
+    halves = [VideoSamples(clips, SIZE, 4, seed=5, share=(rank, 2)).batch(7) for rank in range(2)]
+    assert torch.equal(torch.cat([half.target for half in halves]), batch.target)
+    assert torch.equal(torch.cat([half.frames(3, 4).rgb for half in (VideoSamples(clips, SIZE, 4, share=(rank, 2)) for rank in range(2))]),
+                       VideoSamples(clips, SIZE, 4).frames(3, 4).rgb)  # fmt: skip
+
+
+def test_the_target_is_never_the_photo_and_five_maps_differ(clips, monkeypatch):
+    """The original trained on the photo itself, with five copies of one map."""
+    samples, taken = VideoSamples(clips, SIZE, 2), []
+    cut = samples._cut
+
+    def watched(clip, at, maps, *rest):
+        taken.append((clip.folder.name, at, tuple(maps)))
+        return cut(clip, at, maps, *rest)
+
+    monkeypatch.setattr(samples, "_cut", watched)
+    monkeypatch.setattr(samples._pool, "map", map)  # in order
+    for step in range(40):
+        taken.clear()
+        samples.batch(step)
+        for (clip, photo, _), (same, target, maps) in zip(taken[::2], taken[1::2]):
+            assert clip == same and photo != target and maps[2] == target and len(set(maps)) == 5
+
+
+def test_pairs_of_neighbours_for_frames_that_look_at_each_other(clips):
+    batch = VideoSamples(clips, SIZE, 4, consecutive=True).batch(0)
+    assert batch.run == 2
+    assert torch.equal(batch.photo[0], batch.photo[1]) and not torch.equal(batch.target[0], batch.target[1])
+
+
+def test_some_clips_are_held_back(clips):
+    samples = VideoSamples(clips, SIZE, 2)
+    assert [clip.folder.name for clip in samples.held] == ["clip0"] and len(samples.clips) == 3
+    rows = samples.held_out(3)
+    assert len(rows) == 3 and len({row[2].tobytes() for row in rows}) == 3
+    photo, own, truth, target = rows[0]
+    assert np.array_equal(photo, read_image(clips / "clip0" / "frame_00000.png"))
+    assert np.array_equal(truth, read_image(clips / "clip0" / f"frame_{FRAMES - 1:05d}.png"))
+    assert len(own) == len(target) == 1 and np.array_equal(target.parts, read_poses(clips / "clip0" / f"frame_{FRAMES - 1:05d}.npz").parts)
+
+
+def test_pictures_and_maps_are_cropped_and_mirrored_together(tmp_path):
+    """The person is light and the rest dark, so that any shift between picture and maps would be seen; nothing is black."""
+    _, poses = render_clip(Figure.from_seed(3), "turn", 4, (160, 128), fps=2)
+    put_pictures(tmp_path / "a", np.repeat((poses.mask * 180 + 20)[..., None], 3, -1).astype(np.uint8), poses)
+    samples = VideoSamples(tmp_path, (80, 64), 2)
+    clip = samples.clips[0]
+    for crop in ((1.0, 0.5, 0.5), (0.0, 0.0, 1.0), (0.3, 1.0, 0.2)):
+        rgb, cut = samples._cut(clip, 2, [2], crop, False)
+        seen, told = rgb[..., 0] > 110, cut.mask[0]
+        assert np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]]).min() >= 15  # no border
+        right, shifted = ((seen & other).sum() / (seen | other).sum() for other in (told, np.roll(told, 2, axis=1)))
+        assert right > 0.9 > shifted
+        back, flipped = samples._cut(clip, 2, [2], crop, True)
+        assert np.array_equal(back, rgb[:, ::-1]) and np.array_equal(flipped.parts, mirrored(cut).parts)
+        assert np.array_equal(flipped.uv, mirrored(cut).uv)
+    drawn = [samples.batch(step) for step in range(6)]
+    sides = torch.cat([(batch.window_parts[:, 2] == 15).flatten(1).any(1) for batch in drawn])
+    assert sides.any() and all(batch.has_uv.all() and batch.has_parts.all() for batch in drawn)
+
+
+def test_real_charts_lose_their_uv_in_the_mirror_and_uv_alone_are_never_mirrored(tmp_path, film):
+    frames, poses = film
+    put_pictures(tmp_path / "real" / "a", frames, replace(poses, charts="densepose"))
+    samples = VideoSamples(tmp_path / "real", SIZE, 8)
+    known = torch.cat([samples.batch(step).has_uv for step in range(12)])
+    assert samples.charts == "densepose" and 0.7 < known.mean() < 1
+    put_pictures(tmp_path / "original" / "a", frames, poses, npy=True)
+    samples = VideoSamples(tmp_path / "original", SIZE, 8)
+    batch = samples.batch(0)
+    assert batch.has_uv.all() and not batch.has_parts.any()
+    assert set(batch.window_parts.unique().tolist()) == {0, 1}  # the outline only
+
+
+def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
+    frames, poses = film
+    put_pictures(tmp_path / "a", frames, poses, npy=True)
+    pipe = tiny_pipeline(charts="densepose", reference_warp="texture")
+    every = Dropout(pose=0, image=0, both=0, warp=0, uv=0.5, parts=0.5)  # one of the two is always dropped, where there are two
+    given = conditioned(pipe, VideoSamples(tmp_path, SIZE, 4).batch(0), every, 1.0, torch.float32, 0, 0)
+    shown = given.poses.unflatten(1, (5, -1))
+    covers, uv, parts_flag, uv_flag = shown.split([shown.shape[2] - 4, 2, 1, 1], 2)
+    assert shown.shape[1] * shown.shape[2] == pose_channels(ModelForm())
+    assert not covers.any() and not parts_flag.any() and uv.any() and (uv_flag == 1).all()
+    assert not given.warp.any() and given.mask.any()
+
+
+def test_the_commands(tmp_path, film):
+    """`train prepare` and two steps of every stage of `train --data`, through python -m."""
+    frames, poses = film
+    for number in range(3):
+        (tmp_path / "films").mkdir(exist_ok=True)
+        write_video(frames, tmp_path / "films" / f"{number}.mp4", 10)
+        write_poses(replace(poses, charts="densepose"), tmp_path / "films" / f"{number}.npz")
+    run = partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "dreampose_core", "train"]
+    done = run([*command, "prepare", tmp_path / "films", "--out", tmp_path / "clips", "--size", "64x32", "--estimator", "none"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "3 clips, 36 frames; left out: 0 clips" in done.stdout
+    done = run([
+        *command, "--data", tmp_path / "clips", "--out", tmp_path / "run", "--size", "64x32", "--unet-channels", "8,16", "--vae-steps", "2",
+        "--steps", "2", "--end-to-end-steps", "2", "--batch-size", "2", "--device", "cpu",
+    ])  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert load_pipeline(tmp_path / "run" / "model", "cpu").form.charts == "densepose"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(tmp_path / "clips")
+    done = run([*command, "--data", tmp_path / "clips", "--out", tmp_path / "other", "--target", "estimator"])
+    assert done.returncode == 2 and "trained on mannequins" in done.stderr
