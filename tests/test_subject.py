@@ -209,7 +209,7 @@ def test_an_interrupted_tuning_is_bit_equal(pipe, clip, tmp_path):
 
 
 @pytest.mark.parametrize("known", ["maps", "parts", "nothing"])
-def test_what_is_held_back_is_part_of_no_loss_and_never_seen_as_texture(pipe, clip, known):
+def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
     photos = pipe.fit_photos([clip[0][0]])
     parts, uv = (torch.from_numpy(x[:1]) for x in (clip[1].parts.astype(int), clip[1].uv.astype(np.float32)))
     parts, uv = parts if known != "nothing" else None, uv if known == "maps" else None
@@ -223,6 +223,32 @@ def test_what_is_held_back_is_part_of_no_loss_and_never_seen_as_texture(pipe, cl
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
     again = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
+
+
+def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
+    """Both stages: something else wanted there changes the error that says when to stop, and no loss."""
+    photos = pipe.fit_photos([clip[0][0]])
+    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
+    asked = []
+    monkeypatch.setattr(recipe_module, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True))
+    with base_restored(pipe):
+        source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=8), 0)
+        source.kept.held.zero_()[:, :, :20] = 1
+        recipe_module._tune_unet(source, None, {})
+        recipe_module._tune_decoder(source, None, {})
+        with torch.no_grad():
+            before = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
+            source.kept.pixels[:, :, :19] += 0.5  # the last row counts in its neighbour's edge
+            predicted = source.prediction
+
+            def other(views, draw, noisiest=False):
+                prediction, wanted, *rest = predicted(views, draw, noisiest)
+                return prediction, wanted + torch.nn.functional.avg_pool2d(views.held, pipe.factor), *rest
+
+            monkeypatch.setattr(source, "prediction", other)
+            after = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
+    for (losses, error), (other_losses, other_error) in zip(before, after):
+        assert losses == pytest.approx(other_losses, abs=1e-6) and abs(error - other_error) > 1e-3
 
 
 def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):

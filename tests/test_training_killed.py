@@ -50,14 +50,17 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.relative_to(folder)} {key}": value for file in files for key, value in load_file(file).items()}
 
 
-@pytest.mark.parametrize("kind", ["steps", "end_to_end_steps", "estimator", "fast", "paper"])
-def test_killed_and_gone_on_with_gives_the_same_weights(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "stage"), [
+    ("vae_steps", "vae"), ("steps", "base"), ("end_to_end_steps", "end_to_end"), ("estimator", "checkpoints"), ("fast", "tuning"),
+    ("fast", "decoder"), ("paper", "tuning"),
+])  # fmt: skip
+def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, __file__, kind, str(killed)], env=environment, cwd=REPOSITORY)
     try:
         deadline = time.monotonic() + 180
-        while not list(killed.rglob("checkpoint-*/manifest.json")):
+        while not list(killed.rglob(f"{stage}/checkpoint-*/manifest.json")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(random.random() * 0.1)  # wherever it is by then
