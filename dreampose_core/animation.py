@@ -190,6 +190,9 @@ def finetune(
             return found
     if image_poses is not None and len(image_poses) != len(photos):
         raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
+    if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
+        which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
+        raise InputError(f"{which} shows nobody; give the map that was made from that photo, or none for any photo.")
     if checkpoints is not None:
         content = subject_key(photos, image_poses, "", 0, "")
         _check_resumed(checkpoints, {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content})

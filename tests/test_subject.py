@@ -342,6 +342,17 @@ def test_several_photos(pipe, clip, tmp_path):
         finetune(pipe, list(clip[0][:2]), clip[1].select([0]), "fast", 0, tmp_path / "third")
 
 
+def test_a_map_that_shows_nobody_is_refused(pipe, clip, tmp_path):
+    """A tuning to it would learn the background."""
+    own = clip[1].select([0, 1])
+    empty = PoseSequence(own.parts * np.array([1, 0], np.uint8)[:, None, None], None, "none")
+    with pytest.raises(InputError, match="The DensePose of photo 2 shows nobody"):
+        finetune(pipe, list(clip[0][:2]), empty, "fast", 0, tmp_path / "a")
+    with pytest.raises(InputError, match="The photo's DensePose shows nobody"):
+        finetune(pipe, [clip[0][1]], empty.select([1]), "fast", 0, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_the_key_is_the_contents(clip):
     photo, own = clip[0][0], clip[1].select([0])
     darker = photo // 2
