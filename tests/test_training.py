@@ -319,7 +319,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
 @pytest.mark.parametrize("changes", [
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
     {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
-    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")},
+    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
@@ -342,13 +342,13 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
     given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-             "--vae-steps", "2", "--steps", "20", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
+             "--vae-steps", "2", "--steps", "10", "--accumulate", "2", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
         done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,
                               env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)  # fmt: skip
         assert done.returncode == 0, done.stderr
-    for stage, last in (("vae", 2), ("base", 20), ("end_to_end", 2)):
+    for stage, last in (("vae", 2), ("base", 10), ("end_to_end", 2)):
         one, two = (load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two"))
         assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
         assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,51 @@ def test_a_crash_in_the_middle_resumes_from_the_last_checkpoint(tmp_path):
         broken.run(options, folder=tmp_path)
     rest = Toy()
     assert rest.run(options, folder=tmp_path)[1] and same(weights(whole.module), weights(rest.module))
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
+    options = LoopOptions(6, lr=0.1, warmup=1, ema=0.9)
+    parts, mean, asked = Toy(), Toy(), []
+    real = mean.loss_at
+    mean.loss_at = lambda step: (real(2 * step) + real(2 * step + 1)) / 2
+    expected, _ = mean.run(options)
+    real_parts = parts.loss_at
+    parts.loss_at = lambda number: asked.append(number) or real_parts(number)
+    losses, _ = parts.run(replace(options, accumulate=2))
+    assert asked == list(range(12)) and losses == pytest.approx(expected, abs=1e-6)
+    assert torch.allclose(parts.module.weight, mean.module.weight, atol=1e-6)
+    plain = Toy()
+    plain.run(options)
+    assert not torch.allclose(parts.module.weight, plain.module.weight, atol=1e-3)  # or this could not fail
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_between_two_losses_of_a_step_training_may_stop_and_goes_on_to_the_same_bits(tmp_path, at):
+    """Asked before every loss, it stops after the third step, or in the middle of the fourth, which then counts for nothing."""
+    options = LoopOptions(6, lr=0.1, ema=0.9, accumulate=2)
+    whole, part, rest, asked = Toy(), Toy(), Toy(), []
+    losses, _ = whole.run(options)
+    real = part.loss_at
+    part.loss_at = lambda number: asked.append(number) or real(number)
+    with pytest.raises(Cancelled):
+        part.run(options, folder=tmp_path, should_stop=stop_after(at))
+    assert asked == list(range(at)) and [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert all(parameter.grad is None for parameter in part.module.parameters())
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+
+
+@pytest.mark.parametrize("number", [6, 7])
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_any_loss_of_a_step_that_is_no_number_stops_and_names_the_step(tmp_path, number, kind):
+    toy = Toy()
+    real = toy.loss_at
+    spoilt = {"loss": lambda: float("nan"), "gradient": lambda: (toy.module.weight * 0).abs().sqrt().sum()}[kind]
+    toy.loss_at = lambda n: real(n) + (spoilt() if n == number else 0)
+    with pytest.raises(ModelError, match=r"no longer a number at step 3: checkpoint-2 in .* is the last good one"):
+        toy.run(LoopOptions(6, lr=0.1, accumulate=2, ema=None, checkpoint_every=2, **SOON), folder=tmp_path)
+    assert torch.isfinite(toy.module.weight).all()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "no state", "no manifest", "empty manifest"])

@@ -21,6 +21,7 @@ from .processes import Processes
 class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
+    accumulate: losses of a step, whose gradients are averaged: batches so many times as large, in the memory of one.
     ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
     checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
     no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
@@ -29,6 +30,7 @@ class LoopOptions:
 
     steps: int
     lr: float
+    accumulate: int = 1
     warmup: int = 50
     cooldown: float = 0.25
     weight_decay: float = 0.01
@@ -59,9 +61,10 @@ def train(
     parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
-    """Runs `loss_at(step)` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
+    """Runs `loss_at` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
 
-    modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
+    modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the weights; step s
+    takes the mean of `options.accumulate` = n losses, those from s n on.
     sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
     held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
     the smallest are kept. It needs one process, and no average.
@@ -89,6 +92,9 @@ def train(
     keeps = checkpoints is not None and processes.main
     whole = True  # not while a step is half done: an interruption there must not be kept
 
+    def stop() -> None:
+        check_stop(lambda: processes.any(should_stop(), device))
+
     def save() -> None:
         nonlocal saved, saved_at, saving
         before = time.monotonic()
@@ -100,16 +106,14 @@ def train(
         if best is not None and not best.errors:
             best.look(held(), trained)
         while step < options.steps and not (best is not None and best.tired):
-            check_stop(lambda: processes.any(should_stop(), device))
+            stop()
             if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
-            loss = loss_at(step)
-            value = processes.mean(loss)
             optimizer.zero_grad(set_to_none=True)
+            value = _backward(loss_at, step, options.accumulate, processes, stop)
             if math.isfinite(value):
-                loss.backward()
                 processes.average_gradients(trained)
                 # a gradient without end would spoil the weights, and the next checkpoint with them
                 value = value if torch.nn.utils.clip_grad_norm_(trained, options.grad_clip).isfinite() else math.inf
@@ -145,6 +149,24 @@ def train(
             for parameter, value in zip(trained, kept):
                 parameter.copy_(value)
     return losses, step >= options.steps or (best is not None and best.tired)
+
+
+def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]) -> float:
+    """Adds the gradients of the mean of a step's `count` losses to the weights' and returns the mean over the processes.
+
+    Ends at the first loss that is not finite, and returns it. Between two losses `stop` is called, which may raise.
+    """
+    total = 0.0
+    for number in range(step * count, (step + 1) * count):
+        if number > step * count:
+            stop()
+        loss = loss_at(number) / count
+        value = processes.mean(loss)
+        total += value
+        if not math.isfinite(value):
+            break
+        loss.backward()
+    return total
 
 
 class _Best:
