@@ -187,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--end-to-end-steps", type=int, help="steps of UNet and VAE decoder together after them, by the frames they make")
     t.add_argument("--batch-size", type=int)
     t.add_argument("--accumulate", type=int, metavar="N", help="batches of a step: gradients as of a batch N times as large, in its memory")
+    t.add_argument("--optimizer", choices=("adamw", "adamw8bit"), help="adamw8bit: a quarter of the memory; needs requirements-train.txt")
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
     t.add_argument("--end-to-end-lr", type=float)

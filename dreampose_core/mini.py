@@ -33,6 +33,7 @@ from .settings import MAX_SEED, MINI_ESTIMATOR
 from .training.base import train_base, train_end_to_end, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
+from .training.optimizers import optimizer_class
 from .training.processes import Processes
 from .training.vae_start import start_linear
 
@@ -99,7 +100,7 @@ class MiniRun:
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
-    accumulate: batches of a step, whose gradients are averaged.
+    accumulate: batches of a step, whose gradients are averaged. optimizer: see `training.optimizers`.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
@@ -115,6 +116,7 @@ class MiniRun:
     end_to_end_steps: int = 1500
     batch_size: int = 8
     accumulate: int = 1
+    optimizer: str = "adamw"
     vae_lr: float = 3e-4
     lr: float = 8e-4
     end_to_end_lr: float = 4e-4
@@ -158,7 +160,7 @@ def train_mini(
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, run.accumulate, ema=ema, minutes=left)
+        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left)
 
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
@@ -253,6 +255,7 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
     if not 1 <= getattr(run, "accumulate", 1) <= 1024:
         raise InputError(f"accumulate is {run.accumulate}; it is the number of batches of a step, 1 to 1024.")
+    optimizer_class(getattr(run, "optimizer", "adamw"))
     if not 0 <= getattr(run, "adversarial", 0) <= 10:
         raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
     if not 0 < getattr(run, "noisier", 1) <= 10:

@@ -319,7 +319,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
 @pytest.mark.parametrize("changes", [
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
     {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
-    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0},
+    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
@@ -337,6 +337,18 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
     run = replace(RUN, steps=1, end_to_end_steps=1, precision="bf16")
     assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
     assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
+
+
+def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
+    """All of them at once, in all stages."""
+    run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit")
+    assert train_mini(run, tmp_path / "whole")
+    for stop in (3, 7, 7):  # in the middle of a step of each stage
+        with pytest.raises(Cancelled):
+            train_mini(run, tmp_path / "parts", resume=(tmp_path / "parts").exists(), should_stop=stop_after(stop))
+    assert train_mini(run, tmp_path / "parts", resume=True)
+    for file in (tmp_path / "whole" / "model").rglob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes(), file
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from ..errors import ModelError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import Checkpoints
+from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .processes import Processes
 
 
@@ -22,7 +23,8 @@ class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
     accumulate: losses of a step, whose gradients are averaged: batches so many times as large, in the memory of one.
-    ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
+    optimizer: see `optimizers`. ema: decay of the averaged weights, None for none.
+    minutes: stop (with a checkpoint) after so long, None for never.
     checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
     no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
     patience: after so many calls of `held` in a row that were no better than the best, training ends.
@@ -31,6 +33,7 @@ class LoopOptions:
     steps: int
     lr: float
     accumulate: int = 1
+    optimizer: str = "adamw"
     warmup: int = 50
     cooldown: float = 0.25
     weight_decay: float = 0.01
@@ -61,7 +64,7 @@ def train(
     parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
-    """Runs `loss_at` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
+    """Runs `loss_at` and the optimizer until `options.steps`; the modules hold the EMA weights afterwards.
 
     modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the weights; step s
     takes the mean of `options.accumulate` = n losses, those from s n on.
@@ -77,13 +80,13 @@ def train(
     processes, device = Processes(), trained[0].device
     if not processes.main:
         on_progress = ignore_progress
-    optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = make_optimizer(options.optimizer, trained, options.lr, options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     best = None if held is None else _Best(options.patience)
     if not processes.main:
         processes.wait()  # until the main process has set aside what is damaged
-    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average, best)
+    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
     if processes.main:
         processes.wait()
     clock = StageClock(stage, options.steps, on_progress, first=step)
@@ -204,13 +207,16 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float])
         state[f"weight.{i}"] = parameter.detach().contiguous()
         if average is not None:
             state[f"average.{i}"] = average[i].contiguous()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            state[f"optimizer.{i}.{key}"] = value.detach().contiguous()
-    return state
+    return state | optimizer_state(optimizer, trained)
 
 
-def _resume(checkpoints: Checkpoints, trained, optimizer, average, best: _Best | None) -> tuple[int, list[float]]:
-    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far."""
+def _resume(
+    checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None
+) -> tuple[int, list[float]]:
+    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far.
+
+    kind: the optimizer's name.
+    """
     found = checkpoints.newest()
     if found is None:
         return 0, []
@@ -223,9 +229,7 @@ def _resume(checkpoints: Checkpoints, trained, optimizer, average, best: _Best |
             parameter.copy_(state[f"weight.{i}"])
             if average is not None:
                 average[i].copy_(state[f"average.{i}"])
-            values = {key.split(".")[-1]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")}
-            if values:
-                optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in values.items()}
+    load_optimizer_state(optimizer, trained, state, kind)
     if best is not None:
         best.errors, best.weights = state["held"].tolist(), [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
     return step, state["losses"].tolist() if "losses" in state else []
