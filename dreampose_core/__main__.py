@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 2 a user's mistake (one sentence), 1 anything else, 130 stopped."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    # bitsandbytes, which diffusers imports wherever it is installed, warns of a kernel that nothing here uses
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     stop = threading.Event()
 
     def on_signal(number, frame):
@@ -188,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--batch-size", type=int)
     t.add_argument("--accumulate", type=int, metavar="N", help="batches of a step: gradients as of a batch N times as large, in its memory")
     t.add_argument("--optimizer", choices=("adamw", "adamw8bit"), help="adamw8bit: a quarter of the memory; needs requirements-train.txt")
+    t.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, a third more time")
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
     t.add_argument("--end-to-end-lr", type=float)

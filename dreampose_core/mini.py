@@ -101,6 +101,7 @@ class MiniRun:
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
     accumulate: batches of a step, whose gradients are averaged. optimizer: see `training.optimizers`.
+    gradient_checkpointing: see `training.gradient_checkpointing`.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
     adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
@@ -117,6 +118,7 @@ class MiniRun:
     batch_size: int = 8
     accumulate: int = 1
     optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
     vae_lr: float = 3e-4
     lr: float = 8e-4
     end_to_end_lr: float = 4e-4
@@ -166,7 +168,7 @@ def train_mini(
         sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
-    common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
+    common = {"precision": precision, "checkpointing": run.gradient_checkpointing, "on_progress": on_progress, "should_stop": should_stop}
     vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
     done = given is not None and not vae_steps
     if not done:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from ..errors import InputError, ModelError
@@ -59,8 +57,6 @@ def load_optimizer_state(
 
 
 def _bitsandbytes():
-    # it warns of a kernel that is not there for 4-bit matrices, which are not used here
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # takes seconds to import
     except Exception as error:  # missing, or built for another machine, which shows as RuntimeError or OSError
