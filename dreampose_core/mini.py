@@ -103,7 +103,7 @@ class MiniRun:
     accumulate: batches of a step, whose gradients are averaged. optimizer: see `training.optimizers`.
     gradient_checkpointing: see `training.gradient_checkpointing`.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
-    adversarial: see `train_end_to_end`.
+    min_snr: see `train_base`. adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
     """
 
@@ -124,6 +124,7 @@ class MiniRun:
     end_to_end_lr: float = 4e-4
     crop: float = 0.8
     noisier: float = 0.15
+    min_snr: float | None = None
     adversarial: float = 0.05
     precision: str = "fp32"
     seed: int = 0
@@ -174,7 +175,7 @@ def train_mini(
     if not done:
         done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
     if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **frames("base"))
+        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, min_snr=run.min_snr, **frames("base"))
     if done:
         end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
         done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
@@ -262,6 +263,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
     if not 0 < getattr(run, "noisier", 1) <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
+    if getattr(run, "min_snr", None) is not None and not 0 < run.min_snr <= 1000:
+        raise InputError(f"min_snr is {run.min_snr}; it must be above 0 and at most 1000, and is usually 5.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(value for value in steps if value is not None) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")

@@ -30,7 +30,7 @@ from dreampose_core.training import base
 from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from dreampose_core.training.processes import Draws
 
 SIZE = (40, 32)
@@ -221,6 +221,8 @@ def test_losses_against_hand_computed_values():
     prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     assert denoising_loss(prediction, target, torch.ones(1, 1, 1, 2)).item() == pytest.approx((1 + 9) / 2)
     assert denoising_loss(prediction, target, 1 + 3 * person).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
+    two = prediction.expand(2, -1, -1, -1), torch.cat([target, 2 * target]), torch.ones(2, 1, 1, 2)
+    assert denoising_loss(*two, torch.tensor([3.0, 0.5])).item() == pytest.approx((3 * 5 + 0.5 * 20) / 2)
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
@@ -233,6 +235,46 @@ def test_losses_against_hand_computed_values():
     parts = torch.zeros(1, 8, 8, dtype=torch.uint8)
     parts[0, :4, :2] = 7
     assert coverage(parts, 4).flatten().tolist() == [0.5, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25]), ("sample", [5, 4, 1, 0.25]),
+])  # fmt: skip
+def test_min_snr_weights_against_hand_computed_values(kind, expected):
+    alpha_bar = torch.tensor([0.99, 0.8, 0.5, 0.2])  # SNR 99, 4, 1, 1/4
+    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
+    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+    assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx(
+        [{"epsilon": 0.5 / 4, "v_prediction": 0.5 / 5, "sample": 0.5}[kind]] * 2)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 1.25, 1]), ("sample", [5, 4, 1, 1]),
+])  # fmt: skip
+def test_min_snr_still_learns_from_pure_noise(kind, expected):
+    alpha_bar = torch.tensor([0.99, 0.8, 0.2, 0.0])  # SNR 99, 4, 1/4, 0
+    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
+    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+    real = tiny_pipeline().scheduler
+    assert real.alphas_cumprod[-1] == 0 and min_snr_weight(real, torch.tensor([999, 990, 0]), 5.0).tolist() == [1, 1, 5]
+
+
+def test_min_snr_weighs_the_samples_of_a_training(samples, monkeypatch):
+    """With timesteps that are mostly clean the loss is the one computed by hand; without the option it is the plain one."""
+    found, real = [], base.denoising_loss
+    monkeypatch.setattr(base, "denoising_loss", lambda *args: found.append([x if x is None else x.detach() for x in args]) or real(*args))
+    steps = torch.tensor([3, 600])
+    monkeypatch.setattr(base, "draw_timesteps", lambda *args: steps)
+    losses = {}
+    for gamma in (None, 5.0):
+        seen = []
+        train_base(tiny_pipeline(), samples, LoopOptions(1, 1e-3), min_snr=gamma, on_progress=seen.append)
+        losses[gamma] = seen[-1].loss
+    (*plain, none), (*weighed, by_noise) = found
+    assert none is None and by_noise.tolist() == [5, 1]  # SNR 260 and 0.14
+    by_sample = [real(*(x[i : i + 1] for x in plain)).item() for i in range(2)]
+    assert losses[None] == pytest.approx(sum(by_sample) / 2, rel=1e-5)
+    assert losses[5.0] == pytest.approx((5 * by_sample[0] + by_sample[1]) / 2, rel=1e-5)
 
 
 def test_crops_contain_the_person():
@@ -320,6 +362,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
     {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
     {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
+    {"min_snr": 0.0}, {"min_snr": float("nan")},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
@@ -341,7 +384,8 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
 
 def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
     """All of them at once, in all stages."""
-    run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True)
+    run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True,
+                  min_snr=5.0)  # fmt: skip
     assert train_mini(run, tmp_path / "whole")
     for stop in (3, 7, 7):  # in the middle of a step of each stage
         with pytest.raises(Cancelled):

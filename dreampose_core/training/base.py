@@ -26,7 +26,7 @@ from .critic import PatchCritic, adversarial_losses
 from .data import Ahead
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
-from .losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from .losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .processes import Draws, Share
 
 
@@ -84,13 +84,14 @@ def train_vae(
 
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
-    noisier: float = 0.6, precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
-    sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    noisier: float = 0.6, min_snr: float | None = None, precision: torch.dtype = torch.float32, checkpointing: bool = False,
+    folder: Path | None = None, sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
     crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
-    noisier: see `draw_timesteps`. sample: see `loop.train`.
+    noisier: see `draw_timesteps`. min_snr: gamma of `min_snr_weight`, None for all timesteps alike. sample: see `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -102,7 +103,8 @@ def train_base(
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person)
+        by_noise = None if min_snr is None else min_snr_weight(pipe.scheduler, given.timesteps, min_snr)
+        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person, by_noise)
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder):
         _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
