@@ -204,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)
+    t.add_argument("--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt")
     _device_option(t)
 
     e = command(groups, "evaluate", commands.evaluate, "measure a model against exact truth, or an estimator")

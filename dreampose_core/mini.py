@@ -35,6 +35,7 @@ from .training.estimator import train_estimator
 from .training.loop import LoopOptions
 from .training.optimizers import optimizer_class
 from .training.processes import Processes
+from .training.record import summary_writer
 from .training.vae_start import start_linear
 
 
@@ -100,11 +101,10 @@ class MiniRun:
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
-    accumulate: batches of a step, whose gradients are averaged. optimizer: see `training.optimizers`.
-    gradient_checkpointing: see `training.gradient_checkpointing`.
-    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
-    min_snr: see `train_base`. adversarial: see `train_end_to_end`.
-    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of these names.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see `train_base`.
+    adversarial: see `train_end_to_end`.
+    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32. tensorboard: whether its events are written, too.
     """
 
     init: str | None = None
@@ -128,6 +128,7 @@ class MiniRun:
     adversarial: float = 0.05
     precision: str = "fp32"
     seed: int = 0
+    tensorboard: bool = False
 
     @property
     def form(self) -> ModelForm:
@@ -143,9 +144,9 @@ def train_mini(
 ) -> bool:  # fmt: skip
     """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True when all is done.
 
-    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, stats.jsonl, samples: see `sample_sheets`) and, at the end of every call,
-    model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError,
-    Cancelled.
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record` writes) and, at the
+    end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there.
+    Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
     source = run.init or run.vae
@@ -163,7 +164,7 @@ def train_mini(
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left)
+        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard)
 
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, folder / stage / "samples") if processes.main else None
@@ -185,22 +186,23 @@ def train_mini(
     return done
 
 
-def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], None]:
-    """A function of the step that writes a PNG: for held-out people the photo, the pose asked for, the sample, the truth; always the same
-    people, poses and noise, so that the sheets of a run can be laid beside each other."""
+def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], np.ndarray]:
+    """A function of the step that writes a PNG and returns its pixels (H, W, 3): for held-out people the photo, the pose asked for, the
+    sample, the truth; always the same people, poses and noise, so that the sheets of a run can be laid beside each other."""
     rows = []
     for person in range(people):
         figure, motion = Figure.from_seed(HELD_OUT + 500 + person), HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
         rows.append(render_clip(figure, motion, 2, pipe.form.size, fps=1.0))
 
-    def write(step: int) -> None:
+    def write(step: int) -> np.ndarray:
         sheet = []
         for rgb, poses in rows:
             target = poses.select([1])
             made = pipe(rgb[0].numpy(), target, poses.select([0]), generator=torch.Generator().manual_seed(0))
             sheet.append(np.concatenate([rgb[0].numpy(), render_colours(target)[0], made.frames[0], rgb[1].numpy()], 1))
         folder.mkdir(parents=True, exist_ok=True)
-        write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
+        write_png(sheet := np.concatenate(sheet), folder / f"step-{step:06d}.png")
+        return sheet
 
     return write
 
@@ -219,6 +221,7 @@ class EstimatorRun:
     lr: float = 1e-3
     precision: str = "fp32"
     seed: int = 0
+    tensorboard: bool = False
 
 
 def train_mini_estimator(
@@ -237,7 +240,7 @@ def train_mini_estimator(
             torch.manual_seed(run.seed)
             net = DensePoseNet(height=run.size[0])
         net.to(device)
-    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes)
+    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard)
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     done = train_estimator(
         net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
@@ -259,6 +262,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     if not 1 <= getattr(run, "accumulate", 1) <= 1024:
         raise InputError(f"accumulate is {run.accumulate}; it is the number of batches of a step, 1 to 1024.")
     optimizer_class(getattr(run, "optimizer", "adamw"))
+    if run.tensorboard:
+        summary_writer()
     if not 0 <= getattr(run, "adversarial", 0) <= 10:
         raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
     if not 0 < getattr(run, "noisier", 1) <= 10:

@@ -70,6 +70,7 @@ def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
+    assert [line["lr"] for line in lines] == [0.1, pytest.approx(0.1 * 11 / 12.5, rel=1e-5)]  # of the last step of each
     assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[-1].loss == losses[-1]
 
 

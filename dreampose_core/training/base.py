@@ -28,6 +28,7 @@ from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .processes import Draws, Share
+from .record import Sample
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def train_vae(
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
     noisier: float = 0.6, min_snr: float | None = None, precision: torch.dtype = torch.float32, checkpointing: bool = False,
-    folder: Path | None = None, sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress,
+    folder: Path | None = None, sample: Sample | None = None, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
@@ -116,7 +117,7 @@ def train_base(
 def train_end_to_end(
     pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, adversarial: float = 0.05, crop: float = 1.0,
     noisier: float = 0.6, precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
-    sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    sample: Sample | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from .checkpoints import Checkpoints
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .processes import Processes
+from .record import Record, Sample
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoopOptions:
     minutes: stop (with a checkpoint) after so long, None for never.
     checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
     no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
-    patience: after so many calls of `held` in a row that were no better than the best, training ends.
+    patience: after so many calls of `held` in a row that were no better than the best, training ends. curve, tensorboard: see `Record`.
     """
 
     steps: int
@@ -47,6 +47,8 @@ class LoopOptions:
     sample_every: int = 500
     held_every: int = 10
     patience: int = 3
+    curve: bool = False
+    tensorboard: bool = False
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -61,7 +63,7 @@ class LoopOptions:
 def train(
     modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
+    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Sample | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
     """Runs `loss_at` and the optimizer until `options.steps`; the modules hold the EMA weights afterwards.
@@ -71,7 +73,7 @@ def train(
     sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
     held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
     the smallest are kept. It needs one process, and no average.
-    folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
+    folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
     and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
     each takes the mean of all gradients, and the main one writes and reports.
@@ -93,6 +95,7 @@ def train(
     started = time.monotonic()
     saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
     keeps = checkpoints is not None and processes.main
+    record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
     whole = True  # not while a step is half done: an interruption there must not be kept
 
     def stop() -> None:
@@ -134,17 +137,23 @@ def train(
                 best.look(held(), trained)
             whole = True
             clock.tick(step, losses[-1] if best is None else best.errors[-1])
-            if keeps and step % options.log_every == 0:
-                _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
+            if keeps:
+                record.step(step, losses, options.lr_at(step - 1), time.monotonic() - started)
             since = time.monotonic() - saved_at
             due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
             if keeps and due and since * options.checkpoint_share >= saving:
                 save()
-            if sample is not None and processes.main and step % options.sample_every == 0:
-                sample(step)
+            if processes.main and step % options.sample_every == 0:
+                sheet = None if sample is None else sample(step)
+                if keeps:
+                    record.draw(losses)
+                    if sheet is not None:
+                        record.picture(sheet)
     finally:
         if keeps and whole and step > saved:
             save()
+        if keeps:
+            record.close(losses)
         optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
     kept = average if best is None else best.weights
     if kept is not None:
@@ -189,12 +198,6 @@ class _Best:
     def tired(self) -> bool:
         """Whether the last `patience` errors were no better than the best before them."""
         return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(self.errors[: -self.patience])
-
-
-def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: float) -> None:
-    mean = sum(losses) / len(losses)
-    with open(folder / "stats.jsonl", "a") as file:
-        file.write(json.dumps({"stage": stage, "step": step, "loss": round(mean, 6), "seconds": round(seconds, 1)}) + "\n")
 
 
 def _state(trained, optimizer, average, best: _Best | None, losses: list[float]) -> dict[str, torch.Tensor]:
