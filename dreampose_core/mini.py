@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .adapter import ImageAdapter
 from .conditioning import ModelForm, unet_in_channels
 from .densepose.mini import MiniEstimator
 from .densepose.network import DensePoseNet
-from .errors import InputError
+from .errors import Diverged, InputError
 from .files import appearing, os_error, storage_error
 from .images import write_png
 from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
@@ -172,18 +173,19 @@ def train_mini(
 
     common = {"precision": precision, "checkpointing": run.gradient_checkpointing, "on_progress": on_progress, "should_stop": should_stop}
     vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
-    done = given is not None and not vae_steps
-    if not done:
-        done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
-    if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, min_snr=run.min_snr, **frames("base"))
-    if done:
-        end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-        done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
-    if processes.main:
-        save_model(pipe, folder / "model")
-    processes.wait()
-    return done
+
+    def stages() -> bool:
+        done = given is not None and not vae_steps
+        if not done:
+            done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+        if done:
+            done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, min_snr=run.min_snr, **frames("base"))
+        if done:
+            end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
+            done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
+        return done
+
+    return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
 
 
 def sample_sheets(pipe: DreamPosePipeline, folder: Path, people: int = 4) -> Callable[[int], np.ndarray]:
@@ -242,14 +244,34 @@ def train_mini_estimator(
         net.to(device)
     options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard)
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
-    done = train_estimator(
-        net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
+    stage = partial(
+        train_estimator, net, samples, options, run.seed, batch_size=run.batch_size,
+        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
         folder=folder / "checkpoints", on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
+    model = folder / "estimator"
+    return _kept(stage, lambda: _saved(copy.deepcopy(net).to("cpu", torch.float16), model), model, processes)
+
+
+def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
+    """What `train()` returns, after the main process has called `save()`, which writes the folder `model`.
+
+    It is written also where the loss diverged, since the same run would end there again: another may start from it. Raises Diverged.
+    """
+    diverged = None
+    try:
+        done = train()
+    except Diverged as error:
+        diverged = error
     if processes.main:
-        _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+        save()
     processes.wait()
+    if diverged is not None:
+        raise Diverged(f"{str(diverged).rstrip('.')} in another folder (--init {model}).") from diverged
     return done
+
+
+_FREE = {"tensorboard"}  # what the weights do not depend on
 
 
 def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
@@ -290,20 +312,36 @@ def _claim(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
     if done_before and not resume:
         raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
     if done_before:
-        _check_same_model(run, folder / "run.json")
+        _check_same_run(run, folder / "run.json")
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(asdict(run), indent=1))
 
 
-def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
-    """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
-    before = json.loads(path.read_text())
-    now = json.loads(json.dumps(asdict(run)))
-    fixed = {"init", "vae", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
-    changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
+def _check_same_run(run: MiniRun | EstimatorRun, path: Path) -> None:
+    """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates of learning depend
+    on the number of steps. What an older version did not write down had its default."""
+    try:
+        before = json.loads(path.read_text())
+        now, defaults = (json.loads(json.dumps(asdict(one))) for one in (run, type(run)()))
+        before = defaults | before
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged; choose another folder.") from error
+    changed = [_as_option(name, before[name]) for name in sorted(now.keys() - _FREE) if before[name] != now[name]]
     if changed:
-        raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
+        model = path.parent / ("model" if isinstance(run, MiniRun) else "estimator")
+        raise InputError(f"The run in {path.parent} was started {', '.join(changed)}; go on so, or from its weights "
+                         f"in another folder (--init {model}).")  # fmt: skip
+
+
+def _as_option(name: str, value) -> str:
+    """A value of run.json, and how the command line takes it."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"without {option}"
+    if isinstance(value, list):
+        value = ("x" if name == "size" else ",").join(map(str, value))
+    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiny import same, stop_after, tiny_pipeline, weights
 
 from dreampose_core import mini
 from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels, to_uint8
-from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.errors import Cancelled, Diverged, InputError, ModelError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
@@ -26,7 +27,7 @@ from dreampose_core.pipeline import DreamPosePipeline, load_pipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.preview import moved_frames
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.training import base
+from dreampose_core.training import base, loop
 from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions
@@ -325,11 +326,67 @@ def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_no
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
     with pytest.raises(InputError, match="give --resume"):
         train_mini(RUN, finished)
-    with pytest.raises(InputError, match="was started with .*size"):
-        train_mini(replace(RUN, size=(64, 32)), finished, resume=True)
     before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
     assert train_mini(RUN, finished, resume=True)
     assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
+
+
+def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
+    run = MiniRun(size=(64, 32), unet_channels=(8, 16), steps=7, vae_steps=None, min_snr=5.0, gradient_checkpointing=True)
+    told = {"size": "with --size 64x32", "unet_channels": "with --unet-channels 8,16", "steps": "with --steps 7",
+            "vae_steps": "without --vae-steps", "min_snr": "with --min-snr 5.0", "seed": "with --seed 0",
+            "gradient_checkpointing": "with --gradient-checkpointing", "optimizer": "with --optimizer adamw"}  # fmt: skip
+    other = {"size": (32, 32), "unet_channels": (8, 24), "steps": 8, "vae_steps": 1200, "min_snr": None, "seed": 1,
+             "gradient_checkpointing": False, "optimizer": "adamw8bit"}  # fmt: skip
+    mini._claim(run, tmp_path, False)
+    before = (tmp_path / "run.json").read_text()
+    for field in fields(MiniRun):  # each of them, those too that are yet to come
+        value = other.get(field.name, ["x"])
+        if field.name == "tensorboard":
+            continue
+        with pytest.raises(InputError) as raised:
+            mini._claim(replace(run, **{field.name: value}), tmp_path, True)
+        what = told.get(field.name, f"--{field.name.replace('_', '-')}")
+        assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
+        assert str(raised.value).endswith(f"; go on so, or from its weights in another folder (--init {tmp_path / 'model'}).")
+    with pytest.raises(InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; go on so"):
+        mini._claim(replace(run, seed=3, steps=9, size=(32, 32)), tmp_path, True)
+    assert (tmp_path / "run.json").read_text() == before
+    mini._claim(replace(run, tensorboard=True), tmp_path, True)  # which changes no weights
+    assert json.loads((tmp_path / "run.json").read_text())["tensorboard"] is True
+
+
+def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
+    run = MiniRun(seed=3)
+    old = {key: value for key, value in vars(run).items() if key not in ("accumulate", "optimizer", "min_snr", "tensorboard")}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(old | {"gone": 1}))
+    mini._claim(run, tmp_path, True)
+    path.write_text(json.dumps(old))
+    with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; go on so"):
+        mini._claim(replace(run, accumulate=2, min_snr=5.0), tmp_path, True)
+    for damaged in ("{", "[1]", "\x00"):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match="run.json is damaged; choose another folder"):
+            mini._claim(run, tmp_path, True)
+
+
+@pytest.mark.parametrize("kind", ["model", "estimator"])
+def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_path, monkeypatch, kind):
+    real = loop._backward
+    monkeypatch.setattr(loop, "_backward", lambda loss_at, step, *args: real(loss_at, step, *args) if step < 3 else math.nan)
+    monkeypatch.setattr(LoopOptions.__init__, "__defaults__", tuple(
+        {25: 2, 0.03: 1e9}.get(value, value) for value in LoopOptions.__init__.__defaults__))  # fmt: skip
+    if kind == "model":
+        run, start, stage = replace(RUN, steps=6), train_mini, "base"
+    else:
+        run, start, stage = mini.EstimatorRun(size=(32, 32), steps=6, batch_size=2), mini.train_mini_estimator, "estimator"
+    with pytest.raises(Diverged, match=rf"The {stage} loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
+                       rf"from it with a lower learning rate in another folder \(--init .*{kind}\)\."):  # fmt: skip
+        start(run, tmp_path / "run")
+    monkeypatch.undo()
+    again = replace(run, init=str(tmp_path / "run" / kind), steps=1, lr=1e-5)
+    assert start(again, tmp_path / "again")
 
 
 def test_a_run_may_start_from_a_model(tmp_path, finished):
@@ -351,7 +408,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(other.unet.config.block_out_channels) == [8, 16]
     with pytest.raises(InputError, match="leave out vae"):
         train_mini(replace(run, vae="mini"), tmp_path / "new")
-    with pytest.raises(InputError, match="was started with init None"):
+    with pytest.raises(InputError, match="was started .*without --init"):
         train_mini(run, finished, resume=True)
     with pytest.raises(ModelError, match="no model folder"):
         train_mini(replace(run, init=str(tmp_path / "nowhere")), tmp_path / "new")

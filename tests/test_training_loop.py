@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from tiny import same, stop_after, weights
 
-from dreampose_core.errors import Cancelled, ModelError, StorageError
+from dreampose_core.errors import Cancelled, Diverged, ModelError, StorageError
 from dreampose_core.training import checkpoints, loop
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.processes import random
@@ -199,8 +199,9 @@ def test_a_gradient_without_end_spoils_no_weights(tmp_path):
     toy = Toy()
     real = toy.loss_at
     toy.loss_at = lambda step: real(step) if step < 7 else (toy.module.weight * 0).abs().sqrt().sum() + real(step)
-    with pytest.raises(ModelError, match="no longer a number at step 7"):
+    with pytest.raises(ModelError, match="no longer a number at step 7: start again in another folder") as raised:
         toy.run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)
+    assert not isinstance(raised.value, Diverged)  # there is nothing good to start from
     assert torch.isfinite(toy.module.weight).all() and not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -250,14 +251,17 @@ def test_minutes_stop_with_a_checkpoint(tmp_path):
     assert not done and len(losses) == 1 and (tmp_path / "checkpoint-1").is_dir()
 
 
-def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path, ema):
     toy = Toy()
     real = toy.loss_at
     toy.loss_at = lambda step: real(step) * (float("nan") if step >= 7 else 1)
-    with pytest.raises(ModelError, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one"):
-        toy.run(LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5, **SOON), folder=tmp_path)
+    with pytest.raises(Diverged, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one; start from it with"):
+        toy.run(LoopOptions(20, lr=0.1, ema=ema, checkpoint_every=5, **SOON), folder=tmp_path)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
-    assert Toy().run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)[1]
+    good = checkpoints.Checkpoints(tmp_path).newest()[1]  # its weights are what is left, averaged where there is an average
+    assert torch.equal(toy.module.weight, good["weight.0" if ema is None else "average.0"]) and torch.isfinite(toy.module.weight).all()
+    assert Toy().run(LoopOptions(20, lr=0.1, ema=ema), folder=tmp_path)[1]
 
 
 def test_checkpoints_of_another_model_are_refused(tmp_path):

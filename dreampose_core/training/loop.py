@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelError
+from ..errors import Diverged, ModelError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import Checkpoints
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
@@ -74,9 +74,9 @@ def train(
     held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
     the smallest are kept. It needs one process, and no average.
     folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps nothing.
-    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
-    and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
-    each takes the mean of all gradients, and the main one writes and reports.
+    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError, and
+    ModelError when the loss is no longer a number: Diverged, if there is a checkpoint from before. Where several processes train
+    together, each takes the mean of all gradients, and the main one writes and reports.
     """  # fmt: skip
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
     processes, device = Processes(), trained[0].device
@@ -124,9 +124,14 @@ def train(
                 # a gradient without end would spoil the weights, and the next checkpoint with them
                 value = value if torch.nn.utils.clip_grad_norm_(trained, options.grad_clip).isfinite() else math.inf
             if not math.isfinite(value):
-                last = f"checkpoint-{saved} in {folder} is the last good one; resume" if saved else "start again"
-                saved = step  # these weights are no good either
-                raise ModelError(f"The {stage} loss is no longer a number at step {step}: {last} with a lower learning rate.")
+                what = f"The {stage} loss is no longer a number at step {step}"
+                good, saved = saved, step  # these weights are no good either
+                if not processes.any(keeps and good > 0, device):
+                    raise ModelError(f"{what}: start again in another folder with a lower learning rate.")
+                if keeps:
+                    _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
+                    _settle(trained, average, best)
+                raise Diverged(f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate.")
             whole = False
             optimizer.step()
             if average is not None:
@@ -155,12 +160,16 @@ def train(
         if keeps:
             record.close(losses)
         optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
-    kept = average if best is None else best.weights
-    if kept is not None:
-        with torch.no_grad():
-            for parameter, value in zip(trained, kept):
-                parameter.copy_(value)
+    _settle(trained, average, best)
     return losses, step >= options.steps or (best is not None and best.tired)
+
+
+@torch.no_grad()
+def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | None, best: _Best | None) -> None:
+    """Gives the weights the values that are left when training is over: the average, or the best."""
+    kept = average if best is None else best.weights
+    for parameter, value in zip(trained, kept or ()):
+        parameter.copy_(value)
 
 
 def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]) -> float:
