@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from safetensors import SafetensorError
 from tiny import same, stop_after, weights
 
 from dreampose_core.errors import Cancelled, Diverged, ModelError, StorageError
+from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import checkpoints, loop
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.processes import random
@@ -271,6 +277,59 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
         other.module = module
         with pytest.raises(ModelError, match="belong to another model"):
             other.run(LoopOptions(4, lr=0.1), folder=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["state", "manifest", "flush", "name"])
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before_to_go_on_from(tmp_path, monkeypatch, place):
+    """Wherever in the writing of the third checkpoint it is; the rest of the run is then the same to the bit."""
+    options = LoopOptions(20, lr=0.1, ema=0.9, checkpoint_every=5, **SOON)
+    whole, part, rest = Toy(), Toy(), Toy()
+    losses, _ = whole.run(options)
+
+    def failing(real, error):
+        def call(*args, **kwargs):
+            if any("checkpoint-15" in str(arg) for arg in args):
+                raise error
+            return real(*args, **kwargs)
+
+        return call
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    in_rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    owner, name, error = {
+        "state": (checkpoints, "save_file", in_rust), "manifest": (Path, "write_text", full), "flush": (checkpoints, "flush", full),
+        "name": (checkpoints.os, "replace", full),
+    }[place]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing(getattr(owner, name), error))
+        with pytest.raises(StorageError, match="checkpoint-15 could not be written: the disk is full. Free some space"):
+            part.run(options, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]  # and nothing half written
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+
+
+def test_a_file_that_may_not_grow_is_one_sentence(tmp_path):
+    """A real limit of the system, in a process of its own, instead of an error that is made up."""
+    (tmp_path / "stage").mkdir()
+    limited = (
+        "import resource, sys, pathlib; sys.path.insert(0, 'tests')\n"
+        "from test_training_loop import LoopOptions, StorageError, Toy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "try:\n    Toy().run(LoopOptions(2, lr=0.1), folder=pathlib.Path(sys.argv[1]))\n"
+        "except StorageError as error:\n    print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", limited, str(tmp_path / "stage")], cwd=REPOSITORY, env=environment, capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
+    assert "checkpoint-2 could not be written: the file may not grow larger." in done.stdout, done.stderr
+    assert list((tmp_path / "stage").iterdir()) == []
+
+
+def test_a_place_without_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="stage could not be written: not a directory. Choose a folder"):
+        Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path / "file" / "stage")
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
