@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from .conditioning import ModelForm, unet_in_channels
 from .densepose.mini import MiniEstimator
 from .densepose.network import DensePoseNet
 from .errors import Diverged, InputError
-from .files import appearing, os_error, storage_error
+from .files import os_error, storage_error
 from .images import write_png
 from .mannequin import HELD_OUT, HELD_OUT_MOTIONS, Figure, render_clip
 from .mannequin.dataset import MannequinSamples
@@ -37,6 +36,7 @@ from .training.loop import LoopOptions
 from .training.optimizers import optimizer_class
 from .training.processes import Processes
 from .training.record import summary_writer
+from .training.run_folder import claim
 from .training.vae_start import start_linear
 
 
@@ -271,9 +271,6 @@ def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, proc
     return done
 
 
-_FREE = {"tensorboard"}  # what the weights do not depend on
-
-
 def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
     """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
@@ -303,45 +300,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         least = 2 * processes.count
         raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
     if processes.main:
-        _claim(run, folder, resume)
+        claim(run, folder, resume, "model" if isinstance(run, MiniRun) else "estimator")
     processes.wait()
-
-
-def _claim(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
-    done_before = (folder / "run.json").is_file()
-    if done_before and not resume:
-        raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
-    if done_before:
-        _check_same_run(run, folder / "run.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    with appearing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(asdict(run), indent=1))
-
-
-def _check_same_run(run: MiniRun | EstimatorRun, path: Path) -> None:
-    """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates of learning depend
-    on the number of steps. What an older version did not write down had its default."""
-    try:
-        before = json.loads(path.read_text())
-        now, defaults = (json.loads(json.dumps(asdict(one))) for one in (run, type(run)()))
-        before = defaults | before
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged; choose another folder.") from error
-    changed = [_as_option(name, before[name]) for name in sorted(now.keys() - _FREE) if before[name] != now[name]]
-    if changed:
-        model = path.parent / ("model" if isinstance(run, MiniRun) else "estimator")
-        raise InputError(f"The run in {path.parent} was started {', '.join(changed)}; go on so, or from its weights "
-                         f"in another folder (--init {model}).")  # fmt: skip
-
-
-def _as_option(name: str, value) -> str:
-    """A value of run.json, and how the command line takes it."""
-    option = f"--{name.replace('_', '-')}"
-    if value is None or value is False:
-        return f"without {option}"
-    if isinstance(value, list):
-        value = ("x" if name == "size" else ",").join(map(str, value))
-    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:

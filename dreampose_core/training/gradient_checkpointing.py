@@ -15,7 +15,7 @@ from ..attention import again
 def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[None]:
     """In this context the blocks of these UNets, VAEs and image encoders keep no activations; gradients stay what they are.
 
-    Memory for time: about a third more of it. on: False changes nothing.
+    Memory for time: about a fifth more of it (docs/experiments.md). on: False changes nothing.
     """
     try:
         for network in networks if on else ():
