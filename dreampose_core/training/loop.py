@@ -222,9 +222,7 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float])
     return state | optimizer_state(optimizer, trained)
 
 
-def _resume(
-    checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None
-) -> tuple[int, list[float]]:
+def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None) -> tuple[int, list[float]]:
     """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far.
 
     kind: the optimizer's name.
