@@ -8,7 +8,7 @@ added to the weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -69,6 +69,26 @@ def attending(unet, states: list[torch.Tensor] | None, run: int = 1) -> Iterator
     finally:
         for processor in processors:
             processor.kept, processor.run = None, 1
+
+
+def again(unet) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Contexts for `torch.utils.checkpoint`: one for now, and one for when a part of the UNet is computed again for its gradients, in which
+    self-attentions look at what they look at now. A network without them is left alone."""
+    processors = _processors(unet) if hasattr(unet, "attn_processors") else []
+    now = [(processor.keeping, processor.kept, processor.run) for processor in processors]
+
+    @contextmanager
+    def as_now() -> Iterator[None]:
+        later = [(processor.keeping, processor.kept, processor.run) for processor in processors]
+        try:
+            for processor, state in zip(processors, now):
+                processor.keeping, processor.kept, processor.run = state
+            yield
+        finally:
+            for processor, state in zip(processors, later):
+                processor.keeping, processor.kept, processor.run = state
+
+    return nullcontext(), as_now()
 
 
 def _processors(unet) -> list[WiderProcessor]:

@@ -3,6 +3,7 @@
     DreamPoseError
     ├── InputError        what the user gave cannot be used; its text is shown to the user as it stands
     │   ├── ModelError    a model or subject folder cannot be used
+    │   │   └── Diverged  a loss is no longer a number
     │   └── UnknownJob    no such job, or it is somebody else's
     ├── StorageError      the disk is full or cannot be written
     └── Cancelled         the user, or a shutdown, asked to stop
@@ -20,6 +21,10 @@ class InputError(DreamPoseError):
 
 class ModelError(InputError):
     """A model or subject folder is missing, incomplete, or of another kind than is needed."""
+
+
+class Diverged(ModelError):
+    """A loss is no longer a number; the trained modules hold the weights of the last good checkpoint."""
 
 
 class UnknownJob(InputError):

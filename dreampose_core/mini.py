@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from .adapter import ImageAdapter
 from .conditioning import ModelForm, unet_in_channels
 from .densepose.mini import MiniEstimator
 from .densepose.network import DensePoseNet
-from .errors import InputError
-from .files import appearing, os_error, storage_error
+from .errors import Diverged, InputError
+from .files import os_error, storage_error
 from .images import write_png
 from .mannequin.dataset import MannequinSamples
 from .pipeline import DreamPosePipeline, load_pipeline, quiet_libraries
@@ -32,7 +32,10 @@ from .settings import MAX_SEED, MINI_ESTIMATOR
 from .training.base import train_base, train_end_to_end, train_vae
 from .training.estimator import train_estimator
 from .training.loop import LoopOptions
+from .training.optimizers import optimizer_class
 from .training.processes import Processes
+from .training.record import summary_writer
+from .training.run_folder import claim
 from .training.vae_start import start_linear
 from .training.videos import VideoSamples
 
@@ -102,9 +105,10 @@ class MiniRun:
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
     unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
-    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier: see `train_base`.
+    accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of these names.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see `train_base`.
     adversarial: see `train_end_to_end`.
-    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32. tensorboard: whether its events are written, too.
     """
 
     data: str = "mannequin"
@@ -117,14 +121,19 @@ class MiniRun:
     steps: int = 400
     end_to_end_steps: int = 1500
     batch_size: int = 8
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
     vae_lr: float = 3e-4
     lr: float = 8e-4
     end_to_end_lr: float = 4e-4
     crop: float = 0.8
     noisier: float = 0.15
+    min_snr: float | None = None
     adversarial: float = 0.05
     precision: str = "fp32"
     seed: int = 0
+    tensorboard: bool = False
 
     @property
     def form(self) -> ModelForm:
@@ -140,9 +149,9 @@ def train_mini(
 ) -> bool:  # fmt: skip
     """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True when all is done.
 
-    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, stats.jsonl, samples: see `sample_sheets`) and, at the end of every call,
-    model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there. Raises InputError,
-    Cancelled.
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record` writes) and, at the
+    end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there.
+    Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
     source = run.init or run.vae
@@ -160,26 +169,27 @@ def train_mini(
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, ema=ema, minutes=left)
+        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard)
 
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples") if processes.main else None
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
-    common = {"precision": precision, "on_progress": on_progress, "should_stop": should_stop}
+    common = {"precision": precision, "checkpointing": run.gradient_checkpointing, "on_progress": on_progress, "should_stop": should_stop}
     vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
-    done = given is not None and not vae_steps
-    if not done:
-        done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
-    if done:
-        done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **frames("base"))
-    if done:
-        end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-        done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
-    if processes.main:
-        save_model(pipe, folder / "model")
-    processes.wait()
-    return done
+
+    def stages() -> bool:
+        done = given is not None and not vae_steps
+        if not done:
+            done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+        if done:
+            done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, min_snr=run.min_snr, **frames("base"))
+        if done:
+            end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
+            done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
+        return done
+
+    return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
 
 
 def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes) -> MannequinSamples | VideoSamples:
@@ -195,20 +205,21 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
 
 def sample_sheets(
     pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path
-) -> Callable[[int], None]:
-    """A function of the step that writes a PNG: the photo, the pose asked for, the sample, the truth.
+) -> Callable[[int], np.ndarray]:
+    """A function of the step that writes a PNG and returns its pixels (H, W, 3): the photo, the pose asked for, the sample, the truth.
 
     pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same noise, so that the
     sheets of a run can be laid beside each other.
     """
 
-    def write(step: int) -> None:
+    def write(step: int) -> np.ndarray:
         sheet = []
         for photo, own, truth, target in pairs:
             made = pipe(photo, target, own, generator=torch.Generator().manual_seed(0))
             sheet.append(np.concatenate([photo, render_colours(target)[0], made.frames[0], truth], 1))
         folder.mkdir(parents=True, exist_ok=True)
-        write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
+        write_png(sheet := np.concatenate(sheet), folder / f"step-{step:06d}.png")
+        return sheet
 
     return write
 
@@ -227,6 +238,7 @@ class EstimatorRun:
     lr: float = 1e-3
     precision: str = "fp32"
     seed: int = 0
+    tensorboard: bool = False
 
 
 def train_mini_estimator(
@@ -245,15 +257,32 @@ def train_mini_estimator(
             torch.manual_seed(run.seed)
             net = DensePoseNet(height=run.size[0])
         net.to(device)
-    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes)
+    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard)
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
-    done = train_estimator(
-        net, samples, options, run.seed, batch_size=run.batch_size, precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
+    stage = partial(
+        train_estimator, net, samples, options, run.seed, batch_size=run.batch_size,
+        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
         folder=folder / "checkpoints", on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
+    model = folder / "estimator"
+    return _kept(stage, lambda: _saved(copy.deepcopy(net).to("cpu", torch.float16), model), model, processes)
+
+
+def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
+    """What `train()` returns, after the main process has called `save()`, which writes the folder `model`.
+
+    It is written also where the loss diverged, since the same run would end there again: another may start from it. Raises Diverged.
+    """
+    diverged = None
+    try:
+        done = train()
+    except Diverged as error:
+        diverged = error
     if processes.main:
-        _saved(copy.deepcopy(net).to("cpu", torch.float16), folder / "estimator")
+        save()
     processes.wait()
+    if diverged is not None:
+        raise Diverged(f"{str(diverged).rstrip('.')} in another folder (--init {model}).") from diverged
     return done
 
 
@@ -264,10 +293,17 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     widths = getattr(run, "unet_channels", (8, 8))
     if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
+    if not 1 <= getattr(run, "accumulate", 1) <= 1024:
+        raise InputError(f"accumulate is {run.accumulate}; it is the number of batches of a step, 1 to 1024.")
+    optimizer_class(getattr(run, "optimizer", "adamw"))
+    if run.tensorboard:
+        summary_writer()
     if not 0 <= getattr(run, "adversarial", 0) <= 10:
         raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
     if not 0 < getattr(run, "noisier", 1) <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
+    if getattr(run, "min_snr", None) is not None and not 0 < run.min_snr <= 1000:
+        raise InputError(f"min_snr is {run.min_snr}; it must be above 0 and at most 1000, and is usually 5.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if min(value for value in steps if value is not None) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
         raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
@@ -279,29 +315,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         least = 2 * processes.count
         raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
     if processes.main:
-        _claim(run, folder, resume)
+        claim(run, folder, resume, "model" if isinstance(run, MiniRun) else "estimator")
     processes.wait()
-
-
-def _claim(run: MiniRun | EstimatorRun, folder: Path, resume: bool) -> None:
-    done_before = (folder / "run.json").is_file()
-    if done_before and not resume:
-        raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
-    if done_before:
-        _check_same_model(run, folder / "run.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    with appearing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(asdict(run), indent=1))
-
-
-def _check_same_model(run: MiniRun | EstimatorRun, path: Path) -> None:
-    """Raises InputError when the run that `path` describes trains a model that this run could not go on with."""
-    before = json.loads(path.read_text())
-    now = json.loads(json.dumps(asdict(run)))
-    fixed = {"data", "init", "vae", "size", "reference_warp", "unet_channels", "seed"} & now.keys()
-    changed = [f"{name} {before.get(name)}" for name in sorted(fixed) if before.get(name) != now[name]]
-    if changed:
-        raise InputError(f"The run in {path.parent} was started with {', '.join(changed)}; resume it so, or choose another folder.")
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:

@@ -227,14 +227,14 @@ def test_mannequin_render(tmp_path):
 def test_train_and_go_on(tmp_path, capsys):
     run = ["train", "--data", "mannequin", "--out", "run", "--size", "32x32", "--vae-steps", 1, "--end-to-end-steps", 1, "--batch-size", 2,
            "--unet-channels", "8,16", "--device", "cpu"]  # fmt: skip
-    done = command(*run, "--steps", 1, cwd=tmp_path)
-    assert done.returncode == 0 and "all steps done" in done.stdout, done.stderr
-    assert (tmp_path / "run" / "model" / "model_index.json").is_file()
+    done = command(*run, "--steps", 2, "--minutes", 0, cwd=tmp_path)
+    assert done.returncode == 0 and "not all steps done; go on with --resume" in done.stdout, done.stderr
     run[4] = str(tmp_path / "run")
     assert "give --resume to go on" in refused(capsys, *run, "--steps", 2)
-    assert main([*map(str, run), "--steps", "2", "--resume", "--minutes", "0"]) == 0
-    assert "not all steps done; go on with --resume" in capsys.readouterr().out
-    assert main([*map(str, run), "--steps", "2", "--resume"]) == 0
+    assert "was started with --steps 2; go on so" in refused(capsys, *run, "--steps", 3, "--resume")
+    assert main([*map(str, run), "--steps", "2", "--resume", "--tensorboard"]) == 0
+    assert ": all steps done" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "model_index.json").is_file() and (tmp_path / "run" / "base" / "tensorboard").is_dir()
 
 
 def test_evaluate(tmp_path, files, capsys):

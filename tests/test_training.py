@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tiny import same, stop_after, tiny_pipeline, weights
 
 from dreampose_core import mini
 from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels, to_uint8
-from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.errors import Cancelled, Diverged, InputError, ModelError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
 from dreampose_core.mini import MiniRun, train_mini
@@ -26,11 +27,11 @@ from dreampose_core.pipeline import DreamPosePipeline, load_pipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.preview import moved_frames
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.training import base
+from dreampose_core.training import base, loop
 from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from dreampose_core.training.processes import Draws
 
 SIZE = (40, 32)
@@ -221,6 +222,8 @@ def test_losses_against_hand_computed_values():
     prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     assert denoising_loss(prediction, target, torch.ones(1, 1, 1, 2)).item() == pytest.approx((1 + 9) / 2)
     assert denoising_loss(prediction, target, 1 + 3 * person).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
+    two = prediction.expand(2, -1, -1, -1), torch.cat([target, 2 * target]), torch.ones(2, 1, 1, 2)
+    assert denoising_loss(*two, torch.tensor([3.0, 0.5])).item() == pytest.approx((3 * 5 + 0.5 * 20) / 2)
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
@@ -233,6 +236,46 @@ def test_losses_against_hand_computed_values():
     parts = torch.zeros(1, 8, 8, dtype=torch.uint8)
     parts[0, :4, :2] = 7
     assert coverage(parts, 4).flatten().tolist() == [0.5, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25]), ("sample", [5, 4, 1, 0.25]),
+])  # fmt: skip
+def test_min_snr_weights_against_hand_computed_values(kind, expected):
+    alpha_bar = torch.tensor([0.99, 0.8, 0.5, 0.2])  # SNR 99, 4, 1, 1/4
+    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
+    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+    assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx(
+        [{"epsilon": 0.5 / 4, "v_prediction": 0.5 / 5, "sample": 0.5}[kind]] * 2)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 1.25, 1]), ("sample", [5, 4, 1, 1]),
+])  # fmt: skip
+def test_min_snr_still_learns_from_pure_noise(kind, expected):
+    alpha_bar = torch.tensor([0.99, 0.8, 0.2, 0.0])  # SNR 99, 4, 1/4, 0
+    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
+    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+    real = tiny_pipeline().scheduler
+    assert real.alphas_cumprod[-1] == 0 and min_snr_weight(real, torch.tensor([999, 990, 0]), 5.0).tolist() == [1, 1, 5]
+
+
+def test_min_snr_weighs_the_samples_of_a_training(samples, monkeypatch):
+    """With timesteps that are mostly clean the loss is the one computed by hand; without the option it is the plain one."""
+    found, real = [], base.denoising_loss
+    monkeypatch.setattr(base, "denoising_loss", lambda *args: found.append([x if x is None else x.detach() for x in args]) or real(*args))
+    steps = torch.tensor([3, 600])
+    monkeypatch.setattr(base, "draw_timesteps", lambda *args: steps)
+    losses = {}
+    for gamma in (None, 5.0):
+        seen = []
+        train_base(tiny_pipeline(), samples, LoopOptions(1, 1e-3), min_snr=gamma, on_progress=seen.append)
+        losses[gamma] = seen[-1].loss
+    (*plain, none), (*weighed, by_noise) = found
+    assert none is None and by_noise.tolist() == [5, 1]  # SNR 260 and 0.14
+    by_sample = [real(*(x[i : i + 1] for x in plain)).item() for i in range(2)]
+    assert losses[None] == pytest.approx(sum(by_sample) / 2, rel=1e-5)
+    assert losses[5.0] == pytest.approx((5 * by_sample[0] + by_sample[1]) / 2, rel=1e-5)
 
 
 def test_crops_contain_the_person():
@@ -283,11 +326,27 @@ def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_no
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
     with pytest.raises(InputError, match="give --resume"):
         train_mini(RUN, finished)
-    with pytest.raises(InputError, match="was started with .*size"):
-        train_mini(replace(RUN, size=(64, 32)), finished, resume=True)
     before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
     assert train_mini(RUN, finished, resume=True)
     assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("kind", ["model", "estimator"])
+def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_path, monkeypatch, kind):
+    real = loop._backward
+    monkeypatch.setattr(loop, "_backward", lambda loss_at, step, *args: real(loss_at, step, *args) if step < 3 else math.nan)
+    monkeypatch.setattr(LoopOptions.__init__, "__defaults__", tuple(
+        {25: 2, 0.03: 1e9}.get(value, value) for value in LoopOptions.__init__.__defaults__))  # fmt: skip
+    if kind == "model":
+        run, start, stage = replace(RUN, steps=6), train_mini, "base"
+    else:
+        run, start, stage = mini.EstimatorRun(size=(32, 32), steps=6, batch_size=2), mini.train_mini_estimator, "estimator"
+    with pytest.raises(Diverged, match=rf"The {stage} loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
+                       rf"from it with a lower learning rate in another folder \(--init .*{kind}\)\."):  # fmt: skip
+        start(run, tmp_path / "run")
+    monkeypatch.undo()
+    again = replace(run, init=str(tmp_path / "run" / kind), steps=1, lr=1e-5)
+    assert start(again, tmp_path / "again")
 
 
 def test_a_run_may_start_from_a_model(tmp_path, finished):
@@ -309,7 +368,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(other.unet.config.block_out_channels) == [8, 16]
     with pytest.raises(InputError, match="leave out vae"):
         train_mini(replace(run, vae="mini"), tmp_path / "new")
-    with pytest.raises(InputError, match="was started with init None"):
+    with pytest.raises(InputError, match="was started .*without --init"):
         train_mini(run, finished, resume=True)
     with pytest.raises(ModelError, match="no model folder"):
         train_mini(replace(run, init=str(tmp_path / "nowhere")), tmp_path / "new")
@@ -319,7 +378,8 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
 @pytest.mark.parametrize("changes", [
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
     {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
-    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")},
+    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
+    {"min_snr": 0.0}, {"min_snr": float("nan")},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
@@ -339,16 +399,29 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
     assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
 
 
+def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
+    """All of them at once, in all stages."""
+    run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True,
+                  min_snr=5.0)  # fmt: skip
+    assert train_mini(run, tmp_path / "whole")
+    for stop in (3, 7, 7):  # in the middle of a step of each stage
+        with pytest.raises(Cancelled):
+            train_mini(run, tmp_path / "parts", resume=(tmp_path / "parts").exists(), should_stop=stop_after(stop))
+    assert train_mini(run, tmp_path / "parts", resume=True)
+    for file in (tmp_path / "whole" / "model").rglob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes(), file
+
+
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
     given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-             "--vae-steps", "2", "--steps", "20", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
+             "--vae-steps", "2", "--steps", "10", "--accumulate", "2", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
         done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,
                               env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)  # fmt: skip
         assert done.returncode == 0, done.stderr
-    for stage, last in (("vae", 2), ("base", 20), ("end_to_end", 2)):
+    for stage, last in (("vae", 2), ("base", 10), ("end_to_end", 2)):
         one, two = (load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two"))
         assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
         assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +16,8 @@ import torch
 from safetensors import SafetensorError
 from tiny import same, stop_after, weights
 
-from dreampose_core.errors import Cancelled, ModelError, StorageError
+from dreampose_core.errors import Cancelled, Diverged, ModelError, StorageError
+from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import checkpoints, loop
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.processes import random
@@ -69,6 +76,7 @@ def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
+    assert [line["lr"] for line in lines] == [0.1, pytest.approx(0.1 * 11 / 12.5, rel=1e-5)]  # of the last step of each
     assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[-1].loss == losses[-1]
 
 
@@ -98,6 +106,51 @@ def test_a_crash_in_the_middle_resumes_from_the_last_checkpoint(tmp_path):
         broken.run(options, folder=tmp_path)
     rest = Toy()
     assert rest.run(options, folder=tmp_path)[1] and same(weights(whole.module), weights(rest.module))
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
+    options = LoopOptions(6, lr=0.1, warmup=1, ema=0.9)
+    parts, mean, asked = Toy(), Toy(), []
+    real = mean.loss_at
+    mean.loss_at = lambda step: (real(2 * step) + real(2 * step + 1)) / 2
+    expected, _ = mean.run(options)
+    real_parts = parts.loss_at
+    parts.loss_at = lambda number: asked.append(number) or real_parts(number)
+    losses, _ = parts.run(replace(options, accumulate=2))
+    assert asked == list(range(12)) and losses == pytest.approx(expected, abs=1e-6)
+    assert torch.allclose(parts.module.weight, mean.module.weight, atol=1e-6)
+    plain = Toy()
+    plain.run(options)
+    assert not torch.allclose(parts.module.weight, plain.module.weight, atol=1e-3)  # or this could not fail
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_between_two_losses_of_a_step_training_may_stop_and_goes_on_to_the_same_bits(tmp_path, at):
+    """Asked before every loss, it stops after the third step, or in the middle of the fourth, which then counts for nothing."""
+    options = LoopOptions(6, lr=0.1, ema=0.9, accumulate=2)
+    whole, part, rest, asked = Toy(), Toy(), Toy(), []
+    losses, _ = whole.run(options)
+    real = part.loss_at
+    part.loss_at = lambda number: asked.append(number) or real(number)
+    with pytest.raises(Cancelled):
+        part.run(options, folder=tmp_path, should_stop=stop_after(at))
+    assert asked == list(range(at)) and [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert all(parameter.grad is None for parameter in part.module.parameters())
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+
+
+@pytest.mark.parametrize("number", [6, 7])
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_any_loss_of_a_step_that_is_no_number_stops_and_names_the_step(tmp_path, number, kind):
+    toy = Toy()
+    real = toy.loss_at
+    spoilt = {"loss": lambda: float("nan"), "gradient": lambda: (toy.module.weight * 0).abs().sqrt().sum()}[kind]
+    toy.loss_at = lambda n: real(n) + (spoilt() if n == number else 0)
+    with pytest.raises(ModelError, match=r"no longer a number at step 3: checkpoint-2 in .* is the last good one"):
+        toy.run(LoopOptions(6, lr=0.1, accumulate=2, ema=None, checkpoint_every=2, **SOON), folder=tmp_path)
+    assert torch.isfinite(toy.module.weight).all()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "no state", "no manifest", "empty manifest"])
@@ -152,8 +205,9 @@ def test_a_gradient_without_end_spoils_no_weights(tmp_path):
     toy = Toy()
     real = toy.loss_at
     toy.loss_at = lambda step: real(step) if step < 7 else (toy.module.weight * 0).abs().sqrt().sum() + real(step)
-    with pytest.raises(ModelError, match="no longer a number at step 7"):
+    with pytest.raises(ModelError, match="no longer a number at step 7: start again in another folder") as raised:
         toy.run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)
+    assert not isinstance(raised.value, Diverged)  # there is nothing good to start from
     assert torch.isfinite(toy.module.weight).all() and not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -203,14 +257,17 @@ def test_minutes_stop_with_a_checkpoint(tmp_path):
     assert not done and len(losses) == 1 and (tmp_path / "checkpoint-1").is_dir()
 
 
-def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path, ema):
     toy = Toy()
     real = toy.loss_at
     toy.loss_at = lambda step: real(step) * (float("nan") if step >= 7 else 1)
-    with pytest.raises(ModelError, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one"):
-        toy.run(LoopOptions(20, lr=0.1, ema=None, checkpoint_every=5, **SOON), folder=tmp_path)
+    with pytest.raises(Diverged, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one; start from it with"):
+        toy.run(LoopOptions(20, lr=0.1, ema=ema, checkpoint_every=5, **SOON), folder=tmp_path)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
-    assert Toy().run(LoopOptions(20, lr=0.1, ema=None), folder=tmp_path)[1]
+    good = checkpoints.Checkpoints(tmp_path).newest()[1]  # its weights are what is left, averaged where there is an average
+    assert torch.equal(toy.module.weight, good["weight.0" if ema is None else "average.0"]) and torch.isfinite(toy.module.weight).all()
+    assert Toy().run(LoopOptions(20, lr=0.1, ema=ema), folder=tmp_path)[1]
 
 
 def test_checkpoints_of_another_model_are_refused(tmp_path):
@@ -220,6 +277,59 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
         other.module = module
         with pytest.raises(ModelError, match="belong to another model"):
             other.run(LoopOptions(4, lr=0.1), folder=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["state", "manifest", "flush", "name"])
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before_to_go_on_from(tmp_path, monkeypatch, place):
+    """Wherever in the writing of the third checkpoint it is; the rest of the run is then the same to the bit."""
+    options = LoopOptions(20, lr=0.1, ema=0.9, checkpoint_every=5, **SOON)
+    whole, part, rest = Toy(), Toy(), Toy()
+    losses, _ = whole.run(options)
+
+    def failing(real, error):
+        def call(*args, **kwargs):
+            if any("checkpoint-15" in str(arg) for arg in args):
+                raise error
+            return real(*args, **kwargs)
+
+        return call
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    in_rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    owner, name, error = {
+        "state": (checkpoints, "save_file", in_rust), "manifest": (Path, "write_text", full), "flush": (checkpoints, "flush", full),
+        "name": (checkpoints.os, "replace", full),
+    }[place]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing(getattr(owner, name), error))
+        with pytest.raises(StorageError, match="checkpoint-15 could not be written: the disk is full. Free some space"):
+            part.run(options, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]  # and nothing half written
+    resumed, done = rest.run(options, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+
+
+def test_a_file_that_may_not_grow_is_one_sentence(tmp_path):
+    """A real limit of the system, in a process of its own, instead of an error that is made up."""
+    (tmp_path / "stage").mkdir()
+    limited = (
+        "import resource, sys, pathlib; sys.path.insert(0, 'tests')\n"
+        "from test_training_loop import LoopOptions, StorageError, Toy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "try:\n    Toy().run(LoopOptions(2, lr=0.1), folder=pathlib.Path(sys.argv[1]))\n"
+        "except StorageError as error:\n    print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", limited, str(tmp_path / "stage")], cwd=REPOSITORY, env=environment, capture_output=True,
+                          text=True, timeout=300)  # fmt: skip
+    assert "checkpoint-2 could not be written: the file may not grow larger." in done.stdout, done.stderr
+    assert list((tmp_path / "stage").iterdir()) == []
+
+
+def test_a_place_without_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="stage could not be written: not a directory. Choose a folder"):
+        Toy().run(LoopOptions(2, lr=0.1), folder=tmp_path / "file" / "stage")
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):

@@ -24,9 +24,11 @@ from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..texture import harvest, move
 from .critic import PatchCritic, adversarial_losses
 from .data import Ahead
+from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
-from .losses import clean_latents, coverage, denoising_loss, noised, picture_loss
+from .losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .processes import Draws, Share
+from .record import Sample
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ _END_TO_END = Dropout(pose=0, image=0, both=0, warp=0.4)
 
 def train_vae(
     pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 8, crops: int = 2, side: int = 64,
-    precision: torch.dtype = torch.float32, folder: Path | None = None, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains the VAE on random square crops around people and sets its scaling factor; True when all steps are done.
+
+    checkpointing: of gradients, here and below.
 
     frames, crops: frames a step and crops of each, `side` pixels wide.
     """
@@ -70,7 +74,8 @@ def train_vae(
             decoded = vae.decode(latents).sample
         return picture_loss(decoded, pixels) + 1e-4 * latents.float().square().mean()
 
-    _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    with gradient_checkpointing(checkpointing, vae):
+        _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
     vae.eval()
     with torch.no_grad():
         pixels = to_pixels(samples.frames(10**6, 32, whole=True).rgb)
@@ -80,13 +85,14 @@ def train_vae(
 
 def train_base(
     pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
-    noisier: float = 0.6, precision: torch.dtype = torch.float32, folder: Path | None = None, sample: Callable[[int], None] | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    noisier: float = 0.6, min_snr: float | None = None, precision: torch.dtype = torch.float32, checkpointing: bool = False,
+    folder: Path | None = None, sample: Sample | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
     crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
-    noisier: see `draw_timesteps`. sample: see `loop.train`.
+    noisier: see `draw_timesteps`. min_snr: gamma of `min_snr_weight`, None for all timesteps alike. sample: see `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -98,18 +104,20 @@ def train_base(
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, wanted = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
-        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person)
+        by_noise = None if min_snr is None else min_snr_weight(pipe.scheduler, given.timesteps, min_snr)
+        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person, by_noise)
 
-    _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
+    with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder):
+        _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
     for module in modules.values():
         module.eval()
     return done
 
 
 def train_end_to_end(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, adversarial: float = 0.05,
-    crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32, folder: Path | None = None,
-    sample: Callable[[int], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, adversarial: float = 0.05, crop: float = 1.0,
+    noisier: float = 0.6, precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
+    sample: Sample | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
 
@@ -141,7 +149,10 @@ def train_end_to_end(
             realism, critics_own = adversarial_losses(critic, decoded, given.target, weight)
         return picture_loss(decoded, given.target, weight) + adversarial * realism + critics_own
 
-    _, done = train(trained, loss_at, options, "end_to_end", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
+    with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
+        _, done = train(
+            trained, loss_at, options, "end_to_end", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop
+        )
     for module in (*trained.values(), pipe.vae):
         module.eval()
     return done

@@ -24,11 +24,15 @@ class Checkpoints:
     """The folders `checkpoint-<step>` in `folder`, each of state.safetensors and manifest.json (its size and SHA-256).
 
     What a crash left half written is removed when this is made. writes: whether this process is the one that writes and removes.
+    Raises StorageError where there can be no folder.
     """
 
     def __init__(self, folder: Path, writes: bool = True):
         self.folder, self.writes = folder, writes
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, folder) from error
         for left in folder.glob(".checkpoint-*.part") if writes else ():
             shutil.rmtree(left)
 

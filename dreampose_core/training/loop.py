@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -11,24 +10,30 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelError
+from ..errors import Diverged, ModelError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import Checkpoints
+from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .processes import Processes
+from .record import Record, Sample
 
 
 @dataclass(frozen=True)
 class LoopOptions:
     """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
 
-    ema: decay of the averaged weights, None for none. minutes: stop (with a checkpoint) after so long, None for never.
+    accumulate: losses of a step, whose gradients are averaged: batches so many times as large, in the memory of one.
+    optimizer: see `optimizers`. ema: decay of the averaged weights, None for none.
+    minutes: stop (with a checkpoint) after so long, None for never.
     checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
     no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
-    patience: after so many calls of `held` in a row that were no better than the best, training ends.
+    patience: after so many calls of `held` in a row that were no better than the best, training ends. curve, tensorboard: see `Record`.
     """
 
     steps: int
     lr: float
+    accumulate: int = 1
+    optimizer: str = "adamw"
     warmup: int = 50
     cooldown: float = 0.25
     weight_decay: float = 0.01
@@ -42,6 +47,8 @@ class LoopOptions:
     sample_every: int = 500
     held_every: int = 10
     patience: int = 3
+    curve: bool = False
+    tensorboard: bool = False
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -56,38 +63,43 @@ class LoopOptions:
 def train(
     modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
     folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Callable[[int], None] | None = None,
+    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Sample | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
-    """Runs `loss_at(step)` and AdamW until `options.steps`; the modules hold the EMA weights afterwards.
+    """Runs `loss_at` and the optimizer until `options.steps`; the modules hold the EMA weights afterwards.
 
-    modules: what is trained and checkpointed, by name. loss_at: the loss of a step, a pure function of the step and weights.
+    modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the weights; step s
+    takes the mean of `options.accumulate` = n losses, those from s n on.
     sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
     held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
     the smallest are kept. It needs one process, and no average.
-    folder: where `checkpoint-<step>` folders and `stats.jsonl` go, and where a run is resumed from; None keeps nothing.
-    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError,
-    and ModelError when the loss is no longer a number; the last checkpoint is then from before. Where several processes train together,
-    each takes the mean of all gradients, and the main one writes and reports.
+    folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps nothing.
+    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError, and
+    ModelError when the loss is no longer a number: Diverged, if there is a checkpoint from before. Where several processes train
+    together, each takes the mean of all gradients, and the main one writes and reports.
     """  # fmt: skip
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
     processes, device = Processes(), trained[0].device
     if not processes.main:
         on_progress = ignore_progress
-    optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = make_optimizer(options.optimizer, trained, options.lr, options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     best = None if held is None else _Best(options.patience)
     if not processes.main:
         processes.wait()  # until the main process has set aside what is damaged
-    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, average, best)
+    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
     if processes.main:
         processes.wait()
     clock = StageClock(stage, options.steps, on_progress, first=step)
     started = time.monotonic()
     saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
     keeps = checkpoints is not None and processes.main
+    record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
     whole = True  # not while a step is half done: an interruption there must not be kept
+
+    def stop() -> None:
+        check_stop(lambda: processes.any(should_stop(), device))
 
     def save() -> None:
         nonlocal saved, saved_at, saving
@@ -100,23 +112,26 @@ def train(
         if best is not None and not best.errors:
             best.look(held(), trained)
         while step < options.steps and not (best is not None and best.tired):
-            check_stop(lambda: processes.any(should_stop(), device))
+            stop()
             if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
-            loss = loss_at(step)
-            value = processes.mean(loss)
             optimizer.zero_grad(set_to_none=True)
+            value = _backward(loss_at, step, options.accumulate, processes, stop)
             if math.isfinite(value):
-                loss.backward()
                 processes.average_gradients(trained)
                 # a gradient without end would spoil the weights, and the next checkpoint with them
                 value = value if torch.nn.utils.clip_grad_norm_(trained, options.grad_clip).isfinite() else math.inf
             if not math.isfinite(value):
-                last = f"checkpoint-{saved} in {folder} is the last good one; resume" if saved else "start again"
-                saved = step  # these weights are no good either
-                raise ModelError(f"The {stage} loss is no longer a number at step {step}: {last} with a lower learning rate.")
+                what = f"The {stage} loss is no longer a number at step {step}"
+                good, saved = saved, step  # these weights are no good either
+                if not processes.any(keeps and good > 0, device):
+                    raise ModelError(f"{what}: start again in another folder with a lower learning rate.")
+                if keeps:
+                    _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
+                    _settle(trained, average, best)
+                raise Diverged(f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate.")
             whole = False
             optimizer.step()
             if average is not None:
@@ -127,24 +142,52 @@ def train(
                 best.look(held(), trained)
             whole = True
             clock.tick(step, losses[-1] if best is None else best.errors[-1])
-            if keeps and step % options.log_every == 0:
-                _log(folder, stage, step, losses[-options.log_every :], time.monotonic() - started)
+            if keeps:
+                record.step(step, losses, options.lr_at(step - 1), time.monotonic() - started)
             since = time.monotonic() - saved_at
             due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
             if keeps and due and since * options.checkpoint_share >= saving:
                 save()
-            if sample is not None and processes.main and step % options.sample_every == 0:
-                sample(step)
+            if processes.main and step % options.sample_every == 0:
+                sheet = None if sample is None else sample(step)
+                if keeps:
+                    record.draw(losses)
+                    if sheet is not None:
+                        record.picture(sheet)
     finally:
         if keeps and whole and step > saved:
             save()
+        if keeps:
+            record.close(losses)
         optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
-    kept = average if best is None else best.weights
-    if kept is not None:
-        with torch.no_grad():
-            for parameter, value in zip(trained, kept):
-                parameter.copy_(value)
+    _settle(trained, average, best)
     return losses, step >= options.steps or (best is not None and best.tired)
+
+
+@torch.no_grad()
+def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | None, best: _Best | None) -> None:
+    """Gives the weights the values that are left when training is over: the average, or the best."""
+    kept = average if best is None else best.weights
+    for parameter, value in zip(trained, kept or ()):
+        parameter.copy_(value)
+
+
+def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]) -> float:
+    """Adds the gradients of the mean of a step's `count` losses to the weights' and returns the mean over the processes.
+
+    Ends at the first loss that is not finite, and returns it. Between two losses `stop` is called, which may raise.
+    """
+    total = 0.0
+    for number in range(step * count, (step + 1) * count):
+        if number > step * count:
+            stop()
+        loss = loss_at(number) / count
+        value = processes.mean(loss)
+        total += value
+        if not math.isfinite(value):
+            break
+        loss.backward()
+    return total
 
 
 class _Best:
@@ -166,12 +209,6 @@ class _Best:
         return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(self.errors[: -self.patience])
 
 
-def _log(folder: Path, stage: str, step: int, losses: list[float], seconds: float) -> None:
-    mean = sum(losses) / len(losses)
-    with open(folder / "stats.jsonl", "a") as file:
-        file.write(json.dumps({"stage": stage, "step": step, "loss": round(mean, 6), "seconds": round(seconds, 1)}) + "\n")
-
-
 def _state(trained, optimizer, average, best: _Best | None, losses: list[float]) -> dict[str, torch.Tensor]:
     """Everything that changes in training, by name."""
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
@@ -182,13 +219,14 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float])
         state[f"weight.{i}"] = parameter.detach().contiguous()
         if average is not None:
             state[f"average.{i}"] = average[i].contiguous()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            state[f"optimizer.{i}.{key}"] = value.detach().contiguous()
-    return state
+    return state | optimizer_state(optimizer, trained)
 
 
-def _resume(checkpoints: Checkpoints, trained, optimizer, average, best: _Best | None) -> tuple[int, list[float]]:
-    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far."""
+def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None) -> tuple[int, list[float]]:
+    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far.
+
+    kind: the optimizer's name.
+    """
     found = checkpoints.newest()
     if found is None:
         return 0, []
@@ -201,9 +239,7 @@ def _resume(checkpoints: Checkpoints, trained, optimizer, average, best: _Best |
             parameter.copy_(state[f"weight.{i}"])
             if average is not None:
                 average[i].copy_(state[f"average.{i}"])
-            values = {key.split(".")[-1]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")}
-            if values:
-                optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in values.items()}
+    load_optimizer_state(optimizer, trained, state, kind)
     if best is not None:
         best.errors, best.weights = state["held"].tolist(), [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
     return step, state["losses"].tolist() if "losses" in state else []

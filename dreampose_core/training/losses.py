@@ -28,13 +28,34 @@ def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, time
     return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
 
 
-def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean squared error (B, C, h, w), weighted by cell (B, 1, h, w).
+def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Min-SNR weights (B,) of the errors at timesteps (B,): those of latents count min(SNR, gamma) each (Hang et al., 2023).
 
-    Every sample counts the same, so the loss of a batch is the mean of its shares' in several processes.
+    SNR = alpha_bar / (1 - alpha_bar). By what the UNet predicts: min(SNR, gamma) for "sample", over SNR + 1 for v, over SNR for epsilon.
+    Where the schedule ends in pure noise, SNR is 0 there, and what v and "sample" say about pure noise, the start of every sampling, would
+    never be learnt: there SNR counts as 1 at least (the truncated SNR of Salimans and Ho, 2022), at that step and all before it that
+    are noisier than SNR = 1, which else would be all but forgotten. Epsilon's weight goes to 1 by itself.
     """
-    error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3))
-    return (error / weight.mean((1, 2, 3))).mean()
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device).double()
+    ends_in_noise, alpha_bar = bool(alpha_bar[-1] < 1e-6), alpha_bar[timesteps]
+    snr = alpha_bar / (1 - alpha_bar)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (gamma / snr).clamp_max(1).float()
+    least = snr.clamp(min(1.0, gamma) if ends_in_noise else 0.0, gamma)
+    return (least if kind == "sample" else least / (snr + 1)).float()
+
+
+def denoising_loss(
+    prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, sample_weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error (B, C, h, w), weighted by cell (B, 1, h, w), and by sample (B,), None for all alike.
+
+    A sample's cells count relative to each other, its own weight as it is; so the loss of a batch is the mean of its shares' in several
+    processes.
+    """
+    error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
+    return error.mean() if sample_weight is None else (error * sample_weight).mean()
 
 
 def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:

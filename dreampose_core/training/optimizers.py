@@ -1,0 +1,67 @@
+"""The optimizers of training, and what they remember as named tensors for checkpoints."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import InputError, ModelError
+
+OPTIMIZERS = {"adamw": "exp_avg", "adamw8bit": "state1"}
+"""Each name, and what that optimizer calls its average of a parameter's gradients."""
+
+
+def make_optimizer(name: str, parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """An optimizer of `optimizer_class`, which see."""
+    return optimizer_class(name)(parameters, lr=lr, weight_decay=weight_decay)
+
+
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """AdamW with its averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at least 4096 elements.
+
+    Raises InputError for other names, and where bitsandbytes is missing.
+    """
+    if name not in OPTIMIZERS:
+        raise InputError(f"There is no optimizer {name}; give one of {', '.join(OPTIMIZERS)}.")
+    return torch.optim.AdamW if name == "adamw" else _bitsandbytes().optim.AdamW8bit
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as `number.<...>.<name>`."""
+    state, seen = {}, set()
+    for i, parameter in enumerate(parameters):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, torch.Tensor):
+                state[f"number.{i}.{name}"] = torch.tensor(value)
+                continue
+            # 8-bit parameters share the table of what their bits mean, but a file of safetensors holds no tensor twice
+            value = value.detach().contiguous()
+            state[f"optimizer.{i}.{name}"] = value.clone() if value.data_ptr() in seen else value
+            seen.add(value.data_ptr())
+    return state
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor], name: str
+) -> None:
+    """Sets what `optimizer_state` gave for an optimizer of this name. Raises ModelError for another optimizer's."""
+    for key, value in state.items():
+        kind, _, rest = key.partition(".")
+        if kind not in ("optimizer", "number"):
+            continue
+        number, _, inner = rest.partition(".")
+        remembered = optimizer.state[parameters[int(number)]]
+        # AdamW counts its steps on the CPU
+        remembered[inner] = value.item() if kind == "number" else value if inner == "step" else value.to(parameters[int(number)].device)
+    if any(remembered and OPTIMIZERS[name] not in remembered for remembered in optimizer.state.values()):
+        raise ModelError(f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder.")
+
+
+def _bitsandbytes():
+    try:
+        import bitsandbytes  # takes seconds to import
+    except Exception as error:  # missing, or built for another machine, which shows as RuntimeError or OSError
+        raise InputError(
+            "The optimizer adamw8bit needs bitsandbytes, which is missing or does not fit this machine; "
+            "please run: pip install -r requirements-train.txt"
+        ) from error
+    return bitsandbytes

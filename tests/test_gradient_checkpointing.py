@@ -1,0 +1,103 @@
+"""Gradient checkpointing: the same gradients in every stage, from blocks that are computed twice, and nothing of it is left."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from tiny import same, tiny_pipeline, weights
+
+from dreampose_core.mannequin.dataset import MannequinSamples
+from dreampose_core.training import base
+from dreampose_core.training.base import train_base, train_end_to_end, train_vae
+from dreampose_core.training.loop import LoopOptions
+
+OPTIONS = LoopOptions(2, 1e-3, warmup=1, ema=None)
+STAGES = {  # how it is trained, and a block that is computed again
+    "vae": (partial(train_vae, frames=2, crops=1), lambda pipe: pipe.vae.encoder.mid_block),
+    "base": (train_base, lambda pipe: pipe.unet.down_blocks[0].resnets[0]),
+    "clip": (train_base, lambda pipe: pipe.image_encoder.encoder.layers[0].mlp),
+    "end_to_end": (train_end_to_end, lambda pipe: pipe.vae.decoder.mid_block),
+}
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return MannequinSamples((40, 32), 2)
+
+
+def gradients(monkeypatch, stage, pipe, samples, checkpointing) -> tuple[dict[str, torch.Tensor], int]:
+    """The gradients of the stage's first loss, and how often a block of it was computed."""
+    step, block = STAGES[stage]
+    calls, found = [], {}
+
+    def one_loss(modules, loss_at, *args, **kwargs):
+        loss_at(0).backward()
+        found.update({f"{name}.{key}": p.grad for name, m in modules.items() for key, p in m.named_parameters() if p.grad is not None})
+        return [], True
+
+    handle = block(pipe).register_forward_pre_hook(lambda *_: calls.append(1) if torch.is_grad_enabled() else None)
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "train", one_loss)
+        step(pipe, samples, OPTIONS, checkpointing=checkpointing)
+    handle.remove()
+    return found, len(calls)
+
+
+@pytest.mark.parametrize(("stage", "form"), [
+    *((stage, {}) for stage in STAGES), ("base", {"reference_attention": True}), ("base", {"frame_attention": True}),
+    ("end_to_end", {"reference_attention": True, "frame_attention": True}),
+])  # fmt: skip
+def test_gradients_are_the_same_and_blocks_are_computed_twice(monkeypatch, samples, stage, form):
+    if form.get("frame_attention"):
+        samples = MannequinSamples((40, 32), 4, consecutive=True)
+    (kept, once), (computed, twice) = (gradients(monkeypatch, stage, tiny_pipeline(**form), samples, on) for on in (False, True))
+    assert kept.keys() == computed.keys() and twice == 2 * once > 0
+    assert any(gradient.abs().max() > 1e-4 for gradient in kept.values())
+    assert all(torch.allclose(kept[key], computed[key], atol=1e-5) for key in kept)
+
+
+@pytest.mark.parametrize("stage", ["vae", "base", "end_to_end"])
+def test_a_trained_model_knows_nothing_of_it(samples, stage):
+    """Nor does one whose training ended in an error."""
+    pipe, other = tiny_pipeline(), tiny_pipeline()
+    for one, checkpointing in ((pipe, True), (other, False)):
+        STAGES[stage][0](one, samples, OPTIONS, checkpointing=checkpointing)
+    with pytest.raises(ZeroDivisionError):
+        STAGES[stage][0](pipe, samples, OPTIONS, checkpointing=True, should_stop=lambda: 1 / 0)
+    for name in ("vae", "unet", "image_encoder"):
+        module = getattr(pipe, name)
+        assert not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(module.parameters(), getattr(other, name).parameters()))
+
+
+def test_memory_of_the_graph_is_less(monkeypatch, samples):
+    """Bytes that the way back keeps, counted where autograd saves them."""
+    kept = []
+
+    def one_loss(modules, loss_at, *args, **kwargs):
+        seen = {}
+
+        def pack(tensor):
+            seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = loss_at(0)
+        kept.append(sum(seen.values()))
+        loss.backward()
+        return [], True
+
+    monkeypatch.setattr(base, "train", one_loss)
+    for on in (False, True):
+        train_base(tiny_pipeline(), samples, OPTIONS, checkpointing=on)
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_weights_after_steps_are_the_same_with_reference_attention(samples):
+    pipes = [tiny_pipeline(reference_attention=True) for _ in range(2)]
+    for pipe, on in zip(pipes, (False, True)):
+        train_base(pipe, samples, OPTIONS, checkpointing=on)
+    assert not same(weights(pipes[0].unet), weights(tiny_pipeline(reference_attention=True).unet))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(pipes[0].unet.parameters(), pipes[1].unet.parameters()))

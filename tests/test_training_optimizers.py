@@ -1,0 +1,89 @@
+"""The optimizers: both train, and what they remember is kept and gone on with to the bit."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import same, stop_after, weights
+
+from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.training.checkpoints import Checkpoints
+from dreampose_core.training.loop import LoopOptions, train
+from dreampose_core.training.optimizers import make_optimizer, optimizer_state
+from dreampose_core.training.processes import random
+
+OPTIONS = LoopOptions(4, lr=1e-2, warmup=1, ema=0.9, optimizer="adamw8bit", checkpoint_share=1e9)
+
+
+class Net:
+    """Weights large enough for 8 bits (64 x 64 twice), beside biases that are not."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64))
+
+    def loss_at(self, number):
+        x = torch.randn(16, 64, generator=random(0, number, 0))
+        return (self.module(x) - x.roll(1, 1)).square().mean()
+
+    def run(self, options, **kwargs):
+        return train({"net": self.module}, self.loss_at, options, "net", **kwargs)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_resumed_run_in_8_bits_is_bit_equal(tmp_path, at):
+    whole, rest = Net(), Net()
+    losses, _ = whole.run(OPTIONS)
+    with pytest.raises(Cancelled):
+        Net().run(OPTIONS, folder=tmp_path, should_stop=stop_after(at))
+    state = Checkpoints(tmp_path).newest()[1]
+    large, small = ({key.split(".")[2]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")} for i in (0, 1))
+    assert large["state1"].dtype == large["state2"].dtype == torch.uint8 and small["state1"].dtype == torch.float32
+    assert "qmap1" in large and large["qmap2"].shape == (256,) and state["number.0.step"].item() == at
+    resumed, done = rest.run(OPTIONS, folder=tmp_path)
+    assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
+
+
+def test_without_what_it_remembers_a_resumed_run_would_differ(tmp_path, monkeypatch):
+    """Or the test above could not fail."""
+    whole, rest = Net(), Net()
+    whole.run(OPTIONS)
+    with pytest.raises(Cancelled):
+        Net().run(OPTIONS, folder=tmp_path, should_stop=stop_after(2))
+    monkeypatch.setattr("dreampose_core.training.loop.load_optimizer_state", lambda *args: None)
+    rest.run(OPTIONS, folder=tmp_path)
+    assert not same(weights(whole.module), weights(rest.module))
+
+
+def test_8_bits_train_as_32_do_in_a_quarter_of_the_memory():
+    ends, memory = {}, {}
+    for name in ("adamw", "adamw8bit"):
+        net = Net()
+        losses, _ = net.run(replace(OPTIONS, steps=150, ema=None, optimizer=name))
+        ends[name] = sum(losses[-10:]) / 10
+        assert ends[name] < 0.3 * losses[0]
+        trained = list(net.module.parameters())
+        optimizer = make_optimizer(name, trained, 1e-3, 0.0)
+        net.loss_at(0).backward()
+        optimizer.step()
+        state = {key: value for key, value in optimizer_state(optimizer, trained).items() if "qmap" not in key}  # the same 2 KB for all
+        memory[name] = sum(value.numel() * value.element_size() for value in state.values())
+    assert ends["adamw8bit"] == pytest.approx(ends["adamw"], rel=0.1) and memory["adamw8bit"] < 0.3 * memory["adamw"]
+
+
+def test_checkpoints_of_another_optimizer_are_refused(tmp_path):
+    Net().run(replace(OPTIONS, steps=1), folder=tmp_path)
+    with pytest.raises(ModelError, match="of another optimizer than adamw;"):
+        Net().run(replace(OPTIONS, optimizer="adamw"), folder=tmp_path)
+
+
+def test_what_is_missing_or_unknown_is_one_sentence(monkeypatch):
+    with pytest.raises(InputError, match="no optimizer sgd; give one of adamw, adamw8bit"):
+        Net().run(replace(OPTIONS, optimizer="sgd"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    Net().run(replace(OPTIONS, optimizer="adamw"))  # which does not need it
+    with pytest.raises(InputError, match="adamw8bit needs bitsandbytes.*pip install -r requirements-train.txt"):
+        Net().run(OPTIONS)
