@@ -139,7 +139,7 @@ class MiniRun:
     def form(self) -> ModelForm:
         """How such a model is fed. Few denoising steps: more of them change nothing in so small a model (docs/experiments.md)."""
         return ModelForm(
-            height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=2, best_steps=4
+            height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=1, best_steps=2
         )
 
 
