@@ -230,9 +230,11 @@ def _parser() -> argparse.ArgumentParser:
 
     u = command(bench, "tune", commands.bench_tune, "what tuning to a subject is worth, and how long it takes")
     _model_options(u)
-    u.add_argument("--sister", metavar="MODEL", help="a model trained with --reference-warp none, which is tuned by both recipes")
+    u.add_argument("--sister", default="mini-nowarp", metavar="MODEL",
+                   help="a model trained with --reference-warp none, which is tuned by both recipes (default: mini-nowarp; none: without)")
     u.add_argument("--people", type=int, default=3, help="held-out people (default: 3)")
-    u.add_argument("--out", required=True, help="the folder for report.json and pictures")
+    u.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
+    u.add_argument("--out", help="the folder for report.json and pictures")
 
     a = command(bench, "ablations", commands.bench_ablations, "train small models that differ in one thing each, and measure them")
     _model_options(a)

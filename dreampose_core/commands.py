@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import appearing, storage_error
-from .settings import MAX_FRAMES, MINI, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, frame_range, validated
+from .settings import MAX_FRAMES, MODELS, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, frame_range, validated
 
 
 def animate(args, on_progress, should_stop) -> None:
@@ -136,7 +136,7 @@ def poses_preview(args, on_progress, should_stop) -> None:
 
         image, about_image = read_photo(args.image)
         own, about_map = _image_poses(args.image_poses, image, estimate)
-        scene = make_scene(image, poses, own, preview_size(MINI if args.model == "mini" else args.model), options)
+        scene = make_scene(image, poses, own, preview_size(MODELS.get(args.model) or args.model), options)
         about += (*about_image, *about_map, *scene.notices)
     else:
         from .poses import edited
@@ -281,8 +281,10 @@ def bench_tune(args, on_progress, should_stop) -> None:
     from .evaluation.tuning import bench_tune
     from .pipeline import load_pipeline
 
-    out = _new_folder(args.out)
-    pipe, sister = load_pipeline(args.model, args.device), None if args.sister is None else load_pipeline(args.sister, args.device)
+    out = None if args.out is None else _new_folder(args.out)
+    if args.json is not None:
+        _new_file(str(args.json), ".json")
+    pipe, sister = load_pipeline(args.model, args.device), None if args.sister == "none" else load_pipeline(args.sister, args.device)
     for model, wanted in ((pipe, True), (sister, False)):
         if model is not None and (model.form.reference_warp != "none") != wanted:
             raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
@@ -292,7 +294,11 @@ def bench_tune(args, on_progress, should_stop) -> None:
         pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
         estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
-    print(json.dumps(figures, indent=1))
+    told = json.dumps(figures, indent=1)
+    if args.json is not None:
+        with appearing(args.json) as temporary:
+            temporary.write_text(told + "\n")
+    print(told)
 
 
 # -- what several commands need ------------------------------------------------------------------------------------------------
@@ -357,9 +363,9 @@ def _frames(number: int) -> str:
 def _new_file(text: str, suffix: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != suffix:
-        raise InputError(f"The video to write is {text}; its name must end in {suffix}.")
+        raise InputError(f"The file to write is {text}; its name must end in {suffix}.")
     if not path.parent.is_dir():
-        raise InputError(f"The video to write is {text}, but there is no folder {path.parent}; create it first.")
+        raise InputError(f"The file to write is {text}, but there is no folder {path.parent}; create it first.")
     return path
 
 

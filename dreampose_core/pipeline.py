@@ -38,7 +38,7 @@ from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted, window_indices
 from .progress import ShouldStop, check_stop, never_stop
 from .scene import check_aspect
-from .settings import MINI
+from .settings import MODELS
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
@@ -259,13 +259,13 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
 def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
     """The model on a device, ready to run: bfloat16 or float16 on a GPU, float32 on the CPU.
 
-    model: "mini", a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
+    model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
     Raises ModelError with one sentence when there is no such model or device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    path = MINI if str(model) == "mini" else Path(model)
+    path = MODELS.get(str(model)) or Path(model)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")

@@ -28,11 +28,12 @@ Tune = Callable[[object, np.ndarray, PoseSequence, str], AbstractContextManager]
 
 
 def bench_tune(
-    pipe, sister, tune: Tune, folder: Path, *, people: int = 3, estimator=None, on_progress: OnProgress = ignore_progress,
+    pipe, sister, tune: Tune, folder: Path | None, *, people: int = 3, estimator=None, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, float]:  # fmt: skip
-    """The figures of tuning, means over the first `people` held-out mannequins, in their last _FRAMES frames; also written to report.json.
+    """The figures of tuning, means over the first `people` held-out mannequins, in their last _FRAMES frames.
 
+    folder: for report.json, with all scores, and pictures; None for neither.
     pipe: a model that moves the photo's texture; sister: one that does not (the paper's design), or None, and the figures that need it
     are missing. Keys, PSNR in dB inside the person:
 
@@ -42,7 +43,8 @@ def bench_tune(
     over untuned; identity_seen_ratio, identity_unseen_ratio: of the identity errors (see `Scorer`). pose_accuracy_change: tuned less
     untuned.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     runs = [("mini", pipe, "fast", False), ("crude", pipe, "fast", True)]
     if sister is not None:
         runs += [("nowarp", sister, "fast", False), ("nowarp", sister, "paper", False)]
@@ -66,14 +68,16 @@ def bench_tune(
                 if name == "mini":
                     vae_errors.append(_vae_error(model, shown) / before)
             scores.setdefault(f"{name} {recipe}", []).append(scorer.score(tuned))
-            at = [0, _FRAMES // 2, -1]
-            rows = [np.concatenate([shown.photo, *frames[at]], 1) for frames in (shown.truth, untuned, tuned)]
-            write_png(np.concatenate(rows), folder / f"{name}_{recipe}_{number}.png")
+            if folder is not None:
+                at = [0, _FRAMES // 2, -1]
+                rows = [np.concatenate([shown.photo, *frames[at]], 1) for frames in (shown.truth, untuned, tuned)]
+                write_png(np.concatenate(rows), folder / f"{name}_{recipe}_{number}.png")
             clock.tick(number * len(runs) + index + 1)
     report = {name: mean_scores(each) for name, each in scores.items()}
     figures = _figures(report, {name: float(np.mean(each)) for name, each in seconds.items()}, float(np.mean(vae_errors)))
-    with appearing(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps({"figures": figures, "scores": report}, indent=1) + "\n", encoding="utf-8")
+    if folder is not None:
+        with appearing(folder / "report.json") as temporary:
+            temporary.write_text(json.dumps({"figures": figures, "scores": report}, indent=1) + "\n", encoding="utf-8")
     return figures
 
 

@@ -40,7 +40,7 @@ class SubjectRecipe:
     """
 
     unet_steps: int = 60
-    decoder_steps: int = 60
+    decoder_steps: int = 150
     unet_lr: float = 5e-4
     decoder_lr: float = 3e-4
     batch_size: int = 4
@@ -59,8 +59,8 @@ _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in"
 _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
 _HELD = 0.15  # share of them that is held back
 _TURNED = 4  # of so many batches of views one is turned
-_OWN = 0.25  # share of the decoder's samples that are the photo's own latents
-
+_OWN = 0.65  # share of the decoder's samples that are the photo's own latents
+_PATIENCE = 6  # of the decoder, which gets worse before it gets better, and best when its rate falls
 
 
 def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
@@ -301,11 +301,12 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
 
     @torch.no_grad()
     def held() -> float:
-        own = [error(views.latents, views, views.held + 1e-6) for views in source.kept.split(count)]
-        made = [error(views.latents, views, torch.ones_like(views.held)) for views in predicted.split(count)]
+        # half of the views tell enough, and all of them would take half as long as the steps between
+        own = [error(views.latents, views, views.held + 1e-6) for views in source.kept.split(count)[::2]]
+        made = [error(views.latents, views, torch.ones_like(views.held)) for views in predicted.split(count)[::2]]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None)
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, patience=_PATIENCE)
     losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
                       held=None if predicted is None else held, **run)  # fmt: skip
     return losses
