@@ -195,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
     t.add_argument("--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike")
     t.add_argument("--min-snr", type=float, metavar="GAMMA", help="weigh timesteps by min-SNR, usually 5 (default: all alike)")
+    t.add_argument("--warp-dropout", type=float, help="share of samples without the moved texture, from which the tokens have to be learnt")
     t.add_argument("--adversarial", type=float, help="weight of the critic in the last stage: higher is sharper, 0: no critic's judgement")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
     t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")

@@ -29,8 +29,9 @@ from .pipeline import DreamPosePipeline, load_pipeline, quiet_libraries
 from .poses import PoseSequence, render_colours
 from .progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .settings import MAX_SEED, MINI_ESTIMATOR
-from .training.base import train_base, train_end_to_end, train_vae
+from .training.base import Dropout, train_base, train_end_to_end, train_vae
 from .training.estimator import train_estimator
+from .training.footage import find_footage
 from .training.loop import LoopOptions
 from .training.optimizers import optimizer_class
 from .training.processes import Processes
@@ -107,7 +108,7 @@ class MiniRun:
     weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
     accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of these names.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see `train_base`.
-    adversarial: see `train_end_to_end`.
+    warp_dropout: share of samples without the moved texture. adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32. tensorboard: whether its events are written, too.
     """
 
@@ -130,6 +131,7 @@ class MiniRun:
     crop: float = 0.8
     noisier: float = 0.15
     min_snr: float | None = None
+    warp_dropout: float = 0.4
     adversarial: float = 0.05
     precision: str = "fp32"
     seed: int = 0
@@ -183,10 +185,12 @@ def train_mini(
         if not done:
             done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
         if done:
-            done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, min_snr=run.min_snr, **frames("base"))
+            done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, dropout=Dropout(warp=run.warp_dropout),
+                              min_snr=run.min_snr, **frames("base"))  # fmt: skip
         if done:
             end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-            done = train_end_to_end(pipe, samples, end_to_end, run.seed, adversarial=run.adversarial, **frames("end_to_end"))
+            done = train_end_to_end(pipe, samples, end_to_end, run.seed, warp_dropout=run.warp_dropout, adversarial=run.adversarial,
+                                    **frames("end_to_end"))  # fmt: skip
         return done
 
     return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
@@ -300,6 +304,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         summary_writer()
     if not 0 <= getattr(run, "adversarial", 0) <= 10:
         raise InputError(f"adversarial is {run.adversarial}; it is the weight of the critic's judgement, at least 0 and at most 10.")
+    if not 0 <= getattr(run, "warp_dropout", 0) <= 1:
+        raise InputError(f"warp_dropout is {run.warp_dropout}; it is a share of the samples, at least 0 and at most 1.")
     if not 0 < getattr(run, "noisier", 1) <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
     if getattr(run, "min_snr", None) is not None and not 0 < run.min_snr <= 1000:
@@ -314,6 +320,8 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     if run.batch_size % (2 * processes.count):
         least = 2 * processes.count
         raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
+    if getattr(run, "data", "mannequin") != "mannequin":
+        find_footage(Path(run.data))  # or nothing is written
     if processes.main:
         claim(run, folder, resume, "model" if isinstance(run, MiniRun) else "estimator")
     processes.wait()

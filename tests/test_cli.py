@@ -374,7 +374,7 @@ def test_bad_model_folders(files, tmp_path, capsys):
     (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--fps", 0], "--fps"),
     (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
     (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
-    (["train", "--data", "photos"], "--data"),
+    (["train", "--data", "photos"], "no folder photos"), (["train"], "--data"), (["train", "prepare", "photos"], "no folder photos"),
     (["train", "--data", "mannequin", "--target", "estimator", "--size", "40x32"], "multiples of 32"),
     (["train", "--data", "mannequin", "--target", "estimator", "--lr", 2], "between 0 and 1"),
     (["bench", "poses", "--frames", 0], "--frames"),

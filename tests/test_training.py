@@ -378,7 +378,8 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
 @pytest.mark.parametrize("changes", [
     {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
     {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
-    {"noisier": float("nan")}, {"adversarial": -0.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
+    {"noisier": float("nan")}, {"adversarial": -0.1},
+    {"warp_dropout": 1.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
     {"min_snr": 0.0}, {"min_snr": float("nan")},
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):

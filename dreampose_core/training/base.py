@@ -46,10 +46,6 @@ class Dropout:
     parts: float = 0.05
 
 
-# Without the moved texture there is most left to learn, and the decoder must meet what it meets then.
-_END_TO_END = Dropout(pose=0, image=0, both=0, warp=0.4)
-
-
 def train_vae(
     pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 8, crops: int = 2, side: int = 64,
     precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
@@ -115,16 +111,19 @@ def train_base(
 
 
 def train_end_to_end(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, person_weight: float = 4.0, adversarial: float = 0.05, crop: float = 1.0,
-    noisier: float = 0.6, precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
+    pipe, samples, options: LoopOptions, seed: int = 0, *, warp_dropout: float = 0.4, person_weight: float = 4.0,
+    adversarial: float = 0.05, crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32,
+    checkpointing: bool = False, folder: Path | None = None,
     sample: Sample | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
 
     What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
     Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
+    No condition is dropped but the moved texture, in `warp_dropout` of the samples: the decoder must meet what comes then.
     adversarial: weight of a critic's judgement, which is trained beside them: without it what is uncertain is blurred.
     """
+    dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
     pipe.vae.eval().requires_grad_(False)
     trained = {
         "unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder,
@@ -138,7 +137,7 @@ def train_end_to_end(
     batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
-        given = conditioned(pipe, batch_at(step), _END_TO_END, crop, precision, seed, step, samples.share)
+        given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, samples.share))
         prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
         latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
