@@ -14,7 +14,7 @@ from .links import ResultLinks
 
 TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
-RECIPE_WORDS = "Learning takes a few minutes, once per photo, and comes a little nearer to what the photo shows."
+RECIPE_WORDS = "Learning takes a minute or two, once per photo, and comes a little nearer to what the photo shows."
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "How often each frame is gone over; more takes longer."
 FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]

@@ -61,7 +61,7 @@ def loss_curve(status: JobStatus) -> str:
     low, high = min(smooth), max(smooth)
     height = high - low or 1.0
     points = " ".join(f"{300 * i / (len(smooth) - 1):.1f},{56 - 52 * (v - low) / height:.1f}" for i, v in enumerate(smooth))
-    words = f"Training loss, from {smooth[0]:.3g} to {smooth[-1]:.3g} (each step sees other crops and other noise, so it jumps)"
+    words = f"How far off it is while it learns, from {smooth[0]:.3g} to {smooth[-1]:.3g}; it need not fall all the way"
     return _loss_figure(f'<polyline points="{points}"/>', words)
 
 
