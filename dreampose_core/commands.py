@@ -197,7 +197,8 @@ def train_prepare(args, on_progress, should_stop) -> None:
 
     estimate = _estimate(args, ignore_progress, should_stop)
     done = prepare(
-        Path(args.folder), _new_folder(args.out), args.size, estimate=estimate.callback, estimator=args.estimator,
+        Path(args.folder), _new_folder(args.out), args.size, estimate=estimate.callback,
+        estimator=" ".join(map(str, (args.estimator, args.estimator_file, args.estimator_colours, args.person))),
         on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     _say(estimate.notices)
@@ -289,7 +290,7 @@ def bench_tune(args, on_progress, should_stop) -> None:
         if model is not None and (model.form.reference_warp != "none") != wanted:
             raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
     if sister is not None and sister.form.size != pipe.form.size:
-        raise InputError("--model and --sister make frames of different sizes; give models of one size.")
+        raise InputError("--model and --sister make frames of different sizes; give models of one size, or --sister none.")
     figures = bench_tune(
         pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
         estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,

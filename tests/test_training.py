@@ -180,13 +180,14 @@ def test_a_cut_is_the_same_place_in_everything_of_a_sample():
     assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
 
 
-def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples):
+@pytest.mark.parametrize("adversarial", [0.05, 0])
+def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adversarial):
     """All but the VAE's encoder changes, and frames come nearer to the truth than they were."""
     pipe = tiny_pipeline()
     parts = pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.decoder
     before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
     losses = []
-    assert train_end_to_end(pipe, samples, LoopOptions(30, 3e-3, ema=None), on_progress=lambda p: losses.append(p.loss))
+    assert train_end_to_end(pipe, samples, LoopOptions(30, 3e-3, ema=None), adversarial=adversarial, on_progress=lambda p: losses.append(p.loss))
     assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))
     assert not any(same(old, weights(part)) for old, part in zip(before, parts))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])

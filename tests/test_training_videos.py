@@ -14,7 +14,7 @@ import torch
 from tiny import tiny_pipeline
 
 from dreampose_core.conditioning import ModelForm, pose_channels
-from dreampose_core.errors import Cancelled, InputError, StorageError
+from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.images import fit_image, read_image, write_png
 from dreampose_core.mannequin import Figure, render_clip
 from dreampose_core.pipeline import load_pipeline
@@ -125,7 +125,7 @@ def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp
     stops = iter(range(100))
     with pytest.raises(Cancelled):
         prepare(source, out, SIZE, estimate=estimate, should_stop=lambda: next(stops) > FRAMES + 4)  # in the middle of b
-    assert [path.name for path in out.iterdir()] == ["a"] and asked == [FRAMES, FRAMES]
+    assert sorted(path.name for path in out.iterdir()) == ["a", "report.json"] and asked == [FRAMES, FRAMES]
     done = prepare(source, out, SIZE, estimate=estimate)
     assert done.before == ("a",) and done.frames == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
     assert prepare(source, out, SIZE, estimate=estimate).before == ("a", "b") and len(asked) == 3
@@ -138,6 +138,86 @@ def test_a_folder_inside_the_source_is_not_prepared_again(tmp_path, film):
     put_pictures(tmp_path / "a", *film)
     for _ in range(2):
         assert prepare(tmp_path, tmp_path / "prepared", SIZE).frames == {"a": FRAMES}
+
+
+def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
+    films, out = tmp_path / "films", tmp_path / "out"
+    put_pictures(films / "walk", *film, npy=True)
+    for own in (films, tmp_path):
+        with pytest.raises(InputError, match="holds the clips themselves"):
+            prepare(films, own, SIZE)
+    put_pictures(films / "jump", *film)
+    (out / "walk").mkdir(parents=True)
+    (out / "walk" / "notes.txt").write_text("mine")
+    done = prepare(films, out, SIZE)
+    assert done.frames == {"jump": FRAMES} and "was not prepared from clips" in done.left_out["walk"]
+    assert (out / "walk" / "notes.txt").read_text() == "mine" and len(list((films / "walk").iterdir())) == 2 * FRAMES
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.json").write_text('{"psnr": 3}')
+    with pytest.raises(InputError, match="report.json in .* is of something else"):
+        prepare(films, tmp_path / "other", SIZE)
+
+
+def test_maps_that_changed_are_read_again_and_clips_that_went_bad_are_not_trained_on(tmp_path, film):
+    frames, poses = film
+    films, out = tmp_path / "films", tmp_path / "out"
+    films.mkdir()
+    for name in ("a", "b"):
+        write_video(frames, films / f"{name}.mp4", 10)
+        write_poses(poses, films / f"{name}.npz")
+    prepare(films, out, SIZE)
+    write_poses(replace(poses, charts="densepose"), films / "a.npz")
+    assert prepare(films, out, SIZE).before == ("b",) and read_poses(out / "a" / "frame_00000.npz").charts == "densepose"
+    assert prepare(films, out, SIZE, estimator="mini rgb").before == ()
+    write_poses(poses.select(slice(3)), films / "a.npz")
+    assert "a" in prepare(films, out, SIZE).left_out
+    (out / ".c.part").mkdir()
+    write_png(frames[0], out / ".c.part" / "frame_00000.png")
+    assert [clip.folder.name for clip in find_footage(out)] == ["b"]
+    prepare(films, out, SIZE)
+    assert not (out / ".c.part").exists()
+    (films / "b.mp4").unlink()
+    with pytest.raises(InputError, match="None of the 1 clips can be used.* a: It has"):
+        prepare(films, out, SIZE)
+
+
+def test_an_estimator_that_cannot_be_had_is_no_fault_of_the_clips(tmp_path, film):
+    put_pictures(tmp_path / "films" / "a", *film)
+    (tmp_path / "films" / "a" / "poses.npz").unlink()
+
+    def missing(pictures):
+        raise ModelError("There is no estimator.")
+
+    with pytest.raises(ModelError, match="There is no estimator"):
+        prepare(tmp_path / "films", tmp_path / "out", SIZE, estimate=missing)
+
+
+def test_odd_folders(tmp_path, film):
+    """Pictures of two sizes; names that meet; any number of zeros; the folder that is itself a clip; large pictures."""
+    frames, poses = film
+    put_pictures(tmp_path / "sizes" / "a", frames, poses)
+    write_png(frames[0][:40], tmp_path / "sizes" / "a" / "frame_3.png")
+    with pytest.raises(InputError, match="frames differ in size: 80 x 64 and 40 x 64"):
+        prepare(tmp_path / "sizes", tmp_path / "out1", SIZE)
+    for name in ("a.mp4", "a.mov", "a/2.mp4"):
+        path = tmp_path / "names" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(frames[:4], path.with_name("made.mp4"), 10)
+        path.with_name("made.mp4").rename(path)
+    done = prepare(tmp_path / "names", tmp_path / "out2", SIZE, estimate=lambda pictures: poses.select(slice(len(list(pictures)))))
+    assert sorted(done.frames) == ["a", "a_2", "a_mp4"]
+    put_pictures(tmp_path / "itself", frames, poses, npy=True)
+    for path in list((tmp_path / "itself").iterdir()):
+        start, number, *rest = path.stem.split("_")
+        path.rename(path.with_name("_".join([start, f"{int(number):04d}", *rest]) + path.suffix))
+    assert prepare(tmp_path / "itself", tmp_path / "out3", SIZE).frames == {"itself": FRAMES}
+    assert len(find_footage(tmp_path / "itself")[0].maps([0, 11])) == 2
+    seen = []
+    put_pictures(tmp_path / "large" / "a", np.repeat(np.repeat(frames[:2], 12, 1), 12, 2), poses.select(slice(2)))
+    (tmp_path / "large" / "a" / "poses.npz").unlink()
+    prepare(tmp_path / "large", tmp_path / "out4", SIZE,
+            estimate=lambda pictures: seen.extend(picture.shape for picture in pictures) or poses.select(slice(2)))  # fmt: skip
+    assert seen == [(768, 614, 3)] * 2
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_clip(tmp_path, film, monkeypatch):

@@ -120,8 +120,8 @@ def train_end_to_end(
 
     What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
     Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
-    No condition is dropped but the moved texture, in `warp_dropout` of the samples: the decoder must meet what comes then.
-    adversarial: weight of a critic's judgement, which is trained beside them: without it what is uncertain is blurred.
+    Neither pose nor photo is dropped, but the moved texture is in `warp_dropout` of the samples: the decoder must meet what comes then.
+    adversarial: weight of a critic's judgement, which is trained beside them: without it what is uncertain is blurred. 0: no critic.
     """
     dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
     pipe.vae.eval().requires_grad_(False)
@@ -129,9 +129,10 @@ def train_end_to_end(
         "unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder,
         "post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder,
     }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        trained["critic"] = critic = PatchCritic().to(pipe.device)
+    if adversarial:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            trained["critic"] = critic = PatchCritic().to(pipe.device)
     for module in trained.values():
         module.train().requires_grad_(True)
     batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
@@ -145,7 +146,7 @@ def train_end_to_end(
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
             weight = 1 + (person_weight - 1) * given.mask
             weight = weight / weight.mean((1, 2, 3), keepdim=True)
-            realism, critics_own = adversarial_losses(critic, decoded, given.target, weight)
+            realism, critics_own = adversarial_losses(critic, decoded, given.target, weight) if adversarial else (0, 0)
         return picture_loss(decoded, given.target, weight) + adversarial * realism + critics_own
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):

@@ -11,8 +11,8 @@ from torch.func import functional_call
 class PatchCritic(nn.Module):
     """Pictures (B, 3, H, W) in [-1, 1] -> scores (B, 1, H/4, W/4), high where a patch of 26 x 26 pixels looks real (Isola et al., 2017).
 
-    Its weights are divided by their spectral norms (Miyato et al., 2018), taken exactly at every call: there is no state beside the
-    weights, so that a resumed run is the same run.
+    All weights but the last layer's are divided by their spectral norms (Miyato et al., 2018), taken exactly at every call: there is no
+    state beside the weights, so that a resumed run is the same run.
     """
 
     def __init__(self, width: int = 32):

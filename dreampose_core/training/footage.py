@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from ..poses import Charts, PoseSequence, read_any, read_poses
 from ..scene import same_aspect
 
 LEAST = 2  # frames of a clip: a photo and a target that is another
+REPORT = "report.json"  # of `train prepare`: the clips that count, where it made the folder
 WHOLE = "poses.npz"  # the maps of all frames in one file, as `mannequin render` writes them
 _PICTURE = re.compile(r"frame_(\d+)\.png")
 
@@ -55,7 +57,11 @@ def find_footage(folder: Path) -> list[Footage]:
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {shown(str(folder))}; give mannequin, or a folder that train prepare made.")
-    paths = [folder] if picture_numbers(folder) else sorted(path for path in folder.iterdir() if path.is_dir() and picture_numbers(path))
+    listed = _listed(folder)
+    paths = [folder] if picture_numbers(folder) else sorted(
+        path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and (listed is None or path.name in listed)
+        and picture_numbers(path)
+    )  # fmt: skip
     if not paths:
         raise InputError(
             f"There are no clips in {shown(str(folder))}; it must hold folders of frame_<n>.png with their DensePose. "
@@ -127,8 +133,16 @@ def _read_map(folder: Path, number: int) -> PoseSequence:
 
 
 def _named(folder: Path, number: int, ending: str) -> Path:
-    padded = folder / f"frame_{number:05d}{ending}"
-    return padded if padded.is_file() else folder / f"frame_{number}{ending}"
+    names = (folder / f"frame_{number:0{digits}d}{ending}" for digits in (5, 1, 2, 3, 4, 6, 7, 8, 9, 10))
+    return next((path for path in names if path.is_file()), folder / f"frame_{number}{ending}")
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """The clips of the last `train prepare` into this folder, None where it was not made so."""
+    try:
+        return set(json.loads((folder / REPORT).read_text())["clips"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @lru_cache(maxsize=4)

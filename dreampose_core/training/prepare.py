@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, ModelError, shown
 from ..files import appearing, flush, storage_error
 from ..images import crop_box, fit_image, read_image, write_png
-from ..poses import Estimate, PoseSequence, fitted, read_any, write_poses
+from ..poses import MAX_MAP_SIDE, Estimate, PoseSequence, fitted, read_any, write_poses
 from ..poses.beside import is_densepose_of, poses_beside
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..scene import on_map, same_aspect
 from ..video import is_video, probe_video, read_video
-from .footage import LEAST, folder_maps, picture_numbers, picture_path
+from .footage import LEAST, REPORT, folder_maps, picture_numbers, picture_path
 
 _LEAST_SHARE = 0.01  # of the frame that the person must fill, or nobody is taken to be there
 _ABOUT = "clip.json"
@@ -60,13 +61,17 @@ def prepare(
     """Writes one folder of frame_<n>.png and frame_<n>.npz into `out` for every clip below `folder`, and report.json.
 
     A clip is a video, or a folder of frame_<n>.png. Its DensePose is what lies beside it (see `poses_beside`; the original's
-    frame_<n>_densepose.npy beside the pictures), else what `estimate` finds, whose name is `estimator`. Frames are cut to (height, width)
-    = `size` around all that the person fills in the clip; frames that show nobody are left out, and so are clips that cannot be used:
-    report.json says why. Clips that are ready already are not made again. Raises InputError when there are no clips, StorageError,
-    Cancelled.
+    frame_<n>_densepose.npy beside the pictures), else what `estimate` finds; `estimator` says how, in words that change with it. Frames
+    are cut to (height, width) = `size` around all that the person fills in the clip; frames that show nobody are left out, and so are clips
+    that cannot be used: report.json says why, and which folders count. Clips that are ready are not made again; nothing that was not made
+    here is replaced. Raises InputError when there are no clips or none can be used, ModelError, StorageError, Cancelled.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {shown(str(folder))}; give one that holds videos of people.")
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(f"--out is {shown(str(out))}, which holds the clips themselves; give another folder.")
+    if (out / REPORT).exists() and "clips" not in _read(out / REPORT):
+        raise InputError(f"There is a {REPORT} in {shown(str(out))} that is of something else; give another folder.")
     paths = _clips(folder, out)
     if not paths:
         raise InputError(f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips.")
@@ -74,11 +79,13 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, out) from error
+    for left in out.glob(".*.part"):  # a crash's
+        shutil.rmtree(left, ignore_errors=True)
     frames, before, fewer, left_out = {}, [], {}, {}
     clock = StageClock("clips", len(paths), on_progress)
     for number, (name, path) in enumerate(paths.items()):
         check_stop(should_stop)
-        about = {"source": name, "bytes": _num_bytes(path), "size": list(size), "estimator": estimator}
+        about = {"source": name, "files": _state(path), "size": list(size), "estimator": estimator}
         ready = _ready(out / name, about)
         try:
             if ready is None:
@@ -88,31 +95,39 @@ def prepare(
             frames[name] = ready["frames"]
             if ready["nobody"]:
                 fewer[name] = ready["nobody"]
+        except ModelError:  # there is no estimator, for no clip
+            raise
         except InputError as error:
             left_out[name] = str(error)
+        with appearing(out / REPORT) as temporary:
+            temporary.write_text(json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1))
         clock.tick(number + 1)
-    report = Prepared(frames, tuple(before), fewer, left_out)
-    with appearing(out / "report.json") as temporary:
-        temporary.write_text(json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1))
-    return report
+    if not frames:
+        name, why = next(iter(left_out.items()))
+        raise InputError(f"None of the {len(paths)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
+    return Prepared(frames, tuple(before), fewer, left_out)
 
 
 def _clips(folder: Path, out: Path) -> dict[str, Path]:
     """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared before is no source."""
-    found = {}
+    found = {folder.resolve().name: folder} if picture_numbers(folder) else {}
     for path in sorted(folder.rglob("*")):
-        inside = out.resolve() in (path.resolve(), *path.resolve().parents) and out.resolve() != folder.resolve()
-        if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or (path.parent / _ABOUT).is_file():
+        inside = out.resolve() in (path.resolve(), *path.resolve().parents)
+        if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or _is_prepared(path.parent):
             continue
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
             of_video = any(other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir())
-            clip = bool(picture_numbers(path)) and not of_video and not (path / _ABOUT).is_file()
+            clip = bool(picture_numbers(path)) and not of_video and not _is_prepared(path)
         else:
             clip = path.is_file() and is_video(path) and not is_densepose_of(path)
         if clip:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
-            found[name if name not in found else f"{name}_{len(found)}"] = path
+            if name in found:
+                name += path.suffix.replace(".", "_")
+            while name in found:
+                name += "_"
+            found[name] = path
     return found
 
 
@@ -126,21 +141,27 @@ def _source(name: str, path: Path, about: dict) -> _Source:
             return (read_image(picture_path(path, number)) for number in numbers)
 
         def maps(estimate: Estimate | None) -> PoseSequence:
-            own = folder_maps(path)
-            return _estimated(name, pictures(), estimate) if own is None else own
+            if (own := folder_maps(path)) is not None:
+                return own
+            beside = poses_beside(path)
+            return _estimated(path, map(_reduced, pictures()), estimate) if beside is None else read_any(beside).poses
 
         return _Source(name, path, about, len(numbers), first.shape[:2], 30.0, pictures, maps)
     info = probe_video(path)
 
     def of_video(estimate: Estimate | None) -> PoseSequence:
         beside = poses_beside(path)
-        return _estimated(name, read_video(path), estimate) if beside is None else read_any(beside).poses
+        if beside is None:
+            return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE), estimate)
+        return read_any(beside, estimate).poses
 
     return _Source(name, path, about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
 
 
 def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop) -> dict:
     """Writes the folder of a clip, whole or not at all; what its clip.json says. Raises InputError, StorageError, Cancelled."""
+    if final.exists() and not _is_prepared(final):
+        raise InputError(f"There is a {shown(final.name)} in the folder to write that was not prepared from clips; give another folder.")
     if source.count > MAX_FRAMES:
         raise InputError(f"It has {source.count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips.")
     poses = source.maps(estimate)
@@ -160,6 +181,8 @@ def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Est
         temporary.mkdir()
         for index, frame in enumerate(source.frames()):
             check_stop(should_stop)
+            if frame.shape[:2] != source.size:
+                raise InputError(f"Its frames differ in size: {source.size[0]} x {source.size[1]} and {frame.shape[0]} x {frame.shape[1]}.")
             if shows[index]:
                 write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
                 own = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
@@ -184,21 +207,46 @@ def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -
     return rows[0] * down, columns[0] * across, min((rows[-1] + 1) * down, source[0]), min((columns[-1] + 1) * across, source[1])
 
 
-def _estimated(name: str, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
+def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
     if estimate is None:
-        raise InputError(f"There is no DensePose beside it and no estimator was chosen; put {shown(name)}.npz there, or give --estimator.")
+        name = shown(path.stem)
+        raise InputError(f"There is no DensePose beside it and no estimator was chosen; put {name}.npz beside it, or give --estimator.")
     return estimate(frames)
 
 
+def _reduced(picture: np.ndarray) -> np.ndarray:
+    """A picture with no side above what maps need."""
+    scale = min(1.0, MAX_MAP_SIDE / max(picture.shape[:2]))
+    return picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
+
+
 def _ready(folder: Path, about: dict) -> dict | None:
-    """What clip.json in the prepared folder says, None unless it was made from the same clip in the same way."""
+    """What clip.json in the prepared folder says, None unless it was made from the same files in the same way."""
+    before = _read(folder / _ABOUT)
+    same = _is_prepared(folder) and all(before.get(key) == value for key, value in about.items())
+    return before if same else None
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether this program made the folder of a clip."""
+    return {"source", "size", "frames", "nobody"} <= _read(folder / _ABOUT).keys()
+
+
+def _read(path: Path) -> dict:
+    """A JSON file's object; empty where there is none."""
     try:
-        before = json.loads((folder / _ABOUT).read_text())
-        return before if all(before[key] == value for key, value in about.items()) and {"frames", "nobody"} <= before.keys() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _num_bytes(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+def _state(path: Path) -> str:
+    """Digits that change with the files of a clip and of the DensePose beside it: with their names, sizes and times."""
+    digest = hashlib.sha256()
+    for given in (path, poses_beside(path)):
+        files = [] if given is None else [given] if given.is_file() else sorted(file for file in given.iterdir() if file.is_file())
+        for file in files:
+            about = file.stat()
+            digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]

@@ -14,7 +14,7 @@ from ..images import Box, crop_box, fit_image
 from ..mannequin.dataset import Samples
 from ..mannequin.renderer import Rendering
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
-from ..scene import on_map
+from ..scene import check_aspect, on_map
 from .footage import Footage, find_footage
 from .processes import Draws
 
@@ -42,6 +42,8 @@ class VideoSamples:
         consecutive: bool = False, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
         found = find_footage(Path(folder))
+        if consecutive and any(len(clip) < 3 for clip in found):
+            raise InputError("Some clips have two frames, and pairs of neighbours are trained on beside a photo; leave those clips out.")
         self.held = found[::_HELD_EVERY] if len(found) > 2 else []
         self.clips = [clip for clip in found if clip not in self.held]
         self.charts = next((clip.charts for clip in found if clip.charts != "none"), "none")
@@ -116,6 +118,7 @@ class VideoSamples:
         """A crop of a frame and of maps of the clip, in the model's size; crop: three numbers in 0..1, how large and where."""
         rgb, poses = clip.picture(index), clip.maps(maps)
         source = rgb.shape[:2]
+        check_aspect(source, poses.size)
         whole = crop_box(source, self.size)
         share, down, across = _ZOOM + (1 - _ZOOM) * crop[0], crop[1], crop[2]
         height, width = share * whole.height, share * whole.width
