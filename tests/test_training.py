@@ -187,7 +187,8 @@ def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adve
     parts = pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.decoder
     before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
     losses = []
-    assert train_end_to_end(pipe, samples, LoopOptions(30, 3e-3, ema=None), adversarial=adversarial, on_progress=lambda p: losses.append(p.loss))
+    options = LoopOptions(30, 3e-3, ema=None)
+    assert train_end_to_end(pipe, samples, options, adversarial=adversarial, on_progress=lambda p: losses.append(p.loss))
     assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))
     assert not any(same(old, weights(part)) for old, part in zip(before, parts))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
