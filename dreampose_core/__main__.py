@@ -121,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(a)
     a.add_argument("--subject", type=Path, help="a tuned subject folder, used instead of tuning one")
     a.add_argument("--recipe", default="fast", help="none, fast or paper (default: fast)")
-    a.add_argument("--quality", default="standard", help="draft, standard or best: 8, 15 or 50 steps (default: standard)")
+    a.add_argument("--quality", default="standard",
+                   help="draft, standard or best: the model's own numbers of steps, mini's are 1, 1 and 2 (default: standard)")
     a.add_argument("--steps", type=int, help="denoising steps, 1 to 250, instead of the quality's")
     a.add_argument("--image-guidance", type=float, help="0 to 20 (default: the model's)")
     a.add_argument("--pose-guidance", type=float, help="0 to 20 (default: the model's)")

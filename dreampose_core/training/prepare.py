@@ -20,7 +20,7 @@ from ..poses.beside import is_densepose_of, poses_beside
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..scene import on_map, same_aspect
 from ..video import is_video, probe_video, read_video
-from .footage import LEAST, REPORT, folder_maps, picture_numbers, picture_path
+from .footage import LEAST, REPORT, folder_maps, frames_in
 
 _LEAST_SHARE = 0.01  # of the frame that the person must fill, or nobody is taken to be there
 _ABOUT = "clip.json"
@@ -44,8 +44,6 @@ class Prepared:
 class _Source:
     """A clip as it was given. about: what it must still be for its prepared folder to count as done."""
 
-    name: str
-    path: Path
     about: dict
     count: int
     size: tuple[int, int]
@@ -89,7 +87,7 @@ def prepare(
         ready = _ready(out / name, about)
         try:
             if ready is None:
-                ready = _prepared(_source(name, path, about), out / name, size, estimate, should_stop)
+                ready = _prepared(_source(path, about), out / name, size, estimate, should_stop)
             else:
                 before.append(name)
             frames[name] = ready["frames"]
@@ -110,7 +108,7 @@ def prepare(
 
 def _clips(folder: Path, out: Path) -> dict[str, Path]:
     """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared before is no source."""
-    found = {folder.resolve().name: folder} if picture_numbers(folder) else {}
+    found = {folder.resolve().name: folder} if frames_in(folder) else {}
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
         if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or _is_prepared(path.parent):
@@ -118,7 +116,7 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
             of_video = any(other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir())
-            clip = bool(picture_numbers(path)) and not of_video and not _is_prepared(path)
+            clip = bool(frames_in(path)) and not of_video and not _is_prepared(path)
         else:
             clip = path.is_file() and is_video(path) and not is_densepose_of(path)
         if clip:
@@ -131,22 +129,21 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
     return found
 
 
-def _source(name: str, path: Path, about: dict) -> _Source:
+def _source(path: Path, about: dict) -> _Source:
     """Raises InputError when it cannot be read."""
     if path.is_dir():
-        numbers = picture_numbers(path)
-        first = read_image(picture_path(path, numbers[0]))
+        frames = frames_in(path)
 
         def pictures() -> Iterator[np.ndarray]:
-            return (read_image(picture_path(path, number)) for number in numbers)
+            return (read_image(frame.picture) for frame in frames)
 
         def maps(estimate: Estimate | None) -> PoseSequence:
-            if (own := folder_maps(path)) is not None:
+            if (own := folder_maps(path, frames)) is not None:
                 return own
             beside = poses_beside(path)
             return _estimated(path, map(_reduced, pictures()), estimate) if beside is None else read_any(beside).poses
 
-        return _Source(name, path, about, len(numbers), first.shape[:2], 30.0, pictures, maps)
+        return _Source(about, len(frames), next(pictures()).shape[:2], 30.0, pictures, maps)
     info = probe_video(path)
 
     def of_video(estimate: Estimate | None) -> PoseSequence:
@@ -155,7 +152,7 @@ def _source(name: str, path: Path, about: dict) -> _Source:
             return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE), estimate)
         return read_any(beside, estimate).poses
 
-    return _Source(name, path, about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
+    return _Source(about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
 
 
 def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop) -> dict:

@@ -111,7 +111,7 @@ class VideoSamples:
 
     def _window(self, clip: Footage, target: int, stride: int) -> list[int]:
         """Indices of the five frames around `target`; frames that were left out of the clip are stood in for by the nearest."""
-        numbers = np.array(clip.numbers)
+        numbers = np.array([frame.number for frame in clip.frames])
         return [int(np.abs(numbers - (numbers[target] + stride * offset)).argmin()) for offset in WINDOW]
 
     def _cut(self, clip: Footage, index: int, maps: list[int], crop: Sequence[float], flip: bool) -> tuple[np.ndarray, PoseSequence]:
