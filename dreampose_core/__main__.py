@@ -190,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--accumulate", type=int, metavar="N", help="batches of a step: gradients as of a batch N times as large, in its memory")
     t.add_argument("--optimizer", choices=("adamw", "adamw8bit"), help="adamw8bit: a quarter of the memory; needs requirements-train.txt")
     t.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, a fifth more time")
+    t.add_argument("--shard", action="store_true", help="of several processes each holds its share of the UNet (FSDP)")
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
     t.add_argument("--end-to-end-lr", type=float)

@@ -185,7 +185,10 @@ def train(args, on_progress, should_stop) -> None:
         raise InputError("The estimator is trained on mannequins, whose DensePose is exact; give --data mannequin.")
     if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
         raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
-    done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume,
+    if args.shard and kind is EstimatorRun:
+        raise InputError("The estimator is too small to be sharded; leave out --shard.")
+    shard = {"shard": True} if args.shard else {}
+    done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume, **shard,
                   on_progress=on_progress, should_stop=should_stop)  # fmt: skip
     if processes.main:
         print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")

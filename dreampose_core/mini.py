@@ -37,6 +37,7 @@ from .training.optimizers import optimizer_class
 from .training.processes import Processes
 from .training.record import summary_writer
 from .training.run_folder import claim
+from .training.sharding import sharded
 from .training.vae_start import start_linear
 from .training.videos import VideoSamples
 
@@ -146,16 +147,21 @@ class MiniRun:
 
 
 def train_mini(
-    run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
+    run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False, shard: bool = False,
     on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> bool:  # fmt: skip
     """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True when all is done.
 
     Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record` writes) and, at the
     end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there.
+    shard: each of several processes holds its share of the UNet, see `training.sharding`; a run may go on sharded or not.
     Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
+    if shard and processes.count == 1:
+        raise InputError("To shard is to spread the UNet over several processes; start them with accelerate launch or torchrun.")
+    if shard and run.optimizer != "adamw":
+        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; take adamw.")
     source = run.init or run.vae
     given = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
     _begin(run, folder, resume, processes)
@@ -174,7 +180,7 @@ def train_mini(
         return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard)
 
     def frames(stage: str) -> dict:
-        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples") if processes.main else None
+        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples", processes.main)
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
     common = {"precision": precision, "checkpointing": run.gradient_checkpointing, "on_progress": on_progress, "should_stop": should_stop}
@@ -185,12 +191,14 @@ def train_mini(
         if not done:
             done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
         if done:
-            done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, dropout=Dropout(warp=run.warp_dropout),
-                              min_snr=run.min_snr, **frames("base"))  # fmt: skip
+            with sharded(shard, pipe):
+                done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, dropout=Dropout(warp=run.warp_dropout),
+                                  min_snr=run.min_snr, **frames("base"))  # fmt: skip
         if done:
             end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-            done = train_end_to_end(pipe, samples, end_to_end, run.seed, warp_dropout=run.warp_dropout, adversarial=run.adversarial,
-                                    **frames("end_to_end"))  # fmt: skip
+            with sharded(shard, pipe):
+                done = train_end_to_end(pipe, samples, end_to_end, run.seed, warp_dropout=run.warp_dropout, adversarial=run.adversarial,
+                                        **frames("end_to_end"))  # fmt: skip
         return done
 
     return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
@@ -208,12 +216,12 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
 
 
 def sample_sheets(
-    pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path
+    pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path, writes: bool = True
 ) -> Callable[[int], np.ndarray]:
     """A function of the step that writes a PNG and returns its pixels (H, W, 3): the photo, the pose asked for, the sample, the truth.
 
     pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same noise, so that the
-    sheets of a run can be laid beside each other.
+    sheets of a run can be laid beside each other. writes: whether this process is the one that writes.
     """
 
     def write(step: int) -> np.ndarray:
@@ -221,8 +229,10 @@ def sample_sheets(
         for photo, own, truth, target in pairs:
             made = pipe(photo, target, own, generator=torch.Generator().manual_seed(0))
             sheet.append(np.concatenate([photo, render_colours(target)[0], made.frames[0], truth], 1))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_png(sheet := np.concatenate(sheet), folder / f"step-{step:06d}.png")
+        sheet = np.concatenate(sheet)
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_png(sheet, folder / f"step-{step:06d}.png")
         return sheet
 
     return write

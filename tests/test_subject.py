@@ -334,6 +334,19 @@ def test_crops_of_photo_and_map_stay_aligned(clip):
     assert torch.allclose(boxes[:, 2] / boxes[:, 3], torch.tensor(40 / 32))
 
 
+def test_the_decoder_learns_from_parts_that_stay_aligned():
+    latents = torch.arange(2 * 8 * 6).view(2, 1, 8, 6).float()
+    pixels = latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    places = set()
+    for seed in range(200):
+        some, cut = recipe_module._same_part(0.5, random(seed, 0, 0), latents, pixels)
+        assert some.shape == (2, 1, 4, 3) and torch.equal(cut, some.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        places.update(some[:, 0, 0, 0].tolist())
+    assert {0.0, 4 * 6 + 3.0, 48.0, 48 + 4 * 6 + 3.0} <= places  # the first and the last that fit, of either sample
+    whole, _ = recipe_module._same_part(1, random(0, 0, 0), latents, pixels)
+    assert torch.equal(whole, latents)
+
+
 def test_several_photos(pipe, clip, tmp_path):
     subject = finetune(pipe, list(clip[0][:2]), clip[1].select([0, 1]), "fast", 0, tmp_path / "anna")
     assert subject.key != finetune(pipe, [clip[0][0]], clip[1].select([0]), "fast", 0, tmp_path / "other").key

@@ -62,7 +62,7 @@ def ablate(
         raise InputError(f"The size is {height}x{width}; both must be multiples of {multiple}.")
     form = ModelForm(**{**vars(pipe.form), "height": height, "width": width})
     asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "people": people, "seed": seed, "size": [height, width],
-             "unet_channels": list(unet_channels)}  # fmt: skip
+             "unet_channels": list(unet_channels), "sampling_steps": form.steps("standard")}  # fmt: skip
     report = {}
     for name in names:
         check_stop(should_stop)

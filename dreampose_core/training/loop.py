@@ -16,6 +16,7 @@ from .checkpoints import Checkpoints
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .processes import Processes
 from .record import Record, Sample
+from .sharding import alike, clip_gradients, gathered, is_sharded, spread_like
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def train(
 
     modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the weights; step s
     takes the mean of `options.accumulate` = n losses, those from s n on.
-    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone.
+    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone. Where the
+    weights are spread over the processes all of them call it.
     held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
     the smallest are kept. It needs one process, and no average.
     folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps nothing.
@@ -82,7 +84,8 @@ def train(
     processes, device = Processes(), trained[0].device
     if not processes.main:
         on_progress = ignore_progress
-    optimizer = make_optimizer(options.optimizer, trained, options.lr, options.weight_decay)
+    groups, together = alike(trained), is_sharded(trained)  # together: a checkpoint is put together from all processes
+    optimizer = make_optimizer(options.optimizer, groups, options.lr, options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
     checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     best = None if held is None else _Best(options.patience)
@@ -97,14 +100,20 @@ def train(
     keeps = checkpoints is not None and processes.main
     record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
     whole = True  # not while a step is half done: an interruption there must not be kept
+    agreed = not together  # whether all processes know that it ends here: only then can they put a last checkpoint together
 
     def stop() -> None:
-        check_stop(lambda: processes.any(should_stop(), device))
+        nonlocal agreed
+        if asked := processes.any(should_stop(), device):
+            agreed = True
+        check_stop(lambda: asked)
 
     def save() -> None:
         nonlocal saved, saved_at, saving
         before = time.monotonic()
-        checkpoints.save(step, _state(trained, optimizer, average, best, losses))
+        state = _state(trained, optimizer, average, best, losses, processes.main)
+        if keeps:
+            checkpoints.save(step, state)
         saved, saved_at = step, time.monotonic()
         saving = saved_at - before
 
@@ -122,20 +131,22 @@ def train(
             if math.isfinite(value):
                 processes.average_gradients(trained)
                 # a gradient without end would spoil the weights, and the next checkpoint with them
-                value = value if torch.nn.utils.clip_grad_norm_(trained, options.grad_clip).isfinite() else math.inf
+                value = value if clip_gradients(trained, options.grad_clip).isfinite() else math.inf
             if not math.isfinite(value):
                 what = f"The {stage} loss is no longer a number at step {step}"
                 good, saved = saved, step  # these weights are no good either
+                agreed = True
                 if not processes.any(keeps and good > 0, device):
                     raise ModelError(f"{what}: start again in another folder with a lower learning rate.")
-                if keeps:
+                if keeps or together:
                     _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
                     _settle(trained, average, best)
                 raise Diverged(f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate.")
             whole = False
             optimizer.step()
             if average is not None:
-                torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - options.ema_at(step))
+                for averages, weights in zip(alike(average), groups):
+                    torch._foreach_lerp_(averages, [p.detach() for p in weights], 1 - options.ema_at(step))
             step += 1
             losses.append(value)
             if best is not None and (step % options.held_every == 0 or step == options.steps):
@@ -146,16 +157,18 @@ def train(
                 record.step(step, losses, options.lr_at(step - 1), time.monotonic() - started)
             since = time.monotonic() - saved_at
             due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
-            if keeps and due and since * options.checkpoint_share >= saving:
+            now = keeps and due and since * options.checkpoint_share >= saving
+            if processes.any(now, device) if together else now:
                 save()
-            if processes.main and step % options.sample_every == 0:
+            if (processes.main or together) and step % options.sample_every == 0:
                 sheet = None if sample is None else sample(step)
                 if keeps:
                     record.draw(losses)
                     if sheet is not None:
                         record.picture(sheet)
+        agreed = True
     finally:
-        if keeps and whole and step > saved:
+        if (keeps or together) and checkpoints is not None and agreed and whole and step > saved:
             save()
         if keeps:
             record.close(losses)
@@ -209,17 +222,24 @@ class _Best:
         return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(self.errors[: -self.patience])
 
 
-def _state(trained, optimizer, average, best: _Best | None, losses: list[float]) -> dict[str, torch.Tensor]:
-    """Everything that changes in training, by name."""
+def _state(trained, optimizer, average, best: _Best | None, losses: list[float], keep: bool) -> dict[str, torch.Tensor]:
+    """Everything that changes in training, by name. keep: False only lends a hand in putting together what is spread."""
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = gathered(tensor.detach())
+        if not keep:
+            return tensor.new_empty(0)
+        return tensor.contiguous() if not is_sharded(trained) else tensor.contiguous().cpu()  # all of it may be more than a GPU holds
+
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     if best is not None:
         state["held"] = torch.tensor(best.errors, dtype=torch.float64)
         state |= {f"best.{i}": weight for i, weight in enumerate(best.weights)}
     for i, parameter in enumerate(trained):
-        state[f"weight.{i}"] = parameter.detach().contiguous()
+        state[f"weight.{i}"] = whole(parameter)
         if average is not None:
-            state[f"average.{i}"] = average[i].contiguous()
-    return state | optimizer_state(optimizer, trained)
+            state[f"average.{i}"] = whole(average[i])
+    return state | optimizer_state(optimizer, trained, whole)
 
 
 def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None) -> tuple[int, list[float]]:
@@ -236,9 +256,9 @@ def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, be
         raise ModelError(f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder.")
     with torch.no_grad():
         for i, parameter in enumerate(trained):
-            parameter.copy_(state[f"weight.{i}"])
+            parameter.copy_(spread_like(state[f"weight.{i}"], parameter))
             if average is not None:
-                average[i].copy_(state[f"average.{i}"])
+                average[i].copy_(spread_like(state[f"average.{i}"], parameter))
     load_optimizer_state(optimizer, trained, state, kind)
     if best is not None:
         best.errors, best.weights = state["held"].tolist(), [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..errors import InputError, ModelError
+from .sharding import spread_like
 
 OPTIMIZERS = {"adamw": "exp_avg", "adamw8bit": "state1"}
 """Each name, and what that optimizer calls its average of a parameter's gradients."""
 
 
-def make_optimizer(name: str, parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """An optimizer of `optimizer_class`, which see."""
-    return optimizer_class(name)(parameters, lr=lr, weight_decay=weight_decay)
+def make_optimizer(name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """An optimizer of `optimizer_class`, which see, of all the groups' parameters."""
+    return optimizer_class(name)([{"params": group} for group in groups], lr=lr, weight_decay=weight_decay)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -25,8 +28,13 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return torch.optim.AdamW if name == "adamw" else _bitsandbytes().optim.AdamW8bit
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> dict[str, torch.Tensor]:
-    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as `number.<...>.<name>`."""
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], whole: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as `number.<...>.<name>`.
+
+    whole: makes of each tensor what is kept.
+    """
     state, seen = {}, set()
     for i, parameter in enumerate(parameters):
         for name, value in optimizer.state.get(parameter, {}).items():
@@ -34,7 +42,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.
                 state[f"number.{i}.{name}"] = torch.tensor(value)
                 continue
             # 8-bit parameters share the table of what their bits mean, but a file of safetensors holds no tensor twice
-            value = value.detach().contiguous()
+            value = whole(value)
             state[f"optimizer.{i}.{name}"] = value.clone() if value.data_ptr() in seen else value
             seen.add(value.data_ptr())
     return state
@@ -51,7 +59,7 @@ def load_optimizer_state(
         number, _, inner = rest.partition(".")
         remembered = optimizer.state[parameters[int(number)]]
         # AdamW counts its steps on the CPU
-        remembered[inner] = value.item() if kind == "number" else value if inner == "step" else value.to(parameters[int(number)].device)
+        remembered[inner] = value.item() if kind == "number" else value if inner == "step" else spread_like(value, parameters[int(number)])
     if any(remembered and OPTIMIZERS[name] not in remembered for remembered in optimizer.state.values()):
         raise ModelError(f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder.")
 

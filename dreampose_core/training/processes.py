@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 
 Share = tuple[int, int]
 """This process's rank, and how many there are."""
@@ -33,10 +34,10 @@ class Processes:
         PartialState().wait_for_everyone()
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sets every gradient to its mean over the processes."""
+        """Sets every gradient to its mean over the processes; those of spread parameters (see `sharding`) have it already."""
         if self.count == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None and not isinstance(parameter, DTensor)]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, part in zip(gradients, (flat / self.count).split([gradient.numel() for gradient in gradients])):

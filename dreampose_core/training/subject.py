@@ -32,18 +32,21 @@ from .processes import random
 class SubjectRecipe:
     """How long and how hard a subject is tuned.
 
-    unet_steps, decoder_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the smallest
-    crop, as a share of the photo's side; crops, because the network must not tie clothes to places in the picture (paper: texture
-    sticking). views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
-    held back from them, and the weights that do best there are kept; some are turned, see `_Source`. None:
-    every sample is a crop of its own, and nothing is held back.
+    unet_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the smallest crop, as a
+    share of the photo's side; crops, because the network must not tie clothes to places in the picture (paper: texture sticking).
+    decoder_steps of `decoder_batch_size` such crops; of each a random part is decoded, `decoder_part` of its sides: more of them for the
+    same work. views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
+    held back from them, and the weights that do best there are kept; some are turned, see `_Source`. None: every sample is a crop of its
+    own, and nothing is held back.
     """
 
-    unet_steps: int = 60
-    decoder_steps: int = 150
+    unet_steps: int = 50
+    decoder_steps: int = 120
     unet_lr: float = 5e-4
     decoder_lr: float = 3e-4
     batch_size: int = 4
+    decoder_batch_size: int = 8
+    decoder_part: float = 0.5
     rank: int | None = 8
     zoom: float = 0.7
     person_weight: float = 4.0
@@ -52,7 +55,10 @@ class SubjectRecipe:
 
 RECIPES = {
     "fast": SubjectRecipe(),
-    "paper": SubjectRecipe(unet_steps=500, decoder_steps=1500, unet_lr=1e-5, decoder_lr=5e-5, batch_size=1, rank=None, views=None),
+    "paper": SubjectRecipe(
+        unet_steps=500, decoder_steps=1500, unet_lr=1e-5, decoder_lr=5e-5, batch_size=1, decoder_batch_size=1, decoder_part=1, rank=None,
+        views=None,
+    ),
 }
 
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
@@ -60,7 +66,7 @@ _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of e
 _HELD = 0.15  # share of them that is held back
 _TURNED = 4  # of so many batches of views one is turned
 _OWN = 0.65  # share of the decoder's samples that are the photo's own latents
-_PATIENCE = 6  # of the decoder, which gets worse before it gets better, and best when its rate falls
+_LOOK, _PATIENCE = 20, 4  # of the decoder, which gets worse before it gets better, and best when its rate falls
 
 
 def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
@@ -153,12 +159,12 @@ class _Source:
                       for number in range(-(-recipe.views // recipe.batch_size))]  # fmt: skip
             self.kept = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
 
-    def views(self, step: int, purpose: int) -> tuple[_Views, torch.Generator]:
-        """The samples of a step, and the generator of its further draws."""
+    def views(self, step: int, purpose: int, count: int) -> tuple[_Views, torch.Generator]:
+        """The `count` samples of a step, and the generator of its further draws."""
         draw = random(self.seed, step, purpose)
         if self.kept is None:
-            return self._made(self.recipe.batch_size, draw), draw
-        return self.kept.select(torch.randint(len(self.kept.which), (self.recipe.batch_size,), generator=draw)), draw
+            return self._made(count, draw), draw
+        return self.kept.select(torch.randint(len(self.kept.which), (count,), generator=draw)), draw
 
     def prediction(self, views: _Views, draw: torch.Generator, noisiest: bool = False):
         """What the UNet predicts for the noisy latents of `views`, what it should, these latents, and their timesteps."""
@@ -266,7 +272,7 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
         return denoising_loss(prediction, wanted, F.avg_pool2d(where, pipe.factor))
 
     def loss_at(step: int) -> torch.Tensor:
-        views, draw = source.views(step, 8)
+        views, draw = source.views(step, 8, recipe.batch_size)
         return error(views, draw, (1 + (recipe.person_weight - 1) * views.person) * (1 - views.held))
 
     @torch.no_grad()
@@ -281,32 +287,32 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
 
 
 def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float]:
-    pipe, recipe, count = source.pipe, source.recipe, source.recipe.batch_size
+    pipe, recipe, count = source.pipe, source.recipe, source.recipe.decoder_batch_size
     predicted = source.kept if source.kept is None or not source.answers else source.predicted()  # by the UNet as it is tuned now
     pipe.vae.decoder.float().requires_grad_(True)
 
-    def error(latents: torch.Tensor, views: _Views, where: torch.Tensor) -> torch.Tensor:
-        return picture_loss(source.decoded(latents), views.pixels, where / where.mean())
+    def error(latents: torch.Tensor, pixels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        return picture_loss(source.decoded(latents), pixels, where / where.mean().clamp_min(1e-6))
 
     def loss_at(step: int) -> torch.Tensor:
-        views, draw = source.views(step, 9)
+        views, draw = source.views(step, 9, count)
         if predicted is None:
-            return error(views.latents, views, torch.ones_like(views.person))
+            return error(views.latents, views.pixels, torch.ones_like(views.person))
         # the decoder must know both: the photo's own latents, and what the UNet makes of them where texture is missing
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
         made = predicted.select(which)
         views = _Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors())))
-        return error(views.latents, views, 1 - views.held)
+        return error(*_same_part(recipe.decoder_part, draw, views.latents, views.pixels, 1 - views.held))
 
     @torch.no_grad()
     def held() -> float:
         # half of the views tell enough, and all of them would take half as long as the steps between
-        own = [error(views.latents, views, views.held + 1e-6) for views in source.kept.split(count)[::2]]
-        made = [error(views.latents, views, torch.ones_like(views.held)) for views in predicted.split(count)[::2]]
+        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[::2]]
+        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[::2]]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, patience=_PATIENCE)
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, held_every=_LOOK, patience=_PATIENCE)
     losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
                       held=None if predicted is None else held, **run)  # fmt: skip
     return losses
@@ -323,6 +329,20 @@ def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Para
     for parameter in lora:
         parameter.data = parameter.data.float()
     return lora
+
+
+def _same_part(share: float, draw: torch.Generator, *planes: torch.Tensor) -> list[torch.Tensor]:
+    """A random part of each sample, `share` of its sides, the same of all `planes` (B, C, h, w); sides are multiples of the first's."""
+    count, _, height, width = planes[0].shape
+    high, wide = max(1, round(share * height)), max(1, round(share * width))
+    rows, columns = (
+        (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist() for side, cut in ((height, high), (width, wide))
+    )
+    cuts = []
+    for plane in planes:
+        by = plane.shape[2] // height
+        cuts.append(torch.stack([one[..., r * by : (r + high) * by, c * by : (c + wide) * by] for one, r, c in zip(plane, rows, columns)]))
+    return cuts
 
 
 def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torch.Generator) -> torch.Tensor:
