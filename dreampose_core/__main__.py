@@ -206,11 +206,26 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--seed", type=int)
     t.add_argument("--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt")
     _device_option(t)
-    c = command(t.add_subparsers(metavar="prepare"), "prepare", commands.train_prepare, "turn clips of people into what is trained on")
+    t_groups = t.add_subparsers(metavar="prepare|start")
+    c = command(t_groups, "prepare", commands.train_prepare, "turn clips of people into what is trained on")
     c.add_argument("folder", help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated")
     c.add_argument("--out", required=True, help="the folder to write; clips that are ready there are not made again")
     c.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)")
     _reading_options(c)
+
+    start = command(t_groups, "start", commands.train_start, "make the full-size model that training starts from, of Stable Diffusion's")
+    _base_options(start)
+    start.add_argument("--vae", metavar="MODEL", help="another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id")
+    start.add_argument("--pose-encoding", choices=("iuv", "uv"), default="iuv", help="uv is the paper's (default: iuv)")
+    start.add_argument("--reference-warp", choices=("none", "texture"), default="texture", help="none is the paper's (default: texture)")
+    start.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="multiples of 64 (default: 640x512)")
+
+    r = command(groups, "import-released", commands.import_released, "turn the original authors' checkpoints into a model folder")
+    r.add_argument("--zip", type=Path, help="custom-chkpts.zip as it was downloaded; or the files themselves:")
+    r.add_argument("--unet", type=Path, metavar="PTH", help="unet_epoch_20.pth")
+    r.add_argument("--adapter", type=Path, metavar="PTH", help="adapter_20.pth")
+    r.add_argument("--vae", type=Path, metavar="PTH", help="vae_1499.pth, where the VAE was tuned, too")
+    _base_options(r)
 
     e = command(groups, "evaluate", commands.evaluate, "measure a model against exact truth, or an estimator")
     e.add_argument("--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)")
@@ -250,6 +265,14 @@ def _parser() -> argparse.ArgumentParser:
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--out", required=True, help="the folder for report.json, guidance.png and the trained variants; finished ones are kept")
     return parser
+
+
+def _base_options(sub) -> None:
+    base = "Stable Diffusion 1.x, such as CompVis/stable-diffusion-v1-4: a folder or a hub id"
+    sub.add_argument("--base", required=True, metavar="MODEL", help=base)
+    clip = "openai/clip-vit-base-patch32"
+    sub.add_argument("--image-encoder", default=clip, metavar="MODEL", help=f"CLIP's vision model: a folder or a hub id (default: {clip})")
+    sub.add_argument("--out", required=True, help="the model folder to write")
 
 
 def _device_option(sub) -> None:

@@ -43,7 +43,7 @@ def animate(
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
-    scene = make_scene(image, poses, image_poses, pipe.form.size, options)
+    scene = make_scene(image, poses, image_poses, pipe.form.size, options, pipe.bilinear)
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,28 @@ def train(args, on_progress, should_stop) -> None:
         print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
 
 
+def train_start(args, on_progress, should_stop) -> None:
+    from .mini import save_model
+    from .pipeline import DreamPosePipeline
+
+    out = _empty_folder(args.out)
+    pipe = DreamPosePipeline.from_stable_diffusion(
+        args.base, args.image_encoder, pose_encoding=args.pose_encoding, reference_warp=args.reference_warp, size=args.size, vae=args.vae
+    )
+    save_model(pipe, out)
+    print(f"{out}: a model of {args.size[0]} x {args.size[1]} (height x width) to train with --init {out}")
+
+
+def import_released(args, on_progress, should_stop) -> None:
+    from .released import import_released
+
+    out = import_released(
+        args.base, _empty_folder(args.out), archive=args.zip, unet=args.unet, adapter=args.adapter, vae=args.vae,
+        image_encoder=args.image_encoder, on_progress=on_progress, should_stop=should_stop,
+    )  # fmt: skip
+    print(f"{out}: the released weights as a model folder; use it with --model {out}")
+
+
 def train_prepare(args, on_progress, should_stop) -> None:
     from .progress import ignore_progress
     from .training.prepare import prepare
@@ -370,6 +392,13 @@ def _new_file(text: str, suffix: str) -> Path:
         raise InputError(f"The file to write is {text}; its name must end in {suffix}.")
     if not path.parent.is_dir():
         raise InputError(f"The file to write is {text}, but there is no folder {path.parent}; create it first.")
+    return path
+
+
+def _empty_folder(text: str) -> Path:
+    path = _new_folder(text)
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"--out is {text}, which is not empty; give the name of a new folder.")
     return path
 
 

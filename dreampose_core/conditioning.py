@@ -11,22 +11,25 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .poses import NUM_PARTS, WINDOW, PoseSequence
+from .poses import NUM_PARTS, WINDOW, PoseSequence, window_indices
 from .settings import Quality
 from .texture import WARP_PLANES
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
 POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
 # which of a frame's window of five maps the UNet is shown: the paper's five; the frame's own five times, as the original was trained;
-# or it alone
-SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
+# or it alone; "centred" are the
+# paper's five with the frame's own in place of those beyond the ends of the clip, as the original was run
+SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "centred": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
 
 
 @dataclass(frozen=True)
 class ModelForm:
     """How a model must be fed; stands in the model folder's config.
 
-    pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five", "copies" or "one", see `SHOWN_MAPS`.
+    pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five", "centred", "copies" or "one", see `SHOWN_MAPS`.
+    photo_encoding: "own" or "released", see `reference_tokens`. init_leak: frames start from the photo's latents with noise on top, not
+    from noise alone; where the first timestep is not the noisiest some of the photo is left in it (7.2 % with 100 steps of PNDM).
     charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
     `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
@@ -38,6 +41,8 @@ class ModelForm:
 
     pose_encoding: str = "iuv"
     pose_window: str = "five"
+    photo_encoding: str = "own"
+    init_leak: bool = False
     charts: str = "mannequin"
     reference_warp: str = "texture"
     reference_background: bool = True
@@ -58,6 +63,17 @@ class ModelForm:
     @property
     def size(self) -> tuple[int, int]:
         return self.height, self.width
+
+
+def check_form(form: ModelForm) -> None:
+    """Raises InputError for a name that is none of those that a field may have."""
+    known = {
+        "pose_encoding": POSE_CHANNELS, "pose_window": SHOWN_MAPS, "photo_encoding": ("own", "released"),
+        "charts": ("densepose", "mannequin"), "reference_warp": ("none", "texture", "encoded"),
+    }  # fmt: skip
+    for name, names in known.items():
+        if getattr(form, name) not in names:
+            raise InputError(f"{name} is {getattr(form, name)!r}; there are {', '.join(names)}.")
 
 
 def unet_in_channels(form: ModelForm, latent_channels: int, factor: int) -> int:
@@ -98,7 +114,8 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
 
     "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell; U and V are
     those of the cell's middle pixel, never averaged; two flags say which of the two are known.
-    "uv", 2 channels, as the original has it: U and V of the middle pixel in [-1, 1], -1 where nobody is. Raises InputError without U, V.
+    "uv", 2 channels, as the original has it: U and V of the cell's first pixel in [-1, 1], or a little beyond where they are not clamped,
+    -1 where nobody is. Raises InputError without U, V.
     """
     if parts is None and uv is None:
         raise ValueError("encode_maps needs parts or uv; a null pose is all zeros")
@@ -106,7 +123,7 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
     if encoding == "uv":
         if uv is None:
             raise InputError("This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that has.")
-        return uv[:, :, middle::factor, middle::factor].float() * 2 - 1
+        return uv[:, :, ::factor, ::factor].float() * 2 - 1
     given = parts if parts is not None else uv[:, 0]
     count, height, width = given.shape
     h, w = height // factor, width // factor
@@ -119,9 +136,14 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
         out[:, :NUM_PARTS] = cover[..., 1:].transpose(1, 2).reshape(count, NUM_PARTS, h, w)
         out[:, NUM_PARTS + 2] = 1
     if uv is not None:
-        out[:, NUM_PARTS : NUM_PARTS + 2] = uv[:, :, middle::factor, middle::factor]
+        out[:, NUM_PARTS : NUM_PARTS + 2] = uv[:, :, middle::factor, middle::factor].clamp(0, 1)
         out[:, NUM_PARTS + 3] = 1
     return out
+
+
+def window_of(form: ModelForm, index: int, length: int) -> list[int]:
+    """The frames of a clip of `length` whose maps this model is shown for frame `index`, in order."""
+    return shown_maps(form, window_indices(index, length, "centre" if form.pose_window == "centred" else "nearest"))
 
 
 def shown_maps(form: ModelForm, window: list) -> list:
@@ -185,6 +207,11 @@ def photo_input(form: ModelForm, latents: torch.Tensor, parts: torch.Tensor | No
     return given
 
 
+def condition_latents(form: ModelForm, vae, photos: torch.Tensor) -> torch.Tensor:
+    """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes, 0 to 255."""
+    return encode_latents(vae, photos if form.photo_encoding == "own" else to_uint8(photos).movedim(-1, -3).float())
+
+
 def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
     """Photos (B, 3, H, W) in [-1, 1] as CLIP wants them: padded to a square with grey, so that head and feet stay."""
     _, _, height, width = photos.shape
@@ -202,7 +229,25 @@ def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
     return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
 
 
-def reference_tokens(photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter) -> torch.Tensor:
-    """Cross-attention tokens of photos (B, 3, H, W) in [-1, 1] with their scaled latents (B, C, h, w)."""
-    clip = image_encoder(pixel_values=clip_pixels(photos, image_processor).to(image_encoder.dtype)).last_hidden_state
+def reference_tokens(form: ModelForm, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter):
+    """Cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C, h, w).
+
+    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the released weights were run: CLIP's own processor
+    cuts its middle square, and the VAE is given bytes.
+    """
+    if form.photo_encoding == "own":
+        seen = clip_pixels(photos, image_processor)
+    else:
+        seen = image_processor(images=list(to_uint8(photos).cpu().numpy()), return_tensors="pt")["pixel_values"].to(photos.device)
+    clip = image_encoder(pixel_values=seen.to(image_encoder.dtype)).last_hidden_state
     return adapter(clip.to(adapter.dtype), latents.to(adapter.dtype))
+
+
+def blank_tokens(form: ModelForm, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter) -> torch.Tensor:
+    """What stands for tokens (B, n, d) where there is no photo, (1, n, d): zeros; with photo_encoding "released" the tokens of a black
+    photo whose bytes reach the VAE with height and width exchanged, as they did there."""
+    if form.photo_encoding == "own":
+        return torch.zeros_like(tokens[:1])
+    black = torch.full((1, 3, *form.size), -1.0, device=tokens.device)
+    latents = encode_latents(vae, torch.zeros_like(black).transpose(2, 3))
+    return reference_tokens(form, black, latents, image_encoder, image_processor, adapter).to(tokens.dtype)

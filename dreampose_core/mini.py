@@ -42,6 +42,7 @@ from .training.vae_start import start_linear
 from .training.videos import VideoSamples
 
 _SHOWN = 4  # people on a contact sheet
+_SMALL = 100 << 20  # bytes of a model's weights
 
 
 def build_mini(
@@ -338,7 +339,7 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
-    """Writes the model folder in fp16, in safetensors shards below 9 MB."""
+    """Writes the model folder in fp16, small models in safetensors shards below 9 MB, as they lie in a repository. Raises StorageError."""
     quiet_libraries()
     parts = {name: copy.deepcopy(part) for name, part in pipe.components.items()}
     for part in parts.values():
@@ -351,7 +352,10 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
 
 def _saved(model: DreamPosePipeline | DensePoseNet, folder: Path) -> None:
     try:
-        model.save_pretrained(folder, max_shard_size="8MB")
+        parts = model.components.values() if isinstance(model, DreamPosePipeline) else [model]
+        weights = [weight for part in parts if isinstance(part, torch.nn.Module) for weight in part.parameters()]
+        small = sum(weight.numel() * weight.element_size() for weight in weights) < _SMALL
+        model.save_pretrained(folder, max_shard_size="8MB" if small else "5GB")
     except (OSError, SafetensorError) as error:
         raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal, get_args
 
 import diffusers
 import numpy as np
@@ -18,45 +19,51 @@ from PIL import Image
 
 # saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
 from . import adapter as _adapter  # noqa: F401
-from . import attention
+from . import attention, stable_diffusion
 from .conditioning import (
     ModelForm,
+    blank_tokens,
+    check_form,
+    condition_latents,
     encode_latents,
     encode_maps,
     photo_input,
     pose_tensors,
     predict,
     reference_tokens,
-    shown_maps,
     to_pixels,
     to_uint8,
     warp_channels,
     window_channels,
+    window_of,
 )
 from .errors import InputError, ModelError
 from .images import fit_image, from_pil
-from .poses import PoseSequence, fitted, window_indices
+from .poses import PoseSequence, fitted
 from .progress import ShouldStop, check_stop, never_stop
 from .scene import check_aspect
 from .settings import MODELS
+from .stable_diffusion import why_not_loaded
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
+OutputType = Literal["uint8", "np"]
 
 
 @dataclass
 class DreamPoseOutput(BaseOutput):
-    """frames: uint8 (T, H, W, 3), one for each pose."""
+    """frames: (T, H, W, 3), one for each pose: uint8, or float32 in [0, 1] for output_type "np"."""
 
     frames: np.ndarray
 
 
 @dataclass
 class Reference:
-    """What is constant for a clip: tokens (1, n, d), latents (1, C, h, w), texture of one person or None, the states that
-    reference attention looks at or None."""
+    """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of one person or None,
+    the states that reference attention looks at or None."""
 
     tokens: torch.Tensor
+    blank: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
     states: list[torch.Tensor] | None = None
@@ -75,7 +82,7 @@ class DreamPosePipeline(DiffusionPipeline):
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
         image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
         reference_attention: bool = False, frame_attention: bool = False, draft_steps: int = 8, standard_steps: int = 15,
-        best_steps: int = 50,
+        best_steps: int = 50, photo_encoding: str = "own", init_leak: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(
@@ -85,10 +92,34 @@ class DreamPosePipeline(DiffusionPipeline):
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
             height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
             reference_attention=reference_attention, frame_attention=frame_attention, draft_steps=draft_steps,
-            standard_steps=standard_steps, best_steps=best_steps,
+            standard_steps=standard_steps, best_steps=best_steps, photo_encoding=photo_encoding, init_leak=init_leak,
         )  # fmt: skip
         if reference_attention or frame_attention:
             attention.install(unet)
+
+    @classmethod
+    def from_stable_diffusion(
+        cls, base: str | Path, image_encoder: str | Path = stable_diffusion.CLIP, *, pose_encoding: str = "iuv",
+        reference_warp: str = "texture", size: tuple[int, int] = stable_diffusion.SIZE, vae: str | Path | None = None,
+        charts: str = "densepose",
+    ) -> DreamPosePipeline:  # fmt: skip
+        """A new model of full size, to be trained: Stable Diffusion's weights, with channels for poses and texture that count nothing yet.
+
+        Until it is trained it says what Stable Diffusion says for CLIP's tokens of the photo, whatever the poses (paper, section 4.2).
+        base: Stable Diffusion 1.x, such as "CompVis/stable-diffusion-v1-4"; image_encoder: CLIP; vae: another VAE, such as
+        "stabilityai/sd-vae-ft-mse"; each a folder or a hub id. pose_encoding: "iuv", or "uv" for the paper's; reference_warp: "none", the
+        paper's, or "texture". size: (height, width), multiples of 64. charts: whose U, V it will be trained on.
+        Raises InputError, and ModelError for what cannot be loaded or does not fit together.
+        """
+        quiet_libraries()
+        form = ModelForm(
+            pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, height=size[0], width=size[1],
+            image_guidance=8.0, pose_guidance=3.0, draft_steps=10, standard_steps=25, best_steps=50,
+        )  # fmt: skip
+        check_form(form)
+        pipe = cls(**stable_diffusion.components(form, base, image_encoder, vae), **vars(form))
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     @property
     def form(self) -> ModelForm:
@@ -104,10 +135,12 @@ class DreamPosePipeline(DiffusionPipeline):
     def __call__(
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
         num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
-        generator: torch.Generator | None = None, batch_size: int = 8,
+        generator: torch.Generator | None = None, batch_size: int = 8, noise: torch.Tensor | None = None, init_leak: bool | None = None,
+        output_type: OutputType = "uint8",
     ) -> DreamPoseOutput:  # fmt: skip
         """All frames of a clip; arguments and errors as in `stream`."""
-        frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size)
+        frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size,
+                             noise=noise, init_leak=init_leak, output_type=output_type)  # fmt: skip
         return DreamPoseOutput(frames=np.stack(list(frames)))
 
     @torch.no_grad()
@@ -115,9 +148,10 @@ class DreamPosePipeline(DiffusionPipeline):
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
         num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
-        on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop,
+        on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
+        init_leak: bool | None = None, output_type: OutputType = "uint8",
     ) -> Iterator[np.ndarray]:  # fmt: skip
-        """Frames in order, as they are made: uint8 (H, W, 3) in the model's size.
+        """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
         image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
         image_poses: the photos' own maps, one each; without them there is no moved texture.
@@ -126,6 +160,8 @@ class DreamPosePipeline(DiffusionPipeline):
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
         on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
+        noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see `ModelForm`; None takes the
+        model's own.
         Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step.
         """
         # 1. check and fit the inputs
@@ -136,23 +172,31 @@ class DreamPosePipeline(DiffusionPipeline):
             raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
         if not 0 <= first_frame <= len(poses):
             raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
-        device, dtype = self._execution_device, self.unet.dtype
+        if output_type not in get_args(OutputType):
+            raise InputError(f"The output type is {output_type!r}; there are {' and '.join(get_args(OutputType))}.")
+        device = self._execution_device
         # 2. what is constant for the clip
         reference = self.encode_reference(image, image_poses)
         if not self.knows_charts(poses):
             reference.texture = None
-        parts, uv = pose_tensors(fitted(poses, self.form.size), self.config.charts)
-        noise = torch.randn(reference.latents.shape, generator=generator).to(device)
+        parts, uv = pose_tensors(fitted(poses, self.form.size, bilinear=self.bilinear), self.config.charts)
+        if noise is None:
+            noise = torch.randn(reference.latents.shape, generator=generator)
+        elif noise.shape != reference.latents.shape:
+            raise InputError(f"The noise is {tuple(noise.shape)}; this model starts from {tuple(reference.latents.shape)}.")
+        noise = noise.to(device, torch.float32)
+        beneath = reference.latents if (self.config.init_leak if init_leak is None else init_leak) else None
         branches = guidance_branches(s_image, s_pose)
         # 3. frames, batch by batch
         for start in range(first_frame - first_frame % batch_size, len(poses), batch_size):
             indices = range(start, min(start + batch_size, len(poses)))
             pose, warp = self._encode_batch(parts, uv, indices, reference, device)
             latents = noise.expand(len(indices), -1, -1, -1)
-            latents = self._denoise(latents, pose, warp, reference, branches, steps, dtype,
+            latents = self._denoise(latents, beneath, pose, warp, reference, branches, steps,
                                     lambda step, frame=start: on_step and on_step(frame, step), should_stop)  # fmt: skip
             pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-            for index, frame in zip(indices, to_uint8(pixels).cpu().numpy()):
+            frames = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+            for index, frame in zip(indices, frames.cpu().numpy()):
                 if index >= first_frame:
                     yield frame
 
@@ -166,10 +210,13 @@ class DreamPosePipeline(DiffusionPipeline):
         device = self._execution_device
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
-        tokens = reference_tokens(first, latents, self.image_encoder, self.image_processor, self.adapter).to(self.unet.dtype)
+        encoders = self.image_encoder, self.image_processor, self.adapter
+        seen = latents if self.config.photo_encoding == "own" else condition_latents(self.form, self.vae, first)
+        tokens = reference_tokens(self.form, first, seen, *encoders).to(self.unet.dtype)
+        blank = blank_tokens(self.form, tokens, self.vae, *encoders)
         texture = states = parts = uv = None
         if image_poses is not None and self.knows_charts(image_poses):
-            maps = pose_tensors(fitted(image_poses, self.form.size), self.config.charts)
+            maps = pose_tensors(fitted(image_poses, self.form.size, bilinear=self.bilinear), self.config.charts)
             parts, uv = (None if x is None else x.to(device) for x in maps)
         if self.config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
@@ -177,7 +224,12 @@ class DreamPosePipeline(DiffusionPipeline):
             own = [None if x is None else x[:1] for x in (parts, uv)]
             given = photo_input(self.form, latents, *own, self.factor).to(self.unet.dtype)
             states = attention.reference_states(self.unet, given, tokens)
-        return Reference(tokens, latents, texture, states)
+        return Reference(tokens, blank, latents, texture, states)
+
+    @property
+    def bilinear(self) -> bool:
+        """Whether U, V of another size are interpolated for this model, see `poses.fitted`."""
+        return self.config.pose_encoding == "uv"
 
     def knows_charts(self, poses: PoseSequence) -> bool:
         """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
@@ -201,7 +253,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
     def _encode_batch(self, parts, uv, indices, reference, device):
         """Pose channels and moved texture channels of the frames `indices`."""
-        windows = [shown_maps(self.form, window_indices(index, len(parts if parts is not None else uv))) for index in indices]
+        windows = [window_of(self.form, index, len(parts if parts is not None else uv)) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
         near = [None if x is None else x[needed].to(device) for x in (parts, uv)]
@@ -216,13 +268,17 @@ class DreamPosePipeline(DiffusionPipeline):
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
         return pose, warp_channels(self.form, planes, self.vae)
 
-    def _denoise(self, latents, pose, warp, reference, branches, steps, dtype, on_step, should_stop):
-        """Denoises latents (B, C, h, w) under dual classifier-free guidance (paper, section 4.3)."""
+    def _denoise(self, noise, beneath, pose, warp, reference, branches, steps, on_step, should_stop):
+        """Denoises noise (B, C, h, w), with the latents `beneath` under it if there are any, under dual classifier-free guidance (paper,
+        section 4.3)."""
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(steps, device=latents.device)
-        latents = latents * scheduler.init_noise_sigma
+        scheduler.set_timesteps(steps, device=noise.device)
+        if beneath is None:
+            latents = noise * scheduler.init_noise_sigma
+        else:
+            latents = scheduler.add_noise(beneath.float().expand_as(noise), noise, scheduler.timesteps[:1])
         batch = len(latents)
-        tokens = reference.tokens.expand(batch, -1, -1)
+        tokens, no_tokens = (some.expand(batch, -1, -1) for some in (reference.tokens, reference.blank))
         blank = reference.states and [torch.zeros_like(state) for state in reference.states]
         for step, t in enumerate(scheduler.timesteps):
             check_stop(should_stop)
@@ -231,7 +287,7 @@ class DreamPosePipeline(DiffusionPipeline):
             for weight, has_image, has_pose in branches:
                 own_pose = pose if has_pose else torch.zeros_like(pose)
                 own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
-                context = tokens if has_image else torch.zeros_like(tokens)
+                context = tokens if has_image else no_tokens
                 with attention.attending(self.unet, reference.states if has_image else blank, batch if self.config.frame_attention else 1):
                     total = total + weight * predict(self.unet, scheduler, self.form, scaled, t, own_pose, own_warp, context)
             latents = scheduler.step(total, t, latents).prev_sample
@@ -278,10 +334,6 @@ def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
     try:
         pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
-        raise ModelError(f"The model {model} cannot be loaded: it is incomplete, damaged or of another kind ({_short(error)}).") from error
+        raise ModelError(why_not_loaded(error, f"model {model}", model)) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -33,12 +33,14 @@ class Scene:
 
 def make_scene(
     image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, size: tuple[int, int], options: SceneOptions,
+    bilinear: bool = False,
 ) -> Scene:  # fmt: skip
     """The scene of a photo uint8 (H, W, 3), a motion and the photo's own map (one frame, of the photo's aspect) at (height, width).
 
+    bilinear: as in `poses.fitted`, where the motion is not aligned.
     Raises InputError when the map is another photo's, nobody is in it, or the motion is too long or has nobody in it.
     """
-    photo, own, box = fit_photo(image, image_poses, size, options.fit)
+    photo, own, box = fit_photo(image, image_poses, size, options.fit, bilinear)
     motion = edited(poses, options)
     check_length(motion)
     said = (MIRRORED,) if poses.uv is not None and motion.uv is None else ()
@@ -47,7 +49,7 @@ def make_scene(
         # A motion in frames of the photo's shape is taken to lie on the photo: both are fitted alike.
         lies_on_it = of_the_photo or same_aspect(image.shape[:2], motion.size)
         there = on_map(box, image.shape[:2], motion.size) if lies_on_it else None
-        return Scene(photo, own, fitted(motion, size, there), box, said)
+        return Scene(photo, own, fitted(motion, size, there, bilinear), box, said)
     motion, alignment = aligned(motion, own, size)
     return Scene(photo, own, motion, box, said if alignment is None else (*said, alignment.sentence()))
 
@@ -70,7 +72,7 @@ def keep_sound(clip: Path, poses: PoseSequence, options: SceneOptions, out: Path
 
 
 def fit_photo(
-    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit
+    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, bilinear: bool = False
 ) -> tuple[np.ndarray, PoseSequence | None, Box]:
     """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`."""
     source = image.shape[:2]
@@ -83,7 +85,7 @@ def fit_photo(
     photo = fit_image(image, size, box)
     if image_poses is None:
         return photo, None, box
-    return photo, fitted(image_poses, size, on_map(box, source, image_poses.size)), box
+    return photo, fitted(image_poses, size, on_map(box, source, image_poses.size), bilinear), box
 
 
 def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:

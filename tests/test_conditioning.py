@@ -27,6 +27,7 @@ from dreampose_core.conditioning import (
     unet_input,
     warp_channels,
     window_channels,
+    window_of,
 )
 from dreampose_core.errors import InputError
 from dreampose_core.poses import WINDOW, PoseSequence, window_indices
@@ -98,7 +99,9 @@ def test_left_and_right_differ():
 def test_the_originals_encoding_is_u_and_v_alone():
     parts, uv = random_maps()
     out = encode_maps(parts, uv, 4, "uv")
-    assert out.shape == (3, POSE_CHANNELS["uv"], 4, 2) and torch.equal(out, uv[:, :, 2::4, 2::4].float() * 2 - 1)
+    assert out.shape == (3, POSE_CHANNELS["uv"], 4, 2) and torch.equal(out, uv[:, :, ::4, ::4].float() * 2 - 1)
+    assert torch.equal(encode_maps(None, uv * 3 - 1, 4, "uv"), (uv * 3 - 1)[:, :, ::4, ::4].float() * 2 - 1)  # as a network says them
+    assert encode_maps(None, uv * 3 - 1, 4)[:, 24:26].aminmax() == (0, 1)
     assert (encode_maps(None, torch.zeros(1, 2, 8, 8), 4, "uv") == -1).all()  # where nobody is
     with pytest.raises(InputError, match="U, V alone"):
         encode_maps(parts, None, 4, "uv")
@@ -106,10 +109,11 @@ def test_the_originals_encoding_is_u_and_v_alone():
 
 def test_a_window_is_shown_as_the_model_was_trained():
     shown = {name: shown_maps(ModelForm(pose_window=name), [0, 0, 0, 1, 2]) for name in SHOWN_MAPS}
-    assert shown == {"five": [0, 0, 0, 1, 2], "copies": [0] * 5, "one": [0]}
+    assert shown == {"five": [0, 0, 0, 1, 2], "centred": [0, 0, 0, 1, 2], "copies": [0] * 5, "one": [0]}
+    assert window_of(ModelForm(), 1, 4) == [0, 0, 1, 2, 3] and window_of(ModelForm(pose_window="centred"), 1, 4) == [1, 0, 1, 2, 3]
     channels = [unet_in_channels(ModelForm(pose_window=name, pose_encoding=kind, reference_warp="none"), 4, 8)
                 for name in SHOWN_MAPS for kind in ("iuv", "uv")]  # fmt: skip
-    assert channels == [144, 14, 144, 14, 32, 6]  # 14: the released checkpoints' conv_in
+    assert channels == [144, 14, 144, 14, 144, 14, 32, 6]  # 14: the released checkpoints' conv_in
 
 
 def test_windows_are_five_different_maps_clamped_at_the_ends():
@@ -174,7 +178,7 @@ def test_tokens_start_as_clips_own(pipe):
     pixels = torch.rand(2, 3, 40, 32) * 2 - 1
     with torch.no_grad():
         latents = encode_latents(pipe.vae, pixels)
-        tokens = reference_tokens(pixels, latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        tokens = reference_tokens(pipe.form, pixels, latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
         clip = pipe.image_encoder(pixel_values=clip_pixels(pixels, pipe.image_processor)).last_hidden_state
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 

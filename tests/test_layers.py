@@ -16,7 +16,7 @@ PACKAGE = "dreampose_core"
 ROWS = (
     ("errors", "settings", "progress", "files"),
     ("images", "video", "poses", "scene"),
-    ("registration", "texture", "adapter", "attention", "conditioning", "subject", "pipeline", "released", "densepose"),
+    ("registration", "texture", "adapter", "attention", "conditioning", "stable_diffusion", "subject", "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
     ("jobs",),
     ("web",),

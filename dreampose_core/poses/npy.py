@@ -13,7 +13,7 @@ from ..errors import InputError
 from .gaps import gap_notices, repeat_nearest
 from .numbered import Entry, Folder, numbered
 from .pictures import kept, reduction_notice
-from .sequence import Charts, PoseSequence
+from .sequence import UNCLAMPED, Charts, PoseSequence
 
 FORM = "original DreamPose U, V maps (.npy)"
 SIDECAR = "densepose.json"  # says charts and fps beside maps that this program wrote; the original has none
@@ -75,14 +75,14 @@ def read_maps(folder: Folder, entries: list[Entry], default_fps: float) -> tuple
         size = map_.shape[1:]
         if uv is None:
             original, (rows, columns) = size, kept(*size)
-            uv = np.zeros((len(order.known), 2, len(rows), len(columns)), np.float16)
+            uv = np.zeros((len(order.known), 2, len(rows), len(columns)), np.float32)
             notices += reduction_notice(size)
         elif size != original:
             raise InputError(
                 f"{entry.name} in {folder.name} is {size[1]} x {size[0]} pixels, but {order.entries[0].name} is "
                 f"{original[1]} x {original[0]}; all maps of a sequence must have one size."
             )
-        uv[slot] = np.clip(map_ if len(rows) == size[0] else map_[:, rows[:, None], columns], 0, 1)
+        uv[slot] = map_ if len(rows) == size[0] else map_[:, rows[:, None], columns]
     repeat_nearest(uv, order.known)
     if fps is None:
         fps = default_fps
@@ -108,6 +108,9 @@ def _read_map(folder: Folder, entry: Entry) -> np.ndarray:
         raise InputError(f"{what} is damaged or no .npy file; please save or upload it again.") from error
     if not np.isfinite(map_).all():
         raise InputError(f"{what} has U, V values that are not finite numbers; please write the maps again.")
+    least, most = float(map_.min()), float(map_.max())
+    if least < UNCLAMPED[0] or most > UNCLAMPED[1]:
+        raise InputError(f"{what} has values from {least:g} to {most:g}; the original's U, V lie between 0 and 1, or a little beyond.")
     return map_
 
 

@@ -12,7 +12,7 @@ from ..errors import InputError, shown
 from ..files import appearing
 from .npy import read_body, read_header
 from .numbered import bounded_zip
-from .sequence import PoseSequence, check_uv_range
+from .sequence import UNCLAMPED, PoseSequence, check_uv_range
 
 VERSION = 1
 MAX_BYTES = 4 << 30  # 1200 frames of 768 x 768 with U, V
@@ -58,9 +58,10 @@ def read_poses(path: str | Path) -> PoseSequence:
     try:
         uv = arrays.get("uv")
         if uv is not None:
-            if uv.size:
-                check_uv_range(uv)  # before the cast, which would turn large numbers into infinities
-            uv = uv.astype(np.float16)
+            as_said = uv.dtype == np.float32 and "parts" not in arrays  # the original's maps, kept as they are
+            if uv.size:  # before the cast, which would turn large numbers into infinities
+                check_uv_range(uv, *(UNCLAMPED if as_said else (0, 1)))
+            uv = uv if as_said else uv.astype(np.float16)
         return PoseSequence(arrays.get("parts"), uv, str(arrays["charts"]), float(arrays["fps"]))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error

@@ -11,6 +11,8 @@ import torch
 from ..attention import attending, reference_states
 from ..conditioning import (
     ModelForm,
+    blank_tokens,
+    condition_latents,
     encode_latents,
     encode_maps,
     photo_input,
@@ -197,7 +199,8 @@ def conditioned(
     part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share), run)
     target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        photo_latents, latents = (encode_latents(pipe.vae, x).float() for x in (photo, target))
+        latents = encode_latents(pipe.vae, target).float()
+        photo_latents = condition_latents(form, pipe.vae, photo).float()
         poses = encode_windows(form, parts, part(batch.window_uv.float()), has, factor)
         warp = None
         if form.reference_warp != "none":
@@ -216,14 +219,17 @@ def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torc
     given.timesteps = timesteps
     given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        tokens = reference_tokens(given.photo, given.photo_latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
+        tokens = reference_tokens(pipe.form, given.photo, given.photo_latents, *encoders)
         keep = given.has["image"][:, None, None]
+        if not keep.all():
+            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.form, tokens, pipe.vae, *encoders))
         states = None
         if pipe.form.reference_attention:
             photo = photo_input(pipe.form, given.photo_latents, *given.photo_maps, pipe.factor)
             states = [state * keep for state in reference_states(pipe.unet, photo, tokens)]
         with attending(pipe.unet, states, given.run):
-            return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens * keep), wanted
+            return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
 
 
 def random_part(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..conditioning import (
+    condition_latents,
     encode_latents,
     encode_maps,
     pose_channels,
@@ -66,7 +67,7 @@ _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of e
 _HELD = 0.15  # share of them that is held back
 _TURNED = 4  # of so many batches of views one is turned
 _OWN = 0.65  # share of the decoder's samples that are the photo's own latents
-_LOOK, _PATIENCE = 20, 4  # of the decoder, which gets worse before it gets better, and best when its rate falls
+_LOOK, _PATIENCE = 24, 3  # of the decoder, which gets worse before it gets better, and best when its rate falls
 
 
 def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
@@ -149,7 +150,7 @@ class _Source:
             self.mask = (parts > 0 if parts is not None else (uv > 0).any(1)).float()
         self.held = self._held_back() if recipe.views is not None else torch.zeros_like(self.mask)
         with torch.no_grad():
-            self.photo_latents = encode_latents(pipe.vae, photos).float()
+            self.photo_latents = condition_latents(pipe.form, pipe.vae, photos).float()
         self.kept = None
         if recipe.views is not None:
             # a single prediction from noise is the model's answer only where latents are predicted, and only parts tell front from back
@@ -174,8 +175,8 @@ class _Source:
         noise = torch.randn(views.latents.shape, generator=draw).to(device)
         noisy, wanted = noised(pipe.scheduler, views.latents, noise, timesteps)
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
-            tokens = reference_tokens(self.photos[views.which], self.photo_latents[views.which], pipe.image_encoder, pipe.image_processor,
-                                      pipe.adapter)  # fmt: skip
+            tokens = reference_tokens(pipe.form, self.photos[views.which], self.photo_latents[views.which], pipe.image_encoder,
+                                      pipe.image_processor, pipe.adapter)  # fmt: skip
             prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, views.poses, views.warp, tokens)
         return prediction, wanted, noisy, timesteps
 
@@ -307,9 +308,9 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
 
     @torch.no_grad()
     def held() -> float:
-        # half of the views tell enough, and all of them would take half as long as the steps between
-        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[::2]]
-        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[::2]]
+        # some of the views tell enough, and all of them would take as long as the steps between
+        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[::3]]
+        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[::3]]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
     options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, held_every=_LOOK, patience=_PATIENCE)

@@ -1,0 +1,166 @@
+"""A full-size model from Stable Diffusion: widened exactly, saved and loaded, and what cannot be used said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from tiny import make_tiny_clip, make_tiny_stable_diffusion
+
+from dreampose_core import DreamPosePipeline, stable_diffusion
+from dreampose_core.__main__ import main
+from dreampose_core.errors import InputError, ModelError
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.pipeline import load_pipeline
+from dreampose_core.poses import PoseSequence
+
+SIZE = (128, 64)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE)
+    return rgb[0].numpy(), PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
+
+
+@pytest.mark.parametrize("encoding", ["uv", "iuv"])
+@pytest.mark.parametrize("warp", ["none", "texture"])
+def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base, clip, encoding, warp):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, pose_encoding=encoding, reference_warp=warp, size=SIZE)
+    original = UNet2DConditionModel.from_pretrained(base / "unet")
+    channels = {"uv": 10, "iuv": 140}[encoding] + {"none": 0, "texture": 5 * 64}[warp]
+    assert pipe.unet.config.in_channels == 4 + channels == pipe.unet.conv_in.weight.shape[1]
+    draw = torch.Generator().manual_seed(0)
+    noisy, tokens = torch.randn(2, 4, 16, 8, generator=draw), torch.randn(2, 50, 32, generator=draw)
+    given = torch.randn(2, channels, 16, 8, generator=draw)
+    with torch.no_grad():
+        said = original(noisy, torch.tensor([700, 3]), tokens).sample
+        assert torch.equal(pipe.unet(torch.cat([noisy, given], 1), torch.tensor([700, 3]), tokens).sample, said)
+    assert torch.equal(pipe.unet.conv_in.bias, original.conv_in.bias)
+    assert torch.equal(pipe.unet.conv_in.weight[:, :4], original.conv_in.weight) and not pipe.unet.conv_in.weight[:, 4:].any()
+
+
+def test_the_adapter_starts_as_the_identity_on_clips_tokens(base, clip):
+    adapter = DreamPosePipeline.from_stable_diffusion(base, clip, size=SIZE).adapter
+    tokens, latents = torch.randn(2, 50, 32), torch.randn(2, 4, 16, 8)
+    assert torch.allclose(adapter(tokens, latents), tokens, atol=1e-6) and not adapter.linear1.bias.any()
+
+
+def test_it_is_saved_loaded_and_run_the_same(base, clip, scene, tmp_path):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, pose_encoding="uv", reference_warp="none", size=SIZE)
+    photo, poses = scene
+
+    def frames(model):
+        return model(photo, poses, None, 2, generator=torch.Generator().manual_seed(3), output_type="np").frames
+
+    pipe.save_pretrained(tmp_path / "model")
+    again = load_pipeline(tmp_path / "model", "cpu")
+    assert again.form == pipe.form and again.form.size == SIZE and again.form.charts == "densepose"
+    assert np.array_equal(frames(pipe), frames(again))
+    made = frames(pipe)
+    assert made.dtype == np.float32 and made.shape == (4, *SIZE, 3) and made.min() >= 0 and made.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_variants_in_half_precision_load(base, clip, scene, tmp_path, dtype):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, size=SIZE).to(dtype)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    again = DreamPosePipeline.from_pretrained(tmp_path, variant="fp16", dtype=dtype)
+    assert {p.dtype for part in (again.unet, again.vae, again.adapter, again.image_encoder) for p in part.parameters()} == {dtype}
+    photo, poses = scene
+    made = again(photo, poses.select([0]), poses.select([0]), 1, 1.0, 1.0, torch.Generator().manual_seed(0)).frames
+    assert made.shape == (1, *SIZE, 3)
+
+
+def test_another_vae_and_the_command(base, clip, tmp_path, capsys):
+    vae = AutoencoderKL.from_pretrained(base / "vae")
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.fill_(0.25)
+    vae.save_pretrained(tmp_path / "vae")
+    given = ["train", "start", "--base", str(base), "--image-encoder", str(clip), "--vae", str(tmp_path / "vae"), "--size", "128x64"]
+    assert main([*given, "--out", str(tmp_path / "model")]) == 0, capsys.readouterr().err
+    pipe = load_pipeline(tmp_path / "model", "cpu")
+    assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.form.reference_warp == "texture" and pipe.form.pose_encoding == "iuv"
+    assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not empty" in capsys.readouterr().err
+
+
+def test_it_is_trained_further(base, clip, tmp_path, capsys):
+    """The commands one after the other: start, train, animate."""
+    start, run, out = tmp_path / "start", tmp_path / "run", tmp_path / "out.mp4"
+    assert main(["train", "start", "--base", str(base), "--image-encoder", str(clip), "--size", "128x64", "--out", str(start)]) == 0
+    assert main(["train", "--data", "mannequin", "--init", str(start), "--vae-steps", "0", "--steps", "1", "--end-to-end-steps", "1",
+                 "--batch-size", "2", "--device", "cpu", "--out", str(run)]) == 0, capsys.readouterr().err  # fmt: skip
+    assert main(["mannequin", "render", "--seed", "10001", "--motion", "walk", "--frames", "2", "--size", "128x64", "--out",
+                 str(tmp_path / "clip")]) == 0  # fmt: skip
+    photo = tmp_path / "clip" / "frame_00000.png"
+    assert main(["animate", "--model", str(run / "model"), "--device", "cpu", "--image", str(photo), "--poses", str(tmp_path / "clip"),
+                 "--recipe", "none", "--steps", "1", "--out", str(out)]) == 0, capsys.readouterr().err  # fmt: skip
+    assert out.is_file()
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"size": (100, 64)}, "100x64"), ({"size": (0, 64)}, "multiples of 64"), ({"reference_warp": "encoded"}, "none or texture"),
+    ({"pose_encoding": "xyz"}, "iuv, uv"), ({"charts": "none"}, "densepose, mannequin"),
+])  # fmt: skip
+def test_what_a_model_cannot_have(base, clip, given, words):
+    with pytest.raises(InputError, match=words):
+        DreamPosePipeline.from_stable_diffusion(base, clip, **{"size": SIZE} | given)
+
+
+@pytest.mark.parametrize("missing", ["unet", "vae", "scheduler"])
+def test_a_folder_without_a_component(base, clip, missing, tmp_path):
+    shutil.copytree(base, tmp_path / "sd")
+    shutil.rmtree(tmp_path / "sd" / missing)
+    with pytest.raises(ModelError, match=f"no folder {missing}"):
+        DreamPosePipeline.from_stable_diffusion(tmp_path / "sd", clip, size=SIZE)
+
+
+def test_what_cannot_be_loaded_is_one_sentence(base, clip, tmp_path, monkeypatch):
+    def refused(words, first=base, second=clip):
+        with pytest.raises(ModelError, match=words) as error:
+            DreamPosePipeline.from_stable_diffusion(first, second, size=SIZE)
+        assert "\n" not in str(error.value)
+
+    refused("There is no folder", tmp_path / "nowhere")
+    refused("There is no folder", "a/b/c")
+    shutil.copytree(base, tmp_path / "broken")
+    next((tmp_path / "broken" / "unet").glob("*.safetensors")).write_bytes(b"nothing")
+    refused("unet of .* cannot be loaded", tmp_path / "broken")
+    (tmp_path / "broken" / "unet" / "config.json").write_text("{}")
+    refused("unet of .* cannot be loaded|tokens", tmp_path / "broken")
+    refused("tokens of 48 numbers and this image encoder gives 32", make_tiny_stable_diffusion(tmp_path / "wide", cross_attention_dim=48))
+    config = json.loads((base / "unet" / "config.json").read_text())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    refused("CLIPVisionModel of .* cannot be loaded|fit", second=tmp_path / "other")
+
+
+@pytest.mark.parametrize(("cause", "words"), [
+    (LocalEntryNotFoundError("offline"), "cannot be reached"),
+    (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "There is no owner/name on the Hugging Face hub"),
+])  # fmt: skip
+def test_a_hub_id_that_does_not_exist_or_cannot_be_reached(monkeypatch, cause, words):
+    def fail(*args, **kwargs):
+        raise OSError("owner/name does not appear to have a file named config.json") from cause
+
+    monkeypatch.setattr(stable_diffusion.CLIPVisionModel, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=words):
+        DreamPosePipeline.from_stable_diffusion("owner/name", "owner/name", size=SIZE)
+    monkeypatch.setattr(DreamPosePipeline, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=words):
+        load_pipeline("owner/name", "cpu")
