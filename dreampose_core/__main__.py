@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from . import __version__, commands
+from . import __version__, commands, model_commands
 from .errors import Cancelled, DreamPoseError, InputError
 from .progress import Progress
 from .settings import MAX_SEED
@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     m.add_argument("--fps", type=float, default=20.0)
     m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
 
-    t = command(groups, "train", commands.train, "train a base model, or the small DensePose estimator")
+    t = command(groups, "train", model_commands.train, "train a base model, or the small DensePose estimator")
     t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
     t.add_argument("--target", choices=("model", "estimator"), default="model", help="what is trained (default: model)")
     t.add_argument("--out", help="the run folder; what is trained is written to its model/ or estimator/")
@@ -207,27 +207,27 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt")
     _device_option(t)
     t_groups = t.add_subparsers(metavar="prepare|start")
-    c = command(t_groups, "prepare", commands.train_prepare, "turn clips of people into what is trained on")
+    c = command(t_groups, "prepare", model_commands.train_prepare, "turn clips of people into what is trained on")
     c.add_argument("folder", help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated")
     c.add_argument("--out", required=True, help="the folder to write; clips that are ready there are not made again")
     c.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)")
     _reading_options(c)
 
-    start = command(t_groups, "start", commands.train_start, "make the full-size model that training starts from, of Stable Diffusion's")
+    start = command(t_groups, "start", model_commands.train_start, "make the full-size model that training starts from")
     _base_options(start)
     start.add_argument("--vae", metavar="MODEL", help="another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id")
     start.add_argument("--pose-encoding", choices=("iuv", "uv"), default="iuv", help="uv is the paper's (default: iuv)")
     start.add_argument("--reference-warp", choices=("none", "texture"), default="texture", help="none is the paper's (default: texture)")
     start.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="multiples of 64 (default: 640x512)")
 
-    r = command(groups, "import-released", commands.import_released, "turn the original authors' checkpoints into a model folder")
+    r = command(groups, "import-released", model_commands.import_released, "turn the original authors' checkpoints into a model folder")
     r.add_argument("--zip", type=Path, help="custom-chkpts.zip as it was downloaded; or the files themselves:")
     r.add_argument("--unet", type=Path, metavar="PTH", help="unet_epoch_20.pth")
     r.add_argument("--adapter", type=Path, metavar="PTH", help="adapter_20.pth")
     r.add_argument("--vae", type=Path, metavar="PTH", help="vae_1499.pth, where the VAE was tuned, too")
     _base_options(r)
 
-    e = command(groups, "evaluate", commands.evaluate, "measure a model against exact truth, or an estimator")
+    e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth, or an estimator")
     e.add_argument("--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)")
     _model_options(e)
     e.add_argument("--data", type=Path, help="a folder of real videos with their DensePose (NAME.mp4, NAME.npz), instead of mannequins")
@@ -241,12 +241,12 @@ def _parser() -> argparse.ArgumentParser:
     _estimator_options(e)
 
     bench = groups.add_parser("bench", help="measure time and memory").add_subparsers(required=True, metavar="COMMAND")
-    b = command(bench, "poses", commands.bench_poses, "read and align a motion in every form")
+    b = command(bench, "poses", model_commands.bench_poses, "read and align a motion in every form")
     b.add_argument("--frames", type=int, default=300)
     b.add_argument("--size", type=_size, default=(640, 512), metavar="HxW")
     b.add_argument("--out", required=True, help="the folder for report.json")
 
-    u = command(bench, "tune", commands.bench_tune, "what tuning to a subject is worth, and how long it takes")
+    u = command(bench, "tune", model_commands.bench_tune, "what tuning to a subject is worth, and how long it takes")
     _model_options(u)
     u.add_argument("--sister", default="mini-nowarp", metavar="MODEL",
                    help="a model trained with --reference-warp none, which is tuned by both recipes (default: mini-nowarp; none: without)")
@@ -254,8 +254,15 @@ def _parser() -> argparse.ArgumentParser:
     u.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
     u.add_argument("--out", help="the folder for report.json and pictures")
 
-    a = command(bench, "ablations", commands.bench_ablations, "train small models that differ in one thing each, and measure them")
-    _model_options(a)
+    g = command(bench, "generate", model_commands.bench_generate, "how fast frames are made, and what that costs")
+    _model_options(g)
+    g.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
+    g.add_argument("--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)")
+    g.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
+
+    a = command(bench, "ablations", model_commands.bench_ablations, "train small models that differ in one thing each, and measure them")
+    a.add_argument("--model", default="mini", help="the model whose VAE and device are all variants' (default: mini)")
+    _device_option(a)
     a.add_argument("--variants", nargs="+", metavar="NAME", help="only these; any other word lists them all")
     a.add_argument("--size", type=_size, metavar="HxW", help="multiples of 32 (default: the model's)")
     a.add_argument("--unet-channels", type=_channels, default=(64, 128, 192), metavar="A,B,C", help="of the UNets (default: mini's)")
@@ -282,6 +289,9 @@ def _device_option(sub) -> None:
 def _model_options(sub) -> None:
     sub.add_argument("--model", default="mini", help="mini, a model folder, or a hub id owner/name (default: mini)")
     _device_option(sub)
+    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+                     help="of the model's numbers (default: bf16 where the GPU has it, else fp16; fp32 on the CPU)")  # fmt: skip
+    sub.add_argument("--low-memory", action="store_true", help="only the part that computes is on the GPU: less of its memory, slower")
 
 
 def _edit_options(sub) -> None:

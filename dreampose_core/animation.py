@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__
+from . import __version__, memory
 from .conditioning import pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing
@@ -28,6 +29,9 @@ from .subject import Subject, base_restored, check_subject_folder, fingerprint, 
 from .training.subject import recipe_named, tune_subject
 from .video import add_sound, write_video
 
+GLIMPSE = "glimpse.png"  # what the first frame is about to be, while it is denoised
+log = logging.getLogger("dreampose.animation")
+
 
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
@@ -39,7 +43,8 @@ def animate(
     image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
     use instead of tuning one.
-    Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json.
+    Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
+    frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
@@ -47,7 +52,7 @@ def animate(
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices))
+    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices), {})
     if pipe.form.reference_warp != "none" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
@@ -60,7 +65,7 @@ def animate(
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
         subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")
-    with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded:
+    with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded, memory.peaks() as run.peaks:
         run.make_frames(scene)
     started = time.monotonic()
     run.report("video", 0)
@@ -77,7 +82,7 @@ def animate(
 
 @dataclass
 class _Run:
-    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs."""
+    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs, peaks of memory."""
 
     pipe: DreamPosePipeline
     options: AnimateOptions
@@ -86,6 +91,7 @@ class _Run:
     should_stop: ShouldStop
     seconds: dict[str, float]
     notices: list[str]
+    peaks: dict[str, int]
 
     def report(self, stage: str, step: int) -> None:
         StageClock(stage, 1, self.on_progress).tick(step)
@@ -121,6 +127,16 @@ class _Run:
         def on_step(frame: int, step: int) -> None:
             clock.tick(frame + min(batch, total - frame) * step // steps)
 
+        def on_smaller(size: int) -> None:
+            nonlocal batch
+            batch = size
+            self.notices.append(f"Memory did not hold more, so frames are made {size} at a time." if size > 1 else
+                                "Memory did not hold more, so frames are made one by one.")  # fmt: skip
+            log.warning("%s", self.notices[-1])
+
+        def on_glimpse(frame: int, pixels: np.ndarray) -> None:
+            write_png(pixels, self.folder / GLIMPSE)
+
         for start in range(0, total if done == total else done - done % chunk, chunk):
             self.write_chunk(start, min(start + chunk, total), poses.fps)
         if done == total:
@@ -129,7 +145,8 @@ class _Run:
         stream = self.pipe.stream(
             scene.photo, poses, scene.image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
             pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
-            first_frame=first, on_step=on_step, should_stop=self.should_stop,
+            first_frame=first, on_step=on_step, should_stop=self.should_stop, on_smaller=on_smaller,
+            on_glimpse=on_glimpse if first == 0 else None,
         )  # fmt: skip
         for index, frame in enumerate(stream, start=first):
             if index >= done:
@@ -137,6 +154,7 @@ class _Run:
             if (index + 1) % chunk == 0 or index + 1 == total:
                 self.write_chunk(index - index % chunk, index + 1, poses.fps)
             check_stop(self.should_stop)
+        (self.folder / GLIMPSE).unlink(missing_ok=True)
         self.seconds["frames"] = time.monotonic() - started
 
     @property
@@ -167,7 +185,7 @@ class _Run:
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
             "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
-            "device": str(self.pipe.device),
+            "device": str(self.pipe._execution_device), "precision": self.pipe.precision, "peak_memory": self.peaks,
         }  # fmt: skip
 
 
@@ -196,7 +214,7 @@ def finetune(
     if checkpoints is not None:
         content = subject_key(photos, image_poses, "", 0, "")
         _check_resumed(checkpoints, {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content})
-    with base_restored(pipe, whole=how.rank is None):
+    with memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
         losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, how, seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
         subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
@@ -223,6 +241,6 @@ def tuned_to(
 ) -> Iterator[None]:
     """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
     how = recipe_named(recipe)
-    with base_restored(pipe, whole=how.rank is None):
+    with memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
         tune_subject(pipe, pipe.fit_photos([photo]), image_poses, how, should_stop=should_stop)
         yield

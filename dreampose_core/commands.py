@@ -1,11 +1,10 @@
-"""What each command of the command line does: arguments in, the same core calls as the page's workers, a line or two out."""
+"""What the commands for people, motions and figures do: arguments in, the same core calls as the page's workers, a line or two out."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 from .errors import InputError
@@ -27,7 +26,7 @@ def animate(args, on_progress, should_stop) -> None:
     from .scene import keep_sound
     from .subject import fingerprint, read_subject
 
-    pipe = load_pipeline(args.model, args.device)
+    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     if args.subject is not None:
         read_subject(args.subject, fingerprint(pipe))
     image_poses, about_map = _image_poses(args.image_poses, image, estimate)
@@ -81,7 +80,7 @@ def finetune(args, on_progress, should_stop) -> None:
     from .animation import finetune
     from .pipeline import load_pipeline
 
-    pipe = load_pipeline(args.model, args.device)
+    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     fitted = [fit_photo(photo, own, pipe.form.size, args.fit) for photo, own in zip(photos, maps)]
     photos, maps = [photo for photo, _, _ in fitted], [own for _, own, _ in fitted]
     image_poses = None
@@ -167,164 +166,6 @@ def mannequin_render(args, on_progress, should_stop) -> None:
         clock.tick(index + 1)
     write_poses(poses, out / "poses.npz")
     print(f"{out}: {_frames(len(rgb))} and poses.npz")
-
-
-def train(args, on_progress, should_stop) -> None:
-    import torch
-
-    from .mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
-    from .training.processes import Processes
-
-    processes = Processes()
-    device = processes.device or (args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
-    if args.out is None or args.data is None:
-        raise InputError("--data and --out are needed: what to train on, mannequin or a folder of clips, and the run folder to write.")
-    given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
-    if args.target == "estimator" and given.pop("data") != "mannequin":
-        raise InputError("The estimator is trained on mannequins, whose DensePose is exact; give --data mannequin.")
-    if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
-        raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
-    if args.shard and kind is EstimatorRun:
-        raise InputError("The estimator is too small to be sharded; leave out --shard.")
-    shard = {"shard": True} if args.shard else {}
-    done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume, **shard,
-                  on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-    if processes.main:
-        print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
-
-
-def train_start(args, on_progress, should_stop) -> None:
-    from .mini import save_model
-    from .pipeline import DreamPosePipeline
-
-    out = _empty_folder(args.out)
-    pipe = DreamPosePipeline.from_stable_diffusion(
-        args.base, args.image_encoder, pose_encoding=args.pose_encoding, reference_warp=args.reference_warp, size=args.size, vae=args.vae
-    )
-    save_model(pipe, out)
-    print(f"{out}: a model of {args.size[0]} x {args.size[1]} (height x width) to train with --init {out}")
-
-
-def import_released(args, on_progress, should_stop) -> None:
-    from .released import import_released
-
-    out = import_released(
-        args.base, _empty_folder(args.out), archive=args.zip, unet=args.unet, adapter=args.adapter, vae=args.vae,
-        image_encoder=args.image_encoder, on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
-    print(f"{out}: the released weights as a model folder; use it with --model {out}")
-
-
-def train_prepare(args, on_progress, should_stop) -> None:
-    from .progress import ignore_progress
-    from .training.prepare import prepare
-
-    estimate = _estimate(args, ignore_progress, should_stop)
-    done = prepare(
-        Path(args.folder), _new_folder(args.out), args.size, estimate=estimate.callback,
-        estimator=" ".join(map(str, (args.estimator, args.estimator_file, args.estimator_colours, args.person))),
-        on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
-    _say(estimate.notices)
-    for name, number in done.fewer.items():
-        print(f"{name}: {_frames(number)} left out, for they show nobody")
-    for name, why in done.left_out.items():
-        print(f"{name} is left out: {why}")
-    again = f", {len(done.before)} of them ready before" if done.before else ""
-    print(f"{args.out}: {len(done.frames)} clips{again}, {_frames(sum(done.frames.values()))}; left out: {len(done.left_out)} clips")
-
-
-def evaluate(args, on_progress, should_stop) -> None:
-    from .densepose import load_estimator
-    from .evaluation.report import table
-
-    out, people = _new_folder(args.out), 8 if args.people is None else args.people
-    if args.target == "estimator":
-        from .evaluation.estimator import evaluate_estimator
-
-        if args.data is not None:
-            raise InputError("An estimator is measured on mannequins; leave out --data.")
-        estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
-        print(table(evaluate_estimator(estimator, people, out, on_progress=on_progress, should_stop=should_stop)))
-        return
-    from .animation import tuned_to
-    from .errors import ModelError
-    from .evaluation.benchmark import evaluate
-    from .evaluation.clips import MannequinClips, VideoClips
-    from .evaluation.scores import load_lpips
-    from .pipeline import load_pipeline
-    from .settings import MAX_SEED
-    from .subject import fingerprint
-
-    if not 0 <= args.seed <= MAX_SEED:
-        raise InputError(f"--seed is {args.seed}; it must be 0 to {MAX_SEED}.")
-    lpips = None if args.lpips is None else load_lpips(args.lpips)
-    pipe = load_pipeline(args.model, args.device)
-    size = pipe.form.size
-    clips = MannequinClips(people, size) if args.data is None else VideoClips(args.data, size, args.people)
-    try:
-        estimator = load_estimator("mini", args.device)
-    except ModelError as error:
-        estimator = None
-        print(f"The pose accuracy is not measured: {error}")
-    report = evaluate(
-        pipe, clips, out, recipe=args.recipe, quality=args.quality, seed=args.seed, robustness=args.robustness, estimator=estimator,
-        lpips=lpips, tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop), on_progress=on_progress,
-        should_stop=should_stop, about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe.device)},
-    )  # fmt: skip
-    print(table(report))
-
-
-def bench_poses(args, on_progress, should_stop) -> None:
-    from .evaluation.bench import bench_poses
-    from .evaluation.report import table
-
-    print(table(bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
-
-
-def bench_ablations(args, on_progress, should_stop) -> None:
-    from .densepose import load_estimator
-    from .evaluation.ablations import VARIANTS, ablate, guidance_grid
-    from .evaluation.report import table
-    from .pipeline import load_pipeline
-
-    pipe, out = load_pipeline(args.model, args.device), _new_folder(args.out)
-    report = ablate(
-        pipe, out, names=tuple(args.variants or VARIANTS), size=args.size, unet_channels=args.unet_channels, steps=args.steps,
-        people=args.people, precision=args.precision, seed=args.seed, estimator=load_estimator("mini", args.device),
-        on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
-    guidance_grid(pipe, out / "guidance.png")
-    print(table(report))
-
-
-def bench_tune(args, on_progress, should_stop) -> None:
-    import json
-
-    from .animation import tuned_to
-    from .densepose import load_estimator
-    from .evaluation.tuning import bench_tune
-    from .pipeline import load_pipeline
-
-    out = None if args.out is None else _new_folder(args.out)
-    if args.json is not None:
-        _new_file(str(args.json), ".json")
-    pipe, sister = load_pipeline(args.model, args.device), None if args.sister == "none" else load_pipeline(args.sister, args.device)
-    for model, wanted in ((pipe, True), (sister, False)):
-        if model is not None and (model.form.reference_warp != "none") != wanted:
-            raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
-    if sister is not None and sister.form.size != pipe.form.size:
-        raise InputError("--model and --sister make frames of different sizes; give models of one size, or --sister none.")
-    figures = bench_tune(
-        pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
-        estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
-    told = json.dumps(figures, indent=1)
-    if args.json is not None:
-        with appearing(args.json) as temporary:
-            temporary.write_text(told + "\n")
-    print(told)
 
 
 # -- what several commands need ------------------------------------------------------------------------------------------------

@@ -189,6 +189,16 @@ def predict(unet, scheduler, form: ModelForm, noisy, timesteps, poses, warp, tok
     return prediction + share * start
 
 
+def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
+    return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
+
+
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
     """Everything the UNet sees as one tensor (B, C, h, w), in the order of `unet_in_channels`."""
     return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)

@@ -6,12 +6,14 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import diffusers
 import numpy as np
 import torch
+import torch.nn.functional as F
 import transformers
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -19,11 +21,12 @@ from PIL import Image
 
 # saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
 from . import adapter as _adapter  # noqa: F401
-from . import attention, stable_diffusion
+from . import attention, memory, stable_diffusion
 from .conditioning import (
     ModelForm,
     blank_tokens,
     check_form,
+    clean_latents,
     condition_latents,
     encode_latents,
     encode_maps,
@@ -38,16 +41,18 @@ from .conditioning import (
     window_of,
 )
 from .errors import InputError, ModelError
+from .glimpse import colour_map, glimpse
 from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted
 from .progress import ShouldStop, check_stop, never_stop
 from .scene import check_aspect
-from .settings import MODELS
+from .settings import MODELS, Precision
 from .stable_diffusion import why_not_loaded
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
 OutputType = Literal["uint8", "np"]
+_GLIMPSES = 5  # in the first batch
 
 
 @dataclass
@@ -60,12 +65,13 @@ class DreamPoseOutput(BaseOutput):
 @dataclass
 class Reference:
     """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of one person or None,
-    the states that reference attention looks at or None."""
+    see `colour_map`, the states that reference attention looks at or None."""
 
     tokens: torch.Tensor
     blank: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
+    colours: torch.Tensor | None = None
     states: list[torch.Tensor] | None = None
 
 
@@ -76,6 +82,7 @@ class DreamPosePipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "image_encoder->adapter->unet->vae"
+    precision: str | None = None  # what `load_pipeline` chose, and why
 
     def __init__(
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
@@ -149,7 +156,8 @@ class DreamPosePipeline(DiffusionPipeline):
         num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
-        init_leak: bool | None = None, output_type: OutputType = "uint8",
+        init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
+        on_glimpse: Callable[[int, np.ndarray], None] | None = None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
@@ -161,8 +169,11 @@ class DreamPosePipeline(DiffusionPipeline):
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
         on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
         noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see `ModelForm`; None takes the
-        model's own.
-        Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step.
+        model's own. on_smaller(batch_size): called where memory did not hold a batch and smaller ones are made from there on.
+        on_glimpse(frame, pixels): called every few steps of the first batch with what its first frame is about to be, uint8 (H, W, 3),
+        without detail.
+        Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step, and ModelError where memory does not
+        hold a single frame.
         """
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
@@ -179,7 +190,6 @@ class DreamPosePipeline(DiffusionPipeline):
         reference = self.encode_reference(image, image_poses)
         if not self.knows_charts(poses):
             reference.texture = None
-        parts, uv = pose_tensors(fitted(poses, self.form.size, bilinear=self.bilinear), self.config.charts)
         if noise is None:
             noise = torch.randn(reference.latents.shape, generator=generator)
         elif noise.shape != reference.latents.shape:
@@ -187,18 +197,36 @@ class DreamPosePipeline(DiffusionPipeline):
         noise = noise.to(device, torch.float32)
         beneath = reference.latents if (self.config.init_leak if init_leak is None else init_leak) else None
         branches = guidance_branches(s_image, s_pose)
-        # 3. frames, batch by batch
-        for start in range(first_frame - first_frame % batch_size, len(poses), batch_size):
+        # 3. frames, batch by batch; where memory does not hold a batch, halves of it
+        start = first = first_frame - first_frame % batch_size
+        while start < len(poses):
             indices = range(start, min(start + batch_size, len(poses)))
-            pose, warp = self._encode_batch(parts, uv, indices, reference, device)
-            latents = noise.expand(len(indices), -1, -1, -1)
-            latents = self._denoise(latents, beneath, pose, warp, reference, branches, steps,
-                                    lambda step, frame=start: on_step and on_step(frame, step), should_stop)  # fmt: skip
-            pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-            frames = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
-            for index, frame in zip(indices, frames.cpu().numpy()):
+            shown = on_glimpse if start == first else None
+            frames = None
+            try:
+                pose, warp = self._encode_batch(poses, indices, reference, device)
+                latents = self._denoise(noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, reference, branches, steps,
+                                        self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
+                pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+                frames = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+                frames = frames.cpu().numpy()
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                if len(indices) == 1:
+                    raise memory.too_little(self.form.size) from error
+            pose = warp = latents = pixels = None  # or they would be held beside the next batch's
+            if frames is None:  # out here, where the error no longer holds on to what was made
+                memory.let_go()
+                batch_size = len(indices) // 2
+                if on_smaller is not None:
+                    on_smaller(batch_size)
+                continue
+            for index, frame in zip(indices, frames):
                 if index >= first_frame:
                     yield frame
+            start += len(indices)
+        self.maybe_free_model_hooks()
 
     @torch.no_grad()
     def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:
@@ -224,7 +252,7 @@ class DreamPosePipeline(DiffusionPipeline):
             own = [None if x is None else x[:1] for x in (parts, uv)]
             given = photo_input(self.form, latents, *own, self.factor).to(self.unet.dtype)
             states = attention.reference_states(self.unet, given, tokens)
-        return Reference(tokens, blank, latents, texture, states)
+        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), states)
 
     @property
     def bilinear(self) -> bool:
@@ -251,12 +279,26 @@ class DreamPosePipeline(DiffusionPipeline):
                 check_aspect(array.shape[:2], image_poses.size)
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
 
-    def _encode_batch(self, parts, uv, indices, reference, device):
+    def _step_watcher(self, start: int, reference: Reference, on_step, on_glimpse) -> Callable[[int, int, Callable], None]:
+        """What is called after each step with its number, the number of all and a function that gives the clean latents as they seem."""
+
+        def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
+            if on_glimpse is not None and step < steps and step % max(1, steps // _GLIMPSES) == 0:
+                cells = glimpse(clean()[:1], reference.colours)
+                pixels = F.interpolate(cells, self.form.size, mode="bilinear", align_corners=False)
+                on_glimpse(start, to_uint8(pixels)[0].cpu().numpy())
+            if on_step is not None:
+                on_step(start, step)
+
+        return watch
+
+    def _encode_batch(self, poses, indices, reference, device):
         """Pose channels and moved texture channels of the frames `indices`."""
-        windows = [window_of(self.form, index, len(parts if parts is not None else uv)) for index in indices]
+        windows = [window_of(self.form, index, len(poses)) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
-        near = [None if x is None else x[needed].to(device) for x in (parts, uv)]
+        around = fitted(poses.select(needed), self.form.size, bilinear=self.bilinear)
+        parts, uv = near = [None if x is None else x.to(device) for x in pose_tensors(around, self.config.charts)]
         order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
         pose = window_channels(encode_maps(*near, self.factor, self.config.pose_encoding), order)
         if self.config.reference_warp == "none":
@@ -264,7 +306,7 @@ class DreamPosePipeline(DiffusionPipeline):
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
             return pose, warp_channels(self.form, pose.new_zeros(len(indices), WARP_PLANES, *self.form.size), self.vae)
-        middle = [None if x is None else x[list(indices)].to(device) for x in (parts, uv)]
+        middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
         return pose, warp_channels(self.form, planes, self.vae)
 
@@ -290,8 +332,9 @@ class DreamPosePipeline(DiffusionPipeline):
                 context = tokens if has_image else no_tokens
                 with attention.attending(self.unet, reference.states if has_image else blank, batch if self.config.frame_attention else 1):
                     total = total + weight * predict(self.unet, scheduler, self.form, scaled, t, own_pose, own_warp, context)
+            clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
-            on_step(min(step + 1, steps))  # some schedulers take a few steps more
+            on_step(min(step + 1, steps), steps, clean)  # some schedulers take a few steps more
         return latents
 
 
@@ -312,15 +355,13 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
     return [p for p in passes if abs(p[0]) > 1e-9]
 
 
-def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
-    """The model on a device, ready to run: bfloat16 or float16 on a GPU, float32 on the CPU.
+def load_pipeline(model: str | Path, device: str = "auto", precision: Precision = "auto", low_memory: bool = False) -> DreamPosePipeline:
+    """The model on a device, ready to run, in the precision that suits it; its `precision` says which, and why.
 
-    model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
+    model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda". low_memory: see `memory`.
     Raises ModelError with one sentence when there is no such model or device.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = memory.chosen_device(device)
     path = MODELS.get(str(model)) or Path(model)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -328,12 +369,11 @@ def load_pipeline(model: str | Path, device: str = "auto") -> DreamPosePipeline:
     elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
     quiet_libraries()
-    dtype = torch.float32
-    if device == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    dtype, reason = memory.chosen_precision(device, precision)
     try:
         pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
         raise ModelError(why_not_loaded(error, f"model {model}", model)) from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    pipe.precision = reason
+    return memory.placed(pipe, device, low_memory)

@@ -19,6 +19,7 @@ EXAMPLES = REPOSITORY / "examples"
 Recipe = Literal["none", "fast", "paper"]
 Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
 EstimatorName = Literal["none", "mini", "torchscript"]
 
@@ -108,6 +109,8 @@ class FinetuneOptions(Options):
 class Settings(Options):
     """One installation: where data lies, what is served and to whom.
 
+    device, precision, low_memory: of the model, see `memory`.
+
     estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
     estimator_colours: the channel order it wants.
     """
@@ -115,6 +118,8 @@ class Settings(Options):
     home: Path
     model: str = str(MINI)
     device: Device = "auto"
+    precision: Precision = "auto"
+    low_memory: bool = False
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
     estimator: EstimatorName = "mini"

@@ -14,19 +14,20 @@ PACKAGE = "dreampose_core"
 
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
-    ("errors", "settings", "progress", "files"),
+    ("errors", "settings", "progress", "files", "host"),
     ("images", "video", "poses", "scene"),
-    ("registration", "texture", "adapter", "attention", "conditioning", "stable_diffusion", "subject", "pipeline", "released", "densepose"),
+    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "glimpse", "stable_diffusion", "subject", "pipeline",
+     "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
     ("jobs",),
     ("web",),
-    ("commands", "__main__"),
+    ("commands", "model_commands", "__main__"),
 )
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 
 # What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
 NARROW = {
-    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(),
+    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(),
     "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "fastapi", "starlette", "pydantic", "numpy"},
 }

@@ -149,7 +149,7 @@ def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
     DreamPosePipeline._denoise(
         model, torch.zeros(2, 8, 10, 8), None, torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8),
         Reference(torch.ones(1, 17, 32), torch.zeros(1, 17, 32), torch.zeros(1, 8, 10, 8), None),
-        guidance_branches(s_image, s_pose), 1, lambda step: None, lambda: False,
+        guidance_branches(s_image, s_pose), 1, lambda *_: None, lambda: False,
     )  # fmt: skip
     null, image, both = fake.A, fake.A + fake.B, fake.A + fake.B + fake.C
     expected = null + s_image * (image - null) + s_pose * (both - image)  # paper, section 4.3

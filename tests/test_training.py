@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
 from dreampose_core import mini
-from dreampose_core.conditioning import ModelForm, encode_maps, to_pixels, to_uint8
+from dreampose_core.conditioning import ModelForm, clean_latents, encode_maps, to_pixels, to_uint8
 from dreampose_core.errors import Cancelled, Diverged, InputError, ModelError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin.dataset import MannequinSamples
@@ -31,7 +31,7 @@ from dreampose_core.training import base, loop
 from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
 from dreampose_core.training.data import Ahead
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
+from dreampose_core.training.losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from dreampose_core.training.processes import Draws
 
 SIZE = (40, 32)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import appearing
+from ..host import most_memory_mb
 from ..mannequin import HELD_OUT, Figure, render_clip
 from ..poses import PoseSequence, aligned, fitted, read_any, write_any, write_poses
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
@@ -67,17 +66,7 @@ def _measure(path: Path, own: Path) -> dict[str, float]:
     own_map = read_any(own).poses
     aligned(poses, fitted(own_map, poses.size), poses.size)
     done = time.monotonic()
-    return {"read_s": round(read - started, 2), "align_s": round(done - read, 2), "memory_mb": round(_most_memory_mb())}
-
-
-def _most_memory_mb() -> float:
-    try:
-        # getrusage counts in what the parent held when this process was started
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-    except OSError:
-        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"read_s": round(read - started, 2), "align_s": round(done - read, 2), "memory_mb": round(most_memory_mb())}
 
 
 if __name__ == "__main__":

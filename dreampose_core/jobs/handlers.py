@@ -187,7 +187,7 @@ class DeviceLane:
         from ..pipeline import load_pipeline
 
         if self._pipe is None:
-            self._pipe = load_pipeline(self.settings.model, self.settings.device)
+            self._pipe = load_pipeline(self.settings.model, self.settings.device, self.settings.precision, self.settings.low_memory)
         check_stop(work.should_stop)
         folder = work.folder
         result = animation.animate(

@@ -12,6 +12,7 @@ from ..attention import attending, reference_states
 from ..conditioning import (
     ModelForm,
     blank_tokens,
+    clean_latents,
     condition_latents,
     encode_latents,
     encode_maps,
@@ -28,7 +29,7 @@ from .critic import PatchCritic, adversarial_losses
 from .data import Ahead
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
-from .losses import clean_latents, coverage, denoising_loss, min_snr_weight, noised, picture_loss
+from .losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .processes import Draws, Share
 from .record import Sample
 

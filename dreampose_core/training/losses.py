@@ -18,16 +18,6 @@ def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: tor
     return noisy, targets[scheduler.config.prediction_type]
 
 
-def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
-    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
-    return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
-
-
 def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
     """Min-SNR weights (B,) of the errors at timesteps (B,): those of latents count min(SNR, gamma) each (Hang et al., 2023).
 

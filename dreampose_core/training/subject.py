@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..conditioning import (
+    clean_latents,
     condition_latents,
     encode_latents,
     encode_maps,
@@ -25,7 +26,7 @@ from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
 from ..texture import WARP_PLANES, Texture, harvest, laid, move, turned
 from .loop import LoopOptions, train
-from .losses import clean_latents, denoising_loss, noised, picture_loss
+from .losses import denoising_loss, noised, picture_loss
 from .processes import random
 
 

@@ -1,0 +1,146 @@
+"""Precision, devices and full memory: chosen with a reason, said, and never the end of a job that smaller batches can finish."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from dreampose_core import memory
+from dreampose_core.animation import GLIMPSE, animate
+from dreampose_core.errors import ModelError
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.settings import AnimateOptions
+
+SIZE, FRAMES = (40, 32), 6
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=4.0)
+    return rgb[0].numpy(), poses
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A GPU that is only said to be there."""
+
+    def say(capability=(9, 0), bf16=True, archs=("sm_75", "sm_80", "sm_90a", "compute_90")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Test Card")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(archs))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+
+    return say
+
+
+def test_the_device_that_is_there_and_one_that_is_too_old(card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert memory.chosen_device("auto") == memory.chosen_device("cpu") == "cpu"
+    with pytest.raises(ModelError, match="No CUDA device"):
+        memory.chosen_device("cuda")
+    card()
+    assert memory.chosen_device("auto") == memory.chosen_device("cuda") == "cuda" and memory.chosen_device("cpu") == "cpu"
+    card(capability=(6, 1))
+    with pytest.raises(ModelError, match=r"Test Card, compute capability 6.1\) is older than this PyTorch supports \(7.5 and above\)"):
+        memory.chosen_device("auto")
+
+
+def test_precision_is_chosen_with_its_reason_in_the_log(card, caplog):
+    caplog.set_level(logging.INFO, "dreampose.device")
+    assert memory.chosen_precision("cpu") == (torch.float32, "fp32, because the model runs on the CPU")
+    card()
+    assert memory.chosen_precision("cuda") == (torch.bfloat16, "bf16, which Test Card computes in")
+    card(bf16=False)
+    assert memory.chosen_precision("cuda") == (torch.float16, "fp16, because Test Card does not compute in bf16")
+    assert memory.chosen_precision("cuda", "fp32") == (torch.float32, "fp32, as it was asked for")
+    assert [record.message for record in caplog.records][0] == "The model computes in fp32, because the model runs on the CPU."
+    assert len(caplog.records) == 4
+
+
+class Full:
+    """A UNet's forward that has no room for more than `most` samples."""
+
+    def __init__(self, unet, most: int, error: Exception):
+        self.forward, self.most, self.error, self.given = unet.forward, most, error, []
+
+    def __call__(self, sample, *args, **kwargs):
+        self.given.append(len(sample))
+        if len(sample) > self.most:
+            raise self.error
+        return self.forward(sample, *args, **kwargs)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["gpu", "python", "cpu"])
+def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_path, monkeypatch, error, caplog):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    whole = pipe(photo, poses, poses.select([0]), 2, generator=torch.Generator().manual_seed(0), batch_size=1).frames
+    full = Full(pipe.unet, 2, error)
+    monkeypatch.setattr(pipe.unet, "forward", full)
+    options = AnimateOptions(recipe="none", steps=2, batch_size=8, align=False, fit="pad")
+    result = animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
+    assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (2 * FRAMES - 1)  # two steps each; the first of them is counted above
+    said = [notice for notice in result["notices"] if "Memory" in notice]
+    assert said == ["Memory did not hold more, so frames are made 3 at a time.", "Memory did not hold more, so frames are made one by one."]
+    assert said[0] in caplog.text and json.loads((tmp_path / "result.json").read_text())["notices"] == result["notices"]
+    made = np.stack([np.asarray(frame) for frame in frames_in(tmp_path)])
+    assert np.abs(made.astype(int) - whole).max() <= 1
+
+
+def test_a_batch_that_fits_once_halved_goes_on_so(clip, monkeypatch):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    full, sizes = Full(pipe.unet, 3, ERRORS[0]), []
+    monkeypatch.setattr(pipe.unet, "forward", full)
+    made = list(pipe.stream(photo, poses, None, 1, batch_size=6, on_smaller=sizes.append))
+    assert len(made) == FRAMES and full.given == [6, 3, 3] and sizes == [3]
+
+
+def test_too_little_for_a_single_frame_is_one_sentence(clip, monkeypatch):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    monkeypatch.setattr(pipe.unet, "forward", Full(pipe.unet, 0, ERRORS[0]))
+    with pytest.raises(ModelError, match="not enough memory for a single frame of 40x32.*--low-memory"):
+        list(pipe.stream(photo, poses, None, 1))
+
+
+def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    full = Full(pipe.unet, 0, RuntimeError("shapes do not match"))
+    monkeypatch.setattr(pipe.unet, "forward", full)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(pipe.stream(photo, poses, None, 1))
+    assert len(full.given) == 1
+
+
+def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    pipe.precision = "fp32, because the model runs on the CPU"
+    options = AnimateOptions(recipe="none", steps=1, align=False, fit="pad")
+    result = animate(pipe, image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
+    assert result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
+    assert not (tmp_path / GLIMPSE).exists()
+
+
+def test_glimpses_come_while_the_first_batch_is_denoised(clip):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    seen = []
+    frames = list(pipe.stream(photo, poses, None, 10, batch_size=3, on_glimpse=lambda frame, pixels: seen.append((frame, pixels))))
+    assert len(frames) == FRAMES and [frame for frame, _ in seen] == [0] * 4  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
+    assert all(pixels.shape == (*SIZE, 3) and pixels.dtype == np.uint8 for _, pixels in seen)
+    assert list(pipe.stream(photo, poses, None, 1, on_glimpse=lambda *_: seen.append(None))) and len(seen) == 4  # one step: none
+
+
+def frames_in(folder):
+    from dreampose_core.images import read_image
+
+    return [read_image(path) for path in sorted((folder / "frames").glob("*.png"))]
