@@ -148,13 +148,15 @@ class _Run:
             first_frame=first, on_step=on_step, should_stop=self.should_stop, on_smaller=on_smaller,
             on_glimpse=on_glimpse if first == 0 else None,
         )  # fmt: skip
-        for index, frame in enumerate(stream, start=first):
-            if index >= done:
-                write_png(frame, self.frame_path(index))
-            if (index + 1) % chunk == 0 or index + 1 == total:
-                self.write_chunk(index - index % chunk, index + 1, poses.fps)
-            check_stop(self.should_stop)
-        (self.folder / GLIMPSE).unlink(missing_ok=True)
+        try:
+            for index, frame in enumerate(stream, start=first):
+                if index >= done:
+                    write_png(frame, self.frame_path(index))
+                if (index + 1) % chunk == 0 or index + 1 == total:
+                    self.write_chunk(index - index % chunk, index + 1, poses.fps)
+                check_stop(self.should_stop)
+        finally:
+            (self.folder / GLIMPSE).unlink(missing_ok=True)
         self.seconds["frames"] = time.monotonic() - started
 
     @property

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -285,6 +286,20 @@ def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, file
     open_gate(service)
     wait_state(service, good, "done")
     wait_state(service, busy, "done")
+
+
+def test_a_glimpse_is_seen_while_the_job_runs(service, files):
+    job = service.submit(ANNA, request(files, GATED))
+    assert wait_gated(service, job).glimpse is None
+    part, glimpse = (service.home / "jobs" / job / name for name in (".glimpse", "glimpse.png"))
+    with closing(service.watch(ANNA, job, timeout_s=DEADLINE_S)) as watched:
+        next(watched)
+        for content in (b"one", b"two"):
+            part.write_bytes(content)
+            part.replace(glimpse)
+            assert next(watched).glimpse == content
+    open_gate(service)
+    assert wait_state(service, job, "done").glimpse is None  # of a job that is done there is a video
 
 
 def test_cancel_while_queued_running_done_and_twice(service, files):

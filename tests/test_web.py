@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import signal
@@ -453,6 +454,12 @@ def test_the_learning_stage_is_left_out_where_there_is_none():
     request = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
     assert "Learn" not in render.status_card(job_status(request=request))
     assert "Learn" in render.status_card(job_status())
+
+
+def test_a_glimpse_stands_where_the_video_will_be():
+    shown = render.result_placeholder(job_status(glimpse=b"png"))
+    assert f'src="data:image/png;base64,{base64.b64encode(b"png").decode()}"' in shown and "<img" in shown
+    assert "<img" not in render.result_placeholder(job_status()) and "appears here" in render.result_placeholder(job_status())
 
 
 @pytest.mark.parametrize("seconds, words", [(2, "a few seconds"), (43, "about 45 s"), (200, "about 3 min"), (7200, "about 2.0 h")])

@@ -100,6 +100,11 @@ class JobFolder:
         return self.path / "chunks"
 
     @property
+    def glimpse(self) -> Path:
+        """What the first frame is about to be; the file is there while the first frames are denoised."""
+        return self.path / "glimpse.png"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.mp4"
 
@@ -155,7 +160,8 @@ class JobStatus:
     place: 1 for the next job to run on the device, 0 once it has started.
     losses: the tuning loss so far, one value a step (thinned to a few hundred points).
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
-    look: a preview's picture of the photo alone, once state is "done".
+    look: a preview's picture of the photo alone, once state is "done". glimpse: a PNG of what the first frame is about to be, while that
+    is denoised.
     notices: sentences about fall-backs taken. error: one sentence when state is "failed".
     request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
     """
@@ -171,6 +177,7 @@ class JobStatus:
     frames: tuple[Path, ...] = ()
     result: Path | None = None
     look: Path | None = None
+    glimpse: bytes | None = None
     error: str | None = None
     notices: tuple[str, ...] = field(default=())
     request: JobRequest | None = None

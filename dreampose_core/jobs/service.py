@@ -167,9 +167,9 @@ class JobService:
                     break
 
     def _pulse(self, job_id: str) -> tuple:
-        """Changes whenever the job does: its row, its place, or the listing of its frames and chunks."""
+        """Changes whenever the job does: its row, its place, the listing of its frames and chunks, or the glimpse of the first frame."""
         folder = JobFolder(self.home / "jobs" / job_id)
-        return (*self.store.pulse(job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks)))
+        return (*self.store.pulse(job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks, folder.glimpse)))
 
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)
@@ -183,6 +183,7 @@ class JobService:
             chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
+            glimpse=_content(folder.glimpse) if job.state == "running" else None,
             error=job.error, notices=job.notices, request=request,
         )
 
@@ -220,6 +221,13 @@ def _checked(job_id: str) -> str:
     if not isinstance(job_id, str) or not _ID.fullmatch(job_id):
         raise UnknownJob(NO_SUCH_JOB)
     return job_id
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _changed_at(folder: Path) -> int:

@@ -82,7 +82,13 @@ def result_player(link: str) -> str:
 
 
 def result_placeholder(status: JobStatus | None) -> str:
-    """What stands where the finished video will be."""
+    """What stands where the finished video will be: a glimpse of its first frame while that is denoised, else a sentence."""
+    if status is not None and status.glimpse is not None:
+        picture = base64.b64encode(status.glimpse).decode()
+        return (
+            f'<figure class="dp-glimpse"><img src="data:image/png;base64,{picture}" alt="What the first frame is about to be">'
+            "<figcaption>A first glimpse; details come last.</figcaption></figure>"
+        )
     stopped = status is not None and status.final
     return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
 
