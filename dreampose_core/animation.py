@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from . import __version__, memory
-from .conditioning import pose_tensors
+from .conditioning import encode_maps, pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing
 from .images import read_image, write_png
@@ -61,7 +61,8 @@ def animate(
                                "parts are used and no texture is moved.")  # fmt: skip
     for given in (poses, image_poses):
         if given is not None:
-            pose_tensors(given.clip(0, 1), pipe.form.charts)  # what the model cannot use is said before it is tuned
+            # what the model cannot use is said before it is tuned
+            encode_maps(*pose_tensors(given.clip(0, 1), pipe.form.charts), pipe.factor, pipe.form.pose_encoding)
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
         subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")

@@ -8,13 +8,14 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline
+from tiny import same, tiny_pipeline, weights
 
 from dreampose_core import memory
 from dreampose_core.animation import GLIMPSE, animate
 from dreampose_core.errors import ModelError
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.settings import AnimateOptions
+from dreampose_core.training.subject import RECIPES, SubjectRecipe
 
 SIZE, FRAMES = (40, 32), 6
 
@@ -120,6 +121,23 @@ def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(pipe.stream(photo, poses, None, 1))
     assert len(full.given) == 1
+
+
+def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):
+    """Low memory, with the CPU as the device: the components' hooks are those that a GPU would have."""
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
+    options = AnimateOptions(recipe="fast", steps=2, batch_size=3, align=False, fit="pad")
+    made = {}
+    for name in ("whole", "in turns"):
+        pipe, (photo, poses) = tiny_pipeline(), clip
+        before = weights(pipe.unet, pipe.vae, pipe.adapter)
+        if name == "in turns":
+            pipe.enable_model_cpu_offload(device=torch.device("cpu"))
+        animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / name)
+        assert len(getattr(pipe, "_all_hooks", [])) == (4 if name == "in turns" else 0)
+        assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
+        made[name] = np.stack(frames_in(tmp_path / name))
+    assert np.array_equal(made["whole"], made["in turns"])
 
 
 def test_the_result_says_device_precision_and_peaks(clip, tmp_path):

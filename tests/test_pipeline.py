@@ -89,6 +89,46 @@ def test_the_same_seed_gives_the_same_frames_and_another_others(pipe, clip):
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
+def test_a_batch_of_eight_is_eight_single_frames(pipe, clip):
+    rgb, poses = clip
+    poses = poses.select([0, 1, 2, 3, 4, 5, 6, 6])
+    whole, single = (run(pipe, (rgb, poses), batch_size=size, output_type="np") for size in (8, 1))
+    assert whole.dtype == np.float32 and np.abs(whole - single).max() < 1e-5
+
+
+def test_floats_are_the_bytes_before_rounding_and_noise_can_be_given(pipe, clip):
+    whole = run(pipe, clip)
+    floats = run(pipe, clip, output_type="np")
+    assert floats.min() >= 0 and floats.max() <= 1 and np.abs(floats * 255 - whole).max() <= 0.5 + 1e-3
+    noise = torch.randn(1, 8, 10, 8, generator=seeded())
+    assert np.array_equal(run(pipe, clip, noise=noise, generator=None), whole)
+    assert not np.array_equal(run(pipe, clip, noise=noise + 0.5, generator=None), whole)
+    rgb, poses = clip
+    output = pipe(rgb[0], poses, poses.select([0]), 2, generator=seeded(), batch_size=3, output_type="np")
+    assert np.array_equal(output.frames, floats)
+
+
+def test_the_photo_may_lie_under_the_noise(pipe, clip):
+    """With a schedule that ends in pure noise there is nothing left of it; with one that does not, its share is what the schedule says."""
+    whole, starts = run(pipe, clip), []
+    assert np.abs(run(pipe, clip, init_leak=True).astype(int) - whole).max() <= 1
+    noise, own = torch.randn(1, 8, 10, 8, generator=seeded()), pipe.scheduler
+    handle = pipe.unet.register_forward_pre_hook(lambda _, args: starts.append(args[0][:1, :8].clone()))
+    try:
+        pipe.scheduler = type(own).from_config(own.config, rescale_betas_zero_snr=False)
+        for leak in (False, True, None):
+            starts.clear()
+            run(pipe, clip, num_inference_steps=1, init_leak=leak, noise=noise)
+            made = starts[0]
+            alpha = pipe.scheduler.alphas_cumprod[-1].sqrt() if leak else 0
+            latents = pipe.encode_reference(clip[0][0]).latents
+            kept = (1 - pipe.scheduler.alphas_cumprod[-1]).sqrt() if leak else 1
+            assert torch.allclose(made, alpha * latents + kept * noise, atol=1e-5)
+    finally:
+        handle.remove()
+        pipe.scheduler = own
+
+
 def test_photo_pose_and_texture_all_matter(pipe, clip):
     base = run(pipe, clip)
     other = render_clip(Figure.from_seed(HELD_OUT + 1), "walk", 1, SIZE)[0].numpy()[0]
@@ -289,7 +329,8 @@ def test_steps_are_reported(pipe, clip):
     ({"pose_guidance": float("nan")}, "finite"), ({"image_guidance": float("inf")}, "finite"), ({"first_frame": 8}, "frames 0:7"),
     ({"first_frame": -1}, "frames 0:7"), ({"image": []}, "no photo"), ({"image": "photo.png"}, "got str"),
     ({"image": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"), ({"image": np.zeros((4, 4, 3), np.float32)}, "got float32"),
-    ({"image": np.zeros((0, 4, 3), np.uint8)}, r"got uint8 \(0, 4, 3\)"),
+    ({"image": np.zeros((0, 4, 3), np.uint8)}, r"got uint8 \(0, 4, 3\)"), ({"output_type": "pil"}, "uint8 and np"),
+    ({"noise": torch.zeros(2, 8, 10, 8)}, r"starts from \(1, 8, 10, 8\)"),
 ])  # fmt: skip
 def test_wrong_inputs_are_one_sentence(pipe, clip, change, sentence):
     with pytest.raises(InputError, match=sentence) as error:
