@@ -291,7 +291,7 @@ def _model_options(sub) -> None:
     _device_option(sub)
     sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
                      help="of the model's numbers (default: bf16 where the GPU has it, else fp16; fp32 on the CPU)")  # fmt: skip
-    sub.add_argument("--low-memory", action="store_true", help="only the part that computes is on the GPU: less of its memory, slower")
+    sub.add_argument("--low-memory", action="store_true", help="parts that do not compute wait outside the GPU's memory: slower")
 
 
 def _edit_options(sub) -> None:

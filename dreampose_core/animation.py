@@ -140,6 +140,7 @@ class _Run:
 
         for start in range(0, total if done == total else done - done % chunk, chunk):
             self.write_chunk(start, min(start + chunk, total), poses.fps)
+        (self.folder / GLIMPSE).unlink(missing_ok=True)  # of a run that was killed
         if done == total:
             self.seconds["frames"] = time.monotonic() - started
             return
@@ -153,6 +154,7 @@ class _Run:
             for index, frame in enumerate(stream, start=first):
                 if index >= done:
                     write_png(frame, self.frame_path(index))
+                (self.folder / GLIMPSE).unlink(missing_ok=True)
                 if (index + 1) % chunk == 0 or index + 1 == total:
                     self.write_chunk(index - index % chunk, index + 1, poses.fps)
                 check_stop(self.should_stop)
@@ -217,7 +219,7 @@ def finetune(
     if checkpoints is not None:
         content = subject_key(photos, image_poses, "", 0, "")
         _check_resumed(checkpoints, {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content})
-    with memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
+    with memory.enough_for("to tune the model"), memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
         losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, how, seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
         subject = Subject(key, base, recipe, seed, image_poses is not None, losses)

@@ -81,7 +81,7 @@ def finetune(args, on_progress, should_stop) -> None:
     from .pipeline import load_pipeline
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    fitted = [fit_photo(photo, own, pipe.form.size, args.fit) for photo, own in zip(photos, maps)]
+    fitted = [fit_photo(photo, own, pipe.form.size, args.fit, pipe.bilinear) for photo, own in zip(photos, maps)]
     photos, maps = [photo for photo, _, _ in fitted], [own for _, own, _ in fitted]
     image_poses = None
     if all(own is not None for own in maps):
@@ -233,13 +233,6 @@ def _new_file(text: str, suffix: str) -> Path:
         raise InputError(f"The file to write is {text}; its name must end in {suffix}.")
     if not path.parent.is_dir():
         raise InputError(f"The file to write is {text}, but there is no folder {path.parent}; create it first.")
-    return path
-
-
-def _empty_folder(text: str) -> Path:
-    path = _new_folder(text)
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"--out is {text}, which is not empty; give the name of a new folder.")
     return path
 
 

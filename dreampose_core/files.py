@@ -6,11 +6,12 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import StorageError
+from .errors import InputError, StorageError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file may not grow larger"}
 
@@ -36,6 +37,38 @@ def appearing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raises InputError where there is something at `path` already, but for an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is there already and is not an empty folder; give the name of a new one.")
+
+
+@contextmanager
+def appearing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which is new or an empty folder, to write to; renamed when the block ends well, else it goes.
+
+    Raises StorageError for every error of the disk in the block, also safetensors' own.
+    """
+    path = Path(os.path.abspath(path))
+    temporary = path.with_name(f".part.{path.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except Exception as error:
+        if "(os error " not in str(error):  # as safetensors says a full disk
+            raise
+        raise storage_error(os_error(error), path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

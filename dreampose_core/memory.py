@@ -52,15 +52,16 @@ def chosen_precision(device: str, asked: Precision = "auto") -> tuple[torch.dtyp
 
 
 def placed(pipe, device: str, low_memory: bool):
-    """The pipeline on its device. On a GPU convolutions have their channels last and frames are decoded one by one; with low_memory only
-    the component that computes is there, the others wait in the host's memory."""
+    """The pipeline on its device. On a GPU convolutions have their channels last and frames are decoded one by one; with low_memory
+    components that do not compute wait in the host's memory. Raises ModelError where there is not enough."""
     if device == "cpu":
         return pipe.to(device)
     for module in (pipe.unet, pipe.vae):
         module.to(memory_format=torch.channels_last)
     pipe.vae.enable_slicing()
     if not low_memory:
-        return pipe.to(device)
+        with enough_for("to load the model"):
+            return pipe.to(device)
     pipe.enable_model_cpu_offload(device=device)
     return pipe
 
@@ -90,12 +91,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def too_little(size: tuple[int, int]) -> ModelError:
     """The error where memory does not hold a single frame of (height, width)."""
+    return _too_little(f"for a single frame of {size[0]}x{size[1]}")
+
+
+def _too_little(what: str) -> ModelError:
     free = free_memory_mb()
     left = f"; the GPU has {free} MB free" if free is not None else ""
-    return ModelError(
-        f"There is not enough memory for a single frame of {size[0]}x{size[1]}{left}; close what else uses it, or try --low-memory or "
-        "--device cpu."
-    )
+    return ModelError(f"There is not enough memory {what}{left}; close what else uses it, or try --low-memory or --device cpu.")
+
+
+@contextmanager
+def enough_for(what: str) -> Iterator[None]:
+    """Raises ModelError where memory does not suffice in this context for `what`, for example "to load the model"."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _too_little(what) from error
 
 
 def let_go() -> None:

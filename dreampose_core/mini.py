@@ -209,6 +209,7 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
     """What the run trains on; the model takes on the charts of its U, V."""
     given = pipe.form.size, run.batch_size, run.seed, device
     if run.data == "mannequin":
+        pipe.register_to_config(charts="mannequin")
         return MannequinSamples(*given, share=processes.share)
     samples = VideoSamples(run.data, *given, consecutive=pipe.form.frame_attention, share=processes.share)
     if samples.charts != "none":

@@ -6,9 +6,10 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from .commands import _empty_folder, _estimate, _frames, _new_file, _new_folder, _say
+from .commands import _estimate, _frames, _new_file, _new_folder, _say
 from .errors import InputError
-from .files import appearing
+from .files import appearing, appearing_folder, check_new_folder
+from .progress import check_stop
 
 
 def train(args, on_progress, should_stop) -> None:
@@ -40,11 +41,15 @@ def train_start(args, on_progress, should_stop) -> None:
     from .mini import save_model
     from .pipeline import DreamPosePipeline
 
-    out = _empty_folder(args.out)
+    out = Path(args.out)
+    check_new_folder(out)
     pipe = DreamPosePipeline.from_stable_diffusion(
         args.base, args.image_encoder, pose_encoding=args.pose_encoding, reference_warp=args.reference_warp, size=args.size, vae=args.vae
     )
-    save_model(pipe, out)
+    check_stop(should_stop)
+    with appearing_folder(out) as folder:
+        save_model(pipe, folder)
+        check_stop(should_stop)
     print(f"{out}: a model of {args.size[0]} x {args.size[1]} (height x width) to train with --init {out}")
 
 
@@ -52,7 +57,7 @@ def import_released(args, on_progress, should_stop) -> None:
     from .released import import_released
 
     out = import_released(
-        args.base, _empty_folder(args.out), archive=args.zip, unet=args.unet, adapter=args.adapter, vae=args.vae,
+        args.base, Path(args.out), archive=args.zip, unet=args.unet, adapter=args.adapter, vae=args.vae,
         image_encoder=args.image_encoder, on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     print(f"{out}: the released weights as a model folder; use it with --model {out}")
@@ -113,7 +118,7 @@ def evaluate(args, on_progress, should_stop) -> None:
     report = evaluate(
         pipe, clips, out, recipe=args.recipe, quality=args.quality, seed=args.seed, robustness=args.robustness, estimator=estimator,
         lpips=lpips, tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop), on_progress=on_progress,
-        should_stop=should_stop, about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe.device)},
+        should_stop=should_stop, about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe._execution_device)},
     )  # fmt: skip
     print(table(report))
 
@@ -170,7 +175,8 @@ def bench_generate(args, on_progress, should_stop) -> None:
     _new_file_or_none(args.json)
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     figures = bench_generate(
-        pipe, str(args.model), people=args.people, frames=args.frames, on_progress=on_progress, should_stop=should_stop
+        pipe, (args.model, args.device, args.precision, args.low_memory), people=args.people, frames=args.frames,
+        on_progress=on_progress, should_stop=should_stop,
     )
     _figures(figures, args.json)
 

@@ -187,7 +187,8 @@ class DreamPosePipeline(DiffusionPipeline):
             raise InputError(f"The output type is {output_type!r}; there are {' and '.join(get_args(OutputType))}.")
         device = self._execution_device
         # 2. what is constant for the clip
-        reference = self.encode_reference(image, image_poses)
+        with memory.enough_for("to look at the photo"):
+            reference = self.encode_reference(image, image_poses)
         if not self.knows_charts(poses):
             reference.texture = None
         if noise is None:
@@ -199,34 +200,36 @@ class DreamPosePipeline(DiffusionPipeline):
         branches = guidance_branches(s_image, s_pose)
         # 3. frames, batch by batch; where memory does not hold a batch, halves of it
         start = first = first_frame - first_frame % batch_size
-        while start < len(poses):
-            indices = range(start, min(start + batch_size, len(poses)))
-            shown = on_glimpse if start == first else None
-            frames = None
-            try:
-                pose, warp = self._encode_batch(poses, indices, reference, device)
-                latents = self._denoise(noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, reference, branches, steps,
-                                        self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
-                pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-                frames = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
-                frames = frames.cpu().numpy()
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                if len(indices) == 1:
-                    raise memory.too_little(self.form.size) from error
-            pose = warp = latents = pixels = None  # or they would be held beside the next batch's
-            if frames is None:  # out here, where the error no longer holds on to what was made
-                memory.let_go()
-                batch_size = len(indices) // 2
-                if on_smaller is not None:
-                    on_smaller(batch_size)
-                continue
-            for index, frame in zip(indices, frames):
-                if index >= first_frame:
-                    yield frame
-            start += len(indices)
-        self.maybe_free_model_hooks()
+        try:
+            while start < len(poses):
+                indices = range(start, min(start + batch_size, len(poses)))
+                shown = on_glimpse if start == first else None
+                frames = None
+                try:
+                    pose, warp = self._encode_batch(poses, indices, reference, device)
+                    latents = self._denoise(noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, reference, branches, steps,
+                                            self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
+                    pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+                    made = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+                    frames = made.cpu().numpy()
+                except (RuntimeError, MemoryError) as error:
+                    if not memory.is_out_of_memory(error):
+                        raise
+                    if len(indices) == 1:
+                        raise memory.too_little(self.form.size) from error
+                pose = warp = latents = pixels = made = None  # or they would be held beside the next batch's
+                if frames is None:  # out here, where the error no longer holds on to what was made
+                    memory.let_go()
+                    batch_size = len(indices) // 2
+                    if on_smaller is not None:
+                        on_smaller(batch_size)
+                    continue
+                for index, frame in zip(indices, frames):
+                    if index >= first_frame:
+                        yield frame
+                start += len(indices)
+        finally:
+            self.maybe_free_model_hooks()
 
     @torch.no_grad()
     def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:

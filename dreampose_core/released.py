@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import lzma
 import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from diffusers import PNDMScheduler, UNet2DConditionModel
 
 from .conditioning import ModelForm, unet_in_channels
 from .errors import InputError, ModelError, shown
-from .files import os_error, storage_error
+from .files import appearing_folder, check_new_folder, storage_error
 from .pipeline import DreamPosePipeline, quiet_libraries
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
@@ -49,8 +50,7 @@ def import_released(
     quiet_libraries()
     if (archive is None) == (unet is None and adapter is None) or (archive is None and None in (unet, adapter)) or (archive and vae):
         raise InputError("Give either the zip, or the UNet's and the adapter's file and perhaps the VAE's.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already and not an empty folder; give the name of a new one.")
+    check_new_folder(out)
     clock = StageClock("import", 4, on_progress)
 
     def tick(done: int) -> None:
@@ -73,7 +73,8 @@ def import_released(
             _fill(parts[name], state, called)
             tick(number)
     pipe = DreamPosePipeline(**parts, **vars(FORM)).to(torch.float32)
-    _written(pipe, out)
+    with appearing_folder(out) as folder:
+        pipe.save_pretrained(folder, max_shard_size="5GB")
     clock.tick(4)
     return out
 
@@ -87,12 +88,20 @@ def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iter
                 raise InputError(f"There is no file {path}.")
         yield ((name, path, shown(path.name)) for name, path in given.items() if path is not None)
         return
+    if not archive.is_file():
+        raise InputError(f"There is no file {archive}.")
+    with ExitStack() as stack:
+        with _readable(archive):
+            opened = stack.enter_context(zipfile.ZipFile(archive))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dreampose-")))
+        yield _unpacked(opened, archive, _members(opened, archive.name), folder)
+
+
+@contextmanager
+def _readable(archive: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(archive) as opened, tempfile.TemporaryDirectory(prefix="dreampose-") as folder:
-            yield _unpacked(opened, _members(opened, archive.name), Path(folder))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {archive}.") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # RuntimeError: encrypted
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:  # the last: encrypted
         raise InputError(f"{shown(archive.name)} is no zip, damaged or encrypted; please download it again.") from error
 
 
@@ -110,7 +119,9 @@ def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
     return {component: found[component][1] for component in _MEMBERS if component in found}
 
 
-def _unpacked(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> Iterator[tuple[str, Path, str]]:
+def _unpacked(
+    opened: zipfile.ZipFile, archive: Path, members: dict[str, zipfile.ZipInfo], folder: Path
+) -> Iterator[tuple[str, Path, str]]:
     for name, info in members.items():
         path = folder / f"{name}.pth"
         free = shutil.disk_usage(folder).free
@@ -118,7 +129,7 @@ def _unpacked(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], fol
             needs = f"{shown(info.filename)} takes {info.file_size >> 20} MB unpacked"
             raise InputError(f"{needs} and {folder.parent} has {free >> 20} MB left; free some space.")
         try:
-            with archive.open(info) as source, open(path, "wb") as target:
+            with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
                 left = info.file_size  # as the zip says, whatever unpacks beyond it
                 while left > 0 and (piece := source.read(min(left, 1 << 22))):
                     target.write(piece)
@@ -133,6 +144,8 @@ def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
     """The tensors of a .pth file by name, without the prefix that training on several GPUs adds. Raises ModelError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # torch and its unpickler raise many kinds
         raise ModelError(f"{called} cannot be read: it is damaged, or holds something else than tensors, which is never loaded.") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()) or not state:
@@ -175,19 +188,3 @@ def _unet_config(base: str | Path) -> dict:
     except Exception as error:  # diffusers and the hub raise many kinds
         raise ModelError(why_not_loaded(error, f"unet of {base}", base)) from error
     return {key: value for key, value in config.items() if key != "_name_or_path"}
-
-
-def _written(pipe: DreamPosePipeline, out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        pipe.save_pretrained(temporary)
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-    except OSError as error:
-        raise storage_error(error, out) from error
-    except Exception as error:  # safetensors' own error for a full disk
-        raise storage_error(os_error(error), out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -47,7 +47,8 @@ class Subject:
 def fingerprint(pipe) -> str:
     """A short name for a model's weights: a hash of names, shapes and the first values of every tensor.
 
-    The values count as bfloat16, so that a model has one name in whatever precision it was loaded.
+    The values count as bfloat16, so that a model has one name in whatever precision it was loaded; only a folder in float32 that is loaded
+    in float16 has another one.
     """
     digest = hashlib.sha256()
     for part in ("unet", "vae", "adapter", "image_encoder"):

@@ -66,7 +66,7 @@ class TruthTeller:
     """Stands for a pipeline that makes the truth of `clips`, and notes what it was asked."""
 
     def __init__(self, clips):
-        self.form = ModelForm()
+        self.form, self._execution_device = ModelForm(), torch.device("cpu")
         self.vae, self.truth, self.asked = Perfect(), {clip.photo.tobytes(): clip.truth for clip in clips}, []
 
     def stream(self, photo, poses, image_poses, num_inference_steps, generator, should_stop):

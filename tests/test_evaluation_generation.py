@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tiny import make_tiny_clip, make_tiny_model, make_tiny_stable_diffusion, ti
 
 from dreampose_core import DreamPosePipeline
 from dreampose_core.__main__ import main
-from dreampose_core.errors import Cancelled, InputError
+from dreampose_core.errors import Cancelled, InputError, ModelError
 from dreampose_core.evaluation import generation
 from dreampose_core.evaluation.clips import MannequinClips
 from dreampose_core.evaluation.generation import bench_generate
@@ -59,14 +61,22 @@ def test_pndm_where_it_applies(tmp_path):
 def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, hundred, capsys):
     model = make_tiny_model(tmp_path / "model")
     asked = []
-    monkeypatch.setattr(generation, "_peak_mb", lambda model, device, count: asked.append((device, count)) or 100.0 + count / 100)
+    monkeypatch.setattr(generation, "_peak_mb", lambda loaded, count, should_stop: asked.append((*loaded, count)) or 100.0 + count / 100)
     assert main(["bench", "generate", "--model", str(model), "--people", "1", "--frames", "1", "--json", str(tmp_path / "f.json")]) == 0
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert asked == [("cpu", 50), ("cpu", 2000)] and figures["frames_peak_memory_ratio"] == pytest.approx(120 / 100.5, abs=1e-3)
+    assert asked == [(str(model), "auto", "auto", False, count) for count in (50, 2000)]
+    assert figures["frames_peak_memory_ratio"] == pytest.approx(120 / 100.5, abs=1e-3)
     assert json.loads(capsys.readouterr().out) == figures
-    monkeypatch.undo()
-    monkeypatch.setattr(generation, "_MANY", 12)
-    assert generation._peak_of(str(model), "cpu", 4) > 100
+
+
+def test_a_measuring_process_is_ended_when_it_is_to_stop(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        generation._peak_mb((model := str(make_tiny_model(tmp_path / "model")), "cpu"), 2000, lambda: time.monotonic() - started > 3)
+    assert not multiprocessing.active_children()
+    assert generation._peak_mb((model, "cpu"), 8, lambda: False) > 100
+    with pytest.raises(ModelError, match="ended early"):
+        generation._peak_mb((str(tmp_path / "nowhere"), "cpu"), 8, lambda: False)
 
 
 def test_what_it_refuses_and_that_it_stops():

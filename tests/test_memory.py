@@ -140,6 +140,27 @@ def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(
     assert np.array_equal(made["whole"], made["in turns"])
 
 
+def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypatch):
+    """As it is on a GPU: what a checkpoint holds must not care in what order numbers lie."""
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4))
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    for module in (pipe.unet, pipe.vae):
+        module.to(memory_format=torch.channels_last)
+    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
+    assert (tmp_path / "result.mp4").is_file()
+
+
+def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp_path, monkeypatch):
+    pipe, (photo, poses) = tiny_pipeline(), clip
+    monkeypatch.setattr(pipe.vae.encoder, "forward", Full(pipe.vae.encoder, 0, ERRORS[0]))
+    with pytest.raises(ModelError, match="not enough memory to look at the photo"):
+        list(pipe.stream(photo, poses, None, 1))
+    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    with pytest.raises(ModelError, match="not enough memory to tune the model"):
+        animate(pipe, image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
+
+
 def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
     pipe, (photo, poses) = tiny_pipeline(), clip
     pipe.precision = "fp32, because the model runs on the CPU"

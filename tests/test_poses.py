@@ -252,7 +252,7 @@ def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_read(tm
 
     path = zipped(tmp_path, claim)
     monkeypatch.setattr(npz_module, "_read_member", never)
-    assert "4 GiB" in refusal(lambda: read_poses(path))
+    assert "6 GiB" in refusal(lambda: read_poses(path))
 
 
 def test_a_header_and_a_directory_that_lie_together_take_no_memory(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import zipfile
@@ -19,7 +20,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from dreampose_core import released
 from dreampose_core.__main__ import main
-from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.pipeline import load_pipeline
@@ -230,7 +231,12 @@ def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip, stat
     assert "malicious code ran" not in capsys.readouterr().out
 
 
-def test_zips_that_are_none_and_calls_that_say_too_little(base, clip, states, tmp_path):
+def half_written(pipe, folder, **_):
+    (folder / "model_index.json").write_text("{}")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_zips_that_are_none_and_calls_that_say_too_little(base, clip, states, tmp_path, monkeypatch):
     def refused(words, kind=InputError, **given):
         with pytest.raises(kind, match=words):
             import_released(base, tmp_path / "out", image_encoder=clip, **given)
@@ -250,10 +256,21 @@ def test_zips_that_are_none_and_calls_that_say_too_little(base, clip, states, tm
         packed.writestr("adapter_1.pth", b"x")
     path.write_bytes(path.read_bytes().replace(content.getvalue()[1000:1100], b"\0" * 100))
     refused("no zip, damaged", archive=path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("unet_epoch_1.pth", content.getvalue())
+        packed.writestr("adapter_1.pth", b"x")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000] + bytes(255 - byte for byte in whole[2000:2100]) + whole[2100:])
+    refused("no zip, damaged", archive=path)
+    refused("There is no file", archive=tmp_path)
     files = saved(tmp_path, states)
     refused("Give either", unet=files["unet"])
     refused("Give either", archive=path, **files)
     refused("Give either")
+    monkeypatch.setattr(released.DreamPosePipeline, "save_pretrained", half_written)
+    with pytest.raises(StorageError, match="disk is full"):
+        import_released(base, tmp_path / "out", image_encoder=clip, **files)
+    assert not [left for left in tmp_path.iterdir() if left.name.startswith((".", "out"))]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not an empty folder"):

@@ -96,7 +96,7 @@ def test_another_vae_and_the_command(base, clip, tmp_path, capsys):
     assert main([*given, "--out", str(tmp_path / "model")]) == 0, capsys.readouterr().err
     pipe = load_pipeline(tmp_path / "model", "cpu")
     assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.form.reference_warp == "texture" and pipe.form.pose_encoding == "iuv"
-    assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not empty" in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not an empty folder" in capsys.readouterr().err
 
 
 def test_it_is_trained_further(base, clip, tmp_path, capsys):
@@ -111,6 +111,7 @@ def test_it_is_trained_further(base, clip, tmp_path, capsys):
     assert main(["animate", "--model", str(run / "model"), "--device", "cpu", "--image", str(photo), "--poses", str(tmp_path / "clip"),
                  "--recipe", "none", "--steps", "1", "--out", str(out)]) == 0, capsys.readouterr().err  # fmt: skip
     assert out.is_file()
+    assert load_pipeline(run / "model", "cpu").form.charts == "mannequin"  # whose U, V it knows now
 
 
 @pytest.mark.parametrize(("given", "words"), [

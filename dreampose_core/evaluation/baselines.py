@@ -13,17 +13,20 @@ from ..texture import fill_background
 BASELINES = ("repeat_photo", "grey_silhouette", "part_colours", "moved_texture", "vae_only")
 
 
-def baseline_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae) -> dict[str, np.ndarray]:
+def baseline_frames(
+    photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae, device=None
+) -> dict[str, np.ndarray]:
     """Frames uint8 (T, H, W, 3) of every baseline that these maps allow, by name: "part_colours" needs parts, "moved_texture" U, V as well.
 
     photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3), which only
-    "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach.
+    "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach. device: where the VAE computes,
+    None for where it is.
     """
     person, own = (torch.from_numpy(maps.mask)[:, None] for maps in (poses, image_poses))  # (T, 1, H, W), (1, 1, H, W)
     background, _ = fill_background(to_pixels(torch.from_numpy(photo))[None], own.float())
     silhouette = torch.where(person, torch.zeros(()), background)
     with torch.no_grad():
-        batches = to_pixels(torch.from_numpy(truth)).to(vae.device).split(8)
+        batches = to_pixels(torch.from_numpy(truth)).to(device or vae.device).split(8)
         latents = [encode_latents(vae, pixels) for pixels in batches]
         through = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents])
     made = {

@@ -91,7 +91,7 @@ class _Run:
         if self.recipe != "none":
             with self.tune(clip.photo, clip.image_poses):
                 made[self.recipe] = self._generated(clip, number, clip.image_poses, len(clip))
-        made.update(baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, self.pipe.vae))
+        made.update(baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, self.pipe.vae, self.pipe._execution_device))
         scorer, scores = Scorer(clip, self.estimator, self.lpips), {}
         for name, frames in made.items():
             check_stop(self.should_stop)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
 from contextlib import contextmanager
@@ -16,12 +14,12 @@ from diffusers import PNDMScheduler
 
 from ..animation import GLIMPSE, animate
 from ..conditioning import to_uint8
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, InputError, ModelError
 from ..host import most_memory_mb
 from ..pipeline import load_pipeline
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import REPOSITORY, AnimateOptions
+from ..settings import AnimateOptions
 from .clips import Clip, MannequinClips
 from .scores import Scorer, mean_scores
 
@@ -31,14 +29,14 @@ _OURS = ("draft", "standard", "best")
 
 
 def bench_generate(
-    pipe, model: str | None = None, *, people: int = 2, frames: int = 4, on_progress: OnProgress = ignore_progress,
+    pipe, loaded: tuple | None = None, *, people: int = 2, frames: int = 4, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, float | None]:  # fmt: skip
     """The figures of making frames, means over the first `people` held-out mannequins, all in one run on one machine.
 
     frames: how many of each clip are made in the original's way, too: one after the other, the photo encoded again for each, three
-    passes of the UNet a step, 100 steps of PNDM, or of the model's own solver where PNDM cannot run it. model: what `load_pipeline` loaded
-    `pipe` from, for the processes whose memory is measured; None leaves that out. Raises InputError, Cancelled.
+    passes of the UNet a step, 100 steps of PNDM, or of the model's own solver where PNDM cannot run it. loaded: what `load_pipeline` was
+    given for `pipe`, for the processes whose memory is measured; None leaves that out. Raises InputError, ModelError, Cancelled.
     For q in draft, standard, best:
 
     passes_ratio_q, wall_ratio_q: how many times as many passes through the UNet, and as long, a frame takes in the original's way.
@@ -87,10 +85,10 @@ def bench_generate(
             figures[f"psnr_mask_drop_{way}_db"] = report["original"]["psnr_mask"] - report[way]["psnr_mask"]
     figures["preview_s"], figures["player_s"] = _first_sights(pipe, clip, should_stop)
     tick()
-    if model is not None:
+    if loaded is not None:
         peaks = []
         for count in (_FEW, _MANY):
-            peaks.append(_peak_mb(model, str(pipe._execution_device), count))
+            peaks.append(_peak_mb(loaded, count, should_stop))
             tick()
         figures["peak_memory_mb"], figures["frames_peak_memory_ratio"] = peaks[1], peaks[1] / peaks[0]
     return {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
@@ -174,25 +172,32 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
     return seen["preview"], seen["player"]
 
 
-def _peak_mb(model: str, device: str, count: int) -> float:
-    command = [sys.executable, "-m", "dreampose_core.evaluation.generation", model, device, str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    return json.loads(done.stdout)
+def _peak_mb(loaded: tuple, count: int, should_stop: ShouldStop) -> float:
+    """The most memory, in a process of its own, while the last `count` of _MANY frames are made, one step each, and thrown away."""
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    process = context.Process(target=_make_and_tell, args=(tell, loaded, count), daemon=True)
+    process.start()
+    tell.close()  # here, so that its end is seen
+    try:
+        while not told.poll(0.2):
+            check_stop(should_stop)
+        return told.recv()
+    except EOFError as error:
+        raise ModelError("The process whose memory was to be measured ended early; its error stands above.") from error
+    finally:
+        process.terminate()
+        process.join()
 
 
-def _peak_of(model: str, device: str, count: int) -> float:
-    """In a process of its own: the most memory while the last `count` of _MANY frames are made, one step each, and thrown away."""
-    pipe = load_pipeline(model, device)
+def _make_and_tell(tell, loaded: tuple, count: int) -> None:
+    pipe = load_pipeline(*loaded)
     clip = next(iter(MannequinClips(1, pipe.form.size)))
     poses: PoseSequence = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
     for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, generator=_noise(0), first_frame=_MANY - count, batch_size=8):
         pass
-    return most_memory_mb()
+    tell.send(most_memory_mb())
 
 
 def _noise(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
-
-
-if __name__ == "__main__":
-    print(json.dumps(_peak_of(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

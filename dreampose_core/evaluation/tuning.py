@@ -109,9 +109,9 @@ def _frames(model, clip: Clip, number: int) -> np.ndarray:
 @torch.no_grad()
 def _vae_error(model, clip: Clip) -> float:
     """Mean squared error of the true frames through the VAE and back, inside the person."""
-    pixels = to_pixels(torch.from_numpy(clip.truth)).to(model.device, model.vae.dtype)
+    pixels = to_pixels(torch.from_numpy(clip.truth)).to(model._execution_device, model.vae.dtype)
     decoded = torch.cat([model.vae.decode(model.vae.encode(some).latent_dist.mode()).sample for some in pixels.split(8)])
-    mask = torch.from_numpy(clip.poses.mask)[:, None].to(model.device)
+    mask = torch.from_numpy(clip.poses.mask)[:, None].to(model._execution_device)
     return float(((decoded.float() - pixels.float()).square() * mask).sum() / mask.sum())
 
 

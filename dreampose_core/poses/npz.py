@@ -15,7 +15,7 @@ from .numbered import bounded_zip
 from .sequence import UNCLAMPED, PoseSequence, check_uv_range
 
 VERSION = 1
-MAX_BYTES = 4 << 30  # 1200 frames of 768 x 768 with U, V
+MAX_BYTES = 6 << 30  # 1200 frames of 768 x 768 with U, V, also unclamped ones
 _DTYPES = {"parts": ("u1",), "uv": ("f2", "f4", "f8"), "fps": ("f2", "f4", "f8", "i4", "i8"), "version": ("i1", "i4", "i8")}
 
 

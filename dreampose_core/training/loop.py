@@ -234,7 +234,7 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float],
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     if best is not None:
         state["held"] = torch.tensor(best.errors, dtype=torch.float64)
-        state |= {f"best.{i}": weight for i, weight in enumerate(best.weights)}
+        state |= {f"best.{i}": whole(weight) for i, weight in enumerate(best.weights)}
     for i, parameter in enumerate(trained):
         state[f"weight.{i}"] = whole(parameter)
         if average is not None:

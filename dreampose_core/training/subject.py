@@ -94,7 +94,7 @@ def tune_subject(
     photos = photos.to(device)
     parts = uv = None
     if image_poses is not None:
-        parts, uv = pose_tensors(fitted(image_poses, pipe.form.size), pipe.form.charts)
+        parts, uv = pose_tensors(fitted(image_poses, pipe.form.size, bilinear=pipe.bilinear), pipe.form.charts)
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
     texture = None
     if pipe.form.reference_warp != "none" and parts is not None and pipe.knows_charts(image_poses):
@@ -309,9 +309,9 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
 
     @torch.no_grad()
     def held() -> float:
-        # some of the views tell enough, and all of them would take as long as the steps between
-        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[::3]]
-        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[::3]]
+        # these tell enough, and all of them would take as long as the steps between; turned ones would only ever forbid to learn
+        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[:_TURNED:2]]
+        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[:_TURNED:2]]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
     options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, held_every=_LOOK, patience=_PATIENCE)
