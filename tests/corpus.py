@@ -166,7 +166,7 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     as_said = PoseSequence(None, loud[:1].astype(np.float32), "densepose")
     yield Case(place / "unclamped_7.npy", "motion", _exact(as_said, NPY_FORM))
     _save_npy(place / "bytes_7.npy", poses.uv[0].astype(np.float64) * 255)
-    yield Case(place / "bytes_7.npy", "motion", "lie between 0 and 1")
+    yield Case(place / "bytes_7.npy", "motion", words="lie between 0 and 1")
     _save_npy(place / "fortran.npy", np.asfortranarray(poses.uv[0].astype(">f8")))
     yield Case(place / "fortran.npy", "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", slice(0, 1)))
     yield Case(_zip_of(place / "maps.zip", place / "from_50"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
