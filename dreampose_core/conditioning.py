@@ -18,8 +18,7 @@ from .texture import WARP_PLANES
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
 POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
 # which of a frame's window of five maps the UNet is shown: the paper's five; the frame's own five times, as the original was trained;
-# or it alone; "centred" are the
-# paper's five with the frame's own in place of those beyond the ends of the clip, as the original was run
+# or it alone; "centred": the paper's five, with the frame's own in place of those beyond the ends of the clip, as the original was run
 SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "centred": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
 
 
