@@ -47,7 +47,7 @@ from .poses import PoseSequence, fitted
 from .progress import ShouldStop, check_stop, never_stop
 from .scene import check_aspect
 from .settings import MODELS, Precision
-from .stable_diffusion import why_not_loaded
+from .stable_diffusion import is_hub_id, why_not_loaded
 from .texture import WARP_PLANES, Texture, harvest, move
 
 ImageLike = Image.Image | np.ndarray
@@ -369,7 +369,7 @@ def load_pipeline(model: str | Path, device: str = "auto", precision: Precision 
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
-    elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+    elif not is_hub_id(model):
         raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
     quiet_libraries()
     dtype, reason = memory.chosen_precision(device, precision)

@@ -100,8 +100,13 @@ def load(kind: type, source: str | Path, subfolder: str | None = None):
 
 def check_source(source: str | Path) -> None:
     """Raises ModelError for what is neither a folder nor in the form of a hub id."""
-    if not Path(source).is_dir() and (Path(source).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~"))):
+    if not Path(source).is_dir() and not is_hub_id(source):
         raise ModelError(f"There is no folder {source}; give a folder, or a hub id such as owner/name.")
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Whether `source` has the form owner/name and nothing lies there on this machine."""
+    return not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
 
 
 def why_not_loaded(error: Exception, what: str, source: str | Path) -> str:

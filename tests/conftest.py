@@ -1,4 +1,4 @@
-"""What several test files share: no network, one thread for torch, and a Chromium or a loud word about its absence."""
+"""What several test files share: no network, one thread for torch, a Chromium or a loud word about its absence, tiny models."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         if name.startswith("DREAMPOSE_"):
             monkeypatch.delenv(name)
     return monkeypatch
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model in Stable Diffusion's layout."""
+    from tiny import make_tiny_stable_diffusion
+
+    return make_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="session")
+def clip_model(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny CLIP vision model that fits `base`."""
+    from tiny import make_tiny_clip
+
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
-from tiny import make_tiny_clip, make_tiny_stable_diffusion
+from tiny import make_tiny_stable_diffusion
 from transformers import CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
@@ -29,16 +29,6 @@ from dreampose_core.released import import_released
 
 HEIGHT, WIDTH, FRAMES = 640, 512, 4
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return make_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +68,9 @@ def saved(folder, states, *, prefix="", vae=None):
 
 
 @pytest.fixture(scope="module")
-def model(base, clip, states, tmp_path_factory):
+def model(base, clip_model, states, tmp_path_factory):
     folder = tmp_path_factory.mktemp("released")
-    return import_released(base, folder / "model", image_encoder=clip, **saved(folder, states, vae=old_names(states["vae"])))
+    return import_released(base, folder / "model", image_encoder=clip_model, **saved(folder, states, vae=old_names(states["vae"])))
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +89,13 @@ def scene(tmp_path_factory):
 class TheOriginal:
     """A straightforward reading of how the original makes frames, with its own preprocessing; modes where it sampled."""
 
-    def __init__(self, base: Path, clip: Path, states: dict):
+    def __init__(self, base: Path, clip_model: Path, states: dict):
         config = UNet2DConditionModel.load_config(base / "unet")
         self.unet = UNet2DConditionModel.from_config({**config, "in_channels": 14}).eval()
         self.unet.load_state_dict(states["unet"])
         self.vae = AutoencoderKL.from_pretrained(base / "vae")
         self.vae.load_state_dict(states["vae"])
-        self.clip, self.processor = CLIPVisionModel.from_pretrained(clip), CLIPImageProcessorPil.from_pretrained(clip)
+        self.clip, self.processor = CLIPVisionModel.from_pretrained(clip_model), CLIPImageProcessorPil.from_pretrained(clip_model)
         self.scheduler = PNDMScheduler.from_pretrained(base / "scheduler")
         self.adapter = states["adapter"]
 
@@ -145,8 +135,8 @@ class TheOriginal:
         return (decoded / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy()
 
 
-def test_it_is_fed_as_the_original_was(model, base, clip, states, scene):
-    pipe, original = load_pipeline(model, "cpu"), TheOriginal(base, clip, states)
+def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
+    pipe, original = load_pipeline(model, "cpu"), TheOriginal(base, clip_model, states)
     photo, poses = read_image(scene / "photo.png"), read_any(scene).poses
     maps = [np.load(scene / f"frame_{number}_densepose.npy") for number in range(50, 50 + FRAMES)]
     assert min(m.min() for m in maps) < 0 or max(m.max() for m in maps) > 1  # the original's are not clamped
@@ -173,20 +163,20 @@ def test_what_the_folder_says(model):
     assert (form.size, form.pose_encoding, form.reference_warp) == ((640, 512), "uv", "none")
 
 
-def test_names_of_every_age_give_the_same_weights(base, clip, states, tmp_path, model):
+def test_names_of_every_age_give_the_same_weights(base, clip_model, states, tmp_path, model):
     """With and without the prefix of several GPUs, old and new names of the VAE's attention; a zip; no VAE of their own."""
     wanted = load_pipeline(model, "cpu")
     for number, given in enumerate((saved(tmp_path, states, prefix="module."), saved(tmp_path, states, vae=old_names(states["vae"])))):
-        pipe = load_pipeline(import_released(base, tmp_path / f"m{number}", image_encoder=clip, **given), "cpu")
+        pipe = load_pipeline(import_released(base, tmp_path / f"m{number}", image_encoder=clip_model, **given), "cpu")
         for name in ("unet", "adapter", "vae"):
             one, two = (getattr(some, name).state_dict() for some in (pipe, wanted))
             assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     del given["vae"]
-    pipe = load_pipeline(import_released(base, tmp_path / "own", image_encoder=clip, **given), "cpu")
+    pipe = load_pipeline(import_released(base, tmp_path / "own", image_encoder=clip_model, **given), "cpu")
     assert torch.equal(pipe.vae.decoder.conv_in.weight, AutoencoderKL.from_pretrained(base / "vae").decoder.conv_in.weight)
 
 
-def test_the_zip_as_it_was_downloaded(base, clip, states, tmp_path, model, capsys):
+def test_the_zip_as_it_was_downloaded(base, clip_model, states, tmp_path, model, capsys):
     files = saved(tmp_path, states)
     archive = tmp_path / "custom-chkpts.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -194,8 +184,8 @@ def test_the_zip_as_it_was_downloaded(base, clip, states, tmp_path, model, capsy
         packed.writestr("demo/custom-chkpts/unet_epoch_3.pth", b"an older one")
         for name, inside in (("unet", "unet_epoch_499.pth"), ("adapter", "adapter_499.pth"), ("vae", "vae_1499.pth")):
             packed.write(files[name], f"demo/custom-chkpts/{inside}")
-    given = ["import-released", "--zip", str(archive), "--base", str(base), "--image-encoder", str(clip), "--out", str(tmp_path / "m")]
-    assert main(given) == 0, capsys.readouterr().err
+    given = ["import-released", "--zip", str(archive), "--base", str(base), "--image-encoder", str(clip_model)]
+    assert main([*given, "--out", str(tmp_path / "m")]) == 0, capsys.readouterr().err
     one, two = (load_pipeline(folder, "cpu").unet.state_dict() for folder in (tmp_path / "m", model))
     assert all(torch.equal(one[key], two[key]) for key in two)
 
@@ -205,10 +195,10 @@ class Malicious:
         return (print, ("malicious code ran",))
 
 
-def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip, states, tmp_path, capsys):
+def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip_model, states, tmp_path, capsys):
     def refused(words, changes=None, kind=ModelError, **files):
         with pytest.raises(kind, match=words) as error:
-            import_released(base, tmp_path / "out", image_encoder=clip, **(saved(tmp_path, {**states, **(changes or {})}) | files))
+            import_released(base, tmp_path / "out", image_encoder=clip_model, **(saved(tmp_path, {**states, **(changes or {})}) | files))
         assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
 
     unet, adapter = states["unet"], states["adapter"]
@@ -236,10 +226,10 @@ def half_written(pipe, folder, **_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_zips_that_are_none_and_calls_that_say_too_little(base, clip, states, tmp_path, monkeypatch):
+def test_zips_that_are_none_and_calls_that_say_too_little(base, clip_model, states, tmp_path, monkeypatch):
     def refused(words, kind=InputError, **given):
         with pytest.raises(kind, match=words):
-            import_released(base, tmp_path / "out", image_encoder=clip, **given)
+            import_released(base, tmp_path / "out", image_encoder=clip_model, **given)
         assert not (tmp_path / "out").exists()
 
     path = tmp_path / "a.zip"
@@ -269,15 +259,15 @@ def test_zips_that_are_none_and_calls_that_say_too_little(base, clip, states, tm
     refused("Give either")
     monkeypatch.setattr(released.DreamPosePipeline, "save_pretrained", half_written)
     with pytest.raises(StorageError, match="disk is full"):
-        import_released(base, tmp_path / "out", image_encoder=clip, **files)
+        import_released(base, tmp_path / "out", image_encoder=clip_model, **files)
     assert not [left for left in tmp_path.iterdir() if left.name.startswith((".", "out"))]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not an empty folder"):
-        import_released(base, tmp_path / "full", image_encoder=clip, **files)
+        import_released(base, tmp_path / "full", image_encoder=clip_model, **files)
     asked = iter(range(10))
     refused(None, Cancelled, should_stop=lambda: next(asked) == 2, **files)
     other = make_tiny_stable_diffusion(tmp_path / "wide", cross_attention_dim=48)
     with pytest.raises(ModelError, match="48 numbers"):
-        import_released(other, tmp_path / "out", image_encoder=clip, **files)
+        import_released(other, tmp_path / "out", image_encoder=clip_model, **files)
     assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["mine.txt"]

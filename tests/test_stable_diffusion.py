@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-from tiny import make_tiny_clip, make_tiny_stable_diffusion
+from tiny import make_tiny_stable_diffusion
 
 from dreampose_core import DreamPosePipeline, stable_diffusion
 from dreampose_core.__main__ import main
@@ -23,16 +23,6 @@ SIZE = (128, 64)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return make_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
 def scene():
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE)
     return rgb[0].numpy(), PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
@@ -40,8 +30,8 @@ def scene():
 
 @pytest.mark.parametrize("encoding", ["uv", "iuv"])
 @pytest.mark.parametrize("warp", ["none", "texture"])
-def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base, clip, encoding, warp):
-    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, pose_encoding=encoding, reference_warp=warp, size=SIZE)
+def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base, clip_model, encoding, warp):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, pose_encoding=encoding, reference_warp=warp, size=SIZE)
     original = UNet2DConditionModel.from_pretrained(base / "unet")
     channels = {"uv": 10, "iuv": 140}[encoding] + {"none": 0, "texture": 5 * 64}[warp]
     assert pipe.unet.config.in_channels == 4 + channels == pipe.unet.conv_in.weight.shape[1]
@@ -55,14 +45,14 @@ def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base
     assert torch.equal(pipe.unet.conv_in.weight[:, :4], original.conv_in.weight) and not pipe.unet.conv_in.weight[:, 4:].any()
 
 
-def test_the_adapter_starts_as_the_identity_on_clips_tokens(base, clip):
-    adapter = DreamPosePipeline.from_stable_diffusion(base, clip, size=SIZE).adapter
+def test_the_adapter_starts_as_the_identity_on_clips_tokens(base, clip_model):
+    adapter = DreamPosePipeline.from_stable_diffusion(base, clip_model, size=SIZE).adapter
     tokens, latents = torch.randn(2, 50, 32), torch.randn(2, 4, 16, 8)
     assert torch.allclose(adapter(tokens, latents), tokens, atol=1e-6) and not adapter.linear1.bias.any()
 
 
-def test_it_is_saved_loaded_and_run_the_same(base, clip, scene, tmp_path):
-    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, pose_encoding="uv", reference_warp="none", size=SIZE)
+def test_it_is_saved_loaded_and_run_the_same(base, clip_model, scene, tmp_path):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, pose_encoding="uv", reference_warp="none", size=SIZE)
     photo, poses = scene
 
     def frames(model):
@@ -77,8 +67,8 @@ def test_it_is_saved_loaded_and_run_the_same(base, clip, scene, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_variants_in_half_precision_load(base, clip, scene, tmp_path, dtype):
-    pipe = DreamPosePipeline.from_stable_diffusion(base, clip, size=SIZE).to(dtype)
+def test_variants_in_half_precision_load(base, clip_model, scene, tmp_path, dtype):
+    pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, size=SIZE).to(dtype)
     pipe.save_pretrained(tmp_path, variant="fp16")
     again = DreamPosePipeline.from_pretrained(tmp_path, variant="fp16", dtype=dtype)
     assert {p.dtype for part in (again.unet, again.vae, again.adapter, again.image_encoder) for p in part.parameters()} == {dtype}
@@ -87,22 +77,22 @@ def test_variants_in_half_precision_load(base, clip, scene, tmp_path, dtype):
     assert made.shape == (1, *SIZE, 3)
 
 
-def test_another_vae_and_the_command(base, clip, tmp_path, capsys):
+def test_another_vae_and_the_command(base, clip_model, tmp_path, capsys):
     vae = AutoencoderKL.from_pretrained(base / "vae")
     with torch.no_grad():
         vae.decoder.conv_out.bias.fill_(0.25)
     vae.save_pretrained(tmp_path / "vae")
-    given = ["train", "start", "--base", str(base), "--image-encoder", str(clip), "--vae", str(tmp_path / "vae"), "--size", "128x64"]
+    given = ["train", "start", "--base", str(base), "--image-encoder", str(clip_model), "--vae", str(tmp_path / "vae"), "--size", "128x64"]
     assert main([*given, "--out", str(tmp_path / "model")]) == 0, capsys.readouterr().err
     pipe = load_pipeline(tmp_path / "model", "cpu")
     assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.form.reference_warp == "texture" and pipe.form.pose_encoding == "iuv"
     assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not an empty folder" in capsys.readouterr().err
 
 
-def test_it_is_trained_further(base, clip, tmp_path, capsys):
+def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     """The commands one after the other: start, train, animate."""
     start, run, out = tmp_path / "start", tmp_path / "run", tmp_path / "out.mp4"
-    assert main(["train", "start", "--base", str(base), "--image-encoder", str(clip), "--size", "128x64", "--out", str(start)]) == 0
+    assert main(["train", "start", "--base", str(base), "--image-encoder", str(clip_model), "--size", "128x64", "--out", str(start)]) == 0
     assert main(["train", "--data", "mannequin", "--init", str(start), "--vae-steps", "0", "--steps", "1", "--end-to-end-steps", "1",
                  "--batch-size", "2", "--device", "cpu", "--out", str(run)]) == 0, capsys.readouterr().err  # fmt: skip
     assert main(["mannequin", "render", "--seed", "10001", "--motion", "walk", "--frames", "2", "--size", "128x64", "--out",
@@ -118,21 +108,21 @@ def test_it_is_trained_further(base, clip, tmp_path, capsys):
     ({"size": (100, 64)}, "100x64"), ({"size": (0, 64)}, "multiples of 64"), ({"reference_warp": "encoded"}, "none or texture"),
     ({"pose_encoding": "xyz"}, "iuv, uv"), ({"charts": "none"}, "densepose, mannequin"),
 ])  # fmt: skip
-def test_what_a_model_cannot_have(base, clip, given, words):
+def test_what_a_model_cannot_have(base, clip_model, given, words):
     with pytest.raises(InputError, match=words):
-        DreamPosePipeline.from_stable_diffusion(base, clip, **{"size": SIZE} | given)
+        DreamPosePipeline.from_stable_diffusion(base, clip_model, **{"size": SIZE} | given)
 
 
 @pytest.mark.parametrize("missing", ["unet", "vae", "scheduler"])
-def test_a_folder_without_a_component(base, clip, missing, tmp_path):
+def test_a_folder_without_a_component(base, clip_model, missing, tmp_path):
     shutil.copytree(base, tmp_path / "sd")
     shutil.rmtree(tmp_path / "sd" / missing)
     with pytest.raises(ModelError, match=f"no folder {missing}"):
-        DreamPosePipeline.from_stable_diffusion(tmp_path / "sd", clip, size=SIZE)
+        DreamPosePipeline.from_stable_diffusion(tmp_path / "sd", clip_model, size=SIZE)
 
 
-def test_what_cannot_be_loaded_is_one_sentence(base, clip, tmp_path, monkeypatch):
-    def refused(words, first=base, second=clip):
+def test_what_cannot_be_loaded_is_one_sentence(base, clip_model, tmp_path, monkeypatch):
+    def refused(words, first=base, second=clip_model):
         with pytest.raises(ModelError, match=words) as error:
             DreamPosePipeline.from_stable_diffusion(first, second, size=SIZE)
         assert "\n" not in str(error.value)
