@@ -33,6 +33,8 @@ def _settings(arguments: list[str] | None) -> Settings:
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for every network)")
     parser.add_argument("--port", type=int, help="port to listen on (default 7860; 0 takes a free one)")
     parser.add_argument("--model", help="a model folder or Hugging Face model id in this project's layout (default: the shipped mini)")
+    parser.add_argument("--workers", type=int, help="how many jobs run at a time, one a GPU (default 1)")
+    parser.add_argument("--bucket", help="a folder that outlives this disk; finished results and subjects are copied to it")
     parser.add_argument("--home", help="folder for jobs and results (default ~/.local/share/dreampose)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default auto)")
     parser.add_argument("--estimator", choices=("mini", "torchscript", "none"), help="what makes DensePose from pictures (default mini)")
@@ -59,6 +61,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home.expanduser().absolute() / "uploads")
     import uvicorn
 
+    from dreampose_core.jobs.logs import configure
     from dreampose_core.jobs.service import JobService
 
     class Server(uvicorn.Server):
@@ -67,6 +70,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
             host, port = listener.getsockname()[:2]
             print(f"DreamPose is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
+    configure(settings.log_format)
     service = JobService(settings)
     try:
         service.start()  # the workers load the model while the page is being built

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ class _Run:
         folder = subjects / key
         with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
             read_subject(folder, base)
+            os.utime(folder / "subject.json")  # it was used: what nobody uses for long is removed
             return folder
         checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
         finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,

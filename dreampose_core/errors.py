@@ -5,7 +5,8 @@
     │   ├── ModelError    a model or subject folder cannot be used
     │   │   └── Diverged  a loss is no longer a number
     │   └── UnknownJob    no such job, or it is somebody else's
-    ├── StorageError      the disk is full or cannot be written
+    ├── StorageError      the disk cannot be written
+    │   └── DiskFull      there is no room on it; whoever waits can go on
     └── Cancelled         the user, or a shutdown, asked to stop
         └── LostClaim     another worker has taken the job over
 """
@@ -32,7 +33,11 @@ class UnknownJob(InputError):
 
 
 class StorageError(DreamPoseError):
-    """The disk is full or cannot be written; what was finished before is intact."""
+    """The disk cannot be written; what was finished before is intact."""
+
+
+class DiskFull(StorageError):
+    """The disk, a quota or a size limit is full; the same work can go on when there is room."""
 
 
 class Cancelled(DreamPoseError):

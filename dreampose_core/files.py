@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError, StorageError
+from .errors import DiskFull, InputError, StorageError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file may not grow larger"}
 
@@ -25,7 +25,7 @@ def appearing(path: str | Path) -> Iterator[Path]:
     Raises StorageError for every OSError of the block, of the flush to disk and of the renaming.
     """
     path = Path(path)
-    temporary = path.with_name(f".part.{path.name}")
+    temporary = path.with_name(f".part.{os.getpid()}.{path.name}")  # two processes never write to one file
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
@@ -52,7 +52,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
     Raises StorageError for every error of the disk in the block, also safetensors' own.
     """
     path = Path(os.path.abspath(path))
-    temporary = path.with_name(f".part.{path.name}")
+    temporary = path.with_name(f".part.{os.getpid()}.{path.name}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -98,6 +98,6 @@ def storage_error(error: OSError, path: str | Path) -> StorageError:
     name = Path(path).name
     if error.errno in _FULL:
         why = _FULL[error.errno]
-        return StorageError(f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept.")
+        return DiskFull(f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept.")
     reason = error.strerror or str(error) or type(error).__name__
     return StorageError(f"{name} could not be written: {reason[0].lower()}{reason[1:]}. Choose a folder that exists and can be written.")

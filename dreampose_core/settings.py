@@ -21,6 +21,7 @@ Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
+LogFormat = Literal["text", "json"]
 EstimatorName = Literal["none", "mini", "torchscript"]
 
 MAX_SEED = 2**31 - 1
@@ -113,6 +114,11 @@ class Settings(Options):
 
     estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
     estimator_colours: the channel order it wants.
+
+    workers: of the device lane, one a GPU. max_queue: jobs that may wait, of everybody; max_own: unfinished jobs of one visitor, max_active
+    of them at a time on devices; max_own_mb: what a visitor's jobs and subjects may take on disk, max_disk_gb: everything in home.
+    keep_...: how long something is kept; uploads_h is for files that were chosen in the page and not used, the others count from the end of
+    the job, or the subject's last use. bucket: a folder that outlives this machine's disk: results and subjects are copied there.
     """
 
     home: Path
@@ -125,8 +131,19 @@ class Settings(Options):
     estimator: EstimatorName = "mini"
     estimator_file: Path | None = None
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
+    workers: int = Field(1, ge=1, le=64)
     max_queue: int = Field(16, ge=1)
+    max_own: int = Field(8, ge=1)
+    max_active: int = Field(2, ge=1)
     max_upload_mb: int = Field(100, ge=1)
+    max_own_mb: int = Field(2000, ge=1)
+    max_disk_gb: float = Field(20, gt=0, allow_inf_nan=False)
+    keep_uploads_h: float = Field(6, gt=0, allow_inf_nan=False)
+    keep_previews_h: float = Field(1, gt=0, allow_inf_nan=False)
+    keep_results_h: float = Field(72, gt=0, allow_inf_nan=False)
+    keep_subjects_days: float = Field(30, gt=0, allow_inf_nan=False)
+    bucket: Path | None = None
+    log_format: LogFormat = "text"
     secret: str | None = None
 
     @classmethod

@@ -77,7 +77,7 @@ def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray],
     photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something else.
     """
     check_subject_folder(folder)
-    temporary = folder.with_name(f".{folder.name}.part")
+    temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)

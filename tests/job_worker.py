@@ -20,7 +20,7 @@ GATED = 1  # waits in the middle until the file "gate" appears in the data folde
 CRASHES = 2  # kills its process in the middle
 FAILS = 3  # raises an error nobody foresaw
 REFUSES = 4  # raises an InputError
-DISK_FULL = 5
+DISK_FULL = 5  # until the file "gate" appears
 DEAF = 6  # never asks whether to stop
 
 
@@ -38,7 +38,7 @@ def make_video(work: Work) -> tuple[str, ...]:
         frame = work.folder.frames / f"{index:06d}.png"
         if not frame.exists():
             if index == total // 2:
-                _misbehave(behaviour)
+                _misbehave(behaviour, gate.exists())
                 while behaviour == GATED and not gate.exists():
                     check_stop(work.should_stop)
                     time.sleep(0.05)
@@ -54,14 +54,14 @@ def make_video(work: Work) -> tuple[str, ...]:
     return ("A sentence about a fall-back.",)
 
 
-def _misbehave(behaviour: int) -> None:
+def _misbehave(behaviour: int, open_gate: bool) -> None:
     if behaviour == CRASHES:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == FAILS:
         raise ValueError("a detail that is none of the user's business")
     if behaviour == REFUSES:
         raise InputError("The photo shows nobody; please choose another.")
-    if behaviour == DISK_FULL:
+    if behaviour == DISK_FULL and not open_gate:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     while behaviour == DEAF:
         time.sleep(1)

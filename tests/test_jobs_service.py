@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.images import read_image, write_png
+from dreampose_core.jobs.locks import WorkerLock
 from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
@@ -54,7 +55,7 @@ def wait_for(condition, what: str, deadline_s: float = DEADLINE_S):
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(home=tmp_path / "home", estimator="none")
+    return Settings(home=tmp_path / "home", estimator="none", max_own=100)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def trace(service: JobService, job: str) -> list[int]:
 
 
 def device_pid(service: JobService) -> int:
-    return wait_for(lambda: service.worker_pids().get("device"), "a device worker")
+    return wait_for(lambda: service.worker_pids()["device"], "a device worker")[0]
 
 
 def is_gone(pid: int) -> bool:
@@ -344,7 +345,7 @@ def test_a_killed_worker_costs_no_frame_and_no_job(service, files):
     wait_gated(service, job, frames=8)
     pid = device_pid(service)
     os.kill(pid, signal.SIGKILL)
-    assert wait_for(lambda: service.worker_pids().get("device", pid) != pid, "another worker")
+    assert wait_for(lambda: service.worker_pids()["device"] not in ([], [pid]), "another worker")
     wait_for(lambda: service.status(ANNA, job).state == "running", "the job to be resumed")
     open_gate(service)
     wait_state(service, job, "done")
@@ -364,7 +365,7 @@ def test_a_job_that_kills_every_worker_is_given_up_and_the_next_one_runs(service
 
 @pytest.mark.parametrize(
     ("behaviour", "text"),
-    [(FAILS, "Something went wrong"), (REFUSES, "The photo shows nobody; please choose another."), (DISK_FULL, "disk is full")],
+    [(FAILS, "Something went wrong"), (REFUSES, "The photo shows nobody; please choose another.")],
 )
 def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviour, text):
     job = service.submit(ANNA, request(files, behaviour))
@@ -373,14 +374,25 @@ def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviou
     assert text in status.error
     assert "none of the user's business" not in status.error
     assert (job in status.error) == (behaviour == FAILS), "a job id for what nobody foresaw"
+    assert status.code == {FAILS: "internal", REFUSES: "input"}[behaviour]
     wait_state(service, after, "done")
+
+
+def test_a_full_disk_pauses_a_job_until_there_is_room(service, files):
+    job = service.submit(ANNA, request(files, DISK_FULL))
+    after = service.submit(ANNA, request(files))
+    assert "disk is full" in wait_state(service, job, "interrupted").error
+    wait_state(service, after, "done")  # others that need no room go on
+    open_gate(service)
+    status = wait_state(service, job, "done")
+    assert status.error is None and trace(service, job) == list(range(4)), "every frame was made once"
 
 
 def test_a_restart_keeps_the_order_and_resumes(settings, files):
     with JobService(settings, command) as service:
         jobs = [service.submit(ANNA, request(files, GATED)) for _ in range(3)]
         wait_gated(service, jobs[0])
-        pids = service.worker_pids().values()
+        pids = sum(service.worker_pids().values(), [])
     assert all(is_gone(pid) for pid in pids)
     with JobService(settings, no_device) as service:
         assert [service.status(ANNA, job).state for job in jobs] == ["interrupted", "queued", "queued"]
@@ -408,7 +420,7 @@ service = JobService(Settings(home=Path(sys.argv[2]), estimator="none"), command
 service.start()
 jobs = [service.submit(ANNA, request(Path(sys.argv[3]), GATED)) for _ in range(2)]
 wait_gated(service, jobs[0])
-print(*jobs, *service.worker_pids().values(), flush=True)
+print(*jobs, *service.worker_pids()["light"], *service.worker_pids()["device"], flush=True)
 time.sleep(999)
 """
 
@@ -426,8 +438,6 @@ def test_killing_the_server_loses_nothing(settings, files, workers_too):
         if workers_too:
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: is_gone(pid), "a worker without its server to leave")
-    if workers_too:
-        let_leases_run_out(settings.home)
     with JobService(settings, command) as service:
         open_gate(service)
         for job in jobs:
@@ -445,13 +455,15 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing(settings, files):
             let_leases_run_out(service.home)
             wait_state(service, job, "interrupted")
             store = Store(service.home / "jobs.sqlite3")
-            claim = wait_for(lambda: store.claim("device", "another"), "the job to be claimable")
+            lock = WorkerLock(service.home / "workers", "device-another")
+            claim = wait_for(lambda: store.claim("device", "device-another"), "the job to be claimable")
             worker.send_signal(signal.SIGCONT)
             time.sleep(1.5)  # time to do harm in
             assert service.status(ANNA, job).state == "running"
             assert not store.cancel_asked(claim), "our claim still holds"
             assert len(service.status(ANNA, job).frames) == 2
             store.finish(claim)
+            lock.close()
             other = service.submit(ANNA, request(files))
             wait_state(service, other, "done")  # the woken worker has let go and is of use again
             store.close()
@@ -565,8 +577,9 @@ def test_watching_ends_at_its_time_and_workers_are_told_of(settings, files):
         seen = list(service.watch(ANNA, job, timeout_s=0.6))
         assert seen
         assert not seen[-1].final
-        wait_for(lambda: service.workers() == {"light": True, "device": True}, "both workers")
-    assert service.workers() == {"light": False, "device": False}
+        wait_for(lambda: service.health()["healthy"], "both workers")
+        assert service.health()["workers"] == {"light": {"living": 1, "wanted": 1}, "device": {"living": 1, "wanted": 1}}
+    assert service.worker_pids() == {"light": [], "device": []}
     service.stop()
 
 

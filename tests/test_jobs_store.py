@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from dreampose_core.errors import InputError, LostClaim, StorageError, UnknownJob
+from dreampose_core.jobs.records import Limits
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, MAX_ATTEMPTS, Store, storage_error
 from dreampose_core.jobs.worker import MAX_LOSSES, with_loss
 from dreampose_core.progress import Progress
@@ -39,7 +40,7 @@ def store(tmp_path, clock):
 
 def add(store: Store, *ids: str) -> None:
     for job_id in ids:
-        store.add(job_id, OWNER, "{}", max_waiting=100)
+        store.add(job_id, OWNER, "{}", Limits(100))
 
 
 def on_device(store: Store, *ids: str) -> None:
@@ -95,7 +96,7 @@ def test_every_write_of_a_stale_claim_is_refused_and_changes_nothing(store, cloc
         lambda: store.cancel_asked(stale),
         lambda: store.advance(stale, "device"),
         lambda: store.finish(stale),
-        lambda: store.fail(stale, "no"),
+        lambda: store.fail(stale, "no", "input"),
         lambda: store.interrupt(stale),
     ]
     for holder in (None, store.claim("device", "next")):
@@ -133,9 +134,9 @@ def test_a_dead_worker_loses_its_job_before_the_lease_ends(store):
     on_device(store, "a", "b")
     store.claim("device", "dies")
     store.claim("device", "lives")
-    assert store.recover(dead="dies") == ["dies"]
+    assert store.recover(dead=["dies"]) == ["dies"]
     assert [store.get(OWNER, job).state for job in "ab"] == ["interrupted", "running"]
-    assert store.recover(dead="dies") == []
+    assert store.recover(dead=["dies"]) == []
 
 
 def test_three_attempts_without_a_new_step_give_the_job_up(store):
@@ -143,7 +144,7 @@ def test_three_attempts_without_a_new_step_give_the_job_up(store):
     for attempt in range(1, MAX_ATTEMPTS + 1):
         assert store.get(OWNER, "a").state in ("queued", "interrupted")
         store.claim("device", "dies")
-        store.recover(dead="dies")
+        store.recover(dead=["dies"])
         assert (store.get(OWNER, "a").state == "failed") == (attempt == MAX_ATTEMPTS)
     assert store.get(OWNER, "a").error == GIVEN_UP
     assert store.claim("device", "next") is None
@@ -154,13 +155,13 @@ def test_new_steps_clear_the_count_and_repeated_steps_do_not(store):
     for step in range(1, 8):  # each attempt gets one step further
         claim = store.claim("device", "dies")
         store.record(claim, Progress("frames", step, 9), ())
-        store.recover(dead="dies")
+        store.recover(dead=["dies"])
     for _ in range(MAX_ATTEMPTS):
         assert store.get(OWNER, "a").state == "interrupted"
         claim = store.claim("device", "dies")
         store.record(claim, Progress("loading", 0, 1), ())
         store.record(claim, Progress("frames", 7, 9), ())
-        store.recover(dead="dies")
+        store.recover(dead=["dies"])
     assert store.get(OWNER, "a").state == "failed"
 
 
@@ -169,7 +170,7 @@ def test_orderly_interruptions_never_give_a_job_up(store):
     for _ in range(3 * MAX_ATTEMPTS):
         store.interrupt(store.claim("device", "leaves"))
     store.claim("device", "dies")
-    store.recover(dead="dies")
+    store.recover(dead=["dies"])
     assert store.get(OWNER, "a").state == "interrupted", "only one attempt was fruitless"
     store.finish(store.claim("device", "stays"))
     assert store.get(OWNER, "a").state == "done"
@@ -186,10 +187,10 @@ def test_an_accepted_cancel_wins_over_however_the_worker_ends(store, ending):
     store.renew(claim)  # the worker may take its time
     {
         "finish": lambda: store.finish(claim),
-        "fail": lambda: store.fail(claim, "broken"),
+        "fail": lambda: store.fail(claim, "broken", "input"),
         "interrupt": lambda: store.interrupt(claim),
         "advance": lambda: store.advance(claim, "device"),
-        "recover": lambda: store.recover(dead="device-1"),
+        "recover": lambda: store.recover(dead=["device-1"]),
     }[ending]()
     assert store.get(OWNER, "a").state == "cancelled"
     assert store.claim("device", "device-1") is None
@@ -231,11 +232,11 @@ def test_unknown_and_foreign_jobs_give_one_text(store):
 
 
 def test_a_key_is_one_job_per_owner(store):
-    assert store.add("a", OWNER, "{}", 9, key="k") == "a"
-    assert store.add("b", OWNER, "{}", 9, key="k") == "a"
-    assert store.add("c", "ben", "{}", 9, key="k") == "c"
-    assert store.add("d", OWNER, "{}", 9) == "d"
-    assert store.add("e", OWNER, "{}", 9) == "e"
+    assert store.add("a", OWNER, "{}", Limits(9), key="k") == "a"
+    assert store.add("b", OWNER, "{}", Limits(9), key="k") == "a"
+    assert store.add("c", "ben", "{}", Limits(9), key="k") == "c"
+    assert store.add("d", OWNER, "{}", Limits(9)) == "d"
+    assert store.add("e", OWNER, "{}", Limits(9)) == "e"
     assert store.find_key(OWNER, "k") == "a"
     assert [job.id for job in store.jobs_of(OWNER)] == ["e", "d", "a"]
 
@@ -243,11 +244,11 @@ def test_a_key_is_one_job_per_owner(store):
 def test_a_full_queue_refuses_in_one_sentence(store):
     on_device(store, "a", "b")
     store.claim("device", "device-1")
-    store.add("c", OWNER, "{}", max_waiting=2)
+    store.add("c", OWNER, "{}", Limits(2))
     with pytest.raises(InputError, match="The queue is full \\(2 jobs are waiting\\)"):
-        store.add("d", OWNER, "{}", max_waiting=2)
+        store.add("d", OWNER, "{}", Limits(2))
     store.cancel(OWNER, "b")
-    store.add("d", OWNER, "{}", max_waiting=2)
+    store.add("d", OWNER, "{}", Limits(2))
 
 
 def test_the_pulse_beats_exactly_when_something_changed(store):
@@ -268,7 +269,7 @@ def test_the_pulse_beats_exactly_when_something_changed(store):
 
 def test_equal_submits_at_the_same_time_are_one_job(store):
     ids = []
-    threads = [threading.Thread(target=lambda i=i: ids.append(store.add(f"job{i}", OWNER, "{}", 999, key="k"))) for i in range(50)]
+    threads = [threading.Thread(target=lambda i=i: ids.append(store.add(f"job{i}", OWNER, "{}", Limits(999), key="k"))) for i in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -281,13 +282,14 @@ def test_equal_submits_at_the_same_time_are_one_job(store):
 CLAIM_ALL = """
 import sys, threading
 from pathlib import Path
+from dreampose_core.jobs.records import Limits
 from dreampose_core.jobs.store import Store
 store = Store(Path(sys.argv[1]))
 input()  # until all are ready
 def claim_all(name):
     while claim := store.claim("light", name):
         sys.stdout.write(f"{claim.id} {claim.fence}\\n")  # in one piece, so that threads do not mix
-        store.fail(claim, "taken")
+        store.fail(claim, "taken", "input")
 threads = [threading.Thread(target=claim_all, args=(f"{sys.argv[2]}-{i}",)) for i in range(4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
@@ -338,7 +340,7 @@ def test_a_full_disk_is_one_sentence_and_the_store_goes_on(tmp_path):
     add(store, "a")
     store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
     with pytest.raises(StorageError, match="disk is full"):
-        store.add("b", OWNER, "x" * 100_000, max_waiting=9)
+        store.add("b", OWNER, "x" * 100_000, Limits(9))
     assert [job.id for job in store.jobs_of(OWNER)] == ["a"]
     assert store.claim("light", "light-1").id == "a"
     store.close()

@@ -38,13 +38,15 @@ class StubService:
     """A job service whose answers the test sets; the real one has tests of its own."""
 
     def __init__(self, settings: Settings):
-        self.home, self.alive = settings.home, {"light": True, "device": True}
+        self.home, self.healthy = settings.home, True
         self.requests: list[JobRequest] = []
         self.statuses: list[JobStatus] = []
         self.cancelled: list[str] = []
 
-    def workers(self):
-        return self.alive
+    def health(self):
+        if self.healthy is None:
+            raise StorageError("The job store cannot be used.")
+        return {"healthy": self.healthy, "queue": 3}
 
     def submit(self, owner, request, key=None):
         self.requests.append(request)
@@ -168,12 +170,12 @@ def test_examples_are_listed_by_name_with_what_belongs_to_them(examples: Path):
 # -- health, links --------------------------------------------------------------------------------------------------------
 
 
-def test_health_names_the_workers_and_fails_when_one_is_gone(client: TestClient, service: StubService):
+def test_health_is_what_the_service_says_in_a_status(client: TestClient, service: StubService):
     answer = client.get("/healthz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "workers": {"light": True, "device": True}})
-    service.alive = {"light": True, "device": False}
-    answer = client.get("/healthz")
-    assert (answer.status_code, answer.json()["status"]) == (503, "degraded")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "queue": 3})
+    for service.healthy, status in ((False, "degraded"), (None, "down")):
+        answer = client.get("/healthz")
+        assert (answer.status_code, answer.json()["status"]) == (503, status)
 
 
 @pytest.fixture
@@ -528,4 +530,4 @@ def _children(pid: int) -> list[int]:
 
 def test_the_real_service_fits_the_page(settings: Settings, examples: Path):
     with TestClient(build_app(settings, JobService(settings), examples)) as client:
-        assert client.get("/healthz").json()["workers"] == {"light": False, "device": False}
+        assert client.get("/healthz").json() == {"status": "down"}

@@ -19,6 +19,7 @@ from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..scene import check_length, keep_sound, make_scene
 from ..settings import AnimateOptions, Settings
+from .bucket import Bucket
 from .readings import Readings
 from .records import Lane, Upload, Work
 
@@ -174,10 +175,14 @@ def _delete_uploads(work: Work) -> None:
 
 
 class DeviceLane:
-    """Makes videos one after another with a pipeline that is loaded at the first job and then kept warm."""
+    """Makes videos one after another with a pipeline that is loaded at the first job and then kept warm.
+
+    device: what the model runs on and computes in, once it is loaded.
+    """
 
     def __init__(self, settings: Settings):
         self.settings = settings
+        self.device: str | None = None
         self._pipe = None
 
     def __call__(self, work: Work) -> Notices:
@@ -188,6 +193,9 @@ class DeviceLane:
 
         if self._pipe is None:
             self._pipe = load_pipeline(self.settings.model, self.settings.device, self.settings.precision, self.settings.low_memory)
+            self.device = f"{self._pipe._execution_device}, {self._pipe.precision}"
+        if self.settings.bucket is not None:
+            Bucket(self.settings.bucket, self.settings.home).bring_subjects(work.subjects.name)
         check_stop(work.should_stop)
         folder = work.folder
         result = animation.animate(

@@ -115,10 +115,21 @@ class JobFolder:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much may wait. waiting: jobs of one kind, of all owners. own: unfinished jobs of one kind of one owner. workers: how many share
+    the work, by which the time until there is room is told."""
+
+    waiting: int
+    own: int = 1000
+    workers: int = 1
+
+
+@dataclass(frozen=True)
 class Claim:
     """One worker's right to work on one job: valid until the job's fence has risen above `fence`."""
 
     id: str
+    owner: str
     lane: Lane
     fence: int
     request: str
@@ -137,6 +148,7 @@ class Job:
     losses: Losses
     notices: tuple[str, ...]
     error: str | None
+    code: str | None
     request: str
     created: float
 
@@ -162,7 +174,8 @@ class JobStatus:
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
     look: a preview's picture of the photo alone, once state is "done". glimpse: a PNG of what the first frame is about to be, while that
     is denoised.
-    notices: sentences about fall-backs taken. error: one sentence when state is "failed".
+    notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
+    code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again), "internal".
     request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
     """
 
@@ -179,6 +192,7 @@ class JobStatus:
     look: Path | None = None
     glimpse: bytes | None = None
     error: str | None = None
+    code: str | None = None
     notices: tuple[str, ...] = field(default=())
     request: JobRequest | None = None
 

@@ -20,13 +20,16 @@ from pydantic import ValidationError
 from ..errors import InputError, StorageError, UnknownJob
 from ..files import flush
 from ..settings import Settings
-from .records import LANES, Job, JobFolder, JobRequest, JobStatus, Lane, StoredRequest, Upload
+from .janitor import Janitor, size_of
+from .locks import living
+from .records import LANES, Job, JobFolder, JobRequest, JobStatus, Lane, Limits, StoredRequest, Upload
 from .store import NO_SUCH_JOB, Store, storage_error
 from .supervisor import Command, Supervisor, worker_command
 
 log = logging.getLogger("dreampose.jobs")
 
 WATCH_EVERY_S = 0.25
+MIN_FREE_MB = 200  # below that nothing new is begun, so that what is under way can be finished
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"\d{6}\.png")
 _CHUNK = re.compile(r"\d{6}\.mp4")
@@ -44,6 +47,7 @@ class JobService:
         self._command = command
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
+        self._janitor: Janitor | None = None
 
     def start(self) -> None:
         """Creates the data folder and the store, and starts the workers; unfinished jobs go on. Raises StorageError."""
@@ -55,15 +59,20 @@ class JobService:
                 f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
             ) from error
         self._store = Store(self.home / "jobs.sqlite3")
+        self._janitor = Janitor(self._store, self.settings)
+        if self._janitor.bucket is not None:
+            self._janitor.bucket.restore(self._store)
         self._supervisor = Supervisor(self._store, self.settings, self._command)
         self._supervisor.start()
+        self._janitor.start()
 
     def stop(self) -> None:
         """Lets the workers give their jobs back and ends them; a later start resumes. Does nothing when stopped."""
         if self._supervisor is not None:
             self._supervisor.stop()
+            self._janitor.stop()
             self._store.close()
-            self._supervisor = self._store = None
+            self._supervisor = self._janitor = self._store = None
 
     def __enter__(self) -> JobService:
         self.start()
@@ -72,25 +81,39 @@ class JobService:
     def __exit__(self, *_) -> None:
         self.stop()
 
-    def workers(self) -> dict[Lane, bool]:
-        """Which lanes have a living worker; one that died is replaced within seconds."""
-        pids = self.worker_pids()
-        return {lane: lane in pids for lane in LANES}
+    def worker_pids(self) -> dict[Lane, list[int]]:
+        """The process ids of each lane's living workers; one that died is replaced within seconds."""
+        pids = self._supervisor.pids() if self._supervisor else []
+        return {lane: [pid for of, pid in pids if of == lane and pid is not None] for lane in LANES}
 
-    def worker_pids(self) -> dict[Lane, int]:
-        """The process id of each lane's living worker."""
-        return self._supervisor.pids() if self._supervisor else {}
+    def health(self) -> dict:
+        """How the installation is, for /healthz.
+
+        healthy: all workers live and there is room on the disk. workers: how many live in each lane, of how many. devices: what models
+        run on, of the workers that have loaded one. queue: animations that wait. free_disk_mb. Raises StorageError and OSError.
+        """
+        pids, wanted = self.worker_pids(), {"light": 1, "device": self.settings.workers}
+        workers = {lane: {"living": len(pids[lane]), "wanted": wanted[lane]} for lane in LANES}
+        free_mb = shutil.disk_usage(self.home).free >> 20
+        complete = all(one["living"] == one["wanted"] for one in workers.values())
+        devices = [about["device"] for about in living(self.home / "workers").values() if about.get("device")]
+        return {
+            "healthy": complete and free_mb >= MIN_FREE_MB, "workers": workers, "devices": devices,
+            "queue": self.store.num_waiting(), "free_disk_mb": free_mb,
+        }  # fmt: skip
 
     def submit(self, owner: str, request: JobRequest, key: str | None = None) -> str:
         """Queues a job and returns its id; the files are copied first, so the caller may delete them.
 
         key: the same owner and key are one job, however often they are submitted.
-        Raises InputError (a file is missing or too large, the queue is full) and StorageError.
+        Raises InputError (a file is missing or too large, the queue is full, too much is the owner's already) and StorageError.
         """
         owner = _hashed(owner)
         if key is not None and (known := self.store.find_key(owner, key)) is not None:
             return known
-        self.store.check_room(self.settings.max_queue, request.kind)  # before anything is copied; asked again when the row is written
+        limits = Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
+        self.store.check_room(owner, request.kind, limits)  # before anything is copied; asked again when the row is written
+        self._check_disk(owner)
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
@@ -109,7 +132,7 @@ class JobService:
                 os.fsync(file.fileno())
             for path in (folder.input, folder.path, folder.path.parent):
                 flush(path)
-            added = self.store.add(job_id, owner, stored, self.settings.max_queue, key, request.kind)
+            added = self.store.add(job_id, owner, stored, limits, key, request.kind)
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, OSError):
@@ -184,8 +207,20 @@ class JobService:
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
             glimpse=_content(folder.glimpse) if job.state == "running" else None,
-            error=job.error, notices=job.notices, request=request,
+            error=job.error, code=job.code, notices=job.notices, request=request,
         )
+
+    def _check_disk(self, owner: str) -> None:
+        """Raises StorageError when the disk is nearly full, InputError when the owner's jobs and subjects take more than they may."""
+        if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
+            raise StorageError(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
+        folders = [self.home / "jobs" / job.id for job in self.store.jobs_of(owner)]
+        used_mb = sum(map(size_of, [*folders, self.home / "subjects" / owner])) / 1e6
+        if used_mb >= self.settings.max_own_mb:
+            raise InputError(
+                f"Your jobs and subjects take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
+                f"the oldest go {self.settings.keep_results_h:g} hours after they end, please come back then."
+            )
 
     def _stored(self, source: Path, role: str, folder: JobFolder) -> Upload:
         """Copies an upload under a name of ours, at most max_upload_mb of it."""

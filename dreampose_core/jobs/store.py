@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import InputError, LostClaim, StorageError, UnknownJob
+from ..errors import DiskFull, InputError, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
-from .records import Claim, Job, Kind, Lane, Losses
+from .records import Claim, Job, Kind, Lane, Limits, Losses
+from .schema import prepare
 
-SCHEMA_VERSION = 1
 LEASE_S = 20.0
 MAX_ATTEMPTS = 3
 BUSY_S = 15.0
@@ -32,53 +33,28 @@ GIVEN_UP = (
 )
 NO_SUCH_JOB = "There is no such job, or it belongs to somebody else."
 
-_SCHEMA = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of submission, which is the order of the queue
-    id TEXT NOT NULL UNIQUE,
-    owner TEXT NOT NULL,
-    key TEXT,                                  -- idempotency key; NULLs never collide
-    lane TEXT NOT NULL CHECK (lane IN ('light', 'device')),
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'interrupted', 'done', 'failed', 'cancelled')),
-    request TEXT NOT NULL,
-    fence INTEGER NOT NULL DEFAULT 0,
-    worker TEXT,
-    lease_until REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,       -- claims in a row that brought no new step
-    reached TEXT NOT NULL DEFAULT '{}',        -- stage -> highest step ever reported
-    progress TEXT,
-    losses TEXT NOT NULL DEFAULT '[]',
-    notices TEXT NOT NULL DEFAULT '[]',
-    error TEXT,
-    revision INTEGER NOT NULL DEFAULT 0,       -- rises with each change a watcher can see
-    created REAL NOT NULL,
-    cancel_asked REAL,
-    UNIQUE (owner, key)
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, lane, number);
-CREATE INDEX jobs_by_owner ON jobs (owner, number);
-PRAGMA user_version = 1;
-"""
-
-
-def _waiting(table: str) -> str:
-    # SQL: has not begun on the device. An interrupted job has begun; it goes on first because it was submitted first.
-    return f"({table}.state = 'queued' OR ({table}.lane = 'light' AND {table}.state IN ('running', 'interrupted')))"
-
-
-def _of_kind(table: str, kind: str) -> str:
-    # SQL. The kind is the first field of the JSON that the service writes, so nothing a user writes can stand there.
-    return f"({table}.request {'' if kind == 'preview' else 'NOT '}LIKE '{{\"kind\":\"preview\"%')"
-
-
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
-_PLACE = (
-    f"CASE WHEN {_waiting('jobs')} THEN (SELECT count(*) FROM jobs AS ahead WHERE ahead.{_UNFINISHED} "
-    f"AND ahead.number <= jobs.number AND {_waiting('ahead')} AND {_of_kind('ahead', 'animate')}) ELSE 0 END AS place"
-)
+# Has not begun on the device; an interrupted job there has, and goes on before others begin.
+_WAITING = f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.lane = 'light' AND jobs.state IN ('running', 'interrupted'))))"
+
+
+def _queue(those: str, lane: str) -> str:
+    """SQL: (number, place) of `those` jobs, owners taking turns: each owner's first, then each one's second; who was served longest ago
+    goes first."""
+    return (
+        "SELECT number, row_number() OVER (ORDER BY round, turn, number) AS place FROM ("
+        "SELECT jobs.number, row_number() OVER (PARTITION BY jobs.owner ORDER BY jobs.number) AS round, coalesce(turns.turn, 0) AS turn "
+        f"FROM jobs LEFT JOIN turns ON turns.owner = jobs.owner AND turns.lane = '{lane}' WHERE {those})"
+    )
+
+
+_PLACES = _queue(f"{_WAITING} AND jobs.kind = 'animate'", "device")
+_PLACE = f"CASE WHEN {_WAITING} THEN coalesce((SELECT place FROM ({_PLACES}) AS q WHERE q.number = jobs.number), 0) ELSE 0 END AS place"
+_KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # of a job in the bucket
 _ACTIVE = "state IN ('running', 'cancelling')"
 # A cancel that was accepted is kept, whatever the worker says in the meantime.
 _UNLESS_CANCELLING = "state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE '{}' END"
+_IF_CANCELLED = "finished = CASE WHEN state = 'cancelling' THEN now() END"
 
 
 def storage_error(error: BaseException) -> StorageError | None:
@@ -87,7 +63,7 @@ def storage_error(error: BaseException) -> StorageError | None:
         return error
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     full = full or (isinstance(error, sqlite3.Error) and "disk is full" in str(error))
-    return StorageError(DISK_FULL) if full else None
+    return DiskFull(DISK_FULL) if full else None
 
 
 class Store:
@@ -104,31 +80,10 @@ class Store:
             # One connection for all threads, under our lock; autocommit, so that transactions are the ones written below.
             self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
+            self._db.create_function("now", 0, self.clock)
             for pragma in ("synchronous = FULL", "foreign_keys = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._prepare()
-
-    def _prepare(self) -> None:
-        deadline = time.monotonic() + BUSY_S
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError:  # two processes make a new file: for this one step SQLite does not wait by itself
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with self._transaction():  # another process may have been faster
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                        self._db.execute(statement)
-        elif version != SCHEMA_VERSION:
-            raise StorageError(
-                f"The jobs in {self.path} were written by another version of this program (schema {version}, this one reads "
-                f"{SCHEMA_VERSION}); update the program or choose another DREAMPOSE_HOME."
-            )
+            prepare(self._db, self.path, BUSY_S)
 
     def close(self) -> None:
         with self._lock:
@@ -141,27 +96,42 @@ class Store:
         rows = self._rows("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
         return rows[0]["id"] if rows else None
 
-    def check_room(self, max_waiting: int, kind: Kind = "animate") -> None:
-        """Raises InputError when `max_waiting` jobs of this kind wait already; previews and animations do not wait for each other."""
-        those = f"{_UNFINISHED} AND {_waiting('jobs')} AND {_of_kind('jobs', kind)}"
-        waiting = self._rows(f"SELECT count(*) AS n FROM jobs WHERE {those}")[0]["n"]
-        if waiting >= max_waiting:
+    def check_room(self, owner: str, kind: Kind, limits: Limits) -> None:
+        """Raises InputError when too many jobs of this kind wait, or too many of this owner's are not finished; previews and animations
+        do not wait for each other."""
+        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND kind = ?"
+        if (own := self._rows(unfinished, owner, kind)[0]["n"]) >= limits.own:
+            raise InputError(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
+        waiting = self._rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = ?", kind)[0]["n"]
+        if waiting >= limits.waiting:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
-            raise InputError(f"The queue is full ({jobs} waiting); please try again in a few minutes.")
+            seconds = self.pace()
+            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and kind == "animate" else 0
+            when = "in a few minutes" if not minutes else "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
+            raise InputError(f"The queue is full ({jobs} waiting); please try again {when}.")
 
-    def add(self, job_id: str, owner: str, request: str, max_waiting: int, key: str | None = None, kind: Kind = "animate") -> str:
+    def num_waiting(self) -> int:
+        """How many animations wait for a device."""
+        return self._rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = 'animate'")[0]["n"]
+
+    def pace(self) -> float | None:
+        """Seconds that an animation takes on the device, the mean of the last 20; None before there was one."""
+        last = "SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND kind = 'animate' AND claimed > 0"
+        return self._rows(f"SELECT avg(seconds) AS mean FROM ({last} ORDER BY finished DESC LIMIT 20)")[0]["mean"]
+
+    def add(self, job_id: str, owner: str, request: str, limits: Limits, key: str | None = None, kind: Kind = "animate") -> str:
         """Queues a job in the light lane and returns its id, or the id of the job that has the same owner and key already.
 
-        kind: as it stands in the request. Raises InputError when `max_waiting` jobs of that kind wait already.
+        Raises InputError as `check_room`.
         """
         with self._transaction():
             known = self.find_key(owner, key) if key is not None else None
             if known is not None:
                 return known
-            self.check_room(max_waiting, kind)
+            self.check_room(owner, kind, limits)
             self._db.execute(
-                "INSERT INTO jobs (id, owner, key, lane, state, request, created) VALUES (?, ?, ?, 'light', 'queued', ?, ?)",
-                (job_id, owner, key, request, self.clock()),
+                "INSERT INTO jobs (id, owner, key, kind, lane, state, request, created) VALUES (?, ?, ?, ?, 'light', 'queued', ?, now())",
+                (job_id, owner, key, kind, request),
             )
             return job_id
 
@@ -186,58 +156,115 @@ class Store:
     def cancel(self, owner: str, job_id: str) -> None:
         """Ends a job that nobody works on; asks the worker of a running one to stop. Final states stay. Raises UnknownJob."""
         changed = self._rows(
-            "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked = ?, "
-            "revision = revision + 1 WHERE id = ? AND owner = ? AND state IN ('queued', 'interrupted', 'running') RETURNING id",
-            self.clock(), job_id, owner,
+            "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked = now(), "
+            "finished = CASE WHEN state = 'running' THEN NULL ELSE now() END, revision = revision + 1 "
+            f"WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
+            job_id, owner,
         )
         if not changed:
             self.get(owner, job_id)
 
     # ---- for the supervisor ----------------------------------------------------------------------------------------
 
-    def recover(self, dead: str | None = None) -> list[str]:
-        """Takes back the claims of the worker named `dead` and all whose lease ran out; returns their workers' names.
+    def holders(self) -> set[str]:
+        """The names of all workers that hold a claim."""
+        return {row["worker"] for row in self._rows(f"SELECT worker FROM jobs WHERE {_ACTIVE}")}
+
+    def recover(self, dead: Iterable[str] = ()) -> list[str]:
+        """Takes back the claims of the workers named `dead` and all whose lease ran out; returns their workers' names.
 
         Such a job becomes interrupted (claimable again), cancelled when that was asked for, or failed when its last
         MAX_ATTEMPTS attempts brought no new step.
         """
-        lost = f"{_ACTIVE} AND (lease_until < ? OR worker = ?)"
-        if not self._rows(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", self.clock(), dead):  # idle: take no write lock
+        lost = f"{_ACTIVE} AND (lease_until < now() OR worker IN (SELECT value FROM json_each(?)))"
+        names = json.dumps(sorted(dead))
+        if not self._rows(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
             return []
+        given_up = f"(state = 'running' AND attempts >= {MAX_ATTEMPTS})"
         rows = self._rows(
-            "UPDATE jobs SET "
-            "state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN attempts >= ? THEN 'failed' ELSE 'interrupted' END, "
-            "error = CASE WHEN state = 'running' AND attempts >= ? THEN ? ELSE error END, revision = revision + 1 "
-            f"WHERE {lost} RETURNING worker",
-            MAX_ATTEMPTS, MAX_ATTEMPTS, GIVEN_UP, self.clock(), dead,
+            "UPDATE jobs SET revision = revision + 1, "
+            f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {given_up} THEN 'failed' ELSE 'interrupted' END, "
+            f"error = CASE WHEN {given_up} THEN ? ELSE error END, code = CASE WHEN {given_up} THEN 'crash_loop' ELSE code END, "
+            f"finished = CASE WHEN state = 'cancelling' OR {given_up} THEN now() END WHERE {lost} RETURNING worker",
+            GIVEN_UP, names,
         )
         return [row["worker"] for row in rows]
 
     def cancelling(self) -> dict[str, float]:
         """Worker name -> seconds since it was asked to stop its job."""
-        rows = self._rows("SELECT worker, cancel_asked FROM jobs WHERE state = 'cancelling'")
-        return {row["worker"]: self.clock() - row["cancel_asked"] for row in rows}
+        rows = self._rows("SELECT worker, now() - cancel_asked AS seconds FROM jobs WHERE state = 'cancelling'")
+        return {row["worker"]: row["seconds"] for row in rows}
+
+    # ---- for the janitor -------------------------------------------------------------------------------------------
+
+    def ids(self) -> set[str]:
+        """The ids of all jobs."""
+        return {row["id"] for row in self._rows("SELECT id FROM jobs")}
+
+    def ended(self, kind: Kind | None = None, before: float = math.inf) -> list[str]:
+        """The ids of jobs in a final state, the one that ended first first. kind: of this kind only. before: ended before that time."""
+        found = "SELECT id FROM jobs WHERE finished < ? AND kind = coalesce(?, kind) ORDER BY finished, number"
+        return [row["id"] for row in self._rows(found, before, kind)]
+
+    def forget(self, job_id: str) -> bool:
+        """Removes a job in a final state; false where there is none, or it is not final."""
+        return bool(self._rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id))
+
+    def forget_turns(self) -> None:
+        """Removes what is known of owners who have no jobs."""
+        if self._rows("SELECT 1 FROM turns WHERE owner NOT IN (SELECT owner FROM jobs) LIMIT 1"):
+            self._rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
+
+    def unkept(self) -> list[dict]:
+        """Done animations whose results the bucket does not have yet, as `restore` takes them."""
+        rows = self._rows(f"SELECT {', '.join(_KEPT)} FROM jobs WHERE state = 'done' AND kind = 'animate' AND NOT kept")
+        return [dict(row) for row in rows]
+
+    def mark_kept(self, job_id: str) -> None:
+        """The bucket has this job's result."""
+        self._rows("UPDATE jobs SET kept = 1 WHERE id = ? RETURNING 1", job_id)
+
+    def restore(self, job: dict) -> None:
+        """Adds a done job that `unkept` told of, unless it is known. Raises ValueError where something else is given."""
+        if job.keys() != set(_KEPT) or not all(isinstance(value, (str, float, int, type(None))) for value in job.values()):
+            raise ValueError("not a job")
+        names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
+        self._rows(
+            f"INSERT INTO jobs ({names}, lane, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
+            "ON CONFLICT DO NOTHING RETURNING 1", *(job[name] for name in _KEPT),
+        )  # fmt: skip
 
     # ---- for workers -----------------------------------------------------------------------------------------------
 
-    def claim(self, lane: Lane, worker: str) -> Claim | None:
-        """The oldest job of `lane` that nobody works on, now claimed by `worker`; None when there is none."""
-        oldest = "SELECT number FROM jobs WHERE lane = ? AND state IN ('queued', 'interrupted') ORDER BY number LIMIT 1"
-        if not self._rows(oldest, lane):  # idle polls take no write lock
+    def claim(self, lane: Lane, worker: str, max_active: int = 1000) -> Claim | None:
+        """The next job of `lane` that nobody works on, now claimed by `worker`; None when there is none.
+
+        What was interrupted goes on first. Then owners take turns; one with `max_active` jobs at work in this lane waits.
+        """
+        begun = "SELECT number FROM jobs WHERE lane = ? AND state = 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
+        busy = f"SELECT owner FROM jobs WHERE lane = '{lane}' AND {_ACTIVE} GROUP BY owner HAVING count(*) >= {int(max_active)}"
+        queued = _queue(f"jobs.lane = '{lane}' AND jobs.state = 'queued' AND jobs.owner NOT IN ({busy})", lane) + " ORDER BY place LIMIT 1"
+        if not self._rows(begun, lane) and not self._rows(queued):  # idle polls take no write lock
             return None
-        rows = self._rows(
-            "UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = ?, attempts = attempts + 1, "
-            f"revision = revision + 1 WHERE number = ({oldest}) RETURNING id, lane, fence, request, losses",
-            worker, self.clock() + self.lease_s, lane,
-        )
-        if not rows:
-            return None
-        row = rows[0]
-        return Claim(row["id"], row["lane"], row["fence"], row["request"], _pairs(row["losses"]))
+        with self._transaction():
+            found = self._rows(begun, lane) or self._rows(queued)
+            if not found:
+                return None
+            row = self._rows(
+                "UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + ?, attempts = attempts + 1, "
+                "claimed = now(), error = NULL, revision = revision + 1 WHERE number = ? RETURNING id, owner, lane, fence, request, losses",
+                worker, self.lease_s, found[0]["number"],
+            )[0]  # fmt: skip
+            self._db.execute(
+                "INSERT INTO turns (owner, lane, turn) VALUES (?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM turns)) "
+                "ON CONFLICT (owner, lane) DO UPDATE SET turn = excluded.turn",
+                (row["owner"], lane),
+            )
+        return Claim(row["id"], row["owner"], row["lane"], row["fence"], row["request"], _pairs(row["losses"]))
 
     def renew(self, claim: Claim) -> None:
         """The heartbeat: prolongs the lease. Raises LostClaim."""
-        self._write(claim, "lease_until = ?", self.clock() + self.lease_s, visible=False)
+        self._write(claim, "lease_until = now() + ?", self.lease_s, visible=False)
 
     def record(self, claim: Claim, progress: Progress, losses: Losses) -> None:
         """Stores progress and the loss curve. A step never reached before clears the count of fruitless attempts. Raises LostClaim."""
@@ -248,9 +275,9 @@ class Store:
             if new:
                 reached[progress.stage] = progress.step
             self._write(
-                claim, "progress = ?, losses = ?, reached = ?, attempts = ?, lease_until = ?",
+                claim, "progress = ?, losses = ?, reached = ?, attempts = ?, lease_until = now() + ?",
                 json.dumps(asdict(progress)), json.dumps(losses), json.dumps(reached),
-                0 if new else row["attempts"], self.clock() + self.lease_s,
+                0 if new else row["attempts"], self.lease_s,
             )
 
     def cancel_asked(self, claim: Claim) -> bool:
@@ -260,7 +287,9 @@ class Store:
     def advance(self, claim: Claim, lane: Lane, notices: tuple[str, ...] = ()) -> None:
         """This lane's part is done: queues the job in the next lane. Raises LostClaim."""
         self._write(
-            claim, _UNLESS_CANCELLING.format("queued") + ", lane = ?, notices = ?, attempts = 0, reached = '{}', progress = NULL",
+            claim,
+            _UNLESS_CANCELLING.format("queued")
+            + f", {_IF_CANCELLED}, lane = ?, notices = ?, attempts = 0, reached = '{{}}', progress = NULL",
             lane, json.dumps(notices),
         )
 
@@ -268,15 +297,23 @@ class Store:
         """The job is done. Raises LostClaim."""
         with self._transaction():
             notices = (*json.loads(self._held(claim)["notices"]), *notices)
-            self._write(claim, _UNLESS_CANCELLING.format("done") + ", notices = ?", json.dumps(notices))
+            self._write(claim, _UNLESS_CANCELLING.format("done") + ", finished = now(), notices = ?", json.dumps(notices))
 
-    def fail(self, claim: Claim, error: str) -> None:
-        """The job has failed; `error` is one sentence for its owner. Raises LostClaim."""
-        self._write(claim, _UNLESS_CANCELLING.format("failed") + ", error = ?", error)
+    def fail(self, claim: Claim, error: str, code: str) -> None:
+        """The job has failed; `error` is one sentence for its owner, `code` a word for programs. Raises LostClaim."""
+        self._write(claim, _UNLESS_CANCELLING.format("failed") + ", finished = now(), error = ?, code = ?", error, code)
 
-    def interrupt(self, claim: Claim) -> None:
-        """Gives the job back in good order, to be resumed; this attempt does not count. A cancelled job ends. Raises LostClaim."""
-        self._write(claim, _UNLESS_CANCELLING.format("interrupted") + ", attempts = max(attempts - 1, 0)")
+    def interrupt(self, claim: Claim, why: str | None = None, pause_s: float = 0.0) -> None:
+        """Gives the job back in good order, to be resumed after `pause_s` seconds; this attempt does not count. A cancelled job ends.
+
+        why: a sentence for its owner. Raises LostClaim.
+        """
+        self._write(
+            claim,
+            _UNLESS_CANCELLING.format("interrupted")
+            + f", {_IF_CANCELLED}, attempts = max(attempts - 1, 0), error = ?, not_before = now() + ?",
+            why, pause_s,
+        )
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -329,6 +366,6 @@ def _job(row: sqlite3.Row) -> Job:
     progress = Progress(**json.loads(row["progress"])) if row["progress"] else None
     return Job(
         id=row["id"], lane=row["lane"], state=row["state"], place=row["place"], progress=progress,
-        losses=_pairs(row["losses"]), notices=tuple(json.loads(row["notices"])), error=row["error"],
+        losses=_pairs(row["losses"]), notices=tuple(json.loads(row["notices"])), error=row["error"], code=row["code"],
         request=row["request"], created=row["created"],
     )

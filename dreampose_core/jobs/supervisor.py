@@ -1,4 +1,5 @@
-"""Keeps one worker process per lane alive: starts, watches, stops and restarts them; takes back the jobs of dead ones."""
+"""Keeps the worker processes alive, one in the light lane and one a GPU: starts, watches, stops and restarts them; takes back the jobs of
+dead ones."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..errors import StorageError
 from ..settings import REPOSITORY, Settings
-from .records import LANES, Lane
+from .locks import is_alive
+from .records import Lane
 from .store import Store
 
 log = logging.getLogger("dreampose.jobs")
@@ -42,11 +45,20 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-class _Slot:
-    """One worker's place: the process in it, and how often in a row it died young."""
+def gpu_of(number: int, workers: int, visible: str | None) -> str | None:
+    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or of all; None to
+    leave it as it is."""
+    if workers == 1:
+        return None
+    devices = [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(workers)]
+    return devices[number % len(devices)]
 
-    def __init__(self, lane: Lane):
-        self.lane = lane
+
+class _Slot:
+    """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None for all."""
+
+    def __init__(self, lane: Lane, gpu: str | None = None):
+        self.lane, self.gpu = lane, gpu
         self.name = ""
         self.process: subprocess.Popen | None = None
         self.started = self.not_before = 0.0
@@ -60,16 +72,19 @@ class Supervisor:
     def __init__(self, store: Store, settings: Settings, command: Command = worker_command):
         self.store, self.command = store, command
         self._environment = worker_environment(settings)
-        self._slots = [_Slot(lane) for lane in LANES]
+        self._locks = Path(settings.home) / "workers"
+        visible = self._environment.get("CUDA_VISIBLE_DEVICES")
+        self._slots = [_Slot("light"), *(_Slot("device", gpu_of(i, settings.workers, visible)) for i in range(settings.workers))]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def pids(self) -> dict[Lane, int]:
-        """The process id of each lane's worker; lanes whose worker is being restarted are left out."""
-        return {slot.lane: slot.process.pid for slot in self._slots if slot.process is not None and slot.process.poll() is None}
+    def pids(self) -> list[tuple[Lane, int | None]]:
+        """The lane and the process id of each worker; None for one that is being restarted."""
+        processes = [(slot.lane, slot.process) for slot in self._slots]
+        return [(lane, process.pid if process is not None and process.poll() is None else None) for lane, process in processes]
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s` seconds."""
@@ -127,14 +142,15 @@ class Supervisor:
         command = [*self.command(slot.lane), "--name", slot.name, "--parent", str(os.getpid())]
         try:
             # A session of its own: Ctrl-C reaches the server alone, which then lets the workers give their jobs back.
-            slot.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            environment = self._environment if slot.gpu is None else {**self._environment, "CUDA_VISIBLE_DEVICES": slot.gpu}
+            slot.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
             log.error("worker %s cannot be started: %s", slot.name, error)
             slot.not_before = time.monotonic() + MAX_BACK_OFF_S
 
     def _take_back(self, name: str) -> bool:
         try:
-            self.store.recover(dead=name)
+            self.store.recover(dead=[name])
             return True
         except StorageError as error:
             log.error("%s", error)
@@ -153,8 +169,8 @@ class Supervisor:
             slot.told_to_stop = True
 
     def _replace_hung(self) -> None:
-        """Takes back jobs whose lease ran out; our own worker among their holders hangs and is killed, to be replaced."""
-        silent = self.store.recover()
+        """Takes back jobs whose worker is dead or whose lease ran out; our own worker among these hangs and is killed, to be replaced."""
+        silent = self.store.recover(dead=[name for name in self.store.holders() if not is_alive(self._locks, name)])
         for slot in self._slots:
             if slot.name in silent and slot.process is not None:
                 log.warning("worker %s has been silent for %.0f s", slot.name, self.store.lease_s)

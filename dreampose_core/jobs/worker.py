@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from ..errors import Cancelled, DreamPoseError, InputError, LostClaim, StorageError
+from ..errors import Cancelled, DiskFull, DreamPoseError, InputError, LostClaim, StorageError
 from ..progress import Progress
 from ..settings import Settings
+from .locks import WorkerLock
+from .logs import JobLog, configure
 from .records import LANES, Claim, JobFolder, Lane, Losses, StoredRequest, Work
 from .store import Store, storage_error
 
@@ -31,6 +33,7 @@ STOP_CHECK_EVERY_S = 0.3
 PROGRESS_EVERY_S = 0.2
 HEARTBEAT_EVERY_S = 4.0
 LEAVE_WITHIN_S = 20.0
+FULL_DISK_PAUSE_S = 10.0
 MAX_LOSSES = 400
 
 Handler = Callable[[Work], tuple[str, ...]]
@@ -54,6 +57,7 @@ class Attempt:
 
     def __init__(self, store: Store, claim: Claim, leaving: Callable[[], bool]):
         self.store, self.claim, self.leaving = store, claim, leaving
+        self.log = JobLog(log, claim.id)
         self.cancelled = self.lost = False
         self._lock = threading.RLock()
         self._losses = claim.losses
@@ -104,7 +108,7 @@ class Attempt:
         except LostClaim:
             self.lost = True
         except StorageError as error:  # progress can be missed; if the store stays away, the lease runs out and the job is resumed
-            log.warning("job %s: %s", self.claim.id, error)
+            self.log.warning("%s", error)
 
 
 class Worker:
@@ -115,6 +119,10 @@ class Worker:
 
     def __init__(self, lane: Lane, settings: Settings, handler: Handler, name: str, parent: int | None = None):
         self.lane, self.settings, self.handler, self.name, self.parent = lane, settings, handler, name, parent
+        try:
+            self._lock = WorkerLock(settings.home / "workers", name)  # before the first claim, which only the living may hold
+        except OSError as error:
+            raise storage_error(error) or StorageError(f"The data folder {settings.home} cannot be used ({error.strerror}).") from error
         self.store = Store(settings.home / "jobs.sqlite3")
         self._attempt: Attempt | None = None
         self._leave = False  # a plain flag: an Event's lock must not be taken in a signal handler
@@ -125,10 +133,11 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ask_to_leave())
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._say()
         log.info("%s: ready", self.name)
         while not self._leave:
             try:
-                claim = self.store.claim(self.lane, self.name)
+                claim = self.store.claim(self.lane, self.name, self.settings.max_active)
             except StorageError as error:
                 log.warning("%s: %s", self.name, error)
                 claim = None
@@ -143,12 +152,13 @@ class Worker:
     def _work(self, claim: Claim) -> bool:
         """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
         attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
-        log.info("job %s: %s lane, claim %d", claim.id, self.lane, claim.fence)
+        attempt.log.info("%s lane, claim %d", self.lane, claim.fence)
         foreseen = True
         try:
             request = StoredRequest.model_validate_json(claim.request)
             folder = JobFolder(self.settings.home / "jobs" / claim.id)
-            work = Work(claim.id, folder, self.settings.home / "subjects", request, attempt.on_progress, attempt.should_stop)
+            subjects = self.settings.home / "subjects" / claim.owner
+            work = Work(claim.id, folder, subjects, request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
             attempt.flush()
             if self.lane == "light" and request.kind == "animate":
@@ -160,26 +170,37 @@ class Worker:
             if isinstance(error, Cancelled) and (attempt.cancelled or attempt.lost or self._leave):
                 ending = partial(self.store.interrupt, claim)
             else:
-                sentence, foreseen = _sentence(error, claim.id)
-                ending = partial(self.store.fail, claim, sentence)
-        self._settle(claim, ending)
+                storage = storage_error(error)
+                if isinstance(storage, DiskFull):
+                    attempt.log.error("the disk is full")
+                    ending = partial(self.store.interrupt, claim, str(storage), FULL_DISK_PAUSE_S)
+                else:
+                    sentence, code = _failure(storage or error, attempt)
+                    foreseen = code != "internal"
+                    ending = partial(self.store.fail, claim, sentence, code)
+        self._settle(attempt, ending)
         self._attempt = None
+        self._say()
         return foreseen
 
-    def _settle(self, claim: Claim, ending: Callable[[], None]) -> None:
+    def _settle(self, attempt: Attempt, ending: Callable[[], None]) -> None:
         """Stores how a job ended, trying again while the disk is full; the heartbeat keeps the claim meanwhile."""
         while True:
             try:
                 ending()
                 return
             except LostClaim:
-                log.warning("job %s: taken over by another worker, nothing stored", claim.id)
+                attempt.log.warning("taken over by another worker, nothing stored")
                 return
             except StorageError as error:
-                log.error("job %s: %s", claim.id, error)
+                attempt.log.error("%s", error)
                 if self._leave:
                     return  # the lease runs out and the job is resumed
                 time.sleep(1.0)
+
+    def _say(self) -> None:
+        """What /healthz tells of this worker; the device is known once a model was loaded onto it."""
+        self._lock.say(lane=self.lane, pid=os.getpid(), device=getattr(self.handler, "device", None))
 
     def _ask_to_leave(self) -> None:
         if not self._leave:
@@ -198,20 +219,20 @@ class Worker:
             time.sleep(0.5)
 
 
-def _sentence(error: Exception, job_id: str) -> tuple[str, bool]:
-    """What to tell the owner, and whether the error was foreseen; the traceback of others goes to the log."""
+def _failure(error: Exception, attempt: Attempt) -> tuple[str, str]:
+    """What to tell the owner, in a sentence and in a word; the traceback of what nobody foresaw goes to the log."""
     if isinstance(error, InputError):
-        log.info("job %s: refused: %s", job_id, error)
-        return str(error), True
-    storage = storage_error(error)
-    if storage is not None:
-        log.error("job %s: %s", job_id, error)
-        return str(storage), True
-    log.exception("job %s: failed", job_id)
-    return (
-        f"Something went wrong in the program while it worked on this job; please try again, "
-        f"and if it happens twice give the operator this number: {job_id}."
-    ), False
+        attempt.log.info("refused: %s", type(error).__name__)  # its sentence may name the owner's files
+        return str(error), "input"
+    if isinstance(error, StorageError):
+        attempt.log.error("%s", error)
+        return str(error), "storage"
+    attempt.log.exception("failed")
+    sentence = (
+        "Something went wrong in the program while it worked on this job; please try again, "
+        f"and if it happens twice give the operator this number: {attempt.claim.id}."
+    )
+    return sentence, "internal"
 
 
 def run(lane: Lane, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None) -> int:
@@ -234,9 +255,10 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
     given = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
         signal.signal(number, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        return run(given.lane, Settings.from_environment(), handler, given.name, given.parent)
+        settings = Settings.from_environment()
+        configure(settings.log_format)
+        return run(given.lane, settings, handler, given.name, given.parent)
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from ..errors import StorageError
+from ..files import appearing
 from ..settings import Settings
 
 LIFETIME_S = 600
@@ -22,26 +23,36 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.mp4")
 def installation_secret(settings: Settings) -> str:
     """The secret of this installation: `settings.secret`, else the one kept in its data folder (made on first use, mode 0600).
 
+    Where a bucket is attached it has a copy, so that browsers are known again after a restart on an empty disk.
     Raises StorageError when the data folder cannot be written.
     """
     if settings.secret:
         return settings.secret
     path = settings.home / "secret"
-    temporary = settings.home / f".secret.{secrets.token_hex(8)}.part"
+    temporary = settings.home / f".part.{secrets.token_hex(8)}.secret"
+    copy = settings.bucket / "secret" if settings.bucket is not None else None
     try:
         if not path.exists():
             settings.home.mkdir(parents=True, exist_ok=True)
+            made = copy.read_text(encoding="ascii") if copy is not None and copy.is_file() else secrets.token_hex(32)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32))
+                file.write(made)
             try:
                 os.link(temporary, path)  # of two servers that start at once, the first one's secret stays
             except FileExistsError:
                 pass
             finally:
                 temporary.unlink()
+        if copy is not None and not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with appearing(copy) as part:
+                part.touch(mode=0o600)
+                part.write_text(path.read_text(encoding="ascii"), encoding="ascii")
         return path.read_text(encoding="ascii")
     except OSError as error:
-        raise StorageError(f"The data folder {settings.home} cannot be used ({error.strerror}); choose another with --home.") from error
+        where = "bucket" if copy is not None and str(error.filename or "").startswith(str(settings.bucket)) else "data folder"
+        folder, option = (settings.bucket, "--bucket") if where == "bucket" else (settings.home, "--home")
+        raise StorageError(f"The {where} {folder} cannot be used ({error.strerror}); choose another with {option}.") from error
 
 
 def derived_key(secret: str, purpose: str) -> bytes:

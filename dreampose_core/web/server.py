@@ -8,6 +8,7 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from ..errors import StorageError
 from ..jobs.service import JobService
 from ..settings import EXAMPLES, REPOSITORY, Settings
 from .links import ResultLinks, derived_key, installation_secret
@@ -28,10 +29,13 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:
-        """Whether the program works, for supervisors: 200 while all workers live, else 503."""
-        workers = service.workers()
-        healthy = all(workers.values())
-        return JSONResponse({"status": "ok" if healthy else "degraded", "workers": workers}, 200 if healthy else 503)
+        """Whether the program works, for supervisors: 200 while all workers live and the disk has room, else 503."""
+        try:
+            health = service.health()
+        except (StorageError, OSError):
+            return JSONResponse({"status": "down"}, 503)
+        healthy = health.pop("healthy")
+        return JSONResponse({"status": "ok" if healthy else "degraded", **health}, 200 if healthy else 503)
 
     @app.get("/results/{job_id}/{name}")
     def result(job_id: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:

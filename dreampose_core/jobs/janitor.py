@@ -1,0 +1,170 @@
+"""Removes what has expired, what nobody knows of and what is too much, from the disk and the store; copies results to the bucket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import StorageError
+from ..settings import Settings
+from .bucket import Bucket
+from .store import Store
+
+log = logging.getLogger("dreampose.janitor")
+
+TICK_S = 5.0
+SWEEP_EVERY_S = 60.0
+GRACE_S = 3600.0  # what is younger may be about to be known: a job's folder is written before its row, a file under its temporary name
+_HOUR, _DAY = 3600.0, 86400.0
+
+
+class Janitor:
+    """A thread that looks after the data folder of `store`. clock: seconds since 1970, as files' times."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.time):
+        """settings.home must be absolute."""
+        self.store, self.settings, self.clock = store, settings, clock
+        self.home = settings.home
+        self.bucket = Bucket(settings.bucket, settings.home) if settings.bucket is not None else None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; what is done by then is copied to the bucket first."""
+        self._stopping.set()
+        self._thread.join()
+        self._try(self._keep)
+
+    def _run(self) -> None:
+        swept = -SWEEP_EVERY_S
+        while not self._stopping.is_set():
+            self._try(self._keep)
+            if time.monotonic() - swept >= SWEEP_EVERY_S:
+                swept = time.monotonic()
+                self._try(self.sweep)
+            self._stopping.wait(TICK_S)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (StorageError, OSError) as error:
+            log.warning("%s", error)
+
+    def _keep(self) -> None:
+        if self.bucket is not None:
+            self.bucket.keep(self.store)
+
+    def sweep(self) -> None:
+        """One round. Raises StorageError and OSError; what it did not come to, the next one does."""
+        now, keep = self.clock(), self.settings
+        for job_id in self.store.ended("preview", now - keep.keep_previews_h * _HOUR):
+            self.remove(job_id)
+        for job_id in self.store.ended("animate", now - keep.keep_results_h * _HOUR):
+            self.remove(job_id)
+        self.store.forget_turns()
+        known = self.store.ids()
+        for folder in _entries(self.home / "jobs"):
+            if folder.name not in known and _changed(folder) < now - GRACE_S:
+                _delete(folder)
+        for subject in subjects(self.home / "subjects"):
+            if _changed(subject / "subject.json") < now - keep.keep_subjects_days * _DAY:
+                _delete(subject)
+        if self.bucket is not None:
+            self.bucket.forget_subjects(now - keep.keep_subjects_days * _DAY)
+        for folder in ("jobs", "subjects", "readings"):
+            for path in list(_temporary(self.home / folder)):
+                if _changed(path) < now - GRACE_S:
+                    _delete(path)
+        self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
+        self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
+        self._shrink()
+
+    def remove(self, job_id: str) -> None:
+        """Removes a job that has ended, with all its files."""
+        if self.store.forget(job_id):  # the row first: a folder that nobody knows is removed later, a row without files would be shown
+            _delete(self.home / "jobs" / job_id)
+            if self.bucket is not None:
+                self.bucket.forget_job(job_id)
+
+    def _shrink(self) -> None:
+        """Removes the jobs that ended first until the data folder takes no more than it may; subjects used longest ago after them."""
+        too_much = size_of(self.home) - self.settings.max_disk_gb * 1e9
+        if too_much <= 0:
+            return
+        old = [(self.home / "jobs" / job_id, lambda job_id=job_id: self.remove(job_id)) for job_id in self.store.ended()]
+        used = sorted(subjects(self.home / "subjects"), key=lambda path: _changed(path / "subject.json"))
+        old += [(folder, lambda folder=folder: _delete(folder)) for folder in used]
+        for path, remove in old:
+            if too_much <= 0:
+                break
+            too_much -= size_of(path)
+            remove()
+        log.warning("the data folder took more than %.3g GB; the oldest results were removed", self.settings.max_disk_gb)
+
+    @staticmethod
+    def _expire_files(folder: Path, before: float) -> None:
+        """Removes files under `folder` that were written before that time, and folders that are empty then."""
+        for parent, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                path = Path(parent, name)
+                if _changed(path) < before:
+                    path.unlink(missing_ok=True)
+            for name in folders:
+                with suppress(OSError):  # not empty
+                    os.rmdir(Path(parent, name))
+
+
+def subjects(folder: Path) -> list[Path]:
+    """The subject folders of all owners under `folder`, or of one."""
+    return [path.parent for pattern in ("*/subject.json", "*/*/subject.json") for path in folder.glob(pattern)]
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that the files of a folder take; 0 where there is none."""
+    total, waiting = 0, [folder]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    with suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    """What was to appear under another name, see `files`."""
+    for parent, folders, files in os.walk(folder):
+        for name in [name for name in folders if name.startswith(".part.")]:
+            folders.remove(name)
+            yield Path(parent, name)
+        yield from (Path(parent, name) for name in files if name.startswith(".part."))
+
+
+def _changed(path: Path) -> float:
+    """When it was changed last, in seconds since 1970; never, where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

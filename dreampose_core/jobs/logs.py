@@ -1,0 +1,43 @@
+"""Log lines for people or for programs, each with its job's id; what owners sent and said never stands in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..settings import LogFormat
+
+
+class JobLog(logging.LoggerAdapter):
+    """A logger for one job: its id stands before each message, and as a field of its own in JSON."""
+
+    def __init__(self, logger: logging.Logger, job_id: str):
+        super().__init__(logger, {"job": job_id})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return f"job {self.extra['job']}: {msg}", {**kwargs, "extra": self.extra}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and where they apply job and traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"), "level": record.levelname.lower(),
+            "logger": record.name, "message": record.getMessage(),
+        }  # fmt: skip
+        if job := getattr(record, "job", None):
+            line["job"] = job
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(form: LogFormat) -> None:
+    """Sends all log lines of this process to stderr in this form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
