@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from dreampose_core.jobs.locks import WorkerLock
 from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
-from dreampose_core.jobs.supervisor import worker_environment
+from dreampose_core.jobs.supervisor import gpu_of, worker_environment
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
 from dreampose_core.settings import AnimateOptions, Settings
@@ -628,3 +629,87 @@ def test_the_service_and_the_light_lane_load_no_torch():
     code = "import sys; import dreampose_core.jobs.service, dreampose_core.jobs.handlers; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     assert out.stdout.strip() == "False"
+
+
+def test_several_device_workers_share_the_jobs_and_each_has_a_gpu(tmp_path, files):
+    settings = Settings(home=tmp_path / "home", estimator="none", workers=2, max_own=100)
+    with JobService(settings, command) as service:
+        jobs = [service.submit(ANNA, request(files, GATED)) for _ in range(3)]
+        wait_gated(service, jobs[0])
+        wait_gated(service, jobs[1])
+        third = service.submit(BEN, request(files))
+        assert service.status(ANNA, jobs[2]).state == "queued"  # both are at work, and two of one owner are the most
+        environments = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in service.worker_pids()["device"]]
+        assert sorted(line for lines in environments for line in lines if line.startswith(b"CUDA_VISIBLE")) == [
+            b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=1",
+        ]  # fmt: skip
+        assert service.health()["workers"]["device"] == {"living": 2, "wanted": 2}
+        open_gate(service)
+        for job in jobs:
+            wait_state(service, job, "done")
+            assert trace(service, job) == list(range(4))
+        wait_state(service, third, "done", owner=BEN)
+
+
+def test_which_gpu_is_whose():
+    assert gpu_of(0, 1, "3,4") is None
+    assert [gpu_of(i, 2, None) for i in range(2)] == ["0", "1"]
+    assert [gpu_of(i, 3, "5, GPU-abc") for i in range(3)] == ["5", "GPU-abc", "5"]
+
+
+def test_one_owner_may_not_fill_the_queue_or_the_disk(tmp_path, files):
+    settings = Settings(home=tmp_path / "home", estimator="none", max_own=2, max_own_mb=1)
+    with JobService(settings, no_device) as service:
+        jobs = [service.submit(ANNA, request(files)) for _ in range(2)]
+        with pytest.raises(InputError, match="2 of your jobs are not finished"):
+            service.submit(ANNA, request(files))
+        service.cancel(ANNA, jobs[0])
+        (service.home / "jobs" / jobs[1] / "big").write_bytes(bytes(1_100_000))
+        with pytest.raises(InputError, match="take 1 MB on the server"):
+            service.submit(ANNA, request(files))
+        service.submit(BEN, request(files))
+        assert len(list((service.home / "jobs").iterdir())) == 3, "nothing is left of what was refused"
+
+
+def test_results_survive_an_empty_disk_when_a_bucket_is_attached(tmp_path, files):
+    settings = Settings(home=tmp_path / "home", estimator="none", bucket=tmp_path / "bucket")
+    with JobService(settings, command) as service:
+        job = service.submit(ANNA, request(files))
+        wait_state(service, job, "done")
+    shutil.rmtree(settings.home)
+    with JobService(settings, command) as service:
+        status = service.status(ANNA, job)
+        assert (status.state, status.result.read_bytes()) == ("done", b"video")
+        assert [known.id for known in service.jobs(ANNA)] == [job] and service.jobs(BEN) == []
+
+
+def test_logs_name_jobs_and_nothing_of_their_owners(tmp_path, files):
+    settings = Settings(home=tmp_path / "home", estimator="none", log_format="json")
+    server = subprocess.Popen(
+        [sys.executable, "-c", LOGGED, Path(__file__).parent, settings.home, files],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=worker_environment(settings),
+    )  # fmt: skip
+    jobs, errors = server.communicate(timeout=DEADLINE_S)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    for job in jobs.split():
+        own = [line for line in lines if line.get("job") == job]
+        assert own and all(job in line["message"] for line in own)
+    assert {line["level"] for line in lines} >= {"info", "error"} and all(line.keys() >= {"time", "logger"} for line in lines)
+    assert "Traceback" in next(line["traceback"] for line in lines if "traceback" in line)
+    for private in ("anna", "walk.npz", "nobody"):
+        assert private not in errors.lower().replace(str(tmp_path).lower(), "")
+
+
+LOGGED = """
+import sys
+sys.path[:0] = sys.argv[1:2]
+from pathlib import Path
+from dreampose_core.jobs.logs import configure
+from test_jobs_service import ANNA, FAILS, REFUSES, JobService, Settings, command, request, wait_state
+configure("json")
+with JobService(Settings(home=Path(sys.argv[2]), estimator="none", log_format="json"), command) as service:
+    jobs = [service.submit(ANNA, request(Path(sys.argv[3]), behaviour)) for behaviour in (0, REFUSES, FAILS)]
+    for job, state in zip(jobs, ("done", "failed", "failed")):
+        wait_state(service, job, state)
+print(*jobs)
+"""

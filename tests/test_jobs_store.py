@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from dreampose_core.errors import InputError, LostClaim, StorageError, UnknownJob
+from dreampose_core.jobs import schema
 from dreampose_core.jobs.records import Limits
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, MAX_ATTEMPTS, Store, storage_error
 from dreampose_core.jobs.worker import MAX_LOSSES, with_loss
@@ -282,6 +283,7 @@ def test_equal_submits_at_the_same_time_are_one_job(store):
 CLAIM_ALL = """
 import sys, threading
 from pathlib import Path
+from dreampose_core.jobs import schema
 from dreampose_core.jobs.records import Limits
 from dreampose_core.jobs.store import Store
 store = Store(Path(sys.argv[1]))
@@ -366,3 +368,146 @@ def test_the_loss_curve_is_thinned_evenly_and_cut_back_by_a_restart():
     back = with_loss(losses, 1000, 0.5)
     assert max(step for step, _ in back) <= 1000
     assert with_loss(losses, 1, 7.0) == ((1, 7.0),)
+
+
+def submitted(store: Store, *jobs: tuple[str, str]) -> None:
+    for owner, job_id in jobs:
+        store.add(job_id, owner, "{}", Limits(100))
+
+
+def test_owners_take_turns_and_places_say_so(store):
+    submitted(store, ("anna", "a1"), ("anna", "a2"), ("anna", "a3"), ("ben", "b1"), ("ben", "b2"), ("cleo", "c1"))
+    foretold = {job.id: job.place for owner in ("anna", "ben", "cleo") for job in store.jobs_of(owner)}
+    assert foretold == {"a1": 1, "b1": 2, "c1": 3, "a2": 4, "b2": 5, "a3": 6}
+    checked = [store.claim("light", "light-1") for _ in range(6)]
+    assert [claim.id for claim in checked] == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    for claim in checked:
+        store.advance(claim, "device")
+    served = []
+    for number in range(6):
+        claim = store.claim("device", "device-1")
+        served.append(claim.id)
+        store.finish(claim)
+        if number == 1:
+            submitted(store, ("dora", "d1"))  # comes last and was never served
+            store.advance(store.claim("light", "light-1"), "device")
+    assert served == ["a1", "b1", "c1", "d1", "a2", "b2"]
+
+
+def test_who_was_served_is_known_to_the_next_process(tmp_path, clock):
+    store = Store(tmp_path / "jobs.sqlite3", clock=clock)
+    submitted(store, ("anna", "a1"), ("anna", "a2"), ("ben", "b1"))
+    assert store.claim("light", "light-1").id == "a1"
+    store.close()
+    store = Store(tmp_path / "jobs.sqlite3", clock=clock)
+    assert [store.claim("light", "light-2").id for _ in range(2)] == ["b1", "a2"]
+    store.close()
+
+
+def test_what_was_interrupted_goes_on_before_others_begin(store, clock):
+    submitted(store, ("anna", "a1"), ("ben", "b1"), ("anna", "a2"))
+    first = store.claim("light", "light-1")
+    store.interrupt(first, "There is no room.", pause_s=10)
+    job = store.get("anna", "a1")
+    assert (job.state, job.error) == ("interrupted", "There is no room.")
+    assert store.claim("light", "light-1").id == "b1"  # a1 pauses
+    clock.now += 10
+    again = store.claim("light", "light-1")
+    assert (again.id, store.get("anna", "a1").error) == ("a1", None)
+
+
+def test_an_owner_has_only_so_many_at_work(store):
+    submitted(store, ("anna", "a1"), ("anna", "a2"), ("ben", "b1"))
+    assert [store.claim("light", f"light-{i}", max_active=1).id for i in range(2)] == ["a1", "b1"]
+    assert store.claim("light", "light-3", max_active=1) is None
+    store.finish(store.claim("light", "light-3", max_active=2))  # a2
+    assert store.claim("light", "light-3", max_active=2) is None
+
+
+def test_an_owner_has_only_so_many_jobs_and_previews_count_apart(store):
+    limits = Limits(100, own=2)
+    for job_id in ("a", "b"):
+        store.add(job_id, OWNER, "{}", limits)
+    with pytest.raises(InputError, match="2 of your jobs are not finished"):
+        store.add("c", OWNER, "{}", limits)
+    store.add("c", OWNER, "{}", limits, kind="preview")
+    store.add("d", "ben", "{}", limits)
+    store.cancel(OWNER, "a")
+    store.add("e", OWNER, "{}", limits)
+
+
+def test_a_full_queue_says_how_long_it_takes(store, clock):
+    assert store.pace() is None
+    on_device(store, "a", "b")
+    for seconds in (60, 120):
+        claim = store.claim("device", "device-1")
+        clock.now += seconds
+        store.finish(claim)
+    assert store.pace() == 90
+    add(store, "c", "d", "e", "f")
+    for workers, words in ((1, "about 6 minutes"), (3, "about 2 minutes"), (6, "about a minute")):
+        with pytest.raises(InputError, match=f"4 jobs are waiting.*{words}"):
+            store.check_room("ben", "animate", Limits(4, workers=workers))
+
+
+def test_the_end_of_a_job_has_its_time_and_its_code(store, clock):
+    def ended() -> dict:
+        return {row["id"]: row["finished"] for row in store._rows("SELECT id, finished FROM jobs")}
+
+    add(store, "a", "b", "c", "d", "e")
+    claims = {claim.id: claim for claim in (store.claim("light", f"light-{i}") for i in range(4))}
+    assert set(ended().values()) == {None}
+    clock.now = 2000.0
+    store.finish(claims["a"])
+    store.fail(claims["b"], "broken", "input")
+    store.cancel(OWNER, "c")  # at work: not ended yet
+    store.cancel(OWNER, "e")
+    store.interrupt(claims["d"])
+    assert ended() == {"a": 2000, "b": 2000, "c": None, "d": None, "e": 2000}
+    assert store.get(OWNER, "b").code == "input"
+    clock.now = 2001.0
+    store.interrupt(claims["c"])
+    assert (ended()["c"], store.get(OWNER, "c").state) == (2001, "cancelled")
+    assert store.ended() == ["a", "b", "e", "c"] and store.ended(before=2001) == ["a", "b", "e"]
+    assert store.ended("preview") == []
+    assert not store.forget("d") and store.forget("a") and not store.forget("a")
+    assert store.ids() == {"b", "c", "d", "e"}
+
+
+def test_a_job_that_was_given_up_says_why_in_a_word(store, clock):
+    add(store, "a")
+    for _ in range(MAX_ATTEMPTS):
+        store.claim("light", "light-1")
+        store.recover(dead=["light-1"])
+    job = store.get(OWNER, "a")
+    assert (job.state, job.code, job.error) == ("failed", "crash_loop", GIVEN_UP)
+    assert store.ended() == ["a"]
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "jobs.sqlite3"
+    db = sqlite3.connect(path)
+    db.executescript(schema._FIRST + "PRAGMA user_version = 1;")
+    insert = "INSERT INTO jobs (id, owner, lane, state, request, created) VALUES (?, ?, ?, ?, ?, 5.0)"
+    db.execute(insert, ("old", OWNER, "device", "done", '{"kind":"animate"}'))
+    db.execute(insert, ("look", OWNER, "light", "done", '{"kind":"preview"}'))
+    db.execute(insert, ("waits", OWNER, "light", "queued", "{}"))
+    db.commit()
+    db.close()
+    stores = [Store(path), Store(path)]
+    assert stores[1]._rows("PRAGMA user_version")[0][0] == schema.SCHEMA_VERSION
+    assert stores[0].ended("animate") == ["old"] and stores[0].ended("preview") == ["look"]
+    assert stores[0].get(OWNER, "waits").place == 1
+    assert stores[1].claim("light", "light-1").id == "waits"
+    for store in stores:
+        store.close()
+
+
+def test_processes_that_open_an_old_store_together_all_succeed(tmp_path):
+    path = tmp_path / "jobs.sqlite3"
+    db = sqlite3.connect(path)
+    db.executescript(schema._FIRST + "PRAGMA user_version = 1;")
+    db.close()
+    code = "import sys; from pathlib import Path; from dreampose_core.jobs.store import Store; Store(Path(sys.argv[1])).close()"
+    openers = [subprocess.Popen([sys.executable, "-c", code, path]) for _ in range(4)]
+    assert [opener.wait(120) for opener in openers] == [0] * 4

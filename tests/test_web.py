@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 from fastapi.testclient import TestClient
 
-from dreampose_core.errors import InputError, UnknownJob
+from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.jobs.records import JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.progress import Progress
