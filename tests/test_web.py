@@ -97,7 +97,8 @@ def client(settings: Settings, service: StubService, examples: Path):
 
 
 @pytest.fixture
-def handlers(settings: Settings, service: StubService, examples: Path) -> PageHandlers:
+def handlers(settings: Settings, service: StubService, examples: Path, monkeypatch: pytest.MonkeyPatch) -> PageHandlers:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/x")  # where uploads lie
     return PageHandlers(service, ResultLinks(settings.secret), example_people(examples), example_motions(examples))
 
 
@@ -325,6 +326,9 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
 
 @pytest.mark.parametrize("changes, words", [
     ({"photo": None}, "Choose a photo"),
+    ({"photo": "/y/photo.png"}, "not uploaded"),
+    ({"motion_file": "/x/../y/walk.npz"}, "not uploaded"),
+    ({"photo_poses": "http://127.0.0.1/poses.npz"}, "not uploaded"),
     ({"motion": None}, "Choose a motion"),
     ({"motion": "../walk"}, "Choose a motion"),
     ({"steps": "2.5"}, "steps"),

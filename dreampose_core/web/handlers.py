@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import gradio as gr
+from gradio.utils import get_upload_folder, is_static_file
 
 from ..errors import DreamPoseError, InputError
 from ..jobs.records import JobRequest, JobStatus
@@ -28,6 +29,14 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
 def upload_path(payload) -> str | None:
     """The path of an uploaded or example file as the page names it, unopened; None when there is none."""
     return None if payload is None else payload.path
+
+
+def uploaded(path: str) -> Path:
+    """The path of a file that was uploaded, or of an example. Raises InputError for any other path of the server, and for addresses."""
+    resolved = Path(path).resolve()
+    if not (resolved.is_relative_to(Path(get_upload_folder()).resolve()) or is_static_file(str(resolved))):
+        raise InputError("One of the files was not uploaded to this page; please choose it again.")
+    return resolved
 
 
 def owner_of(browser: dict | None) -> str:
@@ -114,9 +123,13 @@ class PageHandlers:
     async def look(self, browser, photo, photo_poses, fit) -> str:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
         if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
-            own = Path(photo_poses) if photo_poses else None
-            request = JobRequest(kind="preview", image=Path(photo), poses=None, image_poses=own, options=AnimateOptions(fit=fit))
-            return [picture async for picture in self._previewed("look", browser, lambda: request)][-1]
+
+            def request() -> JobRequest:
+                own = uploaded(photo_poses) if photo_poses else None
+                options = validated(AnimateOptions, {"fit": fit})
+                return JobRequest(kind="preview", image=uploaded(photo), poses=None, image_poses=own, options=options)
+
+            return [picture async for picture in self._previewed("look", browser, request)][-1]
         return ""
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
@@ -151,7 +164,7 @@ class PageHandlers:
         empty texts take their defaults."""
         if not photo and kind == "animate":
             raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
-        poses = motion_file or next((str(m.poses) for m in self.motions if m.name == motion), None)
+        poses = uploaded(motion_file) if motion_file else next((m.poses for m in self.motions if m.name == motion), None)
         if not poses:
             raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
         if seed is None:
@@ -160,7 +173,7 @@ class PageHandlers:
         given |= {name: name in changes for name in SWITCHES}
         given["first_frame"], given["last_frame"] = frame_range(frames, "Frames")
         return JobRequest(
-            kind=kind, image=Path(photo) if photo else None, poses=Path(poses), image_poses=Path(photo_poses) if photo_poses else None,
+            kind=kind, image=uploaded(photo) if photo else None, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
             options=validated(AnimateOptions, {"seed": seed, **given}),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import gradio as gr
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .examples import example_motions, example_people, title
-from .handlers import PageHandlers, upload_path
+from .handlers import PageHandlers, upload_path, uploaded
 from .links import ResultLinks
 
 TEXTS = REPOSITORY / "assets" / "page"
@@ -99,7 +99,23 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
+    _keep_to_uploads(page)
     return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
+
+
+def _keep_to_uploads(page: gr.Blocks) -> None:
+    """Whatever a visitor sends as a file must have been uploaded.
+
+    Gradio copies a file that a request names to where it can be fetched from, and downloads what is named by an address. On a page that
+    it launches it asks first whether the file was uploaded; on one that is mounted it does not.
+    """
+
+    async def uploaded_only(path: str | Path | None) -> str | None:
+        return None if path is None else str(uploaded(str(path)))
+
+    for event in page.fns.values():
+        for component in event.inputs:
+            component.async_move_resource_to_block_cache = uploaded_only
 
 
 def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:

@@ -38,7 +38,7 @@ def status_card(status: JobStatus, num_jobs: int = 1, live: bool = True) -> str:
         _stages(status),
         "</div>",
     ]
-    if status.state == "failed":
+    if status.state == "failed" or status.error:
         card.append(error_box(status.error or "The job failed; try again."))
     if status.notices:
         card.append('<ul class="dp-notices">' + "".join(f"<li>{escape(notice)}</li>" for notice in status.notices) + "</ul>")
@@ -122,7 +122,7 @@ def _words(status: JobStatus) -> tuple[str, str]:
     if status.state == "cancelling":
         return "Stopping", "The step that is running comes to its end."
     if status.state == "interrupted":
-        return "Paused by a restart", "It goes on by itself; what is finished is kept."
+        return "Paused" if status.error else "Paused by a restart", "It goes on by itself; what is finished is kept."
     if progress is not None and progress.stage == "estimating" and not status.final:
         return "Finding the person", f"Picture {progress.step} of {progress.total}"
     if status.state == "queued" and status.place > 0:

@@ -1,0 +1,162 @@
+"""Every event and route of the page tried as another visitor, and with paths and ids that are none of theirs.
+
+Run: .venv/bin/pytest tests/test_web_visitors.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from job_worker import GATED
+from starlette.testclient import TestClient
+from test_jobs_service import command, files, open_gate, request, wait_for, wait_state  # noqa: F401
+
+from dreampose_core.jobs.service import JobService
+from dreampose_core.settings import Settings
+from dreampose_core.web.server import build_app
+
+ANNA, BEN = "a" * 43, "b" * 43
+UNKNOWN = "0" * 32
+IDS = ("x", "../../secret", "%2e%2e%2fsecret", "' OR 1=1 --", "\x00", "a" * 10_000, 7, None, [], {"id": 1}, True)
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    # as app.py does
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))
+    with JobService(Settings(home=tmp_path / "home", estimator="none", secret="a secret", max_own=100), command) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service):
+    with TestClient(build_app(service.settings, service)) as client:
+        yield client
+
+
+@pytest.fixture
+def job(service, files):  # noqa: F811
+    """Anna's, finished."""
+    job = service.submit(ANNA, request(files))
+    wait_state(service, job, "done", owner=ANNA)
+    return job
+
+
+def events(client: TestClient) -> list[tuple[dict, list[dict]]]:
+    """The events that the server answers in their request, with their input components."""
+    config = client.get("/config").json()
+    components = {component["id"]: component for component in config["components"]}
+    found = [d for d in config["dependencies"] if d["backend_fn"] and not d["queue"]]
+    return [(d, [components[i] for i in d["inputs"]]) for d in found]
+
+
+def ask(client: TestClient, event: dict, data: list) -> tuple[int, str]:
+    answer = client.post("/gradio_api/run/predict", json={"fn_index": event["id"], "data": data, "session_hash": "session"})
+    return answer.status_code, re.sub(r'"(average_)?duration":[^,}]*', "", answer.text)
+
+
+def filled(inputs: list[dict], owner: object, job: object, file: object = None) -> list:
+    """Values for an event: the owner's browser, the job's id wherever text or a choice is given, `file` wherever a file is."""
+    values = []
+    for component in inputs:
+        kind, props = component["type"], component["props"]
+        if kind == "browserstate":
+            values.append({"owner": owner, "job": job} if isinstance(owner, str) else owner)
+        elif kind in ("image", "file"):
+            values.append(file)
+        elif kind == "dropdown" or (kind == "textbox" and not props.get("label")):
+            values.append(job)
+        else:
+            values.append(props.get("value"))
+    return values
+
+
+def test_another_visitor_is_answered_as_if_the_job_did_not_exist(client, service, job):
+    asked = 0
+    for event, inputs in events(client):
+        if not any(component["type"] == "browserstate" for component in inputs):
+            continue
+        asked += 1
+        for owner in (BEN, ANNA[:-1] + "b", None, {}, {"owner": None}, {"owner": 5}, [ANNA], {"owner": {"owner": ANNA}}):
+            theirs, nobodys = (ask(client, event, filled(inputs, owner, one)) for one in (job, UNKNOWN))
+            said = theirs[1].replace(job, "ID"), nobodys[1].replace(UNKNOWN, "ID")
+            # a browser that keeps no token gets a new one
+            said = [re.sub(r'"owner":"[\w-]{43}"', '"owner":"new"', text) for text in said]
+            assert (theirs[0], said[0]) == (nobodys[0], said[1]), event["api_name"]
+            assert "/results/" not in theirs[1] and "results/" + job not in theirs[1]
+    assert asked >= 5
+    status = service.status(ANNA, job)
+    assert status.state == "done" and service.jobs(BEN) == []
+
+
+def test_the_owner_is_answered(client, service, job):
+    """What the test above looks for is there for her: it could fail."""
+    event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == "fresh_link")
+    assert f"results/{job}" in ask(client, event, filled(inputs, ANNA, job))[1]
+    assert f"results/{job}" not in ask(client, event, filled(inputs, BEN, job))[1]
+
+
+def test_another_visitor_stops_nothing(client, service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files, GATED))
+    wait_for(lambda: len(service.status(ANNA, job).frames) == 2, "the middle of the job")
+    event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == "cancel")
+    ask(client, event, filled(inputs, BEN, job))
+    assert service.status(ANNA, job).state == "running"
+    open_gate(service)
+    wait_state(service, job, "done", owner=ANNA)
+    again = service.submit(ANNA, request(files, GATED))
+    ask(client, event, filled(inputs, ANNA, again))
+    wait_state(service, again, "cancelled", "done", owner=ANNA)
+
+
+@pytest.mark.parametrize("hostile", IDS, ids=[repr(x)[:20] for x in IDS])
+def test_ids_that_are_none_do_no_harm(client, service, job, hostile):
+    for event, inputs in events(client):
+        status, text = ask(client, event, filled(inputs, BEN, hostile))
+        assert status < 500 or text.startswith('{"error":'), text  # Gradio's own answer to what fits no component
+        for word in ("Traceback", str(service.home), "secret", job):
+            assert word not in text.replace(json.dumps(hostile)[1:-1], "")
+    assert service.health()["queue"] == 0
+
+
+def test_paths_of_the_server_are_never_taken_for_uploads(client, service, job, tmp_path):
+    hers = service.home / "jobs" / job
+    private = [service.home / "jobs.sqlite3", hers / "input" / "image.png", hers / "result.mp4"]
+    (tmp_path / "elsewhere.png").write_bytes(b"private")
+    event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == "submit")
+    for path in (*private, tmp_path / "elsewhere.png", "/etc/passwd", f"{service.home}/uploads/../jobs.sqlite3", "/proc/self/environ"):
+        before = sorted((service.home / "jobs").iterdir())
+        for payload in ({"path": str(path), "meta": {"_type": "gradio.FileData"}}, {"path": str(path)}, str(path)):
+            status, text = ask(client, event, filled(inputs, BEN, None, payload))
+            assert "private" not in text and "root:" not in text
+        assert sorted((service.home / "jobs").iterdir()) == before and service.jobs(BEN) == []
+        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_a_file_that_a_request_names_is_never_copied_to_where_it_can_be_fetched(client, service, tmp_path):
+    (tmp_path / "drawing.svg").write_text("<svg>private</svg>")
+    for path in ("/etc/passwd", str(tmp_path / "drawing.svg"), "http://127.0.0.1:1/a.png"):
+        payload = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+        for event, inputs in events(client):
+            for data in ([payload] * len(inputs), [[payload]] * len(inputs), [{"x": payload}] * len(inputs)):
+                status, text = ask(client, event, data)
+                assert status >= 400 or not inputs, (event["api_name"], text)
+    uploads = service.home / "uploads"
+    assert [path for path in uploads.rglob("*") if path.is_file()] == [] and service.health()["queue"] == 0
+    assert client.get(f"/gradio_api/file={tmp_path / 'drawing.svg'}").status_code in (403, 404)
+
+
+@pytest.mark.parametrize("path", [
+    "jobs.sqlite3", "secret", "workers", "../secret", "jobs/{job}/result.mp4", "jobs/{job}/input/image.png", "uploads/../jobs.sqlite3",
+])  # fmt: skip
+def test_no_route_serves_the_data_folder(client, service, job, path):
+    path = path.format(job=job)
+    for url in (
+        f"/{path}", f"/results/{path}", f"/results/{job}/{path}", f"/results/..%2f{path}/x.mp4", f"/static/{path}", f"/assets/..%2f{path}",
+        f"/gradio_api/file={service.home}/{path}", f"/gradio_api/file=./{path}", f"/gradio_api/stream/{path}",
+    ):  # fmt: skip
+        answer = client.get(url)
+        assert answer.status_code >= 400 or b"gradio" in answer.content, url
+        assert b"SQLite" not in answer.content and answer.content != b"video"
