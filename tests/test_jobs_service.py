@@ -209,11 +209,10 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, file
     with JobService(Settings(home=tmp_path / "home"), no_device) as service:
         job = service.submit(ANNA, request(files, poses=files / "walk.mp4", options=options))
         folder = JobFolder(service.home / "jobs" / job)
-        wait_for(lambda: not folder.input.joinpath("upload-poses.mp4").exists(), "the uploads to be read")
+        said = wait_for(lambda: service.status(ANNA, job).notices, "the uploads to be read")
         status = service.status(ANNA, job)
         assert len(read_poses(folder.poses)) == 30 and read_poses(folder.poses).fps == 30
         assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
-        said = wait_for(lambda: service.status(ANNA, job).notices, "the sentences")
         assert "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
