@@ -22,7 +22,7 @@ def misbehave(asked: dict, channel: Channel) -> None:
             channel.say({
                 "environment": dict(os.environ), "modules": sorted(sys.modules), "folder": os.getcwd(), "path": sys.path,
                 "limits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in LIMITS},
-                "open": sorted(os.listdir("/proc/self/fd")),
+                "open": [number for number in range(64) if _is_open(number)],
             })  # fmt: skip
         case {"do": "connect", "port": port}:
             try:
@@ -30,6 +30,13 @@ def misbehave(asked: dict, channel: Channel) -> None:
                 channel.say({"connected": True})
             except OSError as error:
                 channel.say({"connected": False, "why": str(error)})
+        case {"do": "reach", "read": read, "write": write}:
+            for ask in (lambda: open(read).read(), lambda: os.listdir(os.path.dirname(read)), lambda: open(write, "w").close()):
+                try:
+                    ask()
+                    channel.say({"reached": True})
+                except OSError as error:
+                    channel.say({"reached": False, "why": str(error)})
         case {"do": "wait"}:
             channel.say({"waiting": True})
             time.sleep(999)
@@ -66,6 +73,14 @@ def misbehave(asked: dict, channel: Channel) -> None:
         case {"do": "say", "text": text}:
             os.write(3 if asked.get("raw") else channel._out.fileno(), text.encode())
             time.sleep(999 if asked.get("stay") else 0)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+        return True
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

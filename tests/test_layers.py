@@ -32,7 +32,7 @@ NARROW = {
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "fastapi", "starlette", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
-WORKER_SIDE = {"jobs.apart", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}
+WORKER_SIDE = {"jobs.apart", "jobs.confine", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}
 PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
 SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn"}
 DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}

@@ -5,12 +5,10 @@ What passes between the two is one line of JSON into the child, and lines of JSO
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import logging
 import os
-import resource
 import selectors
 import shutil
 import signal
@@ -20,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -28,6 +26,7 @@ import imageio_ffmpeg
 from ..errors import InputError, StorageError
 from ..progress import ShouldStop, check_stop
 from ..settings import REPOSITORY
+from .confine import Limits, confine
 
 log = logging.getLogger("dreampose.worker")
 
@@ -36,23 +35,6 @@ _MOST_AT_ONCE = 1 << 20
 _LINE_BYTES = 1 << 20
 _COMPLAINT_BYTES = 4096
 _SMALLER = "please give a shorter or smaller one"
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a child may take, and each program that it starts.
-
-    memory: bytes of address space. cpu_s: seconds of computing. file_bytes: of each file it writes. open_files: at a time.
-    wait_s: seconds somebody has waited for it in all; while it waits for whoever takes what it sends, nothing is counted.
-    """
-
-    memory: int
-    cpu_s: int
-    file_bytes: int
-    open_files: int
-    wait_s: float
 
 
 # ---- the child's half ------------------------------------------------------------------------------------------------
@@ -85,25 +67,6 @@ def serve(work: Callable[[dict, Channel], None]) -> int:
     except Exception as error:
         channel.say(_told(error))
     return 0
-
-
-def confine(limits: Limits) -> None:
-    """Takes from this process what it needs not: its network, rights to gain, and all beyond `limits`; it ends when its parent does.
-
-    Where the kernel refuses to take the network away, nothing is said: the other limits hold all the same.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # in a user namespace of its own it cannot look into other processes, either
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for name, most in (
-        (resource.RLIMIT_AS, limits.memory), (resource.RLIMIT_CPU, limits.cpu_s), (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, 0),
-    ):  # fmt: skip
-        allowed = [limit for limit in resource.getrlimit(name) if limit != resource.RLIM_INFINITY]
-        most = min([most, *allowed])
-        resource.setrlimit(name, (most, most))
 
 
 def _told(error: Exception) -> dict:
@@ -158,7 +121,7 @@ class Child:
 
     def __exit__(self, *_) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left
-            os.killpg(self._process.pid, signal.SIGKILL)  # the number is still its own: nobody has waited for it
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -225,19 +188,17 @@ class Child:
 
     def _ended(self) -> Exception:
         """What to raise for a child that ended before it had answered."""
-        status, until = None, time.monotonic() + 2
-        while status is None and time.monotonic() < until:  # it closes its pipes a moment before it is gone
-            status = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # its number stays taken
-            time.sleep(0.01)
-        killed_by = status.si_status if status is not None and status.si_code != os.CLD_EXITED else None
-        if killed_by == signal.SIGXCPU:
+        status = None
+        with suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(2)  # it closes its pipes a moment before it is gone
+        if status == -signal.SIGXCPU:
             return self._too_long()
-        if killed_by == signal.SIGKILL:  # as the system does where memory is full
+        if status == -signal.SIGKILL:  # as the system does where memory is full
             return self._too_much_memory()
         said = self._complaints.decode("utf-8", "replace")
         if not self._ready:
-            return RuntimeError(f"the process that decodes files cannot be started ({status}): {said}")
-        return self.broken(f"ended by signal {killed_by}: {said}" if killed_by else f"ended without an answer: {said}")
+            return RuntimeError(f"the process that decodes files cannot be started (status {status}): {said}")
+        return self.broken(f"ended with status {status} before it had answered: {said}")
 
     def _too_long(self) -> InputError:
         return InputError(f"{self.name} takes too long to decode; {_SMALLER}.")
@@ -255,8 +216,9 @@ class Child:
 
 def _environment() -> dict[str, str]:
     """Nothing of this process's own but where programs and libraries lie."""
+    places = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in places),  # of this process's folder, not of the child's
         "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",  # each thread takes address space, and the limit counts that
     }  # fmt: skip
     if "LD_LIBRARY_PATH" in os.environ:

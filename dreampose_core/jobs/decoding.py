@@ -2,7 +2,7 @@
 
     python -m dreampose_core.jobs.decoding
 
-is that child: see `apart` for what it may do and how it is spoken to. It imports neither torch nor anything that serves the page.
+is that child: see `confine` for what it may do, `apart` for how it is spoken to. It imports neither torch nor what serves the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..poses.npz import MAX_BYTES
 from ..progress import ShouldStop
 from ..scene import check_options, keep_sound
 from ..settings import AnimateOptions, Options
-from .apart import Channel, Child, Limits, serve
+from .apart import Channel, Child, serve
+from .confine import Limits
 
 # Memory and files: the largest motion that is read takes MAX_BYTES, ffmpeg's own limits (video.process) lie below these.
 LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
