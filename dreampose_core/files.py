@@ -25,7 +25,7 @@ def appearing(path: str | Path) -> Iterator[Path]:
     Raises StorageError for every OSError of the block, of the flush to disk and of the renaming.
     """
     path = Path(path)
-    temporary = path.with_name(f".part.{path.name}")
+    temporary = unfinished(path)
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
@@ -37,6 +37,11 @@ def appearing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Where `appearing` writes what becomes `path`; a process that is killed leaves it behind."""
+    return path.with_name(f".part.{path.name}")
 
 
 def check_new_folder(path: Path) -> None:
@@ -52,7 +57,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
     Raises StorageError for every error of the disk in the block, also safetensors' own.
     """
     path = Path(os.path.abspath(path))
-    temporary = path.with_name(f".part.{path.name}")
+    temporary = unfinished(path)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

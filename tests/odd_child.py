@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import socket
 import sys
 import time
@@ -60,7 +59,6 @@ def misbehave(asked: dict, channel: Channel) -> None:
             while True:
                 kept.append(open("/dev/null"))
         case {"do": "signal", "number": number}:
-            signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
             os.kill(os.getpid(), number)
         case {"do": "leave"}:
             os._exit(3)
@@ -71,8 +69,7 @@ def misbehave(asked: dict, channel: Channel) -> None:
             os.write(1, b"and more of it\n")
             channel.say({"said": True})
         case {"do": "say", "text": text}:
-            os.write(3 if asked.get("raw") else channel._out.fileno(), text.encode())
-            time.sleep(999 if asked.get("stay") else 0)
+            os.write(channel._out.fileno(), text.encode())
 
 
 def _is_open(number: int) -> bool:

@@ -221,6 +221,15 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
         Decoder(never_stop).photo(tmp_path / "anna.png", tmp_path / "out.png")
 
 
+def test_a_child_that_is_killed_while_it_writes_leaves_nothing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 25, (60, 256, 256)).astype(np.uint8)
+    write_poses(PoseSequence(noise, None, "none"), tmp_path / "walk.npz")
+    writing = tmp_path / ".part.poses.npz"
+    with pytest.raises(Cancelled):
+        Decoder(lambda: writing.exists()).motion(tmp_path / "walk.npz", tmp_path / "poses.npz", OPTIONS, None)
+    assert os.listdir(tmp_path) == ["walk.npz"]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, list[corpus.Case]]:
     folder = tmp_path_factory.mktemp("corpus")

@@ -259,6 +259,7 @@ def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
 def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, files):
     busy = service.submit(ANNA, request(files, GATED))
     wait_gated(service, busy)
+    light = service.worker_pids()["light"]
     (files / "letter.png").write_text("Dear Sir")
     (files / "cut.npz").write_bytes((files / "walk.npz").read_bytes()[:100])
     np.savez(files / "objects.npz", parts=np.array([{}], dtype=object), charts="none", fps=30.0, version=1)
@@ -282,6 +283,7 @@ def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, file
     wait_for(folder.poses.exists, "the good job to be prepared")
     assert service.status(ANNA, good).place == 1
     assert service.status(ANNA, busy).state == "running"
+    assert service.worker_pids()["light"] == light, "bad files cost no worker"
     open_gate(service)
     wait_state(service, good, "done")
     wait_state(service, busy, "done")

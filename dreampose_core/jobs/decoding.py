@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from ..files import unfinished
 from ..images import read_photo, write_png
 from ..poses import MAX_FRAMES_READ, MAX_MAP_SIDE, Estimate, Photos, Reading, one_map, read_any, write_poses
 from ..poses.npz import MAX_BYTES
@@ -128,9 +130,14 @@ class Decoder:
         found = self._poses(source, target, estimate, do="map")
         return one_map(found) if isinstance(found, Reading) else found
 
-    def _child(self, source: Path, target: Path, **asked) -> Child:
+    @contextmanager
+    def _child(self, source: Path, target: Path, **asked) -> Iterator[Child]:
         request = Request(source=source.name, target=target.name, **asked)
-        return Child(PROGRAM, request.model_dump(mode="json"), source.parent, source.name, self._limits, self._should_stop)
+        try:
+            with Child(PROGRAM, request.model_dump(mode="json"), source.parent, source.name, self._limits, self._should_stop) as child:
+                yield child
+        finally:
+            unfinished(target).unlink(missing_ok=True)  # of a child that was killed
 
     def _ask(self, source: Path, target: Path, **asked) -> tuple[str, ...]:
         with self._child(source, target, **asked) as child:
