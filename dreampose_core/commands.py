@@ -35,7 +35,7 @@ def animate(args, on_progress, should_stop) -> None:
     try:
         sound = folder / "sound.m4a"
         if options.keep_sound:
-            _say(keep_sound(Path(args.poses), reading.poses, options, sound))
+            _say(keep_sound(Path(args.poses), len(reading.poses), reading.poses.fps, options, sound))
         result = animate(
             pipe, image=image, poses=reading.poses, image_poses=image_poses, options=options, folder=folder,
             sound=sound if sound.exists() else None, subject=args.subject, on_progress=on_progress, should_stop=should_stop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -25,7 +26,7 @@ def appearing(path: str | Path) -> Iterator[Path]:
     Raises StorageError for every OSError of the block, of the flush to disk and of the renaming.
     """
     path = Path(path)
-    temporary = path.with_name(f".part.{os.getpid()}.{path.name}")  # two processes never write to one file
+    temporary = unfinished(path)
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
@@ -37,6 +38,17 @@ def appearing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Where `appearing` writes, in this process, what becomes `path`; two processes never write to one file."""
+    return path.with_name(f".part.{os.getpid()}.{path.name}")
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes the files that processes which were killed left behind of `path`."""
+    for left in path.parent.glob(f".part.*.{glob.escape(path.name)}"):
+        left.unlink(missing_ok=True)
 
 
 def check_new_folder(path: Path) -> None:
@@ -52,7 +64,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
     Raises StorageError for every error of the disk in the block, also safetensors' own.
     """
     path = Path(os.path.abspath(path))
-    temporary = path.with_name(f".part.{os.getpid()}.{path.name}")
+    temporary = unfinished(path)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InputError
 from .images import Box, crop_box, fit_image, pad_box
 from .poses import MIRRORED, PoseSequence, aligned, edited, fitted, person_box
-from .settings import MAX_FRAMES, Fit, SceneOptions
+from .settings import MAX_FRAMES, EditOptions, Fit, SceneOptions
 from .video import extract_sound, is_video
 
 _ASPECT_SLACK = 2  # pixels: estimators and croppers round
@@ -60,13 +60,19 @@ def check_length(motion: PoseSequence) -> None:
         raise InputError(f"The motion has {len(motion)} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
 
 
-def keep_sound(clip: Path, poses: PoseSequence, options: SceneOptions, out: Path) -> tuple[str, ...]:
-    """Writes the sound of the motion's file `clip` to `out` (.m4a), cut as `options` cut `poses`; a sentence where there is none."""
+def check_options(poses: PoseSequence, options: EditOptions) -> None:
+    """Raises InputError where `poses` cannot be edited so, or become too long; tried on one pixel of every map, so it takes no time."""
+    corner = {name: None if x is None else x[..., :1, :1] for name, x in (("parts", poses.parts), ("uv", poses.uv))}
+    check_length(edited(replace(poses, **corner), options))
+
+
+def keep_sound(clip: Path, num_frames: int, fps: float, options: SceneOptions, out: Path) -> tuple[str, ...]:
+    """Writes the sound of the motion's file `clip` to `out` (.m4a), cut as `options` cut its frames; a sentence where there is none."""
     if not options.keeps_timing:
         return ("The clip's sound is left out, because the changes alter its timing.",)
     start = options.first_frame or 0
-    length = (len(poses) if options.last_frame is None else options.last_frame) - start
-    if is_video(clip) and extract_sound(clip, out, start / poses.fps, length / poses.fps):
+    length = (num_frames if options.last_frame is None else options.last_frame) - start
+    if is_video(clip) and extract_sound(clip, out, start / fps, length / fps):
         return ()
     return ("There is no sound to keep: the motion's file has none.",)
 

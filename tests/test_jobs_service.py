@@ -211,11 +211,10 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, file
     with JobService(Settings(home=tmp_path / "home"), no_device) as service:
         job = service.submit(ANNA, request(files, poses=files / "walk.mp4", options=options))
         folder = JobFolder(service.home / "jobs" / job)
-        wait_for(lambda: not folder.input.joinpath("upload-poses.mp4").exists(), "the uploads to be read")
+        said = wait_for(lambda: service.status(ANNA, job).notices, "the uploads to be read")
         status = service.status(ANNA, job)
         assert len(read_poses(folder.poses)) == 30 and read_poses(folder.poses).fps == 30
         assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
-        said = wait_for(lambda: service.status(ANNA, job).notices, "the sentences")
         assert "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
@@ -262,6 +261,7 @@ def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
 def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, files):
     busy = service.submit(ANNA, request(files, GATED))
     wait_gated(service, busy)
+    light = service.worker_pids()["light"]
     (files / "letter.png").write_text("Dear Sir")
     (files / "cut.npz").write_bytes((files / "walk.npz").read_bytes()[:100])
     np.savez(files / "objects.npz", parts=np.array([{}], dtype=object), charts="none", fps=30.0, version=1)
@@ -285,6 +285,7 @@ def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, file
     wait_for(folder.poses.exists, "the good job to be prepared")
     assert service.status(ANNA, good).place == 1
     assert service.status(ANNA, busy).state == "running"
+    assert service.worker_pids()["light"] == light, "bad files cost no worker"
     open_gate(service)
     wait_state(service, good, "done")
     wait_state(service, busy, "done")

@@ -31,7 +31,8 @@ NARROW = {
     "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "fastapi", "starlette", "pydantic", "numpy"},
 }
-WORKER_SIDE = {"jobs.handlers", "jobs.readings", "jobs.worker"}  # the half of jobs that runs in worker processes
+# The half of jobs that runs in worker processes, and in the children that decode for them.
+WORKER_SIDE = {"jobs.apart", "jobs.confine", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}
 PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
 SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn"}
 DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..densepose import Estimates
-from ..errors import InputError
+from ..errors import Cancelled, InputError
 from ..files import appearing
-from ..images import read_image, read_photo, write_png
-from ..poses import PoseSequence, Reading, edited, read_any, read_image_map, read_poses, write_poses
+from ..images import read_image
+from ..poses import Reading, edited, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
-from ..scene import check_length, keep_sound, make_scene
-from ..settings import AnimateOptions, Settings
+from ..scene import check_options, make_scene
+from ..settings import Settings
 from .bucket import Bucket
+from .decoding import Decoded, Decoder
 from .readings import Readings
 from .records import Lane, Upload, Work
 
@@ -45,81 +46,91 @@ class LightLane:
         return (*said, *self._preview(work))
 
     def _read_uploads(self, work: Work) -> Notices:
-        """What an attempt that was interrupted later has read before is left alone."""
+        """What an attempt that was interrupted later has read before is left alone.
+
+        Each file is opened by a child process (`decoding`) and goes as soon as what it holds is there; a refusal takes them all.
+        """
         request, folder = work.request, work.folder
         settings = self.settings
+        decoder = Decoder(work.should_stop)
         estimates = Estimates(
             settings.estimator, "cpu", settings.estimator_file, settings.estimator_colours,
             on_progress=work.on_progress, should_stop=work.should_stop,
         )  # fmt: skip
+        kept = Readings(settings.home / "readings")
+
+        def key(path: Path, *role: str) -> str:
+            return kept.key(path, settings.estimator, str(settings.estimator_file), settings.estimator_colours, *role)
+
+        def estimated(name: str, find: Callable[[], Reading | Decoded | None]) -> Reading | Decoded | None:
+            """What `find` gives, or what was kept under `name` because it had to be estimated; the estimator's words included."""
+            reading = kept.get(name)
+            if reading is None:
+                reading = find()
+                if isinstance(reading, Reading):
+                    reading = replace(reading, notices=(*reading.notices, *estimates.notices))
+                    kept.keep(name, reading)
+            return reading
 
         def read(upload: Upload, target: Path, convert: Callable[[Path], Notices]) -> Notices:
-            return _once(target, lambda: _named(folder.input / upload.file, upload, convert))
+            path = folder.input / upload.file
+            said = _once(target, lambda: _named(path, upload, convert))
+            path.unlink(missing_ok=True)
+            check_stop(work.should_stop)
+            return said
 
         def photo(path: Path) -> Notices:
-            pixels, notices = read_photo(path)
-            write_png(pixels, folder.image)
-            return notices
+            return decoder.photo(path, folder.image)
 
         def motion(path: Path) -> Notices:
-            reading = self._read_once(path, estimates, lambda: read_any(path, estimates.callback))
-            _check(reading.poses, request.options)
+            options = request.options
+            found = estimated(key(path), lambda: decoder.motion(path, folder.poses, options, estimates.callback))
+            if isinstance(found, Reading):
+                check_options(found.poses, options)
+                write_poses(found.poses, folder.poses)
+                found = Decoded.of(found)
             animate = request.kind == "animate"
-            sound = keep_sound(path, reading.poses, request.options, folder.sound) if animate and request.options.keep_sound else ()
-            write_poses(reading.poses, folder.poses)
-            plain = animate and reading.form == FORM_NPZ  # nothing had to be found out
-            return (*(() if plain else (f"The motion: {reading.describe()}.",)), *reading.notices, *sound)
+            sound = decoder.sound(path, folder.sound, found, options) if animate and options.keep_sound else ()
+            plain = animate and found.form == FORM_NPZ  # nothing had to be found out
+            return (*(() if plain else (f"The motion: {found.description}.",)), *found.notices, *sound)
 
         def own_map(path: Path) -> Notices:
-            reading = self._read_once(path, estimates, lambda: read_image_map(path, estimates.callback), "map")
-            write_poses(reading.poses, folder.image_poses)
-            return reading.notices
+            found = estimated(key(path, "map"), lambda: decoder.map(path, folder.image_poses, estimates.callback))
+            if isinstance(found, Reading):
+                write_poses(found.poses, folder.image_poses)
+            return found.notices
 
         def estimated_map() -> Notices:
             nobody: Notices = ()
 
-            def estimate() -> Reading | None:
+            def find() -> Reading | None:
                 nonlocal nobody
                 own, nobody = estimates.of_photo(read_image(folder.image))
                 return None if own is None else Reading(own, FORM_ESTIMATED, ())
 
-            reading = self._read_once(folder.image, estimates, estimate, "photo")
-            if reading is None:
+            found = estimated(key(folder.image, "photo"), find)
+            if found is None:
                 return (*nobody, *estimates.notices)
-            write_poses(reading.poses, folder.image_poses)
-            return reading.notices
+            write_poses(found.poses, folder.image_poses)
+            return found.notices
 
         said: Notices = ()
         try:
             if request.image is not None:
                 said += read(request.image, folder.image, photo)
-                check_stop(work.should_stop)
             if request.poses is not None:
                 said += read(request.poses, folder.poses, motion)
-                check_stop(work.should_stop)
             if request.image_poses is not None:
                 said += read(request.image_poses, folder.image_poses, own_map)
             elif request.image is not None:
                 said += _once(folder.image_poses, estimated_map)
-        except InputError:
-            _delete_uploads(work)
+        except Cancelled:
+            raise  # a later attempt may go on from what is there
+        except Exception:  # this job has failed
+            for upload in filter(None, (request.image, request.poses, request.image_poses)):
+                (folder.input / upload.file).unlink(missing_ok=True)
             raise
-        _delete_uploads(work)
         return tuple(dict.fromkeys(said))
-
-    def _read_once(self, path: Path, estimates: Estimates, read: Callable[[], Reading | None], *role: str) -> Reading | None:
-        """`read()`, or what it gave for the same content before, where that had to be estimated; the estimator's words included."""
-        settings = self.settings
-        kept = Readings(settings.home / "readings")
-        key = kept.key(path, settings.estimator, str(settings.estimator_file), settings.estimator_colours, *role)
-        reading = kept.get(key)
-        if reading is None:
-            reading = read()
-            if reading is not None and estimates.used:
-                reading = replace(reading, notices=(*reading.notices, *estimates.notices))
-                if reading.form.startswith(FORM_ESTIMATED):
-                    kept.keep(key, reading)
-        return reading
 
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
@@ -160,18 +171,6 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
         return tuple(named(notice) for notice in convert(source))
     except InputError as error:
         raise type(error)(named(str(error))) from error
-
-
-def _check(poses: PoseSequence, options: AnimateOptions) -> None:
-    """Tries the options on one pixel of every map, so that what cannot be done is known at once while the device is busy."""
-    corner = {name: None if x is None else x[..., :1, :1] for name, x in (("parts", poses.parts), ("uv", poses.uv))}
-    check_length(edited(replace(poses, **corner), options))
-
-
-def _delete_uploads(work: Work) -> None:
-    for upload in (work.request.image, work.request.poses, work.request.image_poses):
-        if upload is not None:
-            (work.folder.input / upload.file).unlink(missing_ok=True)
 
 
 class DeviceLane:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -22,13 +22,16 @@ from .renderings import Palette, is_overlay, palette_of, parts_of
 from .sequence import Charts, PoseSequence
 from .sources import PictureFrames, Stream, VideoFrames
 
-__all__ = ["DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Reading", "read_any", "read_image_map", "read_image_poses"]
+__all__ = [
+    "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Photos", "Reading", "one_map", "read_any", "read_image_map",
+    "read_image_poses",
+]
 
 DEFAULT_FPS = 30.0
 NO_RATE = f"No rate is known, {DEFAULT_FPS:g} fps is assumed."
 FORM_NPZ, FORM_ESTIMATED = "pose file (npz)", "estimated"
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
-"""uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0."""
+"""uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it `Photos`."""
 
 _HALVES = (
     lambda frame: frame[:, : frame.shape[1] // 2], lambda frame: frame[:, frame.shape[1] // 2 :],
@@ -60,6 +63,48 @@ class Reading:
         else:
             kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
         return f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, {kinds}"
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Frames that show a person, for an estimator, and what makes a reading of its maps.
+
+    frames: uint8 (H, W, 3) RGB, of one size, once through. name: the file's, for sentences. kind: "video" or "pictures".
+    slots: the place in time of each frame, of `length` places; a video may end a little earlier. numbers: what the places are called,
+    None where that is their index. fps: None when unknown. notices: what the user should know of the frames.
+    """
+
+    frames: Iterable[np.ndarray]
+    name: str
+    kind: Literal["video", "pictures"]
+    slots: tuple[int, ...]
+    length: int
+    numbers: range | None
+    fps: float | None
+    notices: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.frames)
+
+    def __length_hint__(self) -> int:  # for whoever shows progress (`operator.length_hint`)
+        return len(self.slots)
+
+    def reading(self, poses: PoseSequence) -> Reading:
+        """What comes of the maps of all frames. Raises InputError where nobody was found, or in too few frames."""
+        seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
+        if not seen.any():
+            raise InputError(f"Nobody was found in {self.name}; please give pictures that show one person from head to foot.")
+        numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
+        poses, notices = fill_gaps(poses, seen, "Nobody was found in", numbers)
+        known = np.zeros(self.length, bool)
+        known[list(self.slots)] = True
+        if not known.all():
+            place = np.zeros(self.length, int)
+            place[list(self.slots)] = np.arange(len(poses))
+            poses = poses.select(place[nearest_known(known)])
+        fps, rate_notices = _rate(self.fps, len(poses))
+        shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
+        return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", self.notices + notices + rate_notices)
 
 
 def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
@@ -110,7 +155,11 @@ def read_image_map(spec: str | Path, estimate: Estimate | None = None) -> Readin
     head, colon, tail = text.rpartition(":")
     if colon and tail.isdecimal() and len(tail) < 10 and not os.path.exists(text):
         text, frame = head, int(tail)
-    reading = read_any(text, estimate)
+    return one_map(read_any(text, estimate), frame)
+
+
+def one_map(reading: Reading, frame: int = 0) -> Reading:
+    """Map `frame` of a reading, as a photo's own. Raises InputError when there is none."""
     said = tuple(notice for notice in reading.notices if notice != NO_RATE)  # one map has no rate
     return replace(reading, poses=reading.poses.clip(frame, frame + 1), notices=said)
 
@@ -227,32 +276,11 @@ def _rendering(source: VideoFrames | PictureFrames, palette: Palette) -> Reading
 
 def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Reading:
     stream = source.photos()
-    poses = estimate(_Sized(stream.frames, len(stream.slots)))
-    seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
-    if not seen.any():
-        raise InputError(f"Nobody was found in {source.name}; please give pictures that show one person from head to foot.")
-    numbers = None if stream.numbers is None else [stream.numbers[slot] for slot in stream.slots]
-    poses, notices = fill_gaps(poses, seen, "Nobody was found in", numbers)
-    if not stream.known.all():
-        place = np.zeros(len(stream.known), int)
-        place[list(stream.slots)] = np.arange(len(poses))
-        poses = poses.select(place[nearest_known(stream.known)])
-    fps, rate_notices = _rate(stream.fps, len(poses))
-    form = f"{FORM_ESTIMATED} from {'a video' if isinstance(source, VideoFrames) else 'pictures' if len(poses) > 1 else 'a picture'}"
-    return Reading(replace(poses, fps=fps), form, stream.notices + notices + rate_notices)
-
-
-class _Sized:
-    """Frames of which it is known how many are to come, for whoever shows progress (`operator.length_hint`)."""
-
-    def __init__(self, frames: Iterable[np.ndarray], length: int):
-        self._frames, self._length = frames, length
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._frames)
-
-    def __length_hint__(self) -> int:
-        return self._length
+    kind = "video" if isinstance(source, VideoFrames) else "pictures"
+    photos = Photos(
+        stream.frames, source.name, kind, tuple(stream.slots), len(stream.known), stream.numbers, stream.fps, stream.notices
+    )
+    return photos.reading(estimate(photos))
 
 
 def _finished(parts, uv, charts: Charts, fps: float | None, stream: Stream, form: str) -> Reading:

@@ -33,7 +33,7 @@ class Stream:
     frames: Iterator[np.ndarray]
     slots: Sequence[int]
     known: np.ndarray
-    numbers: Sequence[int] | None
+    numbers: range | None
     fps: float | None
     notices: tuple[str, ...]
 

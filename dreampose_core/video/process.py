@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import threading
@@ -99,9 +100,11 @@ def ffmpeg(arguments: list[str], *, on_line: Callable[[Run, str], bool] | None =
     limited: the limits above hold. pipes: stdin and stdout, as for Popen.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *arguments]
-    # A process group of its own: Ctrl-C in a terminal reaches us, and we decide what becomes of ffmpeg.
+    # A process group of its own: Ctrl-C in a terminal reaches us, and we decide what becomes of ffmpeg. Who leads a session (a worker, a
+    # decoder) is reached by no Ctrl-C, but may be killed together with its group, and then ffmpeg goes, too.
+    group = None if os.getsid(0) == os.getpid() else 0
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **pipes}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=0, **pipes) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=group, **pipes) as process:
         run = Run(process, on_line)
         try:
             if limited:

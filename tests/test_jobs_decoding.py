@@ -1,0 +1,451 @@
+"""Users' files opened apart: confined children, their ends, the same results. Run: .venv/bin/pytest tests/test_jobs_decoding.py"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import corpus
+import numpy as np
+import pytest
+from test_corpus import sentence
+
+from dreampose_core.errors import Cancelled, InputError, StorageError
+from dreampose_core.images import read_photo, write_png
+from dreampose_core.jobs import decoding
+from dreampose_core.jobs.apart import Child
+from dreampose_core.jobs.confine import Limits
+from dreampose_core.jobs.decoding import LIMITS, Decoded, Decoder
+from dreampose_core.jobs.handlers import LightLane
+from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload, Work
+from dreampose_core.poses import PoseSequence, Reading, read_any, read_image_map, read_poses, write_poses
+from dreampose_core.progress import ignore_progress, never_stop
+from dreampose_core.scene import keep_sound
+from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
+from dreampose_core.video import write_video
+
+ODD = (str(Path(__file__).with_name("odd_child.py")),)
+DEADLINE_S = 30.0
+OPTIONS = AnimateOptions()
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+LANDLOCK = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 3)"
+UNSHARE = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x50000000) != 0)"  # a user and a network namespace
+
+
+def odd(folder: Path, limits: Limits = LIMITS, should_stop=never_stop, **asked) -> Child:
+    return Child(ODD, asked, folder, "walk.mp4", limits, should_stop)
+
+
+def answer(folder: Path, limits: Limits = LIMITS, **asked) -> dict:
+    with odd(folder, limits, **asked) as child:
+        return child.message()
+
+
+def refusal(folder: Path, limits: Limits = LIMITS, **asked) -> str:
+    """The one sentence that comes of a child that misbehaves; nothing of it is left."""
+    with pytest.raises(InputError) as error, odd(folder, limits, **asked) as child:
+        while True:
+            child.message()
+    wait_for(lambda: session(child.pid) == [], "all it started to be gone")
+    text = sentence(error.value)
+    assert text.startswith("walk.mp4 ")
+    return text
+
+
+def session(leader: int) -> list[int]:
+    """The processes that live in the session of `leader`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, own = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # gone in between
+        if int(own) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_for(condition, what: str):
+    end = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {DEADLINE_S:.0f} s in vain for: {what}"
+        time.sleep(0.02)
+    return value
+
+
+# --- what a child is ----------------------------------------------------------------------------------------------------------
+
+def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMPOSE_SECRET", "a secret")
+    monkeypatch.setenv("HF_TOKEN", "another")
+    monkeypatch.setenv("PYTHONPATH", ".")
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from among the uploads')")
+    told = answer(tmp_path, do="tell")
+    allowed = {"PYTHONPATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "IMAGEIO_FFMPEG_EXE", "LD_LIBRARY_PATH", "LC_CTYPE"}
+    assert set(told["environment"]) <= allowed  # Python itself sets LC_CTYPE
+    assert told["folder"] == str(tmp_path) and str(tmp_path) not in told["path"] and "" not in told["path"]
+    assert told["limits"] == {
+        "AS": [LIMITS.memory] * 2, "CPU": [LIMITS.cpu_s, LIMITS.cpu_s + 5],
+        "FSIZE": [LIMITS.file_bytes] * 2, "NOFILE": [LIMITS.open_files] * 2, "CORE": [0, 0],
+    }  # fmt: skip
+    assert len(told["open"]) == 4, "stdin, stdout, stderr, the channel"
+    assert not {"torch", "diffusers", "transformers", "gradio", "fastapi", "sqlite3"} & set(told["modules"])
+
+
+def test_limits_are_never_raised(tmp_path):
+    code = (
+        "import resource, sys; from dreampose_core.jobs.confine import Limits, confine\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))\n"
+        f"confine(Limits(**{asdict(LIMITS)!r})); print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.stdout.split() == ["50", "50"], done.stderr
+
+
+def test_a_child_reaches_no_network(tmp_path):
+    if subprocess.run([sys.executable, "-c", UNSHARE]).returncode != 0:
+        pytest.skip("NO NETWORK NAMESPACES: this kernel or container takes no process's network away, so decoders keep theirs")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()  # whoever is not confined gets through
+        told = answer(tmp_path, do="connect", port=port)
+        assert told["connected"] is False, told
+
+
+def test_a_child_reaches_no_other_folder(tmp_path):
+    if subprocess.run([sys.executable, "-c", LANDLOCK]).returncode != 0:
+        pytest.skip("NO LANDLOCK: this kernel or container keeps no process to its folder, so decoders may read what their worker may")
+    place, other = tmp_path / "input", tmp_path / "other"
+    for folder in (place, other):
+        folder.mkdir()
+        (folder / "secret").write_text("of somebody else")
+    with odd(place, do="reach", read=str(other / "secret"), write=str(other / "new")) as child:
+        assert [child.message()["reached"] for _ in range(3)] == [False] * 3
+    with odd(place, do="reach", read=str(place / "secret"), write=str(place / "new")) as child:
+        assert [child.message()["reached"] for _ in range(3)] == [True] * 3
+    assert os.listdir(other) == ["secret"]
+
+
+# --- how a child ends ---------------------------------------------------------------------------------------------------------
+
+@LINUX
+@pytest.mark.parametrize(("asked", "limits", "words"), [
+    ({"do": "allocate"}, {"memory": 1 << 30}, "needs more memory"),
+    ({"do": "compute"}, {"cpu_s": 2}, "takes too long"),
+    ({"do": "wait"}, {"wait_s": 1.0}, "takes too long"),
+    ({"do": "wait for ffmpeg"}, {"wait_s": 2.0}, "takes too long"),
+    ({"do": "write"}, {"file_bytes": 10 << 20}, "more than can be kept"),
+    ({"do": "open"}, {}, "broke off"),
+    ({"do": "signal", "number": signal.SIGKILL}, {}, "needs more memory"),
+    ({"do": "signal", "number": signal.SIGSEGV}, {}, "broke off"),
+    ({"do": "signal", "number": signal.SIGABRT}, {}, "broke off"),
+    ({"do": "leave"}, {}, "broke off"),
+    ({"do": "raise"}, {}, "broke off"),
+    ({"do": "say", "text": "rubbish\n"}, {}, "broke off"),
+    ({"do": "say", "text": "[1]\n"}, {}, "broke off"),
+    ({"do": "say", "text": '{"frame": [9, 9]'}, {}, "broke off"),
+    ({"do": "say", "text": "x" * 60_000 + "\n"}, {}, "broke off"),
+])  # fmt: skip
+def test_a_child_that_misbehaves_is_one_sentence_and_gone(tmp_path, asked, limits, words):
+    assert words in refusal(tmp_path, replace(LIMITS, **limits), **asked)
+
+
+def test_what_libraries_print_is_no_message(tmp_path):
+    assert answer(tmp_path, do="print") == {"said": True}
+
+
+def test_a_child_that_cannot_be_started_is_the_programs_fault(tmp_path):
+    with pytest.raises(RuntimeError, match="No module named dreampose_core.jobs.gone"):
+        with Child(("-m", "dreampose_core.jobs.gone"), {}, tmp_path, "walk.mp4", LIMITS, never_stop) as child:
+            child.message()
+
+
+@LINUX
+def test_to_cancel_ends_the_child_and_its_ffmpeg(tmp_path):
+    asked_to_stop = False
+    with pytest.raises(Cancelled), odd(tmp_path, should_stop=lambda: asked_to_stop, do="wait for ffmpeg") as child:
+        assert child.message() == {"waiting": True}
+        wait_for(lambda: len(session(child.pid)) == 2, "ffmpeg beside the child")
+        asked_to_stop, began = True, time.monotonic()
+        child.message()
+    assert time.monotonic() - began < 5
+    wait_for(lambda: session(child.pid) == [], "ffmpeg, told to go, to be gone")
+
+
+@LINUX
+def test_a_child_ends_with_the_worker_that_is_killed(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from dreampose_core.jobs.apart import Child\n"
+        "from dreampose_core.progress import never_stop\n"
+        "from dreampose_core.jobs.decoding import LIMITS\n"
+        f"child = Child({ODD!r}, {{'do': 'wait'}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); child.message()\n"
+        "print(child.pid, flush=True); child.message()"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    child = int(worker.stdout.readline())
+    assert session(child) == [child]
+    worker.kill()
+    worker.communicate()
+    wait_for(lambda: session(child) == [], "the child to end")
+
+
+# --- files --------------------------------------------------------------------------------------------------------------------
+
+def test_a_file_that_takes_too_much_is_one_sentence(tmp_path):
+    photo, motion = tmp_path / "anna.png", tmp_path / "walk.npz"
+    write_png(np.zeros((4000, 5000, 3), np.uint8), photo)
+    write_poses(PoseSequence(np.zeros((500, 768, 768), np.uint8), None, "none"), motion)
+    small = Decoder(never_stop, replace(LIMITS, memory=300 << 20))
+    for ask in (lambda: small.photo(photo, tmp_path / "out.png"), lambda: small.motion(motion, tmp_path / "out.npz", OPTIONS, None)):
+        with pytest.raises(InputError, match="needs more memory"):
+            ask()
+    tight = Decoder(never_stop, replace(LIMITS, file_bytes=1000))
+    with pytest.raises(InputError, match="anna.png holds more than can be kept"):
+        tight.photo(photo, tmp_path / "out.png")
+    with pytest.raises(InputError, match="walk.npz takes too long"):
+        Decoder(never_stop, replace(LIMITS, wait_s=0.0)).motion(motion, tmp_path / "out.npz", OPTIONS, None)
+    assert sorted(os.listdir(tmp_path)) == ["anna.png", "walk.npz"]
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
+    write_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "anna.png")
+    (tmp_path / "out.png").mkdir()
+    with pytest.raises(StorageError, match="out.png could not be written"):
+        Decoder(never_stop).photo(tmp_path / "anna.png", tmp_path / "out.png")
+
+
+def test_a_child_that_is_killed_while_it_writes_leaves_nothing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 25, (60, 256, 256)).astype(np.uint8)
+    write_poses(PoseSequence(noise, None, "none"), tmp_path / "walk.npz")
+    writing = tmp_path / ".part.poses.npz"
+    with pytest.raises(Cancelled):
+        Decoder(lambda: writing.exists()).motion(tmp_path / "walk.npz", tmp_path / "poses.npz", OPTIONS, None)
+    assert os.listdir(tmp_path) == ["walk.npz"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, list[corpus.Case]]:
+    folder = tmp_path_factory.mktemp("corpus")
+    return folder, corpus.make(folder)
+
+
+def test_every_hostile_file_is_one_sentence_and_leaves_nothing(made, tmp_path):
+    folder, cases = made
+    cases = [case for case in cases if case.good is None and case.reader != "video" and os.path.isfile(case.path)]
+    assert len(cases) >= 90
+    decoder, before, wrong = Decoder(never_stop), sorted(folder.rglob("*")), []
+    place = tmp_path / "input"
+    for case in cases:
+        place.mkdir()
+        source = place / case.path.name
+        shutil.copy(case.path, source)
+        began = time.monotonic()
+        with pytest.raises(InputError) as error:
+            if case.reader == "photo":
+                decoder.photo(source, place / "image.png")
+            else:
+                decoder.motion(source, place / "poses.npz", OPTIONS, corpus.estimate if case.reader == "estimate" else None)
+        text, seconds = sentence(error.value), time.monotonic() - began
+        if case.words not in text or seconds > DEADLINE_S or os.listdir(place) != [source.name]:
+            wrong.append(f"{case.path.name}: {seconds:.1f} s, {os.listdir(place)}, should say {case.words!r}, said: {text}")
+        shutil.rmtree(place)
+    assert not wrong, "\n".join(wrong)
+    assert sorted(folder.rglob("*")) == before and not list(tmp_path.iterdir())
+    assert not list(folder.rglob(corpus.RAN)), "a pickle's code was run"
+
+
+GOOD = (
+    "both.npz", "parts.npz", "uv.npz", "unclamped_7.npy", "maps.zip", "ours.zip", "mac.zip", "single.webp", "turned.png", "ffv1.mkv",
+    "0.mp4", "viridis.webm", "viridis.gif", "big.png", "clip.mp4", "fast.mov", "one.png", "gaps.zip",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_a_child_reads_is_what_is_read_directly(made, tmp_path, name):
+    folder, cases = made
+    if name == "gaps.zip":
+        whole = corpus._zip_of(tmp_path / "gaps.zip", next(folder.glob("*/gaps")))
+        estimate = corpus.estimate
+    else:
+        case = next(case for case in cases if case.path.name == name and case.good is not None)
+        whole, estimate = case.path, corpus.estimate if case.reader == "estimate" else None
+    source, decoder = tmp_path / name, Decoder(never_stop)
+    if whole != source:
+        shutil.copy(whole, source)
+    for direct, ask in ((read_any, "motion"), (read_image_map, "map")):
+        target = tmp_path / f"{ask}.npz"
+        want = direct(source, estimate)
+        found = decoder.motion(source, target, OPTIONS, estimate) if ask == "motion" else decoder.map(source, target, estimate)
+        assert isinstance(found, Reading) == (estimate is not None) == (not target.exists())
+        poses = found.poses if estimate else read_poses(target)
+        assert (Decoded.of(found) if estimate else found) == Decoded.of(want)
+        assert (poses.fps, poses.charts, poses.size) == (want.poses.fps, want.poses.charts, want.poses.size)
+        for own, other in ((poses.parts, want.poses.parts), (poses.uv, want.poses.uv)):
+            assert (own is None) == (other is None)
+            assert own is None or (own.dtype == other.dtype and np.array_equal(own, other))
+
+
+def test_an_estimator_is_given_the_very_frames_and_how_many(made, tmp_path):
+    folder, _ = made
+    given: list[tuple[int, list[np.ndarray]]] = []
+
+    def estimate(photos):
+        given.append((photos.__length_hint__(), list(photos)))
+        return corpus.estimate(given[-1][1])
+
+    clip = tmp_path / "clip.mp4"
+    shutil.copy(next(folder.glob("*/clip.mp4")), clip)
+    read_any(clip, estimate)
+    Decoder(never_stop).motion(clip, tmp_path / "poses.npz", OPTIONS, estimate)
+    (hint, frames), (other_hint, others) = given
+    assert hint == other_hint and len(frames) == len(others) == corpus.NUM_FRAMES
+    assert all(np.array_equal(a, b) for a, b in zip(frames, others))
+
+
+def test_a_clip_that_breaks_off_on_the_way_to_the_estimator_is_refused(made, tmp_path):
+    """Pictures of which the last is of another size: known only when it comes."""
+    folder, _ = made
+    shutil.copytree(next(folder.glob("*/pictures")), tmp_path / "pictures")
+    corpus._save_picture(tmp_path / "pictures" / "p30.png", np.zeros((8, 8, 3), np.uint8))
+    source = corpus._zip_of(tmp_path / "walk.zip", tmp_path / "pictures")
+    with pytest.raises(InputError) as want:
+        read_any(source, corpus.estimate)
+    with pytest.raises(InputError) as got:
+        Decoder(never_stop).motion(source, tmp_path / "poses.npz", OPTIONS, corpus.estimate)
+    assert str(got.value) == str(want.value) and "one size" in str(want.value)
+
+
+def test_photo_and_sound_are_the_same_bytes(made, tmp_path):
+    folder, _ = made
+    photo = next(folder.glob("*/turned.jpg"))
+    shutil.copy(photo, tmp_path / "anna.jpg")
+    pixels, notices = read_photo(photo)
+    write_png(pixels, tmp_path / "direct.png")
+    assert Decoder(never_stop).photo(tmp_path / "anna.jpg", tmp_path / "apart.png") == notices
+    assert (tmp_path / "direct.png").read_bytes() == (tmp_path / "apart.png").read_bytes()
+    clip, motion = tmp_path / "clip.mp4", Decoded(form="x", description="x", num_frames=25, fps=25.0, notices=())
+    corpus.encode_video(clip, np.zeros((25, 16, 16, 3), np.uint8), ["-f", "mp4", "-c:v", "libx264"])
+    for sound in (False, True):
+        if sound:
+            tone = ["-i", f"file:{clip}", "-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy"]
+            corpus.encode_video(tmp_path / "loud.mp4", None, tone)
+            clip = tmp_path / "loud.mp4"
+        want = keep_sound(clip, 25, 25.0, OPTIONS, tmp_path / "direct.m4a")
+        assert Decoder(never_stop).sound(clip, tmp_path / "apart.m4a", motion, OPTIONS) == want
+        assert bool(want) != sound
+    assert (tmp_path / "direct.m4a").read_bytes() == (tmp_path / "apart.m4a").read_bytes()
+
+
+# --- the lane -----------------------------------------------------------------------------------------------------------------
+
+def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **options) -> Work:
+    """A job with a photo, a motion of four frames and the photo's own map."""
+    folder = JobFolder(tmp_path / "jobs" / "1")
+    folder.input.mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    write_png(np.full((8, 6, 3), 90, np.uint8), folder.input / "upload-image.png")
+    write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder.input / "upload-poses.npz")
+    shutil.copy(folder.input / "upload-poses.npz", folder.input / "upload-image_poses.npz")
+    request = StoredRequest(
+        image=Upload(file="upload-image.png", name="anna.png"), poses=Upload(file="upload-poses.npz", name=poses),
+        image_poses=Upload(file="upload-image_poses.npz", name="anna.npz"), options=AnimateOptions(**options),
+    )  # fmt: skip
+    return Work("1", folder, tmp_path / "subjects", request, ignore_progress, should_stop)
+
+
+def lane(tmp_path: Path) -> LightLane:
+    return LightLane(Settings(home=tmp_path / "home", estimator="none"))
+
+
+def originals(work: Work) -> set[str]:
+    return {path.name for path in work.folder.input.glob("upload-*")}
+
+
+def test_originals_go_as_soon_as_they_are_read(tmp_path, monkeypatch):
+    work, seen = prepared(tmp_path), []
+    for do in ("photo", "motion", "map"):
+        real = getattr(Decoder, do)
+        monkeypatch.setattr(Decoder, do, lambda *given, real=real: (seen.append(originals(work)), real(*given))[1])
+    lane(tmp_path)(work)
+    assert seen == [
+        {"upload-image.png", "upload-poses.npz", "upload-image_poses.npz"}, {"upload-poses.npz", "upload-image_poses.npz"},
+        {"upload-image_poses.npz"},
+    ]  # fmt: skip
+    assert originals(work) == set() and len(read_poses(work.folder.poses)) == 4 and len(read_poses(work.folder.image_poses)) == 1
+
+
+@pytest.mark.parametrize("trouble", ["refused", "options", "killed", "disk", "program"])
+def test_originals_go_whatever_becomes_of_the_job(tmp_path, monkeypatch, trouble):
+    work = prepared(tmp_path, last_frame=9 if trouble == "options" else None)
+    kinds = {"disk": StorageError, "program": RuntimeError}
+    if trouble == "refused":
+        (work.folder.input / "upload-poses.npz").write_bytes(b"nothing of the kind")
+    elif trouble == "killed":
+        killed = tmp_path / "killed.py"
+        killed.write_text("import os\nfrom dreampose_core.jobs.apart import serve\nserve(lambda *_: os.kill(os.getpid(), 11))")
+        monkeypatch.setattr(decoding, "PROGRAM", (str(killed),))
+    elif trouble == "disk":
+        work.folder.poses.mkdir()
+    elif trouble == "program":
+        monkeypatch.setattr(decoding, "PROGRAM", ("-c", "raise SystemExit(1)"))
+    with pytest.raises(kinds.get(trouble, InputError)) as error:
+        lane(tmp_path)(work)
+    assert originals(work) == set()
+    if trouble == "killed":
+        assert sentence(error.value).startswith("anna.png cannot be decoded")
+    if trouble == "refused":
+        assert sentence(error.value).startswith("walk.npz")
+
+
+def test_what_is_cancelled_may_be_gone_on_with(tmp_path):
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += work.folder.image.with_suffix(".said.json").exists()
+        return asked > 2  # in the midst of the motion
+
+    work = prepared(tmp_path, should_stop=stop)
+    with pytest.raises(Cancelled):
+        lane(tmp_path)(work)
+    assert originals(work) == {"upload-poses.npz", "upload-image_poses.npz"} and not work.folder.poses.exists()
+    photo = work.folder.image.stat().st_mtime_ns
+    lane(tmp_path)(replace(work, should_stop=never_stop))
+    assert originals(work) == set() and work.folder.poses.exists() and work.folder.image.stat().st_mtime_ns == photo
+
+
+def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
+    """The lane's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be estimated."""
+    from dreampose_core import images
+    from dreampose_core.densepose import Estimates
+    from dreampose_core.poses import sources
+    from dreampose_core.video import process
+
+    work = prepared(tmp_path, poses="walk.mp4", keep_sound=True)
+    clip = work.folder.input / "upload-poses.mp4"
+    write_video((np.full((32, 24, 3), 40 * i, np.uint8) for i in range(5)), clip, 25)
+    (work.folder.input / "upload-poses.npz").unlink()
+    work = replace(work, request=work.request.model_copy(update={"poses": Upload(file=clip.name, name="walk.mp4")}))
+    monkeypatch.setattr(Estimates, "_estimate", lambda self, frames: corpus.estimate(frames))
+
+    def forbidden(*_, **__):
+        raise AssertionError("opened in the worker")
+
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **given: (
+        forbidden() if "ffmpeg" in os.path.basename(command[0]) else popen(command, **given)
+    ))  # fmt: skip
+    for module in (images, sources):
+        monkeypatch.setattr(module, "open_picture", forbidden)
+    said = LightLane(Settings(home=tmp_path / "home"))(work)
+    assert said[0].startswith("The motion: 5 frames at 25 fps, 32 x 24, estimated from a video") and "no sound" in said[1]
+    assert len(list((tmp_path / "home" / "readings").glob("*.npz"))) == 1
+
+
+popen = subprocess.Popen
