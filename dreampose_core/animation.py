@@ -27,6 +27,7 @@ from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pro
 from .scene import Scene, make_scene
 from .settings import AnimateOptions
 from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
+from .training.ladder import Rung, ladder, on_ladder
 from .training.subject import recipe_named, tune_subject
 from .video import add_sound, write_video
 
@@ -68,6 +69,7 @@ def animate(
     if subject is None and options.recipe != "none":
         subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")
     with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded, memory.peaks() as run.peaks:
+        run.notices += loaded.notices if loaded is not None else []
         run.make_frames(scene)
     started = time.monotonic()
     run.report("video", 0)
@@ -205,7 +207,9 @@ def finetune(
 
     A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one each, or None: the
     pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted call resumes,
-    removed when the subject is written. Raises InputError, also when what is resumed was another tuning.
+    removed when the subject is written. Where memory does not hold the tuning it goes on with less, see `training.ladder`, and the
+    subject's notices say how. Raises InputError, also when what is resumed was another tuning, and ModelError where memory does not
+    hold the last of the ladder either.
     """
     base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
     key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
@@ -218,27 +222,47 @@ def finetune(
     if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
         which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
         raise InputError(f"{which} shows nobody; give the map that was made from that photo, or none for any photo.")
-    if checkpoints is not None:
-        content = subject_key(photos, image_poses, "", 0, "")
-        _check_resumed(checkpoints, {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content})
-    with memory.enough_for("to tune the model"), memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
-        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, how, seed, folder=checkpoints,
+    content = subject_key(photos, image_poses, "", 0, "")
+    tuning = {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content}
+    start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
+
+    def tune(rung: Rung) -> Subject:
+        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, rung.how, seed, folder=checkpoints,
                               on_progress=on_progress, should_stop=should_stop)  # fmt: skip
-        subject = Subject(key, base, recipe, seed, image_poses is not None, losses)
+        notices = [rung.notice] if rung.notice else []
+        subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
         save_subject(pipe, folder, subject, photos, image_poses)
+        return subject
+
+    def on_lower(before: Rung, rung: Rung) -> None:
+        log.warning("%s", rung.notice)
+        if checkpoints is not None:
+            if rung.recipe != before.recipe:
+                for stage in ("tuning", "decoder"):  # of other weights, and gone before the rung is told: whoever dies here starts anew
+                    shutil.rmtree(checkpoints / stage, ignore_errors=True)
+            _write_resumed(checkpoints, tuning | {"rung": rung.name})
+
+    with memory.enough_for("to tune the model"), memory.all_there(pipe):
+        subject = on_ladder(pipe, ladder(recipe, steps), start, tune, on_lower)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return subject
 
 
-def _check_resumed(checkpoints: Path, tuning: dict) -> None:
-    """Writes what is being tuned to tuning.json; raises InputError when the checkpoints that are there are of another tuning."""
+def _check_resumed(checkpoints: Path, tuning: dict) -> str:
+    """Writes what is being tuned to tuning.json and returns the name of the rung to go on from, see `ladder`; raises InputError when the
+    checkpoints that are there are of another tuning."""
     told = checkpoints / "tuning.json"
-    before = json.loads(told.read_text()) if told.is_file() else tuning
+    before = {"rung": "full", **(json.loads(told.read_text()) if told.is_file() else tuning)}
     if changed := [name for name in tuning if before.get(name) != tuning[name]]:
         raise InputError(f"The tuning to go on with has another {' and another '.join(changed)}; give the same, or start anew.")
+    _write_resumed(checkpoints, before)
+    return before["rung"]
+
+
+def _write_resumed(checkpoints: Path, tuning: dict) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
-    with appearing(told) as temporary:
+    with appearing(checkpoints / "tuning.json") as temporary:
         temporary.write_text(json.dumps(tuning, indent=1))
 
 

@@ -96,6 +96,7 @@ def finetune(args, on_progress, should_stop) -> None:
         pipe, photos, image_poses, options.recipe, options.seed, out, steps=options.steps, checkpoints=checkpoints,
         on_progress=lambda progress: (steps.append(progress), on_progress(progress)), should_stop=should_stop,
     )  # fmt: skip
+    _say(subject.notices)
     how = f"tuned to {len(photos)} photo{'s' * (len(photos) > 1)}" if steps else "was tuned to the same before, and is kept"
     print(f"{out}: subject {subject.key}, {how}; use it with --subject {out}")
 

@@ -83,9 +83,14 @@ def all_there(pipe) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the GPU's or the host's memory is full."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "cublas_status_alloc_failed")
+    """Whether an error says that the GPU's or the host's memory is full.
+
+    Other errors of CUDA, for example an illegal memory access, are none of these: after them the process is of no use any more.
+    """
+    words = ("can't allocate memory", "not enough memory", "out of memory", "_status_alloc_failed")
     said = str(error).lower()
+    _, cuda, told = said.partition("cuda error: ")
+    said = told.partition("\n")[0] if cuda else said  # its first line says which; what follows is advice and where it was
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (isinstance(error, RuntimeError) and any(w in said for w in words))
 
 

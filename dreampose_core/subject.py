@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,9 @@ _ADAPTER_FILE, _DECODER_FILE = "adapter.safetensors", "vae_decoder.safetensors"
 class Subject:
     """What stands in a subject folder's subject.json.
 
-    key: of the content it was tuned to. base: fingerprint of the model it belongs to. losses: of UNet and decoder steps.
-    knows_poses: the photos' DensePose was known in tuning.
+    key: of the content it was tuned to, and of what was asked for. base: fingerprint of the model it belongs to. recipe: that it was
+    tuned with, also where memory did not hold the one asked for. losses: of UNet and decoder steps. knows_poses: the photos' DensePose
+    was known in tuning. notices: sentences about fall-backs in tuning.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Subject:
     seed: int
     knows_poses: bool
     losses: dict[str, list[float]]
+    notices: list[str] = field(default_factory=list)
     version: str = __version__
 
 
@@ -168,6 +170,9 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
         for module, dtype, state in kept:
             if next(module.parameters()).dtype != dtype:
                 module.to(dtype=dtype)
+            for name, parameter in module.named_parameters():
+                if parameter.stride() != state[name].stride():  # an optimizer laid its numbers in another order
+                    parameter.data = torch.empty_like(state[name], device=parameter.device)
             module.load_state_dict(state)
         for module, training in modes:
             module.train(training).requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 
 import numpy as np
 import pytest
@@ -13,8 +14,15 @@ from tiny import same, tiny_pipeline, weights
 from dreampose_core import memory
 from dreampose_core.animation import GLIMPSE, animate
 from dreampose_core.errors import ModelError
+from dreampose_core.images import write_png
+from dreampose_core.jobs import store as store_module
+from dreampose_core.jobs.handlers import DeviceLane
+from dreampose_core.jobs.records import JobFolder, StoredRequest
+from dreampose_core.jobs.store import Store
+from dreampose_core.jobs.worker import Worker
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.settings import AnimateOptions
+from dreampose_core.poses import write_poses
+from dreampose_core.settings import AnimateOptions, Settings
 from dreampose_core.training.subject import RECIPES, SubjectRecipe
 
 SIZE, FRAMES = (40, 32), 6
@@ -121,6 +129,59 @@ def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(pipe.stream(photo, poses, None, 1))
     assert len(full.given) == 1
+
+
+@pytest.mark.parametrize(("error", "full"), [
+    *((error, True) for error in ERRORS),
+    (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."), False),
+    (torch.AcceleratorError("CUDA error: unspecified launch failure\nframe #3: raised where one is out of memory"), False),
+    (RuntimeError("CUDA error: device-side assert triggered"), False), (ValueError("out of memory"), False),
+])  # fmt: skip
+def test_what_says_that_memory_is_full(error, full):
+    assert memory.is_out_of_memory(error) == full
+
+
+@pytest.mark.parametrize("stage", ["tuning", "frames"])
+@pytest.mark.parametrize(("error", "ends"), [
+    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
+    (RuntimeError("CUDA error: device-side assert triggered"), True), (ERRORS[0], False),
+])  # fmt: skip
+def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(clip, tmp_path, monkeypatch, stage, error, ends):
+    """Such an error stays in its process, which would fail every job from then on; another one takes over."""
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
+    pipe, (photo, poses), calls = tiny_pipeline(), clip, []
+    settings = Settings(home=tmp_path, device="cpu")
+    options = AnimateOptions(recipe="fast" if stage == "tuning" else "none", steps=1, align=False, fit="pad")
+    folder = JobFolder(tmp_path / "jobs" / "a")
+    folder.path.mkdir(parents=True)
+    folder.image.parent.mkdir(exist_ok=True)
+    write_png(photo, folder.image)
+    write_poses(poses, folder.poses)
+    store = Store(tmp_path / "jobs.sqlite3")
+    store.add("a", "anna", StoredRequest(image=None, poses=None, options=options).model_dump_json(), max_waiting=1)
+    store.advance(store.claim("light", "light-1"), "device")
+    lane = DeviceLane(settings)
+    lane._pipe = pipe
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(pipe.unet, "forward", forward)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(Worker, "_beat", lambda _: None)
+    worker = Worker("device", settings, lambda work: lane(work), "device-1")
+    if not ends:
+        monkeypatch.setattr(store_module.Store, "fail", lambda *given, fail=Store.fail: (fail(*given), worker._ask_to_leave()))
+    assert worker.run() == (1 if ends else 0)
+    job = store.get("anna", "a")
+    store.close()
+    worker.store.close()
+    assert job.state == "failed" and ("Something went wrong" if ends else "There is not enough memory") in job.error
+    assert ends == (len(calls) == 1)
 
 
 def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):

@@ -21,9 +21,10 @@ from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from dreampose_core.texture import harvest
 from dreampose_core.training import subject as recipe_module
+from dreampose_core.training.crops import crop_labels, crop_pixels, random_boxes, same_part
 from dreampose_core.training.losses import picture_loss
 from dreampose_core.training.processes import random
-from dreampose_core.training.subject import RECIPES, SubjectRecipe, crop_labels, crop_pixels, random_boxes, tune_subject
+from dreampose_core.training.subject import RECIPES, SubjectRecipe, tune_subject
 
 SIZE = (40, 32)
 SHORT = SubjectRecipe(unet_steps=3, decoder_steps=3, batch_size=2, views=4)
@@ -111,6 +112,18 @@ def test_tuning_is_undone_without_a_trace(pipe, clip):
     assert same(before, weights(pipe)) and np.array_equal(base, frames(pipe, clip))
     assert modes == [pipe.unet.training, pipe.vae.training]
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
+
+
+def test_the_order_in_which_numbers_lie_is_restored_too(clip):
+    """An optimizer may change it, and on a GPU the model would be slower for all who come after."""
+    pipe = tiny_pipeline()
+    pipe.unet.to(memory_format=torch.channels_last)
+    strides, before = [parameter.stride() for parameter in pipe.unet.parameters()], weights(pipe)
+    with base_restored(pipe, whole=True):
+        for parameter in pipe.unet.parameters():
+            parameter.data = parameter.data.contiguous() + 1
+        assert strides != [parameter.stride() for parameter in pipe.unet.parameters()]
+    assert strides == [parameter.stride() for parameter in pipe.unet.parameters()] and same(before, weights(pipe))
 
 
 def test_an_error_inside_is_undone_too(pipe, clip):
@@ -241,9 +254,9 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
             source.kept.pixels[:, :, :19] += 0.5  # the last row counts in its neighbour's edge
             predicted = source.prediction
 
-            def other(views, draw, noisiest=False):
-                prediction, wanted, *rest = predicted(views, draw, noisiest)
-                return prediction, wanted + torch.nn.functional.avg_pool2d(views.held, pipe.factor), *rest
+            def other(views, draw, noisiest=False, only=slice(None)):
+                prediction, wanted, *rest = predicted(views, draw, noisiest, only)
+                return prediction, wanted + torch.nn.functional.avg_pool2d(views.held, pipe.factor)[only], *rest
 
             monkeypatch.setattr(source, "prediction", other)
             after = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
@@ -339,11 +352,11 @@ def test_the_decoder_learns_from_parts_that_stay_aligned():
     pixels = latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
     places = set()
     for seed in range(200):
-        some, cut = recipe_module._same_part(0.5, random(seed, 0, 0), latents, pixels)
+        some, cut = same_part(0.5, random(seed, 0, 0), latents, pixels)
         assert some.shape == (2, 1, 4, 3) and torch.equal(cut, some.repeat_interleave(4, 2).repeat_interleave(4, 3))
         places.update(some[:, 0, 0, 0].tolist())
     assert {0.0, 4 * 6 + 3.0, 48.0, 48 + 4 * 6 + 3.0} <= places  # the first and the last that fit, of either sample
-    whole, _ = recipe_module._same_part(1, random(0, 0, 0), latents, pixels)
+    whole, _ = same_part(1, random(0, 0, 0), latents, pixels)
     assert torch.equal(whole, latents)
 
 

@@ -12,7 +12,7 @@ from tiny import same, stop_after, weights
 from dreampose_core.errors import Cancelled, InputError, ModelError
 from dreampose_core.training.checkpoints import Checkpoints
 from dreampose_core.training.loop import LoopOptions, train
-from dreampose_core.training.optimizers import make_optimizer, optimizer_state
+from dreampose_core.training.optimizers import OPTIMIZERS, load_optimizer_state, make_optimizer, optimizer_state
 from dreampose_core.training.processes import random
 
 OPTIONS = LoopOptions(4, lr=1e-2, warmup=1, ema=0.9, optimizer="adamw8bit", checkpoint_share=1e9)
@@ -79,6 +79,49 @@ def test_checkpoints_of_another_optimizer_are_refused(tmp_path):
     Net().run(replace(OPTIONS, steps=1), folder=tmp_path)
     with pytest.raises(ModelError, match="of another optimizer than adamw;"):
         Net().run(replace(OPTIONS, optimizer="adamw"), folder=tmp_path)
+
+
+def test_8_bits_go_on_from_32_with_what_is_remembered_rounded(tmp_path):
+    whole, rest = Net(), Net()
+    losses, _ = whole.run(replace(OPTIONS, steps=30, optimizer="adamw"))
+    with pytest.raises(Cancelled):
+        Net().run(replace(OPTIONS, steps=30, optimizer="adamw"), folder=tmp_path, should_stop=stop_after(15))
+    state = Checkpoints(tmp_path).newest()[1]
+    trained = list(rest.module.parameters())
+    optimizer = make_optimizer("adamw8bit", [trained], 1e-3, 0.0)
+    load_optimizer_state(optimizer, trained, state, "adamw8bit")
+    for index, parameter in enumerate(trained):
+        remembered = optimizer.state[parameter]
+        assert remembered["step"] == 15 and "exp_avg" not in remembered
+        for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
+            expected, value = state[f"optimizer.{index}.{name}"], remembered[f"state{number}"]
+            if parameter.ndim == 1:  # too few for 8 bits
+                assert torch.equal(value, expected)
+                continue
+            assert value.dtype == torch.uint8
+            blocks = remembered[f"qmap{number}"][value.long()].view(-1, 256) * remembered[f"absmax{number}"][:, None]
+            assert torch.allclose(blocks, expected.view(-1, 256), atol=0.02 * expected.abs().max().item(), rtol=0.1)
+    resumed, done = rest.run(replace(OPTIONS, steps=30), folder=tmp_path)
+    assert done and resumed[:15] == losses[:15] and resumed[15:] == pytest.approx(losses[15:], rel=0.02) and resumed != losses
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_resumed_run_is_bit_equal_also_where_channels_are_last(tmp_path, name):
+    """As they are on a GPU; the optimizer in 8 bits takes numbers in the order in which they lie."""
+
+    def net():
+        torch.manual_seed(0)
+        one = Net()
+        one.module = torch.nn.Conv2d(16, 32, 3).to(memory_format=torch.channels_last)  # 4608 weights
+        one.loss_at = lambda number: one.module(torch.randn(2, 16, 6, 5, generator=random(0, number, 0))).square().mean()
+        return one
+
+    options, whole, rest = replace(OPTIONS, optimizer=name, lr=0.1), net(), net()
+    whole.run(options)
+    with pytest.raises(Cancelled):
+        net().run(options, folder=tmp_path, should_stop=stop_after(2))
+    rest.run(options, folder=tmp_path)
+    assert same(weights(whole.module), weights(rest.module))
 
 
 def test_what_is_missing_or_unknown_is_one_sentence(monkeypatch):

@@ -168,11 +168,11 @@ def train(
                         record.picture(sheet)
         agreed = True
     finally:
+        optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
         if (keeps or together) and checkpoints is not None and agreed and whole and step > saved:
             save()
         if keeps:
             record.close(losses)
-        optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
     _settle(trained, average, best)
     return losses, step >= options.steps or (best is not None and best.tired)
 
@@ -229,7 +229,9 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float],
         tensor = gathered(tensor.detach())
         if not keep:
             return tensor.new_empty(0)
-        return tensor.contiguous() if not is_sharded(trained) else tensor.contiguous().cpu()  # all of it may be more than a GPU holds
+        if is_sharded(trained):
+            return tensor.contiguous().cpu()  # all of it may be more than a GPU holds
+        return tensor if tensor.is_contiguous() else tensor.cpu().contiguous()  # so may copies, above all when memory has just run out
 
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     if best is not None:

@@ -13,8 +13,20 @@ OPTIMIZERS = {"adamw": "exp_avg", "adamw8bit": "state1"}
 """Each name, and what that optimizer calls its average of a parameter's gradients."""
 
 
+def is_available(name: str) -> bool:
+    """Whether this optimizer works here."""
+    try:
+        optimizer_class(name)
+    except InputError:
+        return False
+    return True
+
+
 def make_optimizer(name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """An optimizer of `optimizer_class`, which see, of all the groups' parameters."""
+    if name == "adamw8bit":
+        for parameter in (parameter for group in groups for parameter in group):
+            parameter.data = parameter.data.contiguous()  # it reads numbers as they lie in memory, checkpoints do not
     return optimizer_class(name)([{"params": group} for group in groups], lr=lr, weight_decay=weight_decay)
 
 
@@ -51,7 +63,8 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor], name: str
 ) -> None:
-    """Sets what `optimizer_state` gave for an optimizer of this name. Raises ModelError for another optimizer's."""
+    """Sets what `optimizer_state` gave for an optimizer of this name, or for AdamW, which AdamW in 8 bits goes on from with what it
+    remembers rounded. Raises ModelError for another optimizer's."""
     for key, value in state.items():
         kind, _, rest = key.partition(".")
         if kind not in ("optimizer", "number"):
@@ -60,8 +73,31 @@ def load_optimizer_state(
         remembered = optimizer.state[parameters[int(number)]]
         # AdamW counts its steps on the CPU
         remembered[inner] = value.item() if kind == "number" else value if inner == "step" else spread_like(value, parameters[int(number)])
+    if name == "adamw8bit":
+        _round(optimizer)
     if any(remembered and OPTIMIZERS[name] not in remembered for remembered in optimizer.state.values()):
         raise ModelError(f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder.")
+
+
+@torch.no_grad()
+def _round(optimizer: torch.optim.Optimizer) -> None:
+    """Makes of what AdamW remembers what AdamW in 8 bits would."""
+    from bitsandbytes.functional import quantize_blockwise
+
+    for group_index, group in enumerate(optimizer.param_groups):
+        for index, parameter in enumerate(group["params"]):
+            if "exp_avg" not in (before := optimizer.state[parameter]):
+                continue
+            optimizer.state[parameter] = {}
+            optimizer.init_state(group, parameter, group_index, index)
+            after = optimizer.state[parameter]
+            after["step"] = int(before["step"])
+            for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
+                value = before[name]
+                if f"qmap{number}" in after:  # blocks of 256 numbers, each by the nearest in a table, times the block's largest
+                    value, block = quantize_blockwise(value, code=after[f"qmap{number}"], blocksize=256)
+                    after[f"absmax{number}"].copy_(block.absmax)
+                after[f"state{number}"].copy_(value)
 
 
 def _bitsandbytes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from ..poses import NUM_PARTS, WINDOW, PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..subject import LORA, tuned_parameters
 from ..texture import WARP_PLANES, Texture, harvest, laid, move, turned
+from .crops import crop_labels, crop_pixels, random_boxes, same_part
+from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import denoising_loss, noised, picture_loss
 from .processes import random
@@ -40,6 +42,8 @@ class SubjectRecipe:
     same work. views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
     held back from them, and the weights that do best there are kept; some are turned, see `_Source`. None: every sample is a crop of its
     own, and nothing is held back.
+    The last three save memory, see `ladder`: a step's samples one after another, activations computed twice, another optimizer. They are no
+    part of the name that a subject is found by.
     """
 
     unet_steps: int = 50
@@ -53,6 +57,9 @@ class SubjectRecipe:
     zoom: float = 0.7
     person_weight: float = 4.0
     views: int | None = 24
+    one_by_one: bool = field(default=False, repr=False)
+    checkpointing: bool = field(default=False, repr=False)
+    optimizer: str = field(default="adamw", repr=False)
 
 
 RECIPES = {
@@ -68,6 +75,7 @@ _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of e
 _HELD = 0.15  # share of them that is held back
 _TURNED = 4  # of so many batches of views one is turned
 _OWN = 0.65  # share of the decoder's samples that are the photo's own latents
+_ALL = slice(None)  # of a step's samples
 _LOOK, _PATIENCE = 24, 3  # of the decoder, which gets worse before it gets better, and best when its rate falls
 
 
@@ -168,17 +176,18 @@ class _Source:
             return self._made(count, draw), draw
         return self.kept.select(torch.randint(len(self.kept.which), (count,), generator=draw)), draw
 
-    def prediction(self, views: _Views, draw: torch.Generator, noisiest: bool = False):
-        """What the UNet predicts for the noisy latents of `views`, what it should, these latents, and their timesteps."""
+    def prediction(self, views: _Views, draw: torch.Generator, noisiest: bool = False, only: slice = _ALL):
+        """What the UNet predicts for the noisy latents of `views`, of `only` these, what it should, these latents, and their timesteps."""
         pipe, device, total = self.pipe, self.photos.device, self.pipe.scheduler.config.num_train_timesteps
         timesteps = torch.randint(total, (len(views.which),), generator=draw).to(device)
         timesteps = torch.full_like(timesteps, total - 1) if noisiest else timesteps
         noise = torch.randn(views.latents.shape, generator=draw).to(device)
-        noisy, wanted = noised(pipe.scheduler, views.latents, noise, timesteps)
+        noisy, wanted, timesteps = (x[only] for x in (*noised(pipe.scheduler, views.latents, noise, timesteps), timesteps))
+        which, poses, warp = (x[only] for x in (views.which, views.poses, views.warp))
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
-            tokens = reference_tokens(pipe.form, self.photos[views.which], self.photo_latents[views.which], pipe.image_encoder,
-                                      pipe.image_processor, pipe.adapter)  # fmt: skip
-            prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, views.poses, views.warp, tokens)
+            tokens = reference_tokens(pipe.form, self.photos[which], self.photo_latents[which], pipe.image_encoder, pipe.image_processor,
+                                      pipe.adapter)  # fmt: skip
+            prediction = predict(pipe.unet, pipe.scheduler, pipe.form, noisy, timesteps, poses, warp, tokens)
         return prediction, wanted, noisy, timesteps
 
     def _held_back(self) -> torch.Tensor:
@@ -268,23 +277,27 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
         unet = _add_lora(pipe.unet, recipe.rank, source.seed)
     pipe.adapter.float().requires_grad_(True)
 
-    def error(views: _Views, draw: torch.Generator, where: torch.Tensor) -> torch.Tensor:
-        """Of the latents; `where` (B, 1, H, W) says how much each pixel counts."""
-        prediction, wanted, *_ = source.prediction(views, draw)
-        return denoising_loss(prediction, wanted, F.avg_pool2d(where, pipe.factor))
+    parts = recipe.batch_size if recipe.one_by_one else 1
 
-    def loss_at(step: int) -> torch.Tensor:
+    def error(views: _Views, draw: torch.Generator, where: torch.Tensor, only: slice = _ALL) -> torch.Tensor:
+        """Of the latents; `where` (B, 1, H, W) says how much each pixel counts."""
+        prediction, wanted, *_ = source.prediction(views, draw, only=only)
+        return denoising_loss(prediction, wanted, F.avg_pool2d(where[only], pipe.factor))
+
+    def loss_at(number: int) -> torch.Tensor:
+        step, only = _part(number, parts)
         views, draw = source.views(step, 8, recipe.batch_size)
-        return error(views, draw, (1 + (recipe.person_weight - 1) * views.person) * (1 - views.held))
+        return error(views, draw, (1 + (recipe.person_weight - 1) * views.person) * (1 - views.held), only)
 
     @torch.no_grad()
     def held() -> float:
         views = enumerate(source.kept.split(recipe.batch_size))
         return float(torch.stack([error(some, random(source.seed, number, 11), some.held + 1e-6) for number, some in views]).mean())
 
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, warmup=5, cooldown=0.5, ema=None)
-    losses, _ = train({}, loss_at, options, "tuning", parameters=unet + list(pipe.adapter.parameters()), folder=folder,
-                      held=None if source.kept is None else held, **run)  # fmt: skip
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None)
+    with gradient_checkpointing(recipe.checkpointing, pipe.unet):
+        losses, _ = train({}, loss_at, options, "tuning", parameters=unet + list(pipe.adapter.parameters()), folder=folder,
+                          held=None if source.kept is None else held, **run)  # fmt: skip
     return losses
 
 
@@ -293,19 +306,23 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
     predicted = source.kept if source.kept is None or not source.answers else source.predicted()  # by the UNet as it is tuned now
     pipe.vae.decoder.float().requires_grad_(True)
 
-    def error(latents: torch.Tensor, pixels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        return picture_loss(source.decoded(latents), pixels, where / where.mean().clamp_min(1e-6))
+    parts = count if recipe.one_by_one else 1
 
-    def loss_at(step: int) -> torch.Tensor:
+    def error(latents: torch.Tensor, pixels: torch.Tensor, where: torch.Tensor, only: slice = _ALL) -> torch.Tensor:
+        weight = where / where.mean().clamp_min(1e-6)  # by all of the batch, also where it is taken in parts
+        return picture_loss(source.decoded(latents[only]), pixels[only], weight[only])
+
+    def loss_at(number: int) -> torch.Tensor:
+        step, only = _part(number, parts)
         views, draw = source.views(step, 9, count)
         if predicted is None:
-            return error(views.latents, views.pixels, torch.ones_like(views.person))
+            return error(views.latents, views.pixels, torch.ones_like(views.person), only)
         # the decoder must know both: the photo's own latents, and what the UNet makes of them where texture is missing
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
         made = predicted.select(which)
         views = _Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors())))
-        return error(*_same_part(recipe.decoder_part, draw, views.latents, views.pixels, 1 - views.held))
+        return error(*same_part(recipe.decoder_part, draw, views.latents, views.pixels, 1 - views.held), only)
 
     @torch.no_grad()
     def held() -> float:
@@ -314,10 +331,18 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
         made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[:_TURNED:2]]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, warmup=5, cooldown=0.5, ema=None, held_every=_LOOK, patience=_PATIENCE)
-    losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
-                      held=None if predicted is None else held, **run)  # fmt: skip
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None,
+                          held_every=_LOOK, patience=_PATIENCE)  # fmt: skip
+    with gradient_checkpointing(recipe.checkpointing, pipe.vae):
+        losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
+                          held=None if predicted is None else held, **run)  # fmt: skip
     return losses
+
+
+def _part(number: int, parts: int) -> tuple[int, slice]:
+    """The step of a loss that is one of its step's `parts`, and its samples: all, or one."""
+    step, part = divmod(number, parts)
+    return step, _ALL if parts == 1 else slice(part, part + 1)
 
 
 def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Parameter]:
@@ -331,49 +356,3 @@ def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Para
     for parameter in lora:
         parameter.data = parameter.data.float()
     return lora
-
-
-def _same_part(share: float, draw: torch.Generator, *planes: torch.Tensor) -> list[torch.Tensor]:
-    """A random part of each sample, `share` of its sides, the same of all `planes` (B, C, h, w); sides are multiples of the first's."""
-    count, _, height, width = planes[0].shape
-    high, wide = max(1, round(share * height)), max(1, round(share * width))
-    rows, columns = (
-        (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist() for side, cut in ((height, high), (width, wide))
-    )
-    cuts = []
-    for plane in planes:
-        by = plane.shape[2] // height
-        cuts.append(torch.stack([one[..., r * by : (r + high) * by, c * by : (c + wide) * by] for one, r, c in zip(plane, rows, columns)]))
-    return cuts
-
-
-def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torch.Generator) -> torch.Tensor:
-    """Crop boxes (B, 4) of (height, width) = `size`, as top, left, height, width in pixels; the aspect is kept."""
-    height, width = size
-    scale = zoom + (1 - zoom) * torch.rand(count, generator=generator)
-    h, w = scale * height, scale * width
-    top, left = torch.rand(count, generator=generator) * (height - h), torch.rand(count, generator=generator) * (width - w)
-    return torch.stack([top, left, h, w], 1)
-
-
-def crop_pixels(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Boxes (B, 4) of pixels (B, C, H, W), enlarged to (H, W) by bilinear interpolation."""
-    rows, columns = _positions(boxes, pixels.shape[2:])
-    height, width = pixels.shape[2:]
-    y, x = 2 * rows / height - 1, 2 * columns / width - 1  # grid_sample's range over pixel edges
-    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1).to(pixels.device)
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def crop_labels(labels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """The same for maps (B, H, W) or (B, C, H, W), by nearest neighbour."""
-    height, width = labels.shape[-2:]
-    rows, columns = (x.long().to(labels.device) for x in _positions(boxes, (height, width)))
-    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    return torch.stack([label[..., r[:, None], c[None, :]] for label, r, c in zip(labels, rows, columns)])
-
-
-def _positions(boxes: torch.Tensor, size) -> tuple[torch.Tensor, torch.Tensor]:
-    height, width = size
-    top, left, h, w = boxes[:, :, None].unbind(1)
-    return top + h * (torch.arange(height) + 0.5) / height, left + w * (torch.arange(width) + 0.5) / width
