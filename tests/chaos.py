@@ -8,7 +8,7 @@ or to all three; a web process that was killed is started again at once, everyth
 
 When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a job takes. The
 device's job is then killed after a time drawn evenly from that length, counted from the moment when it was at work again after the last
-kill; every fifth time from the moment of the last kill itself, so that the loading of the model is hit, too. The light lane's part of a
+kill; three times in ten from the moment of the last kill itself, so that the loading of the model is hit, too. The light lane's part of a
 job is short, so a job is submitted for such a kill, which comes after a time drawn evenly from the length of that part.
 
 What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts three. It need not
@@ -43,9 +43,9 @@ from .chaos_records import Reference, Trace, different, forget, last_files, requ
 from .serving import Layout, Page, Server, kill
 from .tiny import make_tiny_model
 
-SHARES = {"device": 0.45, "light": 0.3, "web": 0.15, "web and workers": 0.1}
+SHARES = {"device": 0.4, "light": 0.38, "web": 0.13, "web and workers": 0.09}
 MAX_ATTEMPTS = 3  # claims without a new step after which the store gives a job up
-AT_ONCE = 0.2  # of the device's kills: their time counts from the last kill, not from when it was at work again
+AT_ONCE = 0.3  # of the device's kills: their time counts from the last kill, not from when it was at work again
 IN_FLIGHT = 2  # animations that a server has to do at any time
 END_S = 300.0  # without a step for so long a job counts as lost
 OWNERS = tuple(name * 43 for name in "abc")

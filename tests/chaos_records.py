@@ -21,9 +21,9 @@ REAL = ("tuning", "decoder", "frames", "video")  # stages of work; "loading" and
 PLAN = (  # person, motion, recipe, seed, frames
     ("ada", "walk", "fast", 1, "0:24"),
     ("bela", "dance", "none", 2, "0:44"),
-    ("chidi", "jump", "fast", 3, "5:30"),
-    ("dana", "wave", "fast", 4, "0:20"),
-    ("fumi", "turn", "none", 5, "0:64"),
+    ("fumi", "turn", "none", 3, "0:20"),
+    ("chidi", "jump", "fast", 4, "5:30"),
+    ("dana", "wave", "fast", 5, "0:20"),
     ("ada", "boxing", "fast", 6, "10:50"),
     ("emil", None, "none", 7, ""),  # a clip, in which the light lane has to find the person; their photo's map, too
 )
