@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -260,7 +261,7 @@ _ESTIMATOR = {"estimator": "mini"}
 
 async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2, seed: int = 0) -> dict:
     """The figures of a whole run; see the head of this module. folder: where all files go."""
-    began = time.monotonic()
+    began, busy = time.monotonic(), os.getloadavg()[0]
     model = make_tiny_model(folder / "model")
     requests = requests_for(num_requests, folder)
     references = await reference_runs(folder, model, requests)
@@ -275,7 +276,8 @@ async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers:
     async with asyncio.TaskGroup() as group:  # where one station fails, the others stop their servers, too
         for station in stations:
             group.create_task(station.run())
-    return await figures(stations, references) | {"seconds": round(time.monotonic() - began, 1), "seed": seed}
+    run = {"seconds": round(time.monotonic() - began), "seed": seed, "processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
+    return await figures(stations, references) | run
 
 
 async def figures(stations: list[Station], references: dict[str, Reference]) -> dict:

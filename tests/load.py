@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sqlite3
 import sys
@@ -266,8 +267,9 @@ class Load:
 
 async def load(visitors: int, seconds: float, folder: Path, seed: int = 0) -> dict:
     """The figures of a whole run; see the head of this module. folder: where all files go."""
+    busy = os.getloadavg()[0]
     server = Server(folder / "home", make_tiny_model(folder / "model"), max_queue=visitors + 10)
-    return await Load(server, visitors, seconds, seed).run()
+    return await Load(server, visitors, seconds, seed).run() | {"processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
 
 
 def main(arguments: list[str] | None = None) -> int:
