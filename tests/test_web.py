@@ -15,6 +15,8 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -23,10 +25,12 @@ from dreampose_core.jobs.records import JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
+from dreampose_core.video import write_video
 from dreampose_core.web import render
 from dreampose_core.web.examples import example_motions, example_people, title
 from dreampose_core.web.handlers import PageHandlers
 from dreampose_core.web.links import ResultLinks, installation_secret
+from dreampose_core.web.live import SharedStream
 from dreampose_core.web.server import build_app
 
 JOB, OTHER_JOB = "0" * 32, "1" * 32
@@ -404,6 +408,27 @@ def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: 
     assert not any("results/" in update["download"]["value"] for update in updates[:2])
     assert len(updates) == 5, "what has not changed is not sent again"
     assert not handlers._turns
+
+
+def test_a_chunk_becomes_a_part_of_the_stream_once_for_all_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    chunks, made, mux = [str(tmp_path / f"{i:06d}.mp4") for i in range(3)], [], gr.Video.mux_segment
+    for i, chunk in enumerate(chunks):
+        write_video(np.full((5 + i, 32, 32, 3), 60 * i, np.uint8), chunk, 5.0)
+
+    async def stream(video, name: str) -> list:
+        parts = [await video.stream_output(chunk, name, chunk == chunks[0]) for chunk in (chunks[0], None, *chunks[1:])]
+        assert all(file["path"] == name and file["is_stream"] for _, file in parts)
+        return [part for part, _ in parts]
+
+    async def many(video) -> list:
+        return await asyncio.gather(*(stream(video, str(i)) for i in range(4)))
+
+    expected = asyncio.run(stream(gr.Video(streaming=True), "own"))
+    monkeypatch.setattr(gr.Video, "mux_segment", staticmethod(lambda *given: made.append(given[0]) or mux(*given)))
+    for found in asyncio.run(many(SharedStream())):
+        assert [part and part["data"] for part in found] == [part and part["data"] for part in expected]
+        assert [part["duration"] for part in found if part] == pytest.approx([1, 1.2, 1.4])
+    assert made == chunks
 
 
 def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubService):

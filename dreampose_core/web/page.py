@@ -11,6 +11,7 @@ from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, upload_path, uploaded
 from .links import ResultLinks
+from .live import SharedStream
 
 TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
@@ -218,6 +219,7 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.
                     label="While it is made", show_label=False, streaming=True, autoplay=True, interactive=False, buttons=[],
                     height=400, elem_id="dp-live",
                 )  # fmt: skip
+                live.stream_output = SharedStream().stream_output
             with gr.Column(min_width=320):
                 gr.Markdown("### Finished")
                 result = gr.HTML("", elem_id="dp-result")

@@ -1,0 +1,351 @@
+"""Kills the real server's processes at random moments, many times, and shows that no job is lost, run twice or changed by it.
+
+    python -m tests.chaos --kills 200 --json FILE
+
+Servers (`app.py`, each with a data folder of its own and a tiny random model) are given jobs through the page, a few at a time, by
+several owners. SIGKILL goes to the device worker, to the light worker, to the web process (whose workers then leave by themselves),
+or to all three; a web process that was killed is started again at once, everything else must come back by itself.
+
+When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a job takes. The
+device's job is then killed after a time drawn evenly from that length, counted from the moment when it was at work again after the last
+kill; three times in ten from the moment of the last kill itself, so that the loading of the model is hit, too. The light lane's part of a
+job is short, so a job is submitted for such a kill, which comes after a time drawn evenly from the length of that part.
+
+What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts three. It need not
+wait longer: a job that gets further between kills must never be given up.
+
+How it is seen: a trigger that is added to the store's file writes down every claim, step and ending of every job, whoever makes it.
+Resume time: from the moment at which the killed thing could run again, which is the start of the new web process, or the kill where that
+was of workers alone, until a job of that lane reports a step of its real work under a new claim (loading is none; the light lane, which
+reports no steps, counts at its end). `max_claim_s` is the same up to the claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from dreampose_core.errors import DreamPoseError
+
+from .chaos_records import Reference, Trace, different, forget, last_files, requests_for
+from .serving import Layout, Page, Server, kill
+from .tiny import make_tiny_model
+
+SHARES = {"device": 0.4, "light": 0.38, "web": 0.13, "web and workers": 0.09}
+MAX_ATTEMPTS = 3  # claims without a new step after which the store gives a job up
+AT_ONCE = 0.3  # of the device's kills: their time counts from the last kill, not from when it was at work again
+IN_FLIGHT = 2  # animations that a server has to do at any time
+END_S = 300.0  # without a step for so long a job counts as lost
+OWNERS = tuple(name * 43 for name in "abc")
+
+
+@dataclass
+class Kill:
+    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit lane was at, and its stage."""
+
+    target: str
+    at: float
+    free_at: float
+    held: dict[str, tuple[str, int]]
+    stages: dict[str, str]
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The lanes whose workers it ended, at once or soon."""
+        return (self.target,) if self.target in ("light", "device") else ("light", "device")
+
+
+class Station:
+    """One server with its stream of jobs and of kills. `take()` gives true as long as there is another kill to make."""
+
+    def __init__(self, server: Server, requests: dict, references: dict[str, Reference], take, seed: int):
+        self.server, self.requests, self.references, self.take = server, requests, references, take
+        self.random = random.Random(seed)
+        self.trace = Trace(server.home)
+        self.kills: list[Kill] = []
+        self.submitted: dict[str, str] = {}  # job -> request
+        self.checked: dict[str, list[str]] = {}  # job -> what differs from the uninterrupted run
+        self.files: dict[str, dict] = {}  # job -> its files when it was done
+        self.frames: dict[str, dict[str, tuple]] = {}  # job -> its frames while it is made
+        self.frames_made_twice = 0
+        self.healthy = False
+        self.killing = True
+        self.layout: Layout | None = None
+        self.client = httpx.AsyncClient(timeout=30)
+        self.device_s = sum(r.device_s for r in references.values()) / max(1, len(references))
+
+    async def run(self) -> None:
+        """Everything, until all kills are made and all jobs have ended."""
+        await self.server.start()
+        feeding = asyncio.create_task(self._feed())
+        try:
+            killing = asyncio.create_task(self._kill_them())
+            await asyncio.wait({feeding, killing}, return_when=asyncio.FIRST_COMPLETED)
+            self.killing = False
+            await asyncio.gather(killing, feeding)
+            self.healthy = await self._healthy()
+        finally:
+            feeding.cancel()
+            await self.client.aclose()
+            await self.server.stop()
+
+    # -- jobs ------------------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Keeps jobs going, compares those that are done, and ends when there is nothing left to do or nothing moves."""
+        moved = time.monotonic()
+        seen = -1
+        while True:
+            unfinished = self.trace.unfinished()
+            if self.killing and sum(lane == "device" for lane, _ in unfinished.values()) < IN_FLIGHT:
+                await self.submit(unfinished)
+            for job in self.trace.done():
+                if job not in self.checked:
+                    self.files[job] = last_files(self.server.home, job)
+                    name = self._name(job)
+                    self.checked[job] = await asyncio.to_thread(different, self.server.home, job, self.references[name])
+                    forget(self.server.home, job, readings="clip" in name)
+            self._look_at_frames(unfinished)
+            if (rows := self.trace.num_rows()) != seen:
+                seen, moved = rows, time.monotonic()
+            if (not self.killing and not unfinished) or time.monotonic() - moved > END_S:
+                return
+            await asyncio.sleep(0.1)
+
+    def _name(self, job: str) -> str:
+        return self.submitted.get(job) or self.trace.request_of(job, self.requests)
+
+    def _look_at_frames(self, unfinished: dict) -> None:
+        """Counts frames that are written although they had been there."""
+        for job, (lane, _) in unfinished.items():
+            if lane == "device":
+                now, before = last_files(self.server.home, job), self.frames.get(job, {})
+                self.frames_made_twice += sum(now.get(name) != file for name, file in before.items() if name != "result.mp4")
+                self.frames[job] = now
+
+    async def submit(self, unfinished: dict) -> str | None:
+        """A request that is not under way is submitted through the page; None when the server was killed in the middle of it.
+
+        Such a job may be in the store all the same; it is found there, and counts as the others do.
+        """
+        busy = {self._name(job) for job in unfinished}
+        free = [name for name in self.requests if name not in busy]
+        if not free:
+            return None
+        name = self.random.choice(free)
+        try:
+            page = Page(self.client, self.server.url, self.random.choice(OWNERS))
+            await page.open(self.layout)
+            self.layout = page.layout
+            fields = dict(self.requests[name])
+            for field_name in ("dp-photo", "dp-photo-poses", "dp-motion-file"):
+                if fields.get(field_name) is not None:
+                    fields[field_name] = await page.upload(fields[field_name])
+            job, sentence = await page.submit(fields)
+        except httpx.HTTPError:
+            await asyncio.sleep(0.3)
+            return None
+        if job is None:
+            raise RuntimeError(f"refused: {sentence}")
+        self.submitted[job] = name
+        return job
+
+    # -- kills -----------------------------------------------------------------------------------------------------------
+
+    async def _kill_them(self) -> None:
+        while self.take():
+            (target,) = self.random.choices(list(SHARES), SHARES.values())
+            if target == "light":
+                await self._wait_for_the_light_lane()
+            else:
+                await self._wait_for_the_device()
+            await self._strike(target)
+
+    async def _wait_for_the_light_lane(self) -> None:
+        """Until some moment in the light lane's part of a new job."""
+        while (job := await self.submit(self.trace.unfinished())) is None:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(self.random.uniform(0, self.references[self.submitted[job]].light_s))
+
+    async def _wait_for_the_device(self) -> None:
+        """Until some moment in the device's part of a job."""
+        last = max((strike.at for strike in self.kills if "device" in strike.lanes), default=0.0)
+        if self.random.random() > AT_ONCE:
+            deadline = time.monotonic() + END_S
+            while not self.trace.worked("device", last) and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(self.random.uniform(0, self.device_s))
+
+    async def _strike(self, target: str) -> None:
+        kind = Kill(target, 0.0, 0.0, {}, {})
+        while True:
+            workers = self.server.workers()
+            if target in ("light", "device") and target not in workers:  # it is just being started
+                await asyncio.sleep(0.05)
+            elif any(self.trace.given_up_next(lane, MAX_ATTEMPTS) for lane in kind.lanes):
+                await asyncio.sleep(0.05)
+            else:
+                break
+        if target.startswith("web"):
+            self.server.process.kill()
+        for lane in kind.lanes if target != "web" else ():
+            if lane in workers:
+                kill(workers[lane])
+        at = kind.at = kind.free_at = time.time()
+        kind.held = {lane: found for lane in kind.lanes if (found := self.trace.running(lane, at)) is not None}
+        kind.stages = {lane: self.trace.stage(job, lane, at) for lane, (job, _) in kind.held.items()}
+        self.kills.append(kind)
+        if target.startswith("web"):
+            await self.server.process.wait()
+            await asyncio.sleep(self.random.uniform(0, 1))
+            kind.free_at = await self.server.start()
+
+    async def _healthy(self) -> bool:
+        """Whether the server says that it is well, within a minute."""
+        for _ in range(120):
+            if (await self.client.get(self.server.url + "/healthz")).status_code == 200:
+                return True
+            await asyncio.sleep(0.5)
+        return False
+
+    # -- what came of it -------------------------------------------------------------------------------------------------
+
+    def resumed(self) -> Iterator[tuple[Kill, str, float | None, float | None]]:
+        """(kill, lane, seconds until the job was claimed again, seconds until it got on) for each lane that was hit at work."""
+        for strike in self.kills:
+            for lane, (job, fence) in strike.held.items():
+                later = [other.at for other in self.kills if other.at > strike.at and lane in other.lanes]
+                claimed, moved = self.trace.resumed(job, fence, lane)
+                if moved is None or any(strike.at < at < moved for at in later):
+                    moved = None  # hit again before it had got on: that kill's time tells
+                if claimed is None or any(strike.at < at < claimed for at in later):
+                    claimed = None
+                yield strike, lane, claimed and claimed - strike.free_at, moved and moved - strike.free_at
+
+
+async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str, Reference]:
+    """Every request once, on a server that nobody disturbs."""
+    server = Server(folder / "reference", model, max_queue=100, **_ESTIMATOR)
+    station = Station(server, requests, {}, lambda: False, 0)
+    await server.start()
+    try:
+        jobs = {}
+        while len(jobs) < len(requests):
+            job = await station.submit(station.trace.unfinished())
+            if job is not None:
+                jobs[job] = station.submitted[job]
+        deadline = time.monotonic() + END_S + 60 * len(requests)
+        while station.trace.unfinished() and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        return {name: Reference(server.home, job, station.trace) for job, name in jobs.items()}
+    finally:
+        await station.client.aclose()
+        await server.stop()
+
+
+_ESTIMATOR = {"estimator": "mini"}
+
+
+async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2, seed: int = 0) -> dict:
+    """The figures of a whole run; see the head of this module. folder: where all files go."""
+    began, busy = time.monotonic(), os.getloadavg()[0]
+    model = make_tiny_model(folder / "model")
+    requests = requests_for(num_requests, folder)
+    references = await reference_runs(folder, model, requests)
+    left = iter(range(kills))
+    stations = [
+        Station(
+            Server(folder / f"home-{i}", model, max_queue=100, **_ESTIMATOR), requests, references,
+            lambda: next(left, None) is not None, seed * 1000 + i,
+        )
+        for i in range(num_servers)
+    ]  # fmt: skip
+    async with asyncio.TaskGroup() as group:  # where one station fails, the others stop their servers, too
+        for station in stations:
+            group.create_task(station.run())
+    run = {"seconds": round(time.monotonic() - began), "seed": seed, "processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
+    return await figures(stations, references) | run
+
+
+async def figures(stations: list[Station], references: dict[str, Reference]) -> dict:
+    """What came of it, added up over the servers."""
+    kills = [strike for station in stations for strike in station.kills]
+    claims: list[float] = []
+    moves: dict[str, list[float]] = {}
+    for station in stations:
+        for strike, lane, claimed, moved in station.resumed():
+            claims += [] if claimed is None else [claimed]
+            if moved is not None:
+                moves.setdefault(strike.target if strike.target == lane else f"{strike.target}: {lane}", []).append(moved)
+    found = [verdict for station in stations for verdict in station.trace.verdicts(station.submitted)]
+    touched = [job for station in stations for job, files in station.files.items() if last_files(station.server.home, job) != files]
+    unequal = {job: words for station in stations for job, words in station.checked.items() if words}
+    stages = Counter(stage for strike in kills for stage in strike.stages.values() or ("nothing at work",))
+    return {
+        "kills": len(kills),
+        "kills_by_target": dict(Counter(strike.target for strike in kills)),
+        "hit_while": dict(stages),
+        "jobs": len(found),
+        "jobs_compared": sum(len(station.checked) for station in stations),
+        "jobs_lost": sum(verdict.lost for verdict in found),
+        "lost": [verdict.words for verdict in found if verdict.lost],
+        "run_twice": sum(verdict.twice for verdict in found) + len(touched),
+        "frames_made_twice": sum(station.frames_made_twice for station in stations),
+        "not_bit_equal": len(unequal),
+        "differences": unequal,
+        "claims": sum(verdict.num_claims for verdict in found),
+        "max_claim_s": round(max(claims, default=0.0), 2),
+        "max_resume_s": round(max((max(times) for times in moves.values()), default=0.0), 2),
+        "resume_s": {target: _spread(times) for target, times in sorted(moves.items())},
+        "workers_left_over": sum([len(await station.server.leftovers()) for station in stations]),
+        "servers_well_at_the_end": sum(station.healthy for station in stations),
+        "light_s": _spread([reference.light_s for reference in references.values()]),
+        "device_s": _spread([reference.device_s for reference in references.values()]),
+    }  # fmt: skip
+
+
+def _spread(times: list[float]) -> dict[str, float]:
+    return {"count": len(times), "median": round(median(times), 2), "max": round(max(times), 2)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=7, help="how many different jobs there are, 1 to 7")
+    parser.add_argument("--servers", type=int, default=2, help="how many servers are killed at the same time")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="where the figures go; printed in any case")
+    parser.add_argument("--folder", type=Path, help="an empty folder that is kept, instead of a temporary one")
+    given = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="dreampose-chaos-") as temporary:
+            folder = given.folder or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            told = asyncio.run(
+                chaos(given.kills, folder, num_requests=given.requests, num_servers=given.servers, seed=given.seed)
+            )
+    except DreamPoseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    text = json.dumps(told, indent=1)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+    return int(bool(told["jobs_lost"] or told["run_twice"] or told["not_bit_equal"] or told["workers_left_over"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""What the chaos compares and counts: the requests, their uninterrupted runs, and a trace of every claim, step and ending in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from dreampose_core.images import read_image
+from dreampose_core.jobs.store import Store
+from dreampose_core.settings import EXAMPLES
+from dreampose_core.video import read_video, write_video
+
+REAL = ("tuning", "decoder", "frames", "video")  # stages of work; "loading" and "estimating" come before it
+PLAN = (  # person, motion, recipe, seed, frames
+    ("ada", "walk", "fast", 1, "0:24"),
+    ("bela", "dance", "none", 2, "0:44"),
+    ("fumi", "turn", "none", 3, "0:20"),
+    ("chidi", "jump", "fast", 4, "5:30"),
+    ("dana", "wave", "fast", 5, "0:20"),
+    ("ada", "boxing", "fast", 6, "10:50"),
+    ("emil", None, "none", 7, ""),  # a clip, in which the light lane has to find the person; their photo's map, too
+)
+_TRACE = """
+CREATE TABLE IF NOT EXISTS trace (
+    number INTEGER PRIMARY KEY, at REAL, id TEXT, lane TEXT, old_lane TEXT, state TEXT, old_state TEXT, fence INTEGER, old_fence INTEGER,
+    stage TEXT
+);
+CREATE TRIGGER IF NOT EXISTS trace_submit AFTER INSERT ON jobs BEGIN
+    INSERT INTO trace (at, id, lane, state, fence)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.lane, NEW.state, NEW.fence);
+END;
+CREATE TRIGGER IF NOT EXISTS trace_change AFTER UPDATE ON jobs WHEN NEW.state <> OLD.state OR NEW.fence <> OLD.fence
+    OR NEW.lane <> OLD.lane OR NEW.progress IS NOT OLD.progress BEGIN
+    INSERT INTO trace (at, id, lane, old_lane, state, old_state, fence, old_fence, stage)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.lane, OLD.lane, NEW.state, OLD.state, NEW.fence, OLD.fence,
+            CASE WHEN NEW.progress IS NOT OLD.progress THEN json_extract(NEW.progress, '$.stage') END);
+END;
+"""
+_WORK = "(stage IN ({}) OR state = 'done')".format(", ".join(f"'{stage}'" for stage in REAL))
+_ENDED = "('done', 'failed', 'cancelled')"
+
+
+def requests_for(number: int, folder: Path) -> dict[str, dict]:
+    """The first `number` of PLAN as the page's fields, by a name; `folder` takes the clip. No two have the same seed."""
+    people, motions = EXAMPLES / "people", EXAMPLES / "motions"
+    requests = {}
+    for person, motion, recipe, seed, frames in PLAN[:number]:
+        poses = people / f"{person}.poses.npz" if motion else None
+        moves = motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4")
+        requests[f"{person}, {motion or 'clip'}, {recipe}"] = {
+            "dp-photo": people / f"{person}.png", "dp-photo-poses": poses, "dp-motion-file": moves, "dp-recipe": recipe, "Seed": seed,
+            "Frames": frames, "Steps": "16",
+        }  # fmt: skip
+    return requests
+
+
+def _clip(path: Path) -> Path:
+    from dreampose_core.mannequin import HELD_OUT, Figure, render_clip  # here, because it brings torch
+
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 16, (160, 128), fps=8.0)
+    write_video(rgb.numpy(), path, 8.0)
+    return path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one job: `words` says how it stands where it is lost; num_claims: how often a worker took it up."""
+
+    lost: bool
+    twice: bool
+    num_claims: int
+    words: str
+
+
+class Trace:
+    """Reads and traces the store in `home`, which may be new; from outside, while servers come and go."""
+
+    def __init__(self, home: Path):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = home / "jobs.sqlite3"
+        Store(path).close()
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._db.executescript(_TRACE)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _rows(self, sql: str, *values) -> list[tuple]:
+        return self._db.execute(sql, values).fetchall()
+
+    def _first(self, sql: str, *values):
+        rows = self._rows(sql, *values)
+        return rows[0][0] if rows else None
+
+    def unfinished(self) -> dict[str, tuple[str, str]]:
+        """Job -> (lane, state) of those that have not ended."""
+        return {job: (lane, state) for job, lane, state in self._rows(f"SELECT id, lane, state FROM jobs WHERE state NOT IN {_ENDED}")}
+
+    def done(self) -> list[str]:
+        return [job for (job,) in self._rows("SELECT id FROM jobs WHERE state = 'done'")]
+
+    def num_rows(self) -> int:
+        return self._first("SELECT count(*) FROM trace")
+
+    def request_of(self, job: str, requests: dict[str, dict]) -> str:
+        """The name of the request that a job is of, by its seed."""
+        seed = json.loads(self._first("SELECT request FROM jobs WHERE id = ?", job))["options"]["seed"]
+        return next(name for name, fields in requests.items() if fields["Seed"] == seed)
+
+    def given_up_next(self, lane: str, most: int) -> bool:
+        """Whether a job of this lane would be given up if its worker died now, or as soon as it has taken it up once more."""
+        return bool(self._rows(
+            "SELECT 1 FROM jobs WHERE lane = ? AND (state = 'running' AND attempts >= ? OR state = 'interrupted' AND attempts >= ?)",
+            lane, most, most - 1,
+        ))  # fmt: skip
+
+    def running(self, lane: str, at: float) -> tuple[str, int] | None:
+        """(job, fence) that this lane worked on at that moment."""
+        last = "SELECT max(number) FROM trace WHERE at <= ? GROUP BY id"
+        rows = self._rows(f"SELECT id, fence FROM trace WHERE number IN ({last}) AND lane = ? AND state = 'running'", at, lane)
+        return rows[0] if rows else None
+
+    def stage(self, job: str, lane: str, at: float) -> str:
+        """What the lane was doing with the job at that moment: the last stage it reported there, "reading files" or "starting" before."""
+        since = "SELECT max(number) FROM trace WHERE id = ? AND at <= ? AND fence <> old_fence"
+        found = self._first(
+            f"SELECT stage FROM trace WHERE id = ? AND at <= ? AND stage IS NOT NULL AND number > ({since}) ORDER BY number DESC",
+            job, at, job, at,
+        )  # fmt: skip
+        return found or ("reading files" if lane == "light" else "starting")
+
+    def worked(self, lane: str, since: float) -> bool:
+        """Whether some job of the lane was taken up after `since` and got on."""
+        claimed = "SELECT id, fence FROM trace WHERE fence <> old_fence AND at > ?"
+        sql = f"SELECT 1 FROM trace WHERE lane = ? AND at > ? AND {_WORK} AND (id, fence) IN ({claimed}) LIMIT 1"
+        return bool(self._rows(sql, lane, since, since))
+
+    def resumed(self, job: str, fence: int, lane: str) -> tuple[float | None, float | None]:
+        """When the job was taken up again in this lane after the claim `fence`, and when it then got on there."""
+        later = "SELECT min(at) FROM trace WHERE id = ? AND fence > ?"
+        claimed = self._first(f"{later} AND fence <> old_fence AND lane = ?", job, fence, lane)
+        if claimed is None:
+            return None, None
+        got_on = "old_lane = 'light' AND lane = 'device'" if lane == "light" else f"lane = 'device' AND {_WORK}"
+        return claimed, self._first(f"{later} AND {got_on}", job, fence)
+
+    def seconds(self, job: str) -> tuple[float, float]:
+        """How long the job took in the light lane, from its submission on, and on the device, from the first step of real work on."""
+        times = [
+            self._first(f"SELECT min(at) FROM trace WHERE id = ? AND {what}", job)
+            for what in ("old_state IS NULL", "lane = 'device'", f"lane = 'device' AND {_WORK}", "state = 'done'")
+        ]
+        return times[1] - times[0], times[3] - times[2]
+
+    def verdicts(self, submitted: dict[str, str]) -> list[Verdict]:
+        """One for each job that is in the store or was accepted by the page."""
+        states = {job: (state, error) for job, state, error in self._rows("SELECT id, state, error FROM jobs")}
+        found = []
+        for job in states | submitted:
+            state, error = states.get(job, ("gone", None))
+            endings = self._rows("SELECT number FROM trace WHERE id = ? AND state = 'done' AND old_state <> 'done'", job)
+            claims = self._rows("SELECT number FROM trace WHERE id = ? AND fence <> old_fence", job)
+            again = bool(endings) and any(number > endings[0][0] for (number,) in claims)
+            found.append(Verdict(state != "done", len(endings) > 1 or again, len(claims), f"{job}: {state}, {error}"))
+        return found
+
+
+class Reference:
+    """An uninterrupted run: what the same request must give, and how long its parts took."""
+
+    def __init__(self, home: Path, job: str, trace: Trace):
+        state = trace._rows("SELECT state, error FROM jobs WHERE id = ?", job)
+        assert state[0][0] == "done", f"an uninterrupted run ended so: {state}"
+        self.job, self.folder = job, home / "jobs" / job
+        self.light_s, self.device_s = trace.seconds(job)
+        self.subject = subject_folder(home, job)
+
+    @property
+    def frames(self) -> list[Path]:
+        return sorted((self.folder / "frames").glob("*.png"))
+
+
+def subject_folder(home: Path, job: str) -> Path | None:
+    key = json.loads((home / "jobs" / job / "result.json").read_text())["subject"]
+    return home / "subjects" / key if key else None
+
+
+def different(home: Path, job: str, reference: Reference) -> list[str]:
+    """What of a job that is done differs from the uninterrupted run, in words: frames (pixels), weights (tensors), video (pixels)."""
+    folder, found = home / "jobs" / job, []
+    names = [sorted(path.name for path in (f / "frames").iterdir()) for f in (folder, reference.folder)]
+    if names[0] != names[1]:
+        return [f"frames {names[0][-1:]} instead of {names[1][-1:]}"]
+    for path in reference.frames:
+        if not np.array_equal(read_image(path), read_image(folder / "frames" / path.name)):
+            found.append(path.name)
+    subject = subject_folder(home, job)
+    if (subject is None) != (reference.subject is None):
+        return [*found, "the subject"]
+    if subject is not None:
+        weights = [{path.name: load_file(path) for path in sorted(s.glob("*.safetensors"))} for s in (subject, reference.subject)]
+        if not (weights[0].keys() == weights[1].keys() and all(_equal(weights[0][name], weights[1][name]) for name in weights[0])):
+            found.append("the tuned weights")
+    films = [f / "result.mp4" for f in (folder, reference.folder)]
+    if films[0].read_bytes() != films[1].read_bytes():
+        decoded = [list(read_video(film)) for film in films]
+        if len(decoded[0]) != len(decoded[1]) or not all(np.array_equal(*pair) for pair in zip(*decoded)):
+            found.append("result.mp4")
+    return found
+
+
+def _equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
+
+
+def last_files(home: Path, job: str) -> dict[str, tuple[int, int]]:
+    """When the job's frames and its video were written, and which files they are: another run would show here."""
+    folder, found = home / "jobs" / job, {}
+    for path in (*(folder / "frames").glob("[0-9]*.png"), folder / "result.mp4"):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path.name] = (stat.st_mtime_ns, stat.st_ino)
+    return found
+
+
+def forget(home: Path, job: str, readings: bool) -> None:
+    """Takes away what the job left for others, its subject and `readings` of its clip: the next such job does all of it again."""
+    if (subject := subject_folder(home, job)) is not None:
+        shutil.rmtree(subject, ignore_errors=True)
+    if readings:
+        shutil.rmtree(home / "readings", ignore_errors=True)
