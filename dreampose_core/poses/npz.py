@@ -61,7 +61,7 @@ def read_poses(path: str | Path) -> PoseSequence:
             as_said = uv.dtype == np.float32 and "parts" not in arrays  # the original's maps, kept as they are
             if uv.size:  # before the cast, which would turn large numbers into infinities
                 check_uv_range(uv, *(UNCLAMPED if as_said else (0, 1)))
-            uv = uv if as_said else uv.astype(np.float16)
+            uv = uv if as_said else uv.astype(np.float16, copy=False)
         return PoseSequence(arrays.get("parts"), uv, str(arrays["charts"]), float(arrays["fps"]))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
