@@ -48,9 +48,10 @@ def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
               one_by_one=True)  # fmt: skip
     if how.rank is None:
         lower("8 bits", "its optimizer remembered in 8 bits and part of it was computed twice", optimizer="adamw8bit")
-        least = ladder("fast")[-1]
+    if recipe != "fast":
+        least = replace(recipe_named("fast"), checkpointing=True, one_by_one=True)
         so = f"Memory did not hold the recipe {recipe}, so the person was tuned to with the recipe fast, its samples taken one by one."
-        rungs.append(replace(least, name="fast", notice=so))
+        rungs.append(Rung("fast", "fast", least, so))
     return rungs
 
 
