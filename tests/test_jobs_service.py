@@ -714,3 +714,13 @@ with JobService(Settings(home=Path(sys.argv[2]), estimator="none", log_format="j
         wait_state(service, job, state)
 print(*jobs)
 """
+
+
+def test_the_uploads_of_a_job_that_is_cancelled_go_at_once(settings, files):
+    idle = (sys.executable, "-c", "import time; time.sleep(999)")
+    with JobService(settings, lambda lane: idle) as service:
+        job = service.submit(ANNA, request(files))
+        uploads = service.home / "jobs" / job / "input"
+        assert sorted(path.name for path in uploads.iterdir()) == ["upload-image.png", "upload-poses.npz"]
+        service.cancel(ANNA, job)
+        assert list(uploads.iterdir()) == []

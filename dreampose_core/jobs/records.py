@@ -72,6 +72,11 @@ class JobFolder:
     def input(self) -> Path:
         return self.path / "input"
 
+    def delete_uploads(self) -> None:
+        """Removes the files as they came, which nobody needs once they are decoded or the job has ended."""
+        for upload in self.input.glob("upload-*"):
+            upload.unlink(missing_ok=True)
+
     @property
     def image(self) -> Path:
         """The photo, decoded and written anew as PNG."""

@@ -159,7 +159,10 @@ class JobService:
 
     def cancel(self, owner: str, job_id: str) -> None:
         """Ends the job soon; one that has ended stays as it is. Raises UnknownJob."""
-        self.store.cancel(_hashed(owner), _checked(job_id))
+        owner, job_id = _hashed(owner), _checked(job_id)
+        self.store.cancel(owner, job_id)
+        if self.store.get(owner, job_id).state == "cancelled":  # nobody works on it
+            JobFolder(self.home / "jobs" / job_id).delete_uploads()
 
     def jobs(self, owner: str) -> list[JobStatus]:
         """All animations of `owner`, newest first; previews come and go and are not listed."""

@@ -153,10 +153,9 @@ class Worker:
         """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
         attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
         attempt.log.info("%s lane, claim %d", self.lane, claim.fence)
-        foreseen = True
+        folder, foreseen = JobFolder(self.settings.home / "jobs" / claim.id), True
         try:
             request = StoredRequest.model_validate_json(claim.request)
-            folder = JobFolder(self.settings.home / "jobs" / claim.id)
             subjects = self.settings.home / "subjects" / claim.owner
             work = Work(claim.id, folder, subjects, request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
@@ -174,11 +173,18 @@ class Worker:
                 if isinstance(storage, DiskFull):
                     attempt.log.error("the disk is full")
                     ending = partial(self.store.interrupt, claim, str(storage), FULL_DISK_PAUSE_S)
+                elif "CUDA error" in str(error):
+                    # Whatever this process asks of its GPU from now on fails, too. The next one takes the job over, so many times.
+                    attempt.log.exception("the GPU failed")
+                    ending, foreseen = None, False
                 else:
                     sentence, code = _failure(storage or error, attempt)
                     foreseen = code != "internal"
                     ending = partial(self.store.fail, claim, sentence, code)
-        self._settle(attempt, ending)
+        if ending is not None:
+            self._settle(attempt, ending)
+        if attempt.cancelled:
+            folder.delete_uploads()
         self._attempt = None
         self._say()
         return foreseen
