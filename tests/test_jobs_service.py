@@ -618,12 +618,42 @@ def test_a_run_of_the_real_lanes_killed_while_tuning_equals_an_uninterrupted_one
         assert probe_video(status.result).num_frames == 5
         assert 30 <= len(status.losses) <= 400, "one curve, though tuning began twice"
         assert any("DensePose is unknown" in notice for notice in status.notices)
-        kept = [sorted(p.relative_to(home) for p in (home / "subjects").rglob("*")) for home in (tmp_path, service.home)]
+        roots = tmp_path / "subjects", next((service.home / "subjects").iterdir())  # the one owner's
+        kept = [sorted(p.relative_to(root) for p in root.rglob("*")) for root in roots]
         assert kept[0] == kept[1]
         for path in filter(lambda path: path.suffix == ".safetensors", kept[0]):
-            one, other = load_file(tmp_path / path), load_file(service.home / path)
+            one, other = load_file(roots[0] / path), load_file(roots[1] / path)
             assert one.keys() == other.keys()
             assert all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("stage", ["tuning", "frames"])
+def test_a_worker_whose_files_cannot_grow_goes_on_when_they_can(tmp_path, files, stage):
+    """The limit holds for the store, too, as a full disk does; the web process and what is finished are not touched."""
+    from tiny import make_tiny_model
+
+    model = make_tiny_model(tmp_path / "model")
+    random = np.random.default_rng(0)
+    write_png(random.integers(0, 255, (50, 40, 3), dtype=np.uint8), files / "anna.png")
+    write_poses(PoseSequence(random.integers(0, 25, (40, 40, 32)).astype(np.uint8), None, "none", 8.0), files / "walk.npz")
+    options = AnimateOptions(recipe="none" if stage == "frames" else "fast", steps=2, batch_size=2)
+    with JobService(Settings(home=tmp_path / "home", model=str(model), device="cpu", estimator="none")) as service:
+        jobs = [service.submit(ANNA, request(files, options=options)) for _ in range(2)]
+        watched = service.watch(ANNA, jobs[0], 2 * DEADLINE_S)
+        next(status for status in watched if status.progress is not None and status.progress.stage == stage)
+        pid = device_pid(service)
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
+        time.sleep(3)
+        assert service.health()["healthy"] and service.status(ANNA, jobs[0]).state in ("running", "interrupted")
+        before = {path.name: path.read_bytes() for path in service.status(ANNA, jobs[0]).frames}
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        for job in jobs:
+            status = wait_state(service, job, "done")
+            assert probe_video(status.result).num_frames == len(status.frames) == 40
+        one, other = ({path.name: path.read_bytes() for path in service.status(ANNA, job).frames} for job in jobs)
+        assert one == other and before.items() <= one.items()
+        assert device_pid(service) == pid
 
 
 def test_the_service_and_the_light_lane_load_no_torch():

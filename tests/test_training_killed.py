@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import subject
+from dreampose_core.training.checkpoints import Checkpoints
 from dreampose_core.training.subject import SubjectRecipe
 
 STEPS = 40  # so that a checkpoint is written on the way
@@ -80,6 +82,41 @@ def test_what_is_compared_depends_on_the_training(tmp_path):
     for folder, seed in ((a, 0), (b, 1)):
         finetune(tiny_pipeline(), [np.full((40, 32, 3), 99, np.uint8)], None, "fast", seed, folder)
     assert any(not torch.equal(value, weights(b)[key]) for key, value in weights(a).items())
+
+
+def test_killed_inside_each_step_of_writing_a_checkpoint_the_last_good_one_is_there(tmp_path):
+    """Every line of `save` is the last one of a process; a fork for each."""
+    state = {"step 2": torch.arange(4.0), "step 3": torch.arange(9.0)}
+    lines, saved = 0, set()
+    while True:
+        folder = tmp_path / f"{lines}"
+        Checkpoints(folder).save(2, {"weights": state["step 2"]})
+        child = os.fork()
+        if child == 0:
+            left = lines
+
+            def traced(frame, event, argument):
+                nonlocal left
+                if frame.f_code is not Checkpoints.save.__code__:
+                    return None
+                if event == "line":
+                    left -= 1
+                    if left < 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return traced
+
+            sys.settrace(traced)
+            Checkpoints(folder).save(3, {"weights": state["step 3"]})
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        step, found = Checkpoints(folder).newest()
+        assert torch.equal(found["weights"], state[f"step {step}"])
+        assert not list(folder.glob(".*")), "nothing is left half written after the next start"
+        saved.add(step)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        lines += 1
+    assert saved == {2, 3} and lines > 10
 
 
 if __name__ == "__main__":
