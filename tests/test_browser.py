@@ -46,16 +46,27 @@ class Server:
     """`python app.py` with a data folder of its own."""
 
     def __init__(self, home: Path, model: Path):
+        self.home, self.model = home, model
+        self.start("0")
+
+    def start(self, port: str) -> None:
+        home, model = self.home, self.model
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
-        self.log = open(home.with_suffix(".log"), "w+")
+        self.log = open(home.with_suffix(".log"), "a+")
         self.process = subprocess.Popen(
-            [sys.executable, str(APP), "--port", "0", "--model", str(model), "--device", "cpu"],
+            [sys.executable, str(APP), "--port", port, "--model", str(model), "--device", "cpu"],
             cwd=REPOSITORY, env=environment | {"DREAMPOSE_HOME": str(home)}, stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
-        self.home = home
         line = self.process.stdout.readline()
         assert (found := re.search(r"http://127\.0\.0\.1:\d+", line)), f"the server said {line!r} and {self.stop()}"
         self.url = found[0]
+
+    def kill_and_start_again(self) -> None:
+        """The same server again, after SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        self.start(self.url.rpartition(":")[2])
 
     def stop(self) -> str:
         """Ends the server and returns what it wrote to stderr."""
@@ -245,6 +256,24 @@ def test_a_page_reloaded_in_the_middle_finds_its_job_and_sees_it_finish(tiny_ser
     page.reload()
     expect(page.locator("#dp-result video")).to_be_visible()
     assert len(list((tiny_server.home / "jobs").iterdir())) == num_jobs
+
+
+def test_an_open_page_finds_its_job_again_when_the_server_was_killed(tiny_server: Server, open_page):
+    page = open_page(tiny_server)
+    pick(page)
+    set_options(page, "Skip", Steps=40)
+    lengthen(page, 10)
+    run(page)
+    wait_for_frames(page)
+    before = int(page.locator("#dp-status .dp-card").get_attribute("data-frames"))
+    page.evaluate("() => { window.before = true }")
+    tiny_server.kill_and_start_again()
+    page.wait_for_function("() => !window.before", timeout=120 * SECONDS)  # nobody pressed reload
+    page.wait_for_function(
+        "before => +(document.querySelector('#dp-status .dp-card')?.dataset.frames ?? -1) > before", arg=before, timeout=180 * SECONDS)
+    page.locator("#dp-stop").click()
+    page.wait_for_function(
+        "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)", timeout=120 * SECONDS)
 
 
 def test_stop_ends_the_job_and_the_next_one_runs(tiny_server: Server, open_page):

@@ -38,6 +38,25 @@ _SHOW_ANSWER = """() => {
   };
   show(50);
 }"""
+# A page whose server was started again watches nothing any more: where a job is at work it is loaded anew, else the form is left alone.
+_REATTACH = """() => {
+  let server = null;
+  const lost = document.createElement("div");
+  lost.id = "dp-lost";
+  lost.setAttribute("role", "status");
+  document.body.append(lost);
+  setInterval(async () => {
+    try {
+      const answer = await (await fetch("alive", {cache: "no-store"})).json();
+      lost.textContent = "";
+      const state = document.querySelector("#dp-status .dp-card")?.dataset.state;
+      if (server && answer.server !== server && state && !["done", "failed", "cancelled"].includes(state)) location.reload();
+      server = answer.server;
+    } catch {
+      lost.textContent = "The server does not answer. Jobs go on when it is back, and this page finds them by itself.";
+    }
+  }, 3000);
+}"""
 _NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
   (button) => button.setAttribute("aria-label", button.querySelector(".caption-label")?.textContent ?? ""))"""
 
@@ -78,6 +97,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
         opened.then(handlers.look, [browser, *person.values()], seen, **QUICK)  # of a photo that came too early
+        page.load(None, None, None, js=_REATTACH, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
 

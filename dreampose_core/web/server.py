@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import gradio as gr
@@ -36,6 +37,13 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
             return JSONResponse({"status": "down"}, 503)
         healthy = health.pop("healthy")
         return JSONResponse({"status": "ok" if healthy else "degraded", **health}, 200 if healthy else 503)
+
+    start = secrets.token_hex(8)
+
+    @app.get("/alive")
+    def alive() -> JSONResponse:
+        """Which start of the server this is, for pages that were open before."""
+        return JSONResponse({"server": start}, headers={"Cache-Control": "no-store"})
 
     @app.get("/results/{job_id}/{name}")
     def result(job_id: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:
