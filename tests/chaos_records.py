@@ -152,10 +152,10 @@ class Trace:
         return claimed, self._first(f"{later} AND {got_on}", job, fence)
 
     def seconds(self, job: str) -> tuple[float, float]:
-        """How long the job took in the light lane, from its submission on, and on the device, from the first step of real work on."""
+        """How long the job took in the light lane, and on the device, from the first step of real work on."""
         times = [
             self._first(f"SELECT min(at) FROM trace WHERE id = ? AND {what}", job)
-            for what in ("old_state IS NULL", "lane = 'device'", f"lane = 'device' AND {_WORK}", "state = 'done'")
+            for what in ("lane = 'light' AND fence <> old_fence", "lane = 'device'", f"lane = 'device' AND {_WORK}", "state = 'done'")
         ]
         return times[1] - times[0], times[3] - times[2]
 

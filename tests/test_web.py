@@ -398,14 +398,14 @@ def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: 
     updates = watch(handlers)
     assert [update["live"] for update in updates if isinstance(update["live"], str)] == [str(chunk) for chunk in chunks]
     assert all(update.keys() == updates[0].keys() for update in updates), "each yield is the whole picture"
-    cards = [update["card"]["value"] for update in updates]
+    cards = [update["card"] for update in updates]
     assert "Place 2" in cards[0] and "Your video is ready" in cards[-1]
-    assert any("polyline" in update["loss"]["value"] for update in updates)
+    assert any("polyline" in update["loss"] for update in updates)
     assert all(update["live"]["value"] is None for update in updates[:1])
     final = updates[-1]
-    assert "results/" in final["download"]["value"] and "4 frames" in final["download"]["value"] and "<video" in final["result"]["value"]
+    assert "results/" in final["download"] and "4 frames" in final["download"] and "<video" in final["result"]
     assert not final["stop"]["interactive"] and updates[0]["stop"]["interactive"]
-    assert not any("results/" in update["download"]["value"] for update in updates[:2])
+    assert not any("results/" in update["download"] for update in updates[:2])
     assert len(updates) == 5, "what has not changed is not sent again"
     assert not handlers._turns
 

@@ -21,6 +21,7 @@ from .examples import Motion, Person, title
 from .links import ResultLinks
 
 POLL_S = 0.4
+WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
@@ -221,7 +222,7 @@ class PageHandlers:
                     yield self._named(picture | {"live": waiting})
                 if status.final:
                     return
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S)
                 status = await asyncio.to_thread(self.service.status, owner, job)
             yield self._named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
         except DreamPoseError as error:
@@ -249,11 +250,12 @@ class PageHandlers:
         live = replay and bool(not status.final or status.chunks)
         link = self.links.make(status.id, self._file_name(status)) if done else ""
         return {
-            "card": gr.update(value=render.status_card(status, len(jobs), live)),
+            # plain values where nothing else changes: for an update Gradio makes the whole component anew, for every page and every message
+            "card": render.status_card(status, len(jobs), live),
             "stop": gr.update(interactive=not status.final and status.state != "cancelling"),
-            "loss": gr.update(value=render.loss_curve(status)),
-            "result": gr.update(value=render.result_player(link) if done else render.result_placeholder(status)),
-            "download": gr.update(value=self._download(status)),
+            "loss": render.loss_curve(status),
+            "result": render.result_player(link) if done else render.result_placeholder(status),
+            "download": self._download(status),
             "refresh": gr.update(active=done),
             "jobs": gr.update(choices=self._choices(jobs), value=status.id),
         }
