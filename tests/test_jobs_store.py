@@ -101,11 +101,11 @@ def test_every_write_of_a_stale_claim_is_refused_and_changes_nothing(store, cloc
         lambda: store.interrupt(stale),
     ]
     for holder in (None, store.claim("device", "next")):
-        before = store.get(OWNER, "a"), store.pulse("a")
+        before = store.get(OWNER, "a"), store.pulse(OWNER, "a")
         for write in writes:
             with pytest.raises(LostClaim):
                 write()
-        assert (store.get(OWNER, "a"), store.pulse("a")) == before, holder
+        assert (store.get(OWNER, "a"), store.pulse(OWNER, "a")) == before, holder
     store.finish(holder)
     assert holder.fence == stale.fence + 1
     for write in writes:
@@ -204,9 +204,9 @@ def test_cancelling_ends_what_nobody_works_on_and_leaves_final_states(store, clo
     for job in "abc":
         store.cancel(OWNER, job)
         assert store.get(OWNER, job).state == "cancelled"
-        pulse = store.pulse(job)
+        pulse = store.pulse(OWNER, job)
         store.cancel(OWNER, job)
-        assert store.pulse(job) == pulse
+        assert store.pulse(OWNER, job) == pulse
     on_device(store, "d")
     store.finish(store.claim("device", "device-1"))
     store.cancel(OWNER, "d")
@@ -254,18 +254,18 @@ def test_a_full_queue_refuses_in_one_sentence(store):
 
 def test_the_pulse_beats_exactly_when_something_changed(store):
     on_device(store, "a", "b")
-    seen = [store.pulse("b")]
+    seen = [store.pulse(OWNER, "b")]
     claim = store.claim("device", "device-1")  # a starts, so b moves up
-    seen.append(store.pulse("b"))
+    seen.append(store.pulse(OWNER, "b"))
     assert seen[1] != seen[0]
     store.renew(claim)
     store.record(claim, Progress("frames", 1, 2), ())
-    assert store.pulse("b") == seen[1]
-    before = store.pulse("a")
+    assert store.pulse(OWNER, "b") == seen[1]
+    before = store.pulse(OWNER, "a")
     store.renew(claim)
-    assert store.pulse("a") == before, "a heartbeat is nothing to look at"
+    assert store.pulse(OWNER, "a") == before, "a heartbeat is nothing to look at"
     store.record(claim, Progress("frames", 2, 2), ())
-    assert store.pulse("a") != before
+    assert store.pulse(OWNER, "a") != before
 
 
 def test_equal_submits_at_the_same_time_are_one_job(store):

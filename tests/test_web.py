@@ -61,6 +61,9 @@ class StubService:
             raise UnknownJob("There is no such job, or it has expired.")
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
 
+    def pulse(self, owner, job_id):
+        return object()  # another each time
+
     def jobs(self, owner):
         return self.statuses[-1:] if owner == OWNER else []
 

@@ -178,7 +178,7 @@ class JobService:
     def _watch(self, owner: str, job_id: str, deadline: float) -> Iterator[JobStatus]:
         last = None
         while True:
-            pulse = self._pulse(job_id)  # before the status, so that no change falls in between
+            pulse = self.pulse(owner, job_id)  # before the status, so that no change falls in between
             status = self.status(owner, job_id)
             if status != last:
                 yield status
@@ -189,13 +189,16 @@ class JobService:
                 if time.monotonic() >= deadline:
                     return
                 time.sleep(WATCH_EVERY_S)
-                if self._pulse(job_id) != pulse:
+                if self.pulse(owner, job_id) != pulse:
                     break
 
-    def _pulse(self, job_id: str) -> tuple:
-        """Changes whenever the job does: its row, its place, the listing of its frames and chunks, or the glimpse of the first frame."""
-        folder = JobFolder(self.home / "jobs" / job_id)
-        return (*self.store.pulse(job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks, folder.glimpse)))
+    def pulse(self, owner: str, job_id: str) -> tuple:
+        """Changes whenever the job does: its row, its place, the listing of its frames and chunks, or the glimpse of the first frame.
+
+        Costs a small part of what `status` does. Raises UnknownJob.
+        """
+        folder = JobFolder(self.home / "jobs" / _checked(job_id))
+        return (*self.store.pulse(_hashed(owner), job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks, folder.glimpse)))
 
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)

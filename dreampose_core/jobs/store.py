@@ -77,17 +77,27 @@ class Store:
         self.path, self.lease_s, self.clock = Path(path), lease_s, clock
         self._lock = threading.RLock()
         with self._guarded():
-            # One connection for all threads, under our lock; autocommit, so that transactions are the ones written below.
-            self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._db.create_function("now", 0, self.clock)
-            for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
+            # One connection for all threads that write, under our lock; autocommit, so that transactions are the ones written below.
+            self._db = self._opened()
             prepare(self._db, self.path, BUSY_S)
+        # What is only read does not wait until something is written and flushed: connections of its own, one a thread at a time.
+        self._readers: list[sqlite3.Connection] = []
+        self._closed = False
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.create_function("now", 0, self.clock)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+            db.execute(f"PRAGMA {pragma}")
+        return db
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            self._closed = True
+            for db in (self._db, *self._readers):
+                db.close()
+            self._readers.clear()
 
     # ---- for the service -------------------------------------------------------------------------------------------
 
@@ -137,18 +147,18 @@ class Store:
 
     def get(self, owner: str, job_id: str) -> Job:
         """The job; UnknownJob, with one text, when there is none or it is another owner's."""
-        rows = self._rows(f"SELECT *, {_PLACE} FROM jobs WHERE id = ? AND owner = ?", job_id, owner)
+        rows = self._read(f"SELECT *, {_PLACE} FROM jobs WHERE id = ? AND owner = ?", job_id, owner)
         if not rows:
             raise UnknownJob(NO_SUCH_JOB)
         return _job(rows[0])
 
     def jobs_of(self, owner: str) -> list[Job]:
         """All jobs of `owner`, newest first."""
-        return [_job(row) for row in self._rows(f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? ORDER BY number DESC", owner)]
+        return [_job(row) for row in self._read(f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? ORDER BY number DESC", owner)]
 
-    def pulse(self, job_id: str) -> tuple[int, int]:
-        """(revision, place): differs from the last one exactly when `get` would tell something new. Cheap."""
-        rows = self._rows(f"SELECT revision, {_PLACE} FROM jobs WHERE id = ?", job_id)
+    def pulse(self, owner: str, job_id: str) -> tuple[int, int]:
+        """(revision, place): differs from the last one exactly when `get` would tell something new. Cheap. Raises UnknownJob."""
+        rows = self._read(f"SELECT revision, {_PLACE} FROM jobs WHERE id = ? AND owner = ?", job_id, owner)
         if not rows:
             raise UnknownJob(NO_SUCH_JOB)
         return rows[0]["revision"], rows[0]["place"]
@@ -337,6 +347,21 @@ class Store:
         with self._guarded():
             return self._db.execute(sql, values).fetchall()  # fetched to the end: only then is a RETURNING statement committed
 
+    def _read(self, sql: str, *values) -> list[sqlite3.Row]:
+        """As `_rows`, for what is read outside of transactions."""
+        with self._errors():
+            try:
+                db = self._readers.pop()
+            except IndexError:
+                db = self._db if self._closed else self._opened()
+            try:
+                return db.execute(sql, values).fetchall()
+            finally:
+                if self._closed:
+                    db.close()
+                else:
+                    self._readers.append(db)
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._guarded():
@@ -351,11 +376,15 @@ class Store:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise storage_error(error) or StorageError(f"The job store {self.path} cannot be used: {error}.") from error
+        with self._lock, self._errors():
+            yield
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise storage_error(error) or StorageError(f"The job store {self.path} cannot be used: {error}.") from error
 
 
 def _pairs(text: str) -> Losses:

@@ -25,8 +25,8 @@ log = logging.getLogger("dreampose.jobs")
 TICK_S = 0.25
 CANCEL_TERM_AFTER_S = 4.0  # the worker asks every 0.3 s whether to stop; one that has not by then is stuck
 CANCEL_KILL_AFTER_S = 7.0
-MAX_BACK_OFF_S = 10.0
-STEADY_AFTER_S = 15.0
+MAX_BACK_OFF_S = 4.0
+STEADY_AFTER_S = 8.0  # what cannot even start dies sooner
 
 Command = Callable[[Lane], Sequence[str]]
 

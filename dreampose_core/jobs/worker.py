@@ -34,6 +34,7 @@ PROGRESS_EVERY_S = 0.2
 HEARTBEAT_EVERY_S = 4.0
 LEAVE_WITHIN_S = 20.0
 FULL_DISK_PAUSE_S = 10.0
+NICE = 10  # the page answers first where workers compute on the same cores
 MAX_LOSSES = 400
 
 Handler = Callable[[Work], tuple[str, ...]]
@@ -262,6 +263,7 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
     for number in (signal.SIGTERM, signal.SIGINT):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
         signal.signal(number, lambda *_: sys.exit(0))
     try:
+        os.nice(NICE)
         settings = Settings.from_environment()
         configure(settings.log_format)
         return run(given.lane, settings, handler, given.name, given.parent)

@@ -203,7 +203,7 @@ class PageHandlers:
             owner = owner_of(browser)
             if not job:
                 return
-            status = await asyncio.to_thread(self.service.status, owner, job)
+            status, pulse = await asyncio.to_thread(self._status, owner, job)
             jobs = await asyncio.to_thread(self.service.jobs, owner)
             replay = status.state != "done"  # a finished video is shown as it is, without its chunks
             picture: dict = {}
@@ -223,13 +223,19 @@ class PageHandlers:
                 if status.final:
                     return
                 await asyncio.sleep(WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S)
-                status = await asyncio.to_thread(self.service.status, owner, job)
+                if self.service.pulse(owner, job) != pulse:  # takes no longer than to hand it to a thread
+                    status, pulse = await asyncio.to_thread(self._status, owner, job)
             yield self._named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
         except DreamPoseError as error:
             yield self._named({"card": render.error_box(str(error))})
         finally:
             if self._turns.get(request.session_hash) is turn:
                 del self._turns[request.session_hash]
+
+    def _status(self, owner: str, job: str) -> tuple[JobStatus, tuple]:
+        """The job as it stands, and the pulse before, so that no change falls in between."""
+        pulse = self.service.pulse(owner, job)
+        return self.service.status(owner, job), pulse
 
     def fresh_link(self, browser: dict | None, job: str | None):
         """A new download link before the old one expires."""
