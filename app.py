@@ -76,7 +76,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         service.start()  # the workers load the model while the page is being built
         from dreampose_core.web.server import build_app
 
-        config = uvicorn.Config(build_app(settings, service), log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+        given = {"log_config": None, "log_level": "warning", "timeout_graceful_shutdown": 2, "server_header": False}
+        config = uvicorn.Config(build_app(settings, service), **given)
         # Pages that are open keep their connection; that they lose it now is no error.
         logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in record.getMessage())
         Server(config).run(sockets=[listener])

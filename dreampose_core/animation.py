@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from . import __version__, memory
 from .conditioning import encode_maps, pose_tensors
 from .errors import InputError, ModelError
-from .files import appearing
+from .files import appearing, locked
 from .images import read_image, write_png
 from .pipeline import DreamPosePipeline
 from .poses import PoseSequence
@@ -38,13 +38,13 @@ log = logging.getLogger("dreampose.animation")
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
     folder: Path, sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    bring: Callable[[str], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
     image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
-    use instead of tuning one.
+    use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
     frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
@@ -67,7 +67,7 @@ def animate(
             encode_maps(*pose_tensors(given.clip(0, 1), pipe.form.charts), pipe.factor, pipe.form.pose_encoding)
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
-        subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects")
+        subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects", bring)
     with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded, memory.peaks() as run.peaks:
         run.notices += loaded.notices if loaded is not None else []
         run.make_frames(scene)
@@ -100,19 +100,22 @@ class _Run:
     def report(self, stage: str, step: int) -> None:
         StageClock(stage, 1, self.on_progress).tick(step)
 
-    def tuned(self, scene: Scene, base: str, subjects: Path) -> Path:
-        """The subject folder for this photo and recipe, tuned now unless it is there."""
+    def tuned(self, scene: Scene, base: str, subjects: Path, bring: Callable[[str], None] | None) -> Path:
+        """The subject folder for this photo and recipe, tuned now unless it is there, or another process is about to write it."""
         started = time.monotonic()
         key = subject_key([scene.photo], scene.image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
         folder = subjects / key
-        with suppress(ModelError):  # there is none yet, or it is damaged: then it is tuned now
-            read_subject(folder, base)
-            os.utime(folder / "subject.json")  # it was used: what nobody uses for long is removed
-            return folder
-        checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
-        finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
-                 checkpoints=checkpoints / key, on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if bring is not None:
+            bring(key)
+        with locked(folder.with_name(f".{key}.lock"), self.should_stop):
+            with suppress(ModelError, FileNotFoundError):  # there is none yet, or it is damaged: then it is tuned now
+                os.utime(folder / "subject.json")  # it is used: what nobody uses for long is removed
+                read_subject(folder, base)
+                return folder
+            checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
+            finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
+                     checkpoints=checkpoints / key, on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
+            shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
         return folder
 

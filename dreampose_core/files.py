@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import DiskFull, InputError, StorageError
+from .progress import ShouldStop, check_stop, never_stop
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file may not grow larger"}
 
@@ -81,6 +84,33 @@ def appearing_folder(path: Path) -> Iterator[Path]:
         raise storage_error(os_error(error), path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
+    """Nobody else is in such a block of the same path, in whatever process; the kernel ends it with the process.
+
+    Raises Cancelled when should_stop() is true while others are waited for, and StorageError.
+    """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "w")
+        except OSError as error:
+            raise storage_error(error, path) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    try:
+                        yield
+                    finally:
+                        path.unlink(missing_ok=True)
+                    return
+            except (BlockingIOError, FileNotFoundError):  # others are in it; or were, and took the file away
+                pass
+        check_stop(should_stop)
+        time.sleep(0.2)
 
 
 def flush(path: Path) -> None:

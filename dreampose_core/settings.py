@@ -116,9 +116,9 @@ class Settings(Options):
     estimator_colours: the channel order it wants.
 
     workers: of the device lane, one a GPU. max_queue: jobs that may wait, of everybody; max_own: unfinished jobs of one visitor, max_active
-    of them at a time on devices; max_own_mb: what a visitor's jobs and subjects may take on disk, max_disk_gb: everything in home.
-    keep_...: how long something is kept; uploads_h is for files that were chosen in the page and not used, the others count from the end of
-    the job, or the subject's last use. bucket: a folder that outlives this machine's disk: results and subjects are copied there.
+    of them at a time on devices; max_own_mb: what a visitor's results may take on disk, and what their subjects may; max_disk_gb:
+    everything in home. keep_...: how long something is kept; uploads_h is for files that were chosen in the page, the others count from
+    the end of the job, or the subject's last use. bucket: a folder that outlives this machine's disk; results and subjects are copied.
     """
 
     home: Path
@@ -145,6 +145,11 @@ class Settings(Options):
     bucket: Path | None = None
     log_format: LogFormat = "text"
     secret: str | None = None
+
+    def with_folders(self) -> Settings:
+        """The same with whole paths: no ~, and the same wherever the process goes."""
+        folders = {name: getattr(self, name) for name in ("home", "bucket")}
+        return self.model_copy(update={name: path and path.expanduser().absolute() for name, path in folders.items()})
 
     @classmethod
     def from_environment(cls, **overrides) -> Settings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,3 +301,35 @@ def test_a_model_tuned_for_a_while(pipe, clip):
     with tuned_to(pipe, clip[0][0], clip[1].select([0]), "fast"):
         assert not np.array_equal(before, frame())
     assert np.array_equal(before, frame())
+
+
+def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
+    """The second waits for the first and finds its subject; told to stop it waits no longer."""
+    frames, poses = clip
+    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    given = {"image": frames[0], "poses": poses, "image_poses": None, "options": options}
+    pipes = [copy.deepcopy(pipe) for pipe in [tiny_pipeline()] * 3]
+    tuned, begun, go_on = [], threading.Event(), threading.Event()
+
+    def tune(pipe, photos, *args, **more):
+        tuned.append(1)
+        begun.set()
+        assert go_on.wait(60)
+        return {"tuning": [1.0], "decoder": []}
+
+    monkeypatch.setattr(animation, "tune_subject", tune)
+    results = {}
+
+    def run(name: str) -> None:
+        results[name] = animate(pipes.pop(), **given, folder=tmp_path / name, subjects=tmp_path / "subjects")
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    with pytest.raises(Cancelled):
+        animate(pipes.pop(), **given, folder=tmp_path / "third", subjects=tmp_path / "subjects", should_stop=lambda: True)
+    go_on.set()
+    for thread in threads:
+        thread.join(120)
+    assert len(tuned) == 1 and results["first"]["subject"] == results["second"]["subject"]

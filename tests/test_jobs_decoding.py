@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from test_corpus import sentence
 
-from dreampose_core.errors import Cancelled, InputError, StorageError
+from dreampose_core.errors import Cancelled, DiskFull, InputError, StorageError
 from dreampose_core.images import read_photo, write_png
-from dreampose_core.jobs import decoding
+from dreampose_core.jobs import apart, decoding, handlers
 from dreampose_core.jobs.apart import Child
 from dreampose_core.jobs.confine import Limits
 from dreampose_core.jobs.decoding import LIMITS, Decoded, Decoder
@@ -222,7 +222,7 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_a_child_that_is_killed_while_it_writes_leaves_nothing(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 25, (60, 256, 256)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 25, (200, 384, 384)).astype(np.uint8)
     write_poses(PoseSequence(noise, None, "none"), tmp_path / "walk.npz")
     with pytest.raises(Cancelled):
         Decoder(lambda: any(tmp_path.glob(".part.*.poses.npz"))).motion(tmp_path / "walk.npz", tmp_path / "poses.npz", OPTIONS, None)
@@ -448,3 +448,38 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
 
 
 popen = subprocess.Popen
+
+
+@pytest.mark.parametrize("place", ["the child", "the worker"])
+def test_a_disk_that_is_full_for_a_while_loses_no_upload(tmp_path, monkeypatch, place):
+    """The first attempt ends as DiskFull, which pauses the job; the second, with room again, goes on."""
+    folder = JobFolder(tmp_path / "job")
+    folder.input.mkdir(parents=True)
+    write_png(np.full((8, 6, 3), 90, np.uint8), folder.input / "upload-image.png")
+    write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder.input / "upload-poses.npz")
+    photo, walk = Upload(file="upload-image.png", name="me.png"), Upload(file="upload-poses.npz", name="walk.npz")
+    request = StoredRequest(image=photo, poses=walk, options=OPTIONS)
+    lane = LightLane(Settings(home=tmp_path, estimator="none"))
+    work = Work("job", folder, tmp_path / "subjects", request, lambda _: None, lambda: False)
+    with monkeypatch.context() as patch:
+        if place == "the child":
+            patch.setattr(apart.Child, "message", lambda self, real=apart.Child.message: full_of(real(self)))
+        else:
+            patch.setattr(handlers, "appearing", no_room)
+        with pytest.raises(DiskFull):
+            lane(work)
+    lane(work)
+    assert read_poses(folder.poses).parts.shape == (4, 8, 6) and not list(folder.input.glob("upload-*"))
+
+
+def full_of(message: dict) -> dict:
+    raise DiskFull("image.png could not be written: the disk is full.")
+
+
+def no_room(path: Path):
+    raise DiskFull("image.said.json could not be written: the disk is full.")
+
+
+def test_a_child_says_that_the_disk_is_full():
+    assert apart._told(DiskFull("The disk is full.")) == {"full": "The disk is full."}
+    assert apart._told(StorageError("No.")) == {"storage": "No."}

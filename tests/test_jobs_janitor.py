@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dreampose_core.errors import StorageError
 from dreampose_core.jobs.bucket import Bucket
 from dreampose_core.jobs.janitor import GRACE_S, Janitor, size_of
 from dreampose_core.jobs.locks import WorkerLock, is_alive, living
@@ -145,7 +144,10 @@ def test_uploads_that_nobody_used_and_estimates_go(store, home, clock):
     age(home / "readings/1.npz", 73 * HOUR)
     janitor(store, home, clock).sweep()
     left = [str(path.relative_to(home)) for name in ("uploads", "readings") for path in sorted((home / name).rglob("*"))]
-    assert left == ["uploads/def", "uploads/def/photo.png", "readings/2.npz"]
+    assert left == ["uploads/abc", "uploads/def", "uploads/def/photo.png", "readings/2.npz"]
+    age(home / "uploads/abc", 7 * HOUR)  # empty, and nobody is about to write there
+    janitor(store, home, clock).sweep()
+    assert not (home / "uploads/abc").exists()
 
 
 def test_too_much_makes_the_oldest_results_go_first_and_then_subjects(store, home, clock):
@@ -154,15 +156,43 @@ def test_too_much_makes_the_oldest_results_go_first_and_then_subjects(store, hom
         jobs.append(job(store, home, number, size=1_000_000))
         clock.now += 1
     running = job(store, home, 9, state="running", size=1_000_000)
-    age(people[1] / "subject.json", 60)
-    base = size_of(home) / 1e9
+    age(people[1] / "subject.json", 2 * HOUR)
+    (home / "uploads").mkdir()
+    (home / "uploads" / "photo.png").write_bytes(bytes(1_000_000))
+    age(home / "uploads" / "photo.png", 2 * HOUR)
+    base = size_of(home) / 1e9 - 0.001  # what is at work does not count: others cannot make room for it
     janitor(store, home, clock, max_disk_gb=base).sweep()
-    assert store.ids() == {*jobs, running}
-    janitor(store, home, clock, max_disk_gb=base - 0.0015).sweep()
+    assert store.ids() == {*jobs, running} and (home / "uploads" / "photo.png").exists()
+    janitor(store, home, clock, max_disk_gb=base - 0.0009).sweep()
+    assert store.ids() == {*jobs, running} and not (home / "uploads" / "photo.png").exists()
+    janitor(store, home, clock, max_disk_gb=base - 0.0025).sweep()
     assert store.ids() == {*jobs[2:], running} and all(folder.exists() for folder in people)
-    janitor(store, home, clock, max_disk_gb=base - 0.0042).sweep()
+    janitor(store, home, clock, max_disk_gb=base - 0.0052).sweep()
     assert store.ids() == {running} and people[0].exists() and not people[1].exists()
     assert (home / "jobs" / running / "frames" / "000000.png").exists()
+    janitor(store, home, clock, max_disk_gb=1e-9).sweep()
+    assert people[0].exists()  # it was used a moment ago: a worker may be about to load it
+
+
+def test_too_many_subjects_of_one_owner_go_and_nobody_elses(store, home, clock):
+    hers, his = [subject(home, ANNA, number, 600_000) for number in range(3)], subject(home, BEN, 9, 600_000)
+    for number, folder in enumerate((*hers, his)):
+        age(folder / "subject.json", (10 - number) * HOUR)
+    janitor(store, home, clock, max_own_mb=1).sweep()
+    assert [folder.exists() for folder in (*hers, his)] == [False, False, True, True]
+
+
+def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
+    poison, running = job(store, home, 1, state="running"), job(store, home, 2, state="running")
+    for one in (poison, running):
+        (home / "jobs" / one / "input").mkdir()
+        (home / "jobs" / one / "input" / "upload-image.png").write_bytes(b"hostile")
+    store.cancel(ANNA, poison)
+    store._rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
+    store.recover(dead=["light-2"])
+    janitor(store, home, clock).sweep()
+    assert list((home / "jobs" / poison / "input").iterdir()) == []
+    assert (home / "jobs" / running / "input" / "upload-image.png").exists()
 
 
 def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
@@ -194,9 +224,10 @@ def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(hom
     bucket.restore(store)
     assert store.get(ANNA, done) == shown and store.ids() == {done}
     assert (home / "jobs" / done / "result.mp4").read_bytes() == b"mp4 of " + done.encode()
-    bucket.bring_subjects(BEN)
+    bucket.bring_subject(BEN, person.name)
+    bucket.bring_subject(ANNA, "0" * 32)
     assert not person.exists()
-    bucket.bring_subjects(ANNA)
+    bucket.bring_subject(ANNA, person.name)
     assert sorted(path.name for path in person.iterdir()) == ["subject.json", "unet_lora.safetensors"]
     assert unfinished not in store.ids() and preview not in store.ids()
     store.close()
@@ -222,10 +253,11 @@ def test_a_bucket_that_is_away_or_holds_nonsense_stops_nothing(store, home, cloc
     done = job(store, home, 1)
     (tmp_path / "file").write_text("no folder")
     away = Bucket(tmp_path / "file" / "bucket", home)
-    with pytest.raises(StorageError):
-        away.keep(store)
+    subject(home, ANNA, 7)
+    away.keep(store)
+    assert len(store.unkept()) == 1
     away.restore(store)
-    away.bring_subjects(ANNA)
+    away.bring_subject(ANNA, "0" * 32)
     bucket = Bucket(tmp_path / "bucket", home)
     bucket.keep(store)
     jobs = tmp_path / "bucket" / "jobs"
@@ -236,10 +268,51 @@ def test_a_bucket_that_is_away_or_holds_nonsense_stops_nothing(store, home, cloc
     shutil.copytree(jobs / done, jobs / ("9" * 32))  # says that it is another one
     shutil.rmtree(home / "jobs")
     (home / "jobs").mkdir()
+    for name, change in (("7" * 32, {"losses": "nonsense"}), ("8" * 32, {"finished": None}), ("6" * 32, {"notices": "[1]"})):
+        shutil.copytree(jobs / done, jobs / name)
+        told = json.loads((jobs / done / "job.json").read_text())
+        (jobs / name / "job.json").write_text(json.dumps(told | {"id": name} | change))
     fresh = Store(home / "fresh.sqlite3", clock=clock)
     bucket.restore(fresh)
-    assert fresh.ids() == {done}
+    assert fresh.ids() == {done} and [one.id for one in fresh.jobs_of(ANNA)] == [done]
     fresh.close()
+
+
+def test_one_job_that_cannot_be_kept_keeps_no_other_from_it(store, home, clock, tmp_path):
+    first, second = job(store, home, 1), job(store, home, 2)
+    (tmp_path / "bucket" / "jobs").mkdir(parents=True)
+    (tmp_path / "bucket" / "jobs" / first).write_text("in its place")
+    Bucket(tmp_path / "bucket", home).keep(store)
+    assert [one["id"] for one in store.unkept()] == [first]
+    assert (tmp_path / "bucket" / "jobs" / second / "job.json").exists()
+
+
+def test_jobs_come_back_in_their_order(home, clock, tmp_path):
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    made = []
+    for number in (5, 3, 9, 1):
+        made.append(job(store, home, number))
+        clock.now += 1
+    bucket = Bucket(tmp_path / "bucket", home)
+    bucket.keep(store)
+    store.close()
+    shutil.rmtree(home)
+    (home / "jobs").mkdir(parents=True)
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    bucket.restore(store)
+    assert [one.id for one in store.jobs_of(ANNA)] == made[::-1]
+    store.close()
+
+
+def test_the_bucket_hears_that_a_subject_is_used(store, home, clock, tmp_path):
+    bucket, person = Bucket(tmp_path / "bucket", home), subject(home, ANNA, 7)
+    age(person / "subject.json", 40 * DAY)
+    bucket.keep(store)
+    age(person / "subject.json", 1 * DAY)
+    bucket.keep(store)
+    shutil.rmtree(person)
+    Bucket(tmp_path / "bucket", home).forget_subjects(time.time() - 30 * DAY)
+    assert (tmp_path / "bucket" / "subjects" / ANNA / person.name / "subject.json").exists()
 
 
 def test_a_lock_is_held_as_long_as_its_process_lives(tmp_path):

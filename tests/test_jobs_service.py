@@ -24,8 +24,9 @@ from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.images import read_image, write_png
 from dreampose_core.jobs.locks import WorkerLock
 from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
+from dreampose_core.jobs.sentences import GIVEN_UP
 from dreampose_core.jobs.service import JobService
-from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
+from dreampose_core.jobs.store import LEASE_S, Store
 from dreampose_core.jobs.supervisor import gpu_of, worker_environment
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
@@ -662,7 +663,8 @@ def test_the_service_and_the_light_lane_load_no_torch():
     assert out.stdout.strip() == "False"
 
 
-def test_several_device_workers_share_the_jobs_and_each_has_a_gpu(tmp_path, files):
+def test_several_device_workers_share_the_jobs_and_each_has_a_gpu(tmp_path, files, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     settings = Settings(home=tmp_path / "home", estimator="none", workers=2, max_own=100)
     with JobService(settings, command) as service:
         jobs = [service.submit(ANNA, request(files, GATED)) for _ in range(3)]
@@ -683,9 +685,11 @@ def test_several_device_workers_share_the_jobs_and_each_has_a_gpu(tmp_path, file
 
 
 def test_which_gpu_is_whose():
-    assert gpu_of(0, 1, "3,4") is None
-    assert [gpu_of(i, 2, None) for i in range(2)] == ["0", "1"]
-    assert [gpu_of(i, 3, "5, GPU-abc") for i in range(3)] == ["5", "GPU-abc", "5"]
+    assert gpu_of(0, 1, "3,4", 8) is None
+    assert [gpu_of(i, 2, None, 4) for i in range(2)] == ["0", "1"]
+    assert [gpu_of(i, 4, None, 2) for i in range(4)] == ["0", "1", "0", "1"]
+    assert [gpu_of(i, 3, "5, GPU-abc", 8) for i in range(3)] == ["5", "GPU-abc", "5"]
+    assert gpu_of(0, 2, None, 0) is None
 
 
 def test_one_owner_may_not_fill_the_queue_or_the_disk(tmp_path, files):
@@ -695,8 +699,8 @@ def test_one_owner_may_not_fill_the_queue_or_the_disk(tmp_path, files):
         with pytest.raises(InputError, match="2 of your jobs are not finished"):
             service.submit(ANNA, request(files))
         service.cancel(ANNA, jobs[0])
-        (service.home / "jobs" / jobs[1] / "big").write_bytes(bytes(1_100_000))
-        with pytest.raises(InputError, match="take 1 MB on the server"):
+        (service.home / "jobs" / jobs[0] / "big").write_bytes(bytes(1_100_000))
+        with pytest.raises(InputError, match="results take 1 MB on the server"):
             service.submit(ANNA, request(files))
         service.submit(BEN, request(files))
         assert len(list((service.home / "jobs").iterdir())) == 3, "nothing is left of what was refused"

@@ -12,7 +12,8 @@ import pytest
 from dreampose_core.errors import InputError, LostClaim, StorageError, UnknownJob
 from dreampose_core.jobs import schema
 from dreampose_core.jobs.records import Limits
-from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, MAX_ATTEMPTS, Store, storage_error
+from dreampose_core.jobs.sentences import GIVEN_UP, MAX_ATTEMPTS, storage_error
+from dreampose_core.jobs.store import LEASE_S, MAX_PAUSES, Store
 from dreampose_core.jobs.worker import MAX_LOSSES, with_loss
 from dreampose_core.progress import Progress
 
@@ -389,9 +390,24 @@ def test_owners_take_turns_and_places_say_so(store):
         served.append(claim.id)
         store.finish(claim)
         if number == 1:
-            submitted(store, ("dora", "d1"))  # comes last and was never served
+            submitted(store, ("dora", "d1"))  # comes behind those who were there before, and before those who were served since
             store.advance(store.claim("light", "light-1"), "device")
-    assert served == ["a1", "b1", "c1", "d1", "a2", "b2"]
+    assert served == ["a1", "b1", "c1", "a2", "b2", "d1"]
+
+
+def test_who_was_served_before_does_not_wait_for_all_who_come_after(store):
+    submitted(store, ("anna", "a0"))
+    store.finish(store.claim("light", "light-1"))
+    submitted(store, ("anna", "a1"))
+    waited = 0
+    for number in range(20):
+        submitted(store, (f"new{number}", f"n{number}"))
+        claim = store.claim("light", "light-1")
+        store.finish(claim)
+        if claim.id == "a1":
+            break
+        waited += 1
+    assert waited <= 1
 
 
 def test_who_was_served_is_known_to_the_next_process(tmp_path, clock):
@@ -407,7 +423,7 @@ def test_who_was_served_is_known_to_the_next_process(tmp_path, clock):
 def test_what_was_interrupted_goes_on_before_others_begin(store, clock):
     submitted(store, ("anna", "a1"), ("ben", "b1"), ("anna", "a2"))
     first = store.claim("light", "light-1")
-    store.interrupt(first, "There is no room.", pause_s=10)
+    store.pause(first, "There is no room.", pause_s=10)
     job = store.get("anna", "a1")
     assert (job.state, job.error) == ("interrupted", "There is no room.")
     assert store.claim("light", "light-1").id == "b1"  # a1 pauses
@@ -415,6 +431,32 @@ def test_what_was_interrupted_goes_on_before_others_begin(store, clock):
     again = store.claim("light", "light-1")
     assert (again.id, store.get("anna", "a1").error) == ("a1", None)
 
+
+def test_a_job_that_never_finds_room_waits_longer_and_longer_and_ends(store, clock):
+    add(store, "a")
+    waits = []
+    while store.get(OWNER, "a").state != "failed":
+        store.pause(store.claim("light", "light-1"), "No room.", pause_s=10)
+        waits.append(store._rows("SELECT not_before FROM jobs")[0][0] - clock.now)
+        clock.now += waits[-1] - 1
+        assert store.claim("light", "light-1") is None
+        clock.now += 1
+    job = store.get(OWNER, "a")
+    assert (job.code, job.error, store.ended()) == ("storage", "No room.", ["a"])
+    assert waits[:3] == [10, 20, 40] and max(waits) == 600 and len(waits) == MAX_PAUSES + 1
+
+
+def test_a_new_step_ends_the_count_of_pauses(store, clock):
+    add(store, "a")
+    for _ in range(2):
+        store.pause(store.claim("light", "light-1"), "No room.", pause_s=10)
+        clock.now += 600
+    claim = store.claim("light", "light-1")
+    store.record(claim, Progress("frames", 1, 2), ())
+    store.pause(claim, "No room.", pause_s=10)
+    assert store._rows("SELECT not_before FROM jobs")[0][0] == clock.now + 10
+    store.cancel(OWNER, "a")
+    assert (store.get(OWNER, "a").state, store.get(OWNER, "a").error) == ("cancelled", None)
 
 def test_an_owner_has_only_so_many_at_work(store):
     submitted(store, ("anna", "a1"), ("anna", "a2"), ("ben", "b1"))

@@ -157,16 +157,6 @@ def test_mini_brings_its_notice_and_another_model_does_not(settings: Settings, s
     assert notice in page(settings) and notice not in page(settings.model_copy(update={"model": "/another/model"}))
 
 
-def test_an_uploaded_photo_is_never_opened_by_the_web_process(client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    import PIL.Image
-
-    monkeypatch.setattr(PIL.Image, "open", lambda *_, **__: pytest.fail("the web process opened an image"))
-    blocks = next(route.app for route in client.app.routes if hasattr(getattr(route, "app", None), "get_blocks")).get_blocks()
-    photo = next(block for block in blocks.blocks.values() if block.get_block_name() == "image")
-    assert photo.preprocess(SimpleNamespace(path="/x/photo.png", url=None, orig_name="photo.png")) == "/x/photo.png"
-    assert photo.preprocess(None) is None
-
-
 def test_examples_are_listed_by_name_with_what_belongs_to_them(examples: Path):
     people, motions = example_people(examples), example_motions(examples)
     assert [(person.name, person.poses and person.poses.name) for person in people] == [("alba", "alba.poses.npz"), ("bo", None)]

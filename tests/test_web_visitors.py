@@ -52,8 +52,9 @@ def events(client: TestClient) -> list[tuple[dict, list[dict]]]:
     return [(d, [components[i] for i in d["inputs"]]) for d in found]
 
 
-def ask(client: TestClient, event: dict, data: list) -> tuple[int, str]:
-    answer = client.post("/gradio_api/run/predict", json={"fn_index": event["id"], "data": data, "session_hash": "session"})
+def ask(client: TestClient, event: dict, data: list, **more) -> tuple[int, str]:
+    asked = {"fn_index": event["id"], "data": data, "session_hash": "session", **more}
+    answer = client.post("/gradio_api/run/predict", json=asked)
     return answer.status_code, re.sub(r'"(average_)?duration":[^,}]*', "", answer.text)
 
 
@@ -71,6 +72,13 @@ def filled(inputs: list[dict], owner: object, job: object, file: object = None) 
         else:
             values.append(props.get("value"))
     return values
+
+
+def renew(client: TestClient) -> None:
+    """Has Gradio make the session's components anew, as it does after events that change or skip them: nothing may hang on the old ones."""
+    for event, inputs in events(client):
+        if not inputs:
+            ask(client, event, [], event_data={"index": -1, "value": None})
 
 
 def test_another_visitor_is_answered_as_if_the_job_did_not_exist(client, service, job):
@@ -122,6 +130,7 @@ def test_ids_that_are_none_do_no_harm(client, service, job, hostile):
 
 
 def test_paths_of_the_server_are_never_taken_for_uploads(client, service, job, tmp_path):
+    renew(client)
     hers = service.home / "jobs" / job
     private = [service.home / "jobs.sqlite3", hers / "input" / "image.png", hers / "result.mp4"]
     (tmp_path / "elsewhere.png").write_bytes(b"private")
@@ -137,6 +146,7 @@ def test_paths_of_the_server_are_never_taken_for_uploads(client, service, job, t
 
 def test_a_file_that_a_request_names_is_never_copied_to_where_it_can_be_fetched(client, service, tmp_path):
     (tmp_path / "drawing.svg").write_text("<svg>private</svg>")
+    renew(client)
     for path in ("/etc/passwd", str(tmp_path / "drawing.svg"), "http://127.0.0.1:1/a.png"):
         payload = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
         for event, inputs in events(client):
@@ -146,6 +156,24 @@ def test_a_file_that_a_request_names_is_never_copied_to_where_it_can_be_fetched(
     uploads = service.home / "uploads"
     assert [path for path in uploads.rglob("*") if path.is_file()] == [] and service.health()["queue"] == 0
     assert client.get(f"/gradio_api/file={tmp_path / 'drawing.svg'}").status_code in (403, 404)
+
+
+def test_an_upload_is_never_opened_in_this_process(client, service, monkeypatch):
+    from PIL import Image
+
+    def opened(*_, **__):
+        raise AssertionError("the web process opens a picture")
+
+    upload = service.home / "uploads" / "abc" / "photo.png"
+    upload.parent.mkdir(parents=True)
+    upload.write_bytes(b"hostile")
+    payload = {"path": str(upload), "meta": {"_type": "gradio.FileData"}}
+    monkeypatch.setattr(Image, "open", opened)
+    for _ in range(2):
+        for event, inputs in events(client):
+            assert "opens a picture" not in ask(client, event, filled(inputs, BEN, None, payload))[1]
+        renew(client)
+    assert len(list((service.home / "jobs").iterdir())) >= 2  # it came as far as that
 
 
 @pytest.mark.parametrize("path", [

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from ..errors import InputError, StorageError
+from ..errors import DiskFull, InputError, StorageError
 from ..progress import ShouldStop, check_stop
 from ..settings import REPOSITORY
 from .confine import Limits, confine
@@ -80,6 +80,8 @@ def _told(error: Exception) -> dict:
         behind = behind.__cause__ or behind.__context__
     if isinstance(error, InputError):
         return {"refused": str(error)}
+    if isinstance(error, DiskFull):
+        return {"full": str(error)}
     if isinstance(error, StorageError):
         return {"storage": str(error)}
     return {"failed": "".join(traceback.format_exception(error))[-_COMPLAINT_BYTES:]}
@@ -146,6 +148,8 @@ class Child:
                 return self.message()
             case {"refused": str(sentence)}:
                 raise InputError(sentence)
+            case {"full": str(sentence)}:
+                raise DiskFull(sentence)
             case {"storage": str(sentence)}:
                 raise StorageError(sentence)
             case {"over": "memory"}:
@@ -207,7 +211,7 @@ class Child:
         return InputError(f"{self.name} needs more memory to decode than is allowed; {_SMALLER}.")
 
     def broken(self, why: str) -> InputError:
-        log.warning("decoding %s broke off: %s", self.name, why)
+        log.warning("decoding broke off: %s", why)
         return InputError(
             f"{self.name} cannot be decoded, because the program that reads it broke off; it is damaged or of an unusual kind, "
             "please save it again or in another form."

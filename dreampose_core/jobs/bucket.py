@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import time
@@ -16,11 +17,13 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..files import appearing
+from .logs import JobLog
 from .store import Store
 
 log = logging.getLogger("dreampose.bucket")
 
 _FILES = ("result.mp4", "result.json")
+_USED_AGAIN_S = 3600.0  # the bucket hears of a subject's use once in so long
 _ID, _OWNER, _KEY = (re.compile(pattern) for pattern in (r"[0-9a-f]{32}", r"[0-9a-f]{64}", r"[0-9a-f]{32}"))
 
 
@@ -29,49 +32,72 @@ class Bucket:
 
     def __init__(self, folder: Path, home: Path):
         self.folder, self.home = folder, home
+        self._kept: dict[tuple[str, str], float] = {}  # subjects that the bucket has, and the use that it knows of
 
     def keep(self, store: Store) -> None:
-        """Copies what has been finished since the last call. Raises StorageError."""
+        """Copies what has been finished since the last call. What cannot be copied is said, and tried again the next time."""
         for job in store.unkept():
-            local, there = self.home / "jobs" / job["id"], self.folder / "jobs" / job["id"]
-            _make(there)
-            for name in _FILES:
-                if (local / name).is_file():
-                    _copy(local / name, there / name)
-            with appearing(there / "job.json") as temporary:  # the last: what has it is complete
-                temporary.write_text(json.dumps(job), encoding="utf-8")
-            store.mark_kept(job["id"])
+            try:
+                self._keep_job(job)
+                store.mark_kept(job["id"])
+            except StorageError as error:
+                JobLog(log, job["id"]).warning("cannot be kept in the bucket: %s", error)
         for owner, key in _subjects(self.home):
-            self._keep_subject(owner, key)
+            try:
+                self._keep_subject(owner, key)
+            except (OSError, StorageError) as error:
+                log.warning("a subject cannot be kept in the bucket: %s", error)
+
+    def _keep_job(self, job: dict) -> None:
+        local, there = self.home / "jobs" / job["id"], self.folder / "jobs" / job["id"]
+        _make(there)
+        for name in _FILES:
+            if (local / name).is_file():
+                _copy(local / name, there / name)
+        with appearing(there / "job.json") as temporary:  # the last: what has it is complete
+            temporary.write_text(json.dumps(job), encoding="utf-8")
+
+    def _keep_subject(self, owner: str, key: str) -> None:
+        """Copies a subject, or tells the copy that it was used: what nobody uses for long goes there, too."""
+        local, there = (root / "subjects" / owner / key for root in (self.home, self.folder))
+        used = (local / "subject.json").stat().st_mtime
+        if self._kept.get((owner, key), 0.0) > used - _USED_AGAIN_S:
+            return
+        if not (there / "subject.json").exists():
+            _copy_folder(local, there)
+        os.utime(there / "subject.json", (used, used))
+        self._kept[owner, key] = used
 
     def restore(self, store: Store) -> None:
-        """Brings back the results that this disk does not have, and their jobs."""
-        with suppress(OSError):
-            for folder in sorted((self.folder / "jobs").iterdir()):
-                if not _ID.fullmatch(folder.name):
-                    continue
-                try:
-                    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-                    if job["id"] != folder.name:
-                        raise ValueError("another job's")
-                    local = self.home / "jobs" / folder.name
-                    _make(local)
-                    for name in _FILES:
-                        if (folder / name).is_file() and not (local / name).exists():
-                            _copy(folder / name, local / name)
-                    store.restore(job)
-                except (OSError, ValueError, KeyError, TypeError, StorageError) as error:
-                    log.warning("job %s in the bucket cannot be restored: %s", folder.name, error)
+        """Brings back the results that this disk does not have, and their jobs, in the order in which they were submitted."""
+        found = []
+        for folder in _listed(self.folder / "jobs", _ID):
+            try:
+                job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+                if job["id"] != folder.name:
+                    raise ValueError("it is another job's")
+                found.append((float(job["created"]), folder, job))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                JobLog(log, folder.name).warning("cannot be restored from the bucket: %s", error)
+        for _, folder, job in sorted(found, key=lambda one: one[0]):
+            local = self.home / "jobs" / folder.name
+            try:
+                _make(local)
+                for name in _FILES:
+                    if (folder / name).is_file() and not (local / name).exists():
+                        _copy(folder / name, local / name)
+                store.restore(job)
+            except (OSError, ValueError, TypeError, StorageError) as error:
+                JobLog(log, folder.name).warning("cannot be restored from the bucket: %s", error)
 
-    def bring_subjects(self, owner: str) -> None:
-        """Brings back those subjects of `owner` that this disk does not have."""
-        for _, key in _subjects(self.folder, owner):
-            local = self.home / "subjects" / owner / key
-            if not local.exists():
-                try:
-                    _copy_folder(self.folder / "subjects" / owner / key, local)
-                except StorageError as error:  # it is tuned again then
-                    log.warning("a subject in the bucket cannot be used: %s", error)
+    def bring_subject(self, owner: str, key: str) -> None:
+        """Brings a subject back that this disk does not have, where the bucket has it."""
+        local, there = (root / "subjects" / owner / key for root in (self.home, self.folder))
+        if not local.exists() and (there / "subject.json").is_file():
+            try:
+                _copy_folder(there, local)
+            except StorageError as error:  # it is tuned again then
+                log.warning("a subject in the bucket cannot be used: %s", error)
 
     def forget_job(self, job_id: str) -> None:
         """Removes a job's result."""
@@ -85,16 +111,10 @@ class Bucket:
                 if not (self.home / "subjects" / owner / key).exists() and (there / "subject.json").stat().st_mtime < before:
                     shutil.rmtree(there, ignore_errors=True)
 
-    def _keep_subject(self, owner: str, key: str) -> None:
-        there = self.folder / "subjects" / owner / key
-        if not (there / "subject.json").exists():
-            _copy_folder(self.home / "subjects" / owner / key, there)
 
-
-def _subjects(root: Path, owner: str | None = None) -> Iterator[tuple[str, str]]:
+def _subjects(root: Path) -> Iterator[tuple[str, str]]:
     """Owners and keys of the whole subjects under `root`."""
-    owners = _listed(root / "subjects", _OWNER) if owner is None else [root / "subjects" / owner]
-    for folder in owners:
+    for folder in _listed(root / "subjects", _OWNER):
         for subject in _listed(folder, _KEY):
             if (subject / "subject.json").is_file():
                 yield folder.name, subject.name

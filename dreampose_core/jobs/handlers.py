@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..densepose import Estimates
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, DiskFull, InputError
 from ..files import appearing
 from ..images import read_image
 from ..poses import Reading, edited, read_poses, write_poses
@@ -124,7 +125,7 @@ class LightLane:
                 said += read(request.image_poses, folder.image_poses, own_map)
             elif request.image is not None:
                 said += _once(folder.image_poses, estimated_map)
-        except Cancelled:
+        except (Cancelled, DiskFull):
             raise  # a later attempt may go on from what is there
         except Exception:  # this job has failed
             for upload in filter(None, (request.image, request.poses, request.image_poses)):
@@ -193,8 +194,7 @@ class DeviceLane:
         if self._pipe is None:
             self._pipe = load_pipeline(self.settings.model, self.settings.device, self.settings.precision, self.settings.low_memory)
             self.device = f"{self._pipe._execution_device}, {self._pipe.precision}"
-        if self.settings.bucket is not None:
-            Bucket(self.settings.bucket, self.settings.home).bring_subjects(work.subjects.name)
+        bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
         result = animation.animate(
@@ -206,6 +206,7 @@ class DeviceLane:
             folder=folder.path,
             sound=folder.sound if folder.sound.exists() else None,
             subjects=work.subjects,
+            bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ..errors import StorageError
 from ..settings import Settings
 from .bucket import Bucket
+from .records import JobFolder
 from .store import Store
 
 log = logging.getLogger("dreampose.janitor")
@@ -84,6 +86,8 @@ class Janitor:
             for path in list(_temporary(self.home / folder)):
                 if _changed(path) < now - GRACE_S:
                     _delete(path)
+        for job_id in self.store.ended():  # of jobs that ended with their worker
+            JobFolder(self.home / "jobs" / job_id).delete_uploads()
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
         self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
         self._shrink()
@@ -96,19 +100,35 @@ class Janitor:
                 self.bucket.forget_job(job_id)
 
     def _shrink(self) -> None:
-        """Removes the jobs that ended first until the data folder takes no more than it may; subjects used longest ago after them."""
-        too_much = size_of(self.home) - self.settings.max_disk_gb * 1e9
-        if too_much <= 0:
-            return
-        old = [(self.home / "jobs" / job_id, lambda job_id=job_id: self.remove(job_id)) for job_id in self.store.ended()]
-        used = sorted(subjects(self.home / "subjects"), key=lambda path: _changed(path / "subject.json"))
-        old += [(folder, lambda folder=folder: _delete(folder)) for folder in used]
-        for path, remove in old:
+        """Removes what is oldest until the data folder, less what is at work in it, takes no more than it may: uploads, then jobs that have
+        ended, then subjects; and of each owner the subjects used longest ago that are too much for one. What was used within GRACE_S
+        stays: a worker may be about to load it."""
+        now, ended = self.clock(), self.store.ended()
+        idle: list[tuple[Path, Callable[[], None]]] = []
+        uploads = [Path(parent, name) for parent, _, files in os.walk(self.home / "uploads") for name in files]
+        used = [folder for folder in subjects(self.home / "subjects") if _changed(folder / "subject.json") < now - GRACE_S]
+        used.sort(key=lambda folder: _changed(folder / "subject.json"))
+        for owner in {folder.parent for folder in used}:
+            too_much = size_of(owner) - self.settings.max_own_mb * 1e6
+            for folder in [folder for folder in used if folder.parent == owner]:
+                if too_much > 0:
+                    too_much -= size_of(folder)
+                    _delete(folder)
+                    used.remove(folder)
+        idle += [(path, partial(_delete, path)) for path in sorted(uploads, key=_changed) if _changed(path) < now - GRACE_S]
+        idle += [(self.home / "jobs" / job_id, partial(self.remove, job_id)) for job_id in ended]
+        idle += [(folder, partial(_delete, folder)) for folder in used]
+        busy = sum(size_of(self.home / "jobs" / job_id) for job_id in self.store.ids() - set(ended))
+        too_much = size_of(self.home) - busy - self.settings.max_disk_gb * 1e9
+        num_removed = 0
+        for path, remove in idle:
             if too_much <= 0:
                 break
             too_much -= size_of(path)
             remove()
-        log.warning("the data folder took more than %.3g GB; the oldest results were removed", self.settings.max_disk_gb)
+            num_removed += 1
+        if num_removed:
+            log.warning("the data folder took more than %.3g GB; the %d oldest things were removed", self.settings.max_disk_gb, num_removed)
 
     @staticmethod
     def _expire_files(folder: Path, before: float) -> None:
@@ -120,7 +140,8 @@ class Janitor:
                     path.unlink(missing_ok=True)
             for name in folders:
                 with suppress(OSError):  # not empty
-                    os.rmdir(Path(parent, name))
+                    if _changed(Path(parent, name)) < before:
+                        os.rmdir(Path(parent, name))
 
 
 def subjects(folder: Path) -> list[Path]:
@@ -129,7 +150,9 @@ def subjects(folder: Path) -> list[Path]:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes that the files of a folder take; 0 where there is none."""
+    """Bytes that the files of a folder, or a file, take; 0 where there is none."""
+    if folder.is_file():
+        return folder.stat().st_size
     total, waiting = 0, [folder]
     while waiting:
         with suppress(OSError), os.scandir(waiting.pop()) as entries:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from ..settings import LogFormat
+
+current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
+"""The id of the job that this thread works on, for lines of modules that know of no jobs."""
 
 
 class JobLog(logging.LoggerAdapter):
@@ -29,7 +33,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"), "level": record.levelname.lower(),
             "logger": record.name, "message": record.getMessage(),
         }  # fmt: skip
-        if job := getattr(record, "job", None):
+        if job := getattr(record, "job", None) or current_job.get():
             line["job"] = job
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

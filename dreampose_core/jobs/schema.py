@@ -40,6 +40,8 @@ ALTER TABLE jobs ADD COLUMN kind TEXT NOT NULL DEFAULT 'animate';
 ALTER TABLE jobs ADD COLUMN code TEXT;
 -- nobody claims it before that time
 ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
+-- how often in a row it had to wait for room on the disk
+ALTER TABLE jobs ADD COLUMN pauses INTEGER NOT NULL DEFAULT 0;
 -- when it was claimed last, and when it came to a final state
 ALTER TABLE jobs ADD COLUMN claimed REAL;
 ALTER TABLE jobs ADD COLUMN finished REAL;

@@ -22,8 +22,10 @@ from ..files import flush
 from ..settings import Settings
 from .janitor import Janitor, size_of
 from .locks import living
-from .records import LANES, Job, JobFolder, JobRequest, JobStatus, Lane, Limits, StoredRequest, Upload
-from .store import NO_SUCH_JOB, Store, storage_error
+from .logs import JobLog
+from .records import FINAL_STATES, LANES, Job, JobFolder, JobRequest, JobStatus, Lane, Limits, StoredRequest, Upload
+from .sentences import NO_SUCH_JOB, storage_error
+from .store import Store
 from .supervisor import Command, Supervisor, worker_command
 
 log = logging.getLogger("dreampose.jobs")
@@ -42,7 +44,7 @@ class JobService:
     """
 
     def __init__(self, settings: Settings, command: Command = worker_command):
-        self.settings = settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+        self.settings = settings.with_folders()
         self.home = self.settings.home
         self._command = command
         self._store: Store | None = None
@@ -113,7 +115,8 @@ class JobService:
             return known
         limits = Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
         self.store.check_room(owner, request.kind, limits)  # before anything is copied; asked again when the row is written
-        self._check_disk(owner)
+        if request.kind == "animate":
+            self._check_disk(owner)
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
@@ -142,7 +145,7 @@ class JobService:
         if added != job_id:  # the same key came twice at the same time
             shutil.rmtree(folder.path, ignore_errors=True)
         else:
-            log.info("job %s: queued", job_id)
+            JobLog(log, job_id).info("queued")
         return added
 
     def status(self, owner: str, job_id: str) -> JobStatus:
@@ -217,14 +220,16 @@ class JobService:
         )
 
     def _check_disk(self, owner: str) -> None:
-        """Raises StorageError when the disk is nearly full, InputError when the owner's jobs and subjects take more than they may."""
+        """Raises StorageError when the disk is nearly full, InputError when the owner's finished jobs take more than they may.
+
+        Subjects do not count here: the janitor removes those used longest ago, and they are tuned again.
+        """
         if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
             raise StorageError(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
-        folders = [self.home / "jobs" / job.id for job in self.store.jobs_of(owner)]
-        used_mb = sum(map(size_of, [*folders, self.home / "subjects" / owner])) / 1e6
+        used_mb = sum(size_of(self.home / "jobs" / job.id) for job in self.store.jobs_of(owner) if job.state in FINAL_STATES) / 1e6
         if used_mb >= self.settings.max_own_mb:
             raise InputError(
-                f"Your jobs and subjects take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
+                f"Your results take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
                 f"the oldest go {self.settings.keep_results_h:g} hours after they end, please come back then."
             )
 

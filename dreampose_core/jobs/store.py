@@ -7,7 +7,6 @@ heartbeats renew; a claim whose lease ran out, or whose worker is known to be de
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import sqlite3
@@ -18,21 +17,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import DiskFull, InputError, LostClaim, StorageError, UnknownJob
+from ..errors import InputError, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
-from .records import Claim, Job, Kind, Lane, Limits, Losses
+from .records import LANES, Claim, Job, Kind, Lane, Limits, Losses
 from .schema import prepare
+from .sentences import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB, storage_error
 
 LEASE_S = 20.0
-MAX_ATTEMPTS = 3
 BUSY_S = 15.0
-DISK_FULL = "The server's disk is full; what was finished before is kept. Please tell the operator, and try again when there is room."
-GIVEN_UP = (
-    f"This job stopped its worker {MAX_ATTEMPTS} times without getting further, so it was given up; "
-    "please try fewer frames, another photo or another motion."
-)
-NO_SUCH_JOB = "There is no such job, or it belongs to somebody else."
-
+PAUSE_S, MAX_PAUSES = 10.0, 24  # for room on the disk: three hours in all
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
 # Has not begun on the device; an interrupted job there has, and goes on before others begin.
 _WAITING = f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.lane = 'light' AND jobs.state IN ('running', 'interrupted'))))"
@@ -55,15 +48,6 @@ _ACTIVE = "state IN ('running', 'cancelling')"
 # A cancel that was accepted is kept, whatever the worker says in the meantime.
 _UNLESS_CANCELLING = "state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE '{}' END"
 _IF_CANCELLED = "finished = CASE WHEN state = 'cancelling' THEN now() END"
-
-
-def storage_error(error: BaseException) -> StorageError | None:
-    """The StorageError to show for `error` when it means a full or unwritable disk, else None."""
-    if isinstance(error, StorageError):
-        return error
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    full = full or (isinstance(error, sqlite3.Error) and "disk is full" in str(error))
-    return DiskFull(DISK_FULL) if full else None
 
 
 class Store:
@@ -143,6 +127,10 @@ class Store:
                 "INSERT INTO jobs (id, owner, key, kind, lane, state, request, created) VALUES (?, ?, ?, ?, 'light', 'queued', ?, now())",
                 (job_id, owner, key, kind, request),
             )
+            # A newcomer stands behind those who came before, or who was served once would wait for all who never were.
+            last = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
+            for lane in LANES:
+                self._db.execute(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", (owner, lane))
             return job_id
 
     def get(self, owner: str, job_id: str) -> Job:
@@ -167,7 +155,7 @@ class Store:
         """Ends a job that nobody works on; asks the worker of a running one to stop. Final states stay. Raises UnknownJob."""
         changed = self._rows(
             "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked = now(), "
-            "finished = CASE WHEN state = 'running' THEN NULL ELSE now() END, revision = revision + 1 "
+            "error = NULL, finished = CASE WHEN state = 'running' THEN NULL ELSE now() END, revision = revision + 1 "
             f"WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
             job_id, owner,
         )
@@ -238,6 +226,9 @@ class Store:
         """Adds a done job that `unkept` told of, unless it is known. Raises ValueError where something else is given."""
         if job.keys() != set(_KEPT) or not all(isinstance(value, (str, float, int, type(None))) for value in job.values()):
             raise ValueError("not a job")
+        if not isinstance(job["finished"], (int, float)) or not all(isinstance(one, str) for one in json.loads(job["notices"])):
+            raise ValueError("not a finished job")
+        _pairs(job["losses"])
         names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
         self._rows(
             f"INSERT INTO jobs ({names}, lane, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
@@ -251,13 +242,14 @@ class Store:
 
         What was interrupted goes on first. Then owners take turns; one with `max_active` jobs at work in this lane waits.
         """
-        begun = "SELECT number FROM jobs WHERE lane = ? AND state = 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
         busy = f"SELECT owner FROM jobs WHERE lane = '{lane}' AND {_ACTIVE} GROUP BY owner HAVING count(*) >= {int(max_active)}"
-        queued = _queue(f"jobs.lane = '{lane}' AND jobs.state = 'queued' AND jobs.owner NOT IN ({busy})", lane) + " ORDER BY place LIMIT 1"
-        if not self._rows(begun, lane) and not self._rows(queued):  # idle polls take no write lock
+        those = f"jobs.lane = '{lane}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
+        begun = f"SELECT number FROM jobs WHERE {those} 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
+        queued = _queue(f"{those} 'queued'", lane) + " ORDER BY place LIMIT 1"
+        if not self._read(begun) and not self._read(queued):  # idle polls take no write lock
             return None
         with self._transaction():
-            found = self._rows(begun, lane) or self._rows(queued)
+            found = self._rows(begun) or self._rows(queued)
             if not found:
                 return None
             row = self._rows(
@@ -285,9 +277,8 @@ class Store:
             if new:
                 reached[progress.stage] = progress.step
             self._write(
-                claim, "progress = ?, losses = ?, reached = ?, attempts = ?, lease_until = now() + ?",
-                json.dumps(asdict(progress)), json.dumps(losses), json.dumps(reached),
-                0 if new else row["attempts"], self.lease_s,
+                claim, "progress = ?, losses = ?, reached = ?, attempts = attempts * ?, pauses = pauses * ?, lease_until = now() + ?",
+                json.dumps(asdict(progress)), json.dumps(losses), json.dumps(reached), not new, not new, self.lease_s,
             )
 
     def cancel_asked(self, claim: Claim) -> bool:
@@ -313,23 +304,30 @@ class Store:
         """The job has failed; `error` is one sentence for its owner, `code` a word for programs. Raises LostClaim."""
         self._write(claim, _UNLESS_CANCELLING.format("failed") + ", finished = now(), error = ?, code = ?", error, code)
 
-    def interrupt(self, claim: Claim, why: str | None = None, pause_s: float = 0.0) -> None:
-        """Gives the job back in good order, to be resumed after `pause_s` seconds; this attempt does not count. A cancelled job ends.
+    def interrupt(self, claim: Claim) -> None:
+        """Gives the job back in good order, to be resumed; this attempt does not count. A cancelled job ends. Raises LostClaim."""
+        self._write(claim, f"{_UNLESS_CANCELLING.format('interrupted')}, {_IF_CANCELLED}, attempts = max(attempts - 1, 0)")
+
+    def pause(self, claim: Claim, why: str, pause_s: float = PAUSE_S) -> None:
+        """As `interrupt`, until `pause_s` seconds are over, twice as long each time that brought no new step; MAX_PAUSES of them end it.
 
         why: a sentence for its owner. Raises LostClaim.
         """
+        over = f"(state = 'running' AND pauses >= {MAX_PAUSES})"
         self._write(
             claim,
-            _UNLESS_CANCELLING.format("interrupted")
-            + f", {_IF_CANCELLED}, attempts = max(attempts - 1, 0), error = ?, not_before = now() + ?",
+            f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {over} THEN 'failed' ELSE 'interrupted' END, "
+            f"finished = CASE WHEN state = 'cancelling' OR {over} THEN now() END, attempts = max(attempts - 1, 0), pauses = pauses + 1, "
+            f"error = CASE WHEN state = 'running' THEN ? END, code = CASE WHEN {over} THEN 'storage' END, "
+            "not_before = now() + min(? * (1 << pauses), 600)",
             why, pause_s,
-        )
+        )  # fmt: skip
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _held(self, claim: Claim) -> sqlite3.Row:
         rows = self._rows(
-            f"SELECT state, attempts, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}", claim.id, claim.fence
+            f"SELECT state, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}", claim.id, claim.fence
         )
         if not rows:
             raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")

@@ -45,13 +45,21 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def gpu_of(number: int, workers: int, visible: str | None) -> str | None:
-    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or of all; None to
-    leave it as it is."""
-    if workers == 1:
+def gpu_of(number: int, workers: int, visible: str | None, num_gpus: int) -> str | None:
+    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or of all `num_gpus`;
+    None to leave it as it is. Workers that are too many share."""
+    if workers == 1 or (visible is None and num_gpus == 0):
         return None
-    devices = [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(workers)]
+    devices = [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(num_gpus)]
     return devices[number % len(devices)]
+
+
+def _num_gpus() -> int:
+    """Of NVIDIA's, as the driver tells; torch is not asked, because it is not loaded here."""
+    try:
+        return len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except OSError:
+        return 0
 
 
 class _Slot:
@@ -73,8 +81,8 @@ class Supervisor:
         self.store, self.command = store, command
         self._environment = worker_environment(settings)
         self._locks = Path(settings.home) / "workers"
-        visible = self._environment.get("CUDA_VISIBLE_DEVICES")
-        self._slots = [_Slot("light"), *(_Slot("device", gpu_of(i, settings.workers, visible)) for i in range(settings.workers))]
+        workers, visible, num_gpus = settings.workers, self._environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
+        self._slots = [_Slot("light"), *(_Slot("device", gpu_of(i, workers, visible, num_gpus)) for i in range(workers))]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 

@@ -22,9 +22,10 @@ from ..errors import Cancelled, DiskFull, DreamPoseError, InputError, LostClaim,
 from ..progress import Progress
 from ..settings import Settings
 from .locks import WorkerLock
-from .logs import JobLog, configure
+from .logs import JobLog, configure, current_job
 from .records import LANES, Claim, JobFolder, Lane, Losses, StoredRequest, Work
-from .store import Store, storage_error
+from .sentences import DISK_FULL, storage_error
+from .store import Store
 
 log = logging.getLogger("dreampose.worker")
 
@@ -33,7 +34,6 @@ STOP_CHECK_EVERY_S = 0.3
 PROGRESS_EVERY_S = 0.2
 HEARTBEAT_EVERY_S = 4.0
 LEAVE_WITHIN_S = 20.0
-FULL_DISK_PAUSE_S = 10.0
 NICE = 10  # the page answers first where workers compute on the same cores
 MAX_LOSSES = 400
 
@@ -152,6 +152,7 @@ class Worker:
 
     def _work(self, claim: Claim) -> bool:
         """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
+        current_job.set(claim.id)
         attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
         attempt.log.info("%s lane, claim %d", self.lane, claim.fence)
         folder, foreseen = JobFolder(self.settings.home / "jobs" / claim.id), True
@@ -172,8 +173,8 @@ class Worker:
             else:
                 storage = storage_error(error)
                 if isinstance(storage, DiskFull):
-                    attempt.log.error("the disk is full")
-                    ending = partial(self.store.interrupt, claim, str(storage), FULL_DISK_PAUSE_S)
+                    attempt.log.error("%s", storage)
+                    ending = partial(self.store.pause, claim, DISK_FULL)
                 elif "CUDA error" in str(error):
                     # Whatever this process asks of its GPU from now on fails, too. The next one takes the job over, so many times.
                     attempt.log.exception("the GPU failed")
@@ -187,6 +188,7 @@ class Worker:
         if attempt.cancelled:
             folder.delete_uploads()
         self._attempt = None
+        current_job.set(None)
         self._say()
         return foreseen
 
@@ -233,7 +235,7 @@ def _failure(error: Exception, attempt: Attempt) -> tuple[str, str]:
         return str(error), "input"
     if isinstance(error, StorageError):
         attempt.log.error("%s", error)
-        return str(error), "storage"
+        return "The server could not write its files; please tell the operator, and try again later.", "storage"
     attempt.log.exception("failed")
     sentence = (
         "Something went wrong in the program while it worked on this job; please try again, "

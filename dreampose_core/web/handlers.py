@@ -27,14 +27,13 @@ NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, w
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
 
 
-def upload_path(payload) -> str | None:
-    """The path of an uploaded or example file as the page names it, unopened; None when there is none."""
-    return None if payload is None else payload.path
+def uploaded(file: str | dict) -> Path:
+    """The path of a file that was uploaded, or of an example; `file` as Gradio names it, or as a browser sends it, {"path": ...}.
 
-
-def uploaded(path: str) -> Path:
-    """The path of a file that was uploaded, or of an example. Raises InputError for any other path of the server, and for addresses."""
-    resolved = Path(path).resolve()
+    Raises InputError for any other path of the server, and for addresses.
+    """
+    path = file.get("path") if isinstance(file, dict) else file
+    resolved = Path(path if isinstance(path, str) else "").resolve()
     if not (resolved.is_relative_to(Path(get_upload_folder()).resolve()) or is_static_file(str(resolved))):
         raise InputError("One of the files was not uploaded to this page; please choose it again.")
     return resolved
@@ -171,8 +170,9 @@ class PageHandlers:
         if seed is None:
             raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
         given = {name: value for name, value in options.items() if not isinstance(value, str) or value.strip()}
-        given |= {name: name in changes for name in SWITCHES}
-        given["first_frame"], given["last_frame"] = frame_range(frames, "Frames")
+        # as the browser sent it: nobody has looked yet whether these are a list and a text
+        given |= {name: isinstance(changes, list) and name in changes for name in SWITCHES}
+        given["first_frame"], given["last_frame"] = frame_range(frames if isinstance(frames, str) else None, "Frames")
         return JobRequest(
             kind=kind, image=uploaded(photo) if photo else None, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
             options=validated(AnimateOptions, {"seed": seed, **given}),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
+from gradio_client.utils import is_file_obj, traverse
 
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .examples import example_motions, example_people, title
-from .handlers import PageHandlers, upload_path, uploaded
+from .handlers import PageHandlers, uploaded
 from .links import ResultLinks
 from .live import SharedStream
 
@@ -29,6 +30,8 @@ QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Answered in the request itself. Gradio closes the stream that it answers queued events on when the last of them is done, and an event
 # that comes at that very moment is never answered; so only what sends more than one answer goes that way.
 QUICK = QUIET | {"queue": False}
+# Events that take the photo are handed what the browser sends: Gradio's own reading of an image opens the file in this process.
+UNOPENED = {"preprocess": False}
 _SHOW_ANSWER = """() => {
   const show = (tries) => {
     const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
@@ -74,7 +77,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     """
     gr.set_static_paths([examples / "people", examples / "motions"])
     handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
-    with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
+    with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, round(settings.keep_uploads_h * 3600))) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         # a field of the page, because a gr.State's change is only noticed when it comes through the queue
         shown_job = gr.Textbox(None, show_label=False, container=False, elem_id="dp-job")
@@ -96,7 +99,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
-        opened.then(handlers.look, [browser, *person.values()], seen, **QUICK)  # of a photo that came too early
+        opened.then(handlers.look, [browser, *person.values()], seen, **QUICK, **UNOPENED)  # of a photo that came too early
         page.load(None, None, None, js=_REATTACH, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
@@ -110,11 +113,11 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
 
         look.click(
             preview_of, set(form.values()), preview, trigger_mode="multiple", concurrency_limit=None, api_visibility="private",
-            show_progress="minimal", show_progress_on=look,
+            show_progress="minimal", show_progress_on=look, **UNOPENED,
         )  # fmt: skip
         run.click(
             submit, set(form.values()), [browser, shown_job, message],
-            api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False,
+            api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False, **UNOPENED,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
         jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK)
@@ -125,18 +128,23 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
 
 
 def _keep_to_uploads(page: gr.Blocks) -> None:
-    """Whatever a visitor sends as a file must have been uploaded.
+    """Whatever a visitor sends as a file must have been uploaded, wherever in a request it stands.
 
     Gradio copies a file that a request names to where it can be fetched from, and downloads what is named by an address. On a page that
-    it launches it asks first whether the file was uploaded; on one that is mounted it does not.
+    it launches it asks first whether the file was uploaded; on one that is mounted it does not. Asked here and not of the components,
+    because Gradio makes these anew for a session.
     """
+    inner = page.preprocess_data
 
-    async def uploaded_only(path: str | Path | None) -> str | None:
-        return None if path is None else str(uploaded(str(path)))
+    def checked(file: dict) -> dict:
+        uploaded(file["path"])
+        return file
 
-    for event in page.fns.values():
-        for component in event.inputs:
-            component.async_move_resource_to_block_cache = uploaded_only
+    async def preprocess_data(block_fn, inputs, *rest, **more):
+        traverse(inputs, checked, is_file_obj)
+        return await inner(block_fn, inputs, *rest, **more)
+
+    page.preprocess_data = preprocess_data
 
 
 def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
@@ -152,7 +160,6 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
     gr.Markdown(text("person"))
     photo = gr.Image(
         label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], height=340, elem_id="dp-photo")
-    photo.preprocess = upload_path  # Gradio's own opens the file in this process
     gallery = _picker([(person.image, person.name) for person in handlers.people], "Example people", 6, "dp-people")
     look = gr.HTML("", elem_id="dp-look")
     with gr.Accordion("DensePose of the photo (optional)", open=False):
@@ -166,7 +173,7 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
     gallery.select(handlers.pick_person, None, [photo, poses], **QUICK)
     gr.on(
         [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
-        trigger_mode="always_last", **{**QUICK, "show_progress": "minimal"},
+        trigger_mode="always_last", **{**QUICK, **UNOPENED, "show_progress": "minimal"},
     )  # fmt: skip
     return {"photo": photo, "photo_poses": poses, "fit": fit}, look
 

@@ -23,7 +23,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
 
     Raises StorageError when the data folder cannot be written.
     """
-    settings = settings.model_copy(update={"home": settings.home.expanduser().absolute()})  # as the job service does
+    settings = settings.with_folders()  # as the job service does
     secret = installation_secret(settings)
     links = ResultLinks(secret)
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
