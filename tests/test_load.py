@@ -1,4 +1,7 @@
-"""A few visitors at once on the real server: each is answered, and nothing breaks. With figures: python -m tests.load --visitors 100"""
+"""A few visitors at once on the real server: each is answered, and nothing breaks. Run: scripts/test -m slow tests/test_load.py
+
+With figures: python -m tests.load --visitors 100
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tests.load import load
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read in /proc")
 
 
+@pytest.mark.slow
 def test_ten_visitors_are_answered_and_nothing_breaks(tmp_path):
     told = asyncio.run(load(10, 20.0, tmp_path))
     print(json.dumps(told, indent=1))
