@@ -22,6 +22,7 @@ from .links import ResultLinks
 
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
+CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
 SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
@@ -222,7 +223,8 @@ class PageHandlers:
                     yield self._named(picture | {"live": waiting})
                 if status.final:
                     return
-                await asyncio.sleep(WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S)
+                pause = WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S
+                await asyncio.sleep(max(pause, CROWD_POLL_S * len(self._turns)))
                 if self.service.pulse(owner, job) != pulse:  # takes no longer than to hand it to a thread
                     status, pulse = await asyncio.to_thread(self._status, owner, job)
             yield self._named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
