@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def launched(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_sharded_training_is_training_and_goes_on_either_way(tmp_path):
     one, shard, other = (tmp_path / name for name in ("one", "shard", "other"))
     launched(*TRAIN, "--out", str(one))
@@ -68,7 +70,7 @@ def test_sharded_training_is_training_and_goes_on_either_way(tmp_path):
 def test_each_process_holds_its_share_and_the_unet_is_whole_again(tmp_path):
     script = tmp_path / "look.py"
     script.write_text(LOOK.format(tests=str(REPOSITORY / "tests"), repository=str(REPOSITORY)))
-    shares = [float(line.split()[1]) for line in launched(*LAUNCH, str(script)).splitlines() if line.startswith("share")]
+    shares = [float(share) for share in re.findall(r"share (0\.\d+)", launched(*LAUNCH, str(script)))]  # both may stand in one line
     assert len(shares) == 2 and sum(shares) == pytest.approx(1, abs=0.01) and max(shares) < 0.6
 
 
