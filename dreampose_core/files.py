@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from .errors import DiskFull, InputError, StorageError
 from .progress import ShouldStop, check_stop, never_stop
@@ -95,22 +96,31 @@ def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "w")
+            file = lock_file(path)
         except OSError as error:
             raise storage_error(error, path) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    try:
-                        yield
-                    finally:
-                        path.unlink(missing_ok=True)
-                    return
-            except (BlockingIOError, FileNotFoundError):  # others are in it; or were, and took the file away
-                pass
+        if file is not None:
+            break
         check_stop(should_stop)
         time.sleep(0.2)
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def lock_file(path: Path) -> TextIO | None:
+    """The file, opened anew and locked until it is closed; None where others hold it, or took it away just now. Raises OSError."""
+    file = open(path, "w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
 
 
 def flush(path: Path) -> None:

@@ -17,6 +17,7 @@ from tiny import make_tiny_model, tiny_pipeline
 from dreampose_core import animation
 from dreampose_core.animation import animate, tuned_to
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.files import locked
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.pipeline import load_pipeline
@@ -333,3 +334,10 @@ def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
     for thread in threads:
         thread.join(120)
     assert len(tuned) == 1 and results["first"]["subject"] == results["second"]["subject"]
+
+
+def test_an_error_while_a_lock_is_held_is_raised_as_it_is(tmp_path):
+    for error in (FileNotFoundError("gone"), BlockingIOError("busy"), StorageError("full")):
+        with pytest.raises(type(error), match=str(error)), locked(tmp_path / "a.lock"):
+            raise error
+        assert not (tmp_path / "a.lock").exists()

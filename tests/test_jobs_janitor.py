@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_jobs_store import Clock
 
 from dreampose_core.jobs.bucket import Bucket
 from dreampose_core.jobs.janitor import GRACE_S, Janitor, size_of
@@ -21,17 +22,9 @@ ANNA, BEN = "a" * 64, "b" * 64
 HOUR, DAY = 3600.0, 86400.0
 
 
-class Clock:
-    def __init__(self):
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(time.time())
 
 
 @pytest.fixture

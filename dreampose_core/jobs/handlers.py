@@ -128,8 +128,7 @@ class LightLane:
         except (Cancelled, DiskFull):
             raise  # a later attempt may go on from what is there
         except Exception:  # this job has failed
-            for upload in filter(None, (request.image, request.poses, request.image_poses)):
-                (folder.input / upload.file).unlink(missing_ok=True)
+            folder.delete_uploads()
             raise
         return tuple(dict.fromkeys(said))
 

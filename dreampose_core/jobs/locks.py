@@ -6,8 +6,11 @@ import fcntl
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
+
+from ..files import lock_file
 
 _NAME = re.compile(r"[a-z]+-[0-9a-z]+")
 
@@ -21,13 +24,9 @@ class WorkerLock:
     def __init__(self, folder: Path, name: str):
         """Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while True:
-            self._file = open(folder / name, "w", encoding="utf-8")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file.fileno()), os.stat(folder / name)):
-                    return
-            self._file.close()  # `living` took the file for a dead worker's in the moment before it was locked
+        while (file := lock_file(folder / name)) is None:  # `living` looks whether it is taken, or took it for a dead worker's
+            time.sleep(0.01)
+        self._file = file
 
     def close(self) -> None:
         """Gives the lock up."""

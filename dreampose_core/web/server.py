@@ -41,7 +41,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     start = secrets.token_hex(8)
 
     @app.get("/alive")
-    def alive() -> JSONResponse:
+    async def alive() -> JSONResponse:
         """Which start of the server this is, for pages that were open before."""
         return JSONResponse({"server": start}, headers={"Cache-Control": "no-store"})
 
