@@ -260,6 +260,14 @@ def _parser() -> argparse.ArgumentParser:
     g.add_argument("--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)")
     g.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
 
+    h = command(bench, "shortcuts", model_commands.bench_shortcuts, "what leaving work out of the denoising loop gains and costs")
+    _model_options(h)
+    h.add_argument("--steps", type=int, default=25, help="denoising steps (default: 25)")
+    h.add_argument("--image-guidance", type=float, default=3.0, help="(default: 3)")
+    h.add_argument("--pose-guidance", type=float, default=2.0, help="(default: 2)")
+    h.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
+    h.add_argument("--frames", type=int, default=8, help="frames of each (default: 8)")
+
     a = command(bench, "ablations", model_commands.bench_ablations, "train small models that differ in one thing each, and measure them")
     a.add_argument("--model", default="mini", help="the model whose VAE and device are all variants' (default: mini)")
     _device_option(a)

@@ -10,14 +10,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from . import __version__, memory
-from .conditioning import encode_maps, pose_tensors
+from .behind import Behind
+from .conditioning import Sampling, encode_maps, pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing, locked
 from .images import read_image, write_png
@@ -122,7 +123,7 @@ class _Run:
     def make_frames(self, scene: Scene) -> None:
         """Writes the frames that are not there yet, and a chunk whenever a second of video is complete."""
         poses = scene.poses
-        started, total, steps = time.monotonic(), len(poses), self.num_inference_steps
+        started, total, sampling = time.monotonic(), len(poses), self.sampling
         chunk = max(1, math.ceil(poses.fps))
         done = 0
         while done < total and self.frame_path(done).is_file():
@@ -133,7 +134,7 @@ class _Run:
         clock.tick(done)
 
         def on_step(frame: int, step: int) -> None:
-            clock.tick(frame + min(batch, total - frame) * step // steps)
+            clock.tick(frame + min(batch, total - frame) * step // sampling.num_inference_steps)
 
         def on_smaller(size: int) -> None:
             nonlocal batch
@@ -152,26 +153,32 @@ class _Run:
             self.seconds["frames"] = time.monotonic() - started
             return
         stream = self.pipe.stream(
-            scene.photo, poses, scene.image_poses, num_inference_steps=steps, image_guidance=self.options.image_guidance,
+            scene.photo, poses, scene.image_poses, image_guidance=self.options.image_guidance,
             pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
             first_frame=first, on_step=on_step, should_stop=self.should_stop, on_smaller=on_smaller,
-            on_glimpse=on_glimpse if first == 0 else None,
+            on_glimpse=on_glimpse if first == 0 else None, **vars(sampling),
         )  # fmt: skip
+
+        def write(index: int, frame: np.ndarray) -> None:
+            if index >= done:
+                write_png(frame, self.frame_path(index))
+            (self.folder / GLIMPSE).unlink(missing_ok=True)
+            if (index + 1) % chunk == 0 or index + 1 == total:
+                self.write_chunk(index - index % chunk, index + 1, poses.fps)
+
         try:
-            for index, frame in enumerate(stream, start=first):
-                if index >= done:
-                    write_png(frame, self.frame_path(index))
-                (self.folder / GLIMPSE).unlink(missing_ok=True)
-                if (index + 1) % chunk == 0 or index + 1 == total:
-                    self.write_chunk(index - index % chunk, index + 1, poses.fps)
-                check_stop(self.should_stop)
+            with Behind(2 * chunk) as behind:  # frames are written while the next are made
+                for index, frame in enumerate(stream, start=first):
+                    behind.do(write, index, frame)
+                    check_stop(self.should_stop)
         finally:
             (self.folder / GLIMPSE).unlink(missing_ok=True)
         self.seconds["frames"] = time.monotonic() - started
 
     @property
-    def num_inference_steps(self) -> int:
-        return self.pipe.form.steps(self.options.quality) if self.options.steps is None else self.options.steps
+    def sampling(self) -> Sampling:
+        found = self.pipe.form.sampling(self.options.quality)
+        return found if self.options.steps is None else replace(found, num_inference_steps=self.options.steps)
 
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
@@ -187,7 +194,7 @@ class _Run:
     def result(self, scene: Scene, base: str, subject: Subject | None) -> dict:
         form, poses = self.pipe.form, scene.poses
         used = {
-            "num_inference_steps": self.num_inference_steps,
+            **asdict(self.sampling), "guidance_interval": list(self.sampling.guidance_interval),
             "image_guidance": form.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
             "pose_guidance": form.pose_guidance if self.options.pose_guidance is None else self.options.pose_guidance,
         }

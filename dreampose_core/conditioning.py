@@ -23,6 +23,19 @@ SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "centred": (0, 1, 2, 3, 4), "copies": (2,
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How frames are denoised, by the names of `DreamPosePipeline.stream`.
+
+    guidance_interval: the part of the noise schedule that is guided, from 0, the clean frame, to 1, pure noise; outside one pass is made
+    instead of three. reuse_steps: the UNet's deep features are computed at every such step only.
+    """
+
+    num_inference_steps: int
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    reuse_steps: int = 1
+
+
+@dataclass(frozen=True)
 class ModelForm:
     """How a model must be fed; stands in the model folder's config.
 
@@ -36,6 +49,7 @@ class ModelForm:
     height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
     draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
+    guidance_from, guidance_to, reuse_steps: what `draft` and `standard` leave out, see `Sampling`; `best` leaves out nothing.
     """
 
     pose_encoding: str = "iuv"
@@ -54,10 +68,14 @@ class ModelForm:
     draft_steps: int = 8
     standard_steps: int = 15
     best_steps: int = 50
+    guidance_from: float = 0.0
+    guidance_to: float = 1.0
+    reuse_steps: int = 1
 
-    def steps(self, quality: Quality) -> int:
-        """Denoising steps of a quality."""
-        return {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
+    def sampling(self, quality: Quality) -> Sampling:
+        """How frames of a quality are denoised."""
+        steps = {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
+        return Sampling(steps) if quality == "best" else Sampling(steps, (self.guidance_from, self.guidance_to), self.reuse_steps)
 
     @property
     def size(self) -> tuple[int, int]:

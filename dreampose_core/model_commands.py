@@ -181,6 +181,18 @@ def bench_generate(args, on_progress, should_stop) -> None:
     _figures(figures, args.json)
 
 
+def bench_shortcuts(args, on_progress, should_stop) -> None:
+    from .evaluation.report import table
+    from .evaluation.shortcuts import bench_shortcuts
+    from .pipeline import load_pipeline
+
+    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
+    print(table(bench_shortcuts(
+        pipe, steps=args.steps, image_guidance=args.image_guidance, pose_guidance=args.pose_guidance, people=args.people,
+        frames=args.frames, on_progress=on_progress, should_stop=should_stop,
+    )))  # fmt: skip
+
+
 def _figures(figures: dict, path: Path | None) -> None:
     """Prints the figures, and writes them where that is asked for."""
     told = json.dumps(figures, indent=1)

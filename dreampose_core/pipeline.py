@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,13 +24,11 @@ from .conditioning import (
     ModelForm,
     blank_tokens,
     check_form,
-    clean_latents,
     condition_latents,
     encode_latents,
     encode_maps,
     photo_input,
     pose_tensors,
-    predict,
     reference_tokens,
     to_pixels,
     to_uint8,
@@ -40,15 +36,16 @@ from .conditioning import (
     window_channels,
     window_of,
 )
+from .denoising import OnStep, Reference, denoise, guidance_branches
 from .errors import InputError, ModelError
 from .glimpse import colour_map, glimpse
 from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted
-from .progress import ShouldStop, check_stop, never_stop
+from .progress import ShouldStop, never_stop
 from .scene import check_aspect
 from .settings import MODELS, Precision
 from .stable_diffusion import is_hub_id, why_not_loaded
-from .texture import WARP_PLANES, Texture, harvest, move
+from .texture import WARP_PLANES, harvest, move
 
 ImageLike = Image.Image | np.ndarray
 OutputType = Literal["uint8", "np"]
@@ -60,19 +57,6 @@ class DreamPoseOutput(BaseOutput):
     """frames: (T, H, W, 3), one for each pose: uint8, or float32 in [0, 1] for output_type "np"."""
 
     frames: np.ndarray
-
-
-@dataclass
-class Reference:
-    """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of one person or None,
-    see `colour_map`, the states that reference attention looks at or None."""
-
-    tokens: torch.Tensor
-    blank: torch.Tensor
-    latents: torch.Tensor
-    texture: Texture | None
-    colours: torch.Tensor | None = None
-    states: list[torch.Tensor] | None = None
 
 
 class DreamPosePipeline(DiffusionPipeline):
@@ -89,7 +73,8 @@ class DreamPosePipeline(DiffusionPipeline):
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
         image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
         reference_attention: bool = False, frame_attention: bool = False, draft_steps: int = 8, standard_steps: int = 15,
-        best_steps: int = 50, photo_encoding: str = "own", init_leak: bool = False,
+        best_steps: int = 50, photo_encoding: str = "own", init_leak: bool = False, guidance_from: float = 0.0, guidance_to: float = 1.0,
+        reuse_steps: int = 1,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(
@@ -100,6 +85,7 @@ class DreamPosePipeline(DiffusionPipeline):
             height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
             reference_attention=reference_attention, frame_attention=frame_attention, draft_steps=draft_steps,
             standard_steps=standard_steps, best_steps=best_steps, photo_encoding=photo_encoding, init_leak=init_leak,
+            guidance_from=guidance_from, guidance_to=guidance_to, reuse_steps=reuse_steps,
         )  # fmt: skip
         if reference_attention or frame_attention:
             attention.install(unet)
@@ -143,11 +129,12 @@ class DreamPosePipeline(DiffusionPipeline):
         self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
         num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, noise: torch.Tensor | None = None, init_leak: bool | None = None,
-        output_type: OutputType = "uint8",
+        output_type: OutputType = "uint8", guidance_interval: tuple[float, float] | None = None, reuse_steps: int | None = None,
     ) -> DreamPoseOutput:  # fmt: skip
         """All frames of a clip; arguments and errors as in `stream`."""
         frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size,
-                             noise=noise, init_leak=init_leak, output_type=output_type)  # fmt: skip
+                             noise=noise, init_leak=init_leak, output_type=output_type, guidance_interval=guidance_interval,
+                             reuse_steps=reuse_steps)  # fmt: skip
         return DreamPoseOutput(frames=np.stack(list(frames)))
 
     @torch.no_grad()
@@ -157,13 +144,14 @@ class DreamPosePipeline(DiffusionPipeline):
         generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
         init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
-        on_glimpse: Callable[[int, np.ndarray], None] | None = None,
+        on_glimpse: Callable[[int, np.ndarray], None] | None = None, guidance_interval: tuple[float, float] | None = None,
+        reuse_steps: int | None = None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
         image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
         image_poses: the photos' own maps, one each; without them there is no moved texture.
-        num_inference_steps: None takes the model's own of standard quality.
+        num_inference_steps, guidance_interval, reuse_steps: see `Sampling`; None takes the model's own of standard quality.
         image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
@@ -178,9 +166,12 @@ class DreamPosePipeline(DiffusionPipeline):
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
-        steps = self.config.standard_steps if num_inference_steps is None else num_inference_steps
-        if steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
+        given = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval, "reuse_steps": reuse_steps}
+        sampling = replace(self.form.sampling("standard"), **{name: value for name, value in given.items() if value is not None})
+        if sampling.num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
             raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
+        if sampling.reuse_steps < 1 or not 0 <= sampling.guidance_interval[0] <= sampling.guidance_interval[1] <= 1:
+            raise InputError("reuse_steps must be at least 1, and the guidance interval two shares of the noise schedule, from 0 to 1.")
         if not 0 <= first_frame <= len(poses):
             raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
         if output_type not in get_args(OutputType):
@@ -207,8 +198,9 @@ class DreamPosePipeline(DiffusionPipeline):
                 frames = None
                 try:
                     pose, warp = self._encode_batch(poses, indices, reference, device)
-                    latents = self._denoise(noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, reference, branches, steps,
-                                            self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
+                    latents = denoise(self.unet, self.scheduler, self.form, sampling, branches, reference,
+                                      noise.expand(len(indices), -1, -1, -1), beneath, pose, warp,
+                                      self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
                     pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
                     made = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
                     frames = made.cpu().numpy()
@@ -282,8 +274,7 @@ class DreamPosePipeline(DiffusionPipeline):
                 check_aspect(array.shape[:2], image_poses.size)
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
 
-    def _step_watcher(self, start: int, reference: Reference, on_step, on_glimpse) -> Callable[[int, int, Callable], None]:
-        """What is called after each step with its number, the number of all and a function that gives the clean latents as they seem."""
+    def _step_watcher(self, start: int, reference: Reference, on_step, on_glimpse) -> OnStep:
 
         def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
             if on_glimpse is not None and step < steps and step % max(1, steps // _GLIMPSES) == 0:
@@ -313,49 +304,12 @@ class DreamPosePipeline(DiffusionPipeline):
         planes = move(reference.texture.expand(len(indices)), *middle, background=self.config.reference_background)
         return pose, warp_channels(self.form, planes, self.vae)
 
-    def _denoise(self, noise, beneath, pose, warp, reference, branches, steps, on_step, should_stop):
-        """Denoises noise (B, C, h, w), with the latents `beneath` under it if there are any, under dual classifier-free guidance (paper,
-        section 4.3)."""
-        scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(steps, device=noise.device)
-        if beneath is None:
-            latents = noise * scheduler.init_noise_sigma
-        else:
-            latents = scheduler.add_noise(beneath.float().expand_as(noise), noise, scheduler.timesteps[:1])
-        batch = len(latents)
-        tokens, no_tokens = (some.expand(batch, -1, -1) for some in (reference.tokens, reference.blank))
-        blank = reference.states and [torch.zeros_like(state) for state in reference.states]
-        for step, t in enumerate(scheduler.timesteps):
-            check_stop(should_stop)
-            scaled = scheduler.scale_model_input(latents, t)
-            total = 0
-            for weight, has_image, has_pose in branches:
-                own_pose = pose if has_pose else torch.zeros_like(pose)
-                own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
-                context = tokens if has_image else no_tokens
-                with attention.attending(self.unet, reference.states if has_image else blank, batch if self.config.frame_attention else 1):
-                    total = total + weight * predict(self.unet, scheduler, self.form, scaled, t, own_pose, own_warp, context)
-            clean = partial(clean_latents, scheduler, latents, total, t.long())
-            latents = scheduler.step(total, t, latents).prev_sample
-            on_step(min(step + 1, steps), steps, clean)  # some schedulers take a few steps more
-        return latents
-
 
 def quiet_libraries() -> None:
     """Turns off the progress bars and notes that diffusers and transformers print while they load and save models."""
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-
-
-def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:
-    """The UNet passes that dual guidance needs, as (weight, has image, has pose).
-
-    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes whose weight cancels to 0 are left
-    out: equal weights need two, both 1 need one (paper, section 4.3).
-    """
-    passes = [(1 - image_guidance, False, False), (image_guidance - pose_guidance, True, False), (pose_guidance, True, True)]
-    return [p for p in passes if abs(p[0]) > 1e-9]
 
 
 def load_pipeline(model: str | Path, device: str = "auto", precision: Precision = "auto", low_memory: bool = False) -> DreamPosePipeline:

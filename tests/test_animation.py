@@ -79,7 +79,9 @@ def test_a_run_leaves_all_its_files(pipe, whole):
     assert json.loads((folder / "result.json").read_text()) == result
     assert result["num_frames"] == FRAMES and result["fps"] == FPS and (result["height"], result["width"]) == SIZE
     assert result["seed"] == 0 and result["options"]["recipe"] == "fast" and result["notices"] == []
-    assert result["used"] == {"num_inference_steps": 2, "image_guidance": 1.0, "pose_guidance": 1.0}
+    assert result["used"] == {
+        "num_inference_steps": 2, "guidance_interval": [0.0, 1.0], "reuse_steps": 1, "image_guidance": 1.0, "pose_guidance": 1.0,
+    }  # fmt: skip
     assert set(result["seconds"]) == {"tuning", "frames", "video"} and result["versions"]["torch"] == torch.__version__
 
 
@@ -193,7 +195,7 @@ def test_options_reach_the_frames(pipe, clip, tmp_path):
         assert contents(tmp_path / name)["frames/000003.png"] != contents(tmp_path / "base")["frames/000003.png"], name
         assert result["used"] != base["used"] or result["seed"] == 1
     assert run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"]["num_inference_steps"] == 8
-    assert [pipe.form.steps(quality) for quality in ("draft", "standard", "best")] == [8, 15, 50]
+    assert [pipe.form.sampling(quality).num_inference_steps for quality in ("draft", "standard", "best")] == [8, 15, 50]
 
 
 def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_path):

@@ -14,10 +14,10 @@ PACKAGE = "dreampose_core"
 
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
-    ("errors", "settings", "progress", "files", "host"),
+    ("errors", "settings", "progress", "files", "host", "behind"),
     ("images", "video", "poses", "scene"),
-    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "glimpse", "stable_diffusion", "subject", "pipeline",
-     "released", "densepose"),
+    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
+     "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
     ("jobs",),
     ("web",),
@@ -27,7 +27,7 @@ PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name 
 
 # What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
 NARROW = {
-    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(),
+    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(), "behind": set(),
     "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "pydantic", "numpy"},
 }

@@ -12,11 +12,11 @@ from PIL import Image
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core import DreamPosePipeline
-from dreampose_core.conditioning import ModelForm
+from dreampose_core.conditioning import ModelForm, Sampling
+from dreampose_core.denoising import Reference, denoise, guidance_branches
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.images import fit_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import Reference, guidance_branches
 from dreampose_core.poses import PoseSequence, fitted
 
 SIZE = (40, 32)
@@ -183,13 +183,13 @@ def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
     fake = FakeUnet()
     scheduler = SimpleNamespace(
         init_noise_sigma=1.0, timesteps=[torch.tensor(999)], set_timesteps=lambda steps, device: None,
+        config=SimpleNamespace(num_train_timesteps=1000),
         scale_model_input=lambda x, t: x, step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
     )  # fmt: skip
-    model = SimpleNamespace(scheduler=scheduler, unet=fake, form=ModelForm(), config=SimpleNamespace(frame_attention=False))
-    DreamPosePipeline._denoise(
-        model, torch.zeros(2, 8, 10, 8), None, torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8),
+    denoise(
+        fake, scheduler, ModelForm(), Sampling(1), guidance_branches(s_image, s_pose),
         Reference(torch.ones(1, 17, 32), torch.zeros(1, 17, 32), torch.zeros(1, 8, 10, 8), None),
-        guidance_branches(s_image, s_pose), 1, lambda *_: None, lambda: False,
+        torch.zeros(2, 8, 10, 8), None, torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8), lambda *_: None, lambda: False,
     )  # fmt: skip
     null, image, both = fake.A, fake.A + fake.B, fake.A + fake.B + fake.C
     expected = null + s_image * (image - null) + s_pose * (both - image)  # paper, section 4.3

@@ -20,6 +20,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from dreampose_core import released
 from dreampose_core.__main__ import main
+from dreampose_core.conditioning import Sampling
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
@@ -140,7 +141,7 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
     photo, poses = read_image(scene / "photo.png"), read_any(scene).poses
     maps = [np.load(scene / f"frame_{number}_densepose.npy") for number in range(50, 50 + FRAMES)]
     assert min(m.min() for m in maps) < 0 or max(m.max() for m in maps) > 1  # the original's are not clamped
-    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.form.steps("best") == pipe.form.steps("standard") == 100
+    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.form.sampling("best") == pipe.form.sampling("standard") == Sampling(100)
     with torch.no_grad():
         reference = pipe.encode_reference(photo)
         given, null = original.tokens(photo)

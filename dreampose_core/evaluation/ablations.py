@@ -62,7 +62,7 @@ def ablate(
         raise InputError(f"The size is {height}x{width}; both must be multiples of {multiple}.")
     form = ModelForm(**{**vars(pipe.form), "height": height, "width": width})
     asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "people": people, "seed": seed, "size": [height, width],
-             "unet_channels": list(unet_channels), "sampling_steps": form.steps("standard")}  # fmt: skip
+             "unet_channels": list(unet_channels), "sampling_steps": form.standard_steps}  # fmt: skip
     report = {}
     for name in names:
         check_stop(should_stop)
@@ -88,7 +88,8 @@ def guidance_grid(pipe: DreamPosePipeline, path: Path, *, person: int = 0, quali
     middle = clip.poses.select([len(clip) // 2])
     cells = {}
     for s_image, s_pose in product(_GUIDANCE, _GUIDANCE):
-        made = pipe(clip.photo, middle, clip.image_poses, pipe.form.steps(quality), s_image, s_pose, torch.Generator().manual_seed(0))
+        made = pipe(clip.photo, middle, clip.image_poses, image_guidance=s_image, pose_guidance=s_pose,
+                    generator=torch.Generator().manual_seed(0), **vars(pipe.form.sampling(quality)))  # fmt: skip
         cells[s_image, s_pose] = panel(made.frames[0], f"s_I {s_image:g}, s_P {s_pose:g}")
     truth = [panel(clip.photo, "photo"), panel(clip.truth[len(clip) // 2], "truth")]
     rows = [np.concatenate([cells[s_image, s_pose] for s_pose in _GUIDANCE], 1) for s_image in _GUIDANCE]

@@ -112,8 +112,9 @@ class _Run:
         """What was run, for about.json."""
         length = min(person["frames"] for person in self.people)
         fewer = {"people": min(len(self.people), ROBUST_PEOPLE), "frames": min(ROBUST_FRAMES, length)}
+        sampling = self.pipe.form.sampling(self.quality)
         return {
-            "recipe": self.recipe, "quality": self.quality, "steps": self.pipe.form.steps(self.quality), "seed": self.seed,
+            "recipe": self.recipe, "quality": self.quality, "steps": sampling.num_inference_steps, "seed": self.seed,
             "robustness": fewer if robustness else None, "not_measured": self.missing,
             "seconds_per_frame": round(self.seconds / self.num_frames, 3),
             "versions": {"dreampose": __version__, "torch": torch.__version__},
@@ -123,8 +124,8 @@ class _Run:
         """The model's first `count` frames of a clip, uint8 (count, h, w, 3); noise and windows are those of the whole clip."""
         started = time.monotonic()
         generator = torch.Generator().manual_seed(self._seed_of(number))
-        stream = self.pipe.stream(clip.photo, clip.poses, image_poses, num_inference_steps=self.pipe.form.steps(self.quality),
-                                  generator=generator, should_stop=self.should_stop)  # fmt: skip
+        stream = self.pipe.stream(clip.photo, clip.poses, image_poses, generator=generator, should_stop=self.should_stop,
+                                  **vars(self.pipe.form.sampling(self.quality)))  # fmt: skip
         frames = np.stack(list(islice(stream, count)))
         self.seconds, self.num_frames = self.seconds + time.monotonic() - started, self.num_frames + count
         return frames

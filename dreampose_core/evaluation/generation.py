@@ -13,7 +13,8 @@ import torch
 from diffusers import PNDMScheduler
 
 from ..animation import GLIMPSE, animate
-from ..conditioning import to_uint8
+from ..conditioning import Sampling, to_uint8
+from ..denoising import denoise
 from ..errors import Cancelled, InputError, ModelError
 from ..host import most_memory_mb
 from ..pipeline import load_pipeline
@@ -66,8 +67,11 @@ def bench_generate(
             shown = both if way == "original" else clip
             with _counted(pipe) as counts:
                 started = time.monotonic()
-                made = _in_the_originals_way(pipe, shown, number, should_stop) if way == "original" else pipe(
-                    shown.photo, shown.poses, shown.image_poses, pipe.form.steps(way), generator=_noise(number)).frames  # fmt: skip
+                if way == "original":
+                    made = _in_the_originals_way(pipe, shown, number, should_stop)
+                else:
+                    sampling = vars(pipe.form.sampling(way))
+                    made = pipe(shown.photo, shown.poses, shown.image_poses, generator=seeded(number), **sampling).frames
                 took = time.monotonic() - started
             seconds.setdefault(way, []).append(took / len(made))
             passes.setdefault(way, []).append(counts["passes"] / len(made))
@@ -104,10 +108,11 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
         pipe.scheduler = scheduler
         for index in range(len(clip)):
             reference = pipe.encode_reference(clip.photo, clip.image_poses)
-            noise = torch.randn(reference.latents.shape, generator=_noise(number)).to(reference.latents.device)
+            noise = torch.randn(reference.latents.shape, generator=seeded(number)).to(reference.latents.device)
             pose, warp = pipe._encode_batch(clip.poses, range(index, index + 1), reference, reference.latents.device)
             beneath = reference.latents if pipe.form.init_leak else None
-            latents = pipe._denoise(noise, beneath, pose, warp, reference, every, ORIGINALS_STEPS, lambda *_: None, should_stop)
+            latents = denoise(pipe.unet, pipe.scheduler, pipe.form, Sampling(ORIGINALS_STEPS), every, reference, noise, beneath, pose, warp,
+                              lambda *_: None, should_stop)  # fmt: skip
             pixels = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
             frames.append(to_uint8(pixels)[0].cpu().numpy())
     finally:
@@ -194,10 +199,10 @@ def _make_and_tell(tell, loaded: tuple, count: int) -> None:
     pipe = load_pipeline(*loaded)
     clip = next(iter(MannequinClips(1, pipe.form.size)))
     poses: PoseSequence = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
-    for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, generator=_noise(0), first_frame=_MANY - count, batch_size=8):
+    for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, generator=seeded(0), first_frame=_MANY - count, batch_size=8):
         pass
     tell.send(most_memory_mb())
 
 
-def _noise(number: int) -> torch.Generator:
+def seeded(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
