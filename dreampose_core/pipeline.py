@@ -108,6 +108,7 @@ class DreamPosePipeline(DiffusionPipeline):
         form = ModelForm(
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, height=size[0], width=size[1],
             image_guidance=8.0, pose_guidance=3.0, draft_steps=10, standard_steps=25, best_steps=50,
+            guidance_from=0.1, guidance_to=0.8, reuse_steps=2,
         )  # fmt: skip
         check_form(form)
         pipe = cls(**stable_diffusion.components(form, base, image_encoder, vae), **vars(form))

@@ -153,5 +153,5 @@ def test_the_bench_measures_each_way(pipe, monkeypatch):
 
 def test_the_ways_differ_in_one_thing_each():
     ways = shortcuts.ways_of(25)
-    assert ways["all"] == Sampling(25) and ways["guided 0.2-0.8"] == replace(ways["all"], guidance_interval=(0.2, 0.8))
+    assert ways["all"] == Sampling(25) and ways["guided 0.1-0.8"] == replace(ways["all"], guidance_interval=(0.1, 0.8))
     assert len(set(ways.values())) == len(ways)

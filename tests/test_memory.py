@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from tiny import same, tiny_pipeline, weights
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from dreampose_core import memory
 from dreampose_core.animation import GLIMPSE, animate
+from dreampose_core.conditioning import ModelForm, unet_in_channels
+from dreampose_core.denoising import reusing
 from dreampose_core.errors import ModelError
 from dreampose_core.images import write_png
 from dreampose_core.jobs import store as store_module
@@ -247,3 +255,55 @@ def frames_in(folder):
     from dreampose_core.images import read_image
 
     return [read_image(path) for path in sorted((folder / "frames").glob("*.png"))]
+
+
+class Held(TorchDispatchMode):
+    """The most bytes of tensors, beside those of the given modules, that were alive at a time while this mode was on."""
+
+    def __init__(self, *modules: torch.nn.Module):
+        super().__init__()
+        self.alive = self.most = 0
+        self._known = {parameter.untyped_storage()._cdata for module in modules for parameter in module.parameters()}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and (key := (storage := tensor.untyped_storage())._cdata) not in self._known:
+                self._known.add(key)
+                self.alive += storage.nbytes()
+                self.most = max(self.most, self.alive)
+                weakref.finalize(storage, self._let_go, key, storage.nbytes())
+        return made
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
+    """Stable Diffusion's shapes at 640 x 512 in bfloat16, eight frames at a time, frames decoded one by one; no numbers are computed. What
+    a GPU takes beside its tensors (its own context, workspaces of convolutions, gaps) is not in it: 1 GB is left for that."""
+    form, gb = ModelForm(height=640, width=512), 1e9
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with FakeTensorMode(), torch.no_grad():
+            unet = UNet2DConditionModel(sample_size=64, in_channels=unet_in_channels(form, 4, 8), cross_attention_dim=768)
+            vae = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+            )  # fmt: skip
+            clip = CLIPVisionModel(CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                                                    patch_size=32))  # fmt: skip
+            sizes = {module: sum(one.numel() for one in module.parameters()) * 2 / gb for module in (unet, vae, clip)}
+            vae.enable_slicing()
+            with Held(unet) as denoising, reusing(unet, 2) as deep, deep(0, None):
+                unet(torch.empty(8, unet.config.in_channels, 80, 64), torch.tensor(500), torch.empty(8, 50, 768))
+            with Held(vae) as decoding:
+                vae.decode(torch.empty(8, 4, 80, 64))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    whole = sum(sizes.values()) + max(denoising.most, decoding.most) / gb
+    in_turns = max(sizes[unet] + denoising.most / gb, sizes[vae] + decoding.most / gb)
+    print(f"weights {sum(sizes.values()):.2f} GB, denoising {denoising.most / gb:.2f} GB, decoding {decoding.most / gb:.2f} GB")
+    assert 1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb  # something was counted
+    assert whole < 8 - 1 and in_turns < 5 - 1

@@ -18,11 +18,11 @@ def ways_of(steps: int) -> dict[str, Sampling]:
     """What is compared, by name. Beside each shortcut stands the number of steps that takes about as long without it."""
     return {
         "all": Sampling(steps),
-        "guided 0.2-0.8": Sampling(steps, (0.2, 0.8)),
-        "guided 0.0-0.6": Sampling(steps, (0.0, 0.6)),
+        "guided 0.1-0.8": Sampling(steps, (0.1, 0.8)),
+        "guided 0.0-0.8": Sampling(steps, (0.0, 0.8)),
         "reuse 2": Sampling(steps, reuse_steps=2),
         "reuse 3": Sampling(steps, reuse_steps=3),
-        "guided 0.2-0.8, reuse 2": Sampling(steps, (0.2, 0.8), 2),
+        "guided 0.1-0.8, reuse 2": Sampling(steps, (0.1, 0.8), 2),
         "3/4 of the steps": Sampling(max(1, round(steps * 3 / 4))),
         "1/2 of the steps": Sampling(max(1, steps // 2)),
         "1/4 of the steps": Sampling(max(1, steps // 4)),
