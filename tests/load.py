@@ -74,9 +74,7 @@ class Load:
         self.server, self.num_visitors, self.seconds = server, visitors, seconds
         self.random = random.Random(seed)
         self.times, self.status, self.failed, self.told = Times(), Counter(), Counter(), Counter()
-        self.client = httpx.AsyncClient(
-            timeout=httpx.Timeout(60), limits=httpx.Limits(max_connections=None), event_hooks={"response": [self._count]}
-        )
+        self.client = self._browser()
         self.layout: Layout | None = None
         self.links: list[str] = []
         self.pages: dict[str, Page] = {}  # job -> the page that submitted it
@@ -85,6 +83,11 @@ class Load:
         self.memory: list[float] = []
         self.answered = self.segments = self.bytes = 0
         self._db: sqlite3.Connection | None = None
+
+    def _browser(self) -> httpx.AsyncClient:
+        """Connections of one browser's own: a pool for all of them looks at every one for each request."""
+        limits = httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(timeout=httpx.Timeout(60), limits=limits, event_hooks={"response": [self._count]}, verify=False)
 
     async def _count(self, response: httpx.Response) -> None:
         self.status[response.status_code] += 1
@@ -145,7 +148,7 @@ class Load:
 
     async def _visitor(self, number: int) -> None:
         await asyncio.sleep(self.random.uniform(0, self.seconds / 3))
-        page = Page(self.client, self.server.url)
+        page = Page(self._browser(), self.server.url)
         await self.times.of("open", page.open(self.layout))
         beating = asyncio.create_task(page.heartbeat())
         watching = None
@@ -164,7 +167,7 @@ class Load:
                 await self.times.of("poll", page.poll(job))
                 if self.random.random() < 0.1:
                     link = f"{self.server.url}/{self.random.choice(self.links)}"
-                    (await self.times.of("result", self.client.get(link))).raise_for_status()
+                    (await self.times.of("result", page.client.get(link))).raise_for_status()
                 if watching.done() and watching.exception():
                     raise watching.exception()
         finally:
@@ -172,6 +175,7 @@ class Load:
             if watching is not None:
                 watching.cancel()
             await asyncio.gather(beating, *filter(None, [watching]), return_exceptions=True)
+            await page.client.aclose()
 
     async def _watch(self, page: Page, job: str) -> None:
         async for line in page.watch(job):
@@ -198,22 +202,22 @@ class Load:
                     self._heard(line)
                     if playing is None and "playlist.m3u8" in line:
                         path = line[line.index("/gradio_api/stream/"):].partition('"')[0]
-                        playing = asyncio.create_task(self._stream(path))
+                        playing = asyncio.create_task(self._stream(page, path))
             finally:
                 page.browser = own
                 if playing is not None:
                     playing.cancel()
                     await asyncio.gather(playing, return_exceptions=True)
 
-    async def _stream(self, path: str) -> None:
+    async def _stream(self, page: Page, path: str) -> None:
         """The playlist every second, each part once; what does not come, as the watch has ended, is no failure."""
         seen = set()
         while True:
-            playlist = await self.times.of("playlist", self.client.get(self.server.url + path))
+            playlist = await self.times.of("playlist", page.client.get(self.server.url + path))
             for name in playlist.text.splitlines() if playlist.status_code == 200 else ():
                 if name and not name.startswith("#") and name not in seen:
                     seen.add(name)
-                    part = await self.times.of("segment", self.client.get(f"{self.server.url}{path.rpartition('/')[0]}/{name}"))
+                    part = await self.times.of("segment", page.client.get(f"{self.server.url}{path.rpartition('/')[0]}/{name}"))
                     self.segments, self.bytes = self.segments + 1, self.bytes + len(part.content)
             await asyncio.sleep(1)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from ..errors import DiskFull, InputError, StorageError
+from ..host import give_way
 from ..progress import ShouldStop, check_stop
 from ..settings import REPOSITORY
 from .confine import Limits, confine
@@ -56,6 +57,7 @@ class Channel:
 
 def serve(work: Callable[[dict, Channel], None]) -> int:
     """A child's whole life: reads the request, confines itself, lets `work` answer it; returns the exit status."""
+    give_way(0)  # as its parent does, in this session too
     channel = Channel()
     given = json.loads(sys.stdin.buffer.readline())
     confine(Limits(**given["limits"]))

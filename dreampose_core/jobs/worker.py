@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import Cancelled, DiskFull, DreamPoseError, InputError, LostClaim, StorageError
+from ..host import give_way
 from ..progress import Progress
 from ..settings import Settings
 from .locks import WorkerLock
@@ -265,7 +266,7 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
     for number in (signal.SIGTERM, signal.SIGINT):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        os.nice(NICE)
+        give_way(NICE)
         settings = Settings.from_environment()
         configure(settings.log_format)
         return run(given.lane, settings, handler, given.name, given.parent)
