@@ -188,23 +188,23 @@ class Load:
             self.failed[f"watch: {message.get('message') or message.get('output')}"[:200]] += 1
 
     async def _play(self, page: Page) -> None:
-        """Looks at the job that is running and plays its stream, then at the next one."""
-        own, played = page.browser, None
+        """Looks at the job that is running and plays its stream, then at the next one, in windows of the owner's browser."""
+        played = None
         while True:
             job = self.running
             if job is None or job == played:
                 await asyncio.sleep(0.2)
                 continue
             played, playing = job, None
-            page.browser = self.pages[job].browser if self.pages[job] is not page else own
+            window = Page(page.client, self.server.url, layout=self.layout)
+            window.browser = self.pages[job].browser
             try:
-                async for line in page.watch(job):
+                async for line in window.watch(job):
                     self._heard(line)
                     if playing is None and "playlist.m3u8" in line:
                         path = line[line.index("/gradio_api/stream/"):].partition('"')[0]
                         playing = asyncio.create_task(self._stream(page, path))
             finally:
-                page.browser = own
                 if playing is not None:
                     playing.cancel()
                     await asyncio.gather(playing, return_exceptions=True)
@@ -234,7 +234,8 @@ class Load:
             self.running = job
             await asyncio.sleep(TURN_S)
             began = time.monotonic()
-            await self.pages[job].stop(job)
+            if refused := await self.pages[job].stop(job):
+                self.failed[f"stop: {refused}"] += 1
             while self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()[0] in ("running", "cancelling"):
                 await asyncio.sleep(0.02)
             self.times.add("cancel", time.monotonic() - began)

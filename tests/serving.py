@@ -152,11 +152,10 @@ class Layout:
 class Page:
     """One open page of one visitor. `owner`: the token that their browser keeps."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, owner: str | None = None):
-        self.client, self.url = client, url
+    def __init__(self, client: httpx.AsyncClient, url: str, owner: str | None = None, layout: Layout | None = None):
+        self.client, self.url, self.layout = client, url, layout
         self.browser = {"owner": owner or secrets.token_urlsafe(32), "job": None}
         self.session = secrets.token_hex(6)
-        self.layout: Layout | None = None
 
     async def open(self, layout: Layout | None = None) -> None:
         """Loads the page and lets it find its place; `layout` where it is known already."""
