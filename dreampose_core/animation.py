@@ -73,12 +73,10 @@ def animate(
         run.notices += loaded.notices if loaded is not None else []
         run.make_frames(scene)
     started = time.monotonic()
-    run.report("video", 0)
     write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
     if sound is not None:
         add_sound(folder / "result.mp4", sound, folder / "result.mp4")
     run.seconds["video"] = time.monotonic() - started
-    run.report("video", 1)
     result = run.result(scene, base, loaded)
     with appearing(folder / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
@@ -97,9 +95,6 @@ class _Run:
     seconds: dict[str, float]
     notices: list[str]
     peaks: dict[str, int]
-
-    def report(self, stage: str, step: int) -> None:
-        StageClock(stage, 1, self.on_progress).tick(step)
 
     def tuned(self, scene: Scene, base: str, subjects: Path, bring: Callable[[str], None] | None) -> Path:
         """The subject folder for this photo and recipe, tuned now unless it is there, or another process is about to write it."""
@@ -189,7 +184,13 @@ class _Run:
             write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps)
 
     def read_frames(self, total: int) -> Iterator[np.ndarray]:
-        return (read_image(self.frame_path(index)) for index in range(total))
+        """The finished frames, for the video; how far it is is told on the way."""
+        clock = StageClock("video", total, self.on_progress)
+        clock.tick(0)
+        for index in range(total):
+            check_stop(self.should_stop)
+            yield read_image(self.frame_path(index))
+            clock.tick(index + 1)
 
     def result(self, scene: Scene, base: str, subject: Subject | None) -> dict:
         form, poses = self.pipe.form, scene.poses

@@ -9,6 +9,8 @@ link. Every second visitor then looks at the job that the device is working on, 
 the stream: the playlist every second and all its parts. The job on the device is stopped by its owner after some seconds, so that the next
 one begins; there is never none. One computer does it all: the visitors, the web process and the device's work share its cores.
 
+With --rounds they leave and others come; what a session holds is let go five minutes after its last use (`web/sessions.py`).
+
 submit: Run pressed, until the page knows the job. poll: the question, until its answer. cancel: Stop pressed on the job that runs, until
 its worker has let go of it. lag: how late the visitors' own program was, which is in all the other times.
 """
@@ -41,7 +43,6 @@ SHORT = {"dp-recipe": "none", "Steps": "2", "Frames": "0:20"}
 LONG = {"dp-recipe": "none", "Steps": "16", "Loops": "10"}  # a second of video, and so a chunk, every few seconds
 TURN_S = 8.0  # after which the running job is stopped
 NUM_RESULTS = 3
-AFTER_S = 20.0  # from the visitors' leaving to the last look at the memory
 END_S = 120.0
 
 
@@ -70,8 +71,8 @@ class Times:
 class Load:
     """The server, its visitors, and what they met with."""
 
-    def __init__(self, server: Server, visitors: int, seconds: float, seed: int):
-        self.server, self.num_visitors, self.seconds = server, visitors, seconds
+    def __init__(self, server: Server, visitors: int, seconds: float, seed: int, rounds: int, after_s: float):
+        self.server, self.num_visitors, self.seconds, self.rounds, self.after_s = server, visitors, seconds, rounds, after_s
         self.random = random.Random(seed)
         self.times, self.status, self.failed, self.told = Times(), Counter(), Counter(), Counter()
         self.client = self._browser()
@@ -79,7 +80,6 @@ class Load:
         self.links: list[str] = []
         self.pages: dict[str, Page] = {}  # job -> the page that submitted it
         self.running: str | None = None
-        self.leaving = asyncio.Event()
         self.memory: list[float] = []
         self.answered = self.segments = self.bytes = 0
         self._db: sqlite3.Connection | None = None
@@ -99,26 +99,23 @@ class Load:
         try:
             await self._results()
             await asyncio.sleep(2)
-            before = memory_mb(self.server.pid)
-            tasks = [asyncio.create_task(self._visitor(i)) for i in range(self.num_visitors)]
-            tasks += [asyncio.create_task(task) for task in (self._director(), self._health(), self._lag(), self._remember())]
-            await asyncio.sleep(self.seconds)
-            self.leaving.set()
-            # a visitor who leaves closes the connections in the middle of what they carry, as a closed tab does
-            await asyncio.wait(tasks, timeout=1)
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            for error in ended:
-                if isinstance(error, Exception):
-                    self.failed[f"{type(error).__name__}: {error}"[:200]] += 1
+            levels, peak = [memory_mb(self.server.pid)], 0.0
+            for number in range(self.rounds):
+                tasks = [asyncio.create_task(self._visitor(number * self.num_visitors + i)) for i in range(self.num_visitors)]
+                tasks += [asyncio.create_task(task) for task in (self._director(), self._health(), self._lag(), self._remember())]
+                await asyncio.sleep(self.seconds)
+                # a visitor who leaves closes the connections in the middle of what they carry, as a closed tab does
+                await asyncio.wait(tasks, timeout=1)
+                for task in tasks:
+                    task.cancel()
+                for error in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(error, Exception):
+                        self.failed[f"{type(error).__name__}: {error}"[:200]] += 1
+                peak = max([peak, *self.memory, memory_mb(self.server.pid)])
+                await asyncio.sleep(self.after_s)
+                levels.append(memory_mb(self.server.pid))
             await self.client.aclose()
-            peak = max([*self.memory, memory_mb(self.server.pid)])
-            await asyncio.sleep(AFTER_S)
-            return self._figures() | {
-                "web_memory_before_mb": round(before), "web_memory_peak_mb": round(peak),
-                "web_memory_after_mb": round(memory_mb(self.server.pid)),
-            }  # fmt: skip
+            return self._figures() | {"web_memory_peak_mb": round(peak), "web_memory_levels_mb": [round(level) for level in levels]}
         finally:
             await self.server.stop()
 
@@ -196,8 +193,7 @@ class Load:
                 await asyncio.sleep(0.2)
                 continue
             played, playing = job, None
-            window = Page(page.client, self.server.url, layout=self.layout)
-            window.browser = self.pages[job].browser
+            window = self._window(page.client, job)
             try:
                 async for line in window.watch(job):
                     self._heard(line)
@@ -208,6 +204,12 @@ class Load:
                 if playing is not None:
                     playing.cancel()
                     await asyncio.gather(playing, return_exceptions=True)
+
+    def _window(self, client: httpx.AsyncClient, job: str) -> Page:
+        """One more page in the browser of the job's owner, over connections of somebody's own."""
+        window = Page(client, self.server.url, layout=self.layout)
+        window.browser = self.pages[job].browser
+        return window
 
     async def _stream(self, page: Page, path: str) -> None:
         """The playlist every second, each part once; what does not come, as the watch has ended, is no failure."""
@@ -234,7 +236,7 @@ class Load:
             self.running = job
             await asyncio.sleep(TURN_S)
             began = time.monotonic()
-            if refused := await self.pages[job].stop(job):
+            if refused := await self._window(self.client, job).stop(job):
                 self.failed[f"stop: {refused}"] += 1
             while self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()[0] in ("running", "cancelling"):
                 await asyncio.sleep(0.02)
@@ -270,23 +272,26 @@ class Load:
         return figures | {"stream_parts": self.segments, "stream_mb": round(self.bytes / 2**20, 1)}
 
 
-async def load(visitors: int, seconds: float, folder: Path, seed: int = 0) -> dict:
+async def load(visitors: int, seconds: float, folder: Path, seed: int = 0, rounds: int = 1, after_s: float = 20.0) -> dict:
     """The figures of a whole run; see the head of this module. folder: where all files go."""
     busy = os.getloadavg()[0]
-    server = Server(folder / "home", make_tiny_model(folder / "model"), max_queue=visitors + 10)
-    return await Load(server, visitors, seconds, seed).run() | {"processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
+    server = Server(folder / "home", make_tiny_model(folder / "model"), max_queue=visitors * rounds + 10)
+    figures = await Load(server, visitors, seconds, seed, rounds, after_s).run()
+    return figures | {"processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__.splitlines()[0])
     parser.add_argument("--visitors", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--rounds", type=int, default=1, help="how often so many visitors come and leave")
+    parser.add_argument("--after", type=float, default=20, help="seconds from their leaving to a look at the memory")
     parser.add_argument("--seed", type=int, default=0, help="of when they come and what they choose")
     parser.add_argument("--json", type=Path, help="where the figures go; printed in any case")
     given = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="dreampose-load-") as temporary:
-            told = asyncio.run(load(given.visitors, given.seconds, Path(temporary), given.seed))
+            told = asyncio.run(load(given.visitors, given.seconds, Path(temporary), given.seed, given.rounds, given.after))
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2
@@ -294,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(text)
     if given.json:
         given.json.write_text(text + "\n")
-    return int(bool(told["answers_5xx"] or told["failures"] or told["answered"] < given.visitors))
+    return int(bool(told["answers_5xx"] or told["failures"] or told["answered"] < given.visitors * given.rounds))
 
 
 if __name__ == "__main__":

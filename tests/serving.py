@@ -145,7 +145,7 @@ class Layout:
             props, kind = component["props"], component["type"]
             names = (props.get("elem_id"), props.get("label"))
             chosen = [fields[name] for name in names if name in fields]
-            values.append(browser if kind == "browserstate" else chosen[0] if chosen else None if kind == "state" else props.get("value"))
+            values.append(browser if kind == "browserstate" else chosen[0] if chosen else props.get("value"))
         return values
 
 

@@ -168,6 +168,16 @@ def test_a_stopped_run_goes_on_and_is_bit_equal(pipe, clip, whole, tmp_path, sto
     assert subjects[0] == subjects[1]  # with the whole loss curve
 
 
+def test_a_stop_is_heard_while_the_video_is_written(pipe, clip, whole, tmp_path):
+    seen = []
+    with pytest.raises(Cancelled):
+        run(pipe, clip, tmp_path, TUNED, subjects=whole[1], on_progress=seen.append,
+            should_stop=lambda: seen and (seen[-1].stage, seen[-1].step) == ("video", 2))  # fmt: skip
+    assert (seen[-1].stage, seen[-1].total) == ("video", FRAMES) and not (tmp_path / "result.mp4").exists()
+    run(pipe, clip, tmp_path, TUNED, subjects=whole[1])
+    assert contents(tmp_path) == contents(whole[0])
+
+
 @pytest.mark.parametrize("missing", [
     ["chunks/000002.mp4"], ["chunks/000000.mp4", "chunks/000002.mp4"], ["result.mp4"], ["frames/000006.png"],
 ])  # fmt: skip

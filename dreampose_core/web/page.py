@@ -30,7 +30,8 @@ QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Answered in the request itself. Gradio closes the stream that it answers queued events on when the last of them is done, and an event
 # that comes at that very moment is never answered; so only what sends more than one answer goes that way.
 QUICK = QUIET | {"queue": False}
-# Events that take the photo are handed what the browser sends: Gradio's own reading of an image opens the file in this process.
+# Events that take the photo are handed what the browser sends: Gradio's own reading of an image opens the file in this process. So is the
+# choice of a job: Gradio would look for it among the choices of a session that may have been let go.
 UNOPENED = {"preprocess": False}
 _SHOW_ANSWER = """() => {
   const show = (tries) => {
@@ -79,8 +80,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
     with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, round(settings.keep_uploads_h * 3600))) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
-        # a field of the page, because a gr.State's change is only noticed when it comes through the queue
-        shown_job = gr.Textbox(None, show_label=False, container=False, elem_id="dp-job")
+        # Fields of the page, not of the server's session with it: see `sessions`.
+        shown_job = _kept("dp-job")
         gr.Markdown(text("intro"), elem_id="dp-intro")
         if Path(settings.model).absolute() == MINI:
             gr.Markdown(text("mini"), elem_id="dp-mini")
@@ -120,7 +121,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False, **UNOPENED,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
-        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK)
+        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK, **UNOPENED)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
     _keep_to_uploads(page)
@@ -145,6 +146,11 @@ def _keep_to_uploads(page: gr.Blocks) -> None:
         return await inner(block_fn, inputs, *rest, **more)
 
     page.preprocess_data = preprocess_data
+
+
+def _kept(elem_id: str) -> gr.Textbox:
+    """Something that an open page remembers; style.css hides it."""
+    return gr.Textbox(None, show_label=False, container=False, elem_id=elem_id)
 
 
 def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
@@ -181,7 +187,7 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
 def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:
     """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of `PageHandlers._request`."""
     gr.Markdown(text("motion"))
-    name = gr.State(None)
+    name = _kept("dp-motion-name")
     gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
     words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
     with gr.Accordion("Your own motion", open=not handlers.motions):

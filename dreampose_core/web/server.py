@@ -14,6 +14,7 @@ from ..jobs.service import JobService
 from ..settings import EXAMPLES, REPOSITORY, Settings
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
+from .sessions import sessions_let_go
 
 PAGE_ASSETS = REPOSITORY / "assets" / "page"
 
@@ -26,7 +27,8 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     settings = settings.with_folders()  # as the job service does
     secret = installation_secret(settings)
     links = ResultLinks(secret)
-    app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
+    page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
+    app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None, lifespan=sessions_let_go(page))
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:
@@ -55,7 +57,6 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
         return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type=disposition, headers=headers)
 
-    page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
     return gr.mount_gradio_app(
         app, page, path="/",
         show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,

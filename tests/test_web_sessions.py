@@ -1,0 +1,90 @@
+"""What Gradio keeps of a visitor is let go, and nobody notices: the page itself keeps what they did."""
+
+from __future__ import annotations
+
+import datetime
+import time
+
+import gradio as gr
+import pytest
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from test_web import OWNER, examples, job_status, service, settings  # noqa: F401
+
+from dreampose_core.web import sessions
+from dreampose_core.web.server import build_app
+from dreampose_core.web.sessions import IDLE_S, let_go
+
+DEADLINE_S = 60
+
+
+@pytest.fixture
+def client(settings, service, examples):  # noqa: F811
+    with TestClient(build_app(settings, service, examples)) as client:
+        yield client
+
+
+@pytest.fixture
+def page(client) -> gr.Blocks:
+    return next(route.app for route in client.app.routes if isinstance(route, Mount)).get_blocks()
+
+
+def ask(client: TestClient, elem_id: str, data: list, session: str, event: str = "input", **more) -> list:
+    """What the page's event of a component answers."""
+    config = client.get("/config").json()
+    component = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id)
+    found = next(d for d in config["dependencies"] if [component, event] in [list(target) for target in d["targets"]])
+    answer = client.post("/gradio_api/run/predict", json={"fn_index": found["id"], "data": data, "session_hash": session, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+def pick_walk(client: TestClient, session: str) -> list:
+    # as it comes from a click on the second picture of the gallery
+    return ask(client, "dp-motions", [], session, "select", event_data={"index": 1, "value": None})
+
+
+def used_long_ago(page: gr.Blocks, session: str) -> None:
+    page.state_holder.time_last_used[session] -= datetime.timedelta(seconds=IDLE_S + 1)
+
+
+def test_sessions_are_let_go_when_they_were_not_used_for_long(client, page):
+    for session in ("anna", "ben"):
+        pick_walk(client, session)
+    page.pending_streams["anna"]["run"], page.pending_streams["ben"]["run"] = {}, {}
+    used_long_ago(page, "anna")
+    assert let_go(page) == 1
+    assert list(page.state_holder.session_data) == list(page.state_holder.time_last_used) == list(page.pending_streams) == ["ben"]
+    assert let_go(page) == 0
+
+
+def test_a_session_in_which_something_runs_is_kept(client, page):
+    pick_walk(client, "anna")
+    used_long_ago(page, "anna")
+    page._queue.pending_event_ids_session["anna"] = {"watch"}
+    assert let_go(page) == 0
+    page._queue.pending_event_ids_session["anna"] = set()
+    assert let_go(page) == 1
+
+
+def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):
+    """No component may keep its value here; a choice of a job is taken although a new session knows no choices."""
+    assert not [block for block in page.blocks.values() if isinstance(block, gr.State)]
+    name, words, _ = pick_walk(client, "anna")
+    assert name == "walk" and "Walk" in words
+    used_long_ago(page, "anna")
+    assert let_go(page) == 1
+    browser, job, message = ask(client, "dp-jobs", [{"owner": OWNER, "job": None}, "of before"], "anna")
+    assert (browser["job"], job, message) == ("of before", "of before", "")
+
+
+def test_it_happens_by_itself_while_the_page_is_served(settings, service, examples, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(sessions, "EVERY_S", 0.05)
+    with TestClient(build_app(settings, service, examples)) as client:
+        page = next(route.app for route in client.app.routes if isinstance(route, Mount)).get_blocks()
+        pick_walk(client, "anna")
+        used_long_ago(page, "anna")
+        end = time.monotonic() + DEADLINE_S
+        while "anna" in page.state_holder.session_data:
+            assert time.monotonic() < end, "the session is still there"
+            time.sleep(0.02)
