@@ -22,6 +22,7 @@ from .conditioning import Sampling, encode_maps, pose_tensors
 from .errors import InputError, ModelError
 from .files import appearing, locked
 from .images import read_image, write_png
+from .photo_checks import photo_checks
 from .pipeline import DreamPosePipeline
 from .poses import PoseSequence
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
@@ -52,12 +53,11 @@ def animate(
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
     scene = make_scene(image, poses, image_poses, pipe.form.size, options, pipe.bilinear)
+    said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], pipe.form.size))
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices), {})
-    if pipe.form.reference_warp != "none" and image_poses is None:
-        run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
+    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(said), {})
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not pipe.knows_charts(given):
             run.notices.append(f"The {name} has U, V in {given.charts} charts and the model knows {pipe.form.charts} charts, so only its "

@@ -55,7 +55,8 @@ def finetune(args, on_progress, should_stop) -> None:
     import numpy as np
 
     from .images import read_photo
-    from .poses import PoseSequence
+    from .photo_checks import several
+    from .poses import PoseSequence, people
     from .progress import Progress
     from .scene import fit_photo
     from .subject import check_subject_folder
@@ -76,7 +77,9 @@ def finetune(args, on_progress, should_stop) -> None:
     maps, about_maps = zip(*(_image_poses(spec, photo, estimate) for spec, photo in zip(specs, photos)))
     unknown = [path for path, own in zip(args.image, maps) if own is None]
     alone = (f"The DensePose of {', '.join(unknown)} is unknown, so none is used for any photo.",) if 0 < len(unknown) < len(maps) else ()
-    _say(*about_photos, *about_maps, estimate.notices, alone)
+    crowds = {path: len(people(own.parts[0])) for path, own in zip(args.image, maps) if own is not None and own.parts is not None}
+    crowded = [f"{path}: {several(number)}" for path, number in crowds.items() if number > 1]
+    _say(*about_photos, *about_maps, estimate.notices, alone, crowded)
     from .animation import finetune
     from .pipeline import load_pipeline
 
@@ -128,16 +131,19 @@ def poses_preview(args, on_progress, should_stop) -> None:
     estimate = _estimate(args, on_progress, should_stop)
     reading = _motion(args.file, args, estimate)
     poses, scene, about = reading.poses, None, _about(args.file, reading)
-    from .preview import preview_size, write_preview
+    from .preview import frame_size, preview_size, write_preview
 
     if args.image is not None:
         from .images import read_photo
+        from .photo_checks import photo_checks
         from .scene import make_scene
 
         image, about_image = read_photo(args.image)
         own, about_map = _image_poses(args.image_poses, image, estimate)
-        scene = make_scene(image, poses, own, preview_size(MODELS.get(args.model) or args.model), options)
-        about += (*about_image, *about_map, *scene.notices)
+        model = MODELS.get(args.model) or args.model
+        scene = make_scene(image, poses, own, preview_size(model), options)
+        checks = photo_checks(own, scene.box, image.shape[:2], frame_size(model))
+        about += (*about_image, *about_map, *checks, *scene.notices)
     else:
         from .poses import edited
 

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .conditioning import pose_tensors, to_pixels, to_uint8
 from .images import Box, fit_image, write_png
-from .poses import PoseSequence, fitted, overlay, render_colours
+from .photo_checks import photo_checks
+from .poses import PoseSequence, fitted, largest_alone, overlay, render_colours
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .scene import Scene, fit_photo, on_map
 from .settings import Fit
@@ -22,6 +23,7 @@ from .texture import harvest, move
 from .video import write_video
 
 NOTICE = "This is an instant preview: the photo's own pixels moved by the motion, without a model, so unseen sides are missing."
+COLOURED = "Coloured is the person as found in the photo; the frame shows what the video will show."
 COLOURS_ONLY = "Photo and motion share no U, V, so each part of the body has one colour here."
 PANEL_HEIGHT = 320
 _BATCH = 8
@@ -55,13 +57,18 @@ def can_move(scene: Scene) -> bool:
     )  # fmt: skip
 
 
-def preview_size(model: str | Path) -> tuple[int, int]:
-    """(height, width) in which a preview for this model is made: its shape, small enough to take seconds."""
+def frame_size(model: str | Path) -> tuple[int, int]:
+    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at all."""
     try:
         config = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))
-        height, width = int(config["height"]), int(config["width"])
-    except (OSError, ValueError, KeyError, TypeError):  # a hub id, or no model at all: the shape of the paper's (640 x 512)
-        height, width = 640, 512
+        return int(config["height"]), int(config["width"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 640, 512
+
+
+def preview_size(model: str | Path) -> tuple[int, int]:
+    """(height, width) in which a preview for this model is made: its shape, small enough to take seconds."""
+    height, width = frame_size(model)
     while height > PANEL_HEIGHT:
         height, width = height // 2, width // 2
     return height, width
@@ -103,9 +110,13 @@ def write_preview(
 def write_look(image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, path: Path) -> tuple[str, ...]:
     """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of `size`.
 
-    Returns sentences about it; what lies outside the frame is dark. Raises InputError as `scene.fit_photo`, StorageError.
+    size: of the model's own frames, (height, width): how sharp they can be is told, too. Returns sentences about the picture and about
+    what the photo lacks. What lies outside the frame is dark. Raises InputError as `scene.fit_photo`, StorageError.
     """
     _, _, box = fit_photo(image, image_poses, size, fit)
+    said = photo_checks(image_poses, box, image.shape[:2], size)
+    if image_poses is not None:
+        image_poses = largest_alone(image_poses)
     (height, width), top, left = image.shape[:2], min(0.0, box.top), min(0.0, box.left)
     whole = Box(top, left, max(height, box.top + box.height) - top, max(width, box.left + box.width) - left)
     scale = PANEL_HEIGHT / whole.height
@@ -121,9 +132,7 @@ def write_look(image: np.ndarray, image_poses: PoseSequence | None, size: tuple[
     drawing = Image.fromarray(shown)
     ImageDraw.Draw(drawing).rectangle((first, low, last - 1, high - 1), outline=_INK, width=2)
     write_png(np.asarray(drawing), path)
-    if image_poses is None:
-        return ("The photo's DensePose is unknown.",)
-    return ("Coloured is the person as found in the photo; the frame shows what the video will show.",)
+    return said if image_poses is None or not image_poses.mask.any() else (COLOURED, *said)
 
 
 def _panel(picture: np.ndarray, name: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import InputError
 from .images import Box, crop_box, fit_image, pad_box
-from .poses import MIRRORED, PoseSequence, aligned, edited, fitted, person_box
+from .poses import MIRRORED, PoseSequence, aligned, edited, fitted, largest_alone, person_box
 from .settings import MAX_FRAMES, EditOptions, Fit, SceneOptions
 from .video import extract_sound, is_video
 
@@ -80,10 +80,14 @@ def keep_sound(clip: Path, num_frames: int, fps: float, options: SceneOptions, o
 def fit_photo(
     image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, bilinear: bool = False
 ) -> tuple[np.ndarray, PoseSequence | None, Box]:
-    """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`."""
+    """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`.
+
+    Of several people the map tells the largest alone: whoever tunes, animates or previews goes through here and means the same one.
+    """
     source = image.shape[:2]
     if image_poses is not None:
         check_aspect(source, image_poses.size)
+        image_poses = largest_alone(image_poses)
     if fit == "pad" or (fit == "auto" and image_poses is None):
         box = pad_box(source, size)
     else:

@@ -20,6 +20,7 @@ from dreampose_core.errors import Cancelled, InputError, ModelError, StorageErro
 from dreampose_core.files import locked
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.photo_checks import NO_DENSEPOSE
 from dreampose_core.pipeline import load_pipeline
 from dreampose_core.settings import AnimateOptions
 from dreampose_core.subject import read_subject
@@ -221,7 +222,15 @@ def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_pa
 
 def test_without_the_photos_densepose_it_works_and_says_so(pipe, clip, tmp_path):
     result = run(pipe, clip, tmp_path, TUNED, image_poses=None)
-    assert result["num_frames"] == FRAMES and len(result["notices"]) == 1 and "DensePose is unknown" in result["notices"][0]
+    assert result["num_frames"] == FRAMES and len(result["notices"]) == 1 and NO_DENSEPOSE in result["notices"]
+
+
+def test_what_the_photo_lacks_is_said_with_the_result(pipe, clip, tmp_path):
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "idle", 1, (160, 128))
+    legs = np.flatnonzero(np.isin(poses.parts[0], (11, 12, 13, 14)).any(axis=1))
+    half, own = rgb[0].numpy()[: legs[0]], replace(poses, parts=poses.parts[:, : legs[0]], uv=poses.uv[:, :, : legs[0]])
+    result = run(pipe, clip, tmp_path, AnimateOptions(recipe="none", steps=1), image=half, image_poses=own)
+    assert len([notice for notice in result["notices"] if "lower legs are outside the photo" in notice]) == 1
 
 
 def test_poses_and_photos_of_other_sizes(pipe, clip, tmp_path):

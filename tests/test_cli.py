@@ -106,7 +106,7 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     assert main(animate_arguments(files, subject=tmp_path / "anna", out=out, estimator="none")) == 0
     key = json.loads((tmp_path / "anna" / "subject.json").read_text())["key"]
     assert json.loads(out.with_suffix(".json").read_text())["subject"] == key
-    assert "The photo's DensePose is unknown" in capsys.readouterr().out
+    assert "No DensePose for this photo" in capsys.readouterr().out
 
 
 def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreampose_core.densepose import torchscript
+from dreampose_core.densepose import Estimates, torchscript
 from dreampose_core.densepose.torchscript import LICENCE, TorchScriptEstimator
 from dreampose_core.errors import Cancelled, InputError, ModelError
 
@@ -176,6 +176,16 @@ def test_two_people_and_frames_without_anybody(saved):
     assert not first.uv[3].any() and not second.uv[2].any()
     with pytest.raises(InputError, match="Person 3 .* 2 people"):
         TorchScriptEstimator(path, person=3).estimate(frames)
+
+
+def test_people_beside_the_chosen_one_are_told(saved):
+    blue, green = (BLUE, 5, 5, 45, 75), (GREEN, 60, 20, 90, 70)
+    path = saved(Painted())
+    estimates = Estimates("torchscript", file=path)
+    own, said = estimates.of_photo(frame(blue, green, (RED, 92, 2, 98, 20)))
+    assert set(np.unique(own.parts)) == {0, 1, 2} and said == ("Two people are in the photo: the larger one is used.",), "red is far behind"
+    assert estimates.of_photo(frame(blue))[1] == () == estimates.of_photo(frame(blue, (GREEN, 10, 10, 40, 40)))[1], "green is part of blue"
+    assert Estimates("torchscript", file=path, person=2).of_photo(frame(blue, green))[1] == (), "who asked for somebody knows"
 
 
 def test_nobody_at_all_is_all_background(saved):

@@ -11,8 +11,9 @@ from dreampose_core.errors import Cancelled
 from dreampose_core.evaluation.metrics import psnr
 from dreampose_core.images import Box, read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY
 from dreampose_core.poses import PoseSequence
-from dreampose_core.preview import NOTICE, PANEL_HEIGHT, moved_frames, preview_size, write_look, write_preview
+from dreampose_core.preview import COLOURED, NOTICE, PANEL_HEIGHT, frame_size, moved_frames, preview_size, write_look, write_preview
 from dreampose_core.scene import Scene
 from dreampose_core.settings import MINI
 from dreampose_core.video import probe_video, read_video
@@ -82,10 +83,30 @@ def test_the_look_shows_the_person_and_the_frame(clip, tmp_path, fit):
     assert look.shape[0] == PANEL_HEIGHT
     edges = (look.min(axis=2) > 200).mean(axis=0) > 0.5  # columns of the frame
     assert edges.any() and (look[:, : look.shape[1] // 6].mean() < look[:, -look.shape[1] // 6 :].mean() * 0.6) == (fit == "crop")
-    assert write_look(photo, None, SIZE, fit, tmp_path / "look.png") == ("The photo's DensePose is unknown.",)
+    assert write_look(photo, None, SIZE, fit, tmp_path / "look.png") [0] == NO_DENSEPOSE
+
+
+def test_the_look_colours_the_person_who_is_used(clip, tmp_path):
+    """The smaller one of two keeps the photo's colours."""
+    rgb, poses = clip
+    small = [np.pad(x, [(0, 0)] * (x.ndim - 2) + [(80, 0), (0, 64)]) for x in (poses.parts[:1, ::2, ::2], poses.uv[:1, :, ::2, ::2])]
+    both = PoseSequence(*(np.concatenate(x, -1) for x in zip((poses.parts[:1], poses.uv[:1]), small)), poses.charts)
+    photo = np.concatenate([rgb[0], np.pad(rgb[0][::2, ::2], ((80, 0), (0, 64), (0, 0)), mode="edge")], 1)
+    said = write_look(photo, both, SIZE, "pad", tmp_path / "both.png")
+    assert said == (COLOURED, "Two people are in the photo: the larger one is used.")
+    write_look(photo, None, SIZE, "pad", tmp_path / "plain.png")
+    changed = (read_image(tmp_path / "both.png") != read_image(tmp_path / "plain.png")).any(axis=2)
+    assert changed[:, : changed.shape[1] // 2 - 2].any() and not changed[:, changed.shape[1] // 2 + 2 :].any()
+
+
+def test_a_look_at_nobody_does_not_speak_of_colours(clip, tmp_path):
+    nobody = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
+    assert write_look(clip[0][0], nobody, SIZE, "auto", tmp_path / "look.png") == (NOBODY,)
 
 
 def test_the_size_is_the_models_shape_made_small(tmp_path):
-    assert preview_size(MINI) == (160, 128) and preview_size("owner/name") == (320, 256)
+    assert preview_size(MINI) == frame_size(MINI) == (160, 128)
+    assert preview_size("owner/name") == (320, 256) and frame_size("owner/name") == (640, 512)
     (tmp_path / "model_index.json").write_text('{"height": 1024, "width": 768}')
+    assert frame_size(tmp_path) == (1024, 768)
     assert preview_size(tmp_path) == (256, 192)

@@ -11,15 +11,20 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import Box, fit_image
+from ..photo_checks import several
 from ..poses import MAX_MAP_SIDE, PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MINI_ESTIMATOR, EstimatorName
 
 
 class Estimator(Protocol):
-    """Makes DensePose from pictures. notices: sentences that whoever uses its maps should read."""
+    """Makes DensePose from pictures.
+
+    notices: sentences that whoever uses its maps should read. left_out: how many people the last picture shows beside the one in its map.
+    """
 
     notices: tuple[str, ...]
+    left_out: int
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
         """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size; all 0 where nobody was found."""
@@ -83,8 +88,8 @@ class Estimates:
         size = max(1, round(height * scale)), max(1, round(width * scale))
         found = self._estimate([fit_image(photo, size, Box(0, 0, height, width))])
         if not found.mask.any():
-            return None, ("Nobody was found in the photo, so its DensePose stays unknown; a photo of one person seen whole works best.",)
-        return found, ()
+            return None, ("Nobody was found in the photo; a photo of one person seen whole works best.",)
+        return found, (several(1 + self._estimator.left_out),) if self._estimator.left_out else ()
 
     def _estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
         if self._estimator is None:

@@ -20,12 +20,16 @@ NOTICE = "DensePose was estimated by the small estimator, which knows only figur
 _BATCH = 8
 _SMALL = 0.6  # a person lower than this share of the picture is looked at again, enlarged
 _LARGE = 0.85  # to this share
+_EDGE = 0.01  # of the picture's height: who is nearer to its lower edge may be cut off
+_SHAPE = 0.8  # width to height of the pictures it learnt from: narrower ones are widened by their edges
+_BELOW = (0.3, 0.6, 1.0)  # of the height: by so much a picture is continued below where it may cut the person off, whom it knows whole only
 
 
 class MiniEstimator:
     """Estimates with a `DensePoseNet`. folder: where it was saved. Raises ModelError when it cannot be loaded."""
 
     notices = (NOTICE,)
+    left_out = 0  # its maps show everybody
 
     def __init__(self, folder: str | Path, device: str = "cpu"):
         try:
@@ -55,15 +59,22 @@ class MiniEstimator:
         """parts uint8 (H, W) and uv float16 (2, H, W) of each of pictures uint8 (N, 3, H, W)."""
         _, _, height, width = pictures.shape
         pixels = pictures.to(self.net.device).float() / 127.5 - 1
-        whole = (0.0, 0.0, float(height), float(width))
+        whole = _continued((height, width), 0)
         logits, uv = self._maps(pixels, whole)
         for index in range(len(pictures)):
             box, own = whole, (logits[index], uv[index])
-            person = _extent(own[0].argmax(0) > 0, height)
+            person = _extent(own[0].argmax(0) > 0, box)
             if person is not None and person[2] < _SMALL * height:
-                box = _around(person, (height, width))
-                own = tuple(x[0] for x in self._maps(pixels[index : index + 1], box))
+                box, own = self._again(pixels[index : index + 1], _around(person, (height, width)))
+            if person is not None and person[0] + person[2] > height * (1 - _EDGE):
+                others = [self._again(pixels[index : index + 1], _continued((height, width), below)) for below in _BELOW]
+                box, own = max([(box, own), *others], key=lambda seen: _certainty(seen[1][0], seen[0], height))
             yield _at_full_size(*own, box, (height, width))
+
+    def _again(self, pixels: torch.Tensor, box: tuple[float, float, float, float]):
+        """The box, and the maps of it, of one picture (1, 3, H, W)."""
+        logits, uv = self._maps(pixels, box)
+        return box, (logits[0], uv[0])
 
     def _maps(self, pixels: torch.Tensor, box: tuple[float, float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
         """The network's logits (N, 25, h, w) and uv (N, 24, 2, h, w) of `box` (top, left, height, width) of pixels (N, 3, H, W)."""
@@ -84,14 +95,28 @@ class MiniEstimator:
         return logits, uv
 
 
-def _extent(person: torch.Tensor, height: int) -> tuple[float, float, float, float] | None:
-    """(top, left, height, width) in the picture's pixels of the person in a mask (h, w), None where nobody is."""
+def _continued(size: tuple[int, int], below: float) -> tuple[float, float, float, float]:
+    """A box of whole pixels around a picture of `size` and so much of its height below it, at least as wide as _SHAPE."""
+    height = round(size[0] * (1 + below))
+    width = max(size[1], round(_SHAPE * height))
+    return 0.0, float((size[1] - width) // 2), float(height), float(width)
+
+
+def _certainty(logits: torch.Tensor, box: tuple[float, float, float, float], height: int) -> float:
+    """0..1: how sure the maps (25, h, w) of a box are of the person's parts, in a picture of that height; the right view is the surest."""
+    rows = (box[0] + (torch.arange(logits.shape[1], device=logits.device) + 0.5) * box[2] / logits.shape[1])
+    likely, part = logits[:, (rows >= 0) & (rows < height)].softmax(0).max(0)
+    return float(likely[part > 0].mean()) if (part > 0).any() else 0.0
+
+
+def _extent(person: torch.Tensor, box: tuple[float, float, float, float]) -> tuple[float, float, float, float] | None:
+    """(top, left, height, width) in the picture's pixels of the person in the mask (h, w) of a box, None where nobody is."""
     rows, columns = person.any(1).nonzero().flatten(), person.any(0).nonzero().flatten()
     if len(rows) == 0:
         return None
-    scale = height / person.shape[0]
+    scale = box[2] / person.shape[0]
     low, high, first, last = (int(x) for x in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
-    return low * scale, first * scale, (high - low) * scale, (last - first) * scale
+    return box[0] + low * scale, box[1] + first * scale, (high - low) * scale, (last - first) * scale
 
 
 def _around(person: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:

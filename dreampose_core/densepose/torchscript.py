@@ -36,6 +36,8 @@ LICENCE = (
     "(https://creativecommons.org/licenses/by-sa/3.0/)."
 )
 FPS = 30.0  # of the result; pictures have no rate
+_COMPANION = 0.1  # of the followed one's box, so large somebody is who counts as in the picture, too, a third as tall
+_SAME = 0.7  # of a box, inside the followed one's: it shows the same person
 _PEOPLE = 4  # kept of each frame: the person followed may not be the largest everywhere
 _CHANNELS = NUM_PARTS + 1
 _OTHER_KIND = "please give the file densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript of " + REPOSITORY
@@ -65,6 +67,7 @@ class TorchScriptEstimator:
     """
 
     notices = (LICENCE,)
+    left_out = 0  # of the last picture: people beside the one that was chosen without anybody's word
 
     def __init__(
         self,
@@ -105,7 +108,10 @@ class TorchScriptEstimator:
         parts = np.zeros((len(frames), *size), np.uint8)
         uv = np.zeros((len(frames), 2, *size), np.float16)
         for i, chosen in enumerate(followed(frames, self.person)):
+            self.left_out = 0
             if chosen is not None:
+                if self.person is None:
+                    self.left_out = _num_companions(frames[i], chosen)
                 patch = frames[i][chosen].payload
                 height, width = patch.parts.shape
                 place = np.s_[patch.top : patch.top + height, patch.left : patch.left + width]
@@ -154,6 +160,14 @@ class TorchScriptEstimator:
         corner = boxes.new_tensor([width, height])
         seen = ((boxes[:, :2] < corner) & (boxes[:, 2:] >= 1) & (boxes[:, 2:] > boxes[:, :2])).all(dim=1)
         return [boxes[seen], *(tensor[seen] for tensor in maps)]
+
+
+def _num_companions(detections: list[Detection], chosen: int) -> int:
+    """How many others there are of some size, boxes that lie in the chosen one's (a part of that person, seen twice) left out."""
+    boxes = np.array([detection.box for detection in detections], np.float64)  # (N, 4)
+    sides = np.minimum(boxes[:, 2:], boxes[chosen, 2:]) - np.maximum(boxes[:, :2], boxes[chosen, :2])
+    areas, common = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), np.prod(sides.clip(0), axis=1)
+    return int(np.count_nonzero((areas >= _COMPANION * areas[chosen]) & (common < _SAME * areas)))
 
 
 def _patch(

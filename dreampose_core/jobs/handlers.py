@@ -102,16 +102,16 @@ class LightLane:
             return found.notices
 
         def estimated_map() -> Notices:
-            nobody: Notices = ()
+            about: Notices = ()
 
             def find() -> Reading | None:
-                nonlocal nobody
-                own, nobody = estimates.of_photo(read_image(folder.image))
-                return None if own is None else Reading(own, FORM_ESTIMATED, ())
+                nonlocal about
+                own, about = estimates.of_photo(read_image(folder.image))
+                return None if own is None else Reading(own, FORM_ESTIMATED, about)
 
             found = estimated(key(folder.image, "photo"), find)
             if found is None:
-                return (*nobody, *estimates.notices)
+                return (*about, *estimates.notices)
             write_poses(found.poses, folder.image_poses)
             return found.notices
 
@@ -135,17 +135,17 @@ class LightLane:
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
         work.on_progress(Progress("preview", 0, 1))  # said first: the import of torch takes seconds
-        from ..preview import preview_size, write_look, write_preview
+        from ..preview import frame_size, preview_size, write_look, write_preview
 
-        size, scene = preview_size(self.settings.model), None
+        model, scene = self.settings.model, None
         own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
         if work.request.poses is None:
-            return write_look(read_image(folder.image), own, size, options.fit, folder.look)
+            return write_look(read_image(folder.image), own, frame_size(model), options.fit, folder.look)
         poses = read_poses(folder.poses)
         if work.request.image is None:
             poses = edited(poses, options)
         else:
-            scene = make_scene(read_image(folder.image), poses, own, size, options)
+            scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options)
         notices = write_preview(poses, folder.result, scene, on_progress=work.on_progress, should_stop=work.should_stop)
         return (*(scene.notices if scene is not None else ()), *notices)
 

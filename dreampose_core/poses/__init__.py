@@ -7,6 +7,7 @@ from .edit import MIRRORED, edited, looped, mirrored, resampled
 from .fit import fitted, person_box
 from .gaps import fill_gaps
 from .npz import read_poses, write_poses
+from .people import largest_alone, people
 from .reading import (
     DEFAULT_FPS,
     MAX_FRAMES_READ,
@@ -24,7 +25,7 @@ from .write import check_target, write_any
 
 __all__ = [
     "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "MIRRORED", "NUM_PARTS", "WINDOW", "Alignment", "Charts", "Estimate", "Photos",
-    "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "holes_filled", "looped", "mirrored",
-    "one_map", "overlay", "person_box", "read_any", "read_image_map", "read_image_poses", "read_poses", "render_colours", "resampled",
-    "smoothed", "window_indices", "write_any", "write_poses",
+    "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "holes_filled", "largest_alone", "looped",
+    "mirrored", "one_map", "overlay", "people", "person_box", "read_any", "read_image_map", "read_image_poses", "read_poses",
+    "render_colours", "resampled", "smoothed", "window_indices", "write_any", "write_poses",
 ]

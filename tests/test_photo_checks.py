@@ -1,0 +1,313 @@
+"""What is said of a photo, measured on rendered people, whole and cut, alone and together, with exact maps and the small estimator's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.densepose import Estimates, load_estimator
+from dreampose_core.images import Box, read_image
+from dreampose_core.mannequin import HELD_OUT, MOTIONS, Figure, Moments, render
+from dreampose_core.mannequin.body import JOINT_INDEX
+from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks, several
+from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
+from dreampose_core.scene import fit_photo
+from dreampose_core.settings import EXAMPLES
+
+SIZE = (160, 128)
+HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
+PEOPLE = sorted(path.stem for path in (EXAMPLES / "people").glob("*.png"))
+SEEDS = range(HELD_OUT + 700, HELD_OUT + 716)
+TURNED = ("seen from the side", "seen from behind")
+
+
+def drawn(figures: list[Figure], moments: list[Moments]) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 (N, H, W, 3) and their parts (N, H, W), one of each figure."""
+    out = render(figures, torch.arange(len(figures)), Moments.join(moments), SIZE)
+    return out.rgb.numpy(), out.parts.numpy()
+
+
+def facing(moments: Moments, degrees: float) -> Moments:
+    """The same moments, the pelvis turned so far from the camera."""
+    root = torch.zeros_like(moments.angles)
+    root[:, JOINT_INDEX["root"], 1] = math.radians(degrees) - moments.angles[:, JOINT_INDEX["root"], 1]
+    return replace(moments, angles=moments.angles + root, before_angles=moments.before_angles + root)
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return load_estimator("mini")
+
+
+@pytest.fixture(scope="module")
+def standing():
+    """Sixteen held-out figures that stand towards us."""
+    figures = [Figure.from_seed(seed) for seed in SEEDS]
+    return drawn(figures, [facing(figure.moments("idle", torch.tensor([1.0])), 0) for figure in figures])
+
+
+def own_map(parts: np.ndarray) -> PoseSequence:
+    return PoseSequence(np.ascontiguousarray(parts)[None], None, "none")
+
+
+def said(rgb: np.ndarray, own: PoseSequence | None, size=SIZE, fit="auto") -> tuple[str, ...]:
+    """What is said of a photo as the page and the model go about it."""
+    box = fit_photo(rgb, own, size, fit)[2]
+    found = photo_checks(own, box, rgb.shape[:2], size)
+    assert len(set(found)) == len(found) and all(sentence.endswith(".") and sentence.count(". ") == 0 for sentence in found)
+    return found
+
+
+def rows(parts: np.ndarray, of: tuple[int, ...]) -> tuple[int, int]:
+    found = np.flatnonzero(np.isin(parts, of).any(axis=1))
+    return int(found[0]), int(found[-1]) + 1
+
+
+# -- nothing is said where all is well ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_the_examples_raise_no_alarm(name, estimator):
+    photo, own = read_image(EXAMPLES / "people" / f"{name}.png"), read_poses(EXAMPLES / "people" / f"{name}.poses.npz")
+    guessed = estimator.estimate([photo])
+    for given in (own, guessed, replace(own, uv=None, charts="none")):
+        for fit in ("auto", "crop", "pad"):
+            assert said(photo, given, SIZE, fit) == said(photo, given, (640, 512), fit) == ()
+
+
+def test_whole_people_raise_no_alarm(standing, estimator):
+    rgb, parts = standing
+    for picture, exact, guessed in zip(rgb, parts, estimator.estimate(rgb).parts):
+        assert said(picture, own_map(exact)) == said(picture, own_map(guessed)) == ()
+
+
+def test_whole_people_in_all_motions_raise_no_alarm(estimator):
+    """Of those who turn away only that may be said."""
+    figures = [Figure.from_seed(HELD_OUT + 720 + number) for number in range(len(MOTIONS))]
+    moments = [figure.moments(name, torch.tensor([0.37 * number % 8])) for number, (figure, name) in enumerate(zip(figures, MOTIONS))]
+    towards = [math.cos(float(m.angles[0, JOINT_INDEX["root"], 1])) for m in moments]
+    rgb, parts = drawn(figures, moments)
+    assert max(towards) > 0.9 and min(towards) < -0.5, "some are turned, most are not"
+    for picture, exact, guessed, name, cosine in zip(rgb, parts, estimator.estimate(rgb).parts, MOTIONS, towards):
+        for own in (exact, guessed):
+            found = said(picture, own_map(own))
+            assert all(any(words in sentence for words in TURNED) for sentence in found), (name, found)
+            assert not found or cosine < 0.75, (name, cosine, found)
+
+
+def test_a_tight_crop_raises_no_alarm(standing, estimator):
+    for picture, parts in zip(*standing):
+        top, bottom = rows(parts, tuple(range(1, 25)))
+        columns = np.flatnonzero(parts.any(axis=0))
+        for across in (slice(None), slice(columns[0], columns[-1] + 1)):
+            photo, own = np.ascontiguousarray(picture[top:bottom, across]), parts[top:bottom, across]
+            assert said(photo, own_map(own)) == said(photo, own_map(estimator.estimate([photo]).parts[0])) == ()
+
+
+# -- what the photo lacks ------------------------------------------------------------------------------------------------------------
+
+
+def cuts(parts: np.ndarray) -> Iterator[tuple[str, slice, slice, str]]:
+    """What is left of the picture, and the words that are right for it."""
+    (top, chin), (neck, hips) = rows(parts, HEAD), rows(parts, TORSO)
+    columns = np.flatnonzero(parts.any(axis=0))
+    middle = slice(0, (columns[0] + columns[-1]) // 2)
+    whole = slice(None)
+    thighs, shins, feet = (rows(parts, of) for of in (THIGHS, SHINS, FEET))
+    yield "ankles", slice(0, feet[0] - 1), whole, "The feet are outside the photo"
+    yield "shins", slice(0, sum(shins) // 2), whole, "The feet are outside the photo"
+    yield "knees", slice(0, shins[0]), whole, "The lower legs are outside the photo"
+    yield "thighs", slice(0, sum(thighs) // 2), whole, "legs are outside the photo"
+    yield "hips", slice(0, round(neck + 0.8 * (hips - neck))), whole, "legs are outside the photo"
+    yield "chest", slice(0, (neck + hips) // 2), whole, "The legs are outside the photo"
+    yield "face", slice((top + chin) // 2, None), whole, "The head is cut off at the upper edge of the photo"
+    yield "no head", slice(chin + 1, None), whole, "The head is outside the photo"
+    yield "half", whole, middle, "The person is cut off at the right edge of the photo"
+
+
+KINDS = ("ankles", "shins", "knees", "thighs", "hips", "chest", "face", "no head", "half")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_cut_off_is_said(kind, standing, estimator):
+    right = {"exact": 0, "guessed": 0}
+    for picture, parts in zip(*standing):
+        _, down, across, words = next(cut for cut in cuts(parts) if cut[0] == kind)
+        photo = np.ascontiguousarray(picture[down, across])
+        for how, own in (("exact", parts[down, across]), ("guessed", estimator.estimate([photo]).parts[0])):
+            found = said(photo, own_map(own))
+            right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
+            assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
+    least = {"half": 0.6}.get(kind, 0.9)  # of half a person the estimator makes what it can
+    assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS), right
+
+
+def test_feet_that_are_not_at_the_edge_are_hidden(standing):
+    picture, parts = standing[0][0], standing[1][0]
+    hidden = np.where(np.isin(parts, FEET), 0, parts)
+    assert said(picture, own_map(hidden))[0].startswith("The feet are hidden, so the model will invent")
+
+
+def test_an_arm_that_ends_at_the_edge(standing):
+    picture, parts = standing[0][0], np.zeros(SIZE, np.uint8)
+    parts[10:150, 50:80] = np.repeat([23, 2, 10, 14, 5], 28)[:, None]
+    parts[50:60, 80:128] = 15
+    assert [sentence.split(",")[0] for sentence in said(picture, own_map(parts))] == ["An arm is cut off at the right edge of the photo"]
+    parts[70:76, 100:106] = 4
+    assert said(picture, own_map(parts)) == (), "its hand is there"
+
+
+@pytest.mark.parametrize(("degrees", "words"), [(180, "from behind"), (150, "from behind"), (90, "from the side"), (-90, "from the side")])
+def test_people_who_are_turned_away(degrees, words, estimator):
+    figures = [Figure.from_seed(seed) for seed in SEEDS]
+    rgb, parts = drawn(figures, [facing(figure.moments("idle", torch.tensor([1.0])), degrees) for figure in figures])
+    for maps in (parts, estimator.estimate(rgb).parts):
+        found = [said(picture, own_map(own)) for picture, own in zip(rgb, maps)]
+        assert all(len(sentences) <= 1 for sentences in found)
+        assert sum(words in "".join(sentences) for sentences in found) >= 0.8 * len(SEEDS), found
+        if degrees == 180:
+            assert sum("the face and the front" in "".join(sentences) for sentences in found) >= 0.8 * len(SEEDS)
+
+
+# -- several people -------------------------------------------------------------------------------------------------------------------
+
+
+def together(standing, *who: tuple[int, float, int, int], width: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Picture, parts, and whose each pixel is (1, 2, ...); who: (figure, scale, middle, row below the feet), later ones in front."""
+    picture = np.repeat(standing[0][who[0][0]][:, :1], width, axis=1)
+    parts, owner = np.zeros((SIZE[0], width), np.uint8), np.zeros((SIZE[0], width), np.uint8)
+    for number, (index, scale, middle, below) in enumerate(who, start=1):
+        y, x = ((np.arange(round(side * scale)) + 0.5) / scale for side in SIZE)
+        rgb, own = (array[index][y.astype(int)][:, x.astype(int)] for array in standing)
+        down, across = np.nonzero(own)
+        at = down + below - 1 - down.max(), across + middle - (across.min() + across.max()) // 2
+        seen = (at[0] >= 0) & (at[0] < SIZE[0]) & (at[1] >= 0) & (at[1] < width)
+        at, source = tuple(axis[seen] for axis in at), (down[seen], across[seen])
+        picture[at], parts[at], owner[at] = rgb[source], own[source], number
+    return picture, parts, owner
+
+
+GROUPS = {  # name: (who, how many, the larger's number, how much of that one is right at least)
+    "apart": (((0, 0.85, 60, 150), (1, 1.0, 170, 152)), 2, 2, 0.95),
+    "arm in arm": (((2, 0.85, 85, 150), (3, 1.0, 128, 154)), 2, 2, 0.8),
+    "a child": (((4, 1.0, 80, 152), (5, 0.6, 125, 154)), 2, 1, 0.85),
+    "three": (((6, 0.8, 40, 150), (7, 1.05, 120, 155), (8, 0.8, 200, 150)), 3, 2, 0.95),
+    "far behind": (((9, 0.35, 180, 120), (10, 1.0, 80, 152)), 2, 2, 0.95),
+    "one without a head": (((11, 0.9, 60, 150), (12, 1.6, 170, 215)), 2, 2, 0.95),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_of_several_people_the_largest_is_taken(name, standing):
+    who, number, larger, least = GROUPS[name]
+    picture, parts, owner = together(standing, *who)
+    found = people(parts)
+    assert len(found) == number and np.array_equal(np.sum(found, axis=0) > 0, parts > 0)
+    right = found[0] & (owner == larger)
+    assert right.sum() >= least * (found[0] | (owner == larger)).sum()
+    assert said(picture, own_map(parts))[0] == several(number)
+    alone = largest_alone(own_map(parts))
+    assert np.array_equal(alone.parts[0], np.where(found[0], parts, 0)) and len(people(alone.parts[0])) == 1
+    # whoever fits the photo to a model gets the same person, and the frame is around them
+    _, own, box = fit_photo(picture, own_map(parts), SIZE, "auto")
+    assert own.mask.any() and len(people(own.parts[0])) == 1
+    columns = np.flatnonzero((owner == larger).any(axis=0))
+    assert abs(box.left + box.width / 2 - (columns[0] + columns[-1]) / 2) < 25
+
+
+@pytest.mark.parametrize("name", ["apart", "arm in arm", "three"])
+def test_the_estimator_sees_several_people(name, standing, estimator):
+    who, number, larger, least = GROUPS[name]
+    picture, _, owner = together(standing, *who)
+    found = estimator.estimate([picture])
+    each = people(found.parts[0])
+    right = each[0] & (owner == larger)
+    assert len(each) == number and right.sum() >= (least - 0.1) * (each[0] | (owner == larger)).sum()
+
+
+def test_one_person_is_left_as_found(standing):
+    for parts in standing[1]:
+        own = own_map(parts)
+        assert largest_alone(own) is own and len(people(parts)) == 1
+    only_uv = PoseSequence(None, np.full((1, 2, 40, 30), 0.5, np.float16), "densepose")
+    assert largest_alone(only_uv) is only_uv and people(np.zeros((40, 30), np.uint8)) == []
+
+
+def test_an_arm_before_the_face_does_not_make_two(standing):
+    parts = standing[1][0].copy()
+    top, chin = rows(parts, HEAD)
+    parts[(2 * top + chin) // 3 : (top + 2 * chin) // 3, parts[(top + chin) // 2].nonzero()[0][0] - 8 :] = 19
+    assert len(people(parts)) == 1
+
+
+def test_uv_goes_with_its_person(standing):
+    _, parts, owner = together(standing, *GROUPS["apart"][0])
+    uv = np.where(parts > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1)
+    alone = largest_alone(PoseSequence(parts[None], uv, "mannequin"))
+    assert np.array_equal(alone.uv[0, 0] > 0, owner == 2) and alone.uv.dtype == np.float16 and alone.charts == "mannequin"
+
+
+# -- nobody, size and frame -------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_map():
+    photo = np.zeros((300, 400, 3), np.uint8)
+    assert said(photo, None) == said(photo, None, fit="pad") == (NO_DENSEPOSE,)
+    assert said(photo, None, fit="crop") == (NO_DENSEPOSE, "The frame shows only the middle of the photo; choose Pad to show all of it.")
+    assert said(photo[:, :240], None, fit="crop") == (NO_DENSEPOSE,), "it has the frame's shape"
+
+
+def test_a_map_of_nobody():
+    assert said(np.zeros((*SIZE, 3), np.uint8), own_map(np.zeros(SIZE, np.uint8))) == (NOBODY,)
+
+
+@pytest.mark.parametrize("seed", range(HELD_OUT + 800, HELD_OUT + 806))
+def test_an_empty_room_is_nobody(seed):
+    room = Figure.from_seed(seed).backdrop((320, 256)).mul(255).byte().numpy()
+    own, notices = Estimates("mini").of_photo(room)
+    assert own is None and notices[0].startswith("Nobody was found")
+
+
+def test_a_photo_much_smaller_than_a_frame(standing):
+    picture, parts = standing[0][0], own_map(standing[1][0])
+    assert said(picture, parts, (300, 240)) == ()
+    for own in (parts, None):
+        soft = said(picture, own, (640, 512))[-1]
+        assert "160 x 128 pixels and a frame 640 x 512" in soft and "a larger photo works better" in soft
+
+
+def test_a_person_who_is_small_in_the_photo(standing):
+    picture, parts = np.full((640, 800, 3), 200, np.uint8), np.zeros((640, 800), np.uint8)
+    picture[300:460, 500:628], parts[300:460, 500:628] = standing[0][0], standing[1][0]
+    tall = np.ptp(rows(parts, tuple(range(1, 25))))
+    soft, = said(picture, own_map(parts), (640, 512))
+    assert soft.startswith(f"The person is {tall} pixels tall in the photo and 512 in a frame") and "taken from nearer" in soft
+    assert said(picture, own_map(parts), SIZE) == (), "enough for a small model"
+    low, = said(picture, own_map(parts), (640, 512), "pad")
+    assert low.startswith(f"The person fills {tall / 1000:.0%} of the frame's height") and "choose Crop" in low
+
+
+def test_outside_the_frame_is_not_outside_the_photo(standing):
+    picture, parts = standing[0][0], standing[1][0]
+    knees = rows(parts, SHINS)[0]
+    found = photo_checks(own_map(parts), Box(0, 0, knees, knees * 0.8), SIZE, SIZE)
+    assert found[0] == "The lower legs are outside the frame; choose Pad to show the whole photo."
+    cut = own_map(parts[: rows(parts, FEET)[0] - 1])
+    found = photo_checks(cut, Box(0, 0, knees, knees * 0.8), cut.size, SIZE)
+    assert found[0].startswith("The lower legs are outside the frame"), "more is cut off by the frame than by the photo"
+    assert photo_checks(own_map(parts), Box(-60, 0, 40, 32), SIZE, SIZE)[0].startswith("The person is outside the frame; choose Pad")
+    assert said(picture[: knees], own_map(parts[:knees]))[0].startswith("The lower legs are outside the photo, so the model")
+
+
+def test_maps_that_tell_little_raise_no_alarm(standing):
+    for parts in standing[1]:
+        small = own_map(parts[2::4, 2::4])
+        assert photo_checks(small, Box(0, 0, *SIZE), SIZE, SIZE) == (), "feet of a pixel or none"
+        half = parts[: rows(parts, SHINS)[0]]
+        only_uv = PoseSequence(None, np.where(half > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1), "densepose")
+        assert photo_checks(only_uv, Box(0, 0, *half.shape), half.shape, SIZE) == ()
