@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from . import __version__, memory
 from .behind import Behind
 from .conditioning import Sampling, encode_maps, pose_tensors
-from .errors import InputError, ModelError
+from .errors import Cancelled, InputError, ModelError, StorageError
+from .exports import PARTIAL, write_exports, write_partial
 from .files import appearing, locked
 from .images import read_image, write_png
 from .pipeline import DreamPosePipeline
@@ -39,13 +41,15 @@ log = logging.getLogger("dreampose.animation")
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
     folder: Path, sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
-    bring: Callable[[str], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    bring: Callable[[str], None] | None = None, exports: bool = False, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
     image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
     use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
+    exports: whether what stands in `exports` is written, too.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
     frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
@@ -76,6 +80,8 @@ def animate(
     write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
     if sound is not None:
         add_sound(folder / "result.mp4", sound, folder / "result.mp4")
+    if exports:
+        write_exports(scene, partial(run.read_frames, len(poses), False), folder)
     run.seconds["video"] = time.monotonic() - started
     result = run.result(scene, base, loaded)
     with appearing(folder / "result.json") as temporary:
@@ -161,11 +167,16 @@ class _Run:
             if (index + 1) % chunk == 0 or index + 1 == total:
                 self.write_chunk(index - index % chunk, index + 1, poses.fps)
 
+        (self.folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
         try:
             with Behind(2 * chunk) as behind:  # frames are written while the next are made
                 for index, frame in enumerate(stream, start=first):
                     behind.do(write, index, frame)
                     check_stop(self.should_stop)
+        except Cancelled:
+            with suppress(StorageError):  # then there is none
+                self.write_partial(poses.fps)
+            raise
         finally:
             (self.folder / GLIMPSE).unlink(missing_ok=True)
         self.seconds["frames"] = time.monotonic() - started
@@ -178,14 +189,22 @@ class _Run:
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
+    def write_partial(self, fps: float) -> None:
+        """The video as far as it is there, for who stopped it."""
+        chunks = sorted((self.folder / "chunks").glob("*.mp4"))
+        first = len(chunks) * max(1, math.ceil(fps))
+        rest = [read_image(path) for path in sorted((self.folder / "frames").glob("*.png"))[first:]]
+        if chunks or rest:
+            write_partial(chunks, rest, fps, self.folder)
+
     def write_chunk(self, start: int, stop: int, fps: float) -> None:
         path = self.folder / "chunks" / f"{start // max(1, math.ceil(fps)):06d}.mp4"
         if not path.is_file():
             write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps)
 
-    def read_frames(self, total: int) -> Iterator[np.ndarray]:
+    def read_frames(self, total: int, tell: bool = True) -> Iterator[np.ndarray]:
         """The finished frames, for the video; how far it is is told on the way."""
-        clock = StageClock("video", total, self.on_progress)
+        clock = StageClock("video", total, self.on_progress if tell else ignore_progress)
         clock.tick(0)
         for index in range(total):
             check_stop(self.should_stop)

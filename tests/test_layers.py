@@ -15,7 +15,7 @@ PACKAGE = "dreampose_core"
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
     ("errors", "settings", "progress", "files", "host", "behind"),
-    ("images", "video", "poses", "scene"),
+    ("images", "video", "poses", "scene", "exports"),
     ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
      "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
@@ -29,6 +29,7 @@ PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name 
 NARROW = {
     "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(), "behind": set(),
     "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
+    "exports": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.

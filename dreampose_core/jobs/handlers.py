@@ -206,6 +206,7 @@ class DeviceLane:
             sound=folder.sound if folder.sound.exists() else None,
             subjects=work.subjects,
             bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
+            exports=True,
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )

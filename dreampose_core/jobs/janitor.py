@@ -50,6 +50,7 @@ class Janitor:
         swept = -SWEEP_EVERY_S
         while not self._stopping.is_set():
             self._try(self._keep)
+            self._try(self.remove_unwanted)
             if time.monotonic() - swept >= SWEEP_EVERY_S:
                 swept = time.monotonic()
                 self._try(self.sweep)
@@ -91,6 +92,11 @@ class Janitor:
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
         self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
         self._shrink()
+
+    def remove_unwanted(self) -> None:
+        """Removes what its owner has deleted. Raises StorageError."""
+        for job_id in self.store.unwanted():
+            self.remove(job_id)
 
     def remove(self, job_id: str) -> None:
         """Removes a job that has ended, with all its files."""

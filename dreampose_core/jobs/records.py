@@ -58,6 +58,10 @@ class StoredRequest(Options):
     options: AnimateOptions
 
 
+THINGS = {"video": ".mp4", "side_by_side": ".mp4", "gif": ".gif", "frames": ".zip", "settings": ".json", "motion": ".npz"}
+"""What of a job can be kept, by name, and how its file's name ends."""
+
+
 @dataclass(frozen=True)
 class JobFolder:
     """The places inside one job's folder; the only spot where their names are written down."""
@@ -114,6 +118,25 @@ class JobFolder:
         return self.path / "result.mp4"
 
     @property
+    def partial(self) -> Path:
+        """What was made of the video of a job that was stopped, in whole chunks."""
+        return self.path / "partial.mp4"
+
+    @property
+    def settings(self) -> Path:
+        """What the run was asked for, and what it used and took."""
+        return self.path / "result.json"
+
+    def thing(self, name: str) -> Path | None:
+        """One of THINGS, or of the pictures "photo" and "first" (of the video); None where there is none. "frames" is a folder."""
+        places = {
+            "video": (self.result, self.partial), "side_by_side": (self.path / "side_by_side.mp4",), "gif": (self.path / "result.gif",),
+            "frames": (self.frames,), "settings": (self.settings,), "motion": (self.poses,), "photo": (self.image,),
+            "first": (self.frames / "000000.png",),
+        }  # fmt: skip
+        return next((path for path in places.get(name, ()) if path.exists()), None)
+
+    @property
     def look(self) -> Path:
         """A preview's picture of how the photo is understood."""
         return self.path / "look.png"
@@ -156,6 +179,7 @@ class Job:
     code: str | None
     request: str
     created: float
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -171,13 +195,29 @@ class Work:
 
 
 @dataclass(frozen=True)
+class SubjectEntry:
+    """A tuned subject as its owner sees it. recipe, seed: that it was tuned with. used: seconds since 1970. photo, poses: of the person, as it
+    was tuned to; with them, the recipe and the seed it is found again. whose: names it in a link to the photo."""
+
+    key: str
+    whose: str
+    recipe: str
+    seed: int
+    size_mb: float
+    used: float
+    photo: Path
+    poses: Path | None
+
+
+@dataclass(frozen=True)
 class JobStatus:
     """A job as its owner sees it.
 
     place: 1 for the next job to run on the device, 0 once it has started.
     losses: the tuning loss so far, one value a step (thinned to a few hundred points).
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
-    look: a preview's picture of the photo alone, once state is "done". glimpse: a PNG of what the first frame is about to be, while that
+    look: a preview's picture of the photo alone, once state is "done". name: what its owner calls it. things: those of THINGS that there
+    are, once it is final. glimpse: a PNG of what the first frame is about to be, while that
     is denoised.
     notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
     code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again), "internal".
@@ -195,6 +235,8 @@ class JobStatus:
     frames: tuple[Path, ...] = ()
     result: Path | None = None
     look: Path | None = None
+    name: str | None = None
+    things: tuple[str, ...] = ()
     glimpse: bytes | None = None
     error: str | None = None
     code: str | None = None

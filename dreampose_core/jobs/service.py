@@ -1,9 +1,10 @@
-"""JobService: submit, watch, cancel. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
+"""JobService: submit, watch, cancel, delete. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,10 +22,23 @@ from pydantic import ValidationError
 from ..errors import InputError, StorageError, UnknownJob
 from ..files import flush
 from ..settings import Settings
-from .janitor import Janitor, size_of
+from .janitor import Janitor, size_of, subjects
 from .locks import living
 from .logs import JobLog
-from .records import FINAL_STATES, LANES, Job, JobFolder, JobRequest, JobStatus, Lane, Limits, StoredRequest, Upload
+from .records import (
+    FINAL_STATES,
+    LANES,
+    THINGS,
+    Job,
+    JobFolder,
+    JobRequest,
+    JobStatus,
+    Lane,
+    Limits,
+    StoredRequest,
+    SubjectEntry,
+    Upload,
+)
 from .sentences import NO_SUCH_JOB, storage_error
 from .store import Store
 from .supervisor import Command, Supervisor, worker_command
@@ -31,6 +46,7 @@ from .supervisor import Command, Supervisor, worker_command
 log = logging.getLogger("dreampose.jobs")
 
 WATCH_EVERY_S = 0.25
+MAX_NAME = 60
 MIN_FREE_MB = 200  # below that nothing new is begun, so that what is under way can be finished
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"\d{6}\.png")
@@ -172,6 +188,52 @@ class JobService:
         found = [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
         return [status for status in found if status.kind == "animate"]
 
+    def rename(self, owner: str, job_id: str, name: str) -> None:
+        """Gives the job a name of its owner's. Raises UnknownJob, and InputError for what is no name."""
+        name = " ".join(name.split()) if isinstance(name, str) else ""
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InputError(f"A name has 1 to {MAX_NAME} letters; please choose another.")
+        self.store.rename(_hashed(owner), _checked(job_id), name)
+
+    def delete(self, owner: str, job_id: str) -> None:
+        """The job and all its files go: at once where it has ended, else as soon as its worker has let go of it. Raises UnknownJob."""
+        self.store.disown(_hashed(owner), _checked(job_id))
+        self._janitor.remove_unwanted()
+
+    def size_mb(self, owner: str, job_id: str) -> float:
+        """What the job takes on the disk. Raises UnknownJob."""
+        return size_of(self.home / "jobs" / self.store.get(_hashed(owner), _checked(job_id)).id) / 1e6
+
+    def subjects(self, owner: str) -> list[SubjectEntry]:
+        """The subjects of `owner`, the one used last first."""
+        found = []
+        for folder in subjects(self.home / "subjects" / _hashed(owner)):
+            with suppress(OSError, ValueError, KeyError):  # it is being removed
+                told, used = json.loads((folder / "subject.json").read_text()), (folder / "subject.json").stat().st_mtime
+                photo, poses = folder / "photo_000.png", folder / "photo_poses.npz"
+                found.append(SubjectEntry(
+                    folder.name, f"{folder.parent.name}-{folder.name}", told["recipe"], told["seed"], size_of(folder) / 1e6, used, photo,
+                    poses if poses.exists() else None,
+                ))  # fmt: skip
+        return sorted(found, key=lambda subject: -subject.used)
+
+    def subject(self, owner: str, key: str) -> SubjectEntry:
+        """One of them; raises InputError, with one text for unknown keys and for those of others."""
+        found = next((subject for subject in self.subjects(owner) if subject.key == key), None)
+        if found is None:
+            raise InputError("There is no such person here, or they have been deleted.")
+        return found
+
+    def delete_subject(self, owner: str, key: str) -> None:
+        """The subject's files go; a job that needs it tunes it again. Raises InputError as `subject`, and while one of the owner's jobs is
+        at work, which may be about to load it."""
+        folder = self.subject(owner, key).photo.parent
+        if any(job.lane == "device" and job.state in ("running", "cancelling") for job in self.store.jobs_of(_hashed(owner))):
+            raise InputError("One of your videos is being made right now; wait until it is finished, or stop it, then delete the person.")
+        shutil.rmtree(folder, ignore_errors=True)
+        if self._janitor.bucket is not None:
+            self._janitor.bucket.forget_subject(folder.parent.name, key)
+
     @property
     def store(self) -> Store:
         if self._store is None:
@@ -216,6 +278,7 @@ class JobService:
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
             glimpse=_content(folder.glimpse) if job.state == "running" else None,
+            name=job.name, things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
             error=job.error, code=job.code, notices=job.notices, request=request,
         )
 
