@@ -101,6 +101,7 @@ class _Run:
     seconds: dict[str, float]
     notices: list[str]
     peaks: dict[str, int]
+    num_made: int = 0  # frames that were not there yet
 
     def tuned(self, scene: Scene, base: str, subjects: Path, bring: Callable[[str], None] | None) -> Path:
         """The subject folder for this photo and recipe, tuned now unless it is there, or another process is about to write it."""
@@ -131,6 +132,7 @@ class _Run:
             done += 1
         batch = self.options.batch_size
         first = done - done % batch  # batches are kept whole, so that a resumed clip equals an uninterrupted one
+        self.num_made = total - first if done < total else 0
         clock = StageClock("frames", total, self.on_progress, first=first)
         clock.tick(done)
 
@@ -223,6 +225,7 @@ class _Run:
             "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "seconds_per_frame": round(self.seconds["frames"] / self.num_made, 4) if self.num_made else None,
             "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
             "device": str(self.pipe._execution_device), "precision": self.pipe.precision, "peak_memory": self.peaks,
         }  # fmt: skip

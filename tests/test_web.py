@@ -67,12 +67,23 @@ class StubService:
     def jobs(self, owner):
         return self.statuses[-1:] if owner == OWNER else []
 
+    def size_mb(self, owner, job_id):
+        return 1.5
+
+    def subjects(self, owner):
+        return []
+
+    def pace(self, recipe, quality):
+        return Pace(40.0, 0.1, 900.0, "cpu") if (recipe, quality) == ("fast", "standard") else Pace(None, None, None, None)
+
     def cancel(self, owner, job_id):
         self.status(owner, job_id)
         self.cancelled.append(job_id)
 
 
 def job_status(state="running", **changes) -> JobStatus:
+    if state == "done":
+        changes = {"things": ("video",)} | changes
     values = {"id": JOB, "state": state, "place": 0, "progress": Progress("frames", 3, 12, 20.0), "created": 0.0}
     return JobStatus(**(values | changes))
 
@@ -214,20 +225,22 @@ def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(cl
         "unknown job": ResultLinks(settings.secret).make("2" * 32, "a.mp4"),
         "not ASCII": good.split("&")[0] + "&signature=%C3%A9",
         "a climbing name": ResultLinks(settings.secret).make("..", "a.mp4"),
-        "another kind of file": ResultLinks(settings.secret).make(JOB, "result.json"),
+        "for another thing": good.replace("/video/", "/photo/"),
+        "what is not there": ResultLinks(settings.secret).make(JOB, "a.gif", "gif"),
+        "no thing": ResultLinks(settings.secret).make(JOB, "a.sqlite3", "../../jobs"),
     }
     answers = {name: client.get(f"/{link}") for name, link in bad.items()}
     assert client.get(f"/{good}").status_code == 200
-    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name != "a climbing name"}
+    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name not in ("a climbing name", "no thing")}
     assert set(plain.values()) == {(404, answers["unknown job"].text)}
     assert "unknown or has expired" in answers["unknown job"].text
-    assert answers["a climbing name"].status_code == 404
+    assert {answers["a climbing name"].status_code, answers["no thing"].status_code} == {404}
 
 
 def test_links_end_after_their_lifetime():
     now = [1000.0]
     links = ResultLinks("s", lifetime_s=600, clock=lambda: now[0])
-    parts = re.fullmatch(r"results/(\w+)/(.+)\?expires=(\d+)&signature=(\w+)", links.make(JOB, "a.mp4")).groups()
+    parts = re.fullmatch(r"results/(\w+)/video/(.+)\?expires=(\d+)&signature=(\w+)", links.make(JOB, "a.mp4")).groups()
     now[0] = 1599.0
     assert links.valid(*parts)
     now[0] = 1601.0
@@ -372,7 +385,7 @@ def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers)
 
 def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
     """All updates of a watch, as {part: value}."""
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
 
     async def collect():
         return [update async for update in handlers.watch({"owner": owner}, JOB, SimpleNamespace(session_hash=session))]
@@ -436,7 +449,7 @@ def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubServ
 def test_a_page_that_watches_another_job_leaves_the_first(handlers: PageHandlers, service: StubService, monkeypatch):
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     service.statuses = [job_status()]
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
 
     async def two_watches():
         session = SimpleNamespace(session_hash="one page")

@@ -22,6 +22,7 @@ from ..scene import check_options, make_scene
 from ..settings import Settings
 from .bucket import Bucket
 from .decoding import Decoded, Decoder
+from .paces import Paces
 from .readings import Readings
 from .records import Lane, Upload, Work
 
@@ -210,4 +211,5 @@ class DeviceLane:
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )
+        Paces(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))

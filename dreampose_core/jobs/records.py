@@ -195,9 +195,23 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the most memory in MB,
+    of the GPU where there is one; what the model runs on."""
+
+    learning_s: float | None
+    frame_s: float | None
+    memory_mb: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
 class SubjectEntry:
-    """A tuned subject as its owner sees it. recipe, seed: that it was tuned with. used: seconds since 1970. photo, poses: of the person, as it
-    was tuned to; with them, the recipe and the seed it is found again. whose: names it in a link to the photo."""
+    """A tuned subject as its owner sees it.
+
+    recipe, seed: that it was tuned with. photo, poses: of the person, as it was tuned to; with these it is found again. used: seconds
+    since 1970. whose: names it in a link to the photo.
+    """
 
     key: str
     whose: str

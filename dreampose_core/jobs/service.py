@@ -25,6 +25,7 @@ from ..settings import Settings
 from .janitor import Janitor, size_of, subjects
 from .locks import living
 from .logs import JobLog
+from .paces import Paces
 from .records import (
     FINAL_STATES,
     LANES,
@@ -35,6 +36,7 @@ from .records import (
     JobStatus,
     Lane,
     Limits,
+    Pace,
     StoredRequest,
     SubjectEntry,
     Upload,
@@ -233,6 +235,10 @@ class JobService:
         shutil.rmtree(folder, ignore_errors=True)
         if self._janitor.bucket is not None:
             self._janitor.bucket.forget_subject(folder.parent.name, key)
+
+    def pace(self, recipe: str, quality: str) -> Pace:
+        """How long it takes on this machine, from what was measured on the last jobs."""
+        return Paces(self.home).of(recipe, quality)
 
     @property
     def store(self) -> Store:

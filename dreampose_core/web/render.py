@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
-from ..jobs.records import JobStatus
+from ..jobs.records import JobStatus, Pace
 
 STAGES = (("check", "Check files"), ("learn", "Learn person"), ("frames", "Make frames"), ("video", "Write video"))
 _STAGE_OF = {"tuning": "learn", "decoder": "learn", "frames": "frames", "video": "video"}
@@ -23,15 +23,15 @@ def error_box(sentence: str | None) -> str:
     return f'<p class="dp-error" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 
-def status_card(status: JobStatus, num_jobs: int = 1, live: bool = True) -> str:
+def status_card(status: JobStatus, live: bool = True) -> str:
     """Where the job stands: headline, detail, stages, progress bar; of the same height while it changes.
 
-    num_jobs, live: whether there is a choice of jobs, and something to play; style.css shows the parts for them accordingly.
+    live: whether there is something to play; style.css shows the player accordingly.
     """
     headline, detail = _words(status)
     card = [
         f'<div class="dp-card" data-job="{escape(status.id)}" data-state="{escape(status.state)}" data-frames="{len(status.frames)}"'
-        f' data-choice="{num_jobs > 1}" data-live="{live}">',
+        f' data-live="{live}">',
         f'<p class="dp-headline" role="status">{escape(headline)}</p>',
         f'<p class="dp-detail">{escape(detail) or "&nbsp;"}</p>',
         _bar(status),
@@ -190,6 +190,27 @@ def preview_box(status: JobStatus, link: str | None) -> str:
     elif words is None:
         words = "Reading the files."
     return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
+
+
+def pace_line(pace: Pace, recipe: str) -> str:
+    """What pressing Run will cost on this machine, as far as it was measured."""
+    if pace.frame_s is None:
+        return chosen("How long it takes on this server is not known yet: nobody has made a video in this quality here.")
+    parts = []
+    if recipe != "none":
+        known = pace.learning_s is not None
+        parts.append(f"learning a new person {seconds_words(pace.learning_s)}" if known else "learning a new person: not measured yet")
+    parts.append(f"60 frames {seconds_words(60 * pace.frame_s)}")
+    memory = f", with at most {pace.memory_mb / 1000:.1f} GB of memory" if pace.memory_mb is not None else ""
+    where = f" ({pace.device})" if pace.device else ""
+    return chosen(f"Measured on this server{where}: {', '.join(parts)}{memory}.")
+
+
+def seconds_words(seconds: float) -> str:
+    """"about 50 s" or "about 3 min"."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def chosen(words: str, name: str | None = None) -> str:
