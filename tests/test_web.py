@@ -21,7 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
-from dreampose_core.jobs.records import JobRequest, JobStatus
+from dreampose_core.jobs.records import JobRequest, JobStatus, Pace
 from dreampose_core.jobs.service import JobService
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
