@@ -76,7 +76,7 @@ def test_what_was_deleted_while_the_server_was_down_goes_later(settings, files):
         job = service.submit(ANNA, request(files, GATED))
         wait_gated(service, job)
         service.store.disown(_hashed(ANNA), job)
-    with JobService(settings, command) as service:  # noqa: F811
+    with JobService(settings, command) as service:
         wait_for(lambda: not (service.home / "jobs" / job).exists(), "the files to go")
         assert service.jobs(ANNA) == []
 
