@@ -22,7 +22,7 @@ from .behind import Behind
 from .conditioning import Sampling, encode_maps, pose_tensors
 from .errors import Cancelled, InputError, ModelError, StorageError
 from .exports import PARTIAL, write_exports, write_partial
-from .files import appearing, locked
+from .files import appearing, locked, remove_all_unfinished
 from .images import read_image, write_png
 from .pipeline import DreamPosePipeline
 from .poses import PoseSequence
@@ -57,8 +57,9 @@ def animate(
     """
     scene = make_scene(image, poses, image_poses, pipe.form.size, options, pipe.bilinear)
     poses, image_poses = scene.poses, scene.image_poses
-    for name in ("frames", "chunks"):
+    for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
+        remove_all_unfinished(folder / name)
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices), {})
     if pipe.form.reference_warp != "none" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
