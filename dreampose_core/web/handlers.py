@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,13 +18,13 @@ from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
 from . import render
 from .examples import Motion, Person, title
 from .links import ResultLinks
+from .owners import is_token, new_token
 
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
 SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
-_TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
 
 
 def uploaded(file: str | dict) -> Path:
@@ -43,7 +42,7 @@ def uploaded(file: str | dict) -> Path:
 def owner_of(browser: dict | None) -> str:
     """The owner token that a browser keeps; raises InputError when it keeps none."""
     token = browser.get("owner") if isinstance(browser, dict) else None
-    if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+    if not is_token(token):
         raise InputError("This page has lost its place; reload it.")
     return token
 
@@ -69,7 +68,7 @@ class PageHandlers:
         try:
             owner = owner_of(browser)
         except InputError:
-            return {"owner": secrets.token_urlsafe(32), "job": None}, None, gr.update(interactive=True)
+            return {"owner": new_token(), "job": None}, None, gr.update(interactive=True)
         known = [status.id for status in self.service.jobs(owner)]
         job = browser.get("job") if browser.get("job") in known else next(iter(known), None)
         return {"owner": owner, "job": job}, job, gr.update(interactive=True)
