@@ -1,4 +1,4 @@
-"""The FastAPI application: the page, /healthz, and the route that serves results to whoever holds a fresh signed link."""
+"""The FastAPI application: the page, the HTTP API, /healthz, and the route that serves results to whoever holds a fresh signed link."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from ..errors import StorageError
 from ..jobs.service import JobService
 from ..settings import EXAMPLES, REPOSITORY, Settings
+from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
 from .sessions import sessions_let_go
@@ -57,6 +58,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
         return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type=disposition, headers=headers)
 
+    app.mount("/api/v1", build_api(settings, service, links, examples))
     return gr.mount_gradio_app(
         app, page, path="/",
         show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
