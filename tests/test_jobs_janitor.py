@@ -175,6 +175,15 @@ def test_too_many_subjects_of_one_owner_go_and_nobody_elses(store, home, clock):
     assert [folder.exists() for folder in (*hers, his)] == [False, False, True, True]
 
 
+def test_files_of_requests_whose_server_died_go(store, home, clock):
+    for name in ("old/photo/a.png", "new/photo/a.png"):
+        (home / "incoming" / name).parent.mkdir(parents=True)
+        (home / "incoming" / name).write_bytes(b"half a photo")
+    age(home / "incoming/old/photo/a.png", 2 * HOUR)
+    janitor(store, home, clock).sweep()
+    assert not (home / "incoming/old/photo/a.png").exists() and (home / "incoming/new/photo/a.png").exists()
+
+
 def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
     poison, running = job(store, home, 1, state="running"), job(store, home, 2, state="running")
     for one in (poison, running):

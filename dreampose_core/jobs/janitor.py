@@ -90,6 +90,7 @@ class Janitor:
         for job_id in self.store.ended():  # of jobs that ended with their worker
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
+        self._expire_files(self.home / "incoming", now - GRACE_S)  # of requests whose server died
         self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
         self._shrink()
 

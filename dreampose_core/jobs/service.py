@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import InputError, StorageError, UnknownJob
+from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
 from ..settings import Settings
 from .janitor import Janitor, size_of, subjects
@@ -34,6 +34,7 @@ from .records import (
     JobFolder,
     JobRequest,
     JobStatus,
+    Kind,
     Lane,
     Limits,
     Pace,
@@ -126,15 +127,12 @@ class JobService:
         """Queues a job and returns its id; the files are copied first, so the caller may delete them.
 
         key: the same owner and key are one job, however often they are submitted.
-        Raises InputError (a file is missing or too large, the queue is full, too much is the owner's already) and StorageError.
+        Raises InputError (a file is missing), TooLarge, Busy (the queue is full, too much is the owner's already) and StorageError.
         """
-        owner = _hashed(owner)
-        if key is not None and (known := self.store.find_key(owner, key)) is not None:
+        # before anything is copied; asked again when the row is written
+        if (known := self.admit(owner, request.kind, key)) is not None:
             return known
-        limits = Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
-        self.store.check_room(owner, request.kind, limits)  # before anything is copied; asked again when the row is written
-        if request.kind == "animate":
-            self._check_disk(owner)
+        owner = _hashed(owner)
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
@@ -153,7 +151,7 @@ class JobService:
                 os.fsync(file.fileno())
             for path in (folder.input, folder.path, folder.path.parent):
                 flush(path)
-            added = self.store.add(job_id, owner, stored, limits, key, request.kind)
+            added = self.store.add(job_id, owner, stored, self._limits, key, request.kind)
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, OSError):
@@ -165,6 +163,19 @@ class JobService:
         else:
             JobLog(log, job_id).info("queued")
         return added
+
+    def admit(self, owner: str, kind: Kind, key: str | None = None) -> str | None:
+        """Whether a job of this kind may be submitted now: None where it may, the id of the job where `key` is known already.
+
+        For those who want to know before its files have come. Raises Busy and StorageError as `submit`.
+        """
+        owner = _hashed(owner)
+        if key is not None and (known := self.store.find_key(owner, key)) is not None:
+            return known
+        self.store.check_room(owner, kind, self._limits)
+        if kind == "animate":
+            self._check_disk(owner)
+        return None
 
     def status(self, owner: str, job_id: str) -> JobStatus:
         """The job as it stands. Raises UnknownJob, with one text for unknown ids and for those of others."""
@@ -246,6 +257,10 @@ class JobService:
             raise StorageError("The job service is not running; please try again in a moment.")
         return self._store
 
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
+
     def _watch(self, owner: str, job_id: str, deadline: float) -> Iterator[JobStatus]:
         last = None
         while True:
@@ -289,15 +304,15 @@ class JobService:
         )
 
     def _check_disk(self, owner: str) -> None:
-        """Raises StorageError when the disk is nearly full, InputError when the owner's finished jobs take more than they may.
+        """Raises DiskFull when the disk is nearly full, Busy when the owner's finished jobs take more than they may.
 
         Subjects do not count here: the janitor removes those used longest ago, and they are tuned again.
         """
         if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
-            raise StorageError(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
+            raise DiskFull(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
         used_mb = sum(size_of(self.home / "jobs" / job.id) for job in self.store.jobs_of(owner) if job.state in FINAL_STATES) / 1e6
         if used_mb >= self.settings.max_own_mb:
-            raise InputError(
+            raise Busy(
                 f"Your results take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
                 f"the oldest go {self.settings.keep_results_h:g} hours after they end, please come back then."
             )
@@ -321,7 +336,7 @@ class JobService:
         with open(descriptor, "rb") as reader, open(folder.input / upload.file, "xb") as writer:
             while block := reader.read(1 << 20):
                 if writer.tell() + len(block) > limit:
-                    raise InputError(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
+                    raise TooLarge(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
                 writer.write(block)
             writer.flush()
             os.fsync(writer.fileno())

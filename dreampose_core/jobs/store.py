@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import InputError, LostClaim, UnknownJob
+from ..errors import Busy, LostClaim, UnknownJob
 from ..progress import Progress
 from .database import Database
 from .records import LANES, Claim, Job, Kind, Lane, Limits, Losses
@@ -69,18 +69,18 @@ class Store:
         return rows[0]["id"] if rows else None
 
     def check_room(self, owner: str, kind: Kind, limits: Limits) -> None:
-        """Raises InputError when too many jobs of this kind wait, or too many of this owner's are not finished; previews and animations
+        """Raises Busy when too many jobs of this kind wait, or too many of this owner's are not finished; previews and animations
         do not wait for each other."""
         unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND kind = ?"
         if (own := self._db.rows(unfinished, owner, kind)[0]["n"]) >= limits.own:
-            raise InputError(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
+            raise Busy(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
         waiting = self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = ?", kind)[0]["n"]
         if waiting >= limits.waiting:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
             seconds = self.pace()
             minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and kind == "animate" else 0
             when = "in a few minutes" if not minutes else "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
-            raise InputError(f"The queue is full ({jobs} waiting); please try again {when}.")
+            raise Busy(f"The queue is full ({jobs} waiting); please try again {when}.")
 
     def num_waiting(self) -> int:
         """How many animations wait for a device."""
@@ -94,7 +94,7 @@ class Store:
     def add(self, job_id: str, owner: str, request: str, limits: Limits, key: str | None = None, kind: Kind = "animate") -> str:
         """Queues a job in the light lane and returns its id, or the id of the job that has the same owner and key already.
 
-        Raises InputError as `check_room`.
+        Raises Busy as `check_room`.
         """
         with self._db.transaction():
             known = self.find_key(owner, key) if key is not None else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -22,12 +21,12 @@ from . import render, shelf
 from .again import SWITCHES, form_of, person_of
 from .examples import Motion, Person, title
 from .links import ResultLinks
+from .owners import is_token, new_token
 
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
-_TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
 
 
 NOTHING = {"card": "", "loss": "", "result": "", "download": "", "shelf": "", "compared": ""}
@@ -61,7 +60,7 @@ def uploaded(file: str | dict) -> Path:
 def owner_of(browser: dict | None) -> str:
     """The owner token that a browser keeps; raises InputError when it keeps none."""
     token = browser.get("owner") if isinstance(browser, dict) else None
-    if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+    if not is_token(token):
         raise InputError("This page has lost its place; reload it.")
     return token
 
@@ -92,7 +91,7 @@ class PageHandlers:
         try:
             owner = owner_of(browser)
         except InputError:
-            return {"owner": secrets.token_urlsafe(32), "job": None}, None, gr.update(interactive=True)
+            return {"owner": new_token(), "job": None}, None, gr.update(interactive=True)
         known = [status.id for status in self.service.jobs(owner)]
         job = browser.get("job") if browser.get("job") in known else next(iter(known), None)
         return {"owner": owner, "job": job}, job, gr.update(interactive=True)

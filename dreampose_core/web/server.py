@@ -1,4 +1,4 @@
-"""The FastAPI application: the page, /healthz, and what jobs have made."""
+"""The FastAPI application: the page, the HTTP API, /healthz, and what jobs have made."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from ..errors import StorageError
 from ..jobs.service import JobService
 from ..settings import EXAMPLES, REPOSITORY, Settings
+from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
 from .results import results_router
@@ -49,6 +50,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         return JSONResponse({"server": start}, headers={"Cache-Control": "no-store"})
 
     app.include_router(results_router(settings, links))
+    app.mount("/api/v1", build_api(settings, service, links, examples))
     return gr.mount_gradio_app(
         app, page, path="/",
         show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
