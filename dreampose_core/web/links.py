@@ -17,7 +17,7 @@ from ..settings import Settings
 
 LIFETIME_S = 600
 _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.mp4")
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.(mp4|npz)")
 
 
 def installation_secret(settings: Settings) -> str:
@@ -69,7 +69,7 @@ class ResultLinks:
         self._clock = clock
 
     def make(self, job_id: str, name: str) -> str:
-        """The link, relative to the page, under which the job's MP4 is served as `name` from now on for `lifetime_s` seconds.
+        """The link, relative to the page, under which the job's MP4, or its motion's npz, is served as `name` for `lifetime_s` seconds.
 
         The caller has made sure that whom it hands the link owns the job.
         """

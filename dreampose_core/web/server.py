@@ -49,13 +49,14 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
 
     @app.get("/results/{job_id}/{name}")
     def result(job_id: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:
-        """A finished MP4. Expired, forged and foreign links, and unknown jobs, get the same answer."""
-        path = settings.home / "jobs" / job_id / "result.mp4"
+        """A finished MP4, or the npz of a motion. Expired, forged and foreign links, and unknown jobs, get the same answer."""
+        file, media_type = ("motion.npz", "application/octet-stream") if name.endswith(".npz") else ("result.mp4", "video/mp4")
+        path = settings.home / "jobs" / job_id / file
         if not links.valid(job_id, name, expires, signature) or not path.is_file():
             return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
         disposition = "attachment" if download else "inline"
         headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type=disposition, headers=headers)
+        return FileResponse(path, media_type=media_type, filename=name, content_disposition_type=disposition, headers=headers)
 
     return gr.mount_gradio_app(
         app, page, path="/",
