@@ -79,12 +79,12 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_results_and_previews_go_when_their_time_is_over_and_what_is_not_finished_stays(store, home, clock):
-    old, preview = job(store, home, 1), job(store, home, 2, kind="preview")
+    old, preview, motion = job(store, home, 1), job(store, home, 2, kind="preview"), job(store, home, 5, kind="motion")
     running = job(store, home, 3, state="running")
     clock.now += 2 * HOUR
     tidy = janitor(store, home, clock)
     tidy.sweep()
-    assert store.ids() == {old, running} and not (home / "jobs" / preview).exists()
+    assert store.ids() == {old, running} and not any((home / "jobs" / gone).exists() for gone in (preview, motion))
     clock.now += 68 * HOUR
     new = job(store, home, 4)
     tidy.sweep()

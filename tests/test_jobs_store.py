@@ -473,6 +473,10 @@ def test_an_owner_has_only_so_many_jobs_and_previews_count_apart(store):
     with pytest.raises(InputError, match="2 of your jobs are not finished"):
         store.add("c", OWNER, "{}", limits)
     store.add("c", OWNER, "{}", limits, kind="preview")
+    store.add("f", OWNER, "{}", limits, kind="motion")
+    for kind in ("preview", "motion"):  # these count together
+        with pytest.raises(InputError, match="2 of your jobs are not finished"):
+            store.add("g", OWNER, "{}", limits, kind=kind)
     store.add("d", "ben", "{}", limits)
     store.cancel(OWNER, "a")
     store.add("e", OWNER, "{}", limits)

@@ -35,7 +35,7 @@ from dreampose_core.web.server import build_app
 
 JOB, OTHER_JOB = "0" * 32, "1" * 32
 OWNER = "o" * 43
-MP4 = bytes(range(256)) * 8
+MP4, NPZ = bytes(range(256)) * 8, b"PK of a motion"
 
 
 class StubService:
@@ -140,7 +140,8 @@ def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestCl
 def test_only_what_answers_more_than_once_goes_through_the_queue(client: TestClient):
     """An event that comes while Gradio closes the queue's stream is never answered: a Run pressed then would be lost."""
     queued = [dependency for dependency in client.get("/config").json()["dependencies"] if dependency["queue"] is not False]
-    assert len(queued) == 2 and all(dependency["types"]["generator"] for dependency in queued)  # the preview and the watch
+    # the preview, the watch, the motion that is made
+    assert len(queued) == 3 and all(dependency["types"]["generator"] for dependency in queued)
 
 
 def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: TestClient, settings: Settings):
@@ -193,6 +194,7 @@ def result(settings: Settings) -> Path:
         path = settings.home / "jobs" / job / "result.mp4"
         path.parent.mkdir(parents=True)
         path.write_bytes(MP4)
+        path.with_name("motion.npz").write_bytes(NPZ)
     return settings.home / "jobs" / JOB / "result.mp4"
 
 
@@ -206,6 +208,16 @@ def test_a_fresh_link_serves_the_video_and_parts_of_it(client: TestClient, setti
     saved = client.get(f"{link}&download=1")
     assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-walk.mp4"'
     assert "no" in saved.headers["x-content-type-options"] and "private" in saved.headers["cache-control"]
+
+
+def test_the_file_of_a_motion_has_a_link_of_its_own(client: TestClient, settings: Settings, result: Path):
+    link = "/" + ResultLinks(settings.secret).make(JOB, "dreampose-a.npz")
+    saved = client.get(f"{link}&download=1")
+    assert (saved.status_code, saved.content, saved.headers["content-type"]) == (200, NPZ, "application/octet-stream")
+    assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-a.npz"'
+    assert client.get(link.replace(".npz", ".mp4")).status_code == 404, "the signature is that of the npz"
+    (result.parent / "motion.npz").unlink()
+    assert client.get(link).status_code == 404  # of a job that made none
 
 
 def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(client: TestClient, settings: Settings, result: Path):

@@ -69,8 +69,9 @@ class Janitor:
     def sweep(self) -> None:
         """One round. Raises StorageError and OSError; what it did not come to, the next one does."""
         now, keep = self.clock(), self.settings
-        for job_id in self.store.ended("preview", now - keep.keep_previews_h * _HOUR):
-            self.remove(job_id)
+        for kind in ("preview", "motion"):  # who uses a motion has a copy of it in the job
+            for job_id in self.store.ended(kind, now - keep.keep_previews_h * _HOUR):
+                self.remove(job_id)
         for job_id in self.store.ended("animate", now - keep.keep_results_h * _HOUR):
             self.remove(job_id)
         self.store.forget_turns()

@@ -143,7 +143,7 @@ class JobService:
                 image=self._stored(request.image, "image", folder) if request.image else None,
                 poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
-                options=request.options,
+                options=request.options, motion=request.motion,
             ).model_dump_json()
             with open(folder.request, "x", encoding="utf-8") as file:
                 file.write(stored)
@@ -197,7 +197,7 @@ class JobService:
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
 
     def jobs(self, owner: str) -> list[JobStatus]:
-        """All animations of `owner`, newest first; previews come and go and are not listed."""
+        """All animations of `owner`, newest first; previews and motions come and go and are not listed."""
         found = [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
         return [status for status in found if status.kind == "animate"]
 
@@ -290,7 +290,8 @@ class JobService:
         folder = JobFolder(self.home / "jobs" / job.id)
         request = _canonical(job, folder)
         # For its owner a job that is being checked by the light lane still waits for the device.
-        kind, looks = ("animate", False) if request is None else (request.kind, request.poses is None)
+        kind = "animate" if request is None else request.kind
+        looks = kind == "preview" and request.poses is None
         state = "queued" if kind == "animate" and job.lane == "light" and job.state in ("running", "interrupted") else job.state
         return JobStatus(
             id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
@@ -298,6 +299,7 @@ class JobService:
             chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
+            motion=folder.motion if job.state == "done" and kind == "motion" else None,
             glimpse=_content(folder.glimpse) if job.state == "running" else None,
             name=job.name, things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
             error=job.error, code=job.code, notices=job.notices, request=request,
@@ -382,4 +384,5 @@ def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     image_poses = folder.image_poses if folder.image_poses.exists() else None
     image = folder.image if stored.image is not None else None
     poses = folder.poses if stored.poses is not None else None
-    return JobRequest(kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options)
+    return JobRequest(
+        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options, motion=stored.motion)

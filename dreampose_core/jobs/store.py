@@ -69,16 +69,17 @@ class Store:
         return rows[0]["id"] if rows else None
 
     def check_room(self, owner: str, kind: Kind, limits: Limits) -> None:
-        """Raises Busy when too many jobs of this kind wait, or too many of this owner's are not finished; previews and animations
-        do not wait for each other."""
-        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND kind = ?"
-        if (own := self._db.rows(unfinished, owner, kind)[0]["n"]) >= limits.own:
+        """Raises Busy when too many jobs of this kind wait, or too many of this owner's are not finished; animations and all else,
+        which is quickly done, do not wait for each other."""
+        alike, animates = "(kind = 'animate') = ?", kind == "animate"
+        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND {alike}"
+        if (own := self._db.rows(unfinished, owner, animates)[0]["n"]) >= limits.own:
             raise Busy(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
-        waiting = self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = ?", kind)[0]["n"]
+        waiting = self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND {alike}", animates)[0]["n"]
         if waiting >= limits.waiting:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
             seconds = self.pace()
-            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and kind == "animate" else 0
+            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and animates else 0
             when = "in a few minutes" if not minutes else "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
             raise Busy(f"The queue is full ({jobs} waiting); please try again {when}.")
 

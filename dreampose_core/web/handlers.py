@@ -7,13 +7,13 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_static_file
 
-from ..errors import DreamPoseError, InputError
+from ..errors import DreamPoseError, InputError, UnknownJob
 from ..jobs.records import THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
@@ -23,6 +23,8 @@ from .examples import Motion, Person, title
 from .links import ResultLinks
 from .owners import is_token, new_token
 
+MADE = "job:"  # of a motion's name: it was made by this visitor's job of the id that follows
+MADE_GONE = "The motion that you made is no longer there; make it again in the tab “Make a motion”."
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
@@ -142,7 +144,7 @@ class PageHandlers:
         """The submitted job becomes the one shown; what is wrong with the form is one sentence beside the button."""
         try:
             owner = owner_of(browser)
-            job = self.service.submit(owner, self._request("animate", **form))
+            job = self.service.submit(owner, self._request("animate", owner, **form))
         except DreamPoseError as error:
             return gr.skip(), gr.skip(), render.error_box(str(error))
         return {"owner": owner, "job": job}, job, ""
@@ -151,7 +153,7 @@ class PageHandlers:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
         if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
 
-            def request() -> JobRequest:
+            def request(_) -> JobRequest:
                 own = uploaded(photo_poses) if photo_poses else None
                 options = validated(AnimateOptions, {"fit": fit})
                 return JobRequest(kind="preview", image=uploaded(photo), poses=None, image_poses=own, options=options)
@@ -161,37 +163,57 @@ class PageHandlers:
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
-        async for picture in self._previewed("preview", browser, lambda: self._request("preview", **form)):
+        async for picture in self._previewed("preview", browser, lambda owner: self._request("preview", owner, **form)):
             yield picture
 
-    async def _previewed(self, place: str, browser, make_request) -> AsyncIterator[str]:
-        """A preview as it comes; the one that was shown at the same `place` in the same browser before is stopped."""
-        job = None
+    async def _previewed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[str]:
         try:
-            owner = owner_of(browser)
-            request = make_request()
+            async for status in self.followed(place, browser, make_request):
+                yield render.preview_box(status, self.link(status, "video") if status.result else None)
+        except DreamPoseError as error:
+            yield render.error_box(str(error))
+
+    async def followed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[JobStatus]:
+        """A job of seconds as it goes on, up to its end; the one that was followed at the same `place` in the same browser before is
+        stopped. make_request: of its owner's token. Raises DreamPoseError."""
+        job, owner = None, owner_of(browser)
+        try:
+            request = make_request(owner)
             if (before := self._previews.pop((owner, place), None)) is not None:
                 self.service.cancel(owner, before)
             job = self._previews[owner, place] = await asyncio.to_thread(self.service.submit, owner, request)
             while True:
                 status = await asyncio.to_thread(self.service.status, owner, job)
-                link = self.links.make(job, self._file_name(status)) if status.result else None
-                yield render.preview_box(status, link)
+                yield status
                 if status.final:
                     return
                 await asyncio.sleep(POLL_S)
-        except DreamPoseError as error:
-            yield render.error_box(str(error))
         finally:
             if job is not None and self._previews.get((owner, place)) == job:
                 del self._previews[owner, place]
 
-    def _request(self, kind, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+    def made(self, owner: str, job: object) -> JobStatus:
+        """The job that made a motion of this owner's; raises InputError for any other, and where it has expired."""
+        try:
+            status = self.service.status(owner, job)
+        except UnknownJob as error:
+            raise InputError(MADE_GONE) from error
+        if status.motion is None:
+            raise InputError(MADE_GONE)
+        return status
+
+    def _poses(self, owner: str, motion: object) -> Path | None:
+        """The file of a motion by its name in field 2, None where there is none of that name."""
+        if isinstance(motion, str) and motion.startswith(MADE):
+            return self.made(owner, motion.removeprefix(MADE)).motion
+        return next((m.poses for m in self.motions if m.name == motion), None)
+
+    def _request(self, kind, owner, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
             raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
-        poses = uploaded(motion_file) if motion_file else next((m.poses for m in self.motions if m.name == motion), None)
+        poses = uploaded(motion_file) if motion_file else self._poses(owner, motion)
         if not poses:
             raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
         if seed is None:
@@ -249,7 +271,7 @@ class PageHandlers:
         both = [self.service.status(owner, job) for job in (shown, other)]
         if not all("video" in status.things for status in both):
             raise InputError("Both videos must be finished to be compared.")
-        return shelf.compared(*((shelf.job_name(status, ids.index(status.id) + 1), self._link(status, "video")) for status in both))
+        return shelf.compared(*((shelf.job_name(status, ids.index(status.id) + 1), self.link(status, "video")) for status in both))
 
     def cancel(self, browser: dict | None, job: str | None):
         """Asks the job to stop; the watch shows what comes of it."""
@@ -321,7 +343,7 @@ class PageHandlers:
     def _picture(self, status: JobStatus, own: str, replay: bool) -> dict:
         """What every part but the player shows for this status. own: what `shelf` gave."""
         live = replay and bool(not status.final or status.chunks)
-        link = self._link(status, "video") if "video" in status.things else ""
+        link = self.link(status, "video") if "video" in status.things else ""
         return {
             # plain values where nothing else changes: for an update Gradio makes the whole component anew, for every page and every message
             "card": render.status_card(status, live),
@@ -346,14 +368,9 @@ class PageHandlers:
     def _download(self, status: JobStatus) -> str:
         if "video" not in status.things:
             return ""
-        link = render.download_link(self._link(status, "video"), self._file_name(status, "video"), len(status.frames))
-        return link + shelf.things(status, lambda _, thing: self._link(status, thing))
+        return render.download_link(self.link(status, "video"), "Download the MP4", len(status.frames)) + shelf.things(status, self.link)
 
-    def _link(self, status: JobStatus, thing: str) -> str:
-        return self.links.make(status.id, self._file_name(status, thing), thing)
-
-    @staticmethod
-    def _file_name(status: JobStatus, thing: str = "video") -> str:
-        """A name that tells nothing but what it is."""
+    def link(self, status: JobStatus, thing: str) -> str:
+        """A fresh link to a thing of the job's, under a name that tells nothing but what it is."""
         number = hashlib.sha256(status.id.encode()).hexdigest()[:8]
-        return f"dreampose-{number}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}"
+        return self.links.make(status.id, f"dreampose-{number}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}", thing)

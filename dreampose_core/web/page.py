@@ -9,10 +9,12 @@ from gradio_client.utils import is_file_obj, traverse
 
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
+from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, uploaded
 from .links import ResultLinks
 from .live import SharedStream
+from .mannequins import mannequin_tab
 
 TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
@@ -25,13 +27,6 @@ CHANGES = [
     ("Fit it to the person", "align"), ("Take out flicker", "smooth"), ("Close holes", "fill_holes"), ("Mirror", "mirror"),
     ("Backwards", "reverse"), ("Keep the clip's sound", "keep_sound"),
 ]  # fmt: skip
-REFRESH_S = 240  # well inside a link's lifetime
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-# Answered in the request itself. Gradio closes the stream that it answers queued events on when the last of them is done, and an event
-# that comes at that very moment is never answered; so only what sends more than one answer goes that way.
-QUICK = QUIET | {"queue": False}
-# Events that take the photo are handed what the browser sends: Gradio's own reading of an image opens the file in this process.
-UNOPENED = {"preprocess": False}
 _SHOW_ANSWER = """() => {
   const show = (tries) => {
     const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
@@ -95,22 +90,23 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, round(settings.keep_uploads_h * 3600))) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         # Fields of the page, not of the server's session with it: see `sessions`.
-        shown_job = _kept("dp-job")
+        shown_job = kept("dp-job")
         gr.Markdown(text("intro"), elem_id="dp-intro")
         if Path(settings.model).absolute() == MINI:
             gr.Markdown(text("mini"), elem_id="dp-mini")
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=320):
-                person, seen = _person(handlers, browser)
-            with gr.Column(min_width=320):
-                motion, motion_words = _motion(handlers)
-        look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
-        preview = gr.HTML("", elem_id="dp-preview-result")
-        options = _options(handlers, page)
-        run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
-        message = gr.HTML("", elem_id="dp-message")
-        stop, download, refresh = _watch(handlers)
-        asked = _kept("dp-do")
+        with gr.Tabs(elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=320):
+                    person, seen = _person(handlers, browser)
+                with gr.Column(min_width=320):
+                    motion, told = _motion(handlers)
+            look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
+            preview = gr.HTML("", elem_id="dp-preview-result")
+            options = _options(handlers, page)
+            run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
+            message = gr.HTML("", elem_id="dp-message")
+            stop, download, refresh = _watch(handlers)
+            asked = kept("dp-do")
         gr.Markdown(text("about"), elem_id="dp-about")
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
@@ -137,10 +133,12 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False, **UNOPENED,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
-        acted = handlers.taken_up(browser=browser, job=shown_job, message=message, **person, **motion, **options, **motion_words)
+        acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
         asked.input(handlers.act, [browser, asked], acted, **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
+        with tabs:
+            mannequin_tab(handlers, browser, tabs, [motion["motion"], motion["motion_file"], *told], text)
     _keep_to_uploads(page)
     return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
 
@@ -163,11 +161,6 @@ def _keep_to_uploads(page: gr.Blocks) -> None:
         return await inner(block_fn, inputs, *rest, **more)
 
     page.preprocess_data = preprocess_data
-
-
-def _kept(elem_id: str) -> gr.Textbox:
-    """Something that an open page remembers; style.css hides it."""
-    return gr.Textbox(None, show_label=False, container=False, elem_id=elem_id)
 
 
 def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
@@ -201,11 +194,11 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
     return {"photo": photo, "photo_poses": poses, "fit": fit}, look
 
 
-def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], dict[str, gr.HTML]]:
-    """Field 2: the name of a shipped motion, or a file, and what is changed about it, by the names of `PageHandlers._request`; the line
-    that says what is chosen."""
+def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
+    """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of `PageHandlers._request`. And what
+    says which motion is chosen."""
     gr.Markdown(text("motion"))
-    name = _kept("dp-motion-name")
+    name = kept("dp-motion-name")
     gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
     words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
     with gr.Accordion("Your own motion", open=not handlers.motions):
@@ -223,7 +216,7 @@ def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component],
     file.clear(handlers.no_motion, None, [name, words], **QUICK)
     return {
         "motion": name, "motion_file": file, "frames": frames, "stride": stride, "fps": fps, "loops": loops, "changes": changes,
-    }, {"motion_words": words}  # fmt: skip
+    }, [words, gallery]  # fmt: skip
 
 
 def _options(handlers: PageHandlers, page: gr.Blocks) -> dict[str, gr.components.Component]:

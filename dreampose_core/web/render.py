@@ -93,10 +93,11 @@ def result_placeholder(status: JobStatus | None) -> str:
     return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
 
 
-def download_link(link: str, name: str, num_frames: int) -> str:
-    """The download button."""
+def download_link(link: str, words: str, num_frames: int = 0) -> str:
+    """The download button; the file is called as the link's path ends."""
     detail = f' <span class="dp-quiet">{num_frames} frames</span>' if num_frames else ""
-    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">Download the MP4</a>{detail}'
+    name = link.partition("?")[0].rpartition("/")[2]
+    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">{escape(words)}</a>{detail}'
 
 
 def time_left(seconds: float) -> str:
@@ -166,7 +167,8 @@ def _stages(status: JobStatus) -> str:
 
 
 def preview_box(status: JobStatus, link: str | None) -> str:
-    """The preview as it comes: where it stands, what was found out about the files, the video."""
+    """The preview as it comes, or the motion that is made: where it stands, what was found out about the files, the video."""
+    what = "motion" if status.kind == "motion" else "preview"
     said = "".join(f"<li>{escape(notice)}</li>" for notice in status.notices)
     notices = f'<ul class="dp-notices">{said}</ul>' if said else ""
     if status.look is not None:
@@ -174,21 +176,26 @@ def preview_box(status: JobStatus, link: str | None) -> str:
         image = f'<img class="dp-look" src="data:image/png;base64,{picture}" alt="The photo with the person found in it">'
         return f'<div class="dp-preview-box" data-state="done">{image}{notices}</div>'
     if link is not None:
+        label = "Preview: the photo, the motion on it, the photo's pixels moved by it"
+        if what == "motion":
+            label = "The motion, each part of the body in a colour of its own"
         video = (
             f'<video class="dp-preview" controls loop autoplay muted playsinline src="{escape(link)}" '
-            'aria-label="Preview: the photo, the motion on it, the photo\'s pixels moved by it"></video>'
+            f'aria-label="{escape(label)}"></video>'
         )
         return f'<div class="dp-preview-box" data-state="done">{video}{notices}</div>'
     if status.state == "failed":
-        return error_box(status.error or "The preview failed; try again.") + notices
-    words = {"cancelled": "The preview was stopped.", "queued": "The preview waits for its turn."}.get(status.state)
+        return error_box(status.error or f"The {what} failed; try again.") + notices
+    words = {"cancelled": f"The {what} was stopped.", "queued": f"The {what} waits for its turn."}.get(status.state)
     progress = status.progress
     if words is None and progress is not None and progress.stage == "preview" and progress.step:
         words = f"Making the preview: frame {progress.step} of {progress.total}."
     elif words is None and progress is not None and progress.stage == "estimating":
         words = f"Finding the person: picture {progress.step} of {progress.total}."
+    elif words is None and progress is not None and progress.stage == "drawing" and progress.step:
+        words = f"Drawing the motion: frame {progress.step} of {progress.total}."
     elif words is None:
-        words = "Reading the files."
+        words = "Getting ready to draw." if what == "motion" else "Reading the files."
     return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
 
 

@@ -78,10 +78,10 @@ def _button(do: str, what: str, words: str, of: str, pressed: bool = False) -> s
     )
 
 
-def things(status: JobStatus, link: Link) -> str:
-    """Links to all that can be kept beside the MP4."""
+def things(status: JobStatus, link: Callable[[JobStatus, str], str]) -> str:
+    """Links to all that can be kept beside the MP4, as `link` gives them."""
     items = [
-        f'<a href="{escape(link(status.id, thing))}&amp;download=1" title="{about}" download>{words}</a>'
+        f'<a href="{escape(link(status, thing))}&amp;download=1" title="{about}" download>{words}</a>'
         for thing, (words, about) in THINGS.items() if thing in status.things
     ]  # fmt: skip
     return f'<p class="dp-things">{"".join(items)}</p>' if items else ""
