@@ -26,7 +26,7 @@ def client(settings, service, examples):  # noqa: F811
 
 @pytest.fixture
 def page(client) -> gr.Blocks:
-    return next(route.app for route in client.app.routes if isinstance(route, Mount)).get_blocks()
+    return next(route.app for route in client.app.routes if isinstance(route, Mount) and not route.path).get_blocks()
 
 
 def ask(client: TestClient, elem_id: str, data: list, session: str, event: str = "input", **more) -> list:
@@ -81,7 +81,7 @@ def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):
 def test_it_happens_by_itself_while_the_page_is_served(settings, service, examples, monkeypatch):  # noqa: F811
     monkeypatch.setattr(sessions, "EVERY_S", 0.05)
     with TestClient(build_app(settings, service, examples)) as client:
-        page = next(route.app for route in client.app.routes if isinstance(route, Mount)).get_blocks()
+        page = next(route.app for route in client.app.routes if isinstance(route, Mount) and not route.path).get_blocks()
         pick_walk(client, "anna")
         used_long_ago(page, "anna")
         end = time.monotonic() + DEADLINE_S
