@@ -200,7 +200,7 @@ def wait_until_playing(page: Page, past_s: float = 0.3, minutes: float = 5) -> f
 def download(page: Page, folder: Path) -> Path:
     """Presses the download button; the saved file."""
     with page.expect_download() as event:
-        page.locator("#dp-download a").click()
+        page.locator("#dp-download a.dp-download").click()
     path = folder / event.value.suggested_filename
     event.value.save_as(path)
     return path
