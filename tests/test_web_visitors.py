@@ -24,10 +24,8 @@ ANNA, BEN = "a" * 43, "b" * 43
 UNKNOWN = "0" * 32
 HOSTILE = (None, "", "x" * 50, [], ["walk"], {"value": 1}, -1e12, 1e12)
 LABELS = {
-    "motion": "Motion", "seconds": "Length, seconds", "fps": "Rate, frames a second", "speed": "Speed, times the natural pace",
-    "amplitude": "Size of the movements, times the natural one", "height": "Height", "build": "Build", "clothes": "Clothes",
-    "view": "Seen from, degrees", "turning": "Camera goes round, degrees a second", "distance": "Distance, times the usual one",
-    "seed": "Seed",
+    "motion": "Motion", "seconds": "Length, s", "fps": "Rate, fps", "speed": "Speed, ×", "amplitude": "Movements, ×", "height": "Height",
+    "build": "Build", "clothes": "Clothes", "view": "Seen from, °", "turning": "Goes round, °/s", "distance": "Distance, ×", "seed": "Seed",
 }  # fmt: skip
 IDS = ("x", "../../secret", "%2e%2e%2fsecret", "' OR 1=1 --", "\x00", "a" * 10_000, 7, None, [], {"id": 1}, True)
 
@@ -222,8 +220,7 @@ def test_a_job_that_made_no_motion_is_no_motion(client, service, job):
     assert "make it again" in ask(client, event, filled(inputs, ANNA, job))[1]
 
 
-@pytest.mark.parametrize("field", ["motion", "seconds", "fps", "speed", "amplitude", "height", "build", "clothes", "view", "turning",
-                                   "distance", "seed"])  # fmt: skip
+@pytest.mark.parametrize("field", LABELS)
 def test_a_motion_of_values_that_are_none_is_one_sentence(client, service, field):
     config = client.get("/config").json()
     button = next(component["id"] for component in config["components"] if component["props"].get("elem_id") == "dp-make")

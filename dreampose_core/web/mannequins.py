@@ -78,16 +78,16 @@ def _form() -> dict[str, gr.components.Component]:
     """By the names of MotionOptions."""
     motion = gr.Dropdown(list(MOTIONS.items()), value="walk", label="Motion", info="What the mannequin does.", elem_id="dp-make-motion")
     speed = gr.Slider(
-        0.25, 4, 1, step=0.05, label="Speed, times the natural pace", elem_id="dp-make-speed",
-        info="0.25 to 4. Recommended: 0.75 to 1.25; 0.5 is slow motion.",
+        0.25, 4, 1, step=0.05, label="Speed, ×", elem_id="dp-make-speed",
+        info="Times the natural pace, 0.25 to 4. Recommended: 0.75 to 1.25; 0.5 is slow motion.",
     )  # fmt: skip
     amplitude = gr.Slider(
-        0.25, 1.5, 1, step=0.05, label="Size of the movements, times the natural one", elem_id="dp-make-amplitude",
-        info="0.25 to 1.5. Recommended: 0.8 to 1.2; less is calmer. Hands that touch the body stay on it.",
+        0.25, 1.5, 1, step=0.05, label="Movements, ×", elem_id="dp-make-amplitude",
+        info="Times their natural size, 0.25 to 1.5. Recommended: 0.8 to 1.2; less is calmer. Hands that touch the body stay on it.",
     )  # fmt: skip
     seconds = gr.Slider(
-        1, 20, 4, step=0.5, label="Length, seconds", elem_id="dp-make-seconds",
-        info="1 to 20. Recommended: 3 to 6; the video takes as much longer to make.",
+        1, 20, 4, step=0.5, label="Length, s", elem_id="dp-make-seconds",
+        info="1 to 20 seconds. Recommended: 3 to 6; a longer video takes longer to make.",
     )  # fmt: skip
     with gr.Row():
         height = gr.Radio(HEIGHTS, value="average", label="Height", info="The motion is fitted to your photo's person later.")
@@ -95,20 +95,22 @@ def _form() -> dict[str, gr.components.Component]:
     clothes = gr.Radio(CLOTHES, value="close", label="Clothes", info="Take a skirt where your photo shows one: the outline follows it.")
     with gr.Accordion("Camera", open=False, elem_id="dp-make-camera"):
         view = gr.Slider(
-            -180, 180, 0, step=5, label="Seen from, degrees",
-            info="-180 to 180. Recommended: 0, from the front; 90 is the mannequin's left side, 180 its back.",
+            -180, 180, 0, step=5, label="Seen from, °",
+            info="-180 to 180 degrees. Recommended: 0, the front; 90 is the mannequin's left side, 180 its back.",
         )  # fmt: skip
         turning = gr.Slider(
-            -90, 90, 0, step=5, label="Camera goes round, degrees a second",
-            info="-90 to 90. Recommended: 0, it stands still; 45 goes all the way round in 8 seconds.",
+            -90, 90, 0, step=5, label="Goes round, °/s",
+            info="-90 to 90 degrees a second. Recommended: 0, it stands still; 45 goes all the way round in 8 seconds.",
         )  # fmt: skip
         distance = gr.Slider(
-            1, 3, 1, step=0.1, label="Distance, times the usual one",
-            info="1 to 3. Recommended: 1; more leaves room around wide movements.",
+            1, 3, 1, step=0.1, label="Distance, ×",
+            info="Times the usual one, 1 to 3. Recommended: 1; more leaves room around wide movements.",
         )  # fmt: skip
     with gr.Accordion("More", open=False, elem_id="dp-make-more"):
         fps = gr.Slider(
-            8, 30, 20, step=1, label="Rate, frames a second", info="8 to 30. Recommended: 20; more is smoother, and as much more work.")
+            8, 30, 20, step=1, label="Rate, fps",
+            info="8 to 30 frames a second. Recommended: 20; more is smoother, and takes longer to make.",
+        )  # fmt: skip
         seed = gr.Number(
             0, label="Seed", precision=0,
             info=f"0 to {MAX_SEED}. Recommended: any; another gives slightly other proportions, or begins on the other side.",
