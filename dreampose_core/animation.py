@@ -60,6 +60,7 @@ def animate(
     for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
         remove_all_unfinished(folder / name)
+    (folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(scene.notices), {})
     if pipe.form.reference_warp != "none" and image_poses is None:
         run.notices.append("The photo's DensePose is unknown, so its texture is not moved: clothes come from the image encoder only.")
@@ -170,7 +171,6 @@ class _Run:
             if (index + 1) % chunk == 0 or index + 1 == total:
                 self.write_chunk(index - index % chunk, index + 1, poses.fps)
 
-        (self.folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
         try:
             with Behind(2 * chunk) as behind:  # frames are written while the next are made
                 for index, frame in enumerate(stream, start=first):

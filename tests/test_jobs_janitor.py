@@ -190,7 +190,7 @@ def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
         (home / "jobs" / one / "input").mkdir()
         (home / "jobs" / one / "input" / "upload-image.png").write_bytes(b"hostile")
     store.cancel(ANNA, poison)
-    store._rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
+    store._db.rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
     store.recover(dead=["light-2"])
     janitor(store, home, clock).sweep()
     assert list((home / "jobs" / poison / "input").iterdir()) == []
@@ -206,7 +206,7 @@ def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
     clock.now += 73 * HOUR
     tidy.sweep()
     assert {path: size_of(home / path) for path in before} == before
-    assert store.ids() == set() and not store._rows("SELECT 1 FROM turns")
+    assert store.ids() == set() and not store._db.rows("SELECT 1 FROM turns")
     assert list((home / "jobs").iterdir()) == []
 
 

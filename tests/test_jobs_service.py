@@ -126,7 +126,7 @@ def is_gone(pid: int) -> bool:
 def let_leases_run_out(home: Path) -> None:
     """As if LEASE_S seconds had passed for the jobs that are claimed now."""
     store = Store(home / "jobs.sqlite3")
-    store._rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
+    store._db.rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
     store.close()
 
 

@@ -211,11 +211,11 @@ def test_a_fresh_link_serves_the_video_and_parts_of_it(client: TestClient, setti
 
 
 def test_the_file_of_a_motion_has_a_link_of_its_own(client: TestClient, settings: Settings, result: Path):
-    link = "/" + ResultLinks(settings.secret).make(JOB, "dreampose-a.npz")
+    link = "/" + ResultLinks(settings.secret).make(JOB, "dreampose-a.npz", "motion")
     saved = client.get(f"{link}&download=1")
     assert (saved.status_code, saved.content, saved.headers["content-type"]) == (200, NPZ, "application/octet-stream")
     assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-a.npz"'
-    assert client.get(link.replace(".npz", ".mp4")).status_code == 404, "the signature is that of the npz"
+    assert client.get(link.replace("/motion/", "/video/")).status_code == 404, "the signature is that of the motion"
     (result.parent / "motion.npz").unlink()
     assert client.get(link).status_code == 404  # of a job that made none
 
