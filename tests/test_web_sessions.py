@@ -75,7 +75,7 @@ def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):
     used_long_ago(page, "anna")
     assert let_go(page) == 1
     asked = '{"do": "open", "id": "no such job", "name": ""}'
-    assert "There is no such job" in str(ask(client, "dp-do", [{"owner": OWNER, "job": None}, asked], "anna"))
+    assert "There is no such job" in str(ask(client, "dp-act", [{"owner": OWNER, "job": None}, asked], "anna", "click"))
 
 
 def test_it_happens_by_itself_while_the_page_is_served(settings, service, examples, monkeypatch):  # noqa: F811

@@ -55,7 +55,7 @@ _REATTACH = """() => {
     }
   }, 3000);
 }"""
-# The shelf's buttons say in data-do what they do; Gradio hears of it through a field that nobody sees.
+# The shelf's buttons say in data-do what they do; Gradio hears of it through a button that nobody sees.
 _SHELF = """() => document.addEventListener("click", (event) => {
   const button = event.target.closest("#dp-shelf [data-do]");
   if (!button) return;
@@ -64,9 +64,8 @@ _SHELF = """() => document.addEventListener("click", (event) => {
   if (what === "rename" && !(name = prompt("A name for this video", was))) return;
   const gone = {delete: `Delete ${was} with all its files?`, forget: "Delete what was learned of this person?"}[what];
   if (gone && !confirm(gone)) return;
-  const field = document.querySelector("#dp-do textarea, #dp-do input");
-  field.value = JSON.stringify({do: what, id, name, at: Date.now()});
-  field.dispatchEvent(new Event("input", {bubbles: true}));
+  window.dreamposeAsked = JSON.stringify({do: what, id, name});
+  document.getElementById("dp-act").click();
   const place = {open: "dp-watch", compare: "dp-compared", again: "dp-photo", use: "dp-photo"}[what];
   if (place) document.getElementById(place)?.scrollIntoView({behavior: "smooth", block: "center"});
 })"""
@@ -106,7 +105,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
             message = gr.HTML("", elem_id="dp-message")
             stop, download, refresh = _watch(handlers)
-            asked = kept("dp-do")
+            asked, press = kept("dp-do"), gr.Button("", elem_id="dp-act")
         gr.Markdown(text("about"), elem_id="dp-about")
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
@@ -134,7 +133,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
         acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
-        asked.input(handlers.act, [browser, asked], acted, **QUICK)
+        press.click(handlers.act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
         with tabs:

@@ -1,6 +1,6 @@
 """What a visitor has here, as HTML: their videos and the people that were learned; every button names what it does and to which.
 
-A click is handed to the page's hidden field `dp-do` by the script in `page`, as JSON: {"do": ..., "id": ..., "name": ...}.
+A click is handed to the page's hidden button `dp-act` by the script in `page`, as JSON: {"do": ..., "id": ..., "name": ...}.
 """
 
 from __future__ import annotations
