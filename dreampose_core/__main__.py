@@ -172,6 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     m.add_argument("--frames", type=int, required=True)
     m.add_argument("--size", type=_size, required=True, metavar="HxW")
     m.add_argument("--fps", type=float, default=20.0)
+    m.add_argument("--speed", type=float, default=1.0, help="times the figure's own pace, 0.25 to 4 (default: 1)")
+    m.add_argument("--amplitude", type=float, default=1.0, help="times its own size of movements, 0.25 to 1.5 (default: 1)")
     m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
 
     t = command(groups, "train", model_commands.train, "train a base model, or the small DensePose estimator")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 from . import __version__, memory
 from .behind import Behind
 from .conditioning import Sampling, encode_maps, pose_tensors
-from .errors import InputError, ModelError
-from .files import appearing, locked
+from .errors import Cancelled, InputError, ModelError, StorageError
+from .exports import PARTIAL, write_exports, write_partial
+from .files import appearing, locked, remove_all_unfinished
 from .images import read_image, write_png
 from .photo_checks import photo_checks
 from .pipeline import DreamPosePipeline
@@ -40,13 +42,15 @@ log = logging.getLogger("dreampose.animation")
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
     folder: Path, sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
-    bring: Callable[[str], None] | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    bring: Callable[[str], None] | None = None, exports: bool = False, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
     image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
     use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
+    exports: whether what stands in `exports` is written, too.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
     frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
@@ -55,8 +59,10 @@ def animate(
     scene = make_scene(image, poses, image_poses, pipe.form.size, options, pipe.bilinear)
     said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], pipe.form.size))
     poses, image_poses = scene.poses, scene.image_poses
-    for name in ("frames", "chunks"):
+    for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
+        remove_all_unfinished(folder / name)
+    (folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
     run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(said), {})
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not pipe.knows_charts(given):
@@ -76,6 +82,8 @@ def animate(
     write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
     if sound is not None:
         add_sound(folder / "result.mp4", sound, folder / "result.mp4")
+    if exports:
+        write_exports(scene, partial(run.read_frames, len(poses), False), folder)
     run.seconds["video"] = time.monotonic() - started
     result = run.result(scene, base, loaded)
     with appearing(folder / "result.json") as temporary:
@@ -95,6 +103,7 @@ class _Run:
     seconds: dict[str, float]
     notices: list[str]
     peaks: dict[str, int]
+    num_made: int = 0  # frames that were not there yet
 
     def tuned(self, scene: Scene, base: str, subjects: Path, bring: Callable[[str], None] | None) -> Path:
         """The subject folder for this photo and recipe, tuned now unless it is there, or another process is about to write it."""
@@ -125,6 +134,7 @@ class _Run:
             done += 1
         batch = self.options.batch_size
         first = done - done % batch  # batches are kept whole, so that a resumed clip equals an uninterrupted one
+        self.num_made = total - first if done < total else 0
         clock = StageClock("frames", total, self.on_progress, first=first)
         clock.tick(done)
 
@@ -166,6 +176,10 @@ class _Run:
                 for index, frame in enumerate(stream, start=first):
                     behind.do(write, index, frame)
                     check_stop(self.should_stop)
+        except Cancelled:
+            with suppress(StorageError):  # then there is none
+                self.write_partial(poses.fps)
+            raise
         finally:
             (self.folder / GLIMPSE).unlink(missing_ok=True)
         self.seconds["frames"] = time.monotonic() - started
@@ -178,14 +192,22 @@ class _Run:
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
+    def write_partial(self, fps: float) -> None:
+        """The video as far as it is there, for who stopped it."""
+        chunks = sorted((self.folder / "chunks").glob("*.mp4"))
+        first = len(chunks) * max(1, math.ceil(fps))
+        rest = [read_image(path) for path in sorted((self.folder / "frames").glob("*.png"))[first:]]
+        if chunks or rest:
+            write_partial(chunks, rest, fps, self.folder)
+
     def write_chunk(self, start: int, stop: int, fps: float) -> None:
         path = self.folder / "chunks" / f"{start // max(1, math.ceil(fps)):06d}.mp4"
         if not path.is_file():
             write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps)
 
-    def read_frames(self, total: int) -> Iterator[np.ndarray]:
+    def read_frames(self, total: int, tell: bool = True) -> Iterator[np.ndarray]:
         """The finished frames, for the video; how far it is is told on the way."""
-        clock = StageClock("video", total, self.on_progress)
+        clock = StageClock("video", total, self.on_progress if tell else ignore_progress)
         clock.tick(0)
         for index in range(total):
             check_stop(self.should_stop)
@@ -204,6 +226,7 @@ class _Run:
             "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "seconds_per_frame": round(self.seconds["frames"] / self.num_made, 4) if self.num_made else None,
             "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
             "device": str(self.pipe._execution_device), "precision": self.pipe.precision, "peak_memory": self.peaks,
         }  # fmt: skip

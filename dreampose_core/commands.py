@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import InputError
 from .files import appearing, storage_error
-from .settings import MAX_FRAMES, MODELS, AnimateOptions, EditOptions, FinetuneOptions, Options, SceneOptions, frame_range, validated
+from .settings import (
+    MAX_FRAMES,
+    MODELS,
+    AnimateOptions,
+    EditOptions,
+    FinetuneOptions,
+    MotionOptions,
+    Options,
+    SceneOptions,
+    frame_range,
+    validated,
+)
 
 
 def animate(args, on_progress, should_stop) -> None:
@@ -164,7 +176,10 @@ def mannequin_render(args, on_progress, should_stop) -> None:
         raise InputError(f"--frames is {args.frames}; it must be 1 to {MAX_FRAMES}.")
     if not 1 <= args.fps <= 120:
         raise InputError(f"--fps is {args.fps}; it must be 1 to 120.")
-    rgb, poses = render_clip(Figure.from_seed(args.seed), args.motion, args.frames, args.size, fps=args.fps)
+    given = validated(MotionOptions, {"speed": args.speed, "amplitude": args.amplitude})
+    figure = Figure.from_seed(args.seed)
+    manner = replace(figure.manner, speed=given.speed * figure.manner.speed, size=given.amplitude * figure.manner.size)
+    rgb, poses = render_clip(figure, args.motion, args.frames, args.size, fps=args.fps, manner=manner)
     out.mkdir(parents=True, exist_ok=True)
     clock = StageClock("frames", len(rgb), on_progress)
     for index, frame in enumerate(rgb.numpy()):

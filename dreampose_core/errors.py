@@ -4,7 +4,9 @@
     ├── InputError        what the user gave cannot be used; its text is shown to the user as it stands
     │   ├── ModelError    a model or subject folder cannot be used
     │   │   └── Diverged  a loss is no longer a number
-    │   └── UnknownJob    no such job, or it is somebody else's
+    │   ├── UnknownJob    no such job, or it is somebody else's
+    │   ├── TooLarge      a file is larger than is accepted
+    │   └── Busy          too much waits or is kept already; the same can be asked for again later
     ├── StorageError      the disk cannot be written
     │   └── DiskFull      there is no room on it; whoever waits can go on
     └── Cancelled         the user, or a shutdown, asked to stop
@@ -30,6 +32,14 @@ class Diverged(ModelError):
 
 class UnknownJob(InputError):
     """The job does not exist or belongs to somebody else; both give the same text."""
+
+
+class TooLarge(InputError):
+    """A file has more bytes than are accepted."""
+
+
+class Busy(InputError):
+    """Too much waits or is kept already, of everybody or of this owner; later the same is accepted."""
 
 
 class StorageError(DreamPoseError):

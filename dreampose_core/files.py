@@ -55,6 +55,13 @@ def remove_unfinished(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def remove_all_unfinished(folder: Path) -> None:
+    """The same for whatever files were to appear in a folder in which nobody else writes."""
+    for left in folder.glob(".part.*"):
+        if left.is_file():
+            left.unlink(missing_ok=True)
+
+
 def check_new_folder(path: Path) -> None:
     """Raises InputError where there is something at `path` already, but for an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -23,6 +23,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
 LogFormat = Literal["text", "json"]
 EstimatorName = Literal["none", "mini", "torchscript"]
+Height = Literal["child", "short", "average", "tall"]
+Build = Literal["slim", "average", "heavy"]
+Clothes = Literal["close", "skirt", "long_skirt"]
 
 MAX_SEED = 2**31 - 1
 MAX_FRAMES = 1200
@@ -94,6 +97,34 @@ class AnimateOptions(SceneOptions):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     batch_size: int = Field(8, ge=1, le=64)
     keep_sound: bool = False
+
+
+class MotionOptions(Options):
+    """A motion done by a mannequin, a person drawn by the program.
+
+    motion: its name; whether there is such a motion, those find out who draw it. seconds, fps: its length and rate. speed: times the
+    natural pace. amplitude: times the natural size of the movements. height, build, clothes: of the mannequin. view: where it is seen from,
+    in degrees, 0 from the front, 90 from its left side; turning: degrees a second by which that goes on. distance: times the usual one.
+    seed: of small differences in the mannequin's proportions, and of the side that it begins with.
+    """
+
+    motion: str = Field("walk", min_length=1, max_length=40)
+    seconds: float = Field(4, ge=1, le=20, allow_inf_nan=False)
+    fps: float = Field(20, ge=8, le=30, allow_inf_nan=False)
+    speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
+    amplitude: float = Field(1, ge=0.25, le=1.5, allow_inf_nan=False)
+    height: Height = "average"
+    build: Build = "average"
+    clothes: Clothes = "close"
+    view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
+    turning: float = Field(0, ge=-90, le=90, allow_inf_nan=False)
+    distance: float = Field(1, ge=1, le=3, allow_inf_nan=False)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+
+    @property
+    def num_frames(self) -> int:
+        """How many maps that makes, 8 to 600."""
+        return round(self.seconds * self.fps)
 
 
 class FinetuneOptions(Options):

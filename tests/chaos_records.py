@@ -197,7 +197,7 @@ def different(home: Path, job: str, reference: Reference) -> list[str]:
     folder, found = home / "jobs" / job, []
     names = [sorted(path.name for path in (f / "frames").iterdir()) for f in (folder, reference.folder)]
     if names[0] != names[1]:
-        return [f"frames {names[0][-1:]} instead of {names[1][-1:]}"]
+        return [f"frames: {sorted(set(names[0]) ^ set(names[1]))}"]
     for path in reference.frames:
         if not np.array_equal(read_image(path), read_image(folder / "frames" / path.name)):
             found.append(path.name)

@@ -191,6 +191,15 @@ def test_whatever_was_not_yet_written_is_written(pipe, clip, whole, tmp_path, mi
     assert contents(folder) == contents(whole[0])
 
 
+def test_what_a_killed_process_was_writing_is_removed(pipe, clip, whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "job")
+    for name in ("frames/.part.99.000003.png", "chunks/.part.99.000001.mp4", ".part.99.result.mp4"):
+        (folder / name).write_bytes(b"half")
+    (folder / "frames" / "000003.png").unlink()
+    run(pipe, clip, folder, TUNED, subjects=whole[1])
+    assert contents(folder) == contents(whole[0])
+
+
 def test_a_finished_clip_is_not_made_again(pipe, clip, whole, tmp_path, monkeypatch):
     folder = shutil.copytree(whole[0], tmp_path / "job")
     monkeypatch.setattr(type(pipe), "stream", None)

@@ -200,7 +200,7 @@ def wait_until_playing(page: Page, past_s: float = 0.3, minutes: float = 5) -> f
 def download(page: Page, folder: Path) -> Path:
     """Presses the download button; the saved file."""
     with page.expect_download() as event:
-        page.locator("#dp-download a").click()
+        page.locator("#dp-download a.dp-download").click()
     path = folder / event.value.suggested_filename
     event.value.save_as(path)
     return path
@@ -290,7 +290,7 @@ def test_stop_ends_the_job_and_the_next_one_runs(tiny_server: Server, open_page)
     lengthen(page, times=1)
     run(page)
     wait_for_state(page, "done")
-    expect(page.locator("#dp-jobs")).to_be_visible()  # both jobs can be chosen now
+    expect(page.locator("#dp-shelf .dp-item")).to_have_count(2)  # both jobs can be chosen now
 
 
 def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
@@ -301,7 +301,7 @@ def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
         set_options(page, "Skip", Steps=250)
         run(page)
     expect(second.locator("#dp-status")).to_contain_text("Place 1", timeout=60 * SECONDS)
-    expect(second.locator("#dp-jobs")).to_be_hidden()  # its own job is the only one it knows
+    expect(second.locator("#dp-shelf .dp-item")).to_have_count(1)  # its own job is the only one it knows
     first.locator("#dp-stop").click()
     wait_for_state(first, "cancelled", minutes=0.5)
     wait_for_state(second, "running", minutes=1)
@@ -352,7 +352,7 @@ def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(tiny
     expect(page.locator("#dp-preview-result")).to_contain_text("The motion: 8 frames at 8 fps, 160 x 128, estimated from a video")
     page.wait_for_function("document.querySelector('#dp-preview-result video').videoWidth == 3 * 256")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
-    expect(page.locator("#dp-jobs")).to_be_hidden()  # previews are no jobs to come back to
+    expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)  # previews are no jobs to come back to
     page.get_by_role("button", name="Change the motion").click()
     page.locator("#dp-edit").get_by_label("Frames", exact=False).first.fill("3:5")
     set_options(page, "Skip", Steps=1)

@@ -372,6 +372,8 @@ def test_bad_model_folders(files, tmp_path, capsys):
     (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 10**9, "--size", "40x32"], "--frames"),
     (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40"], "HEIGHTxWIDTH"),
     (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--fps", 0], "--fps"),
+    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--speed", 5], "speed"),
+    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--amplitude", "nan"], "amplitude"),
     (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
     (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
     (["train", "--data", "photos"], "no folder photos"), (["train"], "--data"), (["train", "prepare", "photos"], "no folder photos"),

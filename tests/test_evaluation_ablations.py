@@ -64,7 +64,7 @@ def test_the_grid_shows_every_pair_of_weights(pipe, tmp_path, monkeypatch):
     real = type(pipe).__call__
 
     def recorded(self, *args, **kwargs):
-        weights.append(args[4:6])
+        weights.append((kwargs["image_guidance"], kwargs["pose_guidance"]))
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(type(pipe), "__call__", recorded)

@@ -79,12 +79,12 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_results_and_previews_go_when_their_time_is_over_and_what_is_not_finished_stays(store, home, clock):
-    old, preview = job(store, home, 1), job(store, home, 2, kind="preview")
+    old, preview, motion = job(store, home, 1), job(store, home, 2, kind="preview"), job(store, home, 5, kind="motion")
     running = job(store, home, 3, state="running")
     clock.now += 2 * HOUR
     tidy = janitor(store, home, clock)
     tidy.sweep()
-    assert store.ids() == {old, running} and not (home / "jobs" / preview).exists()
+    assert store.ids() == {old, running} and not any((home / "jobs" / gone).exists() for gone in (preview, motion))
     clock.now += 68 * HOUR
     new = job(store, home, 4)
     tidy.sweep()
@@ -175,13 +175,22 @@ def test_too_many_subjects_of_one_owner_go_and_nobody_elses(store, home, clock):
     assert [folder.exists() for folder in (*hers, his)] == [False, False, True, True]
 
 
+def test_files_of_requests_whose_server_died_go(store, home, clock):
+    for name in ("old/photo/a.png", "new/photo/a.png"):
+        (home / "incoming" / name).parent.mkdir(parents=True)
+        (home / "incoming" / name).write_bytes(b"half a photo")
+    age(home / "incoming/old/photo/a.png", 2 * HOUR)
+    janitor(store, home, clock).sweep()
+    assert not (home / "incoming/old/photo/a.png").exists() and (home / "incoming/new/photo/a.png").exists()
+
+
 def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
     poison, running = job(store, home, 1, state="running"), job(store, home, 2, state="running")
     for one in (poison, running):
         (home / "jobs" / one / "input").mkdir()
         (home / "jobs" / one / "input" / "upload-image.png").write_bytes(b"hostile")
     store.cancel(ANNA, poison)
-    store._rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
+    store._db.rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
     store.recover(dead=["light-2"])
     janitor(store, home, clock).sweep()
     assert list((home / "jobs" / poison / "input").iterdir()) == []
@@ -197,7 +206,7 @@ def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
     clock.now += 73 * HOUR
     tidy.sweep()
     assert {path: size_of(home / path) for path in before} == before
-    assert store.ids() == set() and not store._rows("SELECT 1 FROM turns")
+    assert store.ids() == set() and not store._db.rows("SELECT 1 FROM turns")
     assert list((home / "jobs").iterdir()) == []
 
 

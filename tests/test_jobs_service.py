@@ -30,7 +30,7 @@ from dreampose_core.jobs.store import LEASE_S, Store
 from dreampose_core.jobs.supervisor import gpu_of, worker_environment
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
-from dreampose_core.settings import AnimateOptions, Settings
+from dreampose_core.settings import AnimateOptions, MotionOptions, Settings
 from dreampose_core.video import probe_video, write_video
 
 ANNA, BEN = "anna's token", "ben's token"
@@ -82,6 +82,11 @@ def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> JobR
     return JobRequest(**{"image": files / "anna.png", "poses": files / "walk.npz", "options": options, **changes})
 
 
+def motion_request(**options) -> JobRequest:
+    """A motion of eight frames that a mannequin makes."""
+    return JobRequest(kind="motion", motion=MotionOptions(**({"seconds": 1, "fps": 8} | options)))
+
+
 def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -> JobStatus:
     def reached():
         status = service.status(owner, job)
@@ -121,7 +126,7 @@ def is_gone(pid: int) -> bool:
 def let_leases_run_out(home: Path) -> None:
     """As if LEASE_S seconds had passed for the jobs that are claimed now."""
     store = Store(home / "jobs.sqlite3")
-    store._rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
+    store._db.rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
     store.close()
 
 
@@ -175,6 +180,65 @@ def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):
         assert any("frame shows what the video will show" in notice for notice in last.notices)
         bad = service.submit(ANNA, request(files, kind="preview", image_poses=files / "anna.png"))
         assert "anna.png" in wait_state(service, bad, "failed").error
+
+
+def test_a_motion_is_made_in_the_light_lane_and_not_listed(settings):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, motion_request(motion="wave"))
+        seen = list(service.watch(ANNA, job, DEADLINE_S))
+        last = seen[-1]
+        assert (last.state, last.kind, last.error, last.look) == ("done", "motion", None, None)
+        assert last.notices == ("The motion: 8 frames at 8 fps, 160 x 128, drawn by a mannequin, parts and U, V, mannequin charts.",)
+        assert last.request.motion == MotionOptions(motion="wave", seconds=1, fps=8)
+        assert all(status.motion is None and status.result is None for status in seen[:-1])
+        poses, info = read_poses(last.motion), probe_video(last.result)
+        assert (len(poses), poses.size, poses.charts, poses.fps) == (8, (160, 128), "mannequin", 8)
+        assert (info.num_frames, info.fps, info.width) == (8, 8, 256)
+        assert service.jobs(ANNA) == []
+        with pytest.raises(UnknownJob):
+            service.status(BEN, job)
+        # the same again: nothing is drawn anew
+        drawn = {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
+        again = wait_state(service, service.submit(BEN, motion_request(motion="wave")), "done", owner=BEN)
+        assert (read_poses(again.motion).parts == poses.parts).all() and len(drawn) == 1
+        assert drawn == {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
+        unknown = wait_state(service, service.submit(ANNA, motion_request(motion="moonwalk")), "failed")
+        assert unknown.error.startswith("There is no motion 'moonwalk'; there are idle, walk") and unknown.code == "input"
+        assert unknown.motion is None
+
+
+def test_a_motion_is_stopped_while_it_is_drawn(settings):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, motion_request(seconds=20, fps=30))
+        watched = service.watch(ANNA, job, DEADLINE_S)
+        status = next(status for status in watched if status.progress is not None and status.progress.step > 0)
+        assert (status.progress.stage, status.progress.total) == ("drawing", 600)
+        light = service.worker_pids()["light"]
+        service.cancel(ANNA, job)
+        assert wait_state(service, job, "cancelled").motion is None
+        assert wait_state(service, service.submit(ANNA, motion_request()), "done").motion is not None
+        assert service.worker_pids()["light"] == light, "it stopped by itself"
+
+
+def test_a_motion_that_was_made_is_animated_and_outlives_its_own_job(service, files):
+    made = wait_state(service, service.submit(ANNA, motion_request()), "done")
+    poses = read_poses(made.motion)
+    job = service.submit(ANNA, request(files, poses=made.motion))
+    shutil.rmtree(made.motion.parent)  # as when it expires
+    done = wait_state(service, job, "done")
+    assert (read_poses(done.request.poses).parts == poses.parts).all() and done.motion is None
+
+
+def test_a_motion_needs_its_options_and_nothing_else(files):
+    for wrong in (
+        {"kind": "motion", "image": None, "poses": None},
+        {"kind": "motion", "image": None, "motion": MotionOptions()},
+        {"kind": "motion", "image": None, "poses": None, "image_poses": files / "walk.npz", "motion": MotionOptions()},
+        {"motion": MotionOptions()},
+        {"kind": "preview", "motion": MotionOptions()},
+    ):
+        with pytest.raises(ValidationError, match="a motion to be made its options alone"):
+            request(files, **wrong)
 
 
 def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(settings, files):

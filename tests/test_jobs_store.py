@@ -341,7 +341,7 @@ def test_jobs_survive_reopening_and_other_schemas_are_refused(tmp_path):
 def test_a_full_disk_is_one_sentence_and_the_store_goes_on(tmp_path):
     store = Store(tmp_path / "jobs.sqlite3")
     add(store, "a")
-    store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    store._db.rows(f"PRAGMA max_page_count = {store._db.rows('PRAGMA page_count')[0][0]}")
     with pytest.raises(StorageError, match="disk is full"):
         store.add("b", OWNER, "x" * 100_000, Limits(9))
     assert [job.id for job in store.jobs_of(OWNER)] == ["a"]
@@ -437,7 +437,7 @@ def test_a_job_that_never_finds_room_waits_longer_and_longer_and_ends(store, clo
     waits = []
     while store.get(OWNER, "a").state != "failed":
         store.pause(store.claim("light", "light-1"), "No room.", pause_s=10)
-        waits.append(store._rows("SELECT not_before FROM jobs")[0][0] - clock.now)
+        waits.append(store._db.rows("SELECT not_before FROM jobs")[0][0] - clock.now)
         clock.now += waits[-1] - 1
         assert store.claim("light", "light-1") is None
         clock.now += 1
@@ -454,7 +454,7 @@ def test_a_new_step_ends_the_count_of_pauses(store, clock):
     claim = store.claim("light", "light-1")
     store.record(claim, Progress("frames", 1, 2), ())
     store.pause(claim, "No room.", pause_s=10)
-    assert store._rows("SELECT not_before FROM jobs")[0][0] == clock.now + 10
+    assert store._db.rows("SELECT not_before FROM jobs")[0][0] == clock.now + 10
     store.cancel(OWNER, "a")
     assert (store.get(OWNER, "a").state, store.get(OWNER, "a").error) == ("cancelled", None)
 
@@ -473,6 +473,10 @@ def test_an_owner_has_only_so_many_jobs_and_previews_count_apart(store):
     with pytest.raises(InputError, match="2 of your jobs are not finished"):
         store.add("c", OWNER, "{}", limits)
     store.add("c", OWNER, "{}", limits, kind="preview")
+    store.add("f", OWNER, "{}", limits, kind="motion")
+    for kind in ("preview", "motion"):  # these count together
+        with pytest.raises(InputError, match="2 of your jobs are not finished"):
+            store.add("g", OWNER, "{}", limits, kind=kind)
     store.add("d", "ben", "{}", limits)
     store.cancel(OWNER, "a")
     store.add("e", OWNER, "{}", limits)
@@ -494,7 +498,7 @@ def test_a_full_queue_says_how_long_it_takes(store, clock):
 
 def test_the_end_of_a_job_has_its_time_and_its_code(store, clock):
     def ended() -> dict:
-        return {row["id"]: row["finished"] for row in store._rows("SELECT id, finished FROM jobs")}
+        return {row["id"]: row["finished"] for row in store._db.rows("SELECT id, finished FROM jobs")}
 
     add(store, "a", "b", "c", "d", "e")
     claims = {claim.id: claim for claim in (store.claim("light", f"light-{i}") for i in range(4))}
@@ -537,7 +541,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
     db.commit()
     db.close()
     stores = [Store(path), Store(path)]
-    assert stores[1]._rows("PRAGMA user_version")[0][0] == schema.SCHEMA_VERSION
+    assert stores[1]._db.rows("PRAGMA user_version")[0][0] == schema.SCHEMA_VERSION
     assert stores[0].ended("animate") == ["old"] and stores[0].ended("preview") == ["look"]
     assert stores[0].get(OWNER, "waits").place == 1
     assert stores[1].claim("light", "light-1").id == "waits"

@@ -15,7 +15,7 @@ PACKAGE = "dreampose_core"
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
     ("errors", "settings", "progress", "files", "host", "behind"),
-    ("images", "video", "poses", "scene", "photo_checks"),
+    ("images", "video", "poses", "scene", "photo_checks", "exports"),
     ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
      "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
@@ -30,12 +30,13 @@ NARROW = {
     "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(), "behind": set(),
     "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "photo_checks": {"numpy"},
-    "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "pydantic", "numpy"},
+    "exports": {"numpy"},
+    "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
 WORKER_SIDE = {"jobs.apart", "jobs.confine", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}
 PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
-SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn"}
+SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "uvicorn"}
 DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}
 
 

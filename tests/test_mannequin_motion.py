@@ -10,12 +10,13 @@ import torch
 
 from dreampose_core.errors import InputError
 from dreampose_core.mannequin.body import JOINT_INDEX, JOINTS, Shape, euler_matrices, forward_kinematics, rest_joints
-from dreampose_core.mannequin.motion import HELD_OUT_MOTIONS, MOTIONS, TRAINING_MOTIONS, Manner, motion, random_manner
-from dreampose_core.mannequin.motion.posing import NUM_CHANNELS, STAND, WHERE, assemble, pose_vector, reach
+from dreampose_core.mannequin.motion import HELD_OUT_MOTIONS, MADE_FOR, MOTIONS, TRAINING_MOTIONS, Manner, _life, motion, random_manner
+from dreampose_core.mannequin.motion.posing import NUM_CHANNELS, STAND, WHERE, assemble, mirrored, pose_vector, reach, within_reach
 from dreampose_core.mannequin.motion.timing import Cycle, Sequence, key
 
 TIMES = torch.arange(0, 20, 1 / 30)
 MANNERS = (Manner(), Manner(1.25, 1.2, 0.37, -1), Manner(0.75, 0.8, 0.71, 1), Manner(1.25, 1.2, 0.9, 1))
+WIDE = (Manner(0.25, 0.25), Manner(4, 1.5, 0.37, -1), Manner(1, 1.5), Manner(1.2, 1.8, 0.6))  # what people may ask for
 SIDES = ("left", "right")
 AVERAGE = Shape()
 
@@ -36,7 +37,7 @@ def balls(rotations, positions):
     return positions[:, index] + rotations[:, index] @ torch.tensor([0.0, -0.044, 0.055])
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("manner", MANNERS + WIDE)
 @pytest.mark.parametrize("name", MOTIONS)
 def test_joints_keep_their_limits(name, manner):
     angles, offset = motion(name, TIMES, manner)
@@ -52,7 +53,7 @@ def test_joints_keep_their_limits(name, manner):
         assert column(angles, f"{side}_knee", 1).abs().max() == 0 == column(angles, f"{side}_elbow", 2).abs().max()
     for joint, widest in (("spine", 1.0), ("head", 1.2)):
         assert angles[:, JOINT_INDEX[joint]].abs().max() < widest, joint
-    assert offset[:, [0, 2]].abs().max() < 0.3 and 0 <= offset[:, 1].min() and offset[:, 1].max() < 0.2
+    assert offset[:, [0, 2]].abs().max() < 0.3 and 0 <= offset[:, 1].min() and offset[:, 1].max() < 0.14 * max(1.4, manner.size)
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -70,7 +71,7 @@ def test_nothing_jumps_from_frame_to_frame(name, manner):
 @pytest.mark.parametrize("shape", (AVERAGE, Shape(1.1, 1.12, 1.15, 1.05, 1.0), Shape(0.9, 0.88, 0.85, 0.95, 1.0)))
 @pytest.mark.parametrize("name", MOTIONS)
 def test_hands_do_not_pass_through_the_torso(name, shape):
-    for manner in MANNERS:
+    for manner in MANNERS + WIDE:
         rotations, positions = world(*motion(name, TIMES[::2], manner), shape)
         spine, root = JOINT_INDEX["spine"], JOINT_INDEX["root"]
         for side in SIDES:
@@ -100,6 +101,48 @@ def test_every_word_of_the_manner_matters(name):
     poses = motion(name, TIMES, plain)[0]
     for change in (dict(speed=1.2), dict(size=1.2), dict(phase=0.4)):
         assert (motion(name, TIMES, replace(plain, **change))[0] - poses).abs().max() > 0.05, change
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_natural_sizes_are_what_their_layers_say_to_the_bit(name):
+    """Models were trained on them, and the examples are made of them: what stops wide movements may not touch these."""
+    generator = torch.Generator().manual_seed(3)
+    for manner in (*MANNERS, Manner(size=MADE_FOR), *(random_manner(generator) for _ in range(8))):
+        channels = STAND + _life(TIMES, manner)
+        for layer in MOTIONS[name]:
+            channels = channels + layer(manner.speed * TIMES + manner.phase * layer.period, manner.size)
+        expected = assemble(channels)
+        for value, wanted in zip(motion(name, TIMES, manner), expected if manner.side > 0 else mirrored(*expected)):
+            assert torch.equal(value, wanted)
+
+
+def test_joints_are_stopped_only_beyond_what_motions_are_made_for():
+    """So that nothing jumps there."""
+    for name in MOTIONS:
+        for manner in MANNERS:
+            angles = motion(name, TIMES, manner)[0]
+            assert torch.allclose(within_reach(angles), angles, atol=0.02), name
+    wild = torch.full((1, len(JOINTS), 3), 9.0)
+    stopped = within_reach(torch.cat([wild, -wild]))
+    assert column(stopped, "left_elbow", 0).tolist() == pytest.approx([-0.02, -2.5])
+    assert column(stopped, "right_elbow", 1).tolist() == pytest.approx([1.7, -2.2])  # as far out as the left one
+    assert torch.equal(stopped[:, 0, 1], torch.tensor([9.0, -9.0]))  # the figure turns as it likes
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_larger_movements_are_larger_and_quicker_ones_quicker(name):
+    def way(manner: Manner, seconds: float = 12.0) -> float:
+        """How far hands and head go in all, seen from the body, so that a turn of it does not count."""
+        rotations, positions = world(*motion(name, torch.arange(0, seconds, 1 / 60), manner))
+        root = JOINT_INDEX["root"]
+        ends = positions[:, [JOINT_INDEX[joint] for joint in ("left_wrist", "right_wrist", "head", "left_ankle", "right_ankle")]]
+        seen = (ends - positions[:, root, None]) @ rotations[:, root]
+        return seen.diff(dim=0).norm(dim=-1).sum().item()
+
+    sizes = [way(Manner(size=size)) for size in (0.25, 0.6, 1.0, 1.5)]
+    assert sizes == sorted(sizes) and sizes[0] < 0.95 * sizes[2], sizes  # of a clap only the body's part becomes less
+    speeds = [way(Manner(speed=speed)) for speed in (0.25, 1.0, 4.0)]
+    assert 2 < speeds[1] / speeds[0] < 6 and 2 < speeds[2] / speeds[1] < 6, speeds
 
 
 @pytest.mark.parametrize("name", MOTIONS)

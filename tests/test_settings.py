@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dreampose_core.errors import InputError
-from dreampose_core.settings import MAX_SEED, AnimateOptions, FinetuneOptions, Settings, validated
+from dreampose_core.settings import MAX_SEED, AnimateOptions, FinetuneOptions, MotionOptions, Settings, validated
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -29,6 +29,24 @@ def test_values_out_of_range_give_one_sentence(name, value):
 ])
 def test_the_ends_of_each_range_are_accepted(name, value):
     assert getattr(validated(AnimateOptions, {name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [
+    ("seconds", 1, 20), ("fps", 8, 30), ("speed", 0.25, 4), ("amplitude", 0.25, 1.5), ("view", -180, 180), ("turning", -90, 90),
+    ("distance", 1, 3), ("seed", 0, MAX_SEED),
+])  # fmt: skip
+def test_a_motion_made_by_hand_keeps_to_its_ranges(name, low, high):
+    for value in (low, high):
+        assert getattr(validated(MotionOptions, {name: value}), name) == value
+    for value in (low - 1, high + 1, float("nan"), float("inf"), None, "", "x", [1], {"value": 1}, 2**70):
+        with pytest.raises(InputError) as caught:
+            validated(MotionOptions, {name: value})
+        assert str(caught.value).startswith(f"{name}: ") and "\n" not in str(caught.value)
+
+
+def test_a_motion_made_by_hand_has_its_frames():
+    assert MotionOptions(seconds=2.5, fps=12).num_frames == 30
+    assert MotionOptions(seconds=20, fps=30).num_frames == 600 and MotionOptions(seconds=1, fps=8).num_frames == 8
 
 
 def test_unknown_names_are_errors():

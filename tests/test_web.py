@@ -21,7 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
-from dreampose_core.jobs.records import JobRequest, JobStatus
+from dreampose_core.jobs.records import JobRequest, JobStatus, Pace
 from dreampose_core.jobs.service import JobService
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
@@ -35,7 +35,7 @@ from dreampose_core.web.server import build_app
 
 JOB, OTHER_JOB = "0" * 32, "1" * 32
 OWNER = "o" * 43
-MP4 = bytes(range(256)) * 8
+MP4, NPZ = bytes(range(256)) * 8, b"PK of a motion"
 
 
 class StubService:
@@ -67,12 +67,23 @@ class StubService:
     def jobs(self, owner):
         return self.statuses[-1:] if owner == OWNER else []
 
+    def size_mb(self, owner, job_id):
+        return 1.5
+
+    def subjects(self, owner):
+        return []
+
+    def pace(self, recipe, quality):
+        return Pace(40.0, 0.1, 900.0, "cpu") if (recipe, quality) == ("fast", "standard") else Pace(None, None, None, None)
+
     def cancel(self, owner, job_id):
         self.status(owner, job_id)
         self.cancelled.append(job_id)
 
 
 def job_status(state="running", **changes) -> JobStatus:
+    if state == "done":
+        changes = {"things": ("video",)} | changes
     values = {"id": JOB, "state": state, "place": 0, "progress": Progress("frames", 3, 12, 20.0), "created": 0.0}
     return JobStatus(**(values | changes))
 
@@ -129,7 +140,8 @@ def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestCl
 def test_only_what_answers_more_than_once_goes_through_the_queue(client: TestClient):
     """An event that comes while Gradio closes the queue's stream is never answered: a Run pressed then would be lost."""
     queued = [dependency for dependency in client.get("/config").json()["dependencies"] if dependency["queue"] is not False]
-    assert len(queued) == 2 and all(dependency["types"]["generator"] for dependency in queued)  # the preview and the watch
+    # the preview, the watch, the motion that is made
+    assert len(queued) == 3 and all(dependency["types"]["generator"] for dependency in queued)
 
 
 def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: TestClient, settings: Settings):
@@ -182,6 +194,7 @@ def result(settings: Settings) -> Path:
         path = settings.home / "jobs" / job / "result.mp4"
         path.parent.mkdir(parents=True)
         path.write_bytes(MP4)
+        path.with_name("motion.npz").write_bytes(NPZ)
     return settings.home / "jobs" / JOB / "result.mp4"
 
 
@@ -195,6 +208,16 @@ def test_a_fresh_link_serves_the_video_and_parts_of_it(client: TestClient, setti
     saved = client.get(f"{link}&download=1")
     assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-walk.mp4"'
     assert "no" in saved.headers["x-content-type-options"] and "private" in saved.headers["cache-control"]
+
+
+def test_the_file_of_a_motion_has_a_link_of_its_own(client: TestClient, settings: Settings, result: Path):
+    link = "/" + ResultLinks(settings.secret).make(JOB, "dreampose-a.npz", "motion")
+    saved = client.get(f"{link}&download=1")
+    assert (saved.status_code, saved.content, saved.headers["content-type"]) == (200, NPZ, "application/octet-stream")
+    assert saved.headers["content-disposition"] == 'attachment; filename="dreampose-a.npz"'
+    assert client.get(link.replace("/motion/", "/video/")).status_code == 404, "the signature is that of the motion"
+    (result.parent / "motion.npz").unlink()
+    assert client.get(link).status_code == 404  # of a job that made none
 
 
 def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(client: TestClient, settings: Settings, result: Path):
@@ -214,20 +237,22 @@ def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(cl
         "unknown job": ResultLinks(settings.secret).make("2" * 32, "a.mp4"),
         "not ASCII": good.split("&")[0] + "&signature=%C3%A9",
         "a climbing name": ResultLinks(settings.secret).make("..", "a.mp4"),
-        "another kind of file": ResultLinks(settings.secret).make(JOB, "result.json"),
+        "for another thing": good.replace("/video/", "/photo/"),
+        "what is not there": ResultLinks(settings.secret).make(JOB, "a.gif", "gif"),
+        "no thing": ResultLinks(settings.secret).make(JOB, "a.sqlite3", "../../jobs"),
     }
     answers = {name: client.get(f"/{link}") for name, link in bad.items()}
     assert client.get(f"/{good}").status_code == 200
-    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name != "a climbing name"}
+    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name not in ("a climbing name", "no thing")}
     assert set(plain.values()) == {(404, answers["unknown job"].text)}
     assert "unknown or has expired" in answers["unknown job"].text
-    assert answers["a climbing name"].status_code == 404
+    assert {answers["a climbing name"].status_code, answers["no thing"].status_code} == {404}
 
 
 def test_links_end_after_their_lifetime():
     now = [1000.0]
     links = ResultLinks("s", lifetime_s=600, clock=lambda: now[0])
-    parts = re.fullmatch(r"results/(\w+)/(.+)\?expires=(\d+)&signature=(\w+)", links.make(JOB, "a.mp4")).groups()
+    parts = re.fullmatch(r"results/(\w+)/video/(.+)\?expires=(\d+)&signature=(\w+)", links.make(JOB, "a.mp4")).groups()
     now[0] = 1599.0
     assert links.valid(*parts)
     now[0] = 1601.0
@@ -372,7 +397,7 @@ def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers)
 
 def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
     """All updates of a watch, as {part: value}."""
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
 
     async def collect():
         return [update async for update in handlers.watch({"owner": owner}, JOB, SimpleNamespace(session_hash=session))]
@@ -436,7 +461,7 @@ def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubServ
 def test_a_page_that_watches_another_job_leaves_the_first(handlers: PageHandlers, service: StubService, monkeypatch):
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     service.statuses = [job_status()]
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "jobs", "refresh")})
+    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
 
     async def two_watches():
         session = SimpleNamespace(session_hash="one page")

@@ -8,17 +8,25 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 from job_worker import GATED
 from starlette.testclient import TestClient
-from test_jobs_service import command, files, open_gate, request, wait_for, wait_state  # noqa: F401
+from test_jobs_service import command, files, motion_request, open_gate, request, wait_for, wait_state  # noqa: F401
 
+from dreampose_core.images import write_png
 from dreampose_core.jobs.service import JobService
+from dreampose_core.poses import read_poses
 from dreampose_core.settings import Settings
 from dreampose_core.web.server import build_app
 
 ANNA, BEN = "a" * 43, "b" * 43
 UNKNOWN = "0" * 32
+HOSTILE = (None, "", "x" * 50, [], ["walk"], {"value": 1}, -1e12, 1e12)
+LABELS = {
+    "motion": "Motion", "seconds": "Length, s", "fps": "Rate, fps", "speed": "Speed, ×", "amplitude": "Movements, ×", "height": "Height",
+    "build": "Build", "clothes": "Clothes", "view": "Seen from, °", "turning": "Goes round, °/s", "distance": "Distance, ×", "seed": "Seed",
+}  # fmt: skip
 IDS = ("x", "../../secret", "%2e%2e%2fsecret", "' OR 1=1 --", "\x00", "a" * 10_000, 7, None, [], {"id": 1}, True)
 
 
@@ -174,6 +182,60 @@ def test_an_upload_is_never_opened_in_this_process(client, service, monkeypatch)
             assert "opens a picture" not in ask(client, event, filled(inputs, BEN, None, payload))[1]
         renew(client)
     assert len(list((service.home / "jobs").iterdir())) >= 2  # it came as far as that
+
+
+@pytest.fixture
+def motion(service):
+    """Anna's, made by hand."""
+    job = service.submit(ANNA, motion_request())
+    wait_state(service, job, "done", owner=ANNA)
+    return job
+
+
+def test_a_motion_that_was_made_is_its_makers_alone(client, service, motion):
+    def answers(name: str, owner: str, job: object, file: object = None) -> str:
+        event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == name)
+        data = filled(inputs, owner, job, file)
+        return ask(client, event, [None if c["type"] == "file" else value for c, value in zip(inputs, data)])[1]
+
+    for name in ("use", "fresh_motion_link"):
+        assert motion in answers(name, ANNA, motion)
+        assert answers(name, BEN, motion).replace(motion, "ID") == answers(name, BEN, UNKNOWN).replace(UNKNOWN, "ID")
+    photo = service.home / "uploads" / "abc" / "photo.png"
+    photo.parent.mkdir(parents=True)
+    write_png(np.full((8, 6, 3), 90, np.uint8), photo)
+    payload = {"path": str(photo), "meta": {"_type": "gradio.FileData"}}
+    told = {answers("submit", BEN, f"job:{one}", payload) for one in (motion, UNKNOWN, "..", "../" + motion, "", "0" * 10_000)}
+    told.add(answers("submit", ANNA, f"job:{UNKNOWN}", payload))
+    assert len(told) == 1 and "make it again" in told.pop()
+    assert service.jobs(ANNA) == service.jobs(BEN) == []
+    answers("submit", ANNA, f"job:{motion}", payload)
+    [status] = service.jobs(ANNA)
+    wait_for(status.request.poses.exists, "the motion to be read")
+    assert (read_poses(status.request.poses).parts == read_poses(service.status(ANNA, motion).motion).parts).all()
+
+
+def test_a_job_that_made_no_motion_is_no_motion(client, service, job):
+    event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == "use")
+    assert "make it again" in ask(client, event, filled(inputs, ANNA, job))[1]
+
+
+@pytest.mark.parametrize("field", LABELS)
+def test_a_motion_of_values_that_are_none_is_one_sentence(client, service, field):
+    config = client.get("/config").json()
+    button = next(component["id"] for component in config["components"] if component["props"].get("elem_id") == "dp-make")
+    event = next(d for d in config["dependencies"] if [button, "click"] in [list(target) for target in d["targets"]])
+    components = {component["id"]: component for component in config["components"]}
+    inputs = [components[i] for i in event["inputs"]]
+    place = next(i for i, component in enumerate(inputs) if component["props"].get("label") == LABELS[field])
+    for value in HOSTILE:
+        data = [{"owner": BEN, "job": None} if c["type"] == "browserstate" else c["props"].get("value") for c in inputs]
+        data[place] = value
+        asked = {"fn_index": event["id"], "data": data, "session_hash": "s", "trigger_id": button}
+        assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
+        told = client.get("/gradio_api/queue/data", params={"session_hash": "s"}).text
+        assert f'alert\\">{field}: ' in told and "Traceback" not in told, (value, told)
+    assert service.health()["queue"] == 0 and list((service.home / "jobs").iterdir()) == []
 
 
 @pytest.mark.parametrize("path", [

@@ -103,6 +103,11 @@ class Bucket:
         """Removes a job's result."""
         shutil.rmtree(self.folder / "jobs" / job_id, ignore_errors=True)
 
+    def forget_subject(self, owner: str, key: str) -> None:
+        """Removes a subject."""
+        shutil.rmtree(self.folder / "subjects" / owner / key, ignore_errors=True)
+        self._kept.pop((owner, key), None)
+
     def forget_subjects(self, before: float) -> None:
         """Removes the subjects that are not on this disk, where they would have been used, and were kept before that time."""
         for owner, key in _subjects(self.folder):

@@ -1,4 +1,4 @@
-"""What the two lanes do with a job: the light lane reads the uploads and makes previews, the device lane makes the video.
+"""What the two lanes do with a job: the light lane reads the uploads, makes previews and motions, the device lane makes the video.
 
 torch is imported only where a network or a texture is at work, so the light lane stays small and starts at once.
 """
@@ -22,6 +22,7 @@ from ..scene import check_options, make_scene
 from ..settings import Settings
 from .bucket import Bucket
 from .decoding import Decoded, Decoder
+from .paces import Paces
 from .readings import Readings
 from .records import Lane, Upload, Work
 
@@ -34,13 +35,15 @@ def for_lane(lane: Lane, settings: Settings) -> Callable[[Work], Notices]:
 
 
 class LightLane:
-    """Turns the uploads into files of our own making and deletes them; makes the preview, where that is the job."""
+    """Turns the uploads into files of our own making and deletes them; makes the preview or the motion, where that is the job."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
 
     def __call__(self, work: Work) -> Notices:
         """Raises InputError with the reader's sentence, about the file by the name its owner knows."""
+        if work.request.kind == "motion":
+            return self._motion(work)
         said = self._read_uploads(work)
         if work.request.kind == "animate":
             return said
@@ -149,6 +152,24 @@ class LightLane:
         notices = write_preview(poses, folder.result, scene, on_progress=work.on_progress, should_stop=work.should_stop)
         return (*(scene.notices if scene is not None else ()), *notices)
 
+    def _motion(self, work: Work) -> Notices:
+        """The maps of a mannequin's motion, and a video of them in colours. What was drawn lately is not drawn again."""
+        folder, options = work.folder, work.request.motion
+        work.on_progress(Progress("drawing", 0, options.num_frames))  # said first: the import of torch takes seconds
+        from ..mannequin.acting import acted
+        from ..preview import preview_size, write_preview
+
+        size, kept = preview_size(self.settings.model), Readings(self.settings.home / "readings")
+        name = kept.key_of(options.model_dump_json(), size)
+        found = kept.get(name)
+        if found is None:
+            poses = acted(options, size, on_progress=work.on_progress, should_stop=work.should_stop)
+            found = Reading(poses, "drawn by a mannequin", ())
+            kept.keep(name, found)
+        write_poses(found.poses, folder.motion)
+        write_preview(found.poses, folder.result, on_progress=work.on_progress, should_stop=work.should_stop)
+        return (f"The motion: {found.describe()}.",)
+
 
 def _once(target: Path, make: Callable[[], Notices]) -> Notices:
     """The sentences of `make`, which writes `target`; kept beside it, so that a later attempt says them again without making it."""
@@ -206,7 +227,9 @@ class DeviceLane:
             sound=folder.sound if folder.sound.exists() else None,
             subjects=work.subjects,
             bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
+            exports=True,
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )
+        Paces(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))

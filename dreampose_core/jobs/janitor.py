@@ -50,6 +50,7 @@ class Janitor:
         swept = -SWEEP_EVERY_S
         while not self._stopping.is_set():
             self._try(self._keep)
+            self._try(self.remove_unwanted)
             if time.monotonic() - swept >= SWEEP_EVERY_S:
                 swept = time.monotonic()
                 self._try(self.sweep)
@@ -68,8 +69,9 @@ class Janitor:
     def sweep(self) -> None:
         """One round. Raises StorageError and OSError; what it did not come to, the next one does."""
         now, keep = self.clock(), self.settings
-        for job_id in self.store.ended("preview", now - keep.keep_previews_h * _HOUR):
-            self.remove(job_id)
+        for kind in ("preview", "motion"):  # who uses a motion has a copy of it in the job
+            for job_id in self.store.ended(kind, now - keep.keep_previews_h * _HOUR):
+                self.remove(job_id)
         for job_id in self.store.ended("animate", now - keep.keep_results_h * _HOUR):
             self.remove(job_id)
         self.store.forget_turns()
@@ -89,8 +91,14 @@ class Janitor:
         for job_id in self.store.ended():  # of jobs that ended with their worker
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
+        self._expire_files(self.home / "incoming", now - GRACE_S)  # of requests whose server died
         self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
         self._shrink()
+
+    def remove_unwanted(self) -> None:
+        """Removes what its owner has deleted. Raises StorageError."""
+        for job_id in self.store.unwanted():
+            self.remove(job_id)
 
     def remove(self, job_id: str) -> None:
         """Removes a job that has ended, with all its files."""

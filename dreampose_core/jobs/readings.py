@@ -1,4 +1,4 @@
-"""Estimated motions kept by content: a look, a preview and the job after them estimate the same file once."""
+"""Estimated and drawn motions kept by what they come of: a look, a preview and the job after them estimate the same file once."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class Readings:
     def key(self, file: Path, *how: object) -> str:
         """A name for what comes of this file's content, read in this way."""
         with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256")
-        digest.update(repr(how).encode())
-        return digest.hexdigest()[:32]
+            return self.key_of(hashlib.file_digest(opened, "sha256").hexdigest(), *how)
+
+    @staticmethod
+    def key_of(*what: object) -> str:
+        """A name for what follows from these values alone."""
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
 
     def get(self, key: str) -> Reading | None:
         """The reading kept under `key`, None when there is none or it is damaged."""

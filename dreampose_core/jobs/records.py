@@ -9,35 +9,41 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ..progress import OnProgress, Progress, ShouldStop
-from ..settings import AnimateOptions, Options
+from ..settings import AnimateOptions, MotionOptions, Options
 
 State = Literal["queued", "running", "cancelling", "interrupted", "done", "failed", "cancelled"]
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 Lane = Literal["light", "device"]
 LANES: tuple[Lane, ...] = ("light", "device")
-Kind = Literal["animate", "preview"]
+Kind = Literal["animate", "preview", "motion"]
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
 
 
 class JobRequest(Options):
     """One job: the uploaded files as they came (server-made paths), and the options.
 
-    kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo.
+    kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo; "motion"
+    has a mannequin do what `motion` says, in the light lane, too, and needs no file.
     image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
     photo, or without the motion: then it shows how the photo is understood.
     """
 
     kind: Kind = "animate"
-    image: Path | None
-    poses: Path | None
+    image: Path | None = None
+    poses: Path | None = None
     image_poses: Path | None = None
     options: AnimateOptions = AnimateOptions()
+    motion: MotionOptions | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> JobRequest:
         given = [self.image is not None, self.poses is not None]
-        if not (all(given) if self.kind == "animate" else any(given)):
-            raise ValueError("an animation needs a photo and a motion, a preview one of them")
+        if self.kind == "motion":
+            suits = self.motion is not None and not any((*given, self.image_poses is not None))
+        else:
+            suits = self.motion is None and (all(given) if self.kind == "animate" else any(given))
+        if not suits:
+            raise ValueError("an animation needs a photo and a motion, a preview one of them, a motion to be made its options alone")
         return self
 
 
@@ -56,6 +62,11 @@ class StoredRequest(Options):
     poses: Upload | None
     image_poses: Upload | None = None
     options: AnimateOptions
+    motion: MotionOptions | None = None
+
+
+THINGS = {"video": ".mp4", "side_by_side": ".mp4", "gif": ".gif", "frames": ".zip", "settings": ".json", "motion": ".npz"}
+"""What of a job can be kept, by name, and how its file's name ends."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,30 @@ class JobFolder:
         return self.path / "result.mp4"
 
     @property
+    def partial(self) -> Path:
+        """What was made of the video of a job that was stopped, in whole chunks."""
+        return self.path / "partial.mp4"
+
+    @property
+    def settings(self) -> Path:
+        """What the run was asked for, and what it used and took."""
+        return self.path / "result.json"
+
+    def thing(self, name: str) -> Path | None:
+        """One of THINGS, or of the pictures "photo" and "first" (of the video); None where there is none. "frames" is a folder."""
+        places = {
+            "video": (self.result, self.partial), "side_by_side": (self.path / "side_by_side.mp4",), "gif": (self.path / "result.gif",),
+            "frames": (self.frames,), "settings": (self.settings,), "motion": (self.motion, self.poses), "photo": (self.image,),
+            "first": (self.frames / "000000.png",),
+        }  # fmt: skip
+        return next((path for path in places.get(name, ()) if path.exists()), None)
+
+    @property
+    def motion(self) -> Path:
+        """The maps of a motion that was made."""
+        return self.path / "motion.npz"
+
+    @property
     def look(self) -> Path:
         """A preview's picture of how the photo is understood."""
         return self.path / "look.png"
@@ -156,6 +191,7 @@ class Job:
     code: str | None
     request: str
     created: float
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -171,14 +207,44 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the most memory in MB,
+    of the GPU where there is one; what the model runs on."""
+
+    learning_s: float | None
+    frame_s: float | None
+    memory_mb: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class SubjectEntry:
+    """A tuned subject as its owner sees it.
+
+    recipe, seed: that it was tuned with. photo, poses: of the person, as it was tuned to; with these it is found again. used: seconds
+    since 1970. whose: names it in a link to the photo.
+    """
+
+    key: str
+    whose: str
+    recipe: str
+    seed: int
+    size_mb: float
+    used: float
+    photo: Path
+    poses: Path | None
+
+
+@dataclass(frozen=True)
 class JobStatus:
     """A job as its owner sees it.
 
     place: 1 for the next job to run on the device, 0 once it has started.
     losses: the tuning loss so far, one value a step (thinned to a few hundred points).
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
-    look: a preview's picture of the photo alone, once state is "done". glimpse: a PNG of what the first frame is about to be, while that
-    is denoised.
+    look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made, likewise. name: what its
+    owner calls it. things: those of THINGS that there are, once it is final. glimpse: a PNG of what the first frame is about to be, while
+    that is denoised.
     notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
     code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again), "internal".
     request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
@@ -195,6 +261,9 @@ class JobStatus:
     frames: tuple[Path, ...] = ()
     result: Path | None = None
     look: Path | None = None
+    motion: Path | None = None
+    name: str | None = None
+    things: tuple[str, ...] = ()
     glimpse: bytes | None = None
     error: str | None = None
     code: str | None = None

@@ -58,7 +58,13 @@ CREATE TABLE turns (
     PRIMARY KEY (owner, lane)
 ) STRICT;
 """
-_STEPS = (_FIRST, _SECOND)
+_THIRD = """
+-- what its owner calls it
+ALTER TABLE jobs ADD COLUMN name TEXT;
+-- its owner has deleted it: nobody sees it, and it goes as soon as it has ended
+ALTER TABLE jobs ADD COLUMN unwanted INTEGER NOT NULL DEFAULT 0;
+"""
+_STEPS = (_FIRST, _SECOND, _THIRD)
 SCHEMA_VERSION = len(_STEPS)
 
 

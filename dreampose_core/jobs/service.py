@@ -1,9 +1,10 @@
-"""JobService: submit, watch, cancel. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
+"""JobService: submit, watch, cancel, delete. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import math
 import os
@@ -13,17 +14,34 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import InputError, StorageError, UnknownJob
+from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
 from ..settings import Settings
-from .janitor import Janitor, size_of
+from .janitor import Janitor, size_of, subjects
 from .locks import living
 from .logs import JobLog
-from .records import FINAL_STATES, LANES, Job, JobFolder, JobRequest, JobStatus, Lane, Limits, StoredRequest, Upload
+from .paces import Paces
+from .records import (
+    FINAL_STATES,
+    LANES,
+    THINGS,
+    Job,
+    JobFolder,
+    JobRequest,
+    JobStatus,
+    Kind,
+    Lane,
+    Limits,
+    Pace,
+    StoredRequest,
+    SubjectEntry,
+    Upload,
+)
 from .sentences import NO_SUCH_JOB, storage_error
 from .store import Store
 from .supervisor import Command, Supervisor, worker_command
@@ -31,6 +49,7 @@ from .supervisor import Command, Supervisor, worker_command
 log = logging.getLogger("dreampose.jobs")
 
 WATCH_EVERY_S = 0.25
+MAX_NAME = 60
 MIN_FREE_MB = 200  # below that nothing new is begun, so that what is under way can be finished
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"\d{6}\.png")
@@ -108,15 +127,12 @@ class JobService:
         """Queues a job and returns its id; the files are copied first, so the caller may delete them.
 
         key: the same owner and key are one job, however often they are submitted.
-        Raises InputError (a file is missing or too large, the queue is full, too much is the owner's already) and StorageError.
+        Raises InputError (a file is missing), TooLarge, Busy (the queue is full, too much is the owner's already) and StorageError.
         """
-        owner = _hashed(owner)
-        if key is not None and (known := self.store.find_key(owner, key)) is not None:
+        # before anything is copied; asked again when the row is written
+        if (known := self.admit(owner, request.kind, key)) is not None:
             return known
-        limits = Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
-        self.store.check_room(owner, request.kind, limits)  # before anything is copied; asked again when the row is written
-        if request.kind == "animate":
-            self._check_disk(owner)
+        owner = _hashed(owner)
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
@@ -127,7 +143,7 @@ class JobService:
                 image=self._stored(request.image, "image", folder) if request.image else None,
                 poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
-                options=request.options,
+                options=request.options, motion=request.motion,
             ).model_dump_json()
             with open(folder.request, "x", encoding="utf-8") as file:
                 file.write(stored)
@@ -135,7 +151,7 @@ class JobService:
                 os.fsync(file.fileno())
             for path in (folder.input, folder.path, folder.path.parent):
                 flush(path)
-            added = self.store.add(job_id, owner, stored, limits, key, request.kind)
+            added = self.store.add(job_id, owner, stored, self._limits, key, request.kind)
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, OSError):
@@ -147,6 +163,19 @@ class JobService:
         else:
             JobLog(log, job_id).info("queued")
         return added
+
+    def admit(self, owner: str, kind: Kind, key: str | None = None) -> str | None:
+        """Whether a job of this kind may be submitted now: None where it may, the id of the job where `key` is known already.
+
+        For those who want to know before its files have come. Raises Busy and StorageError as `submit`.
+        """
+        owner = _hashed(owner)
+        if key is not None and (known := self.store.find_key(owner, key)) is not None:
+            return known
+        self.store.check_room(owner, kind, self._limits)
+        if kind == "animate":
+            self._check_disk(owner)
+        return None
 
     def status(self, owner: str, job_id: str) -> JobStatus:
         """The job as it stands. Raises UnknownJob, with one text for unknown ids and for those of others."""
@@ -168,15 +197,69 @@ class JobService:
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
 
     def jobs(self, owner: str) -> list[JobStatus]:
-        """All animations of `owner`, newest first; previews come and go and are not listed."""
+        """All animations of `owner`, newest first; previews and motions come and go and are not listed."""
         found = [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
         return [status for status in found if status.kind == "animate"]
+
+    def rename(self, owner: str, job_id: str, name: str) -> None:
+        """Gives the job a name of its owner's. Raises UnknownJob, and InputError for what is no name."""
+        name = " ".join(name.split()) if isinstance(name, str) else ""
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InputError(f"A name has 1 to {MAX_NAME} letters; please choose another.")
+        self.store.rename(_hashed(owner), _checked(job_id), name)
+
+    def delete(self, owner: str, job_id: str) -> None:
+        """The job and all its files go: at once where it has ended, else as soon as its worker has let go of it. Raises UnknownJob."""
+        self.store.disown(_hashed(owner), _checked(job_id))
+        self._janitor.remove_unwanted()
+
+    def size_mb(self, owner: str, job_id: str) -> float:
+        """What the job takes on the disk. Raises UnknownJob."""
+        return size_of(self.home / "jobs" / self.store.get(_hashed(owner), _checked(job_id)).id) / 1e6
+
+    def subjects(self, owner: str) -> list[SubjectEntry]:
+        """The subjects of `owner`, the one used last first."""
+        found = []
+        for folder in subjects(self.home / "subjects" / _hashed(owner)):
+            with suppress(OSError, ValueError, KeyError):  # it is being removed
+                told, used = json.loads((folder / "subject.json").read_text()), (folder / "subject.json").stat().st_mtime
+                photo, poses = folder / "photo_000.png", folder / "photo_poses.npz"
+                found.append(SubjectEntry(
+                    folder.name, f"{folder.parent.name}-{folder.name}", told["recipe"], told["seed"], size_of(folder) / 1e6, used, photo,
+                    poses if poses.exists() else None,
+                ))  # fmt: skip
+        return sorted(found, key=lambda subject: -subject.used)
+
+    def subject(self, owner: str, key: str) -> SubjectEntry:
+        """One of them; raises InputError, with one text for unknown keys and for those of others."""
+        found = next((subject for subject in self.subjects(owner) if subject.key == key), None)
+        if found is None:
+            raise InputError("There is no such person here, or they have been deleted.")
+        return found
+
+    def delete_subject(self, owner: str, key: str) -> None:
+        """The subject's files go; a job that needs it tunes it again. Raises InputError as `subject`, and while one of the owner's jobs is
+        at work, which may be about to load it."""
+        folder = self.subject(owner, key).photo.parent
+        if any(job.lane == "device" and job.state in ("running", "cancelling") for job in self.store.jobs_of(_hashed(owner))):
+            raise InputError("One of your videos is being made right now; wait until it is finished, or stop it, then delete the person.")
+        shutil.rmtree(folder, ignore_errors=True)
+        if self._janitor.bucket is not None:
+            self._janitor.bucket.forget_subject(folder.parent.name, key)
+
+    def pace(self, recipe: str, quality: str) -> Pace:
+        """How long it takes on this machine, from what was measured on the last jobs."""
+        return Paces(self.home).of(recipe, quality)
 
     @property
     def store(self) -> Store:
         if self._store is None:
             raise StorageError("The job service is not running; please try again in a moment.")
         return self._store
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_queue, self.settings.max_own, self.settings.workers)
 
     def _watch(self, owner: str, job_id: str, deadline: float) -> Iterator[JobStatus]:
         last = None
@@ -207,7 +290,8 @@ class JobService:
         folder = JobFolder(self.home / "jobs" / job.id)
         request = _canonical(job, folder)
         # For its owner a job that is being checked by the light lane still waits for the device.
-        kind, looks = ("animate", False) if request is None else (request.kind, request.poses is None)
+        kind = "animate" if request is None else request.kind
+        looks = kind == "preview" and request.poses is None
         state = "queued" if kind == "animate" and job.lane == "light" and job.state in ("running", "interrupted") else job.state
         return JobStatus(
             id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
@@ -215,20 +299,22 @@ class JobService:
             chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
+            motion=folder.motion if job.state == "done" and kind == "motion" else None,
             glimpse=_content(folder.glimpse) if job.state == "running" else None,
+            name=job.name, things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
             error=job.error, code=job.code, notices=job.notices, request=request,
         )
 
     def _check_disk(self, owner: str) -> None:
-        """Raises StorageError when the disk is nearly full, InputError when the owner's finished jobs take more than they may.
+        """Raises DiskFull when the disk is nearly full, Busy when the owner's finished jobs take more than they may.
 
         Subjects do not count here: the janitor removes those used longest ago, and they are tuned again.
         """
         if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
-            raise StorageError(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
+            raise DiskFull(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
         used_mb = sum(size_of(self.home / "jobs" / job.id) for job in self.store.jobs_of(owner) if job.state in FINAL_STATES) / 1e6
         if used_mb >= self.settings.max_own_mb:
-            raise InputError(
+            raise Busy(
                 f"Your results take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
                 f"the oldest go {self.settings.keep_results_h:g} hours after they end, please come back then."
             )
@@ -252,7 +338,7 @@ class JobService:
         with open(descriptor, "rb") as reader, open(folder.input / upload.file, "xb") as writer:
             while block := reader.read(1 << 20):
                 if writer.tell() + len(block) > limit:
-                    raise InputError(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
+                    raise TooLarge(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
                 writer.write(block)
             writer.flush()
             os.fsync(writer.fileno())
@@ -298,4 +384,5 @@ def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     image_poses = folder.image_poses if folder.image_poses.exists() else None
     image = folder.image if stored.image is not None else None
     poses = folder.poses if stored.poses is not None else None
-    return JobRequest(kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options)
+    return JobRequest(
+        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options, motion=stored.motion)

@@ -10,21 +10,18 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import InputError, LostClaim, StorageError, UnknownJob
+from ..errors import Busy, LostClaim, UnknownJob
 from ..progress import Progress
+from .database import Database
 from .records import LANES, Claim, Job, Kind, Lane, Limits, Losses
-from .schema import prepare
-from .sentences import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB, storage_error
+from .sentences import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB
 
 LEASE_S = 20.0
-BUSY_S = 15.0
 PAUSE_S, MAX_PAUSES = 10.0, 24  # for room on the disk: three hours in all
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
 # Has not begun on the device; an interrupted job there has, and goes on before others begin.
@@ -58,102 +55,85 @@ class Store:
     """
 
     def __init__(self, path: Path, lease_s: float = LEASE_S, clock: Callable[[], float] = time.time):
-        self.path, self.lease_s, self.clock = Path(path), lease_s, clock
-        self._lock = threading.RLock()
-        with self._guarded():
-            # One connection for all threads that write, under our lock; autocommit, so that transactions are the ones written below.
-            self._db = self._opened()
-            prepare(self._db, self.path, BUSY_S)
-        # What is only read does not wait until something is written and flushed: connections of its own, one a thread at a time.
-        self._readers: list[sqlite3.Connection] = []
-        self._closed = False
-
-    def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        db.create_function("now", 0, self.clock)
-        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-            db.execute(f"PRAGMA {pragma}")
-        return db
+        self.lease_s, self.clock = lease_s, clock
+        self._db = Database(path, clock)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            for db in (self._db, *self._readers):
-                db.close()
-            self._readers.clear()
+        self._db.close()
 
     # ---- for the service -------------------------------------------------------------------------------------------
 
     def find_key(self, owner: str, key: str) -> str | None:
         """The id of the job that `owner` submitted with `key`, None when there is none."""
-        rows = self._rows("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
+        rows = self._db.rows("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
         return rows[0]["id"] if rows else None
 
     def check_room(self, owner: str, kind: Kind, limits: Limits) -> None:
-        """Raises InputError when too many jobs of this kind wait, or too many of this owner's are not finished; previews and animations
-        do not wait for each other."""
-        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND kind = ?"
-        if (own := self._rows(unfinished, owner, kind)[0]["n"]) >= limits.own:
-            raise InputError(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
-        waiting = self._rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = ?", kind)[0]["n"]
+        """Raises Busy when too many jobs of this kind wait, or too many of this owner's are not finished; animations and all else,
+        which is quickly done, do not wait for each other."""
+        alike, animates = "(kind = 'animate') = ?", kind == "animate"
+        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND {alike}"
+        if (own := self._db.rows(unfinished, owner, animates)[0]["n"]) >= limits.own:
+            raise Busy(f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one.")
+        waiting = self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND {alike}", animates)[0]["n"]
         if waiting >= limits.waiting:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
             seconds = self.pace()
-            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and kind == "animate" else 0
+            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and animates else 0
             when = "in a few minutes" if not minutes else "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
-            raise InputError(f"The queue is full ({jobs} waiting); please try again {when}.")
+            raise Busy(f"The queue is full ({jobs} waiting); please try again {when}.")
 
     def num_waiting(self) -> int:
         """How many animations wait for a device."""
-        return self._rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = 'animate'")[0]["n"]
+        return self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = 'animate'")[0]["n"]
 
     def pace(self) -> float | None:
         """Seconds that an animation takes on the device, the mean of the last 20; None before there was one."""
         last = "SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND kind = 'animate' AND claimed > 0"
-        return self._rows(f"SELECT avg(seconds) AS mean FROM ({last} ORDER BY finished DESC LIMIT 20)")[0]["mean"]
+        return self._db.rows(f"SELECT avg(seconds) AS mean FROM ({last} ORDER BY finished DESC LIMIT 20)")[0]["mean"]
 
     def add(self, job_id: str, owner: str, request: str, limits: Limits, key: str | None = None, kind: Kind = "animate") -> str:
         """Queues a job in the light lane and returns its id, or the id of the job that has the same owner and key already.
 
-        Raises InputError as `check_room`.
+        Raises Busy as `check_room`.
         """
-        with self._transaction():
+        with self._db.transaction():
             known = self.find_key(owner, key) if key is not None else None
             if known is not None:
                 return known
             self.check_room(owner, kind, limits)
-            self._db.execute(
+            self._db.rows(
                 "INSERT INTO jobs (id, owner, key, kind, lane, state, request, created) VALUES (?, ?, ?, ?, 'light', 'queued', ?, now())",
-                (job_id, owner, key, kind, request),
+                job_id, owner, key, kind, request,
             )
             # A newcomer stands behind those who came before, or who was served once would wait for all who never were.
             last = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
             for lane in LANES:
-                self._db.execute(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", (owner, lane))
+                self._db.rows(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", owner, lane)
             return job_id
 
     def get(self, owner: str, job_id: str) -> Job:
         """The job; UnknownJob, with one text, when there is none or it is another owner's."""
-        rows = self._read(f"SELECT *, {_PLACE} FROM jobs WHERE id = ? AND owner = ?", job_id, owner)
+        rows = self._db.read(f"SELECT *, {_PLACE} FROM jobs WHERE id = ? AND owner = ? AND NOT unwanted", job_id, owner)
         if not rows:
             raise UnknownJob(NO_SUCH_JOB)
         return _job(rows[0])
 
     def jobs_of(self, owner: str) -> list[Job]:
         """All jobs of `owner`, newest first."""
-        return [_job(row) for row in self._read(f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? ORDER BY number DESC", owner)]
+        own = f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? AND NOT unwanted ORDER BY number DESC"
+        return [_job(row) for row in self._db.read(own, owner)]
 
     def pulse(self, owner: str, job_id: str) -> tuple[int, int]:
         """(revision, place): differs from the last one exactly when `get` would tell something new. Cheap. Raises UnknownJob."""
-        rows = self._read(f"SELECT revision, {_PLACE} FROM jobs WHERE id = ? AND owner = ?", job_id, owner)
+        rows = self._db.read(f"SELECT revision, {_PLACE} FROM jobs WHERE id = ? AND owner = ? AND NOT unwanted", job_id, owner)
         if not rows:
             raise UnknownJob(NO_SUCH_JOB)
         return rows[0]["revision"], rows[0]["place"]
 
     def cancel(self, owner: str, job_id: str) -> None:
         """Ends a job that nobody works on; asks the worker of a running one to stop. Final states stay. Raises UnknownJob."""
-        changed = self._rows(
+        changed = self._db.rows(
             "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked = now(), "
             "error = NULL, finished = CASE WHEN state = 'running' THEN NULL ELSE now() END, revision = revision + 1 "
             f"WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
@@ -162,11 +142,23 @@ class Store:
         if not changed:
             self.get(owner, job_id)
 
+    def rename(self, owner: str, job_id: str, name: str) -> None:
+        """Gives the job a name of its owner's. Raises UnknownJob."""
+        named = "UPDATE jobs SET name = ?, revision = revision + 1 WHERE id = ? AND owner = ? AND NOT unwanted RETURNING 1"
+        if not self._db.rows(named, name, job_id, owner):
+            raise UnknownJob(NO_SUCH_JOB)
+
+    def disown(self, owner: str, job_id: str) -> None:
+        """Nobody sees the job from now on; it is stopped, and `unwanted` when it has ended. Raises UnknownJob."""
+        self.cancel(owner, job_id)
+        unwanted = "UPDATE jobs SET unwanted = 1, key = NULL, revision = revision + 1 WHERE id = ? AND owner = ? RETURNING 1"
+        self._db.rows(unwanted, job_id, owner)
+
     # ---- for the supervisor ----------------------------------------------------------------------------------------
 
     def holders(self) -> set[str]:
         """The names of all workers that hold a claim."""
-        return {row["worker"] for row in self._rows(f"SELECT worker FROM jobs WHERE {_ACTIVE}")}
+        return {row["worker"] for row in self._db.rows(f"SELECT worker FROM jobs WHERE {_ACTIVE}")}
 
     def recover(self, dead: Iterable[str] = ()) -> list[str]:
         """Takes back the claims of the workers named `dead` and all whose lease ran out; returns their workers' names.
@@ -176,10 +168,10 @@ class Store:
         """
         lost = f"{_ACTIVE} AND (lease_until < now() OR worker IN (SELECT value FROM json_each(?)))"
         names = json.dumps(sorted(dead))
-        if not self._rows(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
+        if not self._db.rows(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
             return []
         given_up = f"(state = 'running' AND attempts >= {MAX_ATTEMPTS})"
-        rows = self._rows(
+        rows = self._db.rows(
             "UPDATE jobs SET revision = revision + 1, "
             f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {given_up} THEN 'failed' ELSE 'interrupted' END, "
             f"error = CASE WHEN {given_up} THEN ? ELSE error END, code = CASE WHEN {given_up} THEN 'crash_loop' ELSE code END, "
@@ -190,37 +182,41 @@ class Store:
 
     def cancelling(self) -> dict[str, float]:
         """Worker name -> seconds since it was asked to stop its job."""
-        rows = self._rows("SELECT worker, now() - cancel_asked AS seconds FROM jobs WHERE state = 'cancelling'")
+        rows = self._db.rows("SELECT worker, now() - cancel_asked AS seconds FROM jobs WHERE state = 'cancelling'")
         return {row["worker"]: row["seconds"] for row in rows}
 
     # ---- for the janitor -------------------------------------------------------------------------------------------
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""
-        return {row["id"] for row in self._rows("SELECT id FROM jobs")}
+        return {row["id"] for row in self._db.rows("SELECT id FROM jobs")}
 
     def ended(self, kind: Kind | None = None, before: float = math.inf) -> list[str]:
         """The ids of jobs in a final state, the one that ended first first. kind: of this kind only. before: ended before that time."""
         found = "SELECT id FROM jobs WHERE finished < ? AND kind = coalesce(?, kind) ORDER BY finished, number"
-        return [row["id"] for row in self._rows(found, before, kind)]
+        return [row["id"] for row in self._db.rows(found, before, kind)]
+
+    def unwanted(self) -> list[str]:
+        """The ids of jobs in a final state that their owners have deleted."""
+        return [row["id"] for row in self._db.rows("SELECT id FROM jobs WHERE unwanted AND finished IS NOT NULL")]
 
     def forget(self, job_id: str) -> bool:
         """Removes a job in a final state; false where there is none, or it is not final."""
-        return bool(self._rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id))
+        return bool(self._db.rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id))
 
     def forget_turns(self) -> None:
         """Removes what is known of owners who have no jobs."""
-        if self._rows("SELECT 1 FROM turns WHERE owner NOT IN (SELECT owner FROM jobs) LIMIT 1"):
-            self._rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
+        if self._db.rows("SELECT 1 FROM turns WHERE owner NOT IN (SELECT owner FROM jobs) LIMIT 1"):
+            self._db.rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
 
     def unkept(self) -> list[dict]:
         """Done animations whose results the bucket does not have yet, as `restore` takes them."""
-        rows = self._rows(f"SELECT {', '.join(_KEPT)} FROM jobs WHERE state = 'done' AND kind = 'animate' AND NOT kept")
+        rows = self._db.rows(f"SELECT {', '.join(_KEPT)} FROM jobs WHERE state = 'done' AND kind = 'animate' AND NOT kept AND NOT unwanted")
         return [dict(row) for row in rows]
 
     def mark_kept(self, job_id: str) -> None:
         """The bucket has this job's result."""
-        self._rows("UPDATE jobs SET kept = 1 WHERE id = ? RETURNING 1", job_id)
+        self._db.rows("UPDATE jobs SET kept = 1 WHERE id = ? RETURNING 1", job_id)
 
     def restore(self, job: dict) -> None:
         """Adds a done job that `unkept` told of, unless it is known. Raises ValueError where something else is given."""
@@ -230,7 +226,7 @@ class Store:
             raise ValueError("not a finished job")
         _pairs(job["losses"])
         names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
-        self._rows(
+        self._db.rows(
             f"INSERT INTO jobs ({names}, lane, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
             "ON CONFLICT DO NOTHING RETURNING 1", *(job[name] for name in _KEPT),
         )  # fmt: skip
@@ -246,21 +242,20 @@ class Store:
         those = f"jobs.lane = '{lane}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
         begun = f"SELECT number FROM jobs WHERE {those} 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
         queued = _queue(f"{those} 'queued'", lane) + " ORDER BY place LIMIT 1"
-        if not self._read(begun) and not self._read(queued):  # idle polls take no write lock
+        if not self._db.read(begun) and not self._db.read(queued):  # idle polls take no write lock
             return None
-        with self._transaction():
-            found = self._rows(begun) or self._rows(queued)
+        with self._db.transaction():
+            found = self._db.rows(begun) or self._db.rows(queued)
             if not found:
                 return None
-            row = self._rows(
+            row = self._db.rows(
                 "UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + ?, attempts = attempts + 1, "
                 "claimed = now(), error = NULL, revision = revision + 1 WHERE number = ? RETURNING id, owner, lane, fence, request, losses",
                 worker, self.lease_s, found[0]["number"],
             )[0]  # fmt: skip
-            self._db.execute(
+            self._db.rows(
                 "INSERT INTO turns (owner, lane, turn) VALUES (?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM turns)) "
-                "ON CONFLICT (owner, lane) DO UPDATE SET turn = excluded.turn",
-                (row["owner"], lane),
+                "ON CONFLICT (owner, lane) DO UPDATE SET turn = excluded.turn", row["owner"], lane,
             )
         return Claim(row["id"], row["owner"], row["lane"], row["fence"], row["request"], _pairs(row["losses"]))
 
@@ -270,7 +265,7 @@ class Store:
 
     def record(self, claim: Claim, progress: Progress, losses: Losses) -> None:
         """Stores progress and the loss curve. A step never reached before clears the count of fruitless attempts. Raises LostClaim."""
-        with self._transaction():
+        with self._db.transaction():
             row = self._held(claim)
             reached = json.loads(row["reached"])
             new = progress.step > reached.get(progress.stage, 0)
@@ -296,7 +291,7 @@ class Store:
 
     def finish(self, claim: Claim, notices: tuple[str, ...] = ()) -> None:
         """The job is done. Raises LostClaim."""
-        with self._transaction():
+        with self._db.transaction():
             notices = (*json.loads(self._held(claim)["notices"]), *notices)
             self._write(claim, _UNLESS_CANCELLING.format("done") + ", finished = now(), notices = ?", json.dumps(notices))
 
@@ -326,7 +321,7 @@ class Store:
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _held(self, claim: Claim) -> sqlite3.Row:
-        rows = self._rows(
+        rows = self._db.rows(
             f"SELECT state, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}", claim.id, claim.fence
         )
         if not rows:
@@ -334,55 +329,12 @@ class Store:
         return rows[0]
 
     def _write(self, claim: Claim, assignments: str, *values, visible: bool = True) -> None:
-        rows = self._rows(
+        rows = self._db.rows(
             f"UPDATE jobs SET {assignments}, revision = revision + ? WHERE id = ? AND fence = ? AND {_ACTIVE} RETURNING 1",
             *values, int(visible), claim.id, claim.fence,
         )
         if not rows:
             raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
-
-    def _rows(self, sql: str, *values) -> list[sqlite3.Row]:
-        with self._guarded():
-            return self._db.execute(sql, values).fetchall()  # fetched to the end: only then is a RETURNING statement committed
-
-    def _read(self, sql: str, *values) -> list[sqlite3.Row]:
-        """As `_rows`, for what is read outside of transactions."""
-        with self._errors():
-            try:
-                db = self._readers.pop()
-            except IndexError:
-                db = self._db if self._closed else self._opened()
-            try:
-                return db.execute(sql, values).fetchall()
-            finally:
-                if self._closed:
-                    db.close()
-                else:
-                    self._readers.append(db)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._guarded():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with self._lock, self._errors():
-            yield
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise storage_error(error) or StorageError(f"The job store {self.path} cannot be used: {error}.") from error
 
 
 def _pairs(text: str) -> Losses:
@@ -394,5 +346,5 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"], lane=row["lane"], state=row["state"], place=row["place"], progress=progress,
         losses=_pairs(row["losses"]), notices=tuple(json.loads(row["notices"])), error=row["error"], code=row["code"],
-        request=row["request"], created=row["created"],
+        request=row["request"], created=row["created"], name=row["name"],
     )

@@ -122,6 +122,21 @@ class Moments:
         turn[:, JOINT_INDEX["root"], 1] = angle
         return replace(self, angles=self.angles + turn, before_angles=self.before_angles + turn)
 
+    def seen_from(self, angles: torch.Tensor) -> Moments:
+        """The same before a camera that stands at `angles` (T,) around the figure's place, in radians, growing towards its left side."""
+        turn = torch.zeros_like(self.angles)
+        turn[:, JOINT_INDEX["root"], 1] = -angles
+        cos, sin = angles.cos(), angles.sin()
+
+        def moved(offset: torch.Tensor) -> torch.Tensor:
+            x, y, z = offset.unbind(-1)
+            return torch.stack([cos * x - sin * z, y, sin * x + cos * z], -1)
+
+        return replace(
+            self, angles=self.angles + turn, before_angles=self.before_angles + turn, offset=moved(self.offset),
+            before_offset=moved(self.before_offset),
+        )  # fmt: skip
+
     def to(self, device: str | torch.device) -> Moments:
         """The same on a device."""
         return Moments(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -164,10 +179,10 @@ def render(
 
 def render_clip(
     figure: Figure, name: str, frames: int, size: tuple[int, int], *, fps: float = 20.0, start_s: float = 0.0,
-    device: str | torch.device = "cpu",
+    manner: Manner | None = None, device: str | torch.device = "cpu",
 ) -> tuple[torch.Tensor, PoseSequence]:
-    """rgb uint8 (T, H, W, 3) on the CPU and its exact pose sequence (charts: mannequin)."""
-    moments = figure.moments(name, start_s + torch.arange(frames) / fps)
+    """rgb uint8 (T, H, W, 3) on the CPU and its exact pose sequence (charts: mannequin); in the figure's own manner unless one is given."""
+    moments = figure.moments(name, start_s + torch.arange(frames) / fps, manner)
     chunks = []
     for which in torch.arange(frames).split(64):
         chunks.append(render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, device=device))

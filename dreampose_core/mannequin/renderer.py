@@ -111,7 +111,9 @@ def draw(
         if kind.parts[0] == 0 and body is None:
             body = buffer.clone()  # what is drawn from here on covers the body, and has no part
         worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # few figures wear a hat
-        if len(worn):
+        if len(worn) == len(positions):
+            _draw_cone(buffer, kind, i, bodies, rotations, positions, twist, view, (height, width))
+        elif len(worn):
             part = buffer[worn]
             moved = rotations[worn], positions[worn], twist[worn]
             _draw_cone(part, kind, i, bodies.select(worn), *moved, view.select(worn), (height, width))

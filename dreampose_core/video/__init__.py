@@ -6,9 +6,9 @@ fills up in the last moments would leave a broken video and no error.
 
 from .reading import MAX_FPS, MAX_SECONDS, MAX_SIDE, VideoInfo, is_video, probe_video, read_video
 from .sound import add_sound, extract_sound
-from .writing import write_gif, write_video
+from .writing import join_videos, write_gif, write_video
 
 __all__ = [
-    "MAX_FPS", "MAX_SECONDS", "MAX_SIDE", "VideoInfo", "add_sound", "extract_sound", "is_video", "probe_video", "read_video",
+    "MAX_FPS", "MAX_SECONDS", "MAX_SIDE", "VideoInfo", "add_sound", "extract_sound", "is_video", "join_videos", "probe_video", "read_video",
     "write_gif", "write_video",
 ]

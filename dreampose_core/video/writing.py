@@ -1,10 +1,11 @@
-"""Frames to MP4 and GIF files that appear whole or not at all."""
+"""Frames to MP4 and GIF files, and MP4s joined, that appear whole or not at all."""
 
 from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,6 +33,25 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> int
     """The number of frames written as an endless GIF with one palette; otherwise as `write_video`. Players show at most 50 a second."""
     palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
     return _encode(frames, path, fps, ["-vf", palette, "-loop", "0", "-f", "gif"], even=False)
+
+
+def join_videos(paths: Sequence[Path], out: str | Path) -> None:
+    """Writes videos of ours, of one size and rate, one after the other as the MP4 `out`, their pictures untouched.
+
+    It appears whole or not at all. Raises StorageError, and ValueError where there is none to join.
+    """
+    if not paths:
+        raise ValueError("a video is joined of at least one")
+    with appearing(out) as temporary:
+        given = ["-f", "concat", "-safe", "0", "-protocol_whitelist", "file,pipe,fd", "-i", "pipe:0"]
+        written = ["-c", "copy", "-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"]
+        with ffmpeg(["-y", "-loglevel", "error", *given, *written], stdin=subprocess.PIPE) as run:
+            with suppress(BrokenPipeError):  # ffmpeg has given up; its exit status and last words say why
+                quoted = (str(path.absolute()).replace("'", "'\\''") for path in paths)
+                run.process.stdin.write("".join(f"file 'file:{path}'\n" for path in quoted).encode())
+                run.process.stdin.close()
+            if run.finish() != 0:
+                raise storage_error(why(run), out)
 
 
 def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> int:

@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
+import json
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_static_file
 
-from ..errors import DreamPoseError, InputError
-from ..jobs.records import JobRequest, JobStatus
+from ..errors import DreamPoseError, InputError, UnknownJob
+from ..jobs.records import THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
-from . import render
+from . import render, shelf
+from .again import SWITCHES, form_of, person_of
 from .examples import Motion, Person, title
 from .links import ResultLinks
+from .owners import is_token, new_token
 
+MADE = "job:"  # of a motion's name: it was made by this visitor's job of the id that follows
+MADE_GONE = "The motion that you made is no longer there; make it again in the tab “Make a motion”."
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
-SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
-_TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # 256 random bits
+
+
+NOTHING = {"card": "", "loss": "", "result": "", "download": "", "shelf": "", "compared": ""}
+"""What the parts show where there is no job."""
+
+
+def _asked(asked: object) -> tuple[str, str, str]:
+    """What a button of the shelf said; raises InputError for anything else."""
+    try:
+        told = json.loads(asked)
+        do, what, name = (told[key] for key in ("do", "id", "name"))
+    except (TypeError, ValueError, KeyError, RecursionError):
+        do = what = name = None
+    if not all(isinstance(part, str) for part in (do, what, name)):
+        raise InputError("This page is of another version; reload it.")
+    return do, what, name
 
 
 def uploaded(file: str | dict) -> Path:
@@ -43,7 +62,7 @@ def uploaded(file: str | dict) -> Path:
 def owner_of(browser: dict | None) -> str:
     """The owner token that a browser keeps; raises InputError when it keeps none."""
     token = browser.get("owner") if isinstance(browser, dict) else None
-    if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+    if not is_token(token):
         raise InputError("This page has lost its place; reload it.")
     return token
 
@@ -62,6 +81,11 @@ class PageHandlers:
         self.parts = components
         self.outputs = list(components.values())
 
+    def taken_up(self, **components) -> list:
+        """Names the components that `act` writes to besides the shelf, and returns all of them."""
+        self.parts = self.parts | components
+        return [self.parts["shelf"], self.parts["compared"], *components.values()]
+
     # -- opening, choosing ------------------------------------------------------------------------------------------
 
     def open_page(self, browser: dict | None):
@@ -69,7 +93,7 @@ class PageHandlers:
         try:
             owner = owner_of(browser)
         except InputError:
-            return {"owner": secrets.token_urlsafe(32), "job": None}, None, gr.update(interactive=True)
+            return {"owner": new_token(), "job": None}, None, gr.update(interactive=True)
         known = [status.id for status in self.service.jobs(owner)]
         job = browser.get("job") if browser.get("job") in known else next(iter(known), None)
         return {"owner": owner, "job": job}, job, gr.update(interactive=True)
@@ -110,13 +134,17 @@ class PageHandlers:
         """A seed drawn anew, shown in the field, so that it is the one used."""
         return secrets.randbelow(MAX_SEED + 1)
 
+    def pace(self, recipe: str, quality: str) -> str:
+        """What these choices cost on this machine."""
+        return render.pace_line(self.service.pace(str(recipe), str(quality)), str(recipe))
+
     # -- jobs -------------------------------------------------------------------------------------------------------
 
     def submit(self, browser, **form):
         """The submitted job becomes the one shown; what is wrong with the form is one sentence beside the button."""
         try:
             owner = owner_of(browser)
-            job = self.service.submit(owner, self._request("animate", **form))
+            job = self.service.submit(owner, self._request("animate", owner, **form))
         except DreamPoseError as error:
             return gr.skip(), gr.skip(), render.error_box(str(error))
         return {"owner": owner, "job": job}, job, ""
@@ -125,7 +153,7 @@ class PageHandlers:
         """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
         if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
 
-            def request() -> JobRequest:
+            def request(_) -> JobRequest:
                 own = uploaded(photo_poses) if photo_poses else None
                 options = validated(AnimateOptions, {"fit": fit})
                 return JobRequest(kind="preview", image=uploaded(photo), poses=None, image_poses=own, options=options)
@@ -135,37 +163,57 @@ class PageHandlers:
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
-        async for picture in self._previewed("preview", browser, lambda: self._request("preview", **form)):
+        async for picture in self._previewed("preview", browser, lambda owner: self._request("preview", owner, **form)):
             yield picture
 
-    async def _previewed(self, place: str, browser, make_request) -> AsyncIterator[str]:
-        """A preview as it comes; the one that was shown at the same `place` in the same browser before is stopped."""
-        job = None
+    async def _previewed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[str]:
         try:
-            owner = owner_of(browser)
-            request = make_request()
+            async for status in self.followed(place, browser, make_request):
+                yield render.preview_box(status, self.link(status, "video") if status.result else None)
+        except DreamPoseError as error:
+            yield render.error_box(str(error))
+
+    async def followed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[JobStatus]:
+        """A job of seconds as it goes on, up to its end; the one that was followed at the same `place` in the same browser before is
+        stopped. make_request: of its owner's token. Raises DreamPoseError."""
+        job, owner = None, owner_of(browser)
+        try:
+            request = make_request(owner)
             if (before := self._previews.pop((owner, place), None)) is not None:
                 self.service.cancel(owner, before)
             job = self._previews[owner, place] = await asyncio.to_thread(self.service.submit, owner, request)
             while True:
                 status = await asyncio.to_thread(self.service.status, owner, job)
-                link = self.links.make(job, self._file_name(status)) if status.result else None
-                yield render.preview_box(status, link)
+                yield status
                 if status.final:
                     return
                 await asyncio.sleep(POLL_S)
-        except DreamPoseError as error:
-            yield render.error_box(str(error))
         finally:
             if job is not None and self._previews.get((owner, place)) == job:
                 del self._previews[owner, place]
 
-    def _request(self, kind, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+    def made(self, owner: str, job: object) -> JobStatus:
+        """The job that made a motion of this owner's; raises InputError for any other, and where it has expired."""
+        try:
+            status = self.service.status(owner, job)
+        except UnknownJob as error:
+            raise InputError(MADE_GONE) from error
+        if status.motion is None:
+            raise InputError(MADE_GONE)
+        return status
+
+    def _poses(self, owner: str, motion: object) -> Path | None:
+        """The file of a motion by its name in field 2, None where there is none of that name."""
+        if isinstance(motion, str) and motion.startswith(MADE):
+            return self.made(owner, motion.removeprefix(MADE)).motion
+        return next((m.poses for m in self.motions if m.name == motion), None)
+
+    def _request(self, kind, owner, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
             raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
-        poses = uploaded(motion_file) if motion_file else next((m.poses for m in self.motions if m.name == motion), None)
+        poses = uploaded(motion_file) if motion_file else self._poses(owner, motion)
         if not poses:
             raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
         if seed is None:
@@ -179,12 +227,51 @@ class PageHandlers:
             options=validated(AnimateOptions, {"seed": seed, **given}),
         )  # fmt: skip
 
-    def show_job(self, browser: dict | None, job: str | None):
-        """Another of this browser's jobs is shown."""
+    def act(self, browser: dict | None, asked: str) -> dict:
+        """A button on the shelf was pressed: one of the visitor's videos or people is shown, compared, renamed, deleted or used again."""
         try:
-            return {"owner": owner_of(browser), "job": job}, job, ""
-        except InputError as error:
-            return gr.skip(), gr.skip(), render.error_box(str(error))
+            owner = owner_of(browser)
+            do, what, name = _asked(asked)
+            shown = browser.get("job")
+            fields: dict[str, object] = {}
+            if do == "open":
+                shown = self.service.status(owner, what).id
+            elif do == "rename":
+                self.service.rename(owner, what, name)
+            elif do == "delete":
+                self.service.delete(owner, what)
+                if shown == what:
+                    shown = next((status.id for status in self.service.jobs(owner)), None)
+            elif do == "forget":
+                self.service.delete_subject(owner, what)
+            elif do == "use":
+                fields = person_of(self.service.subject(owner, what))
+            elif do == "again":
+                fields = self._again(owner, what)
+            elif do == "compare":
+                return self._named({"compared": self._compared(owner, shown, what)})
+            else:
+                raise InputError("This page is of another version; reload it.")
+        except (DreamPoseError, OSError) as error:  # a file may just have expired
+            words = str(error) if isinstance(error, DreamPoseError) else "What it was made from is gone; choose a photo and a motion anew."
+            return {self.parts["message"]: render.error_box(words)}
+        updates = {"browser": {"owner": owner, "job": shown}, "job": shown, "message": "", "shelf": self.shelf(owner, shown)} | fields
+        if "motion_file" in fields:
+            updates["motion_words"] = self.motion_words("the motion of that video")
+        return self._named(updates)
+
+    def _again(self, owner: str, job: str) -> dict[str, object]:
+        request = self.service.status(owner, job).request
+        if request is None or request.image is None or request.poses is None:
+            raise InputError("What this video was made from is not there any more; choose a photo and a motion anew.")
+        return form_of(request)
+
+    def _compared(self, owner: str, shown: str | None, other: str) -> str:
+        ids = [status.id for status in reversed(self.service.jobs(owner))]
+        both = [self.service.status(owner, job) for job in (shown, other)]
+        if not all("video" in status.things for status in both):
+            raise InputError("Both videos must be finished to be compared.")
+        return shelf.compared(*((shelf.job_name(status, ids.index(status.id) + 1), self.link(status, "video")) for status in both))
 
     def cancel(self, browser: dict | None, job: str | None):
         """Asks the job to stop; the watch shows what comes of it."""
@@ -203,16 +290,18 @@ class PageHandlers:
         try:
             owner = owner_of(browser)
             if not job:
+                off = {"stop": gr.update(interactive=False), "refresh": gr.update(active=False), "live": gr.update(value=None)}
+                yield self._named(NOTHING | off)
                 return
             status, pulse = await asyncio.to_thread(self._status, owner, job)
-            jobs = await asyncio.to_thread(self.service.jobs, owner)
+            own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
             replay = status.state != "done"  # a finished video is shown as it is, without its chunks
             picture: dict = {}
             num_played = 0
             while self._turns.get(request.session_hash) is turn:
-                if status.final:
-                    jobs = await asyncio.to_thread(self.service.jobs, owner)
-                last, picture = picture, self._picture(status, jobs, replay)
+                if status.state != own_state:
+                    own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
+                last, picture = picture, self._picture(status, own, replay)
                 chunks = status.chunks[num_played:] if replay else ()
                 # None adds nothing to a stream that has begun; before that, the update empties the player.
                 waiting = None if num_played else gr.update(value=None)
@@ -251,35 +340,37 @@ class PageHandlers:
     def _named(self, updates: dict) -> dict:
         return {self.parts[name]: update for name, update in updates.items()}
 
-    def _picture(self, status: JobStatus, jobs: list[JobStatus], replay: bool) -> dict:
-        """What every part but the player shows for this status. `jobs`: all of this browser's, newest first."""
-        jobs = [status if job.id == status.id else job for job in jobs]
-        done = status.state == "done"
+    def _picture(self, status: JobStatus, own: str, replay: bool) -> dict:
+        """What every part but the player shows for this status. own: what `shelf` gave."""
         live = replay and bool(not status.final or status.chunks)
-        link = self.links.make(status.id, self._file_name(status)) if done else ""
+        link = self.link(status, "video") if "video" in status.things else ""
         return {
             # plain values where nothing else changes: for an update Gradio makes the whole component anew, for every page and every message
-            "card": render.status_card(status, len(jobs), live),
+            "card": render.status_card(status, live),
             "stop": gr.update(interactive=not status.final and status.state != "cancelling"),
             "loss": render.loss_curve(status),
-            "result": render.result_player(link) if done else render.result_placeholder(status),
+            "result": render.result_player(link) if link else render.result_placeholder(status),
             "download": self._download(status),
-            "refresh": gr.update(active=done),
-            "jobs": gr.update(choices=self._choices(jobs), value=status.id),
+            "refresh": gr.update(active=status.final),
+            "shelf": own,
+            "compared": "",
         }
 
-    def _download(self, status: JobStatus):
-        if status.state != "done":
+    def shelf(self, owner: str, shown: str | None) -> str:
+        """What the visitor has here, as HTML."""
+        jobs = [(status, self.service.size_mb(owner, status.id)) for status in self.service.jobs(owner)]
+
+        def link(whose: str, thing: str) -> str:
+            return self.links.make(whose, f"{thing}.png", thing)
+
+        return shelf.shelf(jobs, self.service.subjects(owner), shown, link, time.time())
+
+    def _download(self, status: JobStatus) -> str:
+        if "video" not in status.things:
             return ""
-        name = self._file_name(status)
-        return render.download_link(self.links.make(status.id, name), name, len(status.frames))
+        return render.download_link(self.link(status, "video"), "Download the MP4", len(status.frames)) + shelf.things(status, self.link)
 
-    @staticmethod
-    def _file_name(status: JobStatus) -> str:
-        return f"dreampose-{hashlib.sha256(status.id.encode()).hexdigest()[:8]}.mp4"
-
-    @staticmethod
-    def _choices(jobs: list[JobStatus]) -> list[tuple[str, str]]:
-        """The jobs, newest first, as the selection names them."""
-        words = {"done": "finished", "failed": "did not work", "cancelled": "stopped", "queued": "waiting"}
-        return [(f"Job {len(jobs) - i}: {words.get(status.state, 'working')}", status.id) for i, status in enumerate(jobs)]
+    def link(self, status: JobStatus, thing: str) -> str:
+        """A fresh link to a thing of the job's, under a name that tells nothing but what it is."""
+        number = hashlib.sha256(status.id.encode()).hexdigest()[:8]
+        return self.links.make(status.id, f"dreampose-{number}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}", thing)

@@ -16,8 +16,9 @@ from ..files import appearing
 from ..settings import Settings
 
 LIFETIME_S = 600
-_JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.mp4")
+_WHOSE = re.compile(r"[0-9A-Za-z_-]{1,100}")
+_THING = re.compile(r"[a-z_]{1,32}")
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.[a-z0-9]{1,5}")
 
 
 def installation_secret(settings: Settings) -> str:
@@ -61,27 +62,29 @@ def derived_key(secret: str, purpose: str) -> bytes:
 
 
 class ResultLinks:
-    """Makes and checks signed links of the form results/<job>/<name>?expires=...&signature=..."""
+    """Makes and checks signed links of the form results/<job>/<thing>/<name>?expires=...&signature=..."""
 
     def __init__(self, secret: str, lifetime_s: int = LIFETIME_S, clock: Callable[[], float] = time.time):
         self._key = derived_key(secret, "result links")
         self.lifetime_s = lifetime_s
         self._clock = clock
 
-    def make(self, job_id: str, name: str) -> str:
-        """The link, relative to the page, under which the job's MP4 is served as `name` from now on for `lifetime_s` seconds.
+    def make(self, job_id: str, name: str, thing: str = "video") -> str:
+        """The link, relative to the page, under which a thing of the job's (see `JobFolder.thing`) is served as `name` from now on for
+        `lifetime_s` seconds; or the photo of a "person", with OWNER-KEY of the subject for the job's id.
 
-        The caller has made sure that whom it hands the link owns the job.
+        The caller has made sure that whom it hands the link owns the job or the subject.
         """
         expires = int(self._clock()) + self.lifetime_s
-        return f"results/{quote(job_id)}/{quote(name)}?expires={expires}&signature={self._signature(job_id, name, expires)}"
+        signature = self._signature(job_id, thing, name, expires)
+        return f"results/{quote(job_id)}/{thing}/{quote(name)}?expires={expires}&signature={signature}"
 
-    def valid(self, job_id: str, name: str, expires: str, signature: str) -> bool:
+    def valid(self, job_id: str, name: str, expires: str, signature: str, thing: str = "video") -> bool:
         """Whether these parts are those of a link made here that has not expired."""
-        if not (_JOB_ID.fullmatch(job_id) and _NAME.fullmatch(name) and re.fullmatch(r"[0-9]{1,12}", expires)):
+        if not (_WHOSE.fullmatch(job_id) and _THING.fullmatch(thing) and _NAME.fullmatch(name) and re.fullmatch(r"[0-9]{1,12}", expires)):
             return False
-        expected = self._signature(job_id, name, int(expires))
+        expected = self._signature(job_id, thing, name, int(expires))
         return hmac.compare_digest(expected.encode(), signature.encode()) and int(expires) >= self._clock()
 
-    def _signature(self, job_id: str, name: str, expires: int) -> str:
-        return hmac.new(self._key, f"{job_id}/{name}/{expires}".encode(), hashlib.sha256).hexdigest()
+    def _signature(self, job_id: str, thing: str, name: str, expires: int) -> str:
+        return hmac.new(self._key, f"{job_id}/{thing}/{name}/{expires}".encode(), hashlib.sha256).hexdigest()

@@ -9,10 +9,12 @@ from gradio_client.utils import is_file_obj, traverse
 
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
+from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, uploaded
 from .links import ResultLinks
 from .live import SharedStream
+from .mannequins import mannequin_tab
 
 TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
@@ -25,14 +27,6 @@ CHANGES = [
     ("Fit it to the person", "align"), ("Take out flicker", "smooth"), ("Close holes", "fill_holes"), ("Mirror", "mirror"),
     ("Backwards", "reverse"), ("Keep the clip's sound", "keep_sound"),
 ]  # fmt: skip
-REFRESH_S = 240  # well inside a link's lifetime
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-# Answered in the request itself. Gradio closes the stream that it answers queued events on when the last of them is done, and an event
-# that comes at that very moment is never answered; so only what sends more than one answer goes that way.
-QUICK = QUIET | {"queue": False}
-# Events that take the photo are handed what the browser sends: Gradio's own reading of an image opens the file in this process. So is the
-# choice of a job: Gradio would look for it among the choices of a session that may have been let go.
-UNOPENED = {"preprocess": False}
 _SHOW_ANSWER = """() => {
   const show = (tries) => {
     const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
@@ -61,6 +55,20 @@ _REATTACH = """() => {
     }
   }, 3000);
 }"""
+# The shelf's buttons say in data-do what they do; Gradio hears of it through a button that nobody sees.
+_SHELF = """() => document.addEventListener("click", (event) => {
+  const button = event.target.closest("#dp-shelf [data-do]");
+  if (!button) return;
+  const {do: what, id, name: was} = button.dataset;
+  let name = was ?? "";
+  if (what === "rename" && !(name = prompt("A name for this video", was))) return;
+  const gone = {delete: `Delete ${was} with all its files?`, forget: "Delete what was learned of this person?"}[what];
+  if (gone && !confirm(gone)) return;
+  window.dreamposeAsked = JSON.stringify({do: what, id, name});
+  document.getElementById("dp-act").click();
+  const place = {open: "dp-watch", compare: "dp-compared", again: "dp-photo", use: "dp-photo"}[what];
+  if (place) document.getElementById(place)?.scrollIntoView({behavior: "smooth", block: "center"});
+})"""
 _NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
   (button) => button.setAttribute("aria-label", button.querySelector(".caption-label")?.textContent ?? ""))"""
 
@@ -81,27 +89,30 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, round(settings.keep_uploads_h * 3600))) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         # Fields of the page, not of the server's session with it: see `sessions`.
-        shown_job = _kept("dp-job")
+        shown_job = kept("dp-job")
         gr.Markdown(text("intro"), elem_id="dp-intro")
         if Path(settings.model).absolute() == MINI:
             gr.Markdown(text("mini"), elem_id="dp-mini")
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=320):
-                person, seen = _person(handlers, browser)
-            with gr.Column(min_width=320):
-                motion = _motion(handlers)
-        look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
-        preview = gr.HTML("", elem_id="dp-preview-result")
-        options = _options(handlers)
-        run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
-        message = gr.HTML("", elem_id="dp-message")
-        stop, jobs, download, refresh = _watch(handlers)
+        with gr.Tabs(elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=320):
+                    person, seen = _person(handlers, browser)
+                with gr.Column(min_width=320):
+                    motion, told = _motion(handlers)
+            look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
+            preview = gr.HTML("", elem_id="dp-preview-result")
+            options = _options(handlers, page)
+            run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
+            message = gr.HTML("", elem_id="dp-message")
+            stop, download, refresh = _watch(handlers)
+            asked, press = kept("dp-do"), gr.Button("", elem_id="dp-act")
         gr.Markdown(text("about"), elem_id="dp-about")
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
         opened.then(handlers.look, [browser, *person.values()], seen, **QUICK, **UNOPENED)  # of a photo that came too early
-        page.load(None, None, None, js=_REATTACH, **QUICK)
+        for script in (_REATTACH, _SHELF):
+            page.load(None, None, None, js=script, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
 
@@ -121,9 +132,12 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False, **UNOPENED,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
-        jobs.input(handlers.show_job, [browser, jobs], [browser, shown_job, message], **QUICK, **UNOPENED)
+        acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
+        press.click(handlers.act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
+        with tabs:
+            mannequin_tab(handlers, browser, tabs, [motion["motion"], motion["motion_file"], *told], text)
     _keep_to_uploads(page)
     return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
 
@@ -146,11 +160,6 @@ def _keep_to_uploads(page: gr.Blocks) -> None:
         return await inner(block_fn, inputs, *rest, **more)
 
     page.preprocess_data = preprocess_data
-
-
-def _kept(elem_id: str) -> gr.Textbox:
-    """Something that an open page remembers; style.css hides it."""
-    return gr.Textbox(None, show_label=False, container=False, elem_id=elem_id)
 
 
 def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
@@ -184,10 +193,11 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
     return {"photo": photo, "photo_poses": poses, "fit": fit}, look
 
 
-def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:
-    """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of `PageHandlers._request`."""
+def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
+    """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of `PageHandlers._request`. And what
+    says which motion is chosen."""
     gr.Markdown(text("motion"))
-    name = _kept("dp-motion-name")
+    name = kept("dp-motion-name")
     gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
     words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
     with gr.Accordion("Your own motion", open=not handlers.motions):
@@ -205,15 +215,16 @@ def _motion(handlers: PageHandlers) -> dict[str, gr.components.Component]:
     file.clear(handlers.no_motion, None, [name, words], **QUICK)
     return {
         "motion": name, "motion_file": file, "frames": frames, "stride": stride, "fps": fps, "loops": loops, "changes": changes,
-    }  # fmt: skip
+    }, [words, gallery]  # fmt: skip
 
 
-def _options(handlers: PageHandlers) -> dict[str, gr.components.Component]:
+def _options(handlers: PageHandlers, page: gr.Blocks) -> dict[str, gr.components.Component]:
     """Field 3: by the names of AnimateOptions. Empty fields take what their placeholders say."""
     gr.Markdown(text("make"))
     with gr.Row():
         recipe = gr.Radio(RECIPES, value="fast", label="Likeness", info=RECIPE_WORDS, min_width=320, elem_id="dp-recipe")
         quality = gr.Radio(QUALITIES, value="standard", label="Quality", info=QUALITY_WORDS, min_width=320, elem_id="dp-quality")
+    pace = gr.HTML("", elem_id="dp-pace")
     with gr.Accordion("Advanced", open=False, elem_id="dp-advanced"), gr.Row():
         # Ranges are checked with the rest of the form, so that what is wrong is a sentence that stays.
         # Text fields, because Gradio's number field turns an empty one into 0 as soon as it is seen.
@@ -224,21 +235,22 @@ def _options(handlers: PageHandlers) -> dict[str, gr.components.Component]:
             seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video.")
             random_seed = gr.Button("Random seed", size="sm")
     random_seed.click(handlers.random_seed, None, seed, **QUICK)
+    for changed in (recipe.change, quality.change, page.load):
+        changed(handlers.pace, [recipe, quality], pace, **QUICK)
     return {
         "recipe": recipe, "quality": quality, "steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance,
         "seed": seed,
     }  # fmt: skip
 
 
-def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.Timer]:
-    """Field 4: the job that is shown, and the choice of another.
+def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
+    """Fields 4 and 5: the job that is shown, what can be kept of it, and all that the visitor has here.
 
     What there is nothing to show in is hidden by style.css, which looks at what the status card says: a component that
     Gradio hides is taken out of the page, and what is sent while it comes back is lost.
     """
     with gr.Column(elem_id="dp-watch"):
         gr.Markdown(text("watch"))
-        jobs = gr.Dropdown([], label="Your jobs in this browser", elem_id="dp-jobs", filterable=False)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 card = gr.HTML("", elem_id="dp-status")
@@ -257,6 +269,9 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.
                 gr.Markdown("### Finished")
                 result = gr.HTML("", elem_id="dp-result")
                 download = gr.HTML("", elem_id="dp-download")
+        compared = gr.HTML("", elem_id="dp-compared")
         refresh = gr.Timer(REFRESH_S, active=False)
-    handlers.watched(card=card, loss=loss, live=live, result=result, download=download, stop=stop, jobs=jobs, refresh=refresh)
-    return stop, jobs, download, refresh
+    shelf = gr.HTML("", elem_id="dp-shelf")
+    handlers.watched(card=card, loss=loss, live=live, result=result, download=download, stop=stop, refresh=refresh, shelf=shelf,
+                     compared=compared)  # fmt: skip
+    return stop, download, refresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
-from ..jobs.records import JobStatus
+from ..jobs.records import JobStatus, Pace
 
 STAGES = (("check", "Check files"), ("learn", "Learn person"), ("frames", "Make frames"), ("video", "Write video"))
 _STAGE_OF = {"tuning": "learn", "decoder": "learn", "frames": "frames", "video": "video"}
@@ -23,15 +23,15 @@ def error_box(sentence: str | None) -> str:
     return f'<p class="dp-error" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 
-def status_card(status: JobStatus, num_jobs: int = 1, live: bool = True) -> str:
+def status_card(status: JobStatus, live: bool = True) -> str:
     """Where the job stands: headline, detail, stages, progress bar; of the same height while it changes.
 
-    num_jobs, live: whether there is a choice of jobs, and something to play; style.css shows the parts for them accordingly.
+    live: whether there is something to play; style.css shows the player accordingly.
     """
     headline, detail = _words(status)
     card = [
         f'<div class="dp-card" data-job="{escape(status.id)}" data-state="{escape(status.state)}" data-frames="{len(status.frames)}"'
-        f' data-choice="{num_jobs > 1}" data-live="{live}">',
+        f' data-live="{live}">',
         f'<p class="dp-headline" role="status">{escape(headline)}</p>',
         f'<p class="dp-detail">{escape(detail) or "&nbsp;"}</p>',
         _bar(status),
@@ -93,10 +93,11 @@ def result_placeholder(status: JobStatus | None) -> str:
     return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
 
 
-def download_link(link: str, name: str, num_frames: int) -> str:
-    """The download button."""
+def download_link(link: str, words: str, num_frames: int = 0) -> str:
+    """The download button; the file is called as the link's path ends."""
     detail = f' <span class="dp-quiet">{num_frames} frames</span>' if num_frames else ""
-    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">Download the MP4</a>{detail}'
+    name = link.partition("?")[0].rpartition("/")[2]
+    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">{escape(words)}</a>{detail}'
 
 
 def time_left(seconds: float) -> str:
@@ -166,7 +167,8 @@ def _stages(status: JobStatus) -> str:
 
 
 def preview_box(status: JobStatus, link: str | None) -> str:
-    """The preview as it comes: where it stands, what was found out about the files, the video."""
+    """The preview as it comes, or the motion that is made: where it stands, what was found out about the files, the video."""
+    what = "motion" if status.kind == "motion" else "preview"
     said = "".join(f"<li>{escape(notice)}</li>" for notice in status.notices)
     notices = f'<ul class="dp-notices">{said}</ul>' if said else ""
     if status.look is not None:
@@ -174,22 +176,48 @@ def preview_box(status: JobStatus, link: str | None) -> str:
         image = f'<img class="dp-look" src="data:image/png;base64,{picture}" alt="The photo with the person found in it">'
         return f'<div class="dp-preview-box" data-state="done">{image}{notices}</div>'
     if link is not None:
+        label = "Preview: the photo, the motion on it, the photo's pixels moved by it"
+        if what == "motion":
+            label = "The motion, each part of the body in a colour of its own"
         video = (
             f'<video class="dp-preview" controls loop autoplay muted playsinline src="{escape(link)}" '
-            'aria-label="Preview: the photo, the motion on it, the photo\'s pixels moved by it"></video>'
+            f'aria-label="{escape(label)}"></video>'
         )
         return f'<div class="dp-preview-box" data-state="done">{video}{notices}</div>'
     if status.state == "failed":
-        return error_box(status.error or "The preview failed; try again.") + notices
-    words = {"cancelled": "The preview was stopped.", "queued": "The preview waits for its turn."}.get(status.state)
+        return error_box(status.error or f"The {what} failed; try again.") + notices
+    words = {"cancelled": f"The {what} was stopped.", "queued": f"The {what} waits for its turn."}.get(status.state)
     progress = status.progress
     if words is None and progress is not None and progress.stage == "preview" and progress.step:
         words = f"Making the preview: frame {progress.step} of {progress.total}."
     elif words is None and progress is not None and progress.stage == "estimating":
         words = f"Finding the person: picture {progress.step} of {progress.total}."
+    elif words is None and progress is not None and progress.stage == "drawing" and progress.step:
+        words = f"Drawing the motion: frame {progress.step} of {progress.total}."
     elif words is None:
-        words = "Reading the files."
+        words = "Getting ready to draw." if what == "motion" else "Reading the files."
     return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
+
+
+def pace_line(pace: Pace, recipe: str) -> str:
+    """What pressing Run will cost on this machine, as far as it was measured."""
+    if pace.frame_s is None:
+        return chosen("How long it takes on this server is not known yet: nobody has made a video in this quality here.")
+    parts = []
+    if recipe != "none":
+        known = pace.learning_s is not None
+        parts.append(f"learning a new person {seconds_words(pace.learning_s)}" if known else "learning a new person: not measured yet")
+    parts.append(f"60 frames {seconds_words(60 * pace.frame_s)}")
+    memory = f", with at most {pace.memory_mb / 1000:.1f} GB of memory" if pace.memory_mb is not None else ""
+    where = f" ({pace.device})" if pace.device else ""
+    return chosen(f"Measured on this server{where}: {', '.join(parts)}{memory}.")
+
+
+def seconds_words(seconds: float) -> str:
+    """"about 50 s" or "about 3 min"."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def chosen(words: str, name: str | None = None) -> str:

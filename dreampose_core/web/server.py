@@ -1,4 +1,4 @@
-"""The FastAPI application: the page, /healthz, and the route that serves results to whoever holds a fresh signed link."""
+"""The FastAPI application: the page, the HTTP API, /healthz, and what jobs have made."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse
 
 from ..errors import StorageError
 from ..jobs.service import JobService
 from ..settings import EXAMPLES, REPOSITORY, Settings
+from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
+from .results import results_router
 from .sessions import sessions_let_go
 
 PAGE_ASSETS = REPOSITORY / "assets" / "page"
@@ -47,16 +49,8 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         """Which start of the server this is, for pages that were open before."""
         return JSONResponse({"server": start}, headers={"Cache-Control": "no-store"})
 
-    @app.get("/results/{job_id}/{name}")
-    def result(job_id: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:
-        """A finished MP4. Expired, forged and foreign links, and unknown jobs, get the same answer."""
-        path = settings.home / "jobs" / job_id / "result.mp4"
-        if not links.valid(job_id, name, expires, signature) or not path.is_file():
-            return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
-        disposition = "attachment" if download else "inline"
-        headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type=disposition, headers=headers)
-
+    app.include_router(results_router(settings, links))
+    app.mount("/api/v1", build_api(settings, service, links, examples))
     return gr.mount_gradio_app(
         app, page, path="/",
         show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,

@@ -12,12 +12,13 @@ from .dances import DANCES
 from .fashion import FASHION
 from .gaits import GAITS
 from .gestures import GESTURES
-from .posing import STAND, WHERE, assemble, mirrored
+from .posing import STAND, WHERE, assemble, mirrored, within_reach
 from .sports import SPORTS
 
 # A motion is a tuple of layers, each a function of time that is added to standing.
 MOTIONS = {**GAITS, **GESTURES, **FASHION, **SPORTS, **DANCES}
 HELD_OUT_MOTIONS = ("pirouette", "stroll", "phone", "curtsy", "contrapposto", "show_dress")  # never drawn in training
+MADE_FOR = 1.2  # the largest size of movements that asks of no joint more than it can do
 TRAINING_MOTIONS = tuple(name for name in MOTIONS if name not in HELD_OUT_MOTIONS)
 
 
@@ -25,8 +26,8 @@ TRAINING_MOTIONS = tuple(name for name in MOTIONS if name not in HELD_OUT_MOTION
 class Manner:
     """How one figure does a motion: speed and size of its movements (1 is usual), phase 0..1, side +1 or -1.
 
-    The motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2. phase: how far into its cycle a motion begins; at 0 it begins
-    facing us. side: -1 exchanges left and right.
+    The motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2, and bear 0.25 to 4 and 0.25 to 1.8; arms that touch something
+    do so at every size. phase: how far into its cycle a motion begins; at 0 it begins facing us. side: -1 exchanges left and right.
     """
 
     speed: float = 1.0
@@ -47,6 +48,8 @@ def motion(name: str, times: torch.Tensor, manner: Manner = Manner()) -> tuple[t
     for layer in MOTIONS[name]:
         channels = channels + layer(manner.speed * times + manner.phase * layer.period, manner.size)
     posed = assemble(channels)
+    if manner.size > MADE_FOR:  # others stay as they are to the bit: models were trained on them
+        posed = within_reach(posed[0]), posed[1]
     return posed if manner.side > 0 else mirrored(*posed)
 
 

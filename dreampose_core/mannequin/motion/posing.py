@@ -189,3 +189,21 @@ def _legs(channels: torch.Tensor) -> torch.Tensor:
 def mirrored(angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same with left and right exchanged."""
     return angles[:, _MIRROR] * angles.new_tensor([1, -1, -1]), offset * offset.new_tensor([-1, 1, 1])
+
+
+_FREE = (-math.inf, math.inf)
+# How far joints turn about x, y, z, those of the left side; up to 1.2 times their size no motion asks for more.
+_REACHES = {
+    "root": ((-0.35, 0.61), _FREE, (-0.15, 0.15)), "spine": ((-0.2, 0.57), (-0.92, 0.92), (-0.48, 0.48)),
+    "head": ((-0.5, 0.5), (-1.19, 1.19), (-0.3, 0.3)), "shoulder": ((-3.02, 0.95), _FREE, (-0.63, 2.52)),
+    "elbow": ((-2.5, -0.02), (-1.7, 2.2), _FREE), "wrist": ((-0.5, 0.5), _FREE, (-0.45, 0.45)),
+    "hip": ((-2.2, 0.6), _FREE, _FREE), "knee": ((0.0, 2.5), _FREE, _FREE), "ankle": ((-0.8, 1.2), _FREE, _FREE),
+}  # fmt: skip
+_REACH_OF = torch.tensor([_REACHES[name.rpartition("_")[2]] for name in JOINTS])  # (J, 3, 2)
+_RIGHT = torch.tensor([name.startswith("right") for name in JOINTS])
+_REACH_OF[_RIGHT, 1:] = -_REACH_OF[_RIGHT, 1:].flip(-1)
+
+
+def within_reach(angles: torch.Tensor) -> torch.Tensor:
+    """Joint angles (T, J, 3), stopped where a joint turns no further."""
+    return angles.clamp(*_REACH_OF.unbind(-1))

@@ -1,0 +1,52 @@
+"""What a job or a person was made from, put back into the form."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+
+from ..jobs.records import JobRequest, SubjectEntry
+from ..settings import AnimateOptions
+
+SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
+_TEXTS = ("stride", "fps", "loops", "steps", "image_guidance", "pose_guidance")
+
+
+def form_of(request: JobRequest) -> dict[str, object]:
+    """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
+    return {
+        "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
+        "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"), **_fields(request.options),
+    }  # fmt: skip
+
+
+def person_of(subject: SubjectEntry) -> dict[str, object]:
+    """The fields that find the subject again; the rest of the form stays."""
+    return {
+        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"), "fit": "auto",
+        "recipe": subject.recipe, "seed": subject.seed,
+    }  # fmt: skip
+
+
+def _fields(options: AnimateOptions) -> dict[str, object]:
+    plain, own = AnimateOptions(), options.model_dump()
+    ends = ["" if end is None else str(end) for end in (options.first_frame, options.last_frame)]
+    return {
+        "frames": ":".join(ends) if any(ends) else "", "changes": [name for name in SWITCHES if own[name]],
+        # empty texts take their defaults
+        **{name: "" if own[name] == getattr(plain, name) else f"{own[name]:g}" for name in _TEXTS},
+        **{name: own[name] for name in ("fit", "recipe", "quality", "seed")},
+    }  # fmt: skip
+
+
+def _uploaded(path: Path | None, name: str) -> str | None:
+    """A copy among the uploads, as if the browser had sent it: the page takes files from nowhere else, and the original may go."""
+    if path is None:
+        return None
+    copy = Path(get_upload_folder(), secrets.token_hex(16), name)
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(path, copy)
+    return str(copy)

@@ -1,0 +1,79 @@
+"""What the HTTP API answers, typed: these classes are the OpenAPI document's schemas."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from ..jobs.records import Kind, State
+from ..settings import AnimateOptions
+
+
+class Failure(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="One sentence: what is wrong, what is accepted, what to do.")
+
+
+class NewToken(BaseModel):
+    """A new owner token."""
+
+    token: str = Field(description="For the header 'Authorization: Bearer TOKEN'.")
+
+
+class People(BaseModel):
+    """The example people."""
+
+    people: list[str] = Field(description="Names for person_name.")
+
+
+class Motions(BaseModel):
+    """The shipped motions."""
+
+    motions: list[str] = Field(description="Names for motion_name.")
+
+
+class JobLinks(BaseModel):
+    """Addresses of one job, on this server."""
+
+    status: str
+    cancel: str
+    result: str | None = Field(description="The finished MP4, for ten minutes and without a token; null while there is none.")
+
+
+class Submitted(BaseModel):
+    """A job that was accepted."""
+
+    id: str
+    state: State
+    links: JobLinks
+
+
+class Step(BaseModel):
+    """How far the present stage of a job is."""
+
+    stage: str = Field(description="For example 'tuning', 'frames' or 'video'.")
+    step: int = Field(description="Steps finished.")
+    total: int = Field(description="Steps in all.")
+    seconds_left: float | None = Field(description="An estimate for this stage; null while unknown.")
+
+
+class JobView(Submitted):
+    """How a job stands."""
+
+    kind: Kind
+    created: datetime = Field(description="When it was submitted, UTC.")
+    place: int = Field(description="In the queue: 1 is the next; 0 once it has started.")
+    progress: Step | None
+    error: str | None = Field(description="One sentence when the state is 'failed', or why it is 'interrupted'.")
+    code: str | None = Field(description="Why it failed: 'input' (what was given), 'crash_loop' or 'internal'.")
+    notices: list[str] = Field(description="Sentences about what was done otherwise than asked for.")
+    num_frames: int = Field(description="Frames finished.")
+    options: AnimateOptions | None
+
+
+class JobList(BaseModel):
+    """Jobs of one owner."""
+
+    jobs: list[JobView]

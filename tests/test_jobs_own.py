@@ -1,0 +1,193 @@
+"""What is a visitor's own: jobs get names and go when they are deleted, people are listed and forgotten, the pace is remembered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from job_worker import DEAF, GATED
+from test_jobs_service import ANNA, BEN, command, files, open_gate, request, service, settings, wait_for, wait_gated, wait_state  # noqa: F401
+
+from dreampose_core.errors import InputError, UnknownJob
+from dreampose_core.jobs.paces import LAST, Paces
+from dreampose_core.jobs.records import THINGS, JobFolder, Pace
+from dreampose_core.jobs.service import MAX_NAME, JobService, _hashed
+
+
+def test_a_job_has_the_name_that_its_owner_gives(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files))
+    assert service.status(ANNA, job).name is None
+    pulse = service.pulse(ANNA, job)
+    service.rename(ANNA, job, "  Anna \n dances ")
+    assert service.status(ANNA, job).name == "Anna dances" and service.pulse(ANNA, job) != pulse
+    for wrong in ("", " \t", "x" * (MAX_NAME + 1), "a\x00b", "a\u202eb", None, 7):
+        with pytest.raises(InputError, match=f"1 to {MAX_NAME} letters"):
+            service.rename(ANNA, job, wrong)
+    with pytest.raises(UnknownJob):
+        service.rename(BEN, job, "mine")
+    assert service.status(ANNA, job).name == "Anna dances"
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "done"])
+def test_a_deleted_job_is_gone_with_all_its_files(service, files, state):  # noqa: F811
+    first = service.submit(ANNA, request(files, GATED if state == "running" else 0))
+    waiting = service.submit(ANNA, request(files, GATED)) if state == "queued" else None
+    if state == "running":
+        wait_gated(service, first)
+    elif state == "done":
+        wait_state(service, first, "done")
+    job = waiting or first
+    service.delete(ANNA, job)
+    with pytest.raises(UnknownJob):
+        service.status(ANNA, job)
+    assert job not in [status.id for status in service.jobs(ANNA)]
+    with pytest.raises(UnknownJob):
+        service.delete(ANNA, job)
+    wait_for(lambda: not (service.home / "jobs" / job).exists() and job not in service.store.ids(), "the files to go")
+    wait_state(service, service.submit(ANNA, request(files)), "done")  # the worker is free again
+
+
+def test_a_worker_that_does_not_listen_keeps_no_deleted_job(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files, DEAF))
+    wait_gated(service, job)
+    service.delete(ANNA, job)
+    wait_for(lambda: not (service.home / "jobs" / job).exists(), "the files to go")
+
+
+def test_nobody_deletes_what_is_anothers(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files))
+    wait_state(service, job, "done")
+    for hostile in (job, "0" * 32, "../" + job, "", None):
+        with pytest.raises(UnknownJob):
+            service.delete(BEN, hostile)
+    assert service.status(ANNA, job).result.is_file()
+
+
+def test_a_key_is_free_again_when_its_job_was_deleted(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files), key="once")
+    service.delete(ANNA, job)
+    again = service.submit(ANNA, request(files), key="once")
+    assert again != job and wait_state(service, again, "done")
+
+
+def test_what_was_deleted_while_the_server_was_down_goes_later(settings, files):  # noqa: F811
+    with JobService(settings, command) as service:  # noqa: F811
+        job = service.submit(ANNA, request(files, GATED))
+        wait_gated(service, job)
+        service.store.disown(_hashed(ANNA), job)
+    with JobService(settings, command) as service:
+        wait_for(lambda: not (service.home / "jobs" / job).exists(), "the files to go")
+        assert service.jobs(ANNA) == []
+
+
+def test_the_size_is_what_lies_on_the_disk(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files))
+    wait_state(service, job, "done")
+    before = service.size_mb(ANNA, job)
+    (service.home / "jobs" / job / "frames" / "000009.png").write_bytes(b"x" * 2_000_000)
+    assert service.size_mb(ANNA, job) == pytest.approx(before + 2, abs=0.01)
+    with pytest.raises(UnknownJob):
+        service.size_mb(BEN, job)
+
+
+def test_things_that_can_be_kept_are_those_that_are_there(service, files):  # noqa: F811
+    job = service.submit(ANNA, request(files, GATED))
+    wait_gated(service, job)
+    assert service.status(ANNA, job).things == ()
+    open_gate(service)
+    status = wait_state(service, job, "done")
+    assert status.things == ("video", "frames", "motion")
+    folder = JobFolder(service.home / "jobs" / job)
+    for thing, name in (("side_by_side", "side_by_side.mp4"), ("gif", "result.gif"), ("settings", "result.json")):
+        (folder.path / name).write_bytes(b"x")
+        assert folder.thing(thing).name == name
+    assert service.status(ANNA, job).things == tuple(THINGS)
+    assert folder.thing("photo") == folder.image and folder.thing("first").name == "000000.png"
+    assert folder.thing("../../jobs") is None and folder.thing("request") is None
+
+
+# -- people ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subject(service):  # noqa: F811
+    """Makes a tuned subject of an owner's as a worker leaves it, and returns its key."""
+
+    def make(owner: str, key: str, poses: bool = True) -> str:
+        folder = service.home / "subjects" / _hashed(owner) / key
+        folder.mkdir(parents=True)
+        (folder / "subject.json").write_text(json.dumps({"recipe": "fast", "seed": 7}))
+        (folder / "photo_000.png").write_bytes(b"x" * 500_000)
+        if poses:
+            (folder / "photo_poses.npz").write_bytes(b"npz")
+        return key
+
+    return make
+
+
+def test_people_are_listed_for_who_brought_them_and_for_nobody_else(service, subject):  # noqa: F811
+    keys = [subject(ANNA, "a" * 32), subject(ANNA, "b" * 32, poses=False)]
+    subject(BEN, "c" * 32)
+    (service.home / "subjects" / _hashed(ANNA) / ("d" * 32)).mkdir()  # one that is being written
+    found = {one.key: one for one in service.subjects(ANNA)}
+    assert sorted(found) == keys
+    first = found["a" * 32]
+    assert (first.recipe, first.seed, round(first.size_mb, 1)) == ("fast", 7, 0.5)
+    assert first.photo.is_file() and first.poses.is_file() and found["b" * 32].poses is None
+    assert first.whose == f"{_hashed(ANNA)}-{'a' * 32}"
+    assert service.subjects("nobody") == []
+
+
+def test_a_person_is_forgotten_by_who_brought_them_only(service, subject):  # noqa: F811
+    key = subject(ANNA, "a" * 32)
+    for hostile in (key, "../" + key, "", None):
+        with pytest.raises(InputError, match="no such person"):
+            service.delete_subject(BEN, hostile)
+    service.delete_subject(ANNA, key)
+    assert service.subjects(ANNA) == [] and not (service.home / "subjects" / _hashed(ANNA) / key).exists()
+
+
+def test_a_person_stays_while_a_video_is_made_of_them(service, subject, files):  # noqa: F811
+    key = subject(ANNA, "a" * 32)
+    job = service.submit(ANNA, request(files, GATED))
+    wait_gated(service, job)
+    with pytest.raises(InputError, match="being made right now"):
+        service.delete_subject(ANNA, key)
+    open_gate(service)
+    wait_state(service, job, "done")
+    service.delete_subject(ANNA, key)
+
+
+# -- how long it takes ------------------------------------------------------------------------------------------------------
+
+
+def result(learning: float | None = 40.0, frame: float | None = 0.1, model: str = "m", **options) -> dict:
+    seconds = {"frames": 9.0} | ({} if learning is None else {"tuning": learning})
+    return {"model": model, "options": {"recipe": "fast", "quality": "draft", "steps": None} | options, "seconds": seconds,
+            "seconds_per_frame": frame, "peak_memory": {"host_mb": 900}}  # fmt: skip
+
+
+def test_the_pace_is_the_median_of_the_last_jobs(tmp_path):
+    paces = Paces(tmp_path)
+    assert paces.of("fast", "draft") == Pace(None, None, None, None)
+    for learning in (40.0, 2.0, 41.0):  # the second was found, or resumed
+        paces.add(result(learning), "cpu, fp32")
+    assert paces.of("fast", "draft") == Pace(40.0, 0.1, 900, "cpu, fp32")
+    assert paces.of("paper", "best") == Pace(None, None, None, "cpu, fp32")
+    for _ in range(LAST):
+        paces.add(result(None, 0.3), "cpu, fp32")
+    assert paces.of("fast", "draft") == Pace(40.0, 0.3, 900, "cpu, fp32")
+
+
+def test_steps_of_ones_own_say_nothing_of_a_quality_and_another_device_is_begun_anew(tmp_path):
+    paces = Paces(tmp_path)
+    paces.add(result(steps=99, frame=9.0), "cpu")
+    assert paces.of("fast", "draft").frame_s is None
+    paces.add(result(), "cpu")
+    paces.add(result(frame=None, model="another"), "cpu")
+    assert paces.of("fast", "draft") == Pace(40.0, None, 900, "cpu")
+    paces.path.write_text("[1, 2]")
+    assert paces.of("fast", "draft").frame_s is None
+    shutil.rmtree(tmp_path)
+    assert paces.of("fast", "draft").device is None

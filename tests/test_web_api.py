@@ -1,0 +1,583 @@
+"""The HTTP API: every endpoint, used well and badly, and the examples that use it. Run: .venv/bin/pytest tests/test_web_api.py"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from job_worker import GATED, REFUSES
+from starlette.testclient import TestClient
+from test_jobs_service import command, files, open_gate, wait_for  # noqa: F401
+
+from dreampose_core.errors import StorageError
+from dreampose_core.jobs.records import StoredRequest
+from dreampose_core.jobs.service import JobService
+from dreampose_core.settings import EXAMPLES, MAX_SEED, REPOSITORY, AnimateOptions, Settings
+from dreampose_core.video import probe_video
+from dreampose_core.web.api import build_api
+from dreampose_core.web.forms import MAX_TEXT
+from dreampose_core.web.links import ResultLinks
+from dreampose_core.web.server import build_app
+from tests.serving import Server
+from tests.tiny import make_tiny_model
+
+ANNA, BEN = ({"Authorization": f"Bearer {letter * 43}"} for letter in "ab")
+UNKNOWN = "0" * 32
+ENDPOINTS = {
+    ("post", "/tokens"), ("get", "/people"), ("get", "/motions"), ("post", "/jobs"), ("post", "/previews"), ("get", "/jobs"),
+    ("get", "/jobs/{job_id}"), ("post", "/jobs/{job_id}/cancel"), ("get", "/jobs/{job_id}/result"),
+}  # fmt: skip
+OPEN = {("post", "/tokens"), ("get", "/people"), ("get", "/motions")}
+ONE_JOB = [("get", "/jobs/{}"), ("post", "/jobs/{}/cancel"), ("get", "/jobs/{}/result")]
+NO_FILES = {"person_name": "ada", "motion_name": "walk"}
+
+
+def idle(lane: str) -> tuple[str, ...]:
+    """A worker that never claims anything, so that jobs wait."""
+    return (sys.executable, "-c", "import time; time.sleep(999)")
+
+
+def make_service(tmp_path: Path, workers=idle, **settings) -> JobService:
+    given = {"home": tmp_path / "home", "estimator": "none", "secret": "a secret", "max_own": 100}
+    return JobService(Settings(**given | settings), workers)
+
+
+def served(service: JobService) -> FastAPI:
+    """The API alone where the server mounts it; building the page takes longer than the rest of a test."""
+    app = FastAPI()
+    app.mount("/api/v1", build_api(service.settings, service, ResultLinks("a secret"), EXAMPLES))
+    return app
+
+
+@pytest.fixture
+def service(tmp_path):
+    with make_service(tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service):
+    with TestClient(served(service), base_url="http://testserver/api/v1", headers=ANNA, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def working(tmp_path, monkeypatch):
+    """A client of a whole server whose jobs are done, by the real light lane and the device lane of job_worker.py."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))  # as app.py does
+    with make_service(tmp_path, command) as service:
+        app = build_app(service.settings, service)
+        with TestClient(app, base_url="http://testserver/api/v1", headers=ANNA) as client:
+            client.service = service
+            yield client
+
+
+def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  # noqa: F811
+    """A submission that the device lane of job_worker.py understands."""
+    options = {"recipe": "none", "seed": behaviour, "steps": frames} | options
+    named = {field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))}
+    return {"files": named, "data": {"options": json.dumps(options)}}
+
+
+def texts(**fields: str) -> dict:
+    """A multipart form without files."""
+    return {"files": {name: (None, text) for name, text in fields.items()}}
+
+
+def submitted(client: TestClient, **given) -> str:
+    answer = client.post("/jobs", **(given or texts(**NO_FILES)))
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def wait_state(client: TestClient, job: str, state: str) -> dict:
+    def reached():
+        told = client.get(f"/jobs/{job}").json()
+        assert told["state"] == state or told["state"] not in ("done", "failed", "cancelled"), told
+        return told if told["state"] == state else None
+
+    return wait_for(reached, f"the job to be {state}")
+
+
+def wait_gated(client: TestClient, job: str) -> dict:
+    """Until the job waits in its middle, and says so."""
+    def reached():
+        told = client.get(f"/jobs/{job}").json()
+        return told if told["num_frames"] == 2 and told["progress"] and told["progress"]["step"] == 2 else None
+
+    return wait_for(reached, "the middle of the job")
+
+
+def refused(answer: httpx.Response, status: int) -> str:
+    """The sentence; every refusal has one, alone, and says nothing of the server's insides."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json"), answer.text
+    assert list(answer.json()) == ["error"]
+    sentence = answer.json()["error"]
+    assert sentence[-1] in ".!" and sentence.isprintable() and len(sentence) <= 500, sentence
+    for word in ("Traceback", "/home/", "incoming", "jobs.sqlite3", "a secret", str(REPOSITORY)):
+        assert word not in sentence
+    return sentence
+
+
+def on_disk(service: JobService) -> list[str]:
+    """All that requests may leave behind in the data folder."""
+    folders = [service.home / "jobs", service.home / "incoming"]
+    return [str(path.relative_to(service.home)) for folder in folders if folder.is_dir() for path in folder.rglob("*")]
+
+
+# -- the document, tokens, examples ---------------------------------------------------------------------------------------
+
+
+def test_the_document_lists_exactly_the_endpoints(service):
+    with TestClient(build_app(service.settings, service)) as whole:
+        told = whole.get("/api/v1/openapi.json").json()
+    assert {(method, path) for path, methods in told["paths"].items() for method in methods} == ENDPOINTS
+    assert told["servers"] == [{"url": "/api/v1"}]
+    assert told["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    text, schemas = json.dumps(told), told["components"]["schemas"]
+    assert set(re.findall(r'"#/components/schemas/([\w-]+)"', text)) == set(schemas) and "HTTPValidationError" not in text
+    for path, methods in told["paths"].items():
+        for method, endpoint in methods.items():
+            assert endpoint["description"] and bool(endpoint.get("security")) == ((method, path) not in OPEN)
+            for status, answer in endpoint["responses"].items():
+                if not status.startswith("2"):
+                    assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Failure"}
+    body = told["paths"]["/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert set(body) == {"photo", "motion", "photo_poses", "person_name", "motion_name", "options"}
+    assert set(schemas["AnimateOptions"]["properties"]) == set(AnimateOptions.model_fields)
+
+
+def test_what_is_not_there_is_refused_in_the_same_form(client):
+    for path in ("", "/", "/jobs/", "/job", "/jobs/x/y", "/docs", "/redoc", "/tokens/"):
+        sentence = refused(client.get(f"http://testserver/api/v1{path or '/'}"), 404)
+        assert "/api/v1/openapi.json" in sentence
+    for method, path in (("get", "/tokens"), ("put", "/jobs"), ("delete", f"/jobs/{UNKNOWN}"), ("get", f"/jobs/{UNKNOWN}/cancel")):
+        assert "method" in refused(client.request(method, path), 405)
+
+
+def test_a_token_is_made_and_nothing_is_stored(client, service):
+    before = sorted(service.home.rglob("*"))
+    tokens = {client.post("/tokens", headers={"Authorization": ""}).json()["token"] for _ in range(3)}
+    assert len(tokens) == 3 and all(re.fullmatch(r"[0-9A-Za-z_-]{43}", token) for token in tokens)
+    for token in tokens:
+        assert client.get("/jobs", headers={"Authorization": f"Bearer {token}"}).json() == {"jobs": []}
+    assert sorted(service.home.rglob("*")) == before
+
+
+@pytest.mark.parametrize("header", [
+    None, "", "Bearer", "Bearer ", "Bearer short", f"Bearer {'a' * 44}", f"Bearer {'a' * 42}!", f"Basic {'a' * 43}", "a" * 43,
+    f"Bearer {'a' * 43} x", f"Bearer {'a' * 42}\xe9",
+])  # fmt: skip
+def test_without_a_token_nothing_is_shown_or_taken(service, header):
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    asked = 0
+    with TestClient(served(service), base_url="http://testserver/api/v1") as stranger:
+        for method, path in sorted(ENDPOINTS - OPEN):
+            more = texts(**NO_FILES) if path in ("/jobs", "/previews") and method == "post" else {}
+            answer = stranger.request(method, path.format(job_id=UNKNOWN), headers=headers, **more)
+            assert "POST /api/v1/tokens" in refused(answer, 401) and answer.headers["www-authenticate"] == "Bearer"
+            asked += 1
+    assert asked == 6 and on_disk(service) == []
+
+
+def test_shipped_people_and_motions_are_named(client):
+    people, motions = client.get("/people").json()["people"], client.get("/motions").json()["motions"]
+    assert "ada" in people and all((EXAMPLES / "people" / f"{name}.png").is_file() for name in people)
+    assert "walk" in motions and all((EXAMPLES / "motions" / f"{name}.npz").is_file() for name in motions)
+
+
+# -- jobs from their beginning to their end -------------------------------------------------------------------------------
+
+
+def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
+    answer = working.post("/jobs", **form(files, GATED, mirror=True))
+    told = answer.json()
+    assert answer.status_code == 202 and set(told) == {"id", "state", "links"}
+    job = told["id"]
+    assert told["links"] == {"status": f"/api/v1/jobs/{job}", "cancel": f"/api/v1/jobs/{job}/cancel", "result": None}
+    assert "not done yet" in refused(working.get(f"/jobs/{job}/result"), 409)
+    told = wait_gated(working, job)
+    assert (told["state"], told["place"], told["error"], told["code"], told["kind"]) == ("running", 0, None, None, "animate")
+    assert (told["progress"]["stage"], told["progress"]["step"], told["progress"]["total"]) == ("frames", 2, 4)
+    assert told["options"] == AnimateOptions(recipe="none", seed=GATED, steps=4, mirror=True).model_dump()
+    open_gate(working.service)
+    told = wait_state(working, job, "done")
+    assert (told["num_frames"], told["notices"][-1]) == (4, "A sentence about a fall-back.")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", told["created"])
+    video = working.get(f"/jobs/{job}/result")
+    assert (video.status_code, video.content, video.headers["content-type"]) == (200, b"video", "video/mp4")
+    assert f'filename="{job}.mp4"' in video.headers["content-disposition"] and "private" in video.headers["cache-control"]
+    with TestClient(working.app) as anybody:  # a link works without a token, and not when it is changed
+        link = told["links"]["result"]
+        assert link.startswith(f"/results/{job}/") and anybody.get(link).content == b"video"
+        assert anybody.get(link[:-1] + ("0" if link[-1] != "0" else "1")).status_code == 404
+    assert [one["id"] for one in working.get("/jobs").json()["jobs"]] == [job]
+    assert not list((working.service.home / "incoming").iterdir())
+
+
+def test_another_owner_is_answered_as_if_the_job_did_not_exist(working, files):  # noqa: F811
+    done, waiting = submitted(working, **form(files)), submitted(working, **form(files, GATED))
+    wait_state(working, done, "done")
+    wait_gated(working, waiting)
+    for job in (done, waiting):
+        for method, path in ONE_JOB:
+            theirs, nobodys = (working.request(method, path.format(one), headers=BEN) for one in (job, UNKNOWN))
+            assert refused(theirs, 404) == refused(nobodys, 404) and theirs.headers == nobodys.headers
+    assert working.get("/jobs", headers=BEN).json() == {"jobs": []}
+    assert [one["id"] for one in working.get("/jobs").json()["jobs"]] == [waiting, done]
+    assert working.get(f"/jobs/{waiting}").json()["state"] == "running"
+    assert working.get(f"/jobs/{done}/result").content == b"video"  # what the others did not get is there
+    working.post(f"/jobs/{waiting}/cancel")
+    wait_state(working, waiting, "cancelled")
+
+
+def test_a_job_is_stopped_once_and_for_all(client, service):
+    job = submitted(client)
+    for _ in range(2):
+        answer = client.post(f"/jobs/{job}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert client.get(f"/jobs/{job}").json()["state"] == "cancelled"
+    assert "stopped" in refused(client.get(f"/jobs/{job}/result"), 409)
+
+
+def test_a_job_that_fails_says_why(working, files):  # noqa: F811
+    job = submitted(working, **form(files, REFUSES))
+    told = wait_state(working, job, "failed")
+    assert (told["code"], told["error"]) == ("input", "The photo shows nobody; please choose another.")
+    assert told["links"]["result"] is None
+    assert "shows nobody" in refused(working.get(f"/jobs/{job}/result"), 409)
+    assert working.post(f"/jobs/{job}/cancel").json()["state"] == "failed"
+
+
+def test_previews_of_both_and_of_the_photo_alone(working, files):  # noqa: F811
+    given = form(files)
+    both = working.post("/previews", files=given["files"]).json()["id"]
+    alone = working.post("/previews", **texts(person_name="ada")).json()["id"]
+    told = wait_state(working, both, "done")
+    assert told["kind"] == "preview" and told["links"]["result"]
+    video = working.get(f"/jobs/{both}/result")
+    assert video.headers["content-type"] == "video/mp4" and b"ftyp" in video.content[:16]
+    wait_state(working, alone, "done")
+    picture = working.get(f"/jobs/{alone}/result")
+    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+    assert working.get("/jobs").json() == {"jobs": []}
+    assert "A preview needs" in refused(working.post("/previews", **texts(options="{}")), 422)
+
+
+# -- what may be submitted ------------------------------------------------------------------------------------------------
+
+
+def test_examples_stand_for_files_with_what_belongs_to_them(client, service):
+    job = submitted(client)
+    stored = StoredRequest.model_validate_json((service.home / "jobs" / job / "request.json").read_bytes())
+    assert (stored.image.name, stored.poses.name, stored.image_poses.name) == ("ada.png", "walk.npz", "ada.poses.npz")
+    assert stored.options == AnimateOptions()
+    copied = service.home / "jobs" / job / "input"
+    assert (copied / stored.image.file).read_bytes() == (EXAMPLES / "people" / "ada.png").read_bytes()
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"options": ""}, "needs a photo or a person_name"), ({"person_name": "ada"}, "a motion or a motion_name"),
+    ({"motion_name": "walk"}, "A video needs"), ({"person_name": "", "motion_name": "walk"}, "A video needs"),
+    ({"person_name": "nobody", "motion_name": "walk"}, "person_name is 'nobody'; these are shipped: ada, "),
+    ({"person_name": "ada", "motion_name": "walk.npz"}, "motion_name is 'walk.npz'"),
+    *(({"person_name": "ada", "motion_name": name}, "motion_name is ") for name in (
+        "../people/ada", "/etc/passwd", "..", "walk\x00", "%2e%2e/walk", "walk\u202e\n", "x" * 5000)),
+    ({"person_name": "ada", "motion_name": "walk", "model": "/etc"}, "There is no field 'model'"),
+    ({"person_name": "ada", "motion_name": "walk", "photo": "/etc/passwd"}, "photo is given as a text; send it as a file"),
+])  # fmt: skip
+def test_wrong_fields_are_one_sentence(client, service, fields, words):
+    assert words in refused(client.post("/jobs", **texts(**fields)), 422)
+    assert on_disk(service) == []
+    assert client.get("/jobs").json() == {"jobs": []}
+
+
+def test_a_file_and_an_example_at_once_are_refused(client, service, files):  # noqa: F811
+    given = form(files)["files"]
+    for name in ("person_name", "motion_name"):
+        answer = client.post("/jobs", files=given, data={name: {"person_name": "ada", "motion_name": "walk"}[name]})
+        assert f"Both {'photo' if name == 'person_name' else 'motion'} and {name} are given" in refused(answer, 422)
+    assert on_disk(service) == []
+
+
+@pytest.mark.parametrize("options, words", [
+    ("{", "options is not JSON"), ("seed=7", "options is not JSON"), ("[" * 9000, "options is not JSON"), ("7" * 6000, "options is"),
+    ("[]", "no object"), ("null", "no object"), ('"fast"', "no object"),
+    ('{"sed": 7}', "sed: "), ('{"home": "/etc"}', "home: "), ('{"self": 1}', "self: "), ('{"__class__": 1}', "class"),
+    ('{"\\ud800": 1}', "unicode"), ('{"seed\\n\\u0000": 1}', "seed??: "),
+    ('{"seed": -1}', "seed: "), (f'{{"seed": {MAX_SEED + 1}}}', "seed: "), ('{"seed": "\\ud800"}', "seed: "), ('{"seed": 1e999}', "seed: "),
+    ('{"steps": 0}', "steps: "), ('{"steps": null, "fps": NaN}', "fps: "), ('{"fps": Infinity}', "fps: "),
+    ('{"recipe": "best"}', "recipe: "), ('{"recipe": ["none"]}', "recipe: "), ('{"loops": 101}', "loops: "),
+    ('{"batch_size": 65}', "batch size: "), ('{"seed": {"seed": 7}}', "seed: "),
+])  # fmt: skip
+def test_wrong_options_are_one_sentence(client, service, options, words):
+    assert words in refused(client.post("/jobs", **texts(**NO_FILES, options=options)), 422)
+    assert on_disk(service) == []
+
+
+def test_options_are_taken_as_a_text_or_a_file(client, service):
+    for part in ((None, '{"seed": 7}'), ("options.json", '{"seed": 7}', "application/json")):
+        answer = client.post("/jobs", files={name: (None, text) for name, text in NO_FILES.items()} | {"options": part})
+        assert client.get(f"/jobs/{answer.json()['id']}").json()["options"]["seed"] == 7
+    job = submitted(client, **texts(**NO_FILES, options=" "))
+    assert client.get(f"/jobs/{job}").json()["options"] == AnimateOptions().model_dump()
+
+
+HOSTILE_NAMES = {
+    "../../evil.png": "evil.png", "/etc/passwd": "passwd", "..\\..\\evil.png": "evil.png", "..": "photo", ".": "photo", "a/..": "photo",
+    "C:\\Windows\\evil.png": "evil.png", "$(reboot).png": "_(reboot).png", "-rf.png": "-rf.png", "a\x00b.png": "a_b.png",
+    "%2e%2e%2fevil.png": "_2e_2e_2fevil.png", "Фото.png": "Фото.png", "é" * 300 + ".png": "é" * 56 + ".png", ".png": "png",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=[ascii(name)[:20] for name in HOSTILE_NAMES])
+def test_names_of_files_lead_nowhere(service, tmp_path, name):
+    body = multipart([("photo", name, b"a photo"), ("motion_name", None, b"walk")])
+    before = set(tmp_path.rglob("*"))
+    status, told, _ = asyncio.run(ask(served(service), [body]))
+    assert status == 202, told
+    stored = StoredRequest.model_validate_json((service.home / "jobs" / told["id"] / "request.json").read_bytes())
+    assert stored.image.name == HOSTILE_NAMES[name] and stored.image_poses is None
+    assert (service.home / "jobs" / told["id"] / "input" / stored.image.file).read_bytes() == b"a photo"
+    job, incoming = service.home / "jobs" / told["id"], service.home / "incoming"
+    assert {path for path in set(tmp_path.rglob("*")) - before if path not in (job, incoming) and job not in path.parents} == set()
+
+
+def test_files_are_never_opened_in_this_process(client, service, monkeypatch):
+    from PIL import Image
+
+    def opened(*_, **__):
+        raise AssertionError("the web process opens a picture")
+
+    monkeypatch.setattr(Image, "open", opened)
+    answer = client.post("/jobs", files={"photo": ("a.png", b"\x89PNG hostile"), "motion": ("a.npz", b"PK hostile")})
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("hostile", ["x", "..", "%2e%2e", "' OR 1=1 --", "%00", "a" * 5000, "-1", "null", "0" * 31 + "g", "0" * 33, "%ff"])
+def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(client, service, hostile):
+    for method, path in ONE_JOB:
+        expected = refused(client.request(method, path.format(UNKNOWN)), 404)
+        answer = client.request(method, f"http://testserver/api/v1{path.format(hostile)}")
+        assert refused(answer, 404) in (expected, refused(client.get("/nowhere"), 404))
+    for path in ("/jobs/..%2f..%2fsecret", "/jobs/%2e%2e/%2e%2e/secret", f"/jobs/{UNKNOWN}/..%2fresult"):
+        refused(client.get(f"http://testserver/api/v1{path}"), 404)
+
+
+# -- bodies as they come over the wire ------------------------------------------------------------------------------------
+
+
+def multipart(parts: Iterable[tuple[str, str | None, bytes]], end: bytes = b"--edge--\r\n") -> bytes:
+    """A body of (field, file name, content), with the boundary "edge"."""
+    body = b""
+    for field, name, content in parts:
+        given = "" if name is None else f'; filename="{name}"'
+        body += b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (field.encode(), given.encode(), content)
+    return body + end
+
+
+async def ask(app: FastAPI, blocks: Iterable[bytes], path: str = "/jobs", vanish: bool = False, **headers: str) -> tuple[int, dict, int]:
+    """POST over ASGI itself: the status, what is told, and how many blocks were read. vanish: the client goes after the last block."""
+    given = {"authorization": ANNA["Authorization"], "content-type": "multipart/form-data; boundary=edge"}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": f"/api/v1{path}",
+        "raw_path": f"/api/v1{path}".encode(), "root_path": "", "query_string": b"", "server": ("testserver", 80), "client": ("1.2.3.4", 5),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+    }  # fmt: skip
+    waiting, num_read, sent = iter(blocks), 0, []
+
+    async def receive() -> dict:
+        nonlocal num_read
+        block = next(waiting, None)
+        if block is None:
+            return {"type": "http.disconnect"} if vanish else {"type": "http.request", "body": b"", "more_body": False}
+        num_read += 1
+        return {"type": "http.request", "body": block, "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:])), num_read
+
+
+def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
+    with make_service(tmp_path, max_upload_mb=1) as service:
+        head = multipart([("photo", "big.png", b"")], end=b"")[:-2]
+        status, told, num_read = asyncio.run(ask(served(service), [head, *[bytes(1 << 16)] * 1000]))
+        assert (status, told) == (413, {"error": "big.png is larger than 1 MB, the most that is accepted."}) and num_read <= 20
+        head = multipart([("options", None, b"")], end=b"")[:-2]
+        status, told, num_read = asyncio.run(ask(served(service), [head, *[b" " * 1000] * 1000]))
+        assert status == 413 and f"options has more than {MAX_TEXT} bytes" in told["error"] and num_read <= 20
+        # before the first part anything may stand, so the whole is counted, too
+        status, told, num_read = asyncio.run(ask(served(service), [b"\r" + bytes(1 << 16)] * 1000))
+        assert status == 413 and "request is too large" in told["error"] and num_read < 80
+        assert on_disk(service) == []
+        whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20))])
+        status, told, _ = asyncio.run(ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)]))
+        assert status == 202, told  # the most that is accepted is accepted
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(service):
+    whole = multipart([("photo", "a.png", bytes(200_000)), ("motion", "b.npz", bytes(200_000))])
+    for share in (10, 100, 150_000, 300_000):
+        status, _, _ = asyncio.run(ask(served(service), [whole[:share]], vanish=True))
+        assert status == 400 and on_disk(service) == []
+
+
+def test_bodies_that_are_no_form_or_cut_short_are_one_sentence(service):
+    whole = multipart([("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("photo_poses", "p.npz", b"poses")])
+    bodies = {b"": "ends before", b"hello": "not the multipart", whole[:-20]: "ends before", whole[: len(whole) // 2]: "ends before"}
+    bodies |= {whole.replace(b"edge", b"hedge"): "not the multipart", whole.replace(b"Content-Disposition", b"Content"): "no field ''"}
+    bodies |= {multipart([("photo", "a", b"1"), ("photo", "a", b"2")]): "photo is given twice"}
+    bodies |= {multipart([("options", None, b"{}")] * 2): "options is given twice"}
+    bodies |= {multipart([("../photo", "a", b"1")]): "no field '../photo'", multipart([("x" * 3000, "a", b"1")]): "no field 'xxx"}
+    bodies |= {b"--edge\r\n" + b"A: b\r\n" * 1000: "not the multipart", b"--edge\r\n" + b"a" * 100_000: "not the multipart"}
+    for body, words in bodies.items():
+        for blocks in ([body], [body[i : i + 6] for i in range(0, min(len(body), 3000), 6)] + [body[3000:]] * (len(body) > 3000)):
+            status, told, _ = asyncio.run(ask(served(service), blocks))
+            assert status == 422 and words in told["error"], (body[:60], told)
+    for kind in ("application/json", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=", ""):
+        status, told, num_read = asyncio.run(ask(served(service), [whole], content_type=kind))
+        assert status == 422 and "multipart/form-data" in told["error"] and num_read == 0
+    status, told, _ = asyncio.run(ask(served(service), [whole], content_type=f"multipart/form-data; boundary={'e' * 5000}"))
+    assert status == 422
+    assert on_disk(service) == []
+    assert asyncio.run(ask(served(service), [whole[i : i + 1] for i in range(len(whole))]))[0] == 202  # whole, in whatever blocks
+
+
+def test_a_field_in_which_no_file_was_chosen_is_as_if_it_were_not_there(service):
+    body = multipart([("photo", "", b""), ("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("motion", "", b"")])
+    assert asyncio.run(ask(served(service), [body]))[0] == 202
+
+
+def test_a_disk_that_takes_no_file_is_said(client, service, monkeypatch):
+    (service.home / "incoming").write_text("in the way")
+    assert "cannot store anything" in refused(client.post("/jobs", **texts(**NO_FILES)), 503)
+
+
+# -- submitting again, and too much ---------------------------------------------------------------------------------------
+
+
+def test_the_same_key_is_one_job(client, service):
+    def job(key: str, headers=ANNA, **fields) -> str:
+        answer = client.post("/jobs", headers=headers | {"Idempotency-Key": key}, **texts(**NO_FILES | fields))
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    first = job("a key")
+    assert job("a key") == first == job("a key", motion_name="turn")
+    assert len({first, job("another"), job("a key", BEN), submitted(client), submitted(client)}) == 5
+    assert len(client.get("/jobs").json()["jobs"]) == 4
+    job("~" * 100)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 101, "caf\xe9", "tab\there"])
+def test_keys_that_are_none_are_refused(client, service, key):
+    answer = client.post("/jobs", headers={"Idempotency-Key": key.encode("latin-1")}, **texts(**NO_FILES))
+    assert "idempotency-key: " in refused(answer, 422).lower() and client.get("/jobs").json() == {"jobs": []}
+
+
+@pytest.mark.parametrize("limits, words", [({"max_queue": 2}, "The queue is full (2 jobs"), ({"max_own": 2}, "2 of your jobs")])
+def test_too_many_jobs_are_refused_before_their_files_are_read(tmp_path, limits, words):
+    with make_service(tmp_path, **limits) as service, TestClient(served(service), base_url="http://t/api/v1", headers=ANNA) as client:
+        known = client.post("/jobs", headers={"Idempotency-Key": "k"}, **texts(**NO_FILES)).json()["id"]
+        submitted(client)
+        body = multipart([("photo", "a.png", b"photo"), ("motion", "b.npz", b"motion")])
+        status, told, num_read = asyncio.run(ask(served(service), [body]))
+        assert status == 429 and words in told["error"] and num_read == 0
+        status, told, num_read = asyncio.run(ask(served(service), [body], idempotency_key="k"))
+        assert (status, told["id"], num_read) == (202, known, 0)
+        client.post(f"/jobs/{known}/cancel")
+        submitted(client)  # there is room again
+
+
+def test_results_that_take_too_much_are_429_and_a_full_disk_is_503(client, service, monkeypatch):
+    usage = shutil.disk_usage(service.home)._replace(free=1 << 20)
+    monkeypatch.setattr("dreampose_core.jobs.service.shutil.disk_usage", lambda path: usage)
+    assert "less than 200 MB left" in refused(client.post("/jobs", **texts(**NO_FILES)), 503)
+    monkeypatch.undo()
+    job = submitted(client)
+    (service.home / "jobs" / job / "result.mp4").write_bytes(bytes(2_000_000))
+    client.post(f"/jobs/{job}/cancel")
+    monkeypatch.setattr(service, "settings", service.settings.model_copy(update={"max_own_mb": 1}))
+    assert "Your results take" in refused(client.post("/jobs", **texts(**NO_FILES)), 429)
+
+
+def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
+    def fails(error: Exception):
+        def method(*_):
+            raise error
+
+        return method
+
+    monkeypatch.setattr(service, "status", fails(StorageError(f"The job store {service.home}/jobs.sqlite3 cannot be used: locked.")))
+    assert "try again" in refused(client.get(f"/jobs/{UNKNOWN}"), 503)
+    assert "jobs.sqlite3" in caplog.text  # the operator is told
+    monkeypatch.setattr(service, "jobs", fails(ValueError(f"a detail in {service.home}")))
+    assert "tell the operator" in refused(client.get("/jobs"), 500)
+    monkeypatch.undo()
+    service.stop()
+    for method, path in sorted(ENDPOINTS - OPEN):
+        more = texts(**NO_FILES) if (method, path) in (("post", "/jobs"), ("post", "/previews")) else {}
+        refused(client.request(method, path.format(job_id=UNKNOWN), **more), 503)
+
+
+# -- the examples, on the real server --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the example needs curl")
+def test_the_examples_and_a_file_that_is_too_large_on_the_real_server(tmp_path):
+    async def program(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *arguments, cwd=REPOSITORY, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT, env={**os.environ, "no_proxy": "127.0.0.1"},
+        )  # fmt: skip
+        out, _ = await asyncio.wait_for(process.communicate(), 300)
+        assert process.returncode == 0, out.decode()
+        return out.decode()
+
+    async def run() -> None:
+        server = Server(tmp_path / "home", make_tiny_model(tmp_path / "model"), max_upload_mb=1)
+        await server.start()
+        try:
+            said = await program(sys.executable, "-m", "examples.api_client", server.url, str(tmp_path / "python.mp4"))
+            assert "bytes in" in said
+            said = await program("bash", "examples/api.sh", server.url, str(tmp_path / "curl.mp4"))
+            assert said.split()[-2] == "done"
+            for name in ("python.mp4", "curl.mp4"):
+                assert probe_video(tmp_path / name).num_frames == 60
+            async with httpx.AsyncClient(base_url=f"{server.url}/api/v1", headers=ANNA, trust_env=False, timeout=60) as client:
+                answer = await client.post("/jobs", files={"photo": ("big.png", bytes(5 << 20))})
+                assert "big.png is larger than 1 MB" in refused(answer, 413)
+            (tmp_path / "big.png").write_bytes(bytes(20 << 20))
+            said = await program(
+                "curl", "-sS", "-H", f"Authorization: {ANNA['Authorization']}", "-F", f"photo=@{tmp_path / 'big.png'}",
+                f"{server.url}/api/v1/jobs",
+            )  # fmt: skip
+            assert json.loads(said)["error"].startswith("big.png is larger than 1 MB")
+            assert not list((tmp_path / "home" / "incoming").iterdir())
+        finally:
+            await server.stop()
+        assert "Traceback" not in server.log_file.read_text()
+        assert await server.leftovers() == []
+
+    asyncio.run(run())
+
+
+def test_the_examples_say_a_refusal_in_one_sentence(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "examples.api_client"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "python -m examples.api_client http" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(["bash", "examples/api.sh"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

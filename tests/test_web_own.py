@@ -1,0 +1,146 @@
+"""The shelf: every button does what it says for who owns the thing, and nothing for anybody else; what can be kept is served."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from html import unescape
+from pathlib import Path
+
+import pytest
+from test_jobs_own import subject  # noqa: F401
+from test_jobs_service import files, request, wait_state  # noqa: F401
+from test_web_visitors import ANNA, BEN, UNKNOWN, client, events, job, service  # noqa: F401
+
+from dreampose_core.poses import read_poses
+from dreampose_core.settings import AnimateOptions
+from dreampose_core.web import shelf
+from dreampose_core.web.again import form_of
+
+
+def act(client, owner: str, do: str, what: str, name: str = "", shown: str | None = None) -> dict:  # noqa: F811
+    """What the page gets to see when a button is pressed, by elem_id; what stays as it is is left out."""
+    config = client.get("/config").json()
+    by_id = {component["id"]: component for component in config["components"]}
+    event = next(event for event, _ in events(client) if event["api_name"] == "act")
+    data = [{"owner": owner, "job": shown}, json.dumps({"do": do, "id": what, "name": name})]
+    answer = client.post("/gradio_api/run/predict", json={"fn_index": event["id"], "data": data, "session_hash": "session"})
+    assert answer.status_code == 200, answer.text
+    seen = {}
+    for number, value in zip(event["outputs"], answer.json()["data"]):
+        props = by_id[number]["props"]
+        if not (isinstance(value, dict) and value.get("__type__") == "update"):
+            seen[props.get("elem_id") or props.get("label") or by_id[number]["type"]] = value
+    return seen
+
+
+def links(html: str) -> list[str]:
+    return [unescape(link) for link in re.findall(r'(?:src|href)="(results/[^"]+)"', html)]
+
+
+def test_the_shelf_shows_a_visitors_videos_and_people_and_nobody_elses(client, service, job, subject):  # noqa: F811
+    subject(ANNA, "a" * 32)
+    hers = act(client, ANNA, "open", job)["dp-shelf"]
+    assert "Video 1" in hers and "Finished" in hers and "Learned quickly" in hers and "0.5 MB" in hers
+    pictures = links(hers)
+    assert len(pictures) == 2 and all(client.get("/" + link).status_code == 200 for link in pictures)
+    own = act(client, BEN, "open", UNKNOWN)
+    assert "no such job" in own["dp-message"] and "dp-shelf" not in own
+    assert act(client, BEN, "forget", "a" * 32)["dp-message"].count("no such person") == 1
+
+
+@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "compare", "use", "forget", "made up"])
+def test_what_is_anothers_is_answered_as_what_is_not_there(client, service, job, subject, do):  # noqa: F811
+    key = subject(ANNA, "a" * 32)
+    what, nothing = (key, "b" * 32) if do in ("use", "forget") else (job, UNKNOWN)
+    assert act(client, BEN, do, what, "name") == act(client, BEN, do, nothing, "name")
+    assert service.status(ANNA, job).state == "done" and service.subjects(ANNA)
+
+
+@pytest.mark.parametrize("asked", [
+    "", "7", "[]", "{}", '{"do": 1, "id": 2, "name": 3}', "[" * 100_000, '{"do": "open", "id": ["x"], "name": ""}',
+])  # fmt: skip
+def test_what_no_button_says_is_a_sentence(client, service, asked):  # noqa: F811
+    event = next(event for event, _ in events(client) if event["api_name"] == "act")
+    answer = client.post("/gradio_api/run/predict", json={
+        "fn_index": event["id"], "data": [{"owner": ANNA, "job": None}, asked], "session_hash": "session"})  # fmt: skip
+    assert answer.status_code == 200 and "reload it" in answer.text
+
+
+def test_a_video_gets_a_name(client, service, job):  # noqa: F811
+    seen = act(client, ANNA, "rename", job, "Anna <b>walks</b>", shown=job)
+    assert "Anna &lt;b&gt;walks&lt;/b&gt;" in seen["dp-shelf"] and "<b>" not in seen["dp-shelf"] and seen["dp-message"] == ""
+    assert "1 to 60 letters" in act(client, ANNA, "rename", job, "")["dp-message"]
+
+
+def test_a_deleted_video_gives_its_place_to_the_next(client, service, job, files):  # noqa: F811
+    second = service.submit(ANNA, request(files))
+    wait_state(service, second, "done", owner=ANNA)
+    seen = act(client, ANNA, "delete", second, shown=second)
+    assert seen["dp-job"] == job and second not in seen["dp-shelf"]
+    seen = act(client, ANNA, "delete", job, shown=job)
+    assert seen["dp-job"] is None and seen["dp-shelf"] == ""
+    assert service.jobs(ANNA) == [] and not (service.home / "jobs" / job).exists()
+
+
+def test_again_puts_the_same_files_and_options_into_the_form(client, service, files):  # noqa: F811
+    options = AnimateOptions(recipe="none", quality="best", seed=0, steps=4, first_frame=1, mirror=True, align=False, fps=12.5, loops=2)
+    first = service.submit(ANNA, request(files, options=options))
+    done = wait_state(service, first, "done", owner=ANNA)
+    seen = act(client, ANNA, "again", first, shown=first)
+    assert (seen["Frames"], seen["Stride"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", "", "12.5", "2", "4")
+    assert seen["dp-changes"] == ["mirror"] and seen["dp-recipe"] == "none" and seen["dp-quality"] == "best" and seen["Seed"] == 0
+    photo, motion = Path(seen["dp-photo"]["path"]), Path(seen["dp-motion-file"]["path"])
+    assert photo.read_bytes() == done.request.image.read_bytes()
+    assert (read_poses(motion).parts == read_poses(done.request.poses).parts).all()
+    assert seen["dp-photo-poses"] is None and "that video" in seen["dp-motion"]
+    form = form_of(done.request)
+    assert form["frames"] == "1:" and Path(form["photo"]).is_file() and form["photo"] != str(photo)
+
+
+def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa: F811
+    key = subject(ANNA, "a" * 32)
+    seen = act(client, ANNA, "use", key)
+    assert Path(seen["dp-photo"]["path"]).read_bytes() == b"x" * 500_000 and Path(seen["dp-photo-poses"]["path"]).read_bytes() == b"npz"
+    assert (seen["dp-recipe"], seen["Seed"]) == ("fast", 7) and "dp-motion-file" not in seen
+    service.delete_subject(ANNA, key)
+    assert "no such person" in act(client, ANNA, "use", key)["dp-message"]
+
+
+def test_two_videos_are_compared(client, service, job, files):  # noqa: F811
+    second = service.submit(ANNA, request(files))
+    wait_state(service, second, "done", owner=ANNA)
+    service.rename(ANNA, second, "Better")
+    seen = act(client, ANNA, "compare", job, shown=second)
+    assert [client.get("/" + link).content for link in links(seen["dp-compared"])] == [b"video"] * 2
+    assert seen["dp-compared"].index("Better") < seen["dp-compared"].index("Video 1")
+    assert "no such job" in act(client, ANNA, "compare", job)["dp-message"]
+
+
+def test_everything_that_can_be_kept_is_served_to_its_owner(client, service, job):  # noqa: F811
+    folder = service.home / "jobs" / job
+    for name in ("side_by_side.mp4", "result.gif", "result.json"):
+        (folder / name).write_bytes(name.encode())
+    event = next(event for event, _ in events(client) if event["api_name"] == "fresh_link")
+
+    def shown(owner: str) -> str:
+        data = {"fn_index": event["id"], "data": [{"owner": owner, "job": job}, job], "session_hash": "session"}
+        return json.dumps(client.post("/gradio_api/run/predict", json=data).json()["data"])
+
+    found = links(shown(ANNA).replace('\\"', '"'))
+    assert links(shown(BEN).replace('\\"', '"')) == []
+    answers = {link.split("/")[2]: client.get("/" + link) for link in found}
+    assert list(answers) == ["video", *shelf.THINGS] and {answer.status_code for answer in answers.values()} == {200}
+    assert {thing: answer.headers["content-type"].partition(";")[0] for thing, answer in answers.items()} == {
+        "video": "video/mp4", "side_by_side": "video/mp4", "gif": "image/gif", "frames": "application/zip",
+        "motion": "application/octet-stream", "settings": "application/json",
+    }  # fmt: skip
+    assert all(answer.headers["content-disposition"].startswith("attachment") for answer in answers.values())
+    with zipfile.ZipFile(io.BytesIO(answers["frames"].content)) as archive:
+        assert len(archive.namelist()) == 4 and archive.read("000001.png") == b"frame 1"
+    for link in found:  # a link is for its thing alone
+        for thing in ("photo", "video", "frames", "../request"):
+            other = re.sub(r"^(results/\w+)/\w+/", rf"\1/{thing}/", link)
+            assert other == link or client.get("/" + other).status_code == 404
