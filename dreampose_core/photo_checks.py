@@ -22,9 +22,9 @@ _CUT_HEAD = 0.7  # of the head's greatest width, in the row at the edge: whole h
 _CUT_SIDE = 0.04  # of the person's height, along an edge at the side
 _EDGE = 0.01  # of the person's height: what is nearer to an edge is at the edge
 _LOST = 0.01  # of the person's pixels, outside the frame: less is rounding
-_BEHIND = 0.75  # of the torso is its back
+_BEHIND, _SIDE_ON = 0.75, 0.9  # of the torso is its back; less than that is its front
 _ONE_ARM, _NEAR_ARMS, _PROFILE = 0.8, 0.35, 0.85  # from the side: shares of one upper arm and one half of the head; torso heights apart
-_FEWEST_ROWS = 48  # of the person in the map: in fewer a foot is a pixel or two, or none
+_FEWEST_ROWS = 36  # of the person in the map: in fewer a foot is a pixel or two, or none
 _SOFT = 2.0  # pixels of a frame for one of the photo, along each side: more is seen as blur
 _LOW = 0.4  # of the frame's height: of somebody lower than this the model sees little
 
@@ -127,7 +127,8 @@ def _turned(labels: np.ndarray) -> list[str]:
     apart = (left.mean() - right.mean()) / max(np.ptp(np.nonzero(torso)[0]), 1) if len(left) and len(right) else 0.0
     half = np.count_nonzero(labels == _HEAD[0]) / max(np.count_nonzero(head), 1)
     profile = not 1 - _PROFILE < half < _PROFILE
-    if max(len(left), len(right)) >= _ONE_ARM * arms and abs(apart) < _NEAR_ARMS and profile:
+    sides = np.count_nonzero(labels == _TORSO[1]) < _SIDE_ON * np.count_nonzero(torso)
+    if max(len(left), len(right)) >= _ONE_ARM * arms and abs(apart) < _NEAR_ARMS and profile and sides:
         return ["The person is seen from the side, so the model will invent the other side; a photo from the front works better."]
     if np.count_nonzero(labels == _TORSO[0]) >= _BEHIND * np.count_nonzero(torso) and apart < 0:
         what = "the front" if profile else "the face and the front"

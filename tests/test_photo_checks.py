@@ -17,7 +17,7 @@ from dreampose_core.mannequin.body import JOINT_INDEX
 from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks, several
 from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
 from dreampose_core.scene import fit_photo
-from dreampose_core.settings import EXAMPLES
+from dreampose_core.settings import EXAMPLES, FrameOptions
 
 SIZE = (160, 128)
 HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
@@ -57,7 +57,7 @@ def own_map(parts: np.ndarray) -> PoseSequence:
 
 def said(rgb: np.ndarray, own: PoseSequence | None, size=SIZE, fit="auto") -> tuple[str, ...]:
     """What is said of a photo as the page and the model go about it."""
-    box = fit_photo(rgb, own, size, fit)[2]
+    box = fit_photo(rgb, own, size, FrameOptions(fit=fit))[2]
     found = photo_checks(own, box, rgb.shape[:2], size)
     assert len(set(found)) == len(found) and all(sentence.endswith(".") and sentence.count(". ") == 0 for sentence in found)
     return found
@@ -143,7 +143,7 @@ def test_what_is_cut_off_is_said(kind, standing, estimator):
             found = said(photo, own_map(own))
             right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
             assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
-    least = {"half": 0.6}.get(kind, 0.9)  # of half a person the estimator makes what it can
+    least = {"half": 0.6}.get(kind, 0.85)  # of half a person the estimator makes what it can
     assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS), right
 
 
@@ -156,7 +156,7 @@ def test_feet_that_are_not_at_the_edge_are_hidden(standing):
 def test_an_arm_that_ends_at_the_edge(standing):
     picture, parts = standing[0][0], np.zeros(SIZE, np.uint8)
     parts[10:150, 50:80] = np.repeat([23, 2, 10, 14, 5], 28)[:, None]
-    parts[50:60, 80:128] = 15
+    parts[50:60, 80:128], parts[50:60, 20:50] = 15, 16
     assert [sentence.split(",")[0] for sentence in said(picture, own_map(parts))] == ["An arm is cut off at the right edge of the photo"]
     parts[70:76, 100:106] = 4
     assert said(picture, own_map(parts)) == (), "its hand is there"
@@ -214,7 +214,7 @@ def test_of_several_people_the_largest_is_taken(name, standing):
     alone = largest_alone(own_map(parts))
     assert np.array_equal(alone.parts[0], np.where(found[0], parts, 0)) and len(people(alone.parts[0])) == 1
     # whoever fits the photo to a model gets the same person, and the frame is around them
-    _, own, box = fit_photo(picture, own_map(parts), SIZE, "auto")
+    _, own, box = fit_photo(picture, own_map(parts), SIZE, FrameOptions())
     assert own.mask.any() and len(people(own.parts[0])) == 1
     columns = np.flatnonzero((owner == larger).any(axis=0))
     assert abs(box.left + box.width / 2 - (columns[0] + columns[-1]) / 2) < 25

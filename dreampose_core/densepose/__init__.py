@@ -16,6 +16,8 @@ from ..poses import MAX_MAP_SIDE, PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MINI_ESTIMATOR, EstimatorName
 
+_LEAST_PERSON = 0.003  # of the photo: a smaller one is of no use, or a speck of something else
+
 
 class Estimator(Protocol):
     """Makes DensePose from pictures.
@@ -87,7 +89,7 @@ class Estimates:
         scale = min(1.0, MAX_MAP_SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         found = self._estimate([fit_image(photo, size, Box(0, 0, height, width))])
-        if not found.mask.any():
+        if found.mask.mean() < _LEAST_PERSON:
             return None, ("Nobody was found in the photo; a photo of one person seen whole works best.",)
         return found, (several(1 + self._estimator.left_out),) if self._estimator.left_out else ()
 
