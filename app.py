@@ -41,9 +41,20 @@ def _settings(arguments: list[str] | None) -> Settings:
     parser.add_argument("--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub")
     parser.add_argument("--estimator-colours", choices=("bgr", "rgb"), help="the channel order that the export wants (default bgr)")
     given = vars(parser.parse_args(arguments))
+    if os.environ.get("SPACE_ID"):
+        _on_a_space()
     if given["model"] == "mini":
         given["model"] = None
     return Settings.from_environment(**given)
+
+
+def _on_a_space() -> None:
+    """On a Hugging Face Space the port is the outside's, and nothing but an attached bucket outlives a restart."""
+    os.environ.setdefault("DREAMPOSE_HOST", "0.0.0.0")
+    if os.access("/data", os.W_OK):
+        os.environ.setdefault("DREAMPOSE_BUCKET", "/data")
+    elif not os.environ.get("DREAMPOSE_BUCKET"):
+        print("No storage is attached to this Space at /data: videos, and what was learned of people, are lost at a restart.", flush=True)
 
 
 def _listener(host: str, port: int) -> socket.socket:

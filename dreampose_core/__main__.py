@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 from . import __version__, commands, model_commands
 from .errors import Cancelled, DreamPoseError, InputError
 from .progress import Progress
-from .settings import MAX_SEED
+from .settings import MAX_SEED, Solver
 
 FITS = ("auto", "crop", "pad")
 
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     a.add_argument("--steps", type=int, help="denoising steps, 1 to 250, instead of the quality's")
     a.add_argument("--image-guidance", type=float, help="0 to 20 (default: the model's)")
     a.add_argument("--pose-guidance", type=float, help="0 to 20 (default: the model's)")
+    a.add_argument("--solver", help=f"{', '.join(get_args(Solver))} (default: the model's)")
     a.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)")
     a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
     _edit_options(a)
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     f.add_argument("--steps", type=int, help="steps of the UNet, and of the decoder in proportion (default: the recipe's)")
     f.add_argument("--resume", action="store_true", help="go on with a tuning to --out that was interrupted")
     f.add_argument("--seed", type=int, default=0)
-    f.add_argument("--fit", choices=FITS, default="auto", help="as in animate (default: auto)")
+    _frame_options(f)
     _model_options(f)
     _reading_options(f)
 
@@ -175,6 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     m.add_argument("--speed", type=float, default=1.0, help="times the figure's own pace, 0.25 to 4 (default: 1)")
     m.add_argument("--amplitude", type=float, default=1.0, help="times its own size of movements, 0.25 to 1.5 (default: 1)")
     m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
+
+    d = command(groups, "doctor", model_commands.doctor, "look at this machine: what is missing, and what to do about it")
+    d.add_argument("--model", help="the model that is to run (default: DREAMPOSE_MODEL, or mini)")
+    d.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it is to run (default: auto)")
+    d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
 
     t = command(groups, "train", model_commands.train, "train a base model, or the small DensePose estimator")
     t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
@@ -310,15 +317,23 @@ def _edit_options(sub) -> None:
     group.add_argument("--fill-holes", action="store_true", help="close holes in the maps")
     group.add_argument("--smooth", action="store_true", help="take out flicker of the parts")
     group.add_argument("--stride", type=int, default=1, help="every n-th frame, 1 to 100: faster")
+    group.add_argument("--speed", type=float, default=1.0, help="times its own, 0.25 to 4, at the same rate (default: 1)")
     group.add_argument("--fps", type=float, help="another rate at the same speed, 1 to 120")
     group.add_argument("--mirror", action="store_true", help="left becomes right")
     group.add_argument("--reverse", action="store_true", help="backwards")
     group.add_argument("--loops", type=int, default=1, help="how often it is shown, 1 to 100")
 
 
-def _scene_options(sub) -> None:
+def _frame_options(sub) -> None:
     fit = "crop the photo to the model's shape, or pad it; auto crops around the person where their place is known"
     sub.add_argument("--fit", choices=FITS, default="auto", help=fit)
+    sub.add_argument("--zoom", type=float, default=1.0, help="the frame shows the photo so many times larger, 0.5 to 3 (default: 1)")
+    sub.add_argument("--shift-right", type=float, default=0.0, help="the frame is moved by this share of its width, -1 to 1 (default: 0)")
+    sub.add_argument("--shift-down", type=float, default=0.0, help="and by this share of its height, -1 to 1 (default: 0)")
+
+
+def _scene_options(sub) -> None:
+    _frame_options(sub)
     align = "move and scale the motion to the person in the photo"
     sub.add_argument("--align", choices=("person", "none"), default="person", help=align)
 

@@ -186,8 +186,8 @@ class _Run:
 
     @property
     def sampling(self) -> Sampling:
-        found = self.pipe.form.sampling(self.options.quality)
-        return found if self.options.steps is None else replace(found, num_inference_steps=self.options.steps)
+        given = {"num_inference_steps": self.options.steps, "solver": self.options.solver}
+        return replace(self.pipe.form.sampling(self.options.quality), **{name: value for name, value in given.items() if value is not None})
 
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"

@@ -16,6 +16,7 @@ from .settings import (
     AnimateOptions,
     EditOptions,
     FinetuneOptions,
+    FrameOptions,
     MotionOptions,
     Options,
     SceneOptions,
@@ -74,6 +75,7 @@ def finetune(args, on_progress, should_stop) -> None:
     from .subject import check_subject_folder
 
     options = validated(FinetuneOptions, {"recipe": args.recipe, "steps": args.steps, "seed": args.seed})
+    frame = _options(FrameOptions, args)
     out = Path(os.path.abspath(_new_folder(args.out)))
     check_subject_folder(out)
     checkpoints = out.with_name(f".{out.name}.checkpoints")
@@ -96,7 +98,7 @@ def finetune(args, on_progress, should_stop) -> None:
     from .pipeline import load_pipeline
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    fitted = [fit_photo(photo, own, pipe.form.size, args.fit, pipe.bilinear) for photo, own in zip(photos, maps)]
+    fitted = [fit_photo(photo, own, pipe.form.size, frame, pipe.bilinear) for photo, own in zip(photos, maps)]
     photos, maps = [photo for photo, _, _ in fitted], [own for _, own, _ in fitted]
     image_poses = None
     if all(own is not None for own in maps):
@@ -143,6 +145,7 @@ def poses_preview(args, on_progress, should_stop) -> None:
     estimate = _estimate(args, on_progress, should_stop)
     reading = _motion(args.file, args, estimate)
     poses, scene, about = reading.poses, None, _about(args.file, reading)
+    from .poses import source_frames
     from .preview import frame_size, preview_size, write_preview
 
     if args.image is not None:
@@ -156,13 +159,9 @@ def poses_preview(args, on_progress, should_stop) -> None:
         scene = make_scene(image, poses, own, preview_size(model), options)
         checks = photo_checks(own, scene.box, image.shape[:2], frame_size(model))
         about += (*about_image, *about_map, *checks, *scene.notices)
-    else:
-        from .poses import edited
-
-        poses = edited(poses, options)
-    notices = write_preview(poses, out, scene, on_progress=on_progress, should_stop=should_stop)
+    notices = write_preview(poses, out, options, scene, on_progress=on_progress, should_stop=should_stop)
     _say(about, estimate.notices, notices)
-    print(f"{out}: {_frames(len(scene.poses if scene is not None else poses))}")
+    print(f"{out}: {_frames(len(source_frames(len(poses), poses.fps, options)))}")
 
 
 def mannequin_render(args, on_progress, should_stop) -> None:
@@ -194,9 +193,10 @@ def mannequin_render(args, on_progress, should_stop) -> None:
 
 
 def _options(kind: type[Options], args) -> Options:
-    """The option set `kind` from the arguments of the same names, and --frames."""
+    """The option set `kind` from the arguments of the same names, and --frames, where it has one."""
     given = {name: getattr(args, name) for name in kind.model_fields if hasattr(args, name)}
-    given["first_frame"], given["last_frame"] = frame_range(args.range, "--frames")
+    if "first_frame" in kind.model_fields:
+        given["first_frame"], given["last_frame"] = frame_range(args.range, "--frames")
     if "align" in given:
         given["align"] = given["align"] == "person"
     return validated(kind, given)

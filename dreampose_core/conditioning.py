@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .errors import InputError
 from .poses import NUM_PARTS, WINDOW, PoseSequence, window_indices
-from .settings import Quality
+from .settings import Quality, Solver
 from .texture import WARP_PLANES
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
@@ -27,12 +27,13 @@ class Sampling:
     """How frames are denoised, by the names of `DreamPosePipeline.stream`.
 
     guidance_interval: the part of the noise schedule that is guided, from 0, the clean frame, to 1, pure noise; outside one pass is made
-    instead of three. reuse_steps: the UNet's deep features are computed at every such step only.
+    instead of three. reuse_steps: the UNet's deep features are computed at every such step only. solver: None as the model has it.
     """
 
     num_inference_steps: int
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     reuse_steps: int = 1
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from . import attention
 from .conditioning import ModelForm, Sampling, clean_latents, predict
+from .errors import InputError
 from .progress import ShouldStop, check_stop
+from .settings import Solver
 from .texture import Texture
 
 OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
@@ -42,6 +45,22 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
     return [p for p in passes if abs(p[0]) > 1e-9]
 
 
+def solver_named(name: Solver, scheduler) -> SchedulerMixin:
+    """Another solver for the same noise schedule, by its name; of the second order where the method has one.
+
+    Raises InputError for one that cannot use what the model predicts.
+    """
+    if name == "pndm" and scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
+        raise InputError("PNDM cannot solve for this model, which predicts the clean frame itself; choose another solver.")
+    kind, how = {
+        "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),  # Lu et al., arXiv 2211.01095
+        "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),  # Zhao et al., arXiv 2302.04867
+        "ddim": (DDIMScheduler, {}),  # Song et al., arXiv 2010.02502
+        "pndm": (PNDMScheduler, {"skip_prk_steps": True}),  # Liu et al., arXiv 2202.09778
+    }[name]
+    return kind.from_config(scheduler.config, **how)
+
+
 @torch.no_grad()
 def denoise(
     unet, scheduler, form: ModelForm, sampling: Sampling, branches: list[tuple[float, bool, bool]], reference: Reference,
@@ -51,9 +70,9 @@ def denoise(
     """Clean latents (B, C, h, w) from noise of that shape, with the latents `beneath` under it if there are any.
 
     branches: as from `guidance_branches`; outside sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724) there is no guidance,
-    so one pass. scheduler: stays as it is. pose, warp: channels of the frames, as the UNet takes them. Raises Cancelled.
+    so one pass. scheduler: the model's own; stays as it is. pose, warp: channels of the frames, as the UNet takes them. Raises Cancelled.
     """
-    scheduler = copy.deepcopy(scheduler)
+    scheduler = copy.deepcopy(scheduler) if sampling.solver is None else solver_named(sampling.solver, scheduler)
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)
     if beneath is None:
         latents = noise * scheduler.init_noise_sigma

@@ -1,4 +1,4 @@
-"""What the commands that make and measure models do: train, import, evaluate, bench."""
+"""What the commands that make and measure models do: train, import, evaluate, bench; and what looks at the machine that they run on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from dataclasses import fields
 from pathlib import Path
 
 from .commands import _estimate, _frames, _new_file, _new_folder, _say
-from .errors import InputError
+from .errors import DreamPoseError, InputError
 from .files import appearing, appearing_folder, check_new_folder
 from .progress import check_stop
+
+
+def doctor(args, on_progress, should_stop) -> None:
+    from .doctor import examine
+    from .settings import Settings
+
+    given = {"model": args.model, "device": args.device, "home": args.home}
+    problems = 0
+    for finding in examine(Settings.from_environment(**given).with_folders()):
+        print(finding, flush=True)
+        check_stop(should_stop)
+        problems += finding.state == "problem"
+    if problems:
+        raise DreamPoseError(f"{problems} finding{'s' * (problems > 1)} marked BAD; what to do stands below each.")
 
 
 def train(args, on_progress, should_stop) -> None:

@@ -43,7 +43,7 @@ from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted
 from .progress import ShouldStop, never_stop
 from .scene import check_aspect
-from .settings import MODELS, Precision
+from .settings import MODELS, Precision, Solver
 from .stable_diffusion import is_hub_id, why_not_loaded
 from .texture import WARP_PLANES, harvest, move
 
@@ -131,11 +131,12 @@ class DreamPosePipeline(DiffusionPipeline):
         num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
         generator: torch.Generator | None = None, batch_size: int = 8, noise: torch.Tensor | None = None, init_leak: bool | None = None,
         output_type: OutputType = "uint8", guidance_interval: tuple[float, float] | None = None, reuse_steps: int | None = None,
+        solver: Solver | None = None,
     ) -> DreamPoseOutput:  # fmt: skip
         """All frames of a clip; arguments and errors as in `stream`."""
         frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size,
                              noise=noise, init_leak=init_leak, output_type=output_type, guidance_interval=guidance_interval,
-                             reuse_steps=reuse_steps)  # fmt: skip
+                             reuse_steps=reuse_steps, solver=solver)  # fmt: skip
         return DreamPoseOutput(frames=np.stack(list(frames)))
 
     @torch.no_grad()
@@ -146,13 +147,13 @@ class DreamPosePipeline(DiffusionPipeline):
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
         init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
         on_glimpse: Callable[[int, np.ndarray], None] | None = None, guidance_interval: tuple[float, float] | None = None,
-        reuse_steps: int | None = None,
+        reuse_steps: int | None = None, solver: Solver | None = None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
         image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
         image_poses: the photos' own maps, one each; without them there is no moved texture.
-        num_inference_steps, guidance_interval, reuse_steps: see `Sampling`; None takes the model's own of standard quality.
+        num_inference_steps, guidance_interval, reuse_steps, solver: see `Sampling`; None takes the model's own of standard quality.
         image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
         first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
@@ -167,12 +168,15 @@ class DreamPosePipeline(DiffusionPipeline):
         # 1. check and fit the inputs
         s_image = self.config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.config.pose_guidance if pose_guidance is None else pose_guidance
-        given = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval, "reuse_steps": reuse_steps}
+        given = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval, "reuse_steps": reuse_steps,
+                 "solver": solver}  # fmt: skip
         sampling = replace(self.form.sampling("standard"), **{name: value for name, value in given.items() if value is not None})
         if sampling.num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
             raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
         if sampling.reuse_steps < 1 or not 0 <= sampling.guidance_interval[0] <= sampling.guidance_interval[1] <= 1:
             raise InputError("reuse_steps must be at least 1, and the guidance interval two shares of the noise schedule, from 0 to 1.")
+        if sampling.solver not in (None, *get_args(Solver)):
+            raise InputError(f"The solver is {sampling.solver!r}; there are {', '.join(get_args(Solver))}.")
         if not 0 <= first_frame <= len(poses):
             raise InputError(f"The first frame is {first_frame}; the sequence has frames 0:{len(poses)}.")
         if output_type not in get_args(OutputType):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import repeat
 from pathlib import Path
 
@@ -15,19 +15,20 @@ from PIL import Image, ImageDraw, ImageFont
 from .conditioning import pose_tensors, to_pixels, to_uint8
 from .images import Box, fit_image, write_png
 from .photo_checks import photo_checks
-from .poses import PoseSequence, fitted, largest_alone, overlay, render_colours
+from .poses import PoseSequence, edited, fitted, frame_ranges, frames_with_holes, largest_alone, overlay, render_colours, source_frames
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .scene import Scene, fit_photo, on_map
-from .settings import Fit
+from .settings import EditOptions, FrameOptions
 from .texture import harvest, move
 from .video import write_video
 
 NOTICE = "This is an instant preview: the photo's own pixels moved by the motion, without a model, so unseen sides are missing."
 COLOURED = "Coloured is the person as found in the photo; the frame shows what the video will show."
 COLOURS_ONLY = "Photo and motion share no U, V, so each part of the body has one colour here."
+HOLES = "The motion has holes in frame {}, marked in the preview; closing holes fills them."
 PANEL_HEIGHT = 320
 _BATCH = 8
-_CAPTION, _INK, _PAPER = 22, (225, 225, 230), (24, 24, 28)
+_CAPTION, _INK, _PAPER, _MARK = 22, (225, 225, 230), (24, 24, 28), (180, 83, 9)
 
 
 def moved_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, use_uv: bool = True) -> Iterator[np.ndarray]:
@@ -75,16 +76,21 @@ def preview_size(model: str | Path) -> tuple[int, int]:
 
 
 def write_preview(
-    poses: PoseSequence, path: Path, scene: Scene | None = None, *, on_progress: OnProgress = ignore_progress,
+    motion: PoseSequence, path: Path, options: EditOptions, scene: Scene | None = None, *, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[str, ...]:  # fmt: skip
     """Writes an MP4 of panels side by side and returns sentences about it.
 
-    Without a scene the panel is `poses` in colours. With one: the photo as it is fitted, the scene's motion over it, and the moved
-    texture where it can be had. Raises StorageError, and Cancelled when should_stop() is true.
+    motion: as it came. Without a scene the panel is the motion, edited, in colours. With one: the photo as it is fitted, the scene's
+    motion over it, and the moved texture where it can be had. Below the motion stands which frame of the one that came it is, and a mark
+    where that has holes. Raises StorageError, InputError as `edited`, and Cancelled when should_stop() is true.
     """
-    notices: tuple[str, ...] = ()
+    numbers = source_frames(len(motion), motion.fps, options)
+    holes = np.zeros(len(motion), bool) if options.fill_holes else frames_with_holes(motion)
+    shown = np.unique(numbers[holes[numbers]])
+    notices: tuple[str, ...] = (HOLES.format(frame_ranges(shown, range(len(motion)))),) if len(shown) else ()
     if scene is None:
+        poses = edited(motion, options)
         panels = {"motion": (frame for index in range(len(poses)) for frame in render_colours(poses.clip(index, index + 1)))}
     else:
         poses = scene.poses
@@ -92,28 +98,34 @@ def write_preview(
         if can_move(scene):
             textured = _share_charts(scene.image_poses, poses)
             panels["moved texture" if textured else "colours of the parts"] = moved_frames(scene.photo, scene.image_poses, poses)
-            notices = (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
+            notices += (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
         else:
-            notices = ("The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in the motion.",)
+            notices += ("The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in the motion.",)
     clock = StageClock("preview", len(poses), on_progress)
 
     def frames() -> Iterator[np.ndarray]:
         for index, row in enumerate(zip(*panels.values())):
             check_stop(should_stop)
-            yield np.concatenate([_panel(picture, name) for name, picture in zip(panels, row)], 1)
+            number = int(numbers[index])
+            words = {"motion": f"motion, frame {number}" + (", holes" if holes[number] else "")}
+            papers = {"motion": _MARK if holes[number] else _PAPER}
+            pictures = [_panel(picture, words.get(name, name), papers.get(name, _PAPER)) for name, picture in zip(panels, row)]
+            yield np.concatenate(pictures, 1)
             clock.tick(index + 1)
 
     write_video(frames(), path, poses.fps)
     return notices
 
 
-def write_look(image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, path: Path) -> tuple[str, ...]:
+def write_look(
+    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], options: FrameOptions, path: Path
+) -> tuple[str, ...]:
     """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of `size`.
 
     size: of the model's own frames, (height, width): how sharp they can be is told, too. Returns sentences about the picture and about
     what the photo lacks. What lies outside the frame is dark. Raises InputError as `scene.fit_photo`, StorageError.
     """
-    _, _, box = fit_photo(image, image_poses, size, fit)
+    _, _, box = fit_photo(image, image_poses, size, options)
     said = photo_checks(image_poses, box, image.shape[:2], size)
     if image_poses is not None:
         image_poses = largest_alone(image_poses)
@@ -135,16 +147,21 @@ def write_look(image: np.ndarray, image_poses: PoseSequence | None, size: tuple[
     return said if image_poses is None or not image_poses.mask.any() else (COLOURED, *said)
 
 
-def _panel(picture: np.ndarray, name: str) -> np.ndarray:
+def _panel(picture: np.ndarray, words: str, paper: tuple[int, int, int]) -> np.ndarray:
     """A picture at the panels' height over a strip that says what it is."""
     height, width = picture.shape[:2]
     size = max(2, round(width * PANEL_HEIGHT / height / 2) * 2), PANEL_HEIGHT
     scaled = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-    return np.concatenate([np.asarray(scaled), _strip(name, size[0])])
+    return np.concatenate([np.asarray(scaled), _strip(words, size[0], paper)])
+
+
+@lru_cache(maxsize=8)  # most panels say the same on every frame
+def _strip(words: str, width: int, paper: tuple[int, int, int]) -> np.ndarray:
+    strip = Image.new("RGB", (width, _CAPTION), paper)
+    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), words, fill=_INK, anchor="mm", font=_font())
+    return np.asarray(strip)
 
 
 @cache
-def _strip(name: str, width: int) -> np.ndarray:
-    strip = Image.new("RGB", (width, _CAPTION), _PAPER)
-    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), name, fill=_INK, anchor="mm", font=ImageFont.load_default(13))
-    return np.asarray(strip)
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)

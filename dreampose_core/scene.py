@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InputError
 from .images import Box, crop_box, fit_image, pad_box
 from .poses import MIRRORED, PoseSequence, aligned, edited, fitted, largest_alone, person_box
-from .settings import MAX_FRAMES, EditOptions, Fit, SceneOptions
+from .settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 from .video import extract_sound, is_video
 
 _ASPECT_SLACK = 2  # pixels: estimators and croppers round
@@ -40,7 +40,7 @@ def make_scene(
     bilinear: as in `poses.fitted`, where the motion is not aligned.
     Raises InputError when the map is another photo's, nobody is in it, or the motion is too long or has nobody in it.
     """
-    photo, own, box = fit_photo(image, image_poses, size, options.fit, bilinear)
+    photo, own, box = fit_photo(image, image_poses, size, options, bilinear)
     motion = edited(poses, options)
     check_length(motion)
     said = (MIRRORED,) if poses.uv is not None and motion.uv is None else ()
@@ -78,7 +78,7 @@ def keep_sound(clip: Path, num_frames: int, fps: float, options: SceneOptions, o
 
 
 def fit_photo(
-    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], fit: Fit, bilinear: bool = False
+    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], options: FrameOptions, bilinear: bool = False
 ) -> tuple[np.ndarray, PoseSequence | None, Box]:
     """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`.
 
@@ -88,14 +88,24 @@ def fit_photo(
     if image_poses is not None:
         check_aspect(source, image_poses.size)
         image_poses = largest_alone(image_poses)
-    if fit == "pad" or (fit == "auto" and image_poses is None):
+    if options.fit == "pad" or (options.fit == "auto" and image_poses is None):
         box = pad_box(source, size)
     else:
         box = crop_box(source, size, None if image_poses is None else _person(image_poses, source))
+    box = _adjusted(box, options)
+    if min(box.top + box.height, source[0]) - max(box.top, 0) < 1 or min(box.left + box.width, source[1]) - max(box.left, 0) < 1:
+        raise InputError("The frame lies beside the photo; move it back, or make it larger.")
     photo = fit_image(image, size, box)
     if image_poses is None:
         return photo, None, box
     return photo, fitted(image_poses, size, on_map(box, source, image_poses.size), bilinear), box
+
+
+def _adjusted(box: Box, options: FrameOptions) -> Box:
+    """The box made smaller by the zoom around its middle, and moved by shares of its size then."""
+    height, width = box.height / options.zoom, box.width / options.zoom
+    top, left = box.top + (box.height - height) / 2, box.left + (box.width - width) / 2
+    return Box(top + options.shift_down * height, left + options.shift_right * width, height, width)
 
 
 def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
+Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
 LogFormat = Literal["text", "json"]
 EstimatorName = Literal["none", "mini", "torchscript"]
 Height = Literal["child", "short", "average", "tall"]
@@ -50,6 +51,7 @@ class EditOptions(Options):
 
     first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth: holes in
     the maps are closed, flicker of parts is taken out. stride: every n-th frame is taken, so the motion runs faster.
+    speed: times its own, by repeating or leaving out frames at the same rate.
     fps: another rate by repeating or leaving out frames, so the motion keeps its speed. mirror: left becomes right.
     reverse: backwards. loops: how often it is shown in all.
     """
@@ -59,6 +61,7 @@ class EditOptions(Options):
     fill_holes: bool = False
     smooth: bool = False
     stride: int = Field(1, ge=1, le=100)
+    speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
     fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
     mirror: bool = False
     reverse: bool = False
@@ -67,17 +70,28 @@ class EditOptions(Options):
     @property
     def keeps_timing(self) -> bool:
         """Whether each moment of the result is that moment of the clip, counted from first_frame."""
-        return self.stride == 1 and not self.reverse and self.loops == 1
+        return self.stride == 1 and self.speed == 1 and not self.reverse and self.loops == 1
 
 
-class SceneOptions(EditOptions):
-    """How a photo and a motion come together.
+class FrameOptions(Options):
+    """What of a photo frames show.
 
-    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. align: the motion
-    is moved and scaled to the person in the photo, where their DensePose is known.
+    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. That frame is then
+    made 1/zoom as large, and moved right and down by these shares of its own width and height.
     """
 
     fit: Fit = "auto"
+    zoom: float = Field(1, ge=0.5, le=3, allow_inf_nan=False)
+    shift_right: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+    shift_down: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+
+
+class SceneOptions(EditOptions, FrameOptions):
+    """How a photo and a motion come together.
+
+    align: the motion is moved and scaled to the person in the photo, where their DensePose is known.
+    """
+
     align: bool = True
 
 
@@ -85,8 +99,8 @@ class AnimateOptions(SceneOptions):
     """How frames are made.
 
     steps, image_guidance, pose_guidance: None takes the model's own values, for steps those of the quality.
-    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20.
-    keep_sound: the motion clip's sound goes into the result, where there is one and the timing is kept.
+    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20. solver: how noise becomes a frame, None as the
+    model has it. keep_sound: the motion clip's sound goes into the result, where there is one and the timing is kept.
     """
 
     recipe: Recipe = "fast"
@@ -94,6 +108,7 @@ class AnimateOptions(SceneOptions):
     steps: int | None = Field(None, ge=1, le=250)
     image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
     pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    solver: Solver | None = None
     seed: int = Field(0, ge=0, le=MAX_SEED)
     batch_size: int = Field(8, ge=1, le=64)
     keep_sound: bool = False

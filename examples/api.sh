@@ -9,7 +9,7 @@ value() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }                # of one t
 
 token=$(ask --request POST "$api/tokens" | value token)
 job=$(ask --header "Authorization: Bearer $token" --form person_name=ada --form motion_name=walk \
-    --form 'options={"recipe": "none", "seed": 7}' "$api/jobs" | value id)  # your own: --form photo=@anna.jpg --form motion=@dance.mp4
+    --form 'options={"recipe": "none", "seed": 7}' "$api/jobs" | value id)  # your own: --form photo=@anna.jpg --form consent=true --form motion=@dance.mp4
 state=queued
 until [[ $state == done ]]; do
     sleep 1

@@ -27,7 +27,7 @@ def main(url: str, out: str) -> None:
             "photo": ("ada.png", (PEOPLE / "ada.png").read_bytes()),
             "photo_poses": ("ada.poses.npz", (PEOPLE / "ada.poses.npz").read_bytes()),
         },
-        data={"motion_name": "walk", "options": json.dumps({"recipe": "none", "seed": 7})},
+        data={"motion_name": "walk", "consent": "true", "options": json.dumps({"recipe": "none", "seed": 7})},
         headers={"Idempotency-Key": secrets.token_hex(16)},  # send the same again after a broken connection: it is one job
     ))  # fmt: skip
     while job["state"] not in ("done", "failed", "cancelled"):

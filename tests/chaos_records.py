@@ -56,7 +56,7 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
         moves = motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4")
         requests[f"{person}, {motion or 'clip'}, {recipe}"] = {
             "dp-photo": people / f"{person}.png", "dp-photo-poses": poses, "dp-motion-file": moves, "dp-recipe": recipe, "Seed": seed,
-            "Frames": frames, "Steps": "16",
+            "Frames": frames, "Steps": "16", "dp-consent": True,
         }  # fmt: skip
     return requests
 

@@ -139,7 +139,7 @@ class Load:
         person, motion = self.random.choice(("ada", "bela", "chidi", "dana")), self.random.choice(("walk", "turn", "wave"))
         photo = PEOPLE / f"{person}.png"
         files = {"dp-photo": photo, "dp-photo-poses": photo.with_suffix(".poses.npz"), "dp-motion-file": MOTIONS / f"{motion}.npz"}
-        return {name: await self.times.of("upload", page.upload(path)) for name, path in files.items()}
+        return {name: await self.times.of("upload", page.upload(path)) for name, path in files.items()} | {"dp-consent": True}
 
     # -- visitors -----------------------------------------------------------------------------------------------------------
 

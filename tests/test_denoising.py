@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from tiny import tiny_pipeline
 
 from dreampose_core.conditioning import ModelForm, Sampling
@@ -15,6 +16,7 @@ from dreampose_core.denoising import reusing
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.evaluation import shortcuts
 from dreampose_core.evaluation.clips import MannequinClips
+from dreampose_core.settings import Solver
 
 SIZE = (40, 32)
 
@@ -155,3 +157,27 @@ def test_the_ways_differ_in_one_thing_each():
     ways = shortcuts.ways_of(25)
     assert ways["all"] == Sampling(25) and ways["guided 0.1-0.8"] == replace(ways["all"], guidance_interval=(0.1, 0.8))
     assert len(set(ways.values())) == len(ways)
+
+
+@pytest.mark.parametrize("solver", [name for name in get_args(Solver) if name != "pndm"])
+def test_the_more_steps_the_nearer_every_solver_comes_to_the_same_picture(pipe, clip, solver):
+    scheduler, plain = dict(pipe.scheduler.config), {"image_guidance": 1.0, "pose_guidance": 1.0}
+    wanted = made(pipe, clip, 60, **plain)
+    off = [abs(made(pipe, clip, steps, solver=solver, **plain) - wanted).mean() for steps in (3, 10, 60)]
+    assert off[0] > 1.3 * off[1] > 1.3**2 * off[2] and off[2] < 0.05 and dict(pipe.scheduler.config) == scheduler
+
+
+def test_a_solver_that_cannot_use_what_the_model_predicts_is_refused(pipe, clip):
+    with pytest.raises(InputError, match="PNDM cannot solve for this model"):
+        made(pipe, clip, solver="pndm")
+    own = pipe.scheduler
+    pipe.scheduler = DDIMScheduler.from_config(own.config, prediction_type="epsilon", rescale_betas_zero_snr=False)
+    try:
+        assert np.isfinite(made(pipe, clip, solver="pndm")).all()
+    finally:
+        pipe.scheduler = own
+
+
+def test_there_is_no_other_solver(pipe, clip):
+    with pytest.raises(InputError, match="solver is 'euler'; there are dpm"):
+        made(pipe, clip, solver="euler")

@@ -69,8 +69,8 @@ class TruthTeller:
         self.form, self._execution_device = ModelForm(), torch.device("cpu")
         self.vae, self.truth, self.asked = Perfect(), {clip.photo.tobytes(): clip.truth for clip in clips}, []
 
-    def stream(self, photo, poses, image_poses, num_inference_steps, guidance_interval, reuse_steps, generator, should_stop):
-        assert (guidance_interval, reuse_steps) == ((0.0, 1.0), 1)  # as the form says
+    def stream(self, photo, poses, image_poses, num_inference_steps, guidance_interval, reuse_steps, solver, generator, should_stop):
+        assert (guidance_interval, reuse_steps, solver) == ((0.0, 1.0), 1, None)  # as the form says
         self.asked.append((num_inference_steps, image_poses, generator.initial_seed()))
         for frame in self.truth[photo.tobytes()]:
             if should_stop():

@@ -18,7 +18,7 @@ ROWS = (
     ("images", "video", "poses", "scene", "photo_checks", "exports"),
     ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
      "pipeline", "released", "densepose"),
-    ("mannequin", "preview", "training", "mini", "animation", "evaluation"),
+    ("mannequin", "preview", "training", "mini", "animation", "evaluation", "doctor"),
     ("jobs",),
     ("web",),
     ("commands", "model_commands", "__main__"),
@@ -184,3 +184,9 @@ def test_every_file_says_first_what_it_is_for():
     paths = [*(ROOT / PACKAGE).rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]
     silent = [str(path.relative_to(ROOT)) for path in paths if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_the_picture_of_the_layers_is_up_to_date():
+    from draw_layers import drawn
+
+    assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == drawn(), "run python tests/draw_layers.py"

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreampose_core.mannequin import Figure, render_clip
-from dreampose_core.poses import PoseSequence
-from dreampose_core.poses.clean import holes_filled, smoothed
+from dreampose_core.poses import PoseSequence, read_poses
+from dreampose_core.poses.clean import frames_with_holes, holes_filled, smoothed
 from dreampose_core.poses.components import small_regions
+from dreampose_core.settings import EXAMPLES
 
 proven = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -174,3 +175,20 @@ def test_short_sequences_and_empty_maps():
         full = PoseSequence(np.full((frames, 6, 7), 3, np.uint8), None, "none")
         for poses in (empty, full):
             assert (smoothed(poses).parts == poses.parts).all() and (holes_filled(poses).parts == poses.parts).all()
+
+
+def test_holes_inside_a_part_are_seen_and_gaps_between_parts_are_not():
+    for path in sorted((EXAMPLES / "motions").glob("*.npz")):
+        assert not frames_with_holes(read_poses(path)).any(), f"{path.stem} is exact"
+    parts = read_poses(EXAMPLES / "motions" / "wave.npz").parts.copy()
+    holed = np.zeros(len(parts), bool)
+    for index in range(0, len(parts), 3):
+        rows, columns = np.nonzero(parts[index] == 2)
+        row, column = rows[len(rows) // 2], columns[len(rows) // 2]
+        if (parts[index, row - 1 : row + 3, column - 1 : column + 3] == 2).all():
+            parts[index, row : row + 2, column : column + 2] = 0
+            holed[index] = True
+    given = PoseSequence(parts, None, "none")
+    assert holed.sum() > 5 and np.array_equal(frames_with_holes(given), holed)
+    assert not frames_with_holes(holes_filled(given)).any()
+    assert not frames_with_holes(PoseSequence(None, np.zeros((2, 2, 9, 9), np.float16), "densepose")).any()

@@ -16,7 +16,7 @@ from dreampose_core.mannequin.body import JOINT_INDEX, JOINTS
 from dreampose_core.mannequin.motion import motion
 from dreampose_core.poses import PoseSequence
 from dreampose_core.poses.clean import holes_filled, smoothed
-from dreampose_core.poses.edit import edited, looped, mirrored, resampled
+from dreampose_core.poses.edit import edited, looped, mirrored, resampled, source_frames
 from dreampose_core.settings import MAX_FRAMES, EditOptions
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)
@@ -55,6 +55,9 @@ def test_nothing_asked_for_changes_nothing():
 @pytest.mark.parametrize(("options", "frames", "fps"), [
     (dict(first_frame=2, last_frame=5), [2, 3, 4], 30),
     (dict(stride=4), [0, 4, 8], 30),
+    (dict(speed=2), [0, 2, 4, 6, 8, 10], 30),
+    (dict(speed=0.5, last_frame=3), [0, 0, 1, 1, 2, 2], 30),
+    (dict(speed=1.5, fps=15), [0, 3, 6, 9], 15),
     (dict(reverse=True, last_frame=3), [2, 1, 0], 30),
     (dict(loops=2, last_frame=3), [0, 1, 2, 0, 1, 2], 30),
     (dict(fps=10), [0, 3, 6, 9], 10),
@@ -159,3 +162,23 @@ def test_the_mirror_is_that_of_a_mirrored_person(name):
     off = np.abs(found.uv.astype(float) - truth.uv.astype(float)).max(axis=1)[same]
     assert (off < 0.01).mean() > 0.999  # float16, and a few pixels on edges
     assert len(np.unique(truth.parts)) > 15
+
+
+@proven
+@given(
+    num=st.integers(2, 60), first=st.integers(0, 1), stride=st.integers(1, 3), speed=st.floats(0.25, 4),
+    fps=st.sampled_from([None, 7, 30.0, 50]), mirror=st.booleans(), reverse=st.booleans(), loops=st.integers(1, 3),
+)  # fmt: skip
+def test_it_is_known_which_frame_is_which(num, first, stride, speed, fps, mirror, reverse, loops):
+    options = EditOptions(first_frame=first, stride=stride, speed=speed, fps=fps, mirror=mirror, reverse=reverse, loops=loops, smooth=True)
+    given = counting(num)
+    changed = edited(given, options.model_copy(update={"mirror": False, "smooth": False}))  # a mirrored U is another number
+    assert source_frames(num, given.fps, options).tolist() == order(changed)
+    assert len(edited(given, options)) == len(changed)
+
+
+def test_a_motion_slowed_down_too_much_is_refused():
+    with pytest.raises(InputError, match=f"at most {MAX_FRAMES}"):
+        edited(counting(200), EditOptions(speed=0.25, loops=2))
+    assert len(edited(counting(200), EditOptions(speed=0.25))) == 800
+    assert not EditOptions(speed=2).keeps_timing and EditOptions(fps=12).keeps_timing

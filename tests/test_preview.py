@@ -15,7 +15,7 @@ from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY
 from dreampose_core.poses import PoseSequence
 from dreampose_core.preview import COLOURED, NOTICE, PANEL_HEIGHT, frame_size, moved_frames, preview_size, write_look, write_preview
 from dreampose_core.scene import Scene
-from dreampose_core.settings import MINI
+from dreampose_core.settings import MINI, EditOptions, FrameOptions
 from dreampose_core.video import probe_video, read_video
 
 SIZE = (160, 128)
@@ -57,7 +57,7 @@ def test_other_charts_give_colours_of_parts_alone(clip):
 def test_the_panels(clip, tmp_path, kind, panels):
     given = None if kind == "motion" else scene(clip, own=kind != "photo without map", parts_only=kind == "parts only")
     seen = []
-    notices = write_preview(clip[1], tmp_path / "p.mp4", given, on_progress=seen.append)
+    notices = write_preview(clip[1], tmp_path / "p.mp4", EditOptions(), given, on_progress=seen.append)
     info = probe_video(tmp_path / "p.mp4")
     assert (info.num_frames, info.fps, info.width) == (6, 6, panels * 256) and info.height > PANEL_HEIGHT
     assert (NOTICE in notices) == (panels == 3) and (panels != 2 or "cannot be moved" in notices[0])
@@ -69,7 +69,7 @@ def test_the_panels(clip, tmp_path, kind, panels):
 
 def test_a_preview_can_be_stopped(clip, tmp_path):
     with pytest.raises(Cancelled):
-        write_preview(clip[1], tmp_path / "p.mp4", should_stop=lambda: True)
+        write_preview(clip[1], tmp_path / "p.mp4", EditOptions(), should_stop=lambda: True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,12 +78,12 @@ def test_the_look_shows_the_person_and_the_frame(clip, tmp_path, fit):
     rgb, poses = clip
     photo = np.pad(rgb[0], ((0, 0), (60, 0), (0, 0)), mode="edge")
     own = PoseSequence(*(np.pad(x[:1], [(0, 0)] * (x.ndim - 1) + [(60, 0)]) for x in (poses.parts, poses.uv)), poses.charts)
-    assert "frame shows" in write_look(photo, own, SIZE, fit, tmp_path / "look.png")[0]
+    assert "frame shows" in write_look(photo, own, SIZE, FrameOptions(fit=fit), tmp_path / "look.png")[0]
     look = read_image(tmp_path / "look.png").astype(int)
     assert look.shape[0] == PANEL_HEIGHT
     edges = (look.min(axis=2) > 200).mean(axis=0) > 0.5  # columns of the frame
     assert edges.any() and (look[:, : look.shape[1] // 6].mean() < look[:, -look.shape[1] // 6 :].mean() * 0.6) == (fit == "crop")
-    assert write_look(photo, None, SIZE, fit, tmp_path / "look.png") [0] == NO_DENSEPOSE
+    assert write_look(photo, None, SIZE, FrameOptions(fit=fit), tmp_path / "look.png")[0] == NO_DENSEPOSE
 
 
 def test_the_look_colours_the_person_who_is_used(clip, tmp_path):
@@ -92,16 +92,16 @@ def test_the_look_colours_the_person_who_is_used(clip, tmp_path):
     small = [np.pad(x, [(0, 0)] * (x.ndim - 2) + [(80, 0), (0, 64)]) for x in (poses.parts[:1, ::2, ::2], poses.uv[:1, :, ::2, ::2])]
     both = PoseSequence(*(np.concatenate(x, -1) for x in zip((poses.parts[:1], poses.uv[:1]), small)), poses.charts)
     photo = np.concatenate([rgb[0], np.pad(rgb[0][::2, ::2], ((80, 0), (0, 64), (0, 0)), mode="edge")], 1)
-    said = write_look(photo, both, SIZE, "pad", tmp_path / "both.png")
+    said = write_look(photo, both, SIZE, FrameOptions(fit="pad"), tmp_path / "both.png")
     assert said == (COLOURED, "Two people are in the photo: the larger one is used.")
-    write_look(photo, None, SIZE, "pad", tmp_path / "plain.png")
+    write_look(photo, None, SIZE, FrameOptions(fit="pad"), tmp_path / "plain.png")
     changed = (read_image(tmp_path / "both.png") != read_image(tmp_path / "plain.png")).any(axis=2)
     assert changed[:, : changed.shape[1] // 2 - 2].any() and not changed[:, changed.shape[1] // 2 + 2 :].any()
 
 
 def test_a_look_at_nobody_does_not_speak_of_colours(clip, tmp_path):
     nobody = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
-    assert write_look(clip[0][0], nobody, SIZE, "auto", tmp_path / "look.png") == (NOBODY,)
+    assert write_look(clip[0][0], nobody, SIZE, FrameOptions(), tmp_path / "look.png") == (NOBODY,)
 
 
 def test_the_size_is_the_models_shape_made_small(tmp_path):
@@ -110,3 +110,25 @@ def test_the_size_is_the_models_shape_made_small(tmp_path):
     (tmp_path / "model_index.json").write_text('{"height": 1024, "width": 768}')
     assert frame_size(tmp_path) == (1024, 768)
     assert preview_size(tmp_path) == (256, 192)
+
+
+def test_frames_are_numbered_as_they_came_and_holes_are_marked(clip, tmp_path):
+    parts = clip[1].parts.copy()
+    rows, columns = np.nonzero(parts[4] == 2)
+    row, column = rows[len(rows) // 2], columns[len(rows) // 2]
+    parts[4, row : row + 2, column : column + 2] = 0
+    given = PoseSequence(parts, None, "none", clip[1].fps)
+
+    def strips(name: str, options: EditOptions) -> tuple[tuple[str, ...], list[np.ndarray]]:
+        said = write_preview(given, tmp_path / name, options)
+        return said, [frame[PANEL_HEIGHT:].astype(int) for frame in read_video(tmp_path / name)]
+
+    said, shown = strips("all.mp4", EditOptions())
+    assert said == ("The motion has holes in frame 4, marked in the preview; closing holes fills them.",)
+    marked = [strip[..., 0].mean() - strip[..., 2].mean() > 60 for strip in shown]
+    assert marked == [False] * 4 + [True, False]
+    assert abs(shown[0] - shown[1]).max() > 100, "the numbers differ"
+    said, turned = strips("turned.mp4", EditOptions(first_frame=3, reverse=True))
+    assert len(turned) == 3 and [strip[..., 0].mean() - strip[..., 2].mean() > 60 for strip in turned] == [False, True, False]
+    assert abs(turned[1] - shown[4]).mean() < 4, "the same frame has the same words"
+    assert strips("filled.mp4", EditOptions(fill_holes=True))[0] == strips("before.mp4", EditOptions(last_frame=4))[0] == ()

@@ -11,8 +11,8 @@ from dreampose_core.errors import InputError
 from dreampose_core.images import Box
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import MIRRORED, PoseSequence, fitted
-from dreampose_core.scene import make_scene
-from dreampose_core.settings import SceneOptions
+from dreampose_core.scene import fit_photo, make_scene
+from dreampose_core.settings import FrameOptions, SceneOptions
 
 SIZE = (80, 64)
 
@@ -117,3 +117,24 @@ def test_what_cannot_be_brought_together(clip, other):
     nobody = replace(own, parts=np.zeros_like(own.parts), uv=np.zeros_like(own.uv))
     with pytest.raises(InputError):
         make_scene(rgb[0], other, nobody, SIZE, SceneOptions())
+
+
+def test_the_frame_is_made_smaller_and_moved(clip):
+    rgb, poses = clip
+    own = poses.select([0])
+    box = fit_photo(rgb[0], own, SIZE, FrameOptions())[2]
+    photo, near, nearer = fit_photo(rgb[0], own, SIZE, FrameOptions(zoom=2))
+    assert (nearer.height, nearer.width) == (box.height / 2, box.width / 2)
+    assert nearer.top + nearer.height / 2 == box.top + box.height / 2 and nearer.left + nearer.width / 2 == box.left + box.width / 2
+    assert np.array_equal(near.parts[0, ::2, ::2], own.parts[0, 20:60, 16:48]), "photo and map show the same"
+    assert abs(photo[::2, ::2].astype(int) - rgb[0][20:60, 16:48]).mean() < 12
+    moved = fit_photo(rgb[0], own, SIZE, FrameOptions(zoom=2, shift_right=0.5, shift_down=-0.25))[2]
+    assert (moved.left - nearer.left, moved.top - nearer.top) == (0.5 * nearer.width, -0.25 * nearer.height)
+    scene = make_scene(rgb[0], poses, own, SIZE, SceneOptions(zoom=2))
+    assert np.array_equal(scene.poses.parts[0], near.parts[0]), "a motion that lies on the photo goes with it"
+
+
+def test_a_frame_beside_the_photo_is_refused(clip):
+    with pytest.raises(InputError, match="beside the photo; move it back"):
+        fit_photo(clip[0][0], None, SIZE, FrameOptions(zoom=3, shift_right=1, shift_down=1).model_copy(update={"shift_down": 3}))
+    assert fit_photo(clip[0][0], None, SIZE, FrameOptions(zoom=0.5, shift_down=0.5))[0].shape == (*SIZE, 3)

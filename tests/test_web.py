@@ -273,8 +273,9 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path):
 
 FORM = {
     "motion": "walk", "motion_file": None, "recipe": "fast", "quality": "draft", "steps": "", "image_guidance": " ",
-    "pose_guidance": "", "seed": 7, "fps": "", "frames": "", "stride": "", "loops": "", "changes": ["align"],
-    "fit": "auto", "photo": "/x/photo.png", "photo_poses": None,
+    "pose_guidance": "", "seed": 7, "fps": "", "frames": "", "speed": 1, "loops": "", "changes": ["align"],
+    "fit": "auto", "zoom": 1, "shift_right": 0, "shift_down": 0, "solver": "", "consent": True,
+    "photo": "/x/photo.png", "photo_poses": None,
 }  # fmt: skip
 
 
@@ -303,12 +304,13 @@ def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubS
     assert (browser, job, message) == ({"owner": OWNER, "job": JOB}, JOB, "")
     assert service.requests == [JobRequest(
         image=Path("/x/photo.png"), poses=examples / "motions" / "walk.npz", image_poses=Path("/x/p.npz"),
-        options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7))]
-    submit(handlers, motion_file="/x/own.mp4", frames="10:70", stride="2", loops="3", changes=["mirror", "keep_sound"], fit="pad")
+        options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7), consent="given")]
+    submit(handlers, motion_file="/x/own.mp4", frames="10:70", speed=2, loops="3", changes=["mirror", "keep_sound"], fit="pad",
+           zoom=1.5, shift_down=-0.1, solver="unipc")
     assert service.requests[-1].poses == Path("/x/own.mp4")
     expected = AnimateOptions(
-        recipe="fast", quality="draft", seed=7, first_frame=10, last_frame=70, stride=2, loops=3, mirror=True, align=False, fit="pad",
-        keep_sound=True)
+        recipe="fast", quality="draft", seed=7, first_frame=10, last_frame=70, speed=2, loops=3, mirror=True, align=False, fit="pad",
+        keep_sound=True, zoom=1.5, shift_down=-0.1, solver="unipc")
     assert service.requests[-1].options == expected
     submit(handlers, frames=":70")
     assert (service.requests[-1].options.first_frame, service.requests[-1].options.last_frame) == (None, 70)
@@ -330,13 +332,15 @@ def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubSer
 
 def test_a_photo_is_looked_at_at_once(handlers: PageHandlers, service: StubService, tmp_path: Path):
     def look(*given) -> str:
-        return asyncio.run(handlers.look({"owner": OWNER}, *given))
+        photo, photo_poses, fit = given
+        return asyncio.run(handlers.look({"owner": OWNER}, photo, photo_poses, fit=fit, zoom=2))
 
     assert look(None, None, "auto") == "" and not service.requests
     (tmp_path / "look.png").write_bytes(b"picture")
     service.statuses = [job_status(state="done", kind="preview", look=tmp_path / "look.png", notices=("A person.",))]
     seen = look("/x/photo.png", None, "crop")
-    assert service.requests[-1].poses is None and service.requests[-1].options.fit == "crop"
+    assert service.requests[-1].poses is None and service.requests[-1].options == AnimateOptions(fit="crop", zoom=2)
+    assert service.requests[-1].consent is None, "a photo that is only looked at needs none"
     assert 'src="data:image/png;base64,cGljdHVyZQ=="' in seen and "A person." in seen
 
 
@@ -363,7 +367,12 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
     ({"fps": "0"}, "fps"),
     ({"frames": "20"}, "FIRST:LAST"),
     ({"frames": "a:b"}, "FIRST:LAST"),
-    ({"stride": "0"}, "stride"),
+    ({"speed": 0}, "speed"),
+    ({"zoom": 9}, "zoom"),
+    ({"solver": "euler"}, "solver"),
+    ({"consent": False}, "the person in the photo agreed"),
+    ({"consent": None}, "the person in the photo agreed"),
+    ({"consent": "yes"}, "the person in the photo agreed"),
     ({"recipe": "slow"}, "recipe"),
     ({"browser": {"owner": "short"}}, "reload"),
 ])
@@ -371,6 +380,15 @@ def test_a_wrong_form_is_one_sentence_that_stays(handlers: PageHandlers, service
     browser, job, message = submit(handlers, **changes)
     assert 'role="alert"' in message and words in message
     assert not service.requests and not isinstance(job, str)
+
+
+def test_people_who_were_drawn_need_no_consent(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dreampose_core.web.handlers.is_static_file", lambda path: True)
+    submit(handlers, photo=str(handlers.people[0].image), consent=False)
+    assert service.requests[-1].consent == "drawn"
+    assert "agreed" in preview(handlers, consent=False)[0], "a preview moves the photo, too"
+    preview(handlers, photo=None, consent=False)
+    assert service.requests[-1].kind == "preview" and service.requests[-1].consent is None
 
 
 def test_errors_of_the_service_are_shown_escaped(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):

@@ -86,7 +86,7 @@ def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  
     """A submission that the device lane of job_worker.py understands."""
     options = {"recipe": "none", "seed": behaviour, "steps": frames} | options
     named = {field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))}
-    return {"files": named, "data": {"options": json.dumps(options)}}
+    return {"files": named, "data": {"options": json.dumps(options), "consent": "true"}}
 
 
 def texts(**fields: str) -> dict:
@@ -153,7 +153,7 @@ def test_the_document_lists_exactly_the_endpoints(service):
                 if not status.startswith("2"):
                     assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Failure"}
     body = told["paths"]["/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(body) == {"photo", "motion", "photo_poses", "person_name", "motion_name", "options"}
+    assert set(body) == {"photo", "motion", "photo_poses", "person_name", "motion_name", "options", "consent"}
     assert set(schemas["AnimateOptions"]["properties"]) == set(AnimateOptions.model_fields)
 
 
@@ -302,6 +302,19 @@ def test_wrong_fields_are_one_sentence(client, service, fields, words):
     assert client.get("/jobs").json() == {"jobs": []}
 
 
+@pytest.mark.parametrize("consent", [{}, {"consent": ""}, {"consent": "no"}, {"consent": "false"}])
+def test_nobody_who_did_not_agree_is_moved(client, service, files, consent):  # noqa: F811
+    given = form(files)["files"]
+    for path in ("/jobs", "/previews"):
+        assert "the person in the photo agreed" in refused(client.post(path, files=given, data=consent), 422)
+    assert on_disk(service) == []
+    assert client.post("/previews", files={"photo": given["photo"]}, data=consent).status_code == 202, "it is only looked at"
+    job = submitted(client, **texts(**NO_FILES))
+    stored = [StoredRequest.model_validate_json((service.home / "jobs" / one / "request.json").read_bytes()).consent for one in (
+        job, submitted(client, files=given, data={"consent": "True"}))]  # fmt: skip
+    assert stored == ["drawn", "given"]
+
+
 def test_a_file_and_an_example_at_once_are_refused(client, service, files):  # noqa: F811
     given = form(files)["files"]
     for name in ("person_name", "motion_name"):
@@ -342,7 +355,7 @@ HOSTILE_NAMES = {
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=[ascii(name)[:20] for name in HOSTILE_NAMES])
 def test_names_of_files_lead_nowhere(service, tmp_path, name):
-    body = multipart([("photo", name, b"a photo"), ("motion_name", None, b"walk")])
+    body = multipart([("photo", name, b"a photo"), ("motion_name", None, b"walk"), ("consent", None, b"true")])
     before = set(tmp_path.rglob("*"))
     status, told, _ = asyncio.run(ask(served(service), [body]))
     assert status == 202, told
@@ -360,7 +373,8 @@ def test_files_are_never_opened_in_this_process(client, service, monkeypatch):
         raise AssertionError("the web process opens a picture")
 
     monkeypatch.setattr(Image, "open", opened)
-    answer = client.post("/jobs", files={"photo": ("a.png", b"\x89PNG hostile"), "motion": ("a.npz", b"PK hostile")})
+    hostile = {"photo": ("a.png", b"\x89PNG hostile"), "motion": ("a.npz", b"PK hostile")}
+    answer = client.post("/jobs", files=hostile, data={"consent": "true"})
     assert answer.status_code == 202
 
 

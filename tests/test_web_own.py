@@ -45,13 +45,15 @@ def test_the_shelf_shows_a_visitors_videos_and_people_and_nobody_elses(client, s
     hers = act(client, ANNA, "open", job)["dp-shelf"]
     assert "Video 1" in hers and "Finished" in hers and "Learned quickly" in hers and "0.5 MB" in hers
     pictures = links(hers)
-    assert len(pictures) == 2 and all(client.get("/" + link).status_code == 200 for link in pictures)
+    assert len(pictures) == 3 and all(client.get("/" + link).status_code == 200 for link in pictures)
+    with zipfile.ZipFile(io.BytesIO(client.get("/" + pictures[-1]).content)) as archive:
+        assert archive.testzip() is None and archive.read("photo_000.png") == b"x" * 500_000 and "subject.json" in archive.namelist()
     own = act(client, BEN, "open", UNKNOWN)
     assert "no such job" in own["dp-message"] and "dp-shelf" not in own
     assert act(client, BEN, "forget", "a" * 32)["dp-message"].count("no such person") == 1
 
 
-@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "compare", "use", "forget", "made up"])
+@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "better", "compare", "use", "forget", "made up"])
 def test_what_is_anothers_is_answered_as_what_is_not_there(client, service, job, subject, do):  # noqa: F811
     key = subject(ANNA, "a" * 32)
     what, nothing = (key, "b" * 32) if do in ("use", "forget") else (job, UNKNOWN)
@@ -86,11 +88,13 @@ def test_a_deleted_video_gives_its_place_to_the_next(client, service, job, files
 
 
 def test_again_puts_the_same_files_and_options_into_the_form(client, service, files):  # noqa: F811
-    options = AnimateOptions(recipe="none", quality="best", seed=0, steps=4, first_frame=1, mirror=True, align=False, fps=12.5, loops=2)
-    first = service.submit(ANNA, request(files, options=options))
+    options = AnimateOptions(recipe="none", quality="best", seed=0, steps=4, first_frame=1, mirror=True, align=False, fps=12.5, loops=2,
+                             speed=1.5, stride=2, zoom=1.25, solver="ddim")  # fmt: skip
+    first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
     done = wait_state(service, first, "done", owner=ANNA)
     seen = act(client, ANNA, "again", first, shown=first)
-    assert (seen["Frames"], seen["Stride"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", "", "12.5", "2", "4")
+    assert (seen["Frames"], seen["dp-speed"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", 3, "12.5", "2", "4")
+    assert (seen["dp-consent"], seen["Nearer, ×"], seen["dp-solver"]) == (True, 1.25, "ddim")
     assert seen["dp-changes"] == ["mirror"] and seen["dp-recipe"] == "none" and seen["dp-quality"] == "best" and seen["Seed"] == 0
     photo, motion = Path(seen["dp-photo"]["path"]), Path(seen["dp-motion-file"]["path"])
     assert photo.read_bytes() == done.request.image.read_bytes()
@@ -105,8 +109,23 @@ def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa
     seen = act(client, ANNA, "use", key)
     assert Path(seen["dp-photo"]["path"]).read_bytes() == b"x" * 500_000 and Path(seen["dp-photo-poses"]["path"]).read_bytes() == b"npz"
     assert (seen["dp-recipe"], seen["Seed"]) == ("fast", 7) and "dp-motion-file" not in seen
+    assert (seen["dp-consent"], seen["Nearer, ×"], seen["To the right"]) == (True, 1, 0), "the picture is framed already"
     service.delete_subject(ANNA, key)
     assert "no such person" in act(client, ANNA, "use", key)["dp-message"]
+
+
+def test_the_same_in_better_quality(client, service, files):  # noqa: F811
+    options = AnimateOptions(recipe="none", quality="standard", seed=3)
+    first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
+    done = wait_state(service, first, "done", owner=ANNA)
+    assert 'data-do="better"' in shelf.things(done, lambda *_: "link")
+    second = act(client, ANNA, "better", first, shown=first)["dp-job"]
+    made = wait_state(service, second, "done", owner=ANNA)
+    assert second != first and made.request.options == options.model_copy(update={"quality": "best"}) and made.request.consent == "given"
+    assert made.request.image.read_bytes() == done.request.image.read_bytes()
+    assert 'data-do="better"' not in shelf.things(made, lambda *_: "link")
+    assert "best quality already" in act(client, ANNA, "better", second, shown=second)["dp-message"]
+    assert "no such job" in act(client, BEN, "better", first)["dp-message"]
 
 
 def test_two_videos_are_compared(client, service, job, files):  # noqa: F811

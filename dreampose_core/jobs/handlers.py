@@ -15,11 +15,11 @@ from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
 from ..files import appearing
 from ..images import read_image
-from ..poses import Reading, edited, read_poses, write_poses
+from ..poses import Reading, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..scene import check_options, make_scene
-from ..settings import Settings
+from ..settings import EditOptions, Settings
 from .bucket import Bucket
 from .decoding import Decoded, Decoder
 from .paces import Paces
@@ -143,13 +143,11 @@ class LightLane:
         model, scene = self.settings.model, None
         own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
         if work.request.poses is None:
-            return write_look(read_image(folder.image), own, frame_size(model), options.fit, folder.look)
+            return write_look(read_image(folder.image), own, frame_size(model), options, folder.look)
         poses = read_poses(folder.poses)
-        if work.request.image is None:
-            poses = edited(poses, options)
-        else:
+        if work.request.image is not None:
             scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options)
-        notices = write_preview(poses, folder.result, scene, on_progress=work.on_progress, should_stop=work.should_stop)
+        notices = write_preview(poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop)
         return (*(scene.notices if scene is not None else ()), *notices)
 
     def _motion(self, work: Work) -> Notices:
@@ -167,7 +165,7 @@ class LightLane:
             found = Reading(poses, "drawn by a mannequin", ())
             kept.keep(name, found)
         write_poses(found.poses, folder.motion)
-        write_preview(found.poses, folder.result, on_progress=work.on_progress, should_stop=work.should_stop)
+        write_preview(found.poses, folder.result, EditOptions(), on_progress=work.on_progress, should_stop=work.should_stop)
         return (f"The motion: {found.describe()}.",)
 
 

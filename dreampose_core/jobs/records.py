@@ -16,6 +16,8 @@ FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 Lane = Literal["light", "device"]
 LANES: tuple[Lane, ...] = ("light", "device")
 Kind = Literal["animate", "preview", "motion"]
+Consent = Literal["given", "drawn"]
+"""Why a photo may be used: somebody said that the people in it agreed, or it is a shipped one of a person who was drawn."""
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
 
 
@@ -25,7 +27,7 @@ class JobRequest(Options):
     kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo; "motion"
     has a mannequin do what `motion` says, in the light lane, too, and needs no file.
     image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
-    photo, or without the motion: then it shows how the photo is understood.
+    photo, or without the motion: then it shows how the photo is understood. consent: asked for at the doors, see `web.consent`.
     """
 
     kind: Kind = "animate"
@@ -34,6 +36,7 @@ class JobRequest(Options):
     image_poses: Path | None = None
     options: AnimateOptions = AnimateOptions()
     motion: MotionOptions | None = None
+    consent: Consent | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> JobRequest:
@@ -63,6 +66,7 @@ class StoredRequest(Options):
     image_poses: Upload | None = None
     options: AnimateOptions
     motion: MotionOptions | None = None
+    consent: Consent | None = None
 
 
 THINGS = {"video": ".mp4", "side_by_side": ".mp4", "gif": ".gif", "frames": ".zip", "settings": ".json", "motion": ".npz"}

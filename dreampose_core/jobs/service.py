@@ -143,7 +143,7 @@ class JobService:
                 image=self._stored(request.image, "image", folder) if request.image else None,
                 poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
-                options=request.options, motion=request.motion,
+                options=request.options, motion=request.motion, consent=request.consent,
             ).model_dump_json()
             with open(folder.request, "x", encoding="utf-8") as file:
                 file.write(stored)
@@ -385,4 +385,5 @@ def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     image = folder.image if stored.image is not None else None
     poses = folder.poses if stored.poses is not None else None
     return JobRequest(
-        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options, motion=stored.motion)
+        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options, motion=stored.motion,
+        consent=stored.consent)

@@ -1,11 +1,11 @@
 """DensePose maps over time: the sequence type, every form in and out, changes, fitting, alignment and pictures; no torch."""
 
 from .align import Alignment, aligned
-from .clean import holes_filled, smoothed
+from .clean import frames_with_holes, holes_filled, smoothed
 from .colours import overlay, render_colours
-from .edit import MIRRORED, edited, looped, mirrored, resampled
+from .edit import MIRRORED, edited, looped, mirrored, resampled, source_frames
 from .fit import fitted, person_box
-from .gaps import fill_gaps
+from .gaps import fill_gaps, frame_ranges
 from .npz import read_poses, write_poses
 from .people import largest_alone, people
 from .reading import (
@@ -25,7 +25,8 @@ from .write import check_target, write_any
 
 __all__ = [
     "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "MIRRORED", "NUM_PARTS", "WINDOW", "Alignment", "Charts", "Estimate", "Photos",
-    "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "holes_filled", "largest_alone", "looped",
-    "mirrored", "one_map", "overlay", "people", "person_box", "read_any", "read_image_map", "read_image_poses", "read_poses",
-    "render_colours", "resampled", "smoothed", "window_indices", "write_any", "write_poses",
+    "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "frame_ranges", "frames_with_holes",
+    "holes_filled", "largest_alone", "looped", "mirrored", "one_map", "overlay", "people", "person_box", "read_any", "read_image_map",
+    "read_image_poses", "read_poses", "render_colours", "resampled", "smoothed", "source_frames", "window_indices", "write_any",
+    "write_poses",
 ]

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .components import small_regions
+from .components import numbered_regions, small_regions
 from .sequence import NUM_PARTS, PoseSequence
 
+SEEN = 0.0005  # holes that together have less than this share of the person are not worth a word
 SMALL = 0.0025  # holes and specks of up to this share of the person are mended; a gap between arm and body is larger
 MISSING = 0.5  # a part is lost where it has less than this share of its area before and after
 SWOLLEN = 1.15  # a part has taken another one in where it has more than this times its area before and after
@@ -36,6 +37,27 @@ def holes_filled(poses: PoseSequence) -> PoseSequence:
             array[..., specks] = 0
         _fill(arrays, small_regions(~mask, limit, eight=False, touching=False), mask)
     return out.poses()
+
+
+def frames_with_holes(poses: PoseSequence) -> np.ndarray:
+    """bool (T,): the frames with holes that can be seen, and that are none of the gaps between arms and body: one part lies all around.
+
+    False where the parts are not known.
+    """
+    found = np.zeros(len(poses), bool)
+    for index, labels in enumerate(() if poses.parts is None else poses.parts):
+        area = np.count_nonzero(labels)
+        holes = small_regions(labels == 0, SMALL * area, eight=False, touching=False)
+        if holes.any():
+            regions, areas = numbered_regions(holes)
+            least, most = np.full(len(areas) + 1, 255, np.uint8), np.zeros(len(areas) + 1, np.uint8)
+            for side in range(4):  # the part in each direction of each pixel of a hole
+                beside = np.rot90(np.pad(np.rot90(labels, side), ((1, 0), (0, 0)))[:-1], -side)
+                rim = holes & (beside > 0)
+                np.minimum.at(least, regions[rim], beside[rim])
+                np.maximum.at(most, regions[rim], beside[rim])
+            found[index] = areas[(least == most)[1:]].sum() > SEEN * area
+    return found
 
 
 def _fill(arrays: list[np.ndarray], holes: np.ndarray, mask: np.ndarray) -> None:

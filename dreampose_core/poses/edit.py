@@ -1,4 +1,4 @@
-"""Changing a pose sequence before it is used: trimmed, thinned out, at another rate, backwards, mirrored, repeated, cleaned."""
+"""Changing a pose sequence before it is used: trimmed, thinned out, at another speed or rate, backwards, mirrored, repeated, cleaned."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _HEAD = (NUM_PARTS - 1, NUM_PARTS)
 
 
 def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
-    """`poses` as `options` ask: trimmed, cleaned, thinned out, at another rate, mirrored, reversed, repeated; in this order.
+    """`poses` as `options` ask: trimmed, cleaned, thinned out, at another speed, at another rate, mirrored, reversed, repeated; in this
+    order.
 
-    Raises InputError for a range outside the sequence and as `resampled`, `mirrored` and `looped` do.
+    Raises InputError for a range outside the sequence and as `at_speed`, `resampled`, `mirrored` and `looped` do.
     """
     poses = poses.clip(options.first_frame, options.last_frame)
     if options.fill_holes:
@@ -36,6 +37,8 @@ def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
         poses = smoothed(poses)
     if options.stride > 1:
         poses = poses.select(slice(None, None, options.stride))
+    if options.speed != 1:
+        poses = at_speed(poses, options.speed)
     if options.fps is not None:
         poses = resampled(poses, options.fps)
     if options.mirror:
@@ -43,6 +46,21 @@ def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
     if options.reverse:
         poses = poses.select(slice(None, None, -1))
     return looped(poses, options.loops)
+
+
+def source_frames(num_frames: int, fps: float, options: EditOptions) -> np.ndarray:
+    """int (T,): which frame of a sequence of so many frames each frame of `edited` is, counted from 0 as it came; errors as `edited`."""
+    numbers = (np.arange(num_frames, dtype=np.float32) / num_frames).reshape(-1, 1, 1, 1).repeat(2, 1)  # U, V are told from 0 to 1
+    kept = options.model_copy(update={"fill_holes": False, "smooth": False, "mirror": False})
+    return np.rint(edited(PoseSequence(None, numbers, "densepose", fps), kept).uv[:, 0, 0, 0] * num_frames).astype(int)
+
+
+def at_speed(poses: PoseSequence, speed: float) -> PoseSequence:
+    """The same motion `speed` times as fast at its own rate: frames are left out, or repeated; the first one stays the first.
+
+    Raises InputError where more than MAX_FRAMES frames would come out.
+    """
+    return poses.select(_nearest(len(poses), speed))
 
 
 def resampled(poses: PoseSequence, fps: float) -> PoseSequence:
@@ -54,10 +72,14 @@ def resampled(poses: PoseSequence, fps: float) -> PoseSequence:
         raise InputError(f"The rate asked for is {fps:g} frames per second; it must lie between 1 and 240.")
     if fps == poses.fps:
         return poses
-    number = max(1, round(len(poses) * fps / poses.fps))
+    return replace(poses.select(_nearest(len(poses), poses.fps / fps)), fps=float(fps))
+
+
+def _nearest(num_frames: int, step: float) -> np.ndarray:
+    """int (T,): the frames that are nearest to 0, step, 2 step, ... of so many; of two equally near the earlier."""
+    number = max(1, round(num_frames / step))
     _check_number(number)
-    nearest = np.ceil(np.arange(number) * (poses.fps / fps) - 0.5 - 1e-9).astype(int)  # a half goes to the earlier one
-    return replace(poses.select(nearest.clip(0, len(poses) - 1)), fps=float(fps))
+    return np.ceil(np.arange(number) * step - 0.5 - 1e-9).astype(int).clip(0, num_frames - 1)
 
 
 def looped(poses: PoseSequence, loops: int) -> PoseSequence:

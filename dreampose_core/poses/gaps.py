@@ -34,7 +34,7 @@ def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = No
     if len(missing) == 0:
         return ()
     names = range(len(known)) if numbers is None else numbers
-    frames = f"{what} frame{'s' * (len(missing) > 1)} {_ranges(missing, names)}"
+    frames = f"{what} frame{'s' * (len(missing) > 1)} {frame_ranges(missing, names)}"
     if 2 * len(missing) > len(known):
         raise InputError(
             f"{frames}, which is {len(missing)} of {len(known)}; at least half of the frames are needed, please give a fuller motion."
@@ -58,9 +58,9 @@ def repeat_nearest(array: np.ndarray, known: np.ndarray) -> None:
         array[index] = array[source[index]]
 
 
-def _ranges(missing: np.ndarray, names: Sequence[int]) -> str:
-    """For example "3-5 and 9"."""
-    runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
+def frame_ranges(indices: np.ndarray, names: Sequence[int]) -> str:
+    """Frames by their indices, int (N,), and what each is called, for example "3-5 and 9"."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
     texts = [str(names[run[0]]) if len(run) == 1 else f"{names[run[0]]}-{names[run[-1]]}" for run in runs]
     if len(texts) > _MOST_RANGES:
         texts = [*texts[:_MOST_RANGES], "others"]

@@ -5,29 +5,32 @@ from __future__ import annotations
 import secrets
 import shutil
 from pathlib import Path
+from typing import get_args
 
 from gradio.utils import get_upload_folder
 
 from ..jobs.records import JobRequest, SubjectEntry
-from ..settings import AnimateOptions
+from ..settings import AnimateOptions, FrameOptions, Quality
 
 SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
-_TEXTS = ("stride", "fps", "loops", "steps", "image_guidance", "pose_guidance")
+_TEXTS = ("fps", "loops", "steps", "image_guidance", "pose_guidance")
+_FRAME = FrameOptions().model_dump()
 
 
 def form_of(request: JobRequest) -> dict[str, object]:
     """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
     return {
         "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
-        "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"), **_fields(request.options),
+        "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"),
+        "consent": request.consent is not None, **_fields(request.options),
     }  # fmt: skip
 
 
 def person_of(subject: SubjectEntry) -> dict[str, object]:
     """The fields that find the subject again; the rest of the form stays."""
     return {
-        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"), "fit": "auto",
-        "recipe": subject.recipe, "seed": subject.seed,
+        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"),
+        "consent": True, **_FRAME, "recipe": subject.recipe, "seed": subject.seed,
     }  # fmt: skip
 
 
@@ -38,7 +41,8 @@ def _fields(options: AnimateOptions) -> dict[str, object]:
         "frames": ":".join(ends) if any(ends) else "", "changes": [name for name in SWITCHES if own[name]],
         # empty texts take their defaults
         **{name: "" if own[name] == getattr(plain, name) else f"{own[name]:g}" for name in _TEXTS},
-        **{name: own[name] for name in ("fit", "recipe", "quality", "seed")},
+        **{name: own[name] for name in (*_FRAME, "recipe", "quality", "seed")},
+        "solver": options.solver or "", "speed": min(4, options.speed * options.stride),  # the page has no stride
     }  # fmt: skip
 
 
@@ -50,3 +54,12 @@ def _uploaded(path: Path | None, name: str) -> str | None:
     copy.parent.mkdir(parents=True)
     shutil.copyfile(path, copy)
     return str(copy)
+
+
+def better(request: JobRequest) -> JobRequest | None:
+    """The same in the next quality; None where there is no better one."""
+    qualities = get_args(Quality)
+    at = qualities.index(request.options.quality) + 1
+    if at == len(qualities):
+        return None
+    return request.model_copy(update={"options": request.options.model_copy(update={"quality": qualities[at], "steps": None})})

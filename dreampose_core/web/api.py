@@ -22,6 +22,7 @@ from ..jobs.records import JobRequest, JobStatus, Kind
 from ..jobs.service import JobService
 from ..settings import AnimateOptions, Settings, validated
 from .api_records import Failure, JobLinks, JobList, JobView, Motions, NewToken, People, Step, Submitted
+from .consent import consent_to
 from .examples import Motion, Person, example_motions, example_people
 from .forms import Form, received
 from .links import ResultLinks
@@ -38,6 +39,7 @@ TEXTS = {
     "person_name": "An example person instead of a photo, see GET /people.",
     "motion_name": "A shipped motion instead of a motion of your own, see GET /motions.",
     "options": "Options as a JSON object; those left out take their defaults.",
+    "consent": "true: the person in the photo agreed to this, or is not real. Needed to move a photo of your own.",
 }
 _STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))  # the first that fits
 _NOWHERE = {
@@ -149,7 +151,10 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
         if not (image or poses):
             raise InputError("A preview needs a photo, a person_name, a motion or a motion_name.")
         image_poses = form.files.get("photo_poses") or (person and person.poses)
-        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, options=_options(form.texts.get("options", "")))
+        moved = image and poses  # a photo that is only looked at needs no consent
+        consent = consent_to(image, people, form.texts.get("consent", "").strip().lower() == "true") if moved else None
+        options = _options(form.texts.get("options", ""))
+        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, options=options, consent=consent)
 
     def example(form: Form, file: str, field: str) -> Person | Motion | None:
         """The example that the field names; None where it is empty."""

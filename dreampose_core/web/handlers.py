@@ -18,7 +18,8 @@ from ..jobs.records import THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
 from . import render, shelf
-from .again import SWITCHES, form_of, person_of
+from .again import SWITCHES, better, form_of, person_of
+from .consent import consent_to
 from .examples import Motion, Person, title
 from .links import ResultLinks
 from .owners import is_token, new_token
@@ -149,13 +150,13 @@ class PageHandlers:
             return gr.skip(), gr.skip(), render.error_box(str(error))
         return {"owner": owner, "job": job}, job, ""
 
-    async def look(self, browser, photo, photo_poses, fit) -> str:
-        """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo."""
+    async def look(self, browser, photo, photo_poses, **frame) -> str:
+        """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo. frame: FrameOptions."""
         if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
 
             def request(_) -> JobRequest:
                 own = uploaded(photo_poses) if photo_poses else None
-                options = validated(AnimateOptions, {"fit": fit})
+                options = validated(AnimateOptions, frame)
                 return JobRequest(kind="preview", image=uploaded(photo), poses=None, image_poses=own, options=options)
 
             return [picture async for picture in self._previewed("look", browser, request)][-1]
@@ -208,7 +209,7 @@ class PageHandlers:
             return self.made(owner, motion.removeprefix(MADE)).motion
         return next((m.poses for m in self.motions if m.name == motion), None)
 
-    def _request(self, kind, owner, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+    def _request(self, kind, owner, *, photo, photo_poses, consent, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
@@ -222,9 +223,10 @@ class PageHandlers:
         # as the browser sent it: nobody has looked yet whether these are a list and a text
         given |= {name: isinstance(changes, list) and name in changes for name in SWITCHES}
         given["first_frame"], given["last_frame"] = frame_range(frames if isinstance(frames, str) else None, "Frames")
+        image = uploaded(photo) if photo else None
         return JobRequest(
-            kind=kind, image=uploaded(photo) if photo else None, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
-            options=validated(AnimateOptions, {"seed": seed, **given}),
+            kind=kind, image=image, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
+            options=validated(AnimateOptions, {"seed": seed, **given}), consent=image and consent_to(image, self.people, consent),
         )  # fmt: skip
 
     def act(self, browser: dict | None, asked: str) -> dict:
@@ -247,7 +249,9 @@ class PageHandlers:
             elif do == "use":
                 fields = person_of(self.service.subject(owner, what))
             elif do == "again":
-                fields = self._again(owner, what)
+                fields = form_of(self._made_from(owner, what))
+            elif do == "better":
+                shown = self._better(owner, what)
             elif do == "compare":
                 return self._named({"compared": self._compared(owner, shown, what)})
             else:
@@ -255,16 +259,24 @@ class PageHandlers:
         except (DreamPoseError, OSError) as error:  # a file may just have expired
             words = str(error) if isinstance(error, DreamPoseError) else "What it was made from is gone; choose a photo and a motion anew."
             return {self.parts["message"]: render.error_box(words)}
-        updates = {"browser": {"owner": owner, "job": shown}, "job": shown, "message": "", "shelf": self.shelf(owner, shown)} | fields
+        updates = {
+            "browser": {"owner": owner, "job": shown}, "job": shown, "message": "", "shelf": self.shelf(owner, shown), "compared": "",
+        } | fields  # fmt: skip
         if "motion_file" in fields:
             updates["motion_words"] = self.motion_words("the motion of that video")
         return self._named(updates)
 
-    def _again(self, owner: str, job: str) -> dict[str, object]:
+    def _made_from(self, owner: str, job: str) -> JobRequest:
         request = self.service.status(owner, job).request
         if request is None or request.image is None or request.poses is None:
             raise InputError("What this video was made from is not there any more; choose a photo and a motion anew.")
-        return form_of(request)
+        return request
+
+    def _better(self, owner: str, job: str) -> str:
+        """The id of a new job: the same in the next quality."""
+        if (request := better(self._made_from(owner, job))) is None:
+            raise InputError("This video has the best quality already.")
+        return self.service.submit(owner, request)
 
     def _compared(self, owner: str, shown: str | None, other: str) -> str:
         ids = [status.id for status in reversed(self.service.jobs(owner))]
@@ -329,9 +341,16 @@ class PageHandlers:
         return self.service.status(owner, job), pulse
 
     def fresh_link(self, browser: dict | None, job: str | None):
-        """A new download link before the old one expires."""
+        """New links to what the job has made before the old ones expire."""
         try:
             return self._download(self.service.status(owner_of(browser), job))
+        except DreamPoseError:
+            return gr.skip()
+
+    def fresh_shelf(self, browser: dict | None, job: str | None):
+        """The shelf with new links, likewise."""
+        try:
+            return self.shelf(owner_of(browser), job)
         except DreamPoseError:
             return gr.skip()
 
@@ -361,7 +380,7 @@ class PageHandlers:
         jobs = [(status, self.service.size_mb(owner, status.id)) for status in self.service.jobs(owner)]
 
         def link(whose: str, thing: str) -> str:
-            return self.links.make(whose, f"{thing}.png", thing)
+            return self.links.make(whose, "person.zip" if thing == "subject" else f"{thing}.png", thing)
 
         return shelf.shelf(jobs, self.service.subjects(owner), shown, link, time.time())
 

@@ -71,7 +71,7 @@ class ResultLinks:
 
     def make(self, job_id: str, name: str, thing: str = "video") -> str:
         """The link, relative to the page, under which a thing of the job's (see `JobFolder.thing`) is served as `name` from now on for
-        `lifetime_s` seconds; or the photo of a "person", with OWNER-KEY of the subject for the job's id.
+        `lifetime_s` seconds; or a "subject" or the photo of that "person", with OWNER-KEY of the subject for the job's id.
 
         The caller has made sure that whom it hands the link owns the job or the subject.
         """

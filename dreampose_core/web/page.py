@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import gradio as gr
@@ -9,6 +10,7 @@ from gradio_client.utils import is_file_obj, traverse
 
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
+from .about import about_server
 from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, uploaded
@@ -22,7 +24,7 @@ RECIPE_WORDS = "Learning takes a minute or two, once per photo, and comes a litt
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "How often each frame is gone over; more takes longer."
 FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
-FIT_WORDS = "How the photo comes into the model's shape. Auto: cropped around the person where the DensePose is known, else padded."
+SOLVERS = [("The model's own", ""), ("DPM++ 2M", "dpm++"), ("UniPC", "unipc"), ("DDIM", "ddim"), ("PNDM", "pndm")]
 CHANGES = [
     ("Fit it to the person", "align"), ("Take out flicker", "smooth"), ("Close holes", "fill_holes"), ("Mirror", "mirror"),
     ("Backwards", "reverse"), ("Keep the clip's sound", "keep_sound"),
@@ -55,18 +57,19 @@ _REATTACH = """() => {
     }
   }, 3000);
 }"""
-# The shelf's buttons say in data-do what they do; Gradio hears of it through a button that nobody sees.
+# Buttons in what is shown say in data-do what they do; Gradio hears of it through a button that nobody sees.
 _SHELF = """() => document.addEventListener("click", (event) => {
-  const button = event.target.closest("#dp-shelf [data-do]");
+  const button = event.target.closest("[data-do]");
   if (!button) return;
   const {do: what, id, name: was} = button.dataset;
   let name = was ?? "";
   if (what === "rename" && !(name = prompt("A name for this video", was))) return;
   const gone = {delete: `Delete ${was} with all its files?`, forget: "Delete what was learned of this person?"}[what];
   if (gone && !confirm(gone)) return;
+  if (what === "better") button.disabled = true;  // or a second click would make a second one
   window.dreamposeAsked = JSON.stringify({do: what, id, name});
   document.getElementById("dp-act").click();
-  const place = {open: "dp-watch", compare: "dp-compared", again: "dp-photo", use: "dp-photo"}[what];
+  const place = {open: "dp-watch", compare: "dp-compared", again: "dp-photo", use: "dp-photo", better: "dp-watch"}[what];
   if (place) document.getElementById(place)?.scrollIntoView({behavior: "smooth", block: "center"});
 })"""
 _NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
@@ -96,7 +99,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         with gr.Tabs(elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
-                    person, seen = _person(handlers, browser)
+                    person, seen, look_at = _person(handlers, browser)
                 with gr.Column(min_width=320):
                     motion, told = _motion(handlers)
             look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
@@ -107,10 +110,13 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             stop, download, refresh = _watch(handlers)
             asked, press = kept("dp-do"), gr.Button("", elem_id="dp-act")
         gr.Markdown(text("about"), elem_id="dp-about")
+        with gr.Accordion("About this server", open=False, elem_id="dp-server"):
+            about = gr.Markdown("", elem_id="dp-server-text")
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
-        opened.then(handlers.look, [browser, *person.values()], seen, **QUICK, **UNOPENED)  # of a photo that came too early
+        opened.then(look_at, {browser, *person.values()}, seen, **QUICK, **UNOPENED)  # of a photo that came too early
+        page.load(lambda: about_server(settings, service, text("about_server")), None, about, **QUICK)
         for script in (_REATTACH, _SHELF):
             page.load(None, None, None, js=script, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
@@ -135,7 +141,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
         press.click(handlers.act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
-        refresh.tick(handlers.fresh_link, [browser, shown_job], download, **QUICK)
+        for fresh, place in ((handlers.fresh_link, download), (handlers.fresh_shelf, handlers.parts["shelf"])):
+            refresh.tick(fresh, [browser, shown_job], place, **QUICK)
         with tabs:
             mannequin_tab(handlers, browser, tabs, [motion["motion"], motion["motion_file"], *told], text)
     _keep_to_uploads(page)
@@ -170,27 +177,44 @@ def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id:
     )  # fmt: skip
 
 
-def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str, gr.components.Component], gr.HTML]:
-    """Field 1: the photo, its DensePose if it is known, how it is fitted, by the names of `PageHandlers._request`; how it is understood."""
+def _person(
+    handlers: PageHandlers, browser: gr.BrowserState
+) -> tuple[dict[str, gr.components.Component], gr.HTML, Callable[[dict], Awaitable[str]]]:
+    """Field 1: the photo, its DensePose if it is known, how it is framed, by the names of `PageHandlers._request`; where it is shown how it
+    is understood, and what finds that out from these fields and the browser."""
     gr.Markdown(text("person"))
     photo = gr.Image(
-        label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], height=340, elem_id="dp-photo")
+        label="Photo", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], buttons=[], height=340,
+        elem_id="dp-photo")  # fmt: skip
     gallery = _picker([(person.image, person.name) for person in handlers.people], "Example people", 6, "dp-people")
+    consent = gr.Checkbox(False, label=text("consent").strip(), info="The example people are drawn; they need none.", elem_id="dp-consent")
     look = gr.HTML("", elem_id="dp-look")
+    with gr.Accordion("Adjust the frame", open=False, elem_id="dp-frame"):
+        fit = gr.Radio(FITS, value="auto", label="Shape", info=text("frame"))
+        zoom = gr.Slider(0.5, 3, 1, step=0.05, label="Nearer, ×", info="0.5 to 3. Recommended: 1, with the whole person in the frame.")
+        with gr.Row():
+            right = gr.Slider(-1, 1, 0, step=0.02, label="To the right", info="-1 to 1 widths of the frame. Recommended: 0.", min_width=140)
+            down = gr.Slider(-1, 1, 0, step=0.02, label="Down", info="-1 to 1 heights of the frame. Recommended: 0.", min_width=140)
     with gr.Accordion("DensePose of the photo (optional)", open=False):
         gr.Markdown(text("person_poses"))
         # every type of file, because what is refused is refused with a sentence that helps
         poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
-        fit = gr.Radio(FITS, value="auto", label="Shape", info=FIT_WORDS)
     # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
-    photo.input(None, None, poses, js="() => [null]", **QUICK)
+    # Who agreed to one photo did not agree to the next.
+    photo.input(None, None, [poses, consent], js="() => [null, false]", **QUICK)
     photo.input(handlers.own_photo, None, gallery, **QUICK)
     gallery.select(handlers.pick_person, None, [photo, poses], **QUICK)
+    frame = {"fit": fit, "zoom": zoom, "shift_right": right, "shift_down": down}
+
+    async def look_at(fields: dict):
+        return await handlers.look(
+            fields[browser], fields[photo], fields[poses], **{name: fields[component] for name, component in frame.items()})
+
     gr.on(
-        [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
+        [component.change for component in (photo, poses, *frame.values())], look_at, {browser, photo, poses, *frame.values()}, look,
         trigger_mode="always_last", **{**QUICK, **UNOPENED, "show_progress": "minimal"},
     )  # fmt: skip
-    return {"photo": photo, "photo_poses": poses, "fit": fit}, look
+    return {"photo": photo, "photo_poses": poses, "consent": consent, **frame}, look, look_at
 
 
 def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
@@ -205,16 +229,20 @@ def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component],
         file = gr.File(label="A video or DensePose in any form", height=200, elem_id="dp-motion-file")
     with gr.Accordion("Change the motion", open=False, elem_id="dp-edit"):
         with gr.Row():
-            frames = gr.Textbox("", label="Frames", placeholder="all", info="A part of it: 0:60.", min_width=120)
-            stride = gr.Textbox("", label="Stride", placeholder="1", info="Every n-th frame: faster.", min_width=120)
-            fps = gr.Textbox("", label="Rate, fps", placeholder="its own", info="At the same speed.", min_width=120)
-            loops = gr.Textbox("", label="Loops", placeholder="1", info="How often it is shown.", min_width=120)
+            frames = gr.Textbox(
+                "", label="Frames", placeholder="all", info="A part of it, 0:60 for the first 60; the preview shows the numbers.",
+                min_width=120, elem_id="dp-frames")  # fmt: skip
+            fps = gr.Textbox("", label="Rate, fps", placeholder="its own", info="1 to 120, at the same speed.", min_width=120)
+            loops = gr.Textbox("", label="Loops", placeholder="1", info="1 to 100: how often it is shown.", min_width=120)
+        speed = gr.Slider(
+            0.25, 4, 1, step=0.05, label="Speed, ×", elem_id="dp-speed",
+            info="0.25 to 4, by leaving out frames or repeating them. Recommended: 0.75 to 2; slower than that is jerky.")  # fmt: skip
         changes = gr.CheckboxGroup(CHANGES, value=["align"], show_label=False, container=False, elem_id="dp-changes")
     gallery.select(handlers.pick_motion, None, [name, words, file], **QUICK)
     file.upload(handlers.own_motion, file, [name, words, gallery], **QUICK)
     file.clear(handlers.no_motion, None, [name, words], **QUICK)
     return {
-        "motion": name, "motion_file": file, "frames": frames, "stride": stride, "fps": fps, "loops": loops, "changes": changes,
+        "motion": name, "motion_file": file, "frames": frames, "speed": speed, "fps": fps, "loops": loops, "changes": changes,
     }, [words, gallery]  # fmt: skip
 
 
@@ -228,18 +256,23 @@ def _options(handlers: PageHandlers, page: gr.Blocks) -> dict[str, gr.components
     with gr.Accordion("Advanced", open=False, elem_id="dp-advanced"), gr.Row():
         # Ranges are checked with the rest of the form, so that what is wrong is a sentence that stays.
         # Text fields, because Gradio's number field turns an empty one into 0 as soon as it is seen.
-        steps = gr.Textbox("", label="Steps", placeholder="as the quality says", info="1 to 250. More: finer, and slower.")
-        image_guidance = gr.Textbox("", label="Image guidance", placeholder="the model's own", info="0 to 20. More: nearer to the photo.")
-        pose_guidance = gr.Textbox("", label="Pose guidance", placeholder="the model's own", info="0 to 20. More: nearer to the motion.")
+        steps = gr.Textbox(
+            "", label="Steps", placeholder="as the quality says", info="1 to 250. More: finer, and slower. Recommended: empty.")
+        image_guidance = gr.Textbox(
+            "", label="Image guidance", placeholder="the model's own", info="0 to 20. More: nearer to the photo. Recommended: empty.")
+        pose_guidance = gr.Textbox(
+            "", label="Pose guidance", placeholder="the model's own", info="0 to 20. More: nearer to the motion. Recommended: empty.")
+        solver = gr.Dropdown(
+            SOLVERS, value="", label="Solver", info="How noise becomes a frame. Recommended: the model's own.", elem_id="dp-solver")
         with gr.Column(min_width=160):
-            seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video.")
+            seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video. Recommended: any.")
             random_seed = gr.Button("Random seed", size="sm")
     random_seed.click(handlers.random_seed, None, seed, **QUICK)
     for changed in (recipe.change, quality.change, page.load):
         changed(handlers.pace, [recipe, quality], pace, **QUICK)
     return {
         "recipe": recipe, "quality": quality, "steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance,
-        "seed": seed,
+        "solver": solver, "seed": seed,
     }  # fmt: skip
 
 

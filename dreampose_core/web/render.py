@@ -220,6 +220,12 @@ def seconds_words(seconds: float) -> str:
     return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
+def length_words(hours: float) -> str:
+    """"6 hours" or "3 days"."""
+    number, unit = (hours, "hour") if hours < 48 else (hours / 24, "day")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+
+
 def chosen(words: str, name: str | None = None) -> str:
     """A quiet line that says what is chosen."""
     return f'<p class="dp-quiet">{escape(words)}{": <strong>" + escape(name) + "</strong>" if name else ""}</p>'

@@ -1,4 +1,4 @@
-"""The route that serves what jobs have made to whoever holds a fresh signed link, and frames as a zip that is made while it is read."""
+"""The route that serves what jobs have made to whoever holds a fresh signed link, and folders as a zip that is made while it is read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..jobs.records import JobFolder
 from ..settings import Settings
 from .links import ResultLinks
 
+_BLOCK = 1 << 20  # bytes read at a time: weights may be gigabytes
 _MEDIA_TYPES = {
     ".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png", ".json": "application/json", ".npz": "application/octet-stream",
 }  # fmt: skip
@@ -42,11 +43,12 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
 
 
 def _place(home: Path, whose: str, thing: str) -> Path | None:
-    """Where a job's thing lies, or the photo of a person who was learned; `whose` as in the signed link."""
-    if thing != "person":
+    """Where a job's thing lies, or a "subject", or the photo of the "person" who it is; `whose` as in the signed link."""
+    if thing not in ("person", "subject"):
         return JobFolder(home / "jobs" / whose).thing(thing)
-    photo = home / "subjects" / whose.replace("-", "/", 1) / "photo_000.png"
-    return photo if photo.is_file() else None
+    folder = home / "subjects" / whose.replace("-", "/", 1)
+    found = folder / "photo_000.png" if thing == "person" else folder
+    return found if found.exists() else None
 
 
 class _Written(io.RawIOBase):
@@ -68,10 +70,12 @@ class _Written(io.RawIOBase):
 
 
 def zipped(folder: Path) -> Iterator[bytes]:
-    """A zip of the folder's PNG files in their order, piece by piece; they are compressed already."""
+    """A zip of the folder's files in their order, piece by piece, those that are being written left out; they are compressed already."""
     written = _Written()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.glob("*.png")):
-            archive.write(path, path.name)
-            yield written.take()
+        for path in sorted(folder.glob("[!.]*")):
+            with open(path, "rb") as source, archive.open(zipfile.ZipInfo.from_file(path, path.name), "w", force_zip64=True) as member:
+                while block := source.read(_BLOCK):
+                    member.write(block)
+                    yield written.take()
     yield written.take()

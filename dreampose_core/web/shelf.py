@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 
 from ..jobs.records import JobStatus, SubjectEntry
+from .again import better
 
 WORDS = {"done": "Finished", "failed": "Did not work", "cancelled": "Stopped", "queued": "Waiting", "interrupted": "Paused"}
 THINGS = {  # beside the MP4: what they are called, and what they are
@@ -57,7 +58,11 @@ def _job_card(status: JobStatus, number: int, size_mb: float, shown: str | None,
 def _subject_card(subject: SubjectEntry, link: Link, now: float) -> str:
     how = "as in the paper" if subject.recipe == "paper" else "quickly"
     detail = " · ".join([f"Learned {how}", f"used {ago(now - subject.used)}", size(subject.size_mb)])
-    buttons = [_button("use", subject.key, "Use with another motion", ""), _button("forget", subject.key, "Delete", "this person")]
+    buttons = [
+        _button("use", subject.key, "Use with another motion", ""),
+        f'<a href="{escape(link(subject.whose, "subject"))}" download>Download</a>',
+        _button("forget", subject.key, "Delete", "this person"),
+    ]
     return _card(link(subject.whose, "person"), "", detail, buttons, False)
 
 
@@ -79,12 +84,15 @@ def _button(do: str, what: str, words: str, of: str, pressed: bool = False) -> s
 
 
 def things(status: JobStatus, link: Callable[[JobStatus, str], str]) -> str:
-    """Links to all that can be kept beside the MP4, as `link` gives them."""
+    """Links to all that can be kept beside the MP4, as `link` gives them; and a button that makes the same in the next quality."""
     items = [
         f'<a href="{escape(link(status, thing))}&amp;download=1" title="{about}" download>{words}</a>'
         for thing, (words, about) in THINGS.items() if thing in status.things
     ]  # fmt: skip
-    return f'<p class="dp-things">{"".join(items)}</p>' if items else ""
+    found = f'<p class="dp-things">{"".join(items)}</p>' if items else ""
+    if status.state == "done" and status.request is not None and better(status.request) is not None:
+        found += f'<div class="dp-buttons">{_button("better", status.id, "The same in better quality", "")}</div>'
+    return found
 
 
 def compared(left: tuple[str, str], right: tuple[str, str]) -> str:
