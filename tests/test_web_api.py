@@ -261,7 +261,7 @@ def test_a_job_that_fails_says_why(working, files):  # noqa: F811
 
 def test_previews_of_both_and_of_the_photo_alone(working, files):  # noqa: F811
     given = form(files)
-    both = working.post("/previews", files=given["files"]).json()["id"]
+    both = working.post("/previews", **given).json()["id"]
     alone = working.post("/previews", **texts(person_name="ada")).json()["id"]
     told = wait_state(working, both, "done")
     assert told["kind"] == "preview" and told["links"]["result"]
@@ -438,7 +438,7 @@ def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
         status, told, num_read = asyncio.run(ask(served(service), [b"\r" + bytes(1 << 16)] * 1000))
         assert status == 413 and "request is too large" in told["error"] and num_read < 80
         assert on_disk(service) == []
-        whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20))])
+        whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20)), ("consent", None, b"true")])
         status, told, _ = asyncio.run(ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)]))
         assert status == 202, told  # the most that is accepted is accepted
 

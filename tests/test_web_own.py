@@ -6,12 +6,13 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 from test_jobs_own import subject  # noqa: F401
-from test_jobs_service import files, request, wait_state  # noqa: F401
+from test_jobs_service import files, request, wait_for, wait_state  # noqa: F401
 from test_web_visitors import ANNA, BEN, UNKNOWN, client, events, job, service  # noqa: F401
 
 from dreampose_core.poses import read_poses
@@ -93,7 +94,7 @@ def test_again_puts_the_same_files_and_options_into_the_form(client, service, fi
     first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
     done = wait_state(service, first, "done", owner=ANNA)
     seen = act(client, ANNA, "again", first, shown=first)
-    assert (seen["Frames"], seen["dp-speed"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", 3, "12.5", "2", "4")
+    assert (seen["dp-frames"], seen["dp-speed"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", 3, "12.5", "2", "4")
     assert (seen["dp-consent"], seen["Nearer, ×"], seen["dp-solver"]) == (True, 1.25, "ddim")
     assert seen["dp-changes"] == ["mirror"] and seen["dp-recipe"] == "none" and seen["dp-quality"] == "best" and seen["Seed"] == 0
     photo, motion = Path(seen["dp-photo"]["path"]), Path(seen["dp-motion-file"]["path"])
@@ -115,15 +116,17 @@ def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa
 
 
 def test_the_same_in_better_quality(client, service, files):  # noqa: F811
-    options = AnimateOptions(recipe="none", quality="standard", seed=3)
+    options = AnimateOptions(recipe="none", quality="standard", seed=0, steps=4)
     first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
     done = wait_state(service, first, "done", owner=ANNA)
     assert 'data-do="better"' in shelf.things(done, lambda *_: "link")
     second = act(client, ANNA, "better", first, shown=first)["dp-job"]
-    made = wait_state(service, second, "done", owner=ANNA)
-    assert second != first and made.request.options == options.model_copy(update={"quality": "best"}) and made.request.consent == "given"
-    assert made.request.image.read_bytes() == done.request.image.read_bytes()
-    assert 'data-do="better"' not in shelf.things(made, lambda *_: "link")
+    request_made = service.status(ANNA, second).request
+    assert second != first and request_made.options == options.model_copy(update={"quality": "best", "steps": None})
+    assert request_made.consent == "given"
+    wait_for(request_made.image.exists, "the photo to be read")
+    assert request_made.image.read_bytes() == done.request.image.read_bytes()
+    assert 'data-do="better"' not in shelf.things(replace(done, request=request_made), lambda *_: "link")
     assert "best quality already" in act(client, ANNA, "better", second, shown=second)["dp-message"]
     assert "no such job" in act(client, BEN, "better", first)["dp-message"]
 

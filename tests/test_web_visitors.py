@@ -196,7 +196,8 @@ def test_a_motion_that_was_made_is_its_makers_alone(client, service, motion):
     def answers(name: str, owner: str, job: object, file: object = None) -> str:
         event, inputs = next((e, i) for e, i in events(client) if e["api_name"] == name)
         data = filled(inputs, owner, job, file)
-        return ask(client, event, [None if c["type"] == "file" else value for c, value in zip(inputs, data)])[1]
+        plain = {"file": None, "checkbox": True, "dropdown": ""}  # who owns the photo has ticked the box
+        return ask(client, event, [plain.get(c["type"], value) for c, value in zip(inputs, data)])[1]
 
     for name in ("use", "fresh_motion_link"):
         assert motion in answers(name, ANNA, motion)
