@@ -133,7 +133,8 @@ def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestCl
     assert [(image["type"], image.get("image_mode")) for image in images] == [("filepath", None)]
     stores = [c["props"] for c in config["components"] if c["type"] == "browserstate"]
     assert stores[0]["storage_key"] == "dreampose"
-    assert all(dependency["api_visibility"] != "public" for dependency in config["dependencies"])
+    assert all(dependency["api_visibility"] == "private" for dependency in config["dependencies"] if dependency["targets"])
+    assert config["footer_links"] == []
     assert client.get("/monitoring").status_code in (403, 404)
 
 

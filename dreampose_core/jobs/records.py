@@ -139,11 +139,14 @@ class JobFolder:
         return self.path / "result.json"
 
     def thing(self, name: str) -> Path | None:
-        """One of THINGS, or of the pictures "photo" and "first" (of the video); None where there is none. "frames" is a folder."""
+        """One of THINGS, or of the pictures "photo", "first" (of the video) and "look" (of a preview); None where there is none.
+
+        "frames" is a folder.
+        """
         places = {
             "video": (self.result, self.partial), "side_by_side": (self.path / "side_by_side.mp4",), "gif": (self.path / "result.gif",),
             "frames": (self.frames,), "settings": (self.settings,), "motion": (self.motion, self.poses), "photo": (self.image,),
-            "first": (self.frames / "000000.png",),
+            "first": (self.frames / "000000.png",), "look": (self.look,),
         }  # fmt: skip
         return next((path for path in places.get(name, ()) if path.exists()), None)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,30 +15,17 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..errors import Busy, DiskFull, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob, shown
-from ..jobs.records import JobRequest, JobStatus, Kind
+from ..errors import Busy, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob
+from ..jobs.records import JobStatus, Kind
 from ..jobs.service import JobService
 from ..settings import AnimateOptions, Settings, validated
-from .api_records import Failure, JobLinks, JobList, JobView, Motions, NewToken, People, Step, Submitted
-from .consent import consent_to
-from .examples import Motion, Person, example_motions, example_people
-from .forms import Form, received
+from .api_records import Failure, JobList, JobView, Motions, NewToken, People, Submitted
+from .forms import received
 from .links import ResultLinks
 from .owners import is_token, new_token
+from .programs import BROKEN, FILES, TEXTS, Desk, no_result, one_line, refusal
 
-log = logging.getLogger("dreampose.api")
-
-FILES = {
-    "photo": "The photo: PNG, JPEG or WebP.",
-    "motion": "The motion: a video of one person, or DensePose in any form that the page takes.",
-    "photo_poses": "The photo's own DensePose, if it is known.",
-}
-TEXTS = {
-    "person_name": "An example person instead of a photo, see GET /people.",
-    "motion_name": "A shipped motion instead of a motion of your own, see GET /motions.",
-    "options": "Options as a JSON object; those left out take their defaults.",
-    "consent": "true: the person in the photo agreed to this, or is not real. Needed to move a photo of your own.",
-}
+FIELDS = TEXTS | {"options": "Options as a JSON object; those left out take their defaults."}
 _STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))  # the first that fits
 _NOWHERE = {
     404: "There is nothing at this address; /api/v1/openapi.json says what there is.",
@@ -61,8 +46,8 @@ def _refusals(*codes: int) -> dict[int | str, dict]:
 def _form_body() -> dict:
     """The form of a submission, for the OpenAPI document: it is read by `forms`, as it comes, and not by FastAPI."""
     fields = {name: {"type": "string", "format": "binary", "description": words} for name, words in FILES.items()}
-    fields |= {name: {"type": "string", "description": words} for name, words in TEXTS.items()}
-    fields["options"] = {"allOf": [{"$ref": "#/components/schemas/AnimateOptions"}], "description": TEXTS["options"]}
+    fields |= {name: {"type": "string", "description": words} for name, words in FIELDS.items()}
+    fields["options"] = {"allOf": [{"$ref": "#/components/schemas/AnimateOptions"}], "description": FIELDS["options"]}
     form = {"schema": {"type": "object", "properties": fields}, "encoding": {"options": {"contentType": "application/json"}}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
 
@@ -93,7 +78,7 @@ def build_api(settings: Settings, service: JobService, links: ResultLinks, examp
         openapi_url="/openapi.json", docs_url=None, redoc_url=None,  # the pages behind these two load scripts from elsewhere
         redirect_slashes=False, generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
-    api.include_router(api_router(settings, service, links, example_people(examples), example_motions(examples)))
+    api.include_router(api_router(settings, Desk.with_examples(service, links, examples)))
     answers = {
         DreamPoseError: _refused, StarletteHTTPException: _not_here, RequestValidationError: _not_valid, ClientDisconnect: _gone,
         Exception: _broken,
@@ -103,10 +88,9 @@ def build_api(settings: Settings, service: JobService, links: ResultLinks, examp
     return api
 
 
-def api_router(settings: Settings, service: JobService, links: ResultLinks, people: list[Person], motions: list[Motion]) -> APIRouter:
-    """The endpoints. people, motions: the shipped ones, by name."""
-    router = APIRouter()
-    shipped = {"person_name": {person.name: person for person in people}, "motion_name": {motion.name: motion for motion in motions}}
+def api_router(settings: Settings, desk: Desk) -> APIRouter:
+    """The endpoints."""
+    router, service = APIRouter(), desk.service
 
     @router.post("/tokens", status_code=201, tags=["owners"])
     def make_token() -> NewToken:
@@ -116,12 +100,12 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
     @router.get("/people", tags=["examples"])
     def list_people() -> People:
         """The names of the example people."""
-        return People(people=list(shipped["person_name"]))
+        return People(people=list(desk.people))
 
     @router.get("/motions", tags=["examples"])
     def list_motions() -> Motions:
         """The names of the shipped motions."""
-        return Motions(motions=list(shipped["motion_name"]))
+        return Motions(motions=list(desk.motions))
 
     submission = {"status_code": 202, "openapi_extra": _form_body(), "responses": _refusals(401, 413, 422, 429, 503), "tags": ["jobs"]}
 
@@ -139,44 +123,14 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
         # before the files come, which may take minutes
         job = await run_in_threadpool(service.admit, owner, kind, key)
         if job is None:
-            async with received(request, settings.home / "incoming", FILES, TEXTS, settings.max_upload_mb) as form:
-                job = await run_in_threadpool(service.submit, owner, job_request(kind, form), key)
+            async with received(request, settings.home / "incoming", FILES, FIELDS, settings.max_upload_mb) as form:
+                asked = desk.request(kind, form, _options(form.texts.get("options", "")))
+                job = await run_in_threadpool(service.submit, owner, asked, key)
         return view(request, await run_in_threadpool(service.status, owner, job))  # of which FastAPI sends what Submitted has
 
-    def job_request(kind: Kind, form: Form) -> JobRequest:
-        person, motion = (example(form, *fields) for fields in (("photo", "person_name"), ("motion", "motion_name")))
-        image, poses = form.files.get("photo") or (person and person.image), form.files.get("motion") or (motion and motion.poses)
-        if kind == "animate" and not (image and poses):
-            raise InputError("A video needs a photo or a person_name, and a motion or a motion_name.")
-        if not (image or poses):
-            raise InputError("A preview needs a photo, a person_name, a motion or a motion_name.")
-        image_poses = form.files.get("photo_poses") or (person and person.poses)
-        moved = image and poses  # a photo that is only looked at needs no consent
-        consent = consent_to(image, people, form.texts.get("consent", "").strip().lower() == "true") if moved else None
-        options = _options(form.texts.get("options", ""))
-        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, options=options, consent=consent)
-
-    def example(form: Form, file: str, field: str) -> Person | Motion | None:
-        """The example that the field names; None where it is empty."""
-        if not (name := form.texts.get(field)):
-            return None
-        if file in form.files:
-            raise InputError(f"Both {file} and {field} are given; give one of them.")
-        if name not in shipped[field]:
-            raise InputError(f"{field} is {shown(name)!r}; these are shipped: {', '.join(shipped[field])}.")
-        return shipped[field][name]
-
     def view(request: Request, status: JobStatus) -> JobView:
-        here, outside = request.scope["root_path"], request.scope.get("app_root_path", "")  # .../api/v1, and where the page is
-        result = f"{outside}/{links.make(status.id, f'{status.id}.mp4')}" if status.result else None
-        step = status.progress
-        return JobView(
-            id=status.id, state=status.state, kind=status.kind, created=datetime.fromtimestamp(status.created, UTC), place=status.place,
-            progress=step and Step(stage=step.stage, step=step.step, total=step.total, seconds_left=step.seconds_left),
-            error=status.error, code=status.code, notices=list(status.notices), num_frames=len(status.frames),
-            options=status.request and status.request.options,
-            links=JobLinks(status=f"{here}/jobs/{status.id}", cancel=f"{here}/jobs/{status.id}/cancel", result=result),
-        )  # fmt: skip
+        # where the page is, and .../api/v1
+        return desk.record(status, request.scope.get("app_root_path", ""), request.scope["root_path"])
 
     @router.get("/jobs", responses=_refusals(401, 503), tags=["jobs"])
     def list_jobs(request: Request, owner: Owner) -> JobList:
@@ -204,7 +158,7 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
         status = service.status(owner, job_id)
         path = status.result or status.look
         if path is None:
-            raise HTTPException(409, _no_result(status))
+            raise HTTPException(409, no_result(status))
         if not path.is_file():  # its time was over just now
             raise UnknownJob("The result of this job is no longer kept.")
         headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -225,26 +179,12 @@ def _options(text: str) -> AnimateOptions:
     return validated(AnimateOptions, values)
 
 
-def _no_result(status: JobStatus) -> str:
-    if status.state == "failed":
-        return f"This job failed and has no result: {status.error}"
-    if status.state == "cancelled":
-        return "This job was stopped and has no result."
-    return "This job is not done yet; ask again when its state is 'done'."
-
-
 def _failure(code: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """In one line of printable characters, whatever the request's own that it repeats."""
-    sentence = "".join(c if c.isprintable() else "?" for c in sentence)
-    return JSONResponse({"error": sentence if len(sentence) <= 500 else f"{sentence[:497]}..."}, code, headers)
+    return JSONResponse({"error": one_line(sentence)}, code, headers)
 
 
 async def _refused(request: Request, error: DreamPoseError) -> JSONResponse:
-    code = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    if isinstance(error, InputError | DiskFull):
-        return _failure(code, str(error))
-    log.error("%s", error)  # it may name folders of the server
-    return _failure(code, "The server cannot store anything at the moment; please try again in a few minutes.")
+    return _failure(next((code for kind, code in _STATUS if isinstance(error, kind)), 500), refusal(error))
 
 
 async def _not_here(request: Request, error: StarletteHTTPException) -> JSONResponse:
@@ -264,4 +204,4 @@ async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
     """The server's log has the rest."""
-    return _failure(500, "Something went wrong on the server; please tell the operator when it happened.")
+    return _failure(500, BROKEN)

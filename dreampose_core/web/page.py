@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import gradio as gr
 from gradio_client.utils import is_file_obj, traverse
 
+from ..errors import InputError
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .about import about_server
+from .endpoints import add_endpoints
 from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title
 from .handlers import PageHandlers, uploaded
 from .links import ResultLinks
 from .live import SharedStream
 from .mannequins import mannequin_tab
+from .programs import Desk
 
 TEXTS = REPOSITORY / "assets" / "page"
 RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
@@ -25,6 +29,7 @@ QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "How often each frame is gone over; more takes longer."
 FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
 SOLVERS = [("The model's own", ""), ("DPM++ 2M", "dpm++"), ("UniPC", "unipc"), ("DDIM", "ddim"), ("PNDM", "pndm")]
+MAX_WATCHING = 1000  # pages that watch a job at a time
 CHANGES = [
     ("Fit it to the person", "align"), ("Take out flicker", "smooth"), ("Close holes", "fill_holes"), ("Mirror", "mirror"),
     ("Backwards", "reverse"), ("Keep the clip's sound", "keep_sound"),
@@ -145,8 +150,15 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             refresh.tick(fresh, [browser, shown_job], place, **QUICK)
         with tabs:
             mannequin_tab(handlers, browser, tabs, [motion["motion"], motion["motion_file"], *told], text)
+        add_endpoints(page, Desk.with_examples(service, links, examples))
     _keep_to_uploads(page)
-    return page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
+    # api_open: what goes through the queue is not answered past it; gradio_client does not try to.
+    page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
+    # How many queued events may be answered at a time, of all kinds together. Gradio's 40 are as many threads; here each page that watches
+    # a job is one, which takes no thread, and behind the last of them all other events would wait.
+    page._queue.max_thread_count = MAX_WATCHING
+    page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # no statistics of the last 10,000 events after each of them: nobody sees them
+    return page
 
 
 def _keep_to_uploads(page: gr.Blocks) -> None:
@@ -159,7 +171,10 @@ def _keep_to_uploads(page: gr.Blocks) -> None:
     inner = page.preprocess_data
 
     def checked(file: dict) -> dict:
-        uploaded(file["path"])
+        try:
+            uploaded(file["path"])
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         return file
 
     async def preprocess_data(block_fn, inputs, *rest, **more):

@@ -1,0 +1,46 @@
+"""A video from a running server by its Gradio endpoints: python -m examples.gradio_api http://127.0.0.1:7860 ada.mp4"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+PEOPLE = Path(__file__).resolve().parent / "people"
+
+
+def main(url: str, out: str) -> None:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # with analytics_enabled=False: gradio_client calls home unless both are said
+    # token: of Hugging Face; gradio_client sends the one that it finds on this machine to every server
+    client = Client(url, token=False, verbose=False, download_files=False, analytics_enabled=False)
+
+    def ask(endpoint: str, **given):
+        """What the server answers; a refusal is one sentence, and the end."""
+        try:
+            return client.predict(api_name=f"/{endpoint}", **given)
+        except AppError as error:
+            sys.exit(error.message)
+
+    token = ask("make_token")  # keep it: it alone shows your jobs
+    job = ask(
+        "submit_job", token=token, photo=handle_file(PEOPLE / "ada.png"), photo_poses=handle_file(PEOPLE / "ada.poses.npz"),
+        consent="true", motion_name="walk", recipe="none", seed=7,
+    )  # fmt: skip
+    record = ask("show_job", job=job, token=token)
+    while record["state"] not in ("done", "failed", "cancelled"):
+        time.sleep(1)
+        record = ask("show_job", job=job, token=token)
+        print(record["state"], record["progress"] or f"place {record['place']} in the queue")
+    if record["state"] != "done":
+        sys.exit(record["error"] or "The job was stopped.")
+    video = httpx.get(ask("get_result", job=job, token=token), timeout=60).raise_for_status()
+    print(Path(out).write_bytes(video.content), "bytes in", out)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
