@@ -44,7 +44,8 @@ def shelf(jobs: list[tuple[JobStatus, float]], subjects: Iterable[SubjectEntry],
 
 def _job_card(status: JobStatus, number: int, size_mb: float, shown: str | None, link: Link, now: float) -> str:
     name = job_name(status, number)
-    picture = "first" if status.frames else "photo" if status.request is not None else None
+    read = status.request is not None and status.request.image is not None and status.request.image.exists()
+    picture = "first" if status.frames else "photo" if read else None
     buttons = [_button("open", status.id, "Show", name, status.id == shown)]
     if status.request is not None and status.final:
         buttons.append(_button("again", status.id, "Again", name))

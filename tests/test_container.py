@@ -1,0 +1,198 @@
+"""The Dockerfile's steps without an engine: what it copies, as its user, with its environment alone; health, a job, the stop signal.
+
+    scripts/test -m slow tests/test_container.py       # installs its packages into a new environment, too
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dreampose_core.settings import REPOSITORY
+from dreampose_core.video import probe_video
+
+PLACES = "/usr/local/bin:/usr/bin:/bin"  # of the image's Python, ffmpeg, tini
+DEADLINE_S = 180
+
+
+def steps() -> list[tuple[str, str]]:
+    """(instruction, the rest) of each line of the Dockerfile, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"))
+    return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def one(instruction: str) -> str:
+    [found] = [rest for name, rest in steps() if name == instruction]
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Container:
+    """A folder /app with what the Dockerfile copies, read-only, and a folder /data; and `python app.py` there."""
+
+    def __init__(self, root: Path, python: str):
+        self.app, self.data, self.python = root / "app", root / "data", python
+        self.port, self.process = free_port(), None
+        self.log = open(root / "log", "a+")
+        self.app.mkdir()
+        for name, rest in steps():
+            if name == "COPY":
+                *sources, target = rest.split()
+                for source in sources:
+                    place = self.app / (Path(source).name if target.endswith("/") else target)
+                    given = REPOSITORY / source
+                    if given.is_dir():
+                        shutil.copytree(given, place, ignore=shutil.ignore_patterns("__pycache__"))
+                    else:
+                        shutil.copyfile(given, place)
+        self.data.mkdir()
+        if os.getuid() == 0:
+            for path in (root, self.data):
+                os.chown(path, 1000, 1000)
+        subprocess.run(["chmod", "-R", "a=rX", str(self.app)], check=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The Dockerfile's, with this folder's /data; nothing of the machine's."""
+        own = dict(pair.split("=", 1) for pair in shlex.split(one("ENV")))
+        own = {name: value.replace("/data", str(self.data)).replace("/tmp/", f"{self.data}/tmp-") for name, value in own.items()}
+        return own | {"PATH": PLACES, "DREAMPOSE_PORT": str(self.port), "DREAMPOSE_HOST": "127.0.0.1"}
+
+    def start(self) -> None:
+        command = json.loads(one("CMD"))
+        assert command[0] == "python"
+        as_user = {"user": 1000, "group": 1000, "extra_groups": []} if os.getuid() == 0 else {}
+        self.process = subprocess.Popen(
+            [self.python, *command[1:]], cwd=self.app, env=self.environment, stdout=self.log, stderr=self.log, **as_user)
+        self.wait(self.healthy, "the health check")
+
+    def healthy(self) -> bool:
+        """What HEALTHCHECK says."""
+        assert self.process.poll() is None, self.said()
+        code = json.loads(one("HEALTHCHECK").partition("CMD ")[2])
+        assert code[:2] == ["python", "-c"] and ":7860/" in code[2]
+        return subprocess.run([self.python, "-c", code[2].replace(":7860/", f":{self.port}/")], capture_output=True).returncode == 0
+
+    def wait(self, condition, what: str):
+        deadline = time.monotonic() + DEADLINE_S
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"{what} took too long: {self.said()}"
+            time.sleep(0.3)
+        return found
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()[-3000:]
+
+    def stop(self) -> int:
+        """The exit status after the stop signal that the Dockerfile names."""
+        self.process.send_signal(getattr(signal, one("STOPSIGNAL")))
+        return self.process.wait(60)
+
+    def ask(self, path: str, token: str = "", **form: str) -> dict:
+        headers, body = {"Authorization": f"Bearer {token}"} if token else {}, None
+        if form:
+            headers["Content-Type"] = "multipart/form-data; boundary=edge"
+            parts = "".join(f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in form.items())
+            body = f"{parts}--edge--\r\n".encode()
+        method = "POST" if form or path == "tokens" else "GET"
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/{path}", body, headers, method=method)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.loads(answer.read())
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder that another user may enter, too."""
+    folder = Path(tempfile.mkdtemp(prefix="dreampose container "))
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def readable_by_all(python: str) -> bool:
+    """Whether the tests' own environment may be used by another user."""
+    as_user = {"user": 1000, "group": 1000, "extra_groups": []} if os.getuid() == 0 else {}
+    try:
+        return subprocess.run([python, "-c", "import torch"], cwd="/", capture_output=True, **as_user).returncode == 0
+    except OSError:
+        return False
+
+
+def check_container(root: Path, python: str) -> None:
+    container = Container(root, python)
+    before = sorted((path, path.stat().st_mtime_ns) for path in container.app.rglob("*"))
+    try:
+        container.start()
+        token = container.ask("tokens")["token"]
+        job = container.ask("jobs", token, person_name="ada", motion_name="walk", options='{"recipe": "none", "last_frame": 12}')["id"]
+        told = container.wait(lambda: (now := container.ask(f"jobs/{job}", token))["state"] in ("done", "failed") and now, "a job")
+        assert told["state"] == "done", told
+        result = container.data / "jobs" / job / "result.mp4"
+        assert probe_video(result).num_frames == 12
+        if os.getuid() == 0:
+            assert result.stat().st_uid == 1000
+        # the stop signal in the middle of learning a person: a checkpoint is written, and the next start goes on from it
+        job = container.ask("jobs", token, person_name="bela", motion_name="walk", options='{"last_frame": 4}')["id"]
+        container.wait(lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "learning")
+        assert container.stop() == 0, container.said()
+        assert list((container.data / "jobs" / job / "checkpoints").rglob("*.safetensors")), "no checkpoint was written"
+        container.start()
+        step = container.wait(lambda: container.ask(f"jobs/{job}", token)["progress"], "the job to go on")["step"]
+        assert step >= 1 and container.stop() == 0
+    finally:
+        if container.process is not None and container.process.poll() is None:
+            container.process.kill()
+            container.process.wait()
+    assert "Traceback" not in container.said(), container.said()
+    assert sorted((path, path.stat().st_mtime_ns) for path in container.app.rglob("*")) == before, "the source tree stays as it is"
+
+
+def test_what_the_image_is_made_of():
+    names = [name for name, _ in steps()]
+    assert names[0] == "FROM" and one("FROM") == "python:3.12-slim-bookworm" and one("USER") == "1000" and one("EXPOSE") == "7860"
+    assert names.index("COPY") < max(i for i, name in enumerate(names) if name == "RUN") < names.index("ENV"), "packages come first"
+    copied = {source for name, rest in steps() if name == "COPY" for source in rest.split()[:-1]}
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in ignored if line.startswith("!")}, "what is copied is what the engine is sent"
+    assert "secret" not in (REPOSITORY / "Dockerfile").read_text().lower() and one("ARG") == 'PIP_EXTRA_INDEX_URL=""'
+    installs = " ".join(rest for name, rest in steps() if name == "RUN")
+    assert installs.index("^torch==") < installs.index("-r requirements.txt") and "ffmpeg tini" in installs and "--uid 1000" in installs
+    assert (REPOSITORY / "packages.txt").read_text().split() == ["ffmpeg"], "what a Space installs"
+
+
+def test_it_runs_as_the_dockerfile_says(root):
+    if not readable_by_all(sys.executable):
+        pytest.skip("user 1000 may not read the environment that the tests run in")
+    check_container(root, sys.executable)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_it_runs_with_its_own_packages_alone(root):
+    subprocess.run([sys.executable, "-m", "venv", str(root / "venv")], check=True)
+    python = str(root / "venv" / "bin" / "python")
+    torch = re.search(r"^torch==\S+", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[0]
+    for given in ([torch], ["-r", str(REPOSITORY / "requirements.txt")]):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *given], check=True)
+    check_container(root, python)
