@@ -1,0 +1,100 @@
+"""Documents: every command parses, the Python example runs, every link inside the repository leads somewhere, the Space's head fits."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import app
+from dreampose_core.__main__ import _parser
+from dreampose_core.settings import REPOSITORY, Settings
+
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")])
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+# Programs of others: that their line can be read is all that is known of it here.
+FOREIGN = ("curl", "docker", "sudo", "git", "accelerate", "pip", "python3")
+
+
+def commands(text: str) -> list[str]:
+    """The lines of shell blocks, continued ones joined, comments left out; and what stands in `...` and begins like one of ours."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    lines = [line.split("  #")[0].strip() for line in re.sub(r"\\\n\s*", " ", blocks).splitlines()]
+    inline = [" ".join(found.split()) for found in re.findall(r"`(python -m [^`]+|python app\.py[^`]*|scripts/[^`]+)`", text)]
+    return [line for line in (*lines, *inline) if line and not line.startswith("#")]
+
+
+ALL = [(path.name, command) for path in DOCUMENTS for command in commands(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("document", "command"), ALL, ids=[f"{name}: {command[:60]}" for name, command in ALL])
+def test_every_command_can_be_typed(document, command, clean_environment, monkeypatch):
+    words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word) and word not in ("[...]", "...")]
+    if words[0] == "accelerate":
+        words = ["python", *words[words.index("-m"):]]
+    if words[0].startswith(("scripts/", "examples/", ".ci/")):
+        script = REPOSITORY / words[0]
+        assert script.is_file() and script.stat().st_mode & 0o100, f"{words[0]} is not there, or is no program"
+        if words[0] == "scripts/test":
+            assert all((REPOSITORY / word).exists() for word in words[1:] if word.startswith("tests/"))
+    elif words[0].endswith("python") and words[1:3] == ["-m", "dreampose_core"]:
+        if _whole(words[3:]):
+            _parser().parse_args(words[3:])
+    elif words[0].endswith("python") and words[1] == "app.py":
+        assert isinstance(app._settings([word for word in words[2:] if word != "--help"]), Settings)
+    elif words[0].endswith("python") and words[1] == "-m":
+        module = REPOSITORY / Path(*words[2].split("."))
+        assert module.with_suffix(".py").is_file() or module.is_dir() or words[2] in ("venv", "pip")
+    else:
+        assert words[0].startswith(FOREIGN) or words[0].endswith(("pip", ".py")) or (REPOSITORY / words[0]).exists(), command
+
+
+def _whole(words: list[str]) -> bool:
+    """Whether this is a command that somebody may type, and not the name of one, or of some, in a sentence."""
+    return words == ["doctor"] or len(words) > 1 and words[0] != "COMMAND" and words[-1] not in ("train", "start")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[str(path.relative_to(REPOSITORY)) for path in DOCUMENTS])
+def test_every_link_leads_somewhere(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            place = document.parent / unquote(target.partition("#")[0])
+            assert place.resolve().is_relative_to(REPOSITORY) and place.exists(), f"{document.name} links to {target}"
+
+
+def test_the_python_example_runs(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    [code] = [one for one in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL) if "DreamPosePipeline" in one]
+    given: dict = {}
+    exec(compile(code, "README.md", "exec"), given)
+    assert given["out"].frames.shape[1:] == (160, 128, 3) and given["out"].frames.dtype.name == "uint8"
+
+
+def test_the_head_is_what_a_space_needs():
+    head = dict(re.findall(r"^(\w+): *(.*)$", README.split("---")[1], re.MULTILINE))
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
+    assert README.startswith("---\n") and head["sdk"] == "gradio" and head["sdk_version"] == pins["gradio"]
+    assert head["python_version"] == '"3.12"' and (REPOSITORY / head["app_file"]).is_file() and head["license"] == "mit"
+    assert len(head["short_description"]) <= 60, "the hub cuts off what is longer"
+
+
+def test_no_file_is_too_large_for_the_hub():
+    large = [path for folder in ("assets", "examples", "docs", "dreampose_core") for path in (REPOSITORY / folder).rglob("*")
+             if path.is_file() and path.stat().st_size > 9 << 20]  # fmt: skip
+    assert large == []
+
+
+def test_settings_on_a_space(clean_environment, capsys, tmp_path, monkeypatch):
+    clean_environment.setenv("SPACE_ID", "somebody/dreampose")
+    monkeypatch.setattr(app.os, "access", lambda path, mode: False)
+    settings = app._settings([])
+    assert settings.host == "0.0.0.0" and settings.bucket is None and "lost at a restart" in capsys.readouterr().out
+    monkeypatch.setattr(app.os, "access", lambda path, mode: path == "/data")
+    settings = app._settings([])
+    assert settings.bucket == Path("/data") and capsys.readouterr().out == ""
+    for name in ("DREAMPOSE_HOST", "DREAMPOSE_BUCKET"):
+        clean_environment.delenv(name)
