@@ -382,6 +382,30 @@ def test_an_example_brings_its_densepose_and_an_own_photo_takes_it_away(tiny_ser
     expect(page.locator("#dp-photo-poses")).to_contain_text(".poses")
 
 
+def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_page, tmp_path: Path):
+    page = open_page(tiny_server, "phone")
+    more, examples = page.locator("#dp-more-photos"), sorted((EXAMPLES / "people").glob("*.png"))
+    pick(page)
+    page.get_by_role("button", name="More photos of the same person").click()
+    more.locator("input[type=file]").set_input_files(examples[1:3])
+    expect(more).to_contain_text(examples[1].stem)
+    expect(more).to_contain_text(examples[2].stem)
+    set_options(page, "Skip", Steps=1)
+    run(page)
+    wait_for_state(page, "done")
+    expect(page.locator("#dp-status .dp-notices")).to_contain_text("Only the first photo was used")
+    newest = max((tiny_server.home / "jobs").glob("*/request.json"), key=lambda path: path.stat().st_mtime)
+    assert [upload["name"] for upload in json.loads(newest.read_text())["more_images"]] == [path.name for path in examples[1:3]]
+    pick(page, person=1, motion=None)
+    expect(more).not_to_contain_text(examples[2].stem)
+    page.locator("#dp-shelf").get_by_role("button", name="Again").first.click()
+    expect(more).to_contain_text("photo_3")
+    page.locator("#dp-photo").get_by_role("button", name="Remove Image").click()
+    page.locator("#dp-photo input[type=file]").set_input_files(examples[0])
+    expect(more).not_to_contain_text("photo_3")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+
+
 def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page):
     page = open_page(tiny_server)
     pick(page)
@@ -404,14 +428,23 @@ def test_from_an_example_photo_to_a_tuned_subject_and_an_mp4_to_keep(mini_server
     pick(page)
     set_options(page, "Learn this person first", Steps=3)
     run(page)
+    place = page.locator("#dp-samples .dp-samples")
+    expect(place).to_contain_text("appears here")
+    height = place.bounding_box()["height"]
     page.wait_for_function(
         "() => document.querySelector('#dp-losses polyline')"
         " ?? ['done', 'failed'].includes(document.querySelector('#dp-status .dp-card').dataset.state)", timeout=10 * 60 * SECONDS,
     )  # fmt: skip
     expect(page.locator("#dp-losses polyline")).to_be_attached(timeout=SECONDS)
+    expect(place.locator("img").first).to_be_visible()
+    expect(place).to_contain_text("step 0")
+    assert place.bounding_box()["height"] == height, "nothing moves when a picture comes"
     time = wait_until_playing(page, minutes=15)
     assert wait_until_playing(page, time + 0.5) > time, page.locator("#dp-status").inner_text()
     wait_for_state(page, "done", minutes=15)
+    pictures = place.locator("img")
+    assert 3 <= pictures.count() <= 5 and all(picture.evaluate("image => image.naturalWidth") == 128 for picture in pictures.all())
+    assert place.bounding_box()["height"] == height
     saved = download(page, tmp_path)
     video = probe_video(saved)
     assert (video.num_frames, video.codec) == (num_poses(0), "h264")

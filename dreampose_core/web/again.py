@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
@@ -19,15 +20,17 @@ def form_of(request: JobRequest) -> dict[str, object]:
     """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
     return {
         "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
-        "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"), **_fields(request.options),
+        "more_photos": _more(request.more_images), "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"),
+        **_fields(request.options),
     }  # fmt: skip
 
 
 def person_of(subject: SubjectEntry) -> dict[str, object]:
     """The fields that find the subject again; the rest of the form stays."""
     return {
-        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"), "fit": "auto",
-        "recipe": subject.recipe, "seed": subject.seed,
+        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"),
+        # the photos are in the model's shape already: to pad them leaves them as they are, another crop would be another person
+        "more_photos": _more(subject.more), "fit": "pad", "recipe": subject.recipe, "seed": subject.seed,
     }  # fmt: skip
 
 
@@ -40,6 +43,10 @@ def _fields(options: AnimateOptions) -> dict[str, object]:
         **{name: "" if own[name] == getattr(plain, name) else f"{own[name]:g}" for name in _TEXTS},
         **{name: own[name] for name in ("fit", "recipe", "quality", "seed")},
     }  # fmt: skip
+
+
+def _more(paths: Sequence[Path]) -> list[str] | None:
+    return [_uploaded(path, f"photo_{number}.png") for number, path in enumerate(paths, start=2)] or None
 
 
 def _uploaded(path: Path | None, name: str) -> str | None:

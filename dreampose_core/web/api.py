@@ -18,10 +18,10 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..errors import Busy, DiskFull, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob, shown
-from ..jobs.records import JobRequest, JobStatus, Kind
+from ..jobs.records import MAX_MORE_PHOTOS, JobRequest, JobStatus, Kind
 from ..jobs.service import JobService
 from ..settings import AnimateOptions, Settings, validated
-from .api_records import Failure, JobLinks, JobList, JobView, Motions, NewToken, People, Step, Submitted
+from .api_records import Failure, JobLinks, JobList, JobView, Motions, NewToken, People, Sample, Step, Submitted
 from .examples import Motion, Person, example_motions, example_people
 from .forms import Form, received
 from .links import ResultLinks
@@ -32,13 +32,15 @@ log = logging.getLogger("dreampose.api")
 FILES = {
     "photo": "The photo: PNG, JPEG or WebP.",
     "motion": "The motion: a video of one person, or DensePose in any form that the page takes.",
-    "photo_poses": "The photo's own DensePose, if it is known.",
+    "photo_poses": "The photo's own DensePose, if it is known; with more_photos, a file of as many maps as photos is of them all.",
+    "more_photos": f"Up to {MAX_MORE_PHOTOS} further photos of the same person, for the learning alone; a preview leaves them aside.",
 }
 TEXTS = {
     "person_name": "An example person instead of a photo, see GET /people.",
     "motion_name": "A shipped motion instead of a motion of your own, see GET /motions.",
     "options": "Options as a JSON object; those left out take their defaults.",
 }
+_FILES, _TEXTS = dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS}, dict.fromkeys(TEXTS, 1)  # how often each may be given
 _STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))  # the first that fits
 _NOWHERE = {
     404: "There is nothing at this address; /api/v1/openapi.json says what there is.",
@@ -60,6 +62,8 @@ def _form_body() -> dict:
     """The form of a submission, for the OpenAPI document: it is read by `forms`, as it comes, and not by FastAPI."""
     fields = {name: {"type": "string", "format": "binary", "description": words} for name, words in FILES.items()}
     fields |= {name: {"type": "string", "description": words} for name, words in TEXTS.items()}
+    several = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_MORE_PHOTOS}
+    fields["more_photos"] = several | {"description": FILES["more_photos"]}
     fields["options"] = {"allOf": [{"$ref": "#/components/schemas/AnimateOptions"}], "description": TEXTS["options"]}
     form = {"schema": {"type": "object", "properties": fields}, "encoding": {"options": {"contentType": "application/json"}}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
@@ -137,29 +141,33 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
         # before the files come, which may take minutes
         job = await run_in_threadpool(service.admit, owner, kind, key)
         if job is None:
-            async with received(request, settings.home / "incoming", FILES, TEXTS, settings.max_upload_mb) as form:
+            async with received(request, settings.home / "incoming", _FILES, _TEXTS, settings.max_upload_mb) as form:
                 job = await run_in_threadpool(service.submit, owner, job_request(kind, form), key)
         return view(request, await run_in_threadpool(service.status, owner, job))  # of which FastAPI sends what Submitted has
 
     def job_request(kind: Kind, form: Form) -> JobRequest:
         person, motion = (example(form, *fields) for fields in (("photo", "person_name"), ("motion", "motion_name")))
-        image, poses = form.files.get("photo") or (person and person.image), form.files.get("motion") or (motion and motion.poses)
+        image, poses = form.file("photo") or (person and person.image), form.file("motion") or (motion and motion.poses)
         if kind == "animate" and not (image and poses):
             raise InputError("A video needs a photo or a person_name, and a motion or a motion_name.")
         if not (image or poses):
             raise InputError("A preview needs a photo, a person_name, a motion or a motion_name.")
-        image_poses = form.files.get("photo_poses") or (person and person.poses)
-        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, options=_options(form.texts.get("options", "")))
+        image_poses = form.file("photo_poses") or (person and person.poses)
+        more, options = form.files.get("more_photos", ()) if kind == "animate" else (), _options(form.texts.get("options", ""))
+        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, more_images=tuple(more), options=options)
 
     def example(form: Form, file: str, field: str) -> Person | Motion | None:
         """The example that the field names; None where it is empty."""
         if not (name := form.texts.get(field)):
             return None
-        if file in form.files:
+        if form.file(file):
             raise InputError(f"Both {file} and {field} are given; give one of them.")
         if name not in shipped[field]:
             raise InputError(f"{field} is {shown(name)!r}; these are shipped: {', '.join(shipped[field])}.")
         return shipped[field][name]
+
+    def sample(job_id: str, path: Path, outside: str) -> Sample:
+        return Sample(step=int(path.stem), picture=f"{outside}/{links.make(job_id, path.name, f'sample_{path.stem}')}")
 
     def view(request: Request, status: JobStatus) -> JobView:
         here, outside = request.scope["root_path"], request.scope.get("app_root_path", "")  # .../api/v1, and where the page is
@@ -169,6 +177,7 @@ def api_router(settings: Settings, service: JobService, links: ResultLinks, peop
             id=status.id, state=status.state, kind=status.kind, created=datetime.fromtimestamp(status.created, UTC), place=status.place,
             progress=step and Step(stage=step.stage, step=step.step, total=step.total, seconds_left=step.seconds_left),
             error=status.error, code=status.code, notices=list(status.notices), num_frames=len(status.frames),
+            samples=[sample(status.id, path, outside) for path in status.samples],
             options=status.request and status.request.options,
             links=JobLinks(status=f"{here}/jobs/{status.id}", cancel=f"{here}/jobs/{status.id}/cancel", result=result),
         )  # fmt: skip

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_static_file
 
 from ..errors import DreamPoseError, InputError, UnknownJob
-from ..jobs.records import THINGS, JobRequest, JobStatus
+from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
 from . import render, shelf
@@ -31,7 +31,7 @@ CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all 
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 
 
-NOTHING = {"card": "", "loss": "", "result": "", "download": "", "shelf": "", "compared": ""}
+NOTHING = {"card": "", "loss": "", "samples": "", "result": "", "download": "", "shelf": "", "compared": ""}
 """What the parts show where there is no job."""
 
 
@@ -57,6 +57,14 @@ def uploaded(file: str | dict) -> Path:
     if not (resolved.is_relative_to(Path(get_upload_folder()).resolve()) or is_static_file(str(resolved))):
         raise InputError("One of the files was not uploaded to this page; please choose it again.")
     return resolved
+
+
+def _uploads(files: object) -> tuple[Path, ...]:
+    """The paths of the further photos; raises InputError as `uploaded`, and where there are too many."""
+    given = files if isinstance(files, list) else [files] if files else []
+    if len(given) > MAX_MORE_PHOTOS:
+        raise InputError(f"There are {len(given)} more photos, and at most {MAX_MORE_PHOTOS} are taken; remove some in field 1.")
+    return tuple(uploaded(file) for file in given)
 
 
 def owner_of(browser: dict | None) -> str:
@@ -103,11 +111,11 @@ class PageHandlers:
         return gr.update(selected_index=NONE_SELECTED)
 
     def pick_person(self, event: gr.SelectData):
-        """The example's photo and its DensePose."""
+        """The example's photo and its DensePose; more photos would be somebody else's."""
         if not 0 <= event.index < len(self.people):
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         person = self.people[event.index]
-        return str(person.image), str(person.poses) if person.poses else None
+        return str(person.image), str(person.poses) if person.poses else None, None
 
     def pick_motion(self, event: gr.SelectData):
         """The shipped motion's name; an uploaded one steps back."""
@@ -208,7 +216,9 @@ class PageHandlers:
             return self.made(owner, motion.removeprefix(MADE)).motion
         return next((m.poses for m in self.motions if m.name == motion), None)
 
-    def _request(self, kind, owner, *, photo, photo_poses, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+    def _request(
+        self, kind, owner, *, photo, photo_poses, motion, motion_file, seed, frames, changes, more_photos=None, **options
+    ) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
@@ -218,13 +228,14 @@ class PageHandlers:
             raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
         if seed is None:
             raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
+        more = _uploads(more_photos) if kind == "animate" else ()
         given = {name: value for name, value in options.items() if not isinstance(value, str) or value.strip()}
         # as the browser sent it: nobody has looked yet whether these are a list and a text
         given |= {name: isinstance(changes, list) and name in changes for name in SWITCHES}
         given["first_frame"], given["last_frame"] = frame_range(frames if isinstance(frames, str) else None, "Frames")
         return JobRequest(
             kind=kind, image=uploaded(photo) if photo else None, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
-            options=validated(AnimateOptions, {"seed": seed, **given}),
+            more_images=more, options=validated(AnimateOptions, {"seed": seed, **given}),
         )  # fmt: skip
 
     def act(self, browser: dict | None, asked: str) -> dict:
@@ -297,11 +308,14 @@ class PageHandlers:
             own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
             replay = status.state != "done"  # a finished video is shown as it is, without its chunks
             picture: dict = {}
+            learned, drawn = "", None
             num_played = 0
             while self._turns.get(request.session_hash) is turn:
                 if status.state != own_state:
                     own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
-                last, picture = picture, self._picture(status, own, replay)
+                if drawn != (status.samples, status.final):
+                    learned, drawn = await asyncio.to_thread(render.samples, status), (status.samples, status.final)
+                last, picture = picture, self._picture(status, own, replay) | {"samples": learned}
                 chunks = status.chunks[num_played:] if replay else ()
                 # None adds nothing to a stream that has begun; before that, the update empties the player.
                 waiting = None if num_played else gr.update(value=None)

@@ -110,7 +110,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
 
         opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
-        opened.then(handlers.look, [browser, *person.values()], seen, **QUICK, **UNOPENED)  # of a photo that came too early
+        looked_at = [person[name] for name in ("photo", "photo_poses", "fit")]
+        opened.then(handlers.look, [browser, *looked_at], seen, **QUICK, **UNOPENED)  # of a photo that came too early
         for script in (_REATTACH, _SHELF):
             page.load(None, None, None, js=script, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
@@ -182,15 +183,18 @@ def _person(handlers: PageHandlers, browser: gr.BrowserState) -> tuple[dict[str,
         # every type of file, because what is refused is refused with a sentence that helps
         poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
         fit = gr.Radio(FITS, value="auto", label="Shape", info=FIT_WORDS)
+    with gr.Accordion("More photos of the same person (optional)", open=False):
+        gr.Markdown(text("person_more"))
+        more = gr.File(label="More photos", file_count="multiple", height=200, elem_id="dp-more-photos")
     # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
-    photo.input(None, None, poses, js="() => [null]", **QUICK)
+    photo.input(None, None, [poses, more], js="() => [null, null]", **QUICK)
     photo.input(handlers.own_photo, None, gallery, **QUICK)
-    gallery.select(handlers.pick_person, None, [photo, poses], **QUICK)
+    gallery.select(handlers.pick_person, None, [photo, poses, more], **QUICK)
     gr.on(
         [photo.change, poses.change, fit.change], handlers.look, [browser, photo, poses, fit], look,
         trigger_mode="always_last", **{**QUICK, **UNOPENED, "show_progress": "minimal"},
     )  # fmt: skip
-    return {"photo": photo, "photo_poses": poses, "fit": fit}, look
+    return {"photo": photo, "photo_poses": poses, "fit": fit, "more_photos": more}, look
 
 
 def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
@@ -257,6 +261,7 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="dp-stop")
             with gr.Column(min_width=320, elem_id="dp-loss-box"):
                 loss = gr.HTML("", elem_id="dp-losses")
+                samples = gr.HTML("", elem_id="dp-samples")
         with gr.Row(equal_height=False, elem_id="dp-videos"):
             with gr.Column(min_width=320, elem_id="dp-live-box"):
                 gr.Markdown("### While it is made")
@@ -272,6 +277,6 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
         compared = gr.HTML("", elem_id="dp-compared")
         refresh = gr.Timer(REFRESH_S, active=False)
     shelf = gr.HTML("", elem_id="dp-shelf")
-    handlers.watched(card=card, loss=loss, live=live, result=result, download=download, stop=stop, refresh=refresh, shelf=shelf,
-                     compared=compared)  # fmt: skip
+    handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, stop=stop, refresh=refresh,
+                     shelf=shelf, compared=compared)  # fmt: skip
     return stop, download, refresh
