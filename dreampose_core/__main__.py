@@ -115,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     a = command(groups, "animate", commands.animate, "make a video of the person in a photo")
-    a.add_argument("--image", required=True, help="the photo: PNG, JPEG or WebP")
+    a.add_argument("--image", required=True, action="append",
+                   help="the photo: PNG, JPEG or WebP; more photos of the same person may follow, for the learning alone")  # fmt: skip
     a.add_argument("--poses", required=True, help="the motion: DensePose in any form, or a video of somebody moving")
     a.add_argument("--out", required=True, help="the video to write (.mp4); its settings go beside it as .json")
-    a.add_argument("--image-poses", help="the photo's own DensePose: FILE, or FILE:K for map K of it (default: estimated)")
+    a.add_argument("--image-poses", action="append",
+                   help="the photo's own DensePose, one for each --image: FILE, or FILE:K for its map K (default: estimated)")  # fmt: skip
     _model_options(a)
     a.add_argument("--subject", type=Path, help="a tuned subject folder, used instead of tuning one")
     a.add_argument("--recipe", default="fast", help="none, fast or paper (default: fast)")

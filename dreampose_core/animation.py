@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,11 +25,13 @@ from .exports import PARTIAL, write_exports, write_partial
 from .files import appearing, locked, remove_all_unfinished
 from .images import read_image, write_png
 from .photo_checks import photo_checks
+from .photos import NOT_USED, Photo, crowds, fit_photos, maps_together
 from .pipeline import DreamPosePipeline
 from .poses import PoseSequence
 from .progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .samples import SAMPLES, Samples
 from .scene import Scene, make_scene
-from .settings import AnimateOptions
+from .settings import AnimateOptions, FrameOptions
 from .subject import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key, subject_loaded
 from .training.ladder import Rung, ladder, on_ladder
 from .training.subject import recipe_named, tune_subject
@@ -41,16 +43,17 @@ log = logging.getLogger("dreampose.animation")
 
 def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
-    folder: Path, sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
-    bring: Callable[[str], None] | None = None, exports: bool = False, on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
+    folder: Path, more: Sequence[Photo] = (), sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
+    bring: Callable[[str], None] | None = None, exports: bool = False, samples: bool = False,
+    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
-    image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. sound: a sound file for the result.
+    image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. more: further photos of the same person, which
+    are learned from, too; the frames are made from `image`. sound: a sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
     use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
-    exports: whether what stands in `exports` is written, too.
+    exports, samples: whether what stands in `exports` is written, too, and pictures of the person while they are learned, see `samples`.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
     frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
@@ -74,7 +77,15 @@ def animate(
             encode_maps(*pose_tensors(given.clip(0, 1), pipe.form.charts), pipe.factor, pipe.form.pose_encoding)
     base = fingerprint(pipe)
     if subject is None and options.recipe != "none":
-        subject = run.tuned(scene, base, subjects if subjects is not None else folder / "subjects", bring)
+        others = FrameOptions(fit=options.fit)  # zoom and shift are the first photo's
+        photos = [Photo(scene.photo, scene.image_poses, "the first photo"), *fit_photos(more, pipe.form.size, others, pipe.bilinear)]
+        known, said = maps_together(photos)
+        run.notices += (*said, *crowds(more))
+        taken = Samples(pipe, scene, options, folder / SAMPLES, should_stop) if samples else None
+        kept = subjects if subjects is not None else folder / "subjects"
+        subject = run.tuned([photo.image for photo in photos], known, base, kept, bring, taken)
+    elif more:
+        run.notices.append(NOT_USED)
     with subject_loaded(pipe, subject) if subject is not None else nullcontext() as loaded, memory.peaks() as run.peaks:
         run.notices += loaded.notices if loaded is not None else []
         run.make_frames(scene)
@@ -105,10 +116,13 @@ class _Run:
     peaks: dict[str, int]
     num_made: int = 0  # frames that were not there yet
 
-    def tuned(self, scene: Scene, base: str, subjects: Path, bring: Callable[[str], None] | None) -> Path:
-        """The subject folder for this photo and recipe, tuned now unless it is there, or another process is about to write it."""
+    def tuned(
+        self, photos: list[np.ndarray], image_poses: PoseSequence | None, base: str, subjects: Path, bring: Callable[[str], None] | None,
+        samples: Samples | None,
+    ) -> Path:  # fmt: skip
+        """The subject folder for these photos and the recipe, tuned now unless it is there, or another process is about to write it."""
         started = time.monotonic()
-        key = subject_key([scene.photo], scene.image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
+        key = subject_key(photos, image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
         folder = subjects / key
         if bring is not None:
             bring(key)
@@ -118,10 +132,15 @@ class _Run:
                 read_subject(folder, base)
                 return folder
             checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
-            finetune(self.pipe, [scene.photo], scene.image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
-                     checkpoints=checkpoints / key, on_progress=self.on_progress, should_stop=self.should_stop)  # fmt: skip
+            if samples is not None and not (checkpoints / key).is_dir():
+                samples.clear()
+            finetune(self.pipe, photos, image_poses, self.options.recipe, self.options.seed, folder, key=key, base=base,
+                     checkpoints=checkpoints / key, samples=samples, on_progress=self.on_progress,
+                     should_stop=self.should_stop)  # fmt: skip
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
+        if samples is not None:
+            self.seconds["samples"] = samples.seconds  # of these
         return folder
 
     def make_frames(self, scene: Scene) -> None:
@@ -235,15 +254,15 @@ class _Run:
 def finetune(
     pipe: DreamPosePipeline, photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, folder: Path, *,
     steps: int | None = None, key: str | None = None, base: str | None = None, checkpoints: Path | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    samples: Samples | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> Subject:  # fmt: skip
     """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left as it was.
 
     A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one each, or None: the
     pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted call resumes,
-    removed when the subject is written. Where memory does not hold the tuning it goes on with less, see `training.ladder`, and the
-    subject's notices say how. Raises InputError, also when what is resumed was another tuning, and ModelError where memory does not
-    hold the last of the ladder either.
+    removed when the subject is written. samples: what takes pictures on the way. Where memory does not hold the tuning it goes on with
+    less, see `training.ladder`, and the subject's notices say how. Raises InputError, also when what is resumed was another tuning, and
+    ModelError where memory does not hold the last of the ladder either.
     """
     base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
     key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
@@ -262,7 +281,10 @@ def finetune(
 
     def tune(rung: Rung) -> Subject:
         losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, rung.how, seed, folder=checkpoints,
-                              on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+                              sample=samples and samples.take, on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+        if samples is not None:
+            done = sum(map(len, losses.values()))
+            samples.take(done, done)
         notices = [rung.notice] if rung.notice else []
         subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
         save_subject(pipe, folder, subject, photos, image_poses)
@@ -270,6 +292,8 @@ def finetune(
 
     def on_lower(before: Rung, rung: Rung) -> None:
         log.warning("%s", rung.notice)
+        if samples is not None and rung.recipe != before.recipe:
+            samples.clear()
         if checkpoints is not None:
             if rung.recipe != before.recipe:
                 for stage in ("tuning", "decoder"):  # of other weights, and gone before the rung is told: whoever dies here starts anew

@@ -26,12 +26,10 @@ from .settings import (
 
 
 def animate(args, on_progress, should_stop) -> None:
-    from .images import read_photo
-
     options = _options(AnimateOptions, args)
     out = _new_file(args.out, ".mp4")
     estimate = _estimate(args, on_progress, should_stop)
-    image, about_image = read_photo(args.image)
+    images, about_images = _images(args)
     reading = _motion(args.poses, args, estimate)
     reading.poses.clip(options.first_frame, options.last_frame)  # a wrong range is said before the model is loaded
     from .animation import animate
@@ -42,15 +40,15 @@ def animate(args, on_progress, should_stop) -> None:
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     if args.subject is not None:
         read_subject(args.subject, fingerprint(pipe))
-    image_poses, about_map = _image_poses(args.image_poses, image, estimate)
-    _say(about_image, _about(args.poses, reading), about_map, estimate.notices)
+    (photo, *more), about_maps = _photos(args, images, estimate)
+    _say(about_images, _about(args.poses, reading), about_maps, estimate.notices)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", dir=out.parent))
     try:
         sound = folder / "sound.m4a"
         if options.keep_sound:
             _say(keep_sound(Path(args.poses), len(reading.poses), reading.poses.fps, options, sound))
         result = animate(
-            pipe, image=image, poses=reading.poses, image_poses=image_poses, options=options, folder=folder,
+            pipe, image=photo.image, poses=reading.poses, image_poses=photo.image_poses, more=more, options=options, folder=folder,
             sound=sound if sound.exists() else None, subject=args.subject, on_progress=on_progress, should_stop=should_stop,
         )  # fmt: skip
         for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
@@ -65,13 +63,8 @@ def animate(args, on_progress, should_stop) -> None:
 
 
 def finetune(args, on_progress, should_stop) -> None:
-    import numpy as np
-
-    from .images import read_photo
-    from .photo_checks import several
-    from .poses import PoseSequence, people
+    from .photos import crowds, fit_photos, maps_together
     from .progress import Progress
-    from .scene import fit_photo
     from .subject import check_subject_folder
 
     options = validated(FinetuneOptions, {"recipe": args.recipe, "steps": args.steps, "seed": args.seed})
@@ -83,35 +76,21 @@ def finetune(args, on_progress, should_stop) -> None:
         raise InputError(f"There is no interrupted tuning of {out.name} to go on with; leave out --resume.")
     if checkpoints.is_dir() and not args.resume:
         raise InputError(f"A tuning of {out.name} was interrupted; give --resume to go on, or delete {checkpoints} to start anew.")
-    photos, about_photos = zip(*(read_photo(path) for path in args.image))
-    specs = args.image_poses or [None] * len(photos)
-    if len(specs) != len(photos):
-        raise InputError(f"There are {len(photos)} --image and {len(specs)} --image-poses; give one map for each photo, or none.")
+    images, about_images = _images(args)
     estimate = _estimate(args, on_progress, should_stop)
-    maps, about_maps = zip(*(_image_poses(spec, photo, estimate) for spec, photo in zip(specs, photos)))
-    unknown = [path for path, own in zip(args.image, maps) if own is None]
-    alone = (f"The DensePose of {', '.join(unknown)} is unknown, so none is used for any photo.",) if 0 < len(unknown) < len(maps) else ()
-    crowds = {path: len(people(own.parts[0])) for path, own in zip(args.image, maps) if own is not None and own.parts is not None}
-    crowded = [f"{path}: {several(number)}" for path, number in crowds.items() if number > 1]
-    _say(*about_photos, *about_maps, estimate.notices, alone, crowded)
+    photos, about_maps = _photos(args, images, estimate)
+    _say(about_images, about_maps, estimate.notices, crowds(photos))
     from .animation import finetune
     from .pipeline import load_pipeline
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    fitted = [fit_photo(photo, own, pipe.form.size, frame, pipe.bilinear) for photo, own in zip(photos, maps)]
-    photos, maps = [photo for photo, _, _ in fitted], [own for _, own, _ in fitted]
-    image_poses = None
-    if all(own is not None for own in maps):
-        one = len({own.charts for own in maps}) == 1  # U, V of different charts do not belong together
-        same = [all(own.parts is not None for own in maps), one and maps[0].uv is not None]
-        if not any(same):
-            raise InputError("Of the photos' maps some know only the parts and some only U, V; give maps of one kind.")
-        parts, uv = (np.concatenate([getattr(own, kind) for own in maps]) if has else None for kind, has in zip(("parts", "uv"), same))
-        image_poses = PoseSequence(parts, uv, maps[0].charts if uv is not None else "none")
+    photos = fit_photos(photos, pipe.form.size, frame, pipe.bilinear)
+    image_poses, said = maps_together(photos)
+    _say(said)
     steps: list[Progress] = []
     subject = finetune(
-        pipe, photos, image_poses, options.recipe, options.seed, out, steps=options.steps, checkpoints=checkpoints,
-        on_progress=lambda progress: (steps.append(progress), on_progress(progress)), should_stop=should_stop,
+        pipe, [photo.image for photo in photos], image_poses, options.recipe, options.seed, out, steps=options.steps,
+        checkpoints=checkpoints, on_progress=lambda progress: (steps.append(progress), on_progress(progress)), should_stop=should_stop,
     )  # fmt: skip
     _say(subject.notices)
     how = f"tuned to {len(photos)} photo{'s' * (len(photos) > 1)}" if steps else "was tuned to the same before, and is kept"
@@ -238,6 +217,29 @@ def _image_poses(spec: str | None, image, estimate):
         reading = read_image_map(spec, estimate.callback)
         return reading.poses, reading.notices
     return estimate.of_photo(image)
+
+
+def _images(args) -> tuple[list, list[str]]:
+    """The pixels of every --image, and sentences about them."""
+    from .images import read_photo
+
+    images, about = zip(*(read_photo(path) for path in args.image))
+    if args.image_poses and len(args.image_poses) != len(images):
+        given = f"There are {len(images)} --image and {len(args.image_poses)} --image-poses"
+        raise InputError(f"{given}; give one map for each photo, or none.")
+    return list(images), [sentence for said in about for sentence in said]
+
+
+def _photos(args, images: list, estimate) -> tuple[list, list[str]]:
+    """The photos with their own maps, and sentences about these."""
+    from .photos import Photo, naming
+
+    photos, about = [], []
+    for path, image, spec in zip(args.image, images, args.image_poses or [None] * len(images)):
+        own, said = _image_poses(spec, image, estimate)
+        photos.append(Photo(image, own, path))
+        about += naming(said, path) if len(images) > 1 else said
+    return photos, about
 
 
 def _say(*notices) -> None:

@@ -154,6 +154,7 @@ class Station:
             for field_name in ("dp-photo", "dp-photo-poses", "dp-motion-file"):
                 if fields.get(field_name) is not None:
                     fields[field_name] = await page.upload(fields[field_name])
+            fields["dp-more-photos"] = [await page.upload(path) for path in fields["dp-more-photos"]]
             job, sentence = await page.submit(fields)
         except httpx.HTTPError:
             await asyncio.sleep(0.3)

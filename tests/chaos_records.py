@@ -50,6 +50,7 @@ _ENDED = "('done', 'failed', 'cancelled')"
 def requests_for(number: int, folder: Path) -> dict[str, dict]:
     """The first `number` of PLAN as the page's fields, by a name; `folder` takes the clip. No two have the same seed."""
     people, motions = EXAMPLES / "people", EXAMPLES / "motions"
+    more = [people / "chidi.png"] * 2  # more photos of one of them, which have to be decoded, and found the person in
     requests = {}
     for person, motion, recipe, seed, frames in PLAN[:number]:
         poses = people / f"{person}.poses.npz" if motion else None
@@ -57,6 +58,7 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
         requests[f"{person}, {motion or 'clip'}, {recipe}"] = {
             "dp-photo": people / f"{person}.png", "dp-photo-poses": poses, "dp-motion-file": moves, "dp-recipe": recipe, "Seed": seed,
             "Frames": frames, "Steps": "16", "dp-consent": True,
+            "dp-more-photos": more if person == "chidi" else [],
         }  # fmt: skip
     return requests
 

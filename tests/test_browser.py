@@ -240,24 +240,6 @@ def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_pat
     assert width <= SIZES["phone"]["width"], "the page is wider than the phone"
 
 
-def test_a_page_reloaded_in_the_middle_finds_its_job_and_sees_it_finish(tiny_server: Server, open_page, tmp_path: Path):
-    page = open_page(tiny_server)
-    pick(page, person=1)
-    set_options(page, "Skip", Steps=250)
-    run(page)
-    wait_for_frames(page)
-    num_jobs = len(list((tiny_server.home / "jobs").iterdir()))
-    page.reload()
-    expect(page.locator("#dp-status .dp-card")).to_be_visible()
-    assert page.locator("#dp-status .dp-card").get_attribute("data-state") == "running", "the reload came too late to show anything"
-    assert wait_until_playing(page) > 0  # chunks are played again from the first
-    wait_for_state(page, "done")
-    assert probe_video(download(page, tmp_path)).num_frames == num_poses(0)
-    page.reload()
-    expect(page.locator("#dp-result video")).to_be_visible()
-    assert len(list((tiny_server.home / "jobs").iterdir())) == num_jobs
-
-
 def test_an_open_page_finds_its_job_again_when_the_server_was_killed(tiny_server: Server, open_page):
     page = open_page(tiny_server)
     pick(page)
@@ -276,23 +258,6 @@ def test_an_open_page_finds_its_job_again_when_the_server_was_killed(tiny_server
         "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)", timeout=120 * SECONDS)
 
 
-def test_stop_ends_the_job_and_the_next_one_runs(tiny_server: Server, open_page):
-    page = open_page(tiny_server)
-    pick(page)
-    lengthen(page)
-    set_options(page, "Skip", Steps=250)
-    run(page)
-    wait_for_frames(page)
-    page.locator("#dp-stop").click()
-    wait_for_state(page, "cancelled", minutes=0.5)
-    expect(page.locator("#dp-stop")).to_be_disabled()
-    set_options(page, Steps=1)
-    lengthen(page, times=1)
-    run(page)
-    wait_for_state(page, "done")
-    expect(page.locator("#dp-shelf .dp-item")).to_have_count(2)  # both jobs can be chosen now
-
-
 def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
     first, second = open_page(tiny_server), open_page(tiny_server)
     for page in (first, second):
@@ -309,9 +274,8 @@ def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
     wait_for_state(second, "cancelled", minutes=0.5)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_bad_uploads_show_their_sentence_and_it_stays(tiny_server: Server, open_page, tmp_path: Path, size: str):
-    page = open_page(tiny_server, size)
+def test_bad_uploads_show_their_sentence_and_it_stays(tiny_server: Server, open_page, tmp_path: Path):
+    page = open_page(tiny_server)
     page.locator("#dp-run").click()
     expect(page.locator("#dp-message [role=alert]")).to_contain_text("Choose a photo")
 
@@ -388,6 +352,30 @@ def test_an_example_brings_its_densepose_and_an_own_photo_takes_it_away(tiny_ser
     expect(page.locator("#dp-photo-poses")).to_contain_text(".poses")
 
 
+def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_page, tmp_path: Path):
+    page = open_page(tiny_server, "phone")
+    more, examples = page.locator("#dp-more-photos"), sorted((EXAMPLES / "people").glob("*.png"))
+    pick(page)
+    page.get_by_role("button", name="More photos of the same person").click()
+    more.locator("input[type=file]").set_input_files(examples[1:3])
+    expect(more).to_contain_text(examples[1].stem)
+    expect(more).to_contain_text(examples[2].stem)
+    set_options(page, "Skip", Steps=1)
+    run(page)
+    wait_for_state(page, "done")
+    expect(page.locator("#dp-status .dp-notices")).to_contain_text("Only the first photo was used")
+    newest = max((tiny_server.home / "jobs").glob("*/request.json"), key=lambda path: path.stat().st_mtime)
+    assert [upload["name"] for upload in json.loads(newest.read_text())["more_images"]] == [path.name for path in examples[1:3]]
+    pick(page, person=1, motion=None)
+    expect(more).not_to_contain_text(examples[2].stem)
+    page.locator("#dp-shelf").get_by_role("button", name="Again").first.click()
+    expect(more).to_contain_text("photo_3")
+    page.locator("#dp-photo").get_by_role("button", name="Remove Image").click()
+    page.locator("#dp-photo input[type=file]").set_input_files(examples[0])
+    expect(more).not_to_contain_text("photo_3")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+
+
 def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page):
     page = open_page(tiny_server)
     pick(page)
@@ -399,27 +387,3 @@ def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page)
     wait_for_state(page, "done")
     newest = max((tiny_server.home / "jobs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
     assert f'"seed": {seed.input_value()}' in json.dumps(json.loads(newest.read_text()))
-
-
-# -- with the shipped model -----------------------------------------------------------------------------------------------
-
-
-def test_from_an_example_photo_to_a_tuned_subject_and_an_mp4_to_keep(mini_server: Server, open_page, tmp_path: Path):
-    page = open_page(mini_server)
-    expect(page.locator("#dp-mini")).to_contain_text("people drawn by our own program")
-    pick(page)
-    set_options(page, "Learn this person first", Steps=3)
-    run(page)
-    page.wait_for_function(
-        "() => document.querySelector('#dp-losses polyline')"
-        " ?? ['done', 'failed'].includes(document.querySelector('#dp-status .dp-card').dataset.state)", timeout=10 * 60 * SECONDS,
-    )  # fmt: skip
-    expect(page.locator("#dp-losses polyline")).to_be_attached(timeout=SECONDS)
-    time = wait_until_playing(page, minutes=15)
-    assert wait_until_playing(page, time + 0.5) > time, page.locator("#dp-status").inner_text()
-    wait_for_state(page, "done", minutes=15)
-    saved = download(page, tmp_path)
-    video = probe_video(saved)
-    assert (video.num_frames, video.codec) == (num_poses(0), "h264")
-    assert saved.read_bytes() in result_files(mini_server)
-    assert list((mini_server.home / "subjects").iterdir()), "the tuned subject is kept"

@@ -109,6 +109,27 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     assert "No DensePose for this photo" in capsys.readouterr().out
 
 
+def test_animate_learns_from_several_photos(files, tmp_path, capsys, monkeypatch):
+    from dreampose_core.training.subject import RECIPES, SubjectRecipe
+
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=2))
+    more = ["--image", str(files / "photo.png"), "--image-poses", f"{files}/poses.npz:1", "--fit", "pad"]
+    given = animate_arguments(files, image_poses=f"{files}/poses.npz:0", recipe="fast", out=tmp_path / "out.mp4")
+    assert main([*given, *more]) == 0
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "out.json").read_text())
+    # the same that finetune tunes
+    both = ["--image-poses", f"{files}/poses.npz:0", "--image", str(files / "photo.png"), *more]
+    assert main(["finetune", *both, "--out", str(tmp_path / "anna"), "--model", str(files / "model"), "--device", "cpu"]) == 0
+    assert result["subject"] == json.loads((tmp_path / "anna" / "subject.json").read_text())["key"] and "used" not in said
+    skipped = animate_arguments(files, image_poses=f"{files}/poses.npz:0", out=tmp_path / "none.mp4")
+    capsys.readouterr()
+    assert main([*skipped, *more]) == 0 and "Only the first photo was used" in capsys.readouterr().out
+    wrong = animate_arguments(files, image_poses=f"{files}/poses.npz", out=tmp_path / "x.mp4")
+    assert "2 --image and 1 --image-poses; give one map for each photo" in refused(capsys, *wrong, *more[:2])
+    assert "letter.png" in refused(capsys, *skipped, "--image", tmp_path / "letter.png")
+
+
 def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):
     given = ["finetune", "--image", str(files / "photo.png"), "--image-poses", str(files / "poses.npz"), "--model", str(files / "model"),
              "--device", "cpu", "--out", str(tmp_path / "anna"), "--steps", "4"]  # fmt: skip

@@ -105,6 +105,8 @@ def test_things_that_can_be_kept_are_those_that_are_there(service, files):  # no
     assert service.status(ANNA, job).things == tuple(THINGS)
     assert folder.thing("photo") == folder.image and folder.thing("first").name == "000000.png"
     assert folder.thing("../../jobs") is None and folder.thing("request") is None
+    assert folder.thing("sample_000002").read_bytes() == b"sample 2"
+    assert all(folder.thing(name) is None for name in ("sample_000009", "sample_2", "sample_../frames/000000", "sample_00000\u0662"))
 
 
 # -- people ---------------------------------------------------------------------------------------------------------------
@@ -137,6 +139,15 @@ def test_people_are_listed_for_who_brought_them_and_for_nobody_else(service, sub
     assert first.photo.is_file() and first.poses.is_file() and found["b" * 32].poses is None
     assert first.whose == f"{_hashed(ANNA)}-{'a' * 32}"
     assert service.subjects("nobody") == []
+
+
+def test_a_person_of_several_photos_has_them_all(service, subject):  # noqa: F811
+    subject(ANNA, "a" * 32)
+    folder = service.subject(ANNA, "a" * 32).photo.parent
+    for number in (3, 1, 2):
+        (folder / f"photo_{number:03d}.png").write_bytes(b"photo")
+    found = service.subject(ANNA, "a" * 32)
+    assert found.photo.name == "photo_000.png" and [path.name for path in found.more] == [f"photo_{i:03d}.png" for i in (1, 2, 3)]
 
 
 def test_a_person_is_forgotten_by_who_brought_them_only(service, subject):  # noqa: F811

@@ -144,6 +144,7 @@ def test_a_job_from_submit_to_result(service, files):
     assert len(last.frames) == 4
     assert last.frames == tuple(sorted(last.frames))
     assert last.losses == (1.0, 1 / 2, 1 / 3)
+    assert [path.name for path in last.samples] == ["000001.png", "000002.png", "000003.png"]
     assert last.progress.stage == "frames"
     assert last.progress.step == last.progress.total == 4
     assert last.result.read_bytes() == b"video"
@@ -157,6 +158,21 @@ def test_a_job_from_submit_to_result(service, files):
     assert json.loads(folder.request.read_text())["image"]["name"] == "anna.png"
     assert [status.id for status in service.jobs(ANNA)] == [job]
     assert list(service.watch(ANNA, job)) == [last], "watching what has ended gives the end"
+
+
+def test_a_watch_hears_of_a_new_picture_of_the_learning(settings, files):
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, request(files))
+        wait_for(lambda: service.status(ANNA, job).request.image.exists(), "the light lane")
+        folder, pulse = JobFolder(service.home / "jobs" / job), service.pulse(ANNA, job)
+        for name in ("000000.png", "000017.png"):
+            folder.samples.mkdir(exist_ok=True)
+            write_png(np.zeros((4, 4, 3), np.uint8), folder.samples / name)
+            (folder.samples / f".part.1.{name}").touch()
+            assert service.pulse(ANNA, job) != pulse
+            pulse = service.pulse(ANNA, job)
+            assert [path.name for path in service.status(ANNA, job).samples][-1] == name
+        assert len(service.status(ANNA, job).samples) == 2
 
 
 def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):

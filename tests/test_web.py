@@ -317,6 +317,20 @@ def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubS
     assert (service.requests[-1].options.first_frame, service.requests[-1].options.last_frame) == (None, 70)
 
 
+def test_more_photos_go_with_a_video_and_not_with_a_preview(handlers: PageHandlers, service: StubService):
+    files = ["/x/a.png", {"path": "/x/b.png", "meta": {"_type": "gradio.FileData"}}]
+    submit(handlers, more_photos=files)
+    assert service.requests[-1].more_images == (Path("/x/a.png"), Path("/x/b.png"))
+    for none in (None, []):
+        submit(handlers, more_photos=none)
+        assert service.requests[-1].more_images == ()
+    submit(handlers, more_photos={"path": "/x/a.png"})
+    assert service.requests[-1].more_images == (Path("/x/a.png"),)
+    service.statuses = [job_status(state="done", kind="preview", result=Path("/x/result.mp4"))]
+    preview(handlers, more_photos=files)
+    assert service.requests[-1].kind == "preview" and service.requests[-1].more_images == ()
+
+
 def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     told = dict(kind="preview", result=Path("/x/result.mp4"), notices=("walk.mp4: 60 frames <b>.",))
@@ -375,6 +389,10 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
     ({"consent": None}, "the person in the photo agreed"),
     ({"consent": "yes"}, "the person in the photo agreed"),
     ({"recipe": "slow"}, "recipe"),
+    ({"more_photos": ["/x/a.png"] * 5}, "at most 4 are taken"),
+    ({"more_photos": ["/x/a.png", "/y/b.png"]}, "not uploaded"),
+    ({"more_photos": [7]}, "not uploaded"),
+    ({"more_photos": 7}, "not uploaded"),
     ({"browser": {"owner": "short"}}, "reload"),
 ])
 def test_a_wrong_form_is_one_sentence_that_stays(handlers: PageHandlers, service: StubService, changes: dict, words: str):
@@ -403,7 +421,7 @@ def test_errors_of_the_service_are_shown_escaped(handlers: PageHandlers, service
 def test_a_pick_outside_the_gallery_changes_nothing(handlers: PageHandlers):
     name, words, file = handlers.pick_motion(SimpleNamespace(index=1))
     assert (name, file) == ("walk", None) and "Walk" in words
-    assert handlers.pick_person(SimpleNamespace(index=0)) == (str(handlers.people[0].image), str(handlers.people[0].poses))
+    assert handlers.pick_person(SimpleNamespace(index=0)) == (str(handlers.people[0].image), str(handlers.people[0].poses), None)
     for index in (-1, 9):
         event = SimpleNamespace(index=index)
         assert all(isinstance(part, dict) for part in (*handlers.pick_person(event), *handlers.pick_motion(event)))
@@ -414,9 +432,12 @@ def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers)
     assert len(seeds) > 15 and all(AnimateOptions(seed=seed) for seed in seeds)
 
 
+PARTS = ("card", "loss", "samples", "live", "result", "download", "stop", "refresh", "shelf", "compared")
+
+
 def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
     """All updates of a watch, as {part: value}."""
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
+    handlers.watched(**{name: name for name in PARTS})
 
     async def collect():
         return [update async for update in handlers.watch({"owner": owner}, JOB, SimpleNamespace(session_hash=session))]
@@ -447,6 +468,25 @@ def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: 
     assert not handlers._turns
 
 
+def test_watching_shows_each_picture_of_the_learning_when_it_is_there(
+    handlers: PageHandlers, service: StubService, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
+    paths = tuple(tmp_path / f"{step:06d}.png" for step in (0, 17))
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    learning = Progress("tuning", 18, 50)
+    service.statuses = [
+        job_status(), job_status(progress=learning), job_status(progress=learning, samples=paths[:1]),
+        job_status(progress=learning, samples=paths), job_status("done", samples=paths),
+    ]  # fmt: skip
+    drawn, real = [], render.samples
+    monkeypatch.setattr(render, "samples", lambda status: drawn.append(status.samples) or real(status))
+    shown = [update["samples"] for update in watch(handlers)]
+    assert [html.count("<img") for html in dict.fromkeys(shown)] == [0, 1, 2] and shown[-1] == shown[-2]
+    assert drawn == [(), paths[:1], paths, paths], "they are read when they change, and at the end"
+
+
 def test_a_chunk_becomes_a_part_of_the_stream_once_for_all_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     chunks, made, mux = [str(tmp_path / f"{i:06d}.mp4") for i in range(3)], [], gr.Video.mux_segment
     for i, chunk in enumerate(chunks):
@@ -466,6 +506,12 @@ def test_a_chunk_becomes_a_part_of_the_stream_once_for_all_who_watch(tmp_path: P
         assert [part and part["data"] for part in found] == [part and part["data"] for part in expected]
         assert [part["duration"] for part in found if part] == pytest.approx([1, 1.2, 1.4])
     assert made == chunks
+    video, missing = SharedStream(), str(tmp_path / "gone" / "000000.mp4")
+    assert asyncio.run(video.stream_output(missing, "own", True))[0] is None, "its job was deleted meanwhile"
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "000000.mp4").write_bytes(b"no video")
+    with pytest.raises(Exception, match="."):
+        asyncio.run(video.stream_output(str(tmp_path / "broken" / "000000.mp4"), "own", True))
 
 
 def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubService):
@@ -480,7 +526,7 @@ def test_somebody_elses_job_is_unknown(handlers: PageHandlers, service: StubServ
 def test_a_page_that_watches_another_job_leaves_the_first(handlers: PageHandlers, service: StubService, monkeypatch):
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     service.statuses = [job_status()]
-    handlers.watched(**{name: name for name in ("card", "loss", "live", "result", "download", "stop", "refresh", "shelf", "compared")})
+    handlers.watched(**{name: name for name in PARTS})
 
     async def two_watches():
         session = SimpleNamespace(session_hash="one page")
@@ -542,6 +588,26 @@ def test_the_loss_curve_needs_two_values_and_its_place_is_kept():
     assert render.loss_curve(job_status("done")) == ""
     untuned = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
     assert render.loss_curve(job_status(request=untuned)) == ""
+
+
+def test_pictures_of_the_learning_stand_in_a_row_with_their_steps(tmp_path: Path):
+    paths = tuple(tmp_path / f"{step:06d}.png" for step in (0, 17, 170))
+    for path in paths[:2]:
+        path.write_bytes(b"png of " + path.name.encode())
+    shown = render.samples(job_status(samples=paths))  # the last one has just gone with its job
+    assert re.findall(r"<span>(.*?)</span>", shown) == ["step 0", "step 17"] and shown.count("<img") == 2
+    for path in paths[:2]:
+        assert f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"' in shown
+    assert "results/" not in shown and 'alt="What came out after 17 steps of learning"' in shown
+
+
+def test_the_place_of_these_pictures_is_kept_while_they_may_come():
+    waiting = render.samples(job_status())
+    assert "<figure" in waiting and "<img" not in waiting and "appears here" in waiting
+    untuned = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
+    assert render.samples(job_status(request=untuned)) == "" == render.samples(job_status("done"))
+    style = (REPOSITORY / "assets" / "page" / "style.css").read_text()
+    assert re.search(r"\.dp-samples ol \{[^}]*height: \d+px", style) and re.search(r"\.dp-samples img \{[^}]*height: \d+px", style)
 
 
 # -- the program ----------------------------------------------------------------------------------------------------------

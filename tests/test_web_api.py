@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from test_jobs_service import command, files, open_gate, wait_for  # noqa: F401
 
 from dreampose_core.errors import StorageError
-from dreampose_core.jobs.records import StoredRequest
+from dreampose_core.jobs.records import MAX_MORE_PHOTOS, StoredRequest
 from dreampose_core.jobs.service import JobService
 from dreampose_core.settings import EXAMPLES, MAX_SEED, REPOSITORY, AnimateOptions, Settings
 from dreampose_core.video import probe_video
@@ -153,7 +153,8 @@ def test_the_document_lists_exactly_the_endpoints(service):
                 if not status.startswith("2"):
                     assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Failure"}
     body = told["paths"]["/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(body) == {"photo", "motion", "photo_poses", "person_name", "motion_name", "options", "consent"}
+    assert set(body) == {"photo", "motion", "photo_poses", "more_photos", "person_name", "motion_name", "options", "consent"}
+    assert (body["more_photos"]["type"], body["more_photos"]["maxItems"]) == ("array", MAX_MORE_PHOTOS)
     assert set(schemas["AnimateOptions"]["properties"]) == set(AnimateOptions.model_fields)
 
 
@@ -210,6 +211,7 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
     assert (told["state"], told["place"], told["error"], told["code"], told["kind"]) == ("running", 0, None, None, "animate")
     assert (told["progress"]["stage"], told["progress"]["step"], told["progress"]["total"]) == ("frames", 2, 4)
     assert told["options"] == AnimateOptions(recipe="none", seed=GATED, steps=4, mirror=True).model_dump()
+    assert [sample["step"] for sample in told["samples"]] == [1, 2, 3]
     open_gate(working.service)
     told = wait_state(working, job, "done")
     assert (told["num_frames"], told["notices"][-1]) == (4, "A sentence about a fall-back.")
@@ -221,6 +223,10 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
         link = told["links"]["result"]
         assert link.startswith(f"/results/{job}/") and anybody.get(link).content == b"video"
         assert anybody.get(link[:-1] + ("0" if link[-1] != "0" else "1")).status_code == 404
+        pictures = [sample["picture"] for sample in told["samples"]]
+        assert [anybody.get(picture).content for picture in pictures] == [b"sample 1", b"sample 2", b"sample 3"]
+        assert anybody.get(pictures[0]).headers["content-type"] == "image/png"
+        assert anybody.get(pictures[0].replace("sample_000001", "sample_000002")).status_code == 404
     assert [one["id"] for one in working.get("/jobs").json()["jobs"]] == [job]
     assert not list((working.service.home / "incoming").iterdir())
 
@@ -284,6 +290,29 @@ def test_examples_stand_for_files_with_what_belongs_to_them(client, service):
     assert stored.options == AnimateOptions()
     copied = service.home / "jobs" / job / "input"
     assert (copied / stored.image.file).read_bytes() == (EXAMPLES / "people" / "ada.png").read_bytes()
+
+
+def test_more_photos_are_a_field_that_is_repeated(client, service):
+    motion = ("motion_name", (None, "walk"))
+    photos = [("more_photos", (f"{name}.png", name.encode())) for name in ("side", "back", "side")]
+    job = client.post("/jobs", files=[("photo", ("front.png", b"front")), motion, *photos]).json()["id"]
+    folder = service.home / "jobs" / job
+    stored = StoredRequest.model_validate_json((folder / "request.json").read_bytes())
+    assert [upload.name for upload in stored.more_images] == ["side.png", "back.png", "side.png"]
+    assert [(folder / "input" / upload.file).read_bytes() for upload in stored.more_images] == [b"side", b"back", b"side"]
+    assert not list((service.home / "incoming").iterdir())
+    look = client.post("/previews", files=[("photo", ("front.png", b"front")), motion, *photos]).json()["id"]
+    assert "more_images" not in json.loads((service.home / "jobs" / look / "request.json").read_bytes())
+    five = [("more_photos", ("a.png", b"a"))] * (MAX_MORE_PHOTOS + 1)
+    before = on_disk(service)
+    assert "more_photos may be given at most 4 times" in refused(client.post("/jobs", files=[motion, *five]), 422)
+    assert "more_photos is given as a text" in refused(client.post("/jobs", files=[motion, ("more_photos", (None, "a"))]), 422)
+    assert on_disk(service) == before
+    sent = [("photo", "front.png", b"front"), ("motion_name", None, b"walk")]
+    sent += [("more_photos", "", b""), ("more_photos", "side.png", b"side")]
+    status, told, _ = asyncio.run(ask(served(service), [multipart(sent)]))  # a browser sends a field without a file so
+    stored = StoredRequest.model_validate_json((service.home / "jobs" / told["id"] / "request.json").read_bytes())
+    assert [upload.name for upload in stored.more_images] == ["side.png"]
 
 
 @pytest.mark.parametrize("fields, words", [
@@ -436,11 +465,19 @@ def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
         assert status == 413 and f"options has more than {MAX_TEXT} bytes" in told["error"] and num_read <= 20
         # before the first part anything may stand, so the whole is counted, too
         status, told, num_read = asyncio.run(ask(served(service), [b"\r" + bytes(1 << 16)] * 1000))
-        assert status == 413 and "request is too large" in told["error"] and num_read < 80
+        assert status == 413 and "request is too large" in told["error"] and num_read < 16 * (3 + MAX_MORE_PHOTOS + 1) + 2
         assert on_disk(service) == []
         whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20)), ("consent", None, b"true")])
         status, told, _ = asyncio.run(ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)]))
         assert status == 202, told  # the most that is accepted is accepted
+        many = multipart([("photo", "a.png", bytes(1 << 20)), *[("more_photos", "c.png", bytes(1 << 20))] * 4, ("motion", "b", b"b")])
+        status, told, _ = asyncio.run(ask(served(service), [many[i : i + 50_000] for i in range(0, len(many), 50_000)]))
+        assert status == 202, told
+        before = on_disk(service)
+        large = multipart([("more_photos", "c.png", b"c"), ("more_photos", "large.png", bytes((1 << 20) + 1))])
+        status, told, _ = asyncio.run(ask(served(service), [large]))
+        assert (status, told) == (413, {"error": "large.png is larger than 1 MB, the most that is accepted."})
+        assert on_disk(service) == before
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(service):

@@ -10,11 +10,13 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_jobs_own import subject  # noqa: F401
 from test_jobs_service import files, request, wait_for, wait_state  # noqa: F401
 from test_web_visitors import ANNA, BEN, UNKNOWN, client, events, job, service  # noqa: F401
 
+from dreampose_core.images import read_image, write_png
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import AnimateOptions
 from dreampose_core.web import shelf
@@ -100,9 +102,35 @@ def test_again_puts_the_same_files_and_options_into_the_form(client, service, fi
     photo, motion = Path(seen["dp-photo"]["path"]), Path(seen["dp-motion-file"]["path"])
     assert photo.read_bytes() == done.request.image.read_bytes()
     assert (read_poses(motion).parts == read_poses(done.request.poses).parts).all()
-    assert seen["dp-photo-poses"] is None and "that video" in seen["dp-motion"]
+    assert seen["dp-photo-poses"] is None is seen["dp-more-photos"] and "that video" in seen["dp-motion"]
     form = form_of(done.request)
     assert form["frames"] == "1:" and Path(form["photo"]).is_file() and form["photo"] != str(photo)
+
+
+def test_again_and_use_bring_all_photos(client, service, files, subject):  # noqa: F811
+    request_ = request(files, more_images=(files / "anna.png", files / "ben.png"))
+    write_png(np.full((8, 6, 3), 30, np.uint8), files / "ben.png")
+    first = service.submit(ANNA, request_)
+    done = wait_state(service, first, "done", owner=ANNA)
+    seen = act(client, ANNA, "again", first, shown=first)
+    refilled = [Path(file["path"]) for file in seen["dp-more-photos"]]
+    assert [path.read_bytes() for path in refilled] == [path.read_bytes() for path in done.request.more_images]
+    assert [int(read_image(path)[0, 0, 0]) for path in refilled] == [90, 30]
+    assert all(path.is_relative_to(service.home / "uploads") for path in refilled)
+    done.request.more_images[1].unlink()
+    assert "is gone" in act(client, ANNA, "again", first, shown=first)["dp-message"]
+
+    key = subject(ANNA, "a" * 32)
+    folder = service.subject(ANNA, key).photo.parent
+    for number in (1, 2):
+        (folder / f"photo_{number:03d}.png").write_bytes(b"photo %d" % number)
+    seen = act(client, ANNA, "use", key)
+    assert [Path(file["path"]).read_bytes() for file in seen["dp-more-photos"]] == [b"photo 1", b"photo 2"]
+    assert seen["Shape"] == "pad", "another crop would be another person"
+    assert "Learned quickly from 3 photos" in act(client, ANNA, "open", first)["dp-shelf"]
+    for number in (1, 2):
+        (folder / f"photo_{number:03d}.png").unlink()
+    assert act(client, ANNA, "use", key)["dp-more-photos"] is None, "nobody else's photos stay"
 
 
 def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa: F811

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..files import remove_unfinished
 from ..images import read_photo, write_png
-from ..poses import MAX_FRAMES_READ, MAX_MAP_SIDE, Estimate, Photos, Reading, one_map, read_any, write_poses
+from ..poses import MAX_FRAMES_READ, MAX_MAP_SIDE, Estimate, Photos, Reading, own_maps, read_any, write_poses
 from ..poses.npz import MAX_BYTES
 from ..progress import ShouldStop
 from ..scene import check_options, keep_sound
@@ -34,8 +34,9 @@ PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 class Request(Options):
     """What is asked of a child: `source` is decoded to `target`, both of them names in its folder.
 
-    do: "photo" to PNG; "motion" to npz, and `options` are tried on it; "map" to npz, the first map alone; "sound" of the motion's file,
-    of which `num_frames` at `fps` were read, to .m4a, cut as `options` say. estimate: pictures of a person are sent, not refused.
+    do: "photo" to PNG; "motion" to npz, and `options` are tried on it; "map" to npz, the first map alone, or one for each of `num_photos`
+    where the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were read, to .m4a, cut as `options` say.
+    estimate: pictures of a person are sent, not refused.
     """
 
     do: Literal["photo", "motion", "map", "sound"]
@@ -43,6 +44,7 @@ class Request(Options):
     target: str
     options: AnimateOptions | None = None
     estimate: bool = False
+    num_photos: int = 1
     num_frames: int = 0
     fps: float = 0.0
 
@@ -125,10 +127,10 @@ class Decoder:
         """
         return self._poses(source, target, estimate, do="motion", options=options)
 
-    def map(self, source: Path, target: Path, estimate: Estimate | None) -> Decoded | Reading:
-        """As `motion`, of the first map alone."""
-        found = self._poses(source, target, estimate, do="map")
-        return one_map(found) if isinstance(found, Reading) else found
+    def map(self, source: Path, target: Path, estimate: Estimate | None, num_photos: int = 1) -> Decoded | Reading:
+        """As `motion`, of the first map alone, or of one for each photo where the file holds as many."""
+        found = self._poses(source, target, estimate, do="map", num_photos=num_photos)
+        return own_maps(found, num_photos) if isinstance(found, Reading) else found
 
     @contextmanager
     def _child(self, source: Path, target: Path, **asked) -> Iterator[Child]:
@@ -202,7 +204,7 @@ def answer(asked: dict, channel: Channel) -> None:
         if request.do == "motion":
             check_options(reading.poses, request.options)
         else:
-            reading = one_map(reading)
+            reading = own_maps(reading, request.num_photos)
         write_poses(reading.poses, target)
         channel.say({"decoded": Decoded.of(reading).model_dump(mode="json")})
 

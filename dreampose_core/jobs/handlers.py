@@ -15,7 +15,8 @@ from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
 from ..files import appearing
 from ..images import read_image
-from ..poses import Reading, read_poses, write_poses
+from ..photos import Photo, naming
+from ..poses import PoseSequence, Reading, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..scene import check_options, make_scene
@@ -83,8 +84,8 @@ class LightLane:
             check_stop(work.should_stop)
             return said
 
-        def photo(path: Path) -> Notices:
-            return decoder.photo(path, folder.image)
+        def photo(target: Path) -> Callable[[Path], Notices]:
+            return lambda path: decoder.photo(path, target)
 
         def motion(path: Path) -> Notices:
             options = request.options
@@ -99,35 +100,50 @@ class LightLane:
             return (*(() if plain else (f"The motion: {found.description}.",)), *found.notices, *sound)
 
         def own_map(path: Path) -> Notices:
-            found = estimated(key(path, "map"), lambda: decoder.map(path, folder.image_poses, estimates.callback))
+            number = 1 + len(request.more_images)
+            role = ("map",) if number == 1 else ("maps", str(number))
+            found = estimated(key(path, *role), lambda: decoder.map(path, folder.image_poses, estimates.callback, number))
             if isinstance(found, Reading):
                 write_poses(found.poses, folder.image_poses)
-            return found.notices
+                found = Decoded.of(found)
+            of_all = (f"{path.name} holds {number} maps: one for each photo, in their order.",) if found.num_frames > 1 else ()
+            return (*found.notices, *of_all)
 
-        def estimated_map() -> Notices:
+        def estimated_map(image: Path, target: Path) -> Notices:
             about: Notices = ()
 
             def find() -> Reading | None:
                 nonlocal about
-                own, about = estimates.of_photo(read_image(folder.image))
+                own, about = estimates.of_photo(read_image(image))
                 return None if own is None else Reading(own, FORM_ESTIMATED, about)
 
-            found = estimated(key(folder.image, "photo"), find)
+            found = estimated(key(image, "photo"), find)
             if found is None:
                 return (*about, *estimates.notices)
-            write_poses(found.poses, folder.image_poses)
+            write_poses(found.poses, target)
             return found.notices
+
+        def further_map(index: int, name: str) -> Notices:
+            """Unless it was given with the first one's."""
+            if folder.image_poses.exists() and len(read_poses(folder.image_poses)) > 1:
+                return ()
+            return naming(estimated_map(folder.more_image(index), folder.more_poses(index)), name)
 
         said: Notices = ()
         try:
             if request.image is not None:
-                said += read(request.image, folder.image, photo)
+                said += read(request.image, folder.image, photo(folder.image))
+            for index, upload in enumerate(request.more_images):
+                said += read(upload, folder.more_image(index), photo(folder.more_image(index)))
             if request.poses is not None:
                 said += read(request.poses, folder.poses, motion)
             if request.image_poses is not None:
                 said += read(request.image_poses, folder.image_poses, own_map)
             elif request.image is not None:
-                said += _once(folder.image_poses, estimated_map)
+                said += _once(folder.image_poses, partial(estimated_map, folder.image, folder.image_poses))
+            if request.options.recipe != "none":  # else nobody is learned
+                for index, upload in enumerate(request.more_images):
+                    said += _once(folder.more_poses(index), partial(further_map, index, upload.name))
         except (Cancelled, DiskFull):
             raise  # a later attempt may go on from what is there
         except Exception:  # this job has failed
@@ -215,19 +231,40 @@ class DeviceLane:
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
+
+        photo, *more = _photos(work)
         result = animation.animate(
             self._pipe,
-            image=read_image(folder.image),
+            image=photo.image,
             poses=read_poses(folder.poses),
-            image_poses=read_poses(folder.image_poses) if folder.image_poses.exists() else None,
+            image_poses=photo.image_poses,
+            more=more,
             options=work.request.options,
             folder=folder.path,
             sound=folder.sound if folder.sound.exists() else None,
             subjects=work.subjects,
             bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
             exports=True,
+            samples=True,
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )
         Paces(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
+
+
+def _photos(work: Work) -> list[Photo]:
+    """The photos with their maps: each has a file of its own, or all of them are in the first one's."""
+    folder, uploads = work.folder, work.request.more_images
+
+    def known(path: Path) -> PoseSequence | None:
+        return read_poses(path) if path.exists() else None
+
+    own = known(folder.image_poses)
+    if own is not None and len(own) > 1:
+        maps = [own.select([index]) for index in range(len(own))]
+    else:
+        maps = [own, *(known(folder.more_poses(index)) for index in range(len(uploads)))]
+    places = [folder.image, *(folder.more_image(index) for index in range(len(uploads)))]
+    names = [work.request.image.name, *(upload.name for upload in uploads)]
+    return [Photo(read_image(place), own, name) for place, own, name in zip(places, maps, names)]

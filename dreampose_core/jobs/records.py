@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ Kind = Literal["animate", "preview", "motion"]
 Consent = Literal["given", "drawn"]
 """Why a photo may be used: somebody said that the people in it agreed, or it is a shipped one of a person who was drawn."""
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
+MAX_MORE_PHOTOS = 4
 
 
 class JobRequest(Options):
@@ -27,13 +29,16 @@ class JobRequest(Options):
     kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo; "motion"
     has a mannequin do what `motion` says, in the light lane, too, and needs no file.
     image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
-    photo, or without the motion: then it shows how the photo is understood. consent: asked for at the doors, see `web.consent`.
+    photo, or without the motion: then it shows how the photo is understood. more_images: further photos of the same person, for the
+    learning alone; where the file `image_poses` holds as many maps as there are photos these are theirs, in the same order. consent: asked
+    for at the doors, see `web.consent`.
     """
 
     kind: Kind = "animate"
     image: Path | None = None
     poses: Path | None = None
     image_poses: Path | None = None
+    more_images: tuple[Path, ...] = Field((), max_length=MAX_MORE_PHOTOS)
     options: AnimateOptions = AnimateOptions()
     motion: MotionOptions | None = None
     consent: Consent | None = None
@@ -47,13 +52,15 @@ class JobRequest(Options):
             suits = self.motion is None and (all(given) if self.kind == "animate" else any(given))
         if not suits:
             raise ValueError("an animation needs a photo and a motion, a preview one of them, a motion to be made its options alone")
+        if self.more_images and self.kind != "animate":
+            raise ValueError("further photos are for animations alone")
         return self
 
 
 class Upload(Options):
     """A user's file inside a job's folder: `file` is our name for it under input/, `name` is what the user calls it."""
 
-    file: str = Field(pattern=r"^upload-[a-z_]+(\.[a-z0-9]{1,5})?$")
+    file: str = Field(pattern=r"^upload-[a-z0-9_]+(\.[a-z0-9]{1,5})?$")
     name: str
 
 
@@ -64,9 +71,11 @@ class StoredRequest(Options):
     image: Upload | None
     poses: Upload | None
     image_poses: Upload | None = None
+    # left out where there are none, as in what was stored before there could be any
+    more_images: tuple[Upload, ...] = Field((), exclude_if=lambda uploads: not uploads)
     options: AnimateOptions
     motion: MotionOptions | None = None
-    consent: Consent | None = None
+    consent: Consent | None = Field(None, exclude_if=lambda consent: consent is None)
 
 
 THINGS = {"video": ".mp4", "side_by_side": ".mp4", "gif": ".gif", "frames": ".zip", "settings": ".json", "motion": ".npz"}
@@ -103,8 +112,16 @@ class JobFolder:
 
     @property
     def image_poses(self) -> Path:
-        """The photo's own DensePose; the file is absent when it is unknown."""
+        """The photo's own DensePose; the file is absent when it is unknown. One map, or one for each of several photos."""
         return self.input / "image_poses.npz"
+
+    def more_image(self, index: int) -> Path:
+        """Further photo `index`, counted from 0, as PNG."""
+        return self.input / f"more_{index}.png"
+
+    def more_poses(self, index: int) -> Path:
+        """Its own DensePose; the file is absent when it is unknown, not needed, or given with the first one's."""
+        return self.input / f"more_{index}_poses.npz"
 
     @property
     def sound(self) -> Path:
@@ -125,6 +142,11 @@ class JobFolder:
         return self.path / "glimpse.png"
 
     @property
+    def samples(self) -> Path:
+        """What the model made of the person while it learned them: 000017.png after 17 steps; absent where nobody was learned."""
+        return self.path / "samples"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.mp4"
 
@@ -139,15 +161,15 @@ class JobFolder:
         return self.path / "result.json"
 
     def thing(self, name: str) -> Path | None:
-        """One of THINGS, or of the pictures "photo", "first" (of the video) and "look" (of a preview); None where there is none.
-
-        "frames" is a folder.
-        """
+        """One of THINGS, or of the pictures "photo", "first" (of the video), "look" (of a preview) and "sample_000017" (after 17 steps);
+        None where there is none. "frames" is a folder."""
         places = {
             "video": (self.result, self.partial), "side_by_side": (self.path / "side_by_side.mp4",), "gif": (self.path / "result.gif",),
             "frames": (self.frames,), "settings": (self.settings,), "motion": (self.motion, self.poses), "photo": (self.image,),
             "first": (self.frames / "000000.png",), "look": (self.look,),
         }  # fmt: skip
+        if sample := re.fullmatch(r"sample_(\d{6})", name, re.ASCII):
+            places[name] = (self.samples / f"{sample[1]}.png",)
         return next((path for path in places.get(name, ()) if path.exists()), None)
 
     @property
@@ -228,8 +250,8 @@ class Pace:
 class SubjectEntry:
     """A tuned subject as its owner sees it.
 
-    recipe, seed: that it was tuned with. photo, poses: of the person, as it was tuned to; with these it is found again. used: seconds
-    since 1970. whose: names it in a link to the photo.
+    recipe, seed: that it was tuned with. photo, poses, more: of the person, as it was tuned to, with the maps of all photos in one file and
+    the further photos; with these it is found again. used: seconds since 1970. whose: names it in a link to the photo.
     """
 
     key: str
@@ -240,6 +262,7 @@ class SubjectEntry:
     used: float
     photo: Path
     poses: Path | None
+    more: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,7 +270,8 @@ class JobStatus:
     """A job as its owner sees it.
 
     place: 1 for the next job to run on the device, 0 once it has started.
-    losses: the tuning loss so far, one value a step (thinned to a few hundred points).
+    losses: the tuning loss so far, one value a step (thinned to a few hundred points). samples: small PNGs of what the model made of the
+    person while it learned them, in order; each is called by the number of steps before it.
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
     look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made, likewise. name: what its
     owner calls it. things: those of THINGS that there are, once it is final. glimpse: a PNG of what the first frame is about to be, while
@@ -264,6 +288,7 @@ class JobStatus:
     created: float
     kind: Kind = "animate"
     losses: tuple[float, ...] = ()
+    samples: tuple[Path, ...] = ()
     chunks: tuple[Path, ...] = ()
     frames: tuple[Path, ...] = ()
     result: Path | None = None

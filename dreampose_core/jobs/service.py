@@ -143,6 +143,7 @@ class JobService:
                 image=self._stored(request.image, "image", folder) if request.image else None,
                 poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
+                more_images=tuple(self._stored(path, f"more_{index}", folder) for index, path in enumerate(request.more_images)),
                 options=request.options, motion=request.motion, consent=request.consent,
             ).model_dump_json()
             with open(folder.request, "x", encoding="utf-8") as file:
@@ -223,10 +224,10 @@ class JobService:
         for folder in subjects(self.home / "subjects" / _hashed(owner)):
             with suppress(OSError, ValueError, KeyError):  # it is being removed
                 told, used = json.loads((folder / "subject.json").read_text()), (folder / "subject.json").stat().st_mtime
-                photo, poses = folder / "photo_000.png", folder / "photo_poses.npz"
+                (photo, *more), poses = sorted(folder.glob("photo_[0-9]*.png")), folder / "photo_poses.npz"
                 found.append(SubjectEntry(
                     folder.name, f"{folder.parent.name}-{folder.name}", told["recipe"], told["seed"], size_of(folder) / 1e6, used, photo,
-                    poses if poses.exists() else None,
+                    poses if poses.exists() else None, tuple(more),
                 ))  # fmt: skip
         return sorted(found, key=lambda subject: -subject.used)
 
@@ -279,12 +280,13 @@ class JobService:
                     break
 
     def pulse(self, owner: str, job_id: str) -> tuple:
-        """Changes whenever the job does: its row, its place, the listing of its frames and chunks, or the glimpse of the first frame.
+        """Changes whenever the job does: its row, its place, the listing of its frames, chunks or samples, or the first frame's glimpse.
 
         Costs a small part of what `status` does. Raises UnknownJob.
         """
         folder = JobFolder(self.home / "jobs" / _checked(job_id))
-        return (*self.store.pulse(_hashed(owner), job_id), *(_changed_at(path) for path in (folder.frames, folder.chunks, folder.glimpse)))
+        shown = folder.frames, folder.chunks, folder.samples, folder.glimpse
+        return (*self.store.pulse(_hashed(owner), job_id), *(_changed_at(path) for path in shown))
 
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)
@@ -295,7 +297,7 @@ class JobService:
         state = "queued" if kind == "animate" and job.lane == "light" and job.state in ("running", "interrupted") else job.state
         return JobStatus(
             id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
-            losses=tuple(loss for _, loss in job.losses),
+            losses=tuple(loss for _, loss in job.losses), samples=_listed(folder.samples, _FRAME),
             chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
@@ -384,6 +386,7 @@ def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     image_poses = folder.image_poses if folder.image_poses.exists() else None
     image = folder.image if stored.image is not None else None
     poses = folder.poses if stored.poses is not None else None
+    more = tuple(folder.more_image(index) for index in range(len(stored.more_images)))
     return JobRequest(
-        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, options=stored.options, motion=stored.motion,
-        consent=stored.consent)
+        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, more_images=more, options=stored.options,
+        motion=stored.motion, consent=stored.consent)

@@ -16,6 +16,7 @@ from .reading import (
     Photos,
     Reading,
     one_map,
+    own_maps,
     read_any,
     read_image_map,
     read_image_poses,
@@ -26,7 +27,7 @@ from .write import check_target, write_any
 __all__ = [
     "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "MIRRORED", "NUM_PARTS", "WINDOW", "Alignment", "Charts", "Estimate", "Photos",
     "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "frame_ranges", "frames_with_holes",
-    "holes_filled", "largest_alone", "looped", "mirrored", "one_map", "overlay", "people", "person_box", "read_any", "read_image_map",
-    "read_image_poses", "read_poses", "render_colours", "resampled", "smoothed", "source_frames", "window_indices", "write_any",
-    "write_poses",
+    "holes_filled", "largest_alone", "looped", "mirrored", "one_map", "overlay", "own_maps", "people", "person_box", "read_any",
+    "read_image_map", "read_image_poses", "read_poses", "render_colours", "resampled", "smoothed", "source_frames", "window_indices",
+    "write_any", "write_poses",
 ]

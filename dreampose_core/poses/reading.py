@@ -23,8 +23,8 @@ from .sequence import Charts, PoseSequence
 from .sources import PictureFrames, Stream, VideoFrames
 
 __all__ = [
-    "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Photos", "Reading", "one_map", "read_any", "read_image_map",
-    "read_image_poses",
+    "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Photos", "Reading", "one_map", "own_maps", "read_any",
+    "read_image_map", "read_image_poses",
 ]
 
 DEFAULT_FPS = 30.0
@@ -162,6 +162,12 @@ def one_map(reading: Reading, frame: int = 0) -> Reading:
     """Map `frame` of a reading, as a photo's own. Raises InputError when there is none."""
     said = tuple(notice for notice in reading.notices if notice != NO_RATE)  # one map has no rate
     return replace(reading, poses=reading.poses.clip(frame, frame + 1), notices=said)
+
+
+def own_maps(reading: Reading, num_photos: int) -> Reading:
+    """A map for each of so many photos, in their order, where the reading holds as many; else its first, as the first photo's own."""
+    first = one_map(reading)
+    return replace(first, poses=reading.poses) if len(reading.poses) == num_photos else first
 
 
 def _read_folder(path: Path, estimate: Estimate | None) -> Reading:

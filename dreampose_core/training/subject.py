@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -70,6 +71,9 @@ RECIPES = {
     ),
 }
 
+OnLearned = Callable[[int, int], None]
+"""Told that so many steps of so many are done."""
+
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
 _BLOCKS = 6  # texels are hidden, and held back, in squares: so many a side of each part's U, V
 _HELD = 0.15  # share of them that is held back
@@ -89,16 +93,21 @@ def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
 
 def tune_subject(
     pipe, photos: torch.Tensor, image_poses: PoseSequence | None, recipe: SubjectRecipe, seed: int = 0, *,
-    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    folder: Path | None = None, sample: OnLearned | None = None, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Tunes `pipe` in place and returns the losses of both stages, "tuning" and "decoder".
 
     photos: pixels (N, 3, H, W) in [-1, 1]; image_poses: their N maps, or None: the pose is then dropped in tuning.
-    folder: for checkpoints; an interrupted call resumes from there. Call it inside `subject.base_restored`.
+    folder: for checkpoints; an interrupted call resumes from there. sample(step, total): called before the first of the UNet's `total`
+    steps and after each, with the weights as they are, and with those that are kept when they are done, which may be earlier; it must
+    leave them and all randomness alone. Call it inside `subject.base_restored`.
     """
     device = pipe.unet.device
     for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
         module.requires_grad_(False)  # but for what a stage trains
+    if sample is not None:
+        sample(0, recipe.unet_steps)
     photos = photos.to(device)
     parts = uv = None
     if image_poses is not None:
@@ -109,7 +118,7 @@ def tune_subject(
         texture = harvest(photos, parts, uv, same_person=True)
     source = _Source(pipe, photos, parts, uv, texture, recipe, seed)
     run = {"on_progress": on_progress, "should_stop": should_stop}
-    tuning = _tune_unet(source, folder and folder / "tuning", run)
+    tuning = _tune_unet(source, folder and folder / "tuning", run, sample)
     decoder = _tune_decoder(source, folder and folder / "decoder", run)
     for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
         if next(module.parameters()).dtype != pipe.vae.encoder.conv_in.weight.dtype:
@@ -269,7 +278,7 @@ class _Source:
         return pose, warp_channels(form, planes, pipe.vae), planes[:, 3:4]
 
 
-def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
+def _tune_unet(source: _Source, folder: Path | None, run: dict, sample: OnLearned | None = None) -> list[float]:
     pipe, recipe = source.pipe, source.recipe
     if recipe.rank is None:
         unet = list(pipe.unet.float().requires_grad_(True).parameters())
@@ -294,10 +303,16 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict) -> list[float]:
         views = enumerate(source.kept.split(recipe.batch_size))
         return float(torch.stack([error(some, random(source.seed, number, 11), some.held + 1e-6) for number, some in views]).mean())
 
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None)
+    def between(step: int) -> None:
+        if step < recipe.unet_steps:
+            sample(step, recipe.unet_steps)
+
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None, sample_every=1)
     with gradient_checkpointing(recipe.checkpointing, pipe.unet):
         losses, _ = train({}, loss_at, options, "tuning", parameters=unet + list(pipe.adapter.parameters()), folder=folder,
-                          held=None if source.kept is None else held, **run)  # fmt: skip
+                          sample=None if sample is None else between, held=None if source.kept is None else held, **run)  # fmt: skip
+    if sample is not None:
+        sample(len(losses), len(losses))
     return losses
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,7 @@ def form_of(request: JobRequest) -> dict[str, object]:
     """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
     return {
         "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
-        "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"),
+        "more_photos": _more(request.more_images), "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"),
         "consent": request.consent is not None, **_fields(request.options),
     }  # fmt: skip
 
@@ -30,7 +31,8 @@ def person_of(subject: SubjectEntry) -> dict[str, object]:
     """The fields that find the subject again; the rest of the form stays."""
     return {
         "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"),
-        "consent": True, **_FRAME, "recipe": subject.recipe, "seed": subject.seed,
+        # the photos are in the model's shape already: to pad them leaves them as they are, another crop would be another person
+        "more_photos": _more(subject.more), "consent": True, **_FRAME, "fit": "pad", "recipe": subject.recipe, "seed": subject.seed,
     }  # fmt: skip
 
 
@@ -44,6 +46,10 @@ def _fields(options: AnimateOptions) -> dict[str, object]:
         **{name: own[name] for name in (*_FRAME, "recipe", "quality", "seed")},
         "solver": options.solver or "", "speed": min(4, options.speed * options.stride),  # the page has no stride
     }  # fmt: skip
+
+
+def _more(paths: Sequence[Path]) -> list[str] | None:
+    return [_uploaded(path, f"photo_{number}.png") for number, path in enumerate(paths, start=2)] or None
 
 
 def _uploaded(path: Path | None, name: str) -> str | None:

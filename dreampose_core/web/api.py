@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..errors import Busy, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob
-from ..jobs.records import JobStatus, Kind
+from ..jobs.records import MAX_MORE_PHOTOS, JobStatus, Kind
 from ..jobs.service import JobService
 from ..settings import AnimateOptions, Settings, validated
 from .api_records import Failure, JobList, JobView, Motions, NewToken, People, Submitted
@@ -26,6 +26,7 @@ from .owners import is_token, new_token
 from .programs import BROKEN, FILES, TEXTS, Desk, no_result, one_line, refusal
 
 FIELDS = TEXTS | {"options": "Options as a JSON object; those left out take their defaults."}
+_OFTEN = dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS}, dict.fromkeys(FIELDS, 1)  # how often each may be given
 _STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))  # the first that fits
 _NOWHERE = {
     404: "There is nothing at this address; /api/v1/openapi.json says what there is.",
@@ -47,6 +48,8 @@ def _form_body() -> dict:
     """The form of a submission, for the OpenAPI document: it is read by `forms`, as it comes, and not by FastAPI."""
     fields = {name: {"type": "string", "format": "binary", "description": words} for name, words in FILES.items()}
     fields |= {name: {"type": "string", "description": words} for name, words in FIELDS.items()}
+    several = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_MORE_PHOTOS}
+    fields["more_photos"] = several | {"description": FILES["more_photos"]}
     fields["options"] = {"allOf": [{"$ref": "#/components/schemas/AnimateOptions"}], "description": FIELDS["options"]}
     form = {"schema": {"type": "object", "properties": fields}, "encoding": {"options": {"contentType": "application/json"}}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
@@ -123,7 +126,7 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
         # before the files come, which may take minutes
         job = await run_in_threadpool(service.admit, owner, kind, key)
         if job is None:
-            async with received(request, settings.home / "incoming", FILES, FIELDS, settings.max_upload_mb) as form:
+            async with received(request, settings.home / "incoming", *_OFTEN, settings.max_upload_mb) as form:
                 asked = desk.request(kind, form, _options(form.texts.get("options", "")))
                 job = await run_in_threadpool(service.submit, owner, asked, key)
         return view(request, await run_in_threadpool(service.status, owner, job))  # of which FastAPI sends what Submitted has

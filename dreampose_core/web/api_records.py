@@ -59,6 +59,13 @@ class Step(BaseModel):
     seconds_left: float | None = Field(description="An estimate for this stage; null while unknown.")
 
 
+class Sample(BaseModel):
+    """What the model made of the person so far."""
+
+    step: int = Field(description="After so many steps of learning.")
+    picture: str = Field(description="A small PNG, for ten minutes and without a token.")
+
+
 class JobView(Submitted):
     """How a job stands."""
 
@@ -70,6 +77,7 @@ class JobView(Submitted):
     code: str | None = Field(description="Why it failed: 'input' (what was given), 'crash_loop' or 'internal'.")
     notices: list[str] = Field(description="Sentences about what was done otherwise than asked for.")
     num_frames: int = Field(description="Frames finished.")
+    samples: list[Sample] = Field(description="Pictures from the learning, about five; none where the person had been learned before.")
     options: AnimateOptions | None
 
 

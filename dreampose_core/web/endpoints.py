@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.route_utils import API_PREFIX, get_root_url
 
 from ..errors import DreamPoseError, InputError, shown
-from ..jobs.records import THINGS, JobRequest, JobStatus
+from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus
 from ..settings import AnimateOptions, MotionOptions, Options, SceneOptions, validated
 from .api_records import JobView
 from .forms import Form
@@ -29,6 +29,8 @@ _AT_ONCE = {"queue": False, "concurrency_limit": None}
 
 Thing = Literal[tuple(THINGS)]
 _FILE = gr.FileData | None
+_FILES = list[gr.FileData] | None
+_SEVERAL = ("more_photos",)
 # As much of its schema as gradio_client looks at: Gradio sends all schemas with every page, four times.
 _FILE_META = {"properties": {"_type": {"const": "gradio.FileData"}}}
 _FILE_SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}, "meta": _FILE_META}}
@@ -169,7 +171,8 @@ def _add(page: gr.Blocks, function: Callable, words: dict[str, str], label: str,
     event = gr.api(_refusing(function), api_name=function.__name__, **_AT_ONCE)
     sent = {name: hint for name, hint in hints.items() if name != "return" and hint is not gr.Request}
     for (name, hint), number in zip(sent.items(), event["inputs"]):
-        schema = _FILE_SCHEMA if hint == _FILE else page.blocks[number].api_info()
+        schemas = {_FILE: _FILE_SCHEMA, _FILES: {"type": "array", "items": _FILE_SCHEMA}}
+        schema = schemas[hint] if hint in schemas else page.blocks[number].api_info()
         # that it may be left out, gradio_client says itself
         schema = next((part for part in schema.get("oneOf", []) if part != {"type": "null"}), schema)
         _tell(page.blocks[number], name, schema | {"additional_description": words.get(name, "")})
@@ -212,11 +215,16 @@ def _parameters(form: Collection[str], options: type[Options]) -> dict[str, insp
     """Of an endpoint that submits, by name: the token, then the form's fields and the options with their defaults; those without one
     come first."""
     empty = inspect.Parameter.empty
-    told = [("token", str, empty), *((name, _FILE if name in FILES else str | None, None) for name in form)]
+    told = [("token", str, empty), *((name, _kind(name), None) for name in form)]
     told += [(name, field.annotation, empty if field.is_required() else field.default) for name, field in options.model_fields.items()]
     told.sort(key=lambda one: one[2] is not empty)
     how = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return {name: inspect.Parameter(name, how, default=default, annotation=hint) for name, hint, default in told}
+
+
+def _kind(field: str) -> Any:
+    """The type of a form's field."""
+    return _FILES if field in _SEVERAL else _FILE if field in FILES else str | None
 
 
 def _described(options: type[Options], words: dict[str, str]) -> dict[str, str]:
@@ -244,9 +252,12 @@ def _form(told: dict[str, object]) -> Form:
         if value is None:
             continue
         if name in FILES:
-            if not isinstance(value, dict):
+            given = value if isinstance(value, list) and name in _SEVERAL else [value]
+            if not all(isinstance(one, dict) for one in given):
                 raise InputError(f"{name} is not given as a file; give handle_file(path) of gradio_client.")
-            form.files[name] = uploaded(value)
+            if len(given) > MAX_MORE_PHOTOS:
+                raise InputError(f"{name} may hold at most {MAX_MORE_PHOTOS} files.")
+            form.files[name] = [uploaded(one) for one in given]
         elif isinstance(value, str):
             form.texts[name] = value
         else:

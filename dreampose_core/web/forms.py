@@ -6,7 +6,8 @@ import io
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,17 +27,24 @@ MAX_AROUND = 1 << 20  # bytes of a request beside its files: headers of parts, t
 
 @dataclass
 class Form:
-    """What a request brought. files: by field, under names of ours that end as the user's do; texts: the other fields."""
+    """What a request brought. files: by field in the order in which they came, under names of ours that end as the user's do; texts: the
+    other fields."""
 
-    files: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path | None:
+        """The file of a field that has at most one."""
+        return next(iter(self.files.get(name, ())), None)
 
 
 @asynccontextmanager
-async def received(request: Request, folder: Path, files: Collection[str], texts: Collection[str], max_mb: int) -> AsyncIterator[Form]:
+async def received(
+    request: Request, folder: Path, files: Mapping[str, int], texts: Mapping[str, int], max_mb: int
+) -> AsyncIterator[Form]:
     """The form that comes with `request`; its files lie under `folder` until the block ends.
 
-    files, texts: the fields it may have. max_mb: the most that each file may take.
+    files, texts: the fields it may have, and how often. max_mb: the most that each file may take.
     Raises InputError (it is no such form, or is cut short), TooLarge and StorageError before the block; then nothing is left on the disk.
     """
     kind, given = parse_options_header(request.headers.get("Content-Type"))
@@ -51,7 +59,7 @@ async def received(request: Request, folder: Path, files: Collection[str], texts
             num_bytes = 0
             async for block in request.stream():
                 num_bytes += len(block)
-                if num_bytes > (max_mb << 20) * len(files) + MAX_AROUND:
+                if num_bytes > (max_mb << 20) * sum(files.values()) + MAX_AROUND:
                     raise TooLarge(f"The request is too large; {max_mb} MB is the most that is accepted for a file.")
                 await run_in_threadpool(parser.write, block)  # writes to the disk
                 if reader.complete:
@@ -72,12 +80,12 @@ async def received(request: Request, folder: Path, files: Collection[str], texts
 class _Reader:
     """Takes a form apart as it comes: the callbacks of python-multipart's parser, called by one thread at a time."""
 
-    def __init__(self, folder: Path, files: Collection[str], texts: Collection[str], max_bytes: int):
+    def __init__(self, folder: Path, files: Mapping[str, int], texts: Mapping[str, int], max_bytes: int):
         self.form = Form()
         self.complete = False
         self._folder, self._files, self._texts, self._max_bytes = folder, files, texts, max_bytes
         self._header = self._value = self._disposition = b""
-        self._seen: set[str] = set()
+        self._seen: Counter[str] = Counter()
         self._name = self._given = ""
         self._writer: BinaryIO = io.BytesIO()
 
@@ -107,19 +115,20 @@ class _Reader:
         self._name = name = given.get(b"name", b"").decode("utf-8", "replace")
         if name not in self._files and name not in self._texts:
             raise InputError(f"There is no field {shown(name)!r} here; there are {', '.join([*self._files, *self._texts])}.")
-        if name in self._seen:
-            raise InputError(f"{name} is given twice; give it once.")
-        self._seen.add(name)
+        self._seen[name] += 1
+        most = (self._files | self._texts)[name]
+        if self._seen[name] > most:
+            raise InputError(f"{name} is given twice; give it once." if most == 1 else f"{name} may be given at most {most} times.")
         if name in self._texts:
             self._writer = io.BytesIO()
         elif b"filename" not in given:
             raise InputError(f"{name} is given as a text; send it as a file, with a file name.")
         else:
             self._given = given[b"filename"].decode("utf-8", "replace")
-            path = self._folder / name / _name_on_disk(self._given, name)
+            path = self._folder / f"{name}-{self._seen[name]}" / _name_on_disk(self._given, name)
             path.parent.mkdir(mode=0o700)
             self._writer = open(path, "xb")
-            self.form.files[name] = path
+            self.form.files.setdefault(name, []).append(path)
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         num_bytes = self._writer.tell() + end - start
@@ -134,7 +143,7 @@ class _Reader:
         if self._name in self._texts:
             self.form.texts[self._name] = self._writer.getvalue().decode("utf-8", "replace")
         elif not self._given and not self._writer.tell():  # as browsers send a field in which no file was chosen
-            del self.form.files[self._name]
+            self.form.files[self._name].pop()
         self._writer.close()
 
     def end(self) -> None:

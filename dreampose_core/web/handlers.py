@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,11 +13,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_static_file
 
 from ..errors import DreamPoseError, InputError, UnknownJob
-from ..jobs.records import THINGS, JobRequest, JobStatus
+from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
 from . import render, shelf
-from .again import SWITCHES, better, form_of, person_of
+from .again import SWITCHES
 from .consent import consent_to
 from .examples import Motion, Person, title
 from .links import ResultLinks
@@ -32,20 +31,8 @@ CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all 
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 
 
-NOTHING = {"card": "", "loss": "", "result": "", "download": "", "shelf": "", "compared": ""}
+NOTHING = {"card": "", "loss": "", "samples": "", "result": "", "download": "", "shelf": "", "compared": ""}
 """What the parts show where there is no job."""
-
-
-def _asked(asked: object) -> tuple[str, str, str]:
-    """What a button of the shelf said; raises InputError for anything else."""
-    try:
-        told = json.loads(asked)
-        do, what, name = (told[key] for key in ("do", "id", "name"))
-    except (TypeError, ValueError, KeyError, RecursionError):
-        do = what = name = None
-    if not all(isinstance(part, str) for part in (do, what, name)):
-        raise InputError("This page is of another version; reload it.")
-    return do, what, name
 
 
 def uploaded(file: str | dict) -> Path:
@@ -58,6 +45,14 @@ def uploaded(file: str | dict) -> Path:
     if not (resolved.is_relative_to(Path(get_upload_folder()).resolve()) or is_static_file(str(resolved))):
         raise InputError("One of the files was not uploaded to this page; please choose it again.")
     return resolved
+
+
+def _uploads(files: object) -> tuple[Path, ...]:
+    """The paths of the further photos; raises InputError as `uploaded`, and where there are too many."""
+    given = files if isinstance(files, list) else [files] if files else []
+    if len(given) > MAX_MORE_PHOTOS:
+        raise InputError(f"There are {len(given)} more photos, and at most {MAX_MORE_PHOTOS} are taken; remove some in field 1.")
+    return tuple(uploaded(file) for file in given)
 
 
 def owner_of(browser: dict | None) -> str:
@@ -83,7 +78,7 @@ class PageHandlers:
         self.outputs = list(components.values())
 
     def taken_up(self, **components) -> list:
-        """Names the components that `act` writes to besides the shelf, and returns all of them."""
+        """Names the components that `acts.Acts` writes to besides the shelf, and returns all of them."""
         self.parts = self.parts | components
         return [self.parts["shelf"], self.parts["compared"], *components.values()]
 
@@ -104,11 +99,11 @@ class PageHandlers:
         return gr.update(selected_index=NONE_SELECTED)
 
     def pick_person(self, event: gr.SelectData):
-        """The example's photo and its DensePose."""
+        """The example's photo and its DensePose; more photos would be somebody else's."""
         if not 0 <= event.index < len(self.people):
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         person = self.people[event.index]
-        return str(person.image), str(person.poses) if person.poses else None
+        return str(person.image), str(person.poses) if person.poses else None, None
 
     def pick_motion(self, event: gr.SelectData):
         """The shipped motion's name; an uploaded one steps back."""
@@ -209,7 +204,9 @@ class PageHandlers:
             return self.made(owner, motion.removeprefix(MADE)).motion
         return next((m.poses for m in self.motions if m.name == motion), None)
 
-    def _request(self, kind, owner, *, photo, photo_poses, consent, motion, motion_file, seed, frames, changes, **options) -> JobRequest:
+    def _request(
+        self, kind, owner, *, photo, photo_poses, consent, motion, motion_file, seed, frames, changes, more_photos=None, **options
+    ) -> JobRequest:
         """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
@@ -219,71 +216,16 @@ class PageHandlers:
             raise InputError("Choose a motion first: pick one in field 2, or upload your own.")
         if seed is None:
             raise InputError(f"The seed is empty; give a whole number from 0 to {MAX_SEED} or press Random seed.")
+        more = _uploads(more_photos) if kind == "animate" else ()
         given = {name: value for name, value in options.items() if not isinstance(value, str) or value.strip()}
         # as the browser sent it: nobody has looked yet whether these are a list and a text
         given |= {name: isinstance(changes, list) and name in changes for name in SWITCHES}
         given["first_frame"], given["last_frame"] = frame_range(frames if isinstance(frames, str) else None, "Frames")
         image = uploaded(photo) if photo else None
         return JobRequest(
-            kind=kind, image=image, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None,
-            options=validated(AnimateOptions, {"seed": seed, **given}), consent=image and consent_to(image, self.people, consent),
+            kind=kind, image=image, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None, more_images=more,
+            options=validated(AnimateOptions, {"seed": seed, **given}), consent=image and consent_to((image, *more), self.people, consent),
         )  # fmt: skip
-
-    def act(self, browser: dict | None, asked: str) -> dict:
-        """A button on the shelf was pressed: one of the visitor's videos or people is shown, compared, renamed, deleted or used again."""
-        try:
-            owner = owner_of(browser)
-            do, what, name = _asked(asked)
-            shown = browser.get("job")
-            fields: dict[str, object] = {}
-            if do == "open":
-                shown = self.service.status(owner, what).id
-            elif do == "rename":
-                self.service.rename(owner, what, name)
-            elif do == "delete":
-                self.service.delete(owner, what)
-                if shown == what:
-                    shown = next((status.id for status in self.service.jobs(owner)), None)
-            elif do == "forget":
-                self.service.delete_subject(owner, what)
-            elif do == "use":
-                fields = person_of(self.service.subject(owner, what))
-            elif do == "again":
-                fields = form_of(self._made_from(owner, what))
-            elif do == "better":
-                shown = self._better(owner, what)
-            elif do == "compare":
-                return self._named({"compared": self._compared(owner, shown, what)})
-            else:
-                raise InputError("This page is of another version; reload it.")
-        except (DreamPoseError, OSError) as error:  # a file may just have expired
-            words = str(error) if isinstance(error, DreamPoseError) else "What it was made from is gone; choose a photo and a motion anew."
-            return {self.parts["message"]: render.error_box(words)}
-        updates = {
-            "browser": {"owner": owner, "job": shown}, "job": shown, "message": "", "shelf": self.shelf(owner, shown), "compared": "",
-        } | fields  # fmt: skip
-        if "motion_file" in fields:
-            updates["motion_words"] = self.motion_words("the motion of that video")
-        return self._named(updates)
-
-    def _made_from(self, owner: str, job: str) -> JobRequest:
-        request = self.service.status(owner, job).request
-        if request is None or request.image is None or request.poses is None:
-            raise InputError("What this video was made from is not there any more; choose a photo and a motion anew.")
-        return request
-
-    def _better(self, owner: str, job: str) -> str:
-        """The id of a new job: the same in the next quality."""
-        if (request := better(self._made_from(owner, job))) is None:
-            raise InputError("This video has the best quality already.")
-        return self.service.submit(owner, request)
-
-    def _compared(self, owner: str, shown: str | None, other: str) -> str:
-        ids = [status.id for status in reversed(self.service.jobs(owner))]
-        both = [self.service.status(owner, job) for job in (shown, other)]
-        if not all("video" in status.things for status in both):
-            raise InputError("Both videos must be finished to be compared.")
-        return shelf.compared(*((shelf.job_name(status, ids.index(status.id) + 1), self.link(status, "video")) for status in both))
 
     def cancel(self, browser: dict | None, job: str | None):
         """Asks the job to stop; the watch shows what comes of it."""
@@ -303,34 +245,37 @@ class PageHandlers:
             owner = owner_of(browser)
             if not job:
                 off = {"stop": gr.update(interactive=False), "refresh": gr.update(active=False), "live": gr.update(value=None)}
-                yield self._named(NOTHING | off)
+                yield self.named(NOTHING | off)
                 return
             status, pulse = await asyncio.to_thread(self._status, owner, job)
             own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
             replay = status.state != "done"  # a finished video is shown as it is, without its chunks
             picture: dict = {}
+            learned, drawn = "", None
             num_played = 0
             while self._turns.get(request.session_hash) is turn:
                 if status.state != own_state:
                     own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
-                last, picture = picture, self._picture(status, own, replay)
+                if drawn != (status.samples, status.final):
+                    learned, drawn = await asyncio.to_thread(render.samples, status), (status.samples, status.final)
+                last, picture = picture, self._picture(status, own, replay) | {"samples": learned}
                 chunks = status.chunks[num_played:] if replay else ()
                 # None adds nothing to a stream that has begun; before that, the update empties the player.
                 waiting = None if num_played else gr.update(value=None)
                 for chunk in chunks:
-                    yield self._named(picture | {"live": str(chunk)})
+                    yield self.named(picture | {"live": str(chunk)})
                 num_played += len(chunks)
                 if not chunks and picture != last:
-                    yield self._named(picture | {"live": waiting})
+                    yield self.named(picture | {"live": waiting})
                 if status.final:
                     return
                 pause = WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S
                 await asyncio.sleep(max(pause, CROWD_POLL_S * len(self._turns)))
                 if self.service.pulse(owner, job) != pulse:  # takes no longer than to hand it to a thread
                     status, pulse = await asyncio.to_thread(self._status, owner, job)
-            yield self._named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
+            yield self.named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
         except DreamPoseError as error:
-            yield self._named({"card": render.error_box(str(error))})
+            yield self.named({"card": render.error_box(str(error))})
         finally:
             if self._turns.get(request.session_hash) is turn:
                 del self._turns[request.session_hash]
@@ -356,7 +301,8 @@ class PageHandlers:
 
     # -- pieces -----------------------------------------------------------------------------------------------------
 
-    def _named(self, updates: dict) -> dict:
+    def named(self, updates: dict) -> dict:
+        """Updates by the components they are for, from updates by their names."""
         return {self.parts[name]: update for name, update in updates.items()}
 
     def _picture(self, status: JobStatus, own: str, replay: bool) -> dict:

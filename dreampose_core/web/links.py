@@ -17,7 +17,7 @@ from ..settings import Settings
 
 LIFETIME_S = 600
 _WHOSE = re.compile(r"[0-9A-Za-z_-]{1,100}")
-_THING = re.compile(r"[a-z_]{1,32}")
+_THING = re.compile(r"[a-z0-9_]{1,32}")
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.[a-z0-9]{1,5}")
 
 

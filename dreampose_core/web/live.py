@@ -44,7 +44,7 @@ class SharedStream:
         file = {"path": output_id, "is_stream": True, "orig_name": "video-stream.mp4", "meta": {"_type": "gradio.FileData"}}
         return None if value is None else await self._part(Path(value)), file
 
-    async def _part(self, chunk: Path) -> dict:
+    async def _part(self, chunk: Path) -> dict | None:
         parts = self._jobs.setdefault(chunk.parent, _Parts())
         self._jobs.move_to_end(chunk.parent)
         while len(self._jobs) > KEPT:
@@ -52,5 +52,11 @@ class SharedStream:
         index = int(chunk.stem)
         async with parts.lock:
             while len(parts.made) <= index:  # a thread that has begun is waited for, also when the watcher leaves
-                await run_in_threadpool(parts.make, str(chunk.with_stem(f"{len(parts.made):06d}")))
+                given = chunk.with_stem(f"{len(parts.made):06d}")
+                try:
+                    await run_in_threadpool(parts.make, str(given))
+                except Exception:
+                    if given.exists():
+                        raise
+                    return None  # its owner has just deleted the job
         return parts.made[index]

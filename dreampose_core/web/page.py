@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .about import about_server
+from .acts import Acts
 from .endpoints import add_endpoints
 from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title
@@ -144,7 +145,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
         acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
-        press.click(handlers.act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
+        press.click(Acts(handlers).act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         for fresh, place in ((handlers.fresh_link, download), (handlers.fresh_shelf, handlers.parts["shelf"])):
             refresh.tick(fresh, [browser, shown_job], place, **QUICK)
@@ -214,11 +215,14 @@ def _person(
         gr.Markdown(text("person_poses"))
         # every type of file, because what is refused is refused with a sentence that helps
         poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
+    with gr.Accordion("More photos of the same person (optional)", open=False):
+        gr.Markdown(text("person_more"))
+        more = gr.File(label="More photos", file_count="multiple", height=200, elem_id="dp-more-photos")
     # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's DensePose away.
     # Who agreed to one photo did not agree to the next.
-    photo.input(None, None, [poses, consent], js="() => [null, false]", **QUICK)
+    photo.input(None, None, [poses, consent, more], js="() => [null, false, null]", **QUICK)
     photo.input(handlers.own_photo, None, gallery, **QUICK)
-    gallery.select(handlers.pick_person, None, [photo, poses], **QUICK)
+    gallery.select(handlers.pick_person, None, [photo, poses, more], **QUICK)
     frame = {"fit": fit, "zoom": zoom, "shift_right": right, "shift_down": down}
 
     async def look_at(fields: dict):
@@ -229,7 +233,7 @@ def _person(
         [component.change for component in (photo, poses, *frame.values())], look_at, {browser, photo, poses, *frame.values()}, look,
         trigger_mode="always_last", **{**QUICK, **UNOPENED, "show_progress": "minimal"},
     )  # fmt: skip
-    return {"photo": photo, "photo_poses": poses, "consent": consent, **frame}, look, look_at
+    return {"photo": photo, "photo_poses": poses, "consent": consent, "more_photos": more, **frame}, look, look_at
 
 
 def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
@@ -305,6 +309,7 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="dp-stop")
             with gr.Column(min_width=320, elem_id="dp-loss-box"):
                 loss = gr.HTML("", elem_id="dp-losses")
+                samples = gr.HTML("", elem_id="dp-samples")
         with gr.Row(equal_height=False, elem_id="dp-videos"):
             with gr.Column(min_width=320, elem_id="dp-live-box"):
                 gr.Markdown("### While it is made")
@@ -320,6 +325,6 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
         compared = gr.HTML("", elem_id="dp-compared")
         refresh = gr.Timer(REFRESH_S, active=False)
     shelf = gr.HTML("", elem_id="dp-shelf")
-    handlers.watched(card=card, loss=loss, live=live, result=result, download=download, stop=stop, refresh=refresh, shelf=shelf,
-                     compared=compared)  # fmt: skip
+    handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, stop=stop, refresh=refresh,
+                     shelf=shelf, compared=compared)  # fmt: skip
     return stop, download, refresh

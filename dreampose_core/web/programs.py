@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import DiskFull, DreamPoseError, InputError, shown
-from ..jobs.records import JobRequest, JobStatus, Kind
+from ..jobs.records import MAX_MORE_PHOTOS, JobRequest, JobStatus, Kind
 from ..jobs.service import JobService
 from ..settings import AnimateOptions
-from .api_records import JobLinks, JobView, Step
+from .api_records import JobLinks, JobView, Sample, Step
 from .consent import consent_to
 from .examples import Motion, Person, example_motions, example_people
 from .forms import Form
@@ -22,7 +22,8 @@ log = logging.getLogger("dreampose.api")
 FILES = {
     "photo": "The photo: PNG, JPEG or WebP.",
     "motion": "The motion: a video of one person, or DensePose in any form that the page takes.",
-    "photo_poses": "The photo's own DensePose, if it is known.",
+    "photo_poses": "The photo's own DensePose, if it is known; with more_photos, a file of as many maps as photos is of them all.",
+    "more_photos": f"Up to {MAX_MORE_PHOTOS} further photos of the same person, for the learning alone; a preview leaves them aside.",
 }
 TEXTS = {
     "person_name": "An example person instead of a photo; list_people names them.",
@@ -54,27 +55,32 @@ class Desk:
         Raises InputError: something is missing, given twice, there is no example of that name, or nobody said that the person agreed.
         """
         person, motion = self._example(form, "photo", "person_name"), self._example(form, "motion", "motion_name")
-        image, poses = form.files.get("photo") or (person and person.image), form.files.get("motion") or (motion and motion.poses)
+        image, poses = form.file("photo") or (person and person.image), form.file("motion") or (motion and motion.poses)
         if kind == "animate" and not (image and poses):
             raise InputError("A video needs a photo or a person_name, and a motion or a motion_name.")
         if not (image or poses):
             raise InputError("A preview needs a photo, a person_name, a motion or a motion_name.")
-        image_poses = form.files.get("photo_poses") or (person and person.poses)
+        image_poses = form.file("photo_poses") or (person and person.poses)
+        more = tuple(form.files.get("more_photos", ())) if kind == "animate" else ()
         moved = image and poses  # a photo that is only looked at needs no consent
         agreed = form.texts.get("consent", "").strip().lower() == "true"
-        consent = consent_to(image, list(self.people.values()), agreed) if moved else None
-        return JobRequest(kind=kind, image=image, poses=poses, image_poses=image_poses, options=options, consent=consent)
+        consent = consent_to((image, *more), list(self.people.values()), agreed) if moved else None
+        return JobRequest(
+            kind=kind, image=image, poses=poses, image_poses=image_poses, more_images=more, options=options, consent=consent)
 
     def _example(self, form: Form, file: str, field: str) -> Person | Motion | None:
         """The example that the field names; None where it is empty."""
         shipped = {"person_name": self.people, "motion_name": self.motions}[field]
         if not (name := form.texts.get(field)):
             return None
-        if file in form.files:
+        if form.file(file):
             raise InputError(f"Both {file} and {field} are given; give one of them.")
         if name not in shipped:
             raise InputError(f"{field} is {shown(name)!r}; these are shipped: {', '.join(shipped)}.")
         return shipped[name]
+
+    def _sample(self, job_id: str, path: Path, page: str) -> Sample:
+        return Sample(step=int(path.stem), picture=f"{page}/{self.links.make(job_id, path.name, f'sample_{path.stem}')}")
 
     def record(self, status: JobStatus, page: str, api: str) -> JobView:
         """The job for whoever owns it. page, api: where the page and the HTTP API are, as its links begin."""
@@ -84,6 +90,7 @@ class Desk:
             id=status.id, state=status.state, kind=status.kind, created=datetime.fromtimestamp(status.created, UTC), place=status.place,
             progress=step and Step(stage=step.stage, step=step.step, total=step.total, seconds_left=step.seconds_left),
             error=status.error, code=status.code, notices=list(status.notices), num_frames=len(status.frames),
+            samples=[self._sample(status.id, path, page) for path in status.samples],
             options=status.request and status.request.options,
             links=JobLinks(status=f"{api}/jobs/{status.id}", cancel=f"{api}/jobs/{status.id}/cancel", result=result),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from html import escape
 
 from ..jobs.records import JobStatus, Pace
@@ -52,8 +53,7 @@ def loss_curve(status: JobStatus) -> str:
     """
     losses = status.losses
     if len(losses) < 2:
-        tunes = status.request is None or status.request.options.recipe != "none"
-        return _loss_figure("", "The training loss appears here") if tunes and not status.final else ""
+        return _loss_figure("", "The training loss appears here") if _learns(status) and not status.final else ""
     smooth, value = [], losses[0]
     for loss in losses:
         value = 0.85 * value + 0.15 * loss
@@ -70,6 +70,27 @@ def _loss_figure(drawing: str, words: str) -> str:
         f'<figure class="dp-loss"><svg viewBox="0 0 300 60" preserveAspectRatio="none" role="img" aria-label="{words}">{drawing}</svg>'
         f"<figcaption>{words}</figcaption></figure>"
     )
+
+
+def samples(status: JobStatus) -> str:
+    """What the model made of the person while it learned them, in a row, with the number of steps below each.
+
+    As for the loss, their place is kept before there are any.
+    """
+    pictures = []
+    for path in status.samples:
+        with suppress(FileNotFoundError):  # the job has just been deleted
+            picture, step = base64.b64encode(path.read_bytes()).decode(), int(path.stem)
+            image = f'<img src="data:image/png;base64,{picture}" alt="What came out after {step} steps of learning">'
+            pictures.append(f"<li>{image}<span>step {step}</span></li>")
+    if not pictures and (status.final or not _learns(status)):
+        return ""
+    words = "What it makes of the person so far: one moment of your motion" if pictures else "What it makes of the person appears here"
+    return f'<figure class="dp-samples"><ol>{"".join(pictures)}</ol><figcaption>{words}</figcaption></figure>'
+
+
+def _learns(status: JobStatus) -> bool:
+    return status.request is None or status.request.options.recipe != "none"
 
 
 def result_player(link: str) -> str:

@@ -58,6 +58,7 @@ def _job_card(status: JobStatus, number: int, size_mb: float, shown: str | None,
 
 def _subject_card(subject: SubjectEntry, link: Link, now: float) -> str:
     how = "as in the paper" if subject.recipe == "paper" else "quickly"
+    how += f" from {1 + len(subject.more)} photos" if subject.more else ""
     detail = " · ".join([f"Learned {how}", f"used {ago(now - subject.used)}", size(subject.size_mb)])
     buttons = [
         _button("use", subject.key, "Use with another motion", ""),

@@ -1,0 +1,343 @@
+"""Several photos of a person from the request to the subject and back: decoded apart, learned together, found again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus import estimate
+from PIL import Image
+from pydantic import ValidationError
+from test_jobs_service import ANNA, no_device
+from tiny import make_tiny_model
+
+from dreampose_core.animation import animate
+from dreampose_core.errors import Cancelled, InputError, TooLarge
+from dreampose_core.images import read_image, write_png
+from dreampose_core.jobs import handlers
+from dreampose_core.jobs.decoding import Decoder
+from dreampose_core.jobs.handlers import DeviceLane, LightLane
+from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, StoredRequest, Upload, Work
+from dreampose_core.jobs.service import JobService, _canonical
+from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.photos import NOT_USED, Photo, fit_photos, maps_together
+from dreampose_core.pipeline import load_pipeline
+from dreampose_core.poses import PoseSequence, read_poses, write_poses
+from dreampose_core.progress import ignore_progress, never_stop
+from dreampose_core.settings import AnimateOptions, FrameOptions, Settings
+from dreampose_core.subject import fingerprint, subject_key
+from dreampose_core.training.subject import RECIPES, SubjectRecipe, recipe_named
+from dreampose_core.web import again
+
+SIZE, FRAMES = (40, 32), 4
+NOBODY = np.full((96, 80, 3), 7, np.uint8)
+TUNED = AnimateOptions(recipe="fast", steps=1, batch_size=2)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, decoder_batch_size=2, views=2))
+
+
+@pytest.fixture(scope="module")
+def person():
+    """Photos from three sides, larger than the model's, with their exact maps; a motion."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, (96, 80), fps=2.0)
+    photos = [Photo(image, poses.select([index]), f"anna{index}.png") for index, image in enumerate(rgb.numpy())]
+    return photos, render_clip(Figure.from_seed(HELD_OUT + 1), "walk", FRAMES, SIZE, fps=4.0)[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def pipe(model):
+    return load_pipeline(model, "cpu")
+
+
+@pytest.fixture
+def settings(tmp_path, model):
+    return Settings(home=tmp_path / "home", model=str(model), device="cpu", estimator="none")
+
+
+def run(pipe, person, folder, options=TUNED, more=None, **changes):
+    (first, *others), motion = person
+    given = {"image": first.image, "image_poses": first.image_poses, "poses": motion, "more": others if more is None else more}
+    return animate(pipe, **{**given, "options": options, "folder": folder, **changes})
+
+
+def key_of(pipe, photos, options=TUNED) -> str:
+    fitted = fit_photos(photos, pipe.form.size, options)
+    maps = maps_together(fitted)[0]
+    return subject_key([photo.image for photo in fitted], maps, repr(recipe_named(options.recipe)), options.seed, fingerprint(pipe))
+
+
+def frames(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "frames").glob("*.png"))]
+
+
+# -- what they do ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_person_is_learned_from_all_and_the_video_made_from_the_first(pipe, person, tmp_path):
+    photos, _ = person
+    result = run(pipe, person, tmp_path / "three")
+    assert result["subject"] == key_of(pipe, photos) and result["notices"] == run(pipe, person, tmp_path / "one", more=[])["notices"]
+    subject = tmp_path / "three" / "subjects" / result["subject"]
+    kept = [read_image(path) for path in sorted(subject.glob("photo_*.png"))]
+    assert all(np.array_equal(a, b.image) for a, b in zip(kept, fit_photos(photos, SIZE, FrameOptions()), strict=True))
+    assert len(read_poses(subject / "photo_poses.npz")) == 3
+    one = json.loads((tmp_path / "one" / "result.json").read_text())["subject"]
+    assert one == key_of(pipe, photos[:1]) != result["subject"]
+    again_ = run(pipe, person, tmp_path / "again", subjects=tmp_path / "three" / "subjects")
+    assert "tuning" not in again_["seconds"] and frames(tmp_path / "again") == frames(tmp_path / "three") != frames(tmp_path / "one")
+    other = run(pipe, person, tmp_path / "other", more=photos[2:0:-1], subjects=tmp_path / "three" / "subjects")
+    assert other["subject"] != result["subject"], "another order is another learning"
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_where_nobody_is_learned_they_change_nothing_and_it_is_said(pipe, person, tmp_path, given):
+    options, extra = TUNED.model_copy(update={"recipe": "none"}), {}
+    if given:
+        subject = run(pipe, person, tmp_path / "subject", more=[])["subject"]
+        options, extra = TUNED, {"subject": tmp_path / "subject" / "subjects" / subject}
+    with_them, without = (run(pipe, person, tmp_path / str(i), options, more=more, **extra) for i, more in enumerate((None, [])))
+    assert frames(tmp_path / "0") == frames(tmp_path / "1")
+    assert with_them["notices"] == [*without["notices"], NOT_USED] and with_them["subject"] == without["subject"]
+
+
+def test_one_without_densepose_is_said_and_frames_keep_the_firsts(pipe, person, tmp_path):
+    photos = [person[0][0], replace(person[0][1], image_poses=None)]
+    result = run(pipe, person, tmp_path, more=photos[1:])
+    assert result["subject"] == key_of(pipe, photos) and any(
+        notice.startswith("The DensePose of anna1.png is unknown") for notice in result["notices"])  # fmt: skip
+    subject = tmp_path / "subjects" / result["subject"]
+    assert not (subject / "photo_poses.npz").exists() and len(list(subject.glob("photo_*.png"))) == 2
+    assert not any(notice.startswith("No DensePose") for notice in result["notices"])
+
+
+def test_what_is_wrong_with_one_is_said_before_anything_is_learned(pipe, person, tmp_path):
+    seen = []
+    wrong = replace(person[0][1], image=person[0][1].image[:40])
+    with pytest.raises(InputError, match="^anna1.png: The photo is 40 x 80"):
+        run(pipe, person, tmp_path, more=[wrong], on_progress=seen.append)
+    assert not seen
+
+
+# -- in jobs --------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_without_them_are_stored_as_before(settings, person, tmp_path):
+    (photo, *_), motion = person
+    write_png(photo.image, tmp_path / "a.png")
+    write_poses(motion, tmp_path / "m.npz")
+    with JobService(settings, no_device) as service:
+        job = service.submit(ANNA, JobRequest(image=tmp_path / "a.png", poses=tmp_path / "m.npz", options=TUNED))
+        stored = json.loads(JobFolder(service.home / "jobs" / job).request.read_text())
+        assert list(stored) == ["kind", "image", "poses", "image_poses", "options", "motion"]
+        assert StoredRequest.model_validate(stored).more_images == ()  # and one from before is read
+        several = service.submit(
+            ANNA, JobRequest(image=tmp_path / "a.png", poses=tmp_path / "m.npz", more_images=(tmp_path / "a.png",) * 4, options=TUNED))
+        folder = JobFolder(service.home / "jobs" / several)
+        stored = StoredRequest.model_validate_json(folder.request.read_text())
+        assert [upload.file for upload in stored.more_images] == [f"upload-more_{i}.png" for i in range(4)]
+        assert {upload.name for upload in stored.more_images} == {"a.png"}
+        told = service.status(ANNA, several).request
+        assert told.more_images == tuple(folder.more_image(i) for i in range(4)) and told.image == folder.image
+
+
+def test_there_is_a_limit_to_their_number_size_and_use(settings, person, tmp_path):
+    write_png(person[0][0].image, tmp_path / "a.png")
+    write_poses(person[1], tmp_path / "m.npz")
+    given = {"image": tmp_path / "a.png", "poses": tmp_path / "m.npz"}
+    with pytest.raises(ValidationError, match="at most 4"):
+        JobRequest(**given, more_images=(tmp_path / "a.png",) * (MAX_MORE_PHOTOS + 1))
+    with pytest.raises(ValidationError, match="for animations alone"):
+        JobRequest(**given, kind="preview", more_images=(tmp_path / "a.png",))
+    (tmp_path / "large.png").write_bytes(bytes((1 << 20) + 1))
+    with JobService(settings.model_copy(update={"max_upload_mb": 1}), no_device) as service:
+        for name, kind, words in (("large.png", TooLarge, "large.png is larger than 1 MB"), ("none.png", InputError, "none.png cannot be")):
+            with pytest.raises(kind, match=words):
+                service.submit(ANNA, JobRequest(**given, more_images=(tmp_path / "a.png", tmp_path / name)))
+        assert not list((service.home / "jobs").iterdir())
+
+
+def prepared(tmp_path: Path, person, maps: PoseSequence | None = None, options=TUNED, should_stop=never_stop, name: str = "1") -> Work:
+    """A job with three photos as it was submitted; maps: what the file of the first one's map holds."""
+    photos, motion = person
+    folder = JobFolder(tmp_path / "jobs" / name)
+    folder.input.mkdir(parents=True)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    for photo, file in zip(photos, ("image", "more_0", "more_1")):
+        Image.fromarray(photo.image).save(folder.input / f"upload-{file}.png", compress_level=1)
+    write_poses(motion, folder.input / "upload-poses.npz")
+    uploads = [Upload(file=f"upload-{file}.png", name=photo.name) for photo, file in zip(photos, ("image", "more_0", "more_1"))]
+    own = None
+    if maps is not None:
+        write_poses(maps, folder.input / "upload-image_poses.npz")
+        own = Upload(file="upload-image_poses.npz", name="anna.npz")
+    walk = Upload(file="upload-poses.npz", name="walk.npz")
+    request = StoredRequest(image=uploads[0], poses=walk, image_poses=own, more_images=tuple(uploads[1:]), options=options)
+    return Work(name, folder, tmp_path / "subjects", request, ignore_progress, should_stop)
+
+
+def together(photos) -> PoseSequence:
+    return maps_together(photos)[0]
+
+
+def originals(work: Work) -> set[str]:
+    return {path.name for path in work.folder.input.glob("upload-*")}
+
+
+def test_each_is_decoded_apart_and_its_original_goes_at_once(tmp_path, person, settings, monkeypatch):
+    work, seen, photo = prepared(tmp_path, person), [], Decoder.photo
+    monkeypatch.setattr(Decoder, "photo", lambda *given: (seen.append(originals(work)), photo(*given))[1])
+    assert LightLane(settings)(work) == ()
+    names = [f"upload-{name}" for name in ("image.png", "more_0.png", "more_1.png", "poses.npz")]
+    assert seen == [set(names), set(names[1:]), set(names[2:])] and originals(work) == set()
+    places = [work.folder.image, work.folder.more_image(0), work.folder.more_image(1)]
+    assert all(np.array_equal(read_image(place), photo.image) for place, photo in zip(places, person[0]))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_broken_one_is_one_sentence_that_names_it(tmp_path, person, settings, which):
+    work = prepared(tmp_path, person)
+    (work.folder.input / f"upload-more_{which}.png").write_bytes(b"Dear Sir")
+    with pytest.raises(InputError) as error:
+        LightLane(settings)(work)
+    assert f"anna{which + 1}.png" in str(error.value) and "upload-" not in str(error.value) and "\n" not in str(error.value)
+    assert originals(work) == set()
+
+
+def estimating(monkeypatch, settings, tmp_path) -> tuple[LightLane, list]:
+    """A light lane whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked about."""
+    asked = []
+
+    class Estimator:
+        notices, left_out = ("It is made up.",), 0
+
+        def estimate(self, frames):
+            frames = list(frames)
+            asked.extend(frames)
+            poses = estimate(frames)
+            return poses if (frames[0] != NOBODY).any() else replace(poses, parts=poses.parts * 0)
+
+    monkeypatch.setattr("dreampose_core.densepose.load_estimator", lambda *_: Estimator())
+    return LightLane(settings.model_copy(update={"estimator": "mini"})), asked
+
+
+def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, person, settings, monkeypatch):
+    photos, motion = person
+    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    hidden = [photos[0], replace(photos[1], image=NOBODY), photos[2]]
+    work = prepared(tmp_path, (hidden, motion))
+    said = lane(work)
+    assert len(asked) == 3 and said == (
+        "It is made up.", "Nobody was found in anna1.png; a photo of one person seen whole works best.")  # fmt: skip
+    assert not work.folder.more_poses(0).exists() and len(read_poses(work.folder.more_poses(1))) == 1
+    assert [photo.image_poses is None for photo in handlers._photos(work)] == [False, True, False]
+    # a later attempt says the same again and asks nothing
+    assert lane(work) == said and len(asked) == 3
+    untuned = prepared(tmp_path, person, options=TUNED.model_copy(update={"recipe": "none"}), name="2")
+    lane(untuned)
+    assert len(asked) == 3, "the first one's is known, the others' are not needed"
+
+
+def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, monkeypatch):
+    photos, motion = person
+    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    work = prepared(tmp_path, person, maps=together(photos))
+    assert lane(work) == ("anna.npz holds 3 maps: one for each photo, in their order.",) and asked == []
+    for photo, given in zip(handlers._photos(work), photos, strict=True):
+        assert np.array_equal(photo.image_poses.parts, given.image_poses.parts) and np.array_equal(photo.image, given.image)
+        assert np.array_equal(photo.image_poses.uv, given.image_poses.uv) and photo.name == given.name
+    other = prepared(tmp_path, person, maps=motion, name="2")  # four maps, three photos: the first is the photo's
+    assert lane(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
+
+
+def test_what_is_interrupted_goes_on_without_decoding_anything_twice(tmp_path, person, settings):
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += work.folder.more_image(0).with_suffix(".said.json").exists()
+        return asked > 1
+
+    work = prepared(tmp_path, person, maps=together(person[0]), should_stop=stop)
+    with pytest.raises(Cancelled):
+        LightLane(settings)(work)
+    assert "upload-more_1.png" in originals(work) and "upload-more_0.png" not in originals(work)
+    first = work.folder.more_image(0).stat().st_mtime_ns
+    LightLane(settings)(replace(work, should_stop=never_stop))
+    assert originals(work) == set() and work.folder.more_image(0).stat().st_mtime_ns == first
+
+
+def lanes(settings: Settings, work: Work) -> dict:
+    """What the two lanes make of a job: its result."""
+    LightLane(settings)(work)
+    DeviceLane(settings)(work)
+    return json.loads(work.folder.settings.read_text())
+
+
+def resubmitted(tmp_path: Path, form: dict, motion: PoseSequence, name: str, monkeypatch) -> Work:
+    """The job that Run makes of a form that was filled by a button of the shelf."""
+    photos = [Photo(read_image(path), None, Path(path).name) for path in (form["photo"], *(form["more_photos"] or ()))]
+    maps = read_poses(form["photo_poses"]) if form["photo_poses"] else None
+    options = TUNED.model_copy(update={key: form[key] for key in ("fit", "recipe", "seed")})
+    work = prepared(tmp_path, (photos, motion), maps=maps, options=options, name=name)
+    shutil.copyfile(form["photo"], work.folder.input / "upload-image.png")
+    return work
+
+
+@pytest.mark.parametrize("fit", ["auto", "pad", "crop"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path, person, settings, monkeypatch, fit, known):
+    """As the page does it: the subject's photos and maps are put into the form, and Run is pressed."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    photos, motion = person
+    options = TUNED.model_copy(update={"fit": fit, "seed": 3})
+    work = prepared(tmp_path, person, maps=together(photos) if known else None, options=options)
+    first = lanes(settings, work)
+    assert sorted(path.name for path in work.folder.samples.iterdir())[0] == "000000.png"
+    folder = tmp_path / "home" / "subjects" / "owner"
+    shutil.copytree(tmp_path / "subjects", folder)
+    service = JobService(settings)
+    monkeypatch.setattr("dreampose_core.jobs.service._hashed", lambda owner: "owner")
+    entry = service.subject(ANNA, first["subject"])
+    assert len(entry.more) == 2 and (entry.poses is not None) == known
+    form = again.person_of(entry)
+    assert len(form["more_photos"]) == 2
+    other = motion.select(slice(None, None, -1))
+    second = lanes(settings, resubmitted(tmp_path, form, other, "2", monkeypatch))
+    assert second["subject"] == first["subject"] and "tuning" not in second["seconds"] and NOT_USED not in second["notices"]
+    assert not JobFolder(tmp_path / "jobs" / "2").samples.exists(), "nobody was learned"
+    # and a person of one photo is another one
+    alone = prepared(tmp_path, ([photos[0]], motion), maps=together(photos[:1]) if known else None, options=options, name="3")
+    assert lanes(settings, alone)["subject"] != first["subject"]
+
+
+@pytest.mark.parametrize("source", ["all maps", "one map", "none"])
+def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatch, source):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    photos, motion = person
+    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    maps = {"all maps": together(photos), "one map": photos[0].image_poses, "none": None}[source]
+    work = prepared(tmp_path, person, maps=maps)
+    lane(work)
+    DeviceLane(settings)(work)
+    job = type("Job", (), {"request": work.request.model_dump_json()})()
+    form = again.form_of(_canonical(job, work.folder))
+    assert len(form["more_photos"]) == 2 and all(Path(path).is_file() for path in form["more_photos"])
+    second = resubmitted(tmp_path, form, motion, "2", monkeypatch)
+    lane(second)
+    DeviceLane(settings)(second)
+    first, other = (json.loads(one.folder.settings.read_text()) for one in (work, second))
+    assert other["subject"] == first["subject"] and "tuning" not in other["seconds"]
+    num_estimated = {"all maps": 0, "one map": 2, "none": 3}[source]
+    assert len(asked) == num_estimated, "what was estimated is remembered"
