@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     a.add_argument("--pose-guidance", type=float, help="0 to 20 (default: the model's)")
     a.add_argument("--solver", help=f"{', '.join(get_args(Solver))} (default: the model's)")
     a.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)")
+    a.add_argument("--label", action="store_true", help="each frame says in a corner that it is generated")
     a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
     _edit_options(a)
     _scene_options(a)

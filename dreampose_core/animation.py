@@ -24,6 +24,7 @@ from .errors import Cancelled, InputError, ModelError, StorageError
 from .exports import PARTIAL, write_exports, write_partial
 from .files import appearing, locked, remove_all_unfinished
 from .images import read_image, write_png
+from .marking import COMMENT, labelled
 from .photo_checks import photo_checks
 from .photos import NOT_USED, Photo, crowds, fit_photos, maps_together
 from .pipeline import DreamPosePipeline
@@ -45,7 +46,7 @@ def animate(
     pipe: DreamPosePipeline, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
     folder: Path, more: Sequence[Photo] = (), sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
     bring: Callable[[str], None] | None = None, exports: bool = False, samples: bool = False,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
+    label: bool = False, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
 ) -> dict:  # fmt: skip
     """Makes the video in `folder` and returns what stands in its result.json.
 
@@ -54,6 +55,7 @@ def animate(
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
     use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
     exports, samples: whether what stands in `exports` is written, too, and pictures of the person while they are learned, see `samples`.
+    label: whether each frame says in a corner that it is generated, see `marking`; the videos' metadata always does.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
     frames are denoised, GLIMPSE.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
@@ -66,7 +68,7 @@ def animate(
         (folder / name).mkdir(parents=True, exist_ok=True)
         remove_all_unfinished(folder / name)
     (folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
-    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(said), {})
+    run = _Run(pipe, options, folder, on_progress, should_stop, {}, list(said), {}, label)
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not pipe.knows_charts(given):
             run.notices.append(f"The {name} has U, V in {given.charts} charts and the model knows {pipe.form.charts} charts, so only its "
@@ -90,7 +92,7 @@ def animate(
         run.notices += loaded.notices if loaded is not None else []
         run.make_frames(scene)
     started = time.monotonic()
-    write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps)
+    write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps, comment=COMMENT)
     if sound is not None:
         add_sound(folder / "result.mp4", sound, folder / "result.mp4")
     if exports:
@@ -114,6 +116,7 @@ class _Run:
     seconds: dict[str, float]
     notices: list[str]
     peaks: dict[str, int]
+    label: bool
     num_made: int = 0  # frames that were not there yet
 
     def tuned(
@@ -185,7 +188,7 @@ class _Run:
 
         def write(index: int, frame: np.ndarray) -> None:
             if index >= done:
-                write_png(frame, self.frame_path(index))
+                write_png(labelled(frame) if self.label else frame, self.frame_path(index))
             (self.folder / GLIMPSE).unlink(missing_ok=True)
             if (index + 1) % chunk == 0 or index + 1 == total:
                 self.write_chunk(index - index % chunk, index + 1, poses.fps)
@@ -222,7 +225,7 @@ class _Run:
     def write_chunk(self, start: int, stop: int, fps: float) -> None:
         path = self.folder / "chunks" / f"{start // max(1, math.ceil(fps)):06d}.mp4"
         if not path.is_file():
-            write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps)
+            write_video((read_image(self.frame_path(index)) for index in range(start, stop)), path, fps, comment=COMMENT)
 
     def read_frames(self, total: int, tell: bool = True) -> Iterator[np.ndarray]:
         """The finished frames, for the video; how far it is is told on the way."""
@@ -246,7 +249,7 @@ class _Run:
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
             "seconds_per_frame": round(self.seconds["frames"] / self.num_made, 4) if self.num_made else None,
-            "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
+            "label": self.label, "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
             "device": str(self.pipe._execution_device), "precision": self.pipe.precision, "peak_memory": self.peaks,
         }  # fmt: skip
 

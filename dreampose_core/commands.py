@@ -49,7 +49,8 @@ def animate(args, on_progress, should_stop) -> None:
             _say(keep_sound(Path(args.poses), len(reading.poses), reading.poses.fps, options, sound))
         result = animate(
             pipe, image=photo.image, poses=reading.poses, image_poses=photo.image_poses, more=more, options=options, folder=folder,
-            sound=sound if sound.exists() else None, subject=args.subject, on_progress=on_progress, should_stop=should_stop,
+            label=args.label, sound=sound if sound.exists() else None, subject=args.subject,
+            on_progress=on_progress, should_stop=should_stop,
         )  # fmt: skip
         for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
             with appearing(out.with_suffix(suffix)) as temporary:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import fit_image
+from .marking import COMMENT
 from .poses import overlay
 from .scene import Scene
 from .video import join_videos, write_gif, write_video
@@ -27,7 +28,8 @@ def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
     Raises StorageError; whatever `frames` raises passes through.
     """
     panels = zip(overlay(scene.photo, scene.poses), frames())
-    write_video((np.concatenate([scene.photo, motion, made], 1) for motion, made in panels), folder / SIDE_BY_SIDE, scene.poses.fps)
+    write_video((np.concatenate([scene.photo, motion, made], 1) for motion, made in panels), folder / SIDE_BY_SIDE, scene.poses.fps,
+                comment=COMMENT)  # fmt: skip
     every = math.ceil(scene.poses.fps / GIF_FPS)
     height, width = scene.photo.shape[:2]
     scale = min(1.0, GIF_SIDE / max(height, width))
@@ -42,6 +44,6 @@ def write_partial(chunks: Sequence[Path], rest: Sequence[np.ndarray], fps: float
     try:
         if rest:
             write_video(rest, last, fps)
-        join_videos([*chunks, *([last] if rest else [])], folder / PARTIAL)
+        join_videos([*chunks, *([last] if rest else [])], folder / PARTIAL, COMMENT)
     finally:
         last.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
 Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
 LogFormat = Literal["text", "json"]
+LabelChoice = Literal["auto", "on", "off"]
 EstimatorName = Literal["none", "mini", "torchscript"]
 Height = Literal["child", "short", "average", "tall"]
 Build = Literal["slim", "average", "heavy"]
@@ -164,7 +165,8 @@ class Settings(Options):
     workers: of the device lane, one a GPU. max_queue: jobs that may wait, of everybody; max_own: unfinished jobs of one visitor, max_active
     of them at a time on devices; max_own_mb: what a visitor's results may take on disk, and what their subjects may; max_disk_gb:
     everything in home. keep_...: how long something is kept; uploads_h is for files that were chosen in the page, the others count from
-    the end of the job, or the subject's last use. bucket: a folder that outlives this machine's disk; results and subjects are copied.
+    the end of the job, or the subject's last use. label: a word on each frame that it
+    is generated; "auto" where the server is public. bucket: a folder that outlives this machine's disk; results and subjects are copied.
     """
 
     home: Path
@@ -189,8 +191,14 @@ class Settings(Options):
     keep_results_h: float = Field(72, gt=0, allow_inf_nan=False)
     keep_subjects_days: float = Field(30, gt=0, allow_inf_nan=False)
     bucket: Path | None = None
+    label: LabelChoice = "auto"
     log_format: LogFormat = "text"
     secret: str | None = None
+
+    @property
+    def labels(self) -> bool:
+        """Whether frames say that they are generated: where asked for, and by itself where others than this machine's people are served."""
+        return self.label == "on" or (self.label == "auto" and self.host not in ("127.0.0.1", "::1", "localhost"))
 
     def with_folders(self) -> Settings:
         """The same with whole paths: no ~, and the same wherever the process goes."""

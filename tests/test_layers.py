@@ -15,7 +15,7 @@ PACKAGE = "dreampose_core"
 # A module may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
     ("errors", "settings", "progress", "files", "host", "behind"),
-    ("images", "video", "poses", "scene", "photo_checks", "photos", "exports"),
+    ("images", "marking", "video", "poses", "scene", "photo_checks", "photos", "exports"),
     ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
      "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "samples", "animation", "evaluation", "doctor"),
@@ -28,7 +28,8 @@ PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name 
 # What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
 NARROW = {
     "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(), "behind": set(),
-    "images": {"numpy", "PIL"}, "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
+    "images": {"numpy", "PIL"}, "marking": {"numpy", "PIL"},
+    "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "photo_checks": {"numpy"}, "photos": {"numpy"},
     "exports": {"numpy"},
     "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "pydantic", "numpy"},

@@ -246,6 +246,7 @@ class DeviceLane:
             bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
             exports=True,
             samples=True,
+            label=self.settings.labels,
             on_progress=work.on_progress,
             should_stop=work.should_stop,
         )

@@ -45,12 +45,12 @@ def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: fl
 def add_sound(video: str | Path, sound: str | Path, out: str | Path) -> None:
     """Writes `video`'s pictures, untouched, and `sound`, cut to their length, as the MP4 `out`, which appears whole or not at all.
 
-    video: an MP4 of ours. sound: as `extract_sound` writes it; where it is shorter, the end stays silent.
+    video: an MP4 of ours, whose comment is kept. sound: as `extract_sound` writes it; where it is shorter, the end stays silent.
 
     Raises InputError when one of them cannot be read, StorageError when `out` cannot be written.
     """
     seconds = probe_video(video).seconds
-    streams = ["-map", "0:V:0", "-map", "1:a:0", "-c", "copy", "-map_metadata", "-1", "-t", f"{seconds:.6f}"]
+    streams = ["-map", "0:V:0", "-map", "1:a:0", "-c", "copy", "-map_metadata", "0", "-t", f"{seconds:.6f}"]
     with appearing(out) as temporary:
         files = [*source(video), *source(sound)]
         with ffmpeg(["-y", *files, *streams, "-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"], limited=True) as run:

@@ -15,17 +15,17 @@ from ..files import appearing, storage_error
 from .process import ffmpeg, why
 
 
-def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float, crf: int = 18) -> int:
+def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float, crf: int = 18, comment: str = "") -> int:
     """The number of frames written as MP4: H.264, yuv420p, BT.709, index in front; the file appears whole or not at all.
 
     frames: uint8 (H, W, 3), all of one size; an odd side is padded by repeating its last row or column.
-    crf: libx264's quality, 0 (lossless) to 51.
+    crf: libx264's quality, 0 (lossless) to 51. comment: for the file's metadata.
 
     Raises StorageError when the disk is full or cannot be written, ValueError for wrong or no frames. Whatever `frames`
     raises passes through, and nothing is left behind.
     """
     colour = "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
-    encoding = ["-vf", colour, "-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4"]
+    encoding = ["-vf", colour, "-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p", *_commented(comment), "-f", "mp4"]
     return _encode(frames, path, fps, encoding, even=True)
 
 
@@ -35,8 +35,8 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> int
     return _encode(frames, path, fps, ["-vf", palette, "-loop", "0", "-f", "gif"], even=False)
 
 
-def join_videos(paths: Sequence[Path], out: str | Path) -> None:
-    """Writes videos of ours, of one size and rate, one after the other as the MP4 `out`, their pictures untouched.
+def join_videos(paths: Sequence[Path], out: str | Path, comment: str = "") -> None:
+    """Writes videos of ours, of one size and rate, one after the other as the MP4 `out`, their pictures untouched; with a comment.
 
     It appears whole or not at all. Raises StorageError, and ValueError where there is none to join.
     """
@@ -44,7 +44,7 @@ def join_videos(paths: Sequence[Path], out: str | Path) -> None:
         raise ValueError("a video is joined of at least one")
     with appearing(out) as temporary:
         given = ["-f", "concat", "-safe", "0", "-protocol_whitelist", "file,pipe,fd", "-i", "pipe:0"]
-        written = ["-c", "copy", "-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"]
+        written = ["-c", "copy", *_commented(comment), "-f", "mp4", f"file:{temporary}"]
         with ffmpeg(["-y", "-loglevel", "error", *given, *written], stdin=subprocess.PIPE) as run:
             with suppress(BrokenPipeError):  # ffmpeg has given up; its exit status and last words say why
                 quoted = (str(path.absolute()).replace("'", "'\\''") for path in paths)
@@ -52,6 +52,10 @@ def join_videos(paths: Sequence[Path], out: str | Path) -> None:
                 run.process.stdin.close()
             if run.finish() != 0:
                 raise storage_error(why(run), out)
+
+
+def _commented(comment: str) -> list[str]:
+    return ["-movflags", "+faststart", *(["-metadata", f"comment={comment}"] if comment else [])]
 
 
 def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> int:
