@@ -56,7 +56,7 @@ def test_the_shelf_shows_a_visitors_videos_and_people_and_nobody_elses(client, s
     assert act(client, BEN, "forget", "a" * 32)["dp-message"].count("no such person") == 1
 
 
-@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "better", "compare", "use", "forget", "made up"])
+@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "better", "motion", "compare", "use", "forget", "made up"])
 def test_what_is_anothers_is_answered_as_what_is_not_there(client, service, job, subject, do):  # noqa: F811
     key = subject(ANNA, "a" * 32)
     what, nothing = (key, "b" * 32) if do in ("use", "forget") else (job, UNKNOWN)
@@ -141,6 +141,13 @@ def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa
     assert (seen["dp-consent"], seen["Nearer, ×"], seen["To the right"]) == (True, 1, 0), "the picture is framed already"
     service.delete_subject(ANNA, key)
     assert "no such person" in act(client, ANNA, "use", key)["dp-message"]
+
+
+def test_the_motion_of_a_video_is_used_for_another_person(client, service, job):  # noqa: F811
+    seen = act(client, ANNA, "motion", job, shown=job)
+    taken = Path(seen["dp-motion-file"]["path"])
+    assert (read_poses(taken).parts == read_poses(service.status(ANNA, job).request.poses).parts).all() and "dp-photo" not in seen
+    assert "the motion of that video" in seen["dp-motion"] and 'data-do="motion"' in act(client, ANNA, "open", job)["dp-shelf"]
 
 
 def test_the_same_in_better_quality(client, service, files):  # noqa: F811

@@ -7,7 +7,7 @@ import json
 from ..errors import DreamPoseError, InputError
 from ..jobs.records import JobRequest
 from . import render, shelf
-from .again import better, form_of, person_of
+from .again import better, form_of, motion_of, person_of
 from .handlers import PageHandlers, owner_of
 
 
@@ -50,6 +50,8 @@ class Acts:
                 fields = person_of(self.page.service.subject(owner, what))
             elif do == "again":
                 fields = form_of(self._made_from(owner, what))
+            elif do == "motion":
+                fields = motion_of(self._made_from(owner, what))
             elif do == "better":
                 shown = self._better(owner, what)
             elif do == "compare":

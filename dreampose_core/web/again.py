@@ -22,9 +22,14 @@ def form_of(request: JobRequest) -> dict[str, object]:
     """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
     return {
         "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
-        "more_photos": _more(request.more_images), "motion": None, "motion_file": _uploaded(request.poses, "motion.npz"),
+        "more_photos": _more(request.more_images), **motion_of(request),
         "consent": request.consent is not None, **_fields(request.options),
     }  # fmt: skip
+
+
+def motion_of(request: JobRequest) -> dict[str, object]:
+    """The fields that take the job's motion, as it came; the rest of the form stays."""
+    return {"motion": None, "motion_file": _uploaded(request.poses, "motion.npz")}
 
 
 def person_of(subject: SubjectEntry) -> dict[str, object]:

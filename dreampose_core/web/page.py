@@ -75,8 +75,8 @@ _SHELF = """() => document.addEventListener("click", (event) => {
   if (what === "better") button.disabled = true;  // or a second click would make a second one
   window.dreamposeAsked = JSON.stringify({do: what, id, name});
   document.getElementById("dp-act").click();
-  const place = {open: "dp-watch", compare: "dp-compared", again: "dp-photo", use: "dp-photo", better: "dp-watch"}[what];
-  if (place) document.getElementById(place)?.scrollIntoView({behavior: "smooth", block: "center"});
+  const places = {open: "watch", compare: "compared", again: "photo", use: "photo", motion: "motions", better: "watch"};
+  document.getElementById(`dp-${places[what]}`)?.scrollIntoView({behavior: "smooth", block: "center"});
 })"""
 _NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
   (button) => button.setAttribute("aria-label", button.querySelector(".caption-label")?.textContent ?? ""))"""

@@ -49,6 +49,8 @@ def _job_card(status: JobStatus, number: int, size_mb: float, shown: str | None,
     buttons = [_button("open", status.id, "Show", name, status.id == shown)]
     if status.request is not None and status.final:
         buttons.append(_button("again", status.id, "Again", name))
+        if status.request.poses is not None and status.request.poses.exists():
+            buttons.append(_button("motion", status.id, "Its motion", name))
     if status.state == "done" and shown is not None and status.id != shown:
         buttons.append(_button("compare", status.id, "Compare", name))
     buttons += [_button("rename", status.id, "Rename", name), _button("delete", status.id, "Delete", name)]
