@@ -85,7 +85,7 @@ def samples(status: JobStatus) -> str:
             pictures.append(f"<li>{image}<span>step {step}</span></li>")
     if not pictures and (status.final or not _learns(status)):
         return ""
-    words = "What it makes of the person so far: one moment of your motion" if pictures else "What it makes of the person appears here"
+    words = "What it makes of the person so far" if pictures else "What it makes of the person appears here"
     return f'<figure class="dp-samples"><ol>{"".join(pictures)}</ol><figcaption>{words}</figcaption></figure>'
 
 
