@@ -81,7 +81,8 @@ def test_a_run_leaves_all_its_files(pipe, whole):
     assert result["num_frames"] == FRAMES and result["fps"] == FPS and (result["height"], result["width"]) == SIZE
     assert result["seed"] == 0 and result["options"]["recipe"] == "fast" and result["notices"] == []
     assert result["used"] == {
-        "num_inference_steps": 2, "guidance_interval": [0.0, 1.0], "reuse_steps": 1, "image_guidance": 1.0, "pose_guidance": 1.0,
+        "num_inference_steps": 2, "guidance_interval": [0.0, 1.0], "reuse_steps": 1, "solver": None,
+        "image_guidance": 1.0, "pose_guidance": 1.0,
     }  # fmt: skip
     assert set(result["seconds"]) == {"tuning", "frames", "video"} and result["versions"]["torch"] == torch.__version__
 
@@ -266,10 +267,10 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(pipe, clip, whole
     with monkeypatch.context() as patch:
         real = animation.write_png if name.endswith("png") else animation.write_video
 
-        def write(data, path, *args):
+        def write(data, path, *args, **kwargs):
             if path.name == name:
                 raise StorageError(f"{name} could not be written: the disk is full. Free some space and try again.")
-            return real(data, path, *args)
+            return real(data, path, *args, **kwargs)
 
         patch.setattr(animation, real.__name__, write)
         with pytest.raises(StorageError, match=f"{name} could not be written: the disk is full"):
