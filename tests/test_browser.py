@@ -361,6 +361,7 @@ def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_p
     expect(more).to_contain_text(examples[1].stem)
     expect(more).to_contain_text(examples[2].stem)
     set_options(page, "Skip", Steps=1)
+    page.locator("#dp-consent").get_by_role("checkbox").check()  # they are files, not examples
     run(page)
     wait_for_state(page, "done")
     expect(page.locator("#dp-status .dp-notices")).to_contain_text("Only the first photo was used")

@@ -199,6 +199,11 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
     for left in (2, 1, 0):
         act(page, "delete")
         expect(page.locator("#dp-shelf [data-do=delete]")).to_have_count(left)
+        if left:  # the next one is shown now
+            page.wait_for_function(
+                "() => { const [card, video] = [document.querySelector('#dp-status .dp-card')?.dataset,"
+                " document.querySelector('#dp-result video')]; return card && video?.readyState > 1 && video.src.includes(card.job)"
+                " && document.querySelector('#dp-shelf [aria-current] [data-do=delete]')?.dataset.id === card.job }")
     act(page, "forget")
     expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)
     expect(page.locator("#dp-status .dp-card")).to_have_count(0)

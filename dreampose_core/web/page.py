@@ -73,6 +73,8 @@ _SHELF = """() => document.addEventListener("click", (event) => {
   const gone = {delete: `Delete ${was} with all its files?`, forget: "Delete what was learned of this person?"}[what];
   if (gone && !confirm(gone)) return;
   if (what === "better") button.disabled = true;  // or a second click would make a second one
+  if (what === "delete")  // players go on asking for what they play
+    for (const shown of document.querySelectorAll(`[src*="${id}"]`)) { shown.onerror = null; shown.removeAttribute("src"); shown.load?.(); }
   window.dreamposeAsked = JSON.stringify({do: what, id, name});
   document.getElementById("dp-act").click();
   const places = {open: "watch", compare: "compared", again: "photo", use: "photo", motion: "motions", better: "watch"};
