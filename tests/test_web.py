@@ -464,8 +464,28 @@ def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: 
     assert "results/" in final["download"] and "4 frames" in final["download"] and "<video" in final["result"]
     assert not final["stop"]["interactive"] and updates[0]["stop"]["interactive"]
     assert not any("results/" in update["download"] for update in updates[:2])
-    assert len(updates) == 5, "what has not changed is not sent again"
+    assert len(updates) == 6, "what has not changed is not sent again, but for the end, which Gradio repeats"
     assert not handlers._turns
+
+
+def test_what_is_done_with_a_job_at_its_end_is_not_undone(handlers: PageHandlers, service: StubService, monkeypatch):
+    """The last yield of a watch is sent twice, the second time after its end."""
+    monkeypatch.setattr("dreampose_core.web.handlers.SETTLED_S", 0.01)
+    service.statuses = [job_status("done", result=Path("/x/result.mp4"), things=("video",))]
+    assert "ready" in watch(handlers)[-1]["card"]
+    monkeypatch.setattr(PageHandlers, "shelf", lambda self, owner, shown: "its shelf now")
+    assert watch(handlers)[-1]["shelf"] == "its shelf now"
+    real, asked = service.status, []
+
+    def deleted(owner: str, job: str):
+        asked.append(job)
+        if len(asked) > 1:
+            raise UnknownJob("There is no such job.")
+        return real(owner, job)
+
+    monkeypatch.setattr(service, "status", deleted)
+    updates = watch(handlers)
+    assert "ready" in updates[0]["card"] and list(updates[-1]) == ["card"] and "no such job" not in str(updates[-1])
 
 
 def test_watching_shows_each_picture_of_the_learning_when_it_is_there(

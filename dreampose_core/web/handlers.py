@@ -7,6 +7,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -28,6 +29,7 @@ MADE_GONE = "The motion that you made is no longer there; make it again in the t
 POLL_S = 0.4
 WAITING_POLL_S = 1.2  # of a job that waits: of many jobs nearly all do, and little changes
 CROWD_POLL_S = 0.02  # for each page that watches: what one thread sends to all must leave it time for other answers
+SETTLED_S = 1.0
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 
 
@@ -268,6 +270,8 @@ class PageHandlers:
                 if not chunks and picture != last:
                     yield self.named(picture | {"live": waiting})
                 if status.final:
+                    last = await self._settled(owner, job, request.session_hash, turn)
+                    yield self.named({"card": gr.skip()} if last is None else picture | {"live": waiting, "shelf": last})
                     return
                 pause = WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S
                 await asyncio.sleep(max(pause, CROWD_POLL_S * len(self._turns)))
@@ -279,6 +283,17 @@ class PageHandlers:
         finally:
             if self._turns.get(request.session_hash) is turn:
                 del self._turns[request.session_hash]
+
+    async def _settled(self, owner: str, job: str, session: str, turn: object) -> str | None:
+        """The shelf as it is a moment after the job's end; None where another job is shown by then, or this one was deleted.
+
+        Gradio sends the last yield once more when a watch ends; at once, that could undo what its viewer has just done with the job.
+        """
+        await asyncio.sleep(SETTLED_S)
+        with suppress(UnknownJob):
+            if self._turns.get(session) is turn and self.service.status(owner, job).final:
+                return await asyncio.to_thread(self.shelf, owner, job)
+        return None
 
     def _status(self, owner: str, job: str) -> tuple[JobStatus, tuple]:
         """The job as it stands, and the pulse before, so that no change falls in between."""
