@@ -181,6 +181,26 @@ def test_examples_are_listed_by_name_with_what_belongs_to_them(examples: Path):
 # -- health, links --------------------------------------------------------------------------------------------------------
 
 
+def test_a_tab_that_is_closed_during_an_upload_is_no_error(client: TestClient):
+    page, path = client.app, "/gradio_api/upload"
+    begun = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nhalf of it'
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
+        "raw_path": path.encode(), "root_path": "", "query_string": b"", "server": ("testserver", 80), "client": ("1.2.3.4", 5),
+        "headers": [(b"content-type", b"multipart/form-data; boundary=edge"), (b"host", b"testserver")],
+    }  # fmt: skip
+    messages, sent = iter([{"type": "http.request", "body": begun, "more_body": True}]), []
+
+    async def receive() -> dict:
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(page(scope, receive, send))  # raises nothing
+    assert sent[0]["status"] == 400
+
+
 def test_health_is_what_the_service_says_in_a_status(client: TestClient, service: StubService):
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "queue": 3})

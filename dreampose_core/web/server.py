@@ -6,8 +6,9 @@ import secrets
 from pathlib import Path
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from ..errors import StorageError
 from ..jobs.service import JobService
@@ -51,7 +52,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
 
     app.include_router(results_router(settings, links))
     app.mount("/api/v1", build_api(settings, service, links, examples))
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app, page, path="/",
         show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
         max_file_size=f"{settings.max_upload_mb}mb",
@@ -59,3 +60,10 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], text_size="lg"),
         css_paths=[PAGE_ASSETS / "style.css"],
     )
+    # The page's own application, mounted last: a tab that is closed in the middle of an upload is no error of the server.
+    app.routes[-1].app.add_exception_handler(ClientDisconnect, _gone)
+    return app
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+    return JSONResponse({"error": "The request was broken off."}, 400)  # nobody reads this
