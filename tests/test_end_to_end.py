@@ -23,6 +23,9 @@ def run(*arguments: object) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+pytestmark = pytest.mark.slow  # three whole runs; what mini reaches is tested in test_published.py, the command line in test_cli.py
+
+
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory) -> dict[str, list[float]]:
     """Mask PSNR of mini and of part colours, and mini's sharpness, for each person."""

@@ -25,7 +25,7 @@ from dreampose_core.errors import ModelError
 from dreampose_core.images import write_png
 from dreampose_core.jobs import store as store_module
 from dreampose_core.jobs.handlers import DeviceLane
-from dreampose_core.jobs.records import JobFolder, Limits, StoredRequest
+from dreampose_core.jobs.records import JobFolder, Limits, StoredRequest, Upload
 from dreampose_core.jobs.store import Store
 from dreampose_core.jobs.worker import Worker
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
@@ -169,7 +169,8 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
     write_png(photo, folder.image)
     write_poses(poses, folder.poses)
     store = Store(tmp_path / "jobs.sqlite3")
-    store.add("a", "anna", StoredRequest(image=None, poses=None, options=options).model_dump_json(), Limits(1))
+    upload = Upload(file="upload-image.png", name="a.png")
+    store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), Limits(1))
     store.advance(store.claim("light", "light-1"), "device")
     lane = DeviceLane(settings)
     lane._pipe = pipe
@@ -192,7 +193,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
         assert job.state == "failed" and "There is not enough memory" in job.error
     store.close()
     worker.store.close()
-    assert ends == (len(calls) == 1)
+    assert ends == (len(calls) == (2 if stage == "tuning" else 1)), "the picture that comes before the learning fails first, and is let go"
 
 
 def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):

@@ -293,26 +293,28 @@ def test_examples_stand_for_files_with_what_belongs_to_them(client, service):
 
 
 def test_more_photos_are_a_field_that_is_repeated(client, service):
-    motion = ("motion_name", (None, "walk"))
+    motion, agreed = ("motion_name", (None, "walk")), ("consent", (None, "true"))
     photos = [("more_photos", (f"{name}.png", name.encode())) for name in ("side", "back", "side")]
-    job = client.post("/jobs", files=[("photo", ("front.png", b"front")), motion, *photos]).json()["id"]
+    job = client.post("/jobs", files=[("photo", ("front.png", b"front")), motion, agreed, *photos]).json()["id"]
     folder = service.home / "jobs" / job
     stored = StoredRequest.model_validate_json((folder / "request.json").read_bytes())
     assert [upload.name for upload in stored.more_images] == ["side.png", "back.png", "side.png"]
     assert [(folder / "input" / upload.file).read_bytes() for upload in stored.more_images] == [b"side", b"back", b"side"]
     assert not list((service.home / "incoming").iterdir())
-    look = client.post("/previews", files=[("photo", ("front.png", b"front")), motion, *photos]).json()["id"]
+    look = client.post("/previews", files=[("photo", ("front.png", b"front")), motion, agreed, *photos]).json()["id"]
     assert "more_images" not in json.loads((service.home / "jobs" / look / "request.json").read_bytes())
     five = [("more_photos", ("a.png", b"a"))] * (MAX_MORE_PHOTOS + 1)
     before = on_disk(service)
     assert "more_photos may be given at most 4 times" in refused(client.post("/jobs", files=[motion, *five]), 422)
     assert "more_photos is given as a text" in refused(client.post("/jobs", files=[motion, ("more_photos", (None, "a"))]), 422)
     assert on_disk(service) == before
-    sent = [("photo", "front.png", b"front"), ("motion_name", None, b"walk")]
+    sent = [("photo", "front.png", b"front"), ("motion_name", None, b"walk"), ("consent", None, b"true")]
     sent += [("more_photos", "", b""), ("more_photos", "side.png", b"side")]
     status, told, _ = asyncio.run(ask(served(service), [multipart(sent)]))  # a browser sends a field without a file so
     stored = StoredRequest.model_validate_json((service.home / "jobs" / told["id"] / "request.json").read_bytes())
     assert [upload.name for upload in stored.more_images] == ["side.png"]
+    answer = client.post("/jobs", files=[("person_name", (None, "ada")), motion, *photos])
+    assert "the person in the photo agreed" in refused(answer, 422), "the further photos are of somebody, too"
 
 
 @pytest.mark.parametrize("fields, words", [
@@ -470,7 +472,8 @@ def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
         whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20)), ("consent", None, b"true")])
         status, told, _ = asyncio.run(ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)]))
         assert status == 202, told  # the most that is accepted is accepted
-        many = multipart([("photo", "a.png", bytes(1 << 20)), *[("more_photos", "c.png", bytes(1 << 20))] * 4, ("motion", "b", b"b")])
+        many = multipart([("photo", "a.png", bytes(1 << 20)), *[("more_photos", "c.png", bytes(1 << 20))] * 4, ("motion", "b", b"b"),
+                          ("consent", None, b"true")])  # fmt: skip
         status, told, _ = asyncio.run(ask(served(service), [many[i : i + 50_000] for i in range(0, len(many), 50_000)]))
         assert status == 202, told
         before = on_disk(service)
