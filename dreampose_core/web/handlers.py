@@ -247,7 +247,8 @@ class PageHandlers:
             owner = owner_of(browser)
             if not job:
                 off = {"stop": gr.update(interactive=False), "refresh": gr.update(active=False), "live": gr.update(value=None)}
-                yield self.named(NOTHING | off)
+                # without videos there may be people
+                yield self.named(NOTHING | off | {"shelf": await asyncio.to_thread(self.shelf, owner, None)})
                 return
             status, pulse = await asyncio.to_thread(self._status, owner, job)
             own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
