@@ -111,8 +111,8 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
         rgb, _ = render_clip(Figure.from_seed(HELD_OUT + 3), "idle", 1, (320, 256))
         write_png(rgb[0].numpy()[:250], tmp_path / "anna.png")
         page.locator("#dp-photo input[type=file]").set_input_files(tmp_path / "anna.png")
-        page.locator("#dp-consent").get_by_role("checkbox").check()
         expect(page.locator("#dp-look")).to_contain_text("outside the photo, so the model will invent", timeout=90 * SECONDS)
+        page.locator("#dp-consent").get_by_role("checkbox").check()  # a photo that has just come takes the tick of the last one away
         page.get_by_role("button", name="Adjust the frame").click()
         before = page.locator("#dp-look img").get_attribute("src")
         page.locator("#dp-frame").get_by_label(re.compile("Nearer")).first.fill("1.2")
