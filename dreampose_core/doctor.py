@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import DreamPoseError
-from .settings import MINI, MINI_ESTIMATOR, MODELS, REPOSITORY, Settings
+from .settings import MIN_FREE_MB, MINI, MINI_ESTIMATOR, MODELS, REPOSITORY, Settings
 
 OLDEST_PYTHON = (3, 11)
-LEAST_FREE_MB, FEW_FREE_MB = 200, 2000  # of the disk: below the first no job begins
+FEW_FREE_MB = 2000  # of the disk
 FEW_MEMORY_MB = 4000  # tuning mini takes about 2 GB beside everything else
 HUB_S = 5.0
 CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 8, 20.9, 0.5  # mini on the first held-out clip, inside the person
@@ -131,7 +131,7 @@ def _disk(settings: Settings) -> Finding:
     except OSError as error:
         return Finding("disk", "problem", f"nothing can be written in {there} ({error.strerror})", another)
     if free_mb < FEW_FREE_MB:
-        state: State = "problem" if free_mb < LEAST_FREE_MB else "note"
+        state: State = "problem" if free_mb < MIN_FREE_MB else "note"
         return Finding("disk", state, f"{free_mb} MB free for the data folder {home}", another)
     return Finding("disk", "ok", f"{free_mb / 1000:.0f} GB free for the data folder {home}")
 

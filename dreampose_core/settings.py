@@ -31,6 +31,7 @@ Clothes = Literal["close", "skirt", "long_skirt"]
 
 MAX_SEED = 2**31 - 1
 MAX_FRAMES = 1200
+MIN_FREE_MB = 200  # of the disk: below that nothing new is begun, so that what is under way can be finished
 
 
 class Options(BaseModel):

@@ -75,6 +75,13 @@ def test_the_python_example_runs(monkeypatch):
     assert given["out"].frames.shape[1:] == (160, 128, 3) and given["out"].frames.dtype.name == "uint8"
 
 
+def test_what_the_readme_sends_says_that_the_person_agreed():
+    """A photo of one's own is refused without."""
+    sent = [one for one in commands(README) if "-F photo=@" in one]
+    sent += [" ".join(call.split()) for call in re.findall(r"client\.predict\((.*?)\)\n", README, re.DOTALL) if "photo=" in call]
+    assert len(sent) == 2 and all("consent=true" in one or 'consent="true"' in one for one in sent)
+
+
 def test_the_head_is_what_a_space_needs():
     head = dict(re.findall(r"^(\w+): *(.*)$", README.split("---")[1], re.MULTILINE))
     pins = dict(re.findall(r"^([\w-]+)==(\S+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))

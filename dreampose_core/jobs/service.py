@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
-from ..settings import Settings
+from ..settings import MIN_FREE_MB, Settings
 from .janitor import Janitor, size_of, subjects
 from .locks import living
 from .logs import JobLog
@@ -50,7 +50,6 @@ log = logging.getLogger("dreampose.jobs")
 
 WATCH_EVERY_S = 0.25
 MAX_NAME = 60
-MIN_FREE_MB = 200  # below that nothing new is begun, so that what is under way can be finished
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"\d{6}\.png")
 _CHUNK = re.compile(r"\d{6}\.mp4")

@@ -271,8 +271,8 @@ class PageHandlers:
                 if not chunks and picture != last:
                     yield self.named(picture | {"live": waiting})
                 if status.final:
-                    last = await self._settled(owner, job, request.session_hash, turn)
-                    yield self.named({"card": gr.skip()} if last is None else picture | {"live": waiting, "shelf": last})
+                    own = await self._settled(owner, job, request.session_hash, turn)
+                    yield self.named({"card": gr.skip()} if own is None else picture | {"live": waiting, "shelf": own})
                     return
                 pause = WAITING_POLL_S if status.state == "queued" and status.place > 1 else POLL_S
                 await asyncio.sleep(max(pause, CROWD_POLL_S * len(self._turns)))

@@ -64,7 +64,7 @@ _REATTACH = """() => {
   }, 3000);
 }"""
 # Buttons in what is shown say in data-do what they do; Gradio hears of it through a button that nobody sees.
-_SHELF = """() => document.addEventListener("click", (event) => {
+_BUTTONS = """() => document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
   if (!button) return;
   const {do: what, id, name: was} = button.dataset;
@@ -125,7 +125,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
         opened.then(look_at, {browser, *person.values()}, seen, **QUICK, **UNOPENED)  # of a photo that came too early
         page.load(lambda: about_server(settings, service, text("about_server")), None, about, **QUICK)
-        for script in (_REATTACH, _SHELF):
+        for script in (_REATTACH, _BUTTONS):
             page.load(None, None, None, js=script, **QUICK)
         page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
         form = {"browser": browser, **person, **motion, **options}
