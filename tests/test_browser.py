@@ -377,6 +377,16 @@ def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_p
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
 
 
+def test_what_it_costs_is_known_as_soon_as_one_was_made(mini_server: Server, open_page):
+    page = open_page(mini_server)
+    expect(page.locator("#dp-pace")).to_contain_text("not known yet")
+    pick(page)
+    set_options(page, "Skip")
+    run(page)
+    wait_for_state(page, "done")
+    expect(page.locator("#dp-pace")).to_contain_text(re.compile(r"Measured on this server \(\w+\): 60 frames about \d+ s, with at most"))
+
+
 def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page):
     page = open_page(tiny_server)
     pick(page)

@@ -104,7 +104,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         gr.Markdown(text("intro"), elem_id="dp-intro")
         if Path(settings.model).absolute() == MINI:
             gr.Markdown(text("mini"), elem_id="dp-mini")
-        with gr.Tabs(elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
+        # "wrap": whether a tab has room is measured before the page has its fonts, and the menu hides what had none
+        with gr.Tabs(overflow_behavior="wrap", elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
                     person, seen, look_at = _person(handlers, browser)
@@ -112,7 +113,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
                     motion, told = _motion(handlers)
             look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
             preview = gr.HTML("", elem_id="dp-preview-result")
-            options = _options(handlers, page)
+            options, pace = _options(handlers)
             run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
             message = gr.HTML("", elem_id="dp-message")
             stop, download, refresh = _watch(handlers)
@@ -149,6 +150,8 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
         press.click(Acts(handlers).act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
+        for changed in (options["recipe"].change, options["quality"].change, page.load, download.change):  # a job that ended is one more
+            changed(handlers.pace, [options["recipe"], options["quality"]], pace, **QUICK)
         for fresh, place in ((handlers.fresh_link, download), (handlers.fresh_shelf, handlers.parts["shelf"])):
             refresh.tick(fresh, [browser, shown_job], place, **QUICK)
         with tabs:
@@ -267,8 +270,8 @@ def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component],
     }, [words, gallery]  # fmt: skip
 
 
-def _options(handlers: PageHandlers, page: gr.Blocks) -> dict[str, gr.components.Component]:
-    """Field 3: by the names of AnimateOptions. Empty fields take what their placeholders say."""
+def _options(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], gr.HTML]:
+    """Field 3: by the names of AnimateOptions; and where it is said what they cost. Empty fields take what their placeholders say."""
     gr.Markdown(text("make"))
     with gr.Row():
         recipe = gr.Radio(RECIPES, value="fast", label="Likeness", info=RECIPE_WORDS, min_width=320, elem_id="dp-recipe")
@@ -289,12 +292,10 @@ def _options(handlers: PageHandlers, page: gr.Blocks) -> dict[str, gr.components
             seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video. Recommended: any.")
             random_seed = gr.Button("Random seed", size="sm")
     random_seed.click(handlers.random_seed, None, seed, **QUICK)
-    for changed in (recipe.change, quality.change, page.load):
-        changed(handlers.pace, [recipe, quality], pace, **QUICK)
     return {
         "recipe": recipe, "quality": quality, "steps": steps, "image_guidance": image_guidance, "pose_guidance": pose_guidance,
         "solver": solver, "seed": seed,
-    }  # fmt: skip
+    }, pace  # fmt: skip
 
 
 def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:

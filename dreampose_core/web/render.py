@@ -230,7 +230,7 @@ def pace_line(pace: Pace, recipe: str) -> str:
         parts.append(f"learning a new person {seconds_words(pace.learning_s)}" if known else "learning a new person: not measured yet")
     parts.append(f"60 frames {seconds_words(60 * pace.frame_s)}")
     memory = f", with at most {pace.memory_mb / 1000:.1f} GB of memory" if pace.memory_mb is not None else ""
-    where = f" ({pace.device})" if pace.device else ""
+    where = f" ({pace.device.partition(', ')[0]})" if pace.device else ""  # not why in which precision
     return chosen(f"Measured on this server{where}: {', '.join(parts)}{memory}.")
 
 
