@@ -132,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     a.add_argument("--solver", help=f"{', '.join(get_args(Solver))} (default: the model's)")
     a.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)")
     a.add_argument("--label", action="store_true", help="each frame says in a corner that it is generated")
+    a.add_argument("--safety-checker", metavar="MODEL",
+                   help="Stable Diffusion 1.x, a folder or hub id: frames that its checker objects to are black")  # fmt: skip
     a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
     _edit_options(a)
     _scene_options(a)

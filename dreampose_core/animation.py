@@ -38,6 +38,7 @@ from .training.ladder import Rung, ladder, on_ladder
 from .training.subject import recipe_named, tune_subject
 from .video import add_sound, write_video
 
+HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker made black, a line each
 GLIMPSE = "glimpse.png"  # what the first frame is about to be, while it is denoised
 log = logging.getLogger("dreampose.animation")
 
@@ -173,6 +174,10 @@ class _Run:
         def on_glimpse(frame: int, pixels: np.ndarray) -> None:
             write_png(pixels, self.folder / GLIMPSE)
 
+        def on_hidden(frame: int) -> None:
+            with open(self.folder / HIDDEN, "a", encoding="ascii") as file:
+                file.write(f"{frame}\n")
+
         for start in range(0, total if done == total else done - done % chunk, chunk):
             self.write_chunk(start, min(start + chunk, total), poses.fps)
         (self.folder / GLIMPSE).unlink(missing_ok=True)  # of a run that was killed
@@ -183,7 +188,7 @@ class _Run:
             scene.photo, poses, scene.image_poses, image_guidance=self.options.image_guidance,
             pose_guidance=self.options.pose_guidance, generator=torch.Generator().manual_seed(self.options.seed), batch_size=batch,
             first_frame=first, on_step=on_step, should_stop=self.should_stop, on_smaller=on_smaller,
-            on_glimpse=on_glimpse if first == 0 else None, **vars(sampling),
+            on_glimpse=on_glimpse if first == 0 else None, on_hidden=on_hidden, **vars(sampling),
         )  # fmt: skip
 
         def write(index: int, frame: np.ndarray) -> None:
@@ -211,6 +216,12 @@ class _Run:
         given = {"num_inference_steps": self.options.steps, "solver": self.options.solver}
         return replace(self.pipe.form.sampling(self.options.quality), **{name: value for name, value in given.items() if value is not None})
 
+    @property
+    def hidden(self) -> list[int]:
+        """The frames that were made black, those of before an interruption, too."""
+        told = self.folder / HIDDEN
+        return sorted({int(line) for line in told.read_text("ascii").split()}) if told.is_file() else []
+
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
@@ -237,7 +248,10 @@ class _Run:
             clock.tick(index + 1)
 
     def result(self, scene: Scene, base: str, subject: Subject | None) -> dict:
-        form, poses = self.pipe.form, scene.poses
+        form, poses, hidden = self.pipe.form, scene.poses, self.hidden
+        if hidden:
+            self.notices.append(f"The safety checker found {len(hidden)} of {len(poses)} frames unfit to be shown and made them black; "
+                                "another seed or motion may do better.")  # fmt: skip
         used = {
             **asdict(self.sampling), "guidance_interval": list(self.sampling.guidance_interval),
             "image_guidance": form.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
@@ -249,7 +263,8 @@ class _Run:
             "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": base,
             "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
             "seconds_per_frame": round(self.seconds["frames"] / self.num_made, 4) if self.num_made else None,
-            "label": self.label, "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
+            "label": self.label, "safety_checker": self.pipe.safety_checker is not None, "hidden_frames": hidden,
+            "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
             "device": str(self.pipe._execution_device), "precision": self.pipe.precision, "peak_memory": self.peaks,
         }  # fmt: skip
 

@@ -37,7 +37,7 @@ def animate(args, on_progress, should_stop) -> None:
     from .scene import keep_sound
     from .subject import fingerprint, read_subject
 
-    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
+    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory, args.safety_checker)
     if args.subject is not None:
         read_subject(args.subject, fingerprint(pipe))
     (photo, *more), about_maps = _photos(args, images, estimate)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from .errors import DreamPoseError
+from .errors import DreamPoseError, ModelError
 from .settings import MIN_FREE_MB, MINI, MINI_ESTIMATOR, MODELS, REPOSITORY, Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -48,7 +48,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Everything there is to find out, one after the other; no check spoils those that follow."""
     checks: dict[str, Callable[[Settings], Finding]] = {
         "Python": _python, "packages": _packages, "device": _device, "memory": _memory, "ffmpeg": _ffmpeg, "disk": _disk,
-        "shipped models": _shipped, "model": _model, "Hugging Face hub": _hub, "Chromium": _chromium, "self-check": _self_check,
+        "shipped models": _shipped, "model": _model, "safety checker": _safety_checker, "Hugging Face hub": _hub, "Chromium": _chromium,
+        "self-check": _self_check,
     }  # fmt: skip
     for what, check in checks.items():
         try:
@@ -159,6 +160,19 @@ def _model(settings: Settings) -> Finding:
     if isinstance(try_to_load_from_cache(model, "model_index.json"), str):
         return Finding("model", "ok", f"{model}, fetched before")
     return Finding("model", "note", f"{model} will be fetched from the hub at the first start")
+
+
+def _safety_checker(settings: Settings) -> Finding:
+    source = settings.safety_checker
+    if source is None:
+        return Finding("safety checker", "ok", "none is asked for")
+    from .safety import SafetyChecker
+
+    try:
+        SafetyChecker.from_stable_diffusion(source)
+    except ModelError as error:
+        return Finding("safety checker", "problem", str(error), "Give another in DREAMPOSE_SAFETY_CHECKER, or none.")
+    return Finding("safety checker", "ok", source)
 
 
 def _hub(settings: Settings) -> Finding:

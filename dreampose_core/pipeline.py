@@ -42,6 +42,7 @@ from .glimpse import colour_map, glimpse
 from .images import fit_image, from_pil
 from .poses import PoseSequence, fitted
 from .progress import ShouldStop, never_stop
+from .safety import SafetyChecker
 from .scene import check_aspect
 from .settings import MODELS, Precision, Solver
 from .stable_diffusion import is_hub_id, why_not_loaded
@@ -67,6 +68,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "image_encoder->adapter->unet->vae"
     precision: str | None = None  # what `load_pipeline` chose, and why
+    safety_checker: SafetyChecker | None = None  # what it finds unfit is black
 
     def __init__(
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
@@ -147,7 +149,7 @@ class DreamPosePipeline(DiffusionPipeline):
         on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
         init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
         on_glimpse: Callable[[int, np.ndarray], None] | None = None, guidance_interval: tuple[float, float] | None = None,
-        reuse_steps: int | None = None, solver: Solver | None = None,
+        reuse_steps: int | None = None, solver: Solver | None = None, on_hidden: Callable[[int], None] | None = None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
@@ -161,7 +163,7 @@ class DreamPosePipeline(DiffusionPipeline):
         noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see `ModelForm`; None takes the
         model's own. on_smaller(batch_size): called where memory did not hold a batch and smaller ones are made from there on.
         on_glimpse(frame, pixels): called every few steps of the first batch with what its first frame is about to be, uint8 (H, W, 3),
-        without detail.
+        without detail. on_hidden(frame): called before a frame comes that the safety checker made black.
         Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step, and ModelError where memory does not
         hold a single frame.
         """
@@ -209,6 +211,7 @@ class DreamPosePipeline(DiffusionPipeline):
                     pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
                     made = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
                     frames = made.cpu().numpy()
+                    hidden = self._hide(frames)
                 except (RuntimeError, MemoryError) as error:
                     if not memory.is_out_of_memory(error):
                         raise
@@ -223,6 +226,8 @@ class DreamPosePipeline(DiffusionPipeline):
                     continue
                 for index, frame in zip(indices, frames):
                     if index >= first_frame:
+                        if on_hidden is not None and index - start in hidden:
+                            on_hidden(index)
                         yield frame
                 start += len(indices)
         finally:
@@ -279,13 +284,19 @@ class DreamPosePipeline(DiffusionPipeline):
                 check_aspect(array.shape[:2], image_poses.size)
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.form.size) for array in arrays])))
 
+    def _hide(self, frames: np.ndarray) -> list[int]:
+        """Which of these frames the safety checker has just made black."""
+        return [] if self.safety_checker is None else self.safety_checker.hide(frames)
+
     def _step_watcher(self, start: int, reference: Reference, on_step, on_glimpse) -> OnStep:
 
         def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
             if on_glimpse is not None and step < steps and step % max(1, steps // _GLIMPSES) == 0:
                 cells = glimpse(clean()[:1], reference.colours)
                 pixels = F.interpolate(cells, self.form.size, mode="bilinear", align_corners=False)
-                on_glimpse(start, to_uint8(pixels)[0].cpu().numpy())
+                shown = to_uint8(pixels).cpu().numpy()
+                self._hide(shown)
+                on_glimpse(start, shown[0])
             if on_step is not None:
                 on_step(start, step)
 
@@ -317,10 +328,14 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def load_pipeline(model: str | Path, device: str = "auto", precision: Precision = "auto", low_memory: bool = False) -> DreamPosePipeline:
+def load_pipeline(
+    model: str | Path, device: str = "auto", precision: Precision = "auto", low_memory: bool = False,
+    safety_checker: str | Path | None = None,
+) -> DreamPosePipeline:  # fmt: skip
     """The model on a device, ready to run, in the precision that suits it; its `precision` says which, and why.
 
     model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda". low_memory: see `memory`.
+    safety_checker: Stable Diffusion 1.x, a folder or hub id, whose checker looks at every frame; None: nobody does.
     Raises ModelError with one sentence when there is no such model or device.
     """
     device = memory.chosen_device(device)
@@ -338,4 +353,7 @@ def load_pipeline(model: str | Path, device: str = "auto", precision: Precision 
         raise ModelError(why_not_loaded(error, f"model {model}", model)) from error
     pipe.set_progress_bar_config(disable=True)
     pipe.precision = reason
+    if safety_checker is not None:
+        with memory.enough_for("to load the safety checker"):
+            pipe.safety_checker = SafetyChecker.from_stable_diffusion(safety_checker, "cpu" if low_memory else device)
     return memory.placed(pipe, device, low_memory)

@@ -158,7 +158,7 @@ class FinetuneOptions(Options):
 class Settings(Options):
     """One installation: where data lies, what is served and to whom.
 
-    device, precision, low_memory: of the model, see `memory`.
+    device, precision, low_memory: of the model, see `memory`. safety_checker: Stable Diffusion 1.x, whose checker looks at every frame.
 
     estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
     estimator_colours: the channel order it wants.
@@ -175,6 +175,7 @@ class Settings(Options):
     device: Device = "auto"
     precision: Precision = "auto"
     low_memory: bool = False
+    safety_checker: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
     estimator: EstimatorName = "mini"

@@ -16,8 +16,8 @@ PACKAGE = "dreampose_core"
 ROWS = (
     ("errors", "settings", "progress", "files", "host", "behind"),
     ("images", "marking", "video", "poses", "scene", "photo_checks", "photos", "exports"),
-    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "subject",
-     "pipeline", "released", "densepose"),
+    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "safety",
+     "subject", "pipeline", "released", "densepose"),
     ("mannequin", "preview", "training", "mini", "samples", "animation", "evaluation", "doctor"),
     ("jobs",),
     ("web",),

@@ -226,7 +226,9 @@ class DeviceLane:
         from ..pipeline import load_pipeline
 
         if self._pipe is None:
-            self._pipe = load_pipeline(self.settings.model, self.settings.device, self.settings.precision, self.settings.low_memory)
+            settings = self.settings
+            how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
+            self._pipe = load_pipeline(settings.model, *how)
             self.device = f"{self._pipe._execution_device}, {self._pipe.precision}"
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
