@@ -6,6 +6,8 @@ FROM python:3.12-slim-bookworm
 # An index with other builds of torch (CPU alone, or an older CUDA), in pip's words; empty: the default one, which is for new NVIDIA drivers.
 ARG PIP_EXTRA_INDEX_URL=""
 
+# Not pinned: ffmpeg should have the latest mends.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ffmpeg tini \
     && rm -rf /var/lib/apt/lists/* \

@@ -19,7 +19,7 @@ import httpx
 from dreampose_core.settings import REPOSITORY
 
 START_S = 180.0  # the most that a start may take before it counts as failed
-_LINK = re.compile(r"results/[0-9a-f]{32}/[\w.-]+\?expires=\d+&(?:amp;)?signature=[0-9a-f]+")
+_LINK = re.compile(r"results/[0-9a-f]{32}/video/[\w.-]+\?expires=\d+&(?:amp;)?signature=[0-9a-f]+")
 
 
 def alive(pid: int) -> bool:

@@ -96,7 +96,7 @@ def content(page: Page, href: str) -> bytes:
     return answer.body()
 
 
-@pytest.mark.parametrize(("server", "size"), [("mini_server", "laptop"), ("tiny_server", "phone")])
+@pytest.mark.parametrize(("server", "size"), [pytest.param("mini_server", "laptop", marks=pytest.mark.slow), ("tiny_server", "phone")])
 def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, tmp_path: Path, server: str, size: str):  # noqa: F811
     server, own = request.getfixturevalue(server), size == "phone"
     page, wrong = open_page(server, size), []

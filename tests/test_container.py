@@ -183,6 +183,11 @@ def test_what_the_image_is_made_of():
     assert (REPOSITORY / "packages.txt").read_text().split() == ["ffmpeg"], "what a Space installs"
 
 
+def test_a_linter_has_nothing_to_say_about_it():
+    found = subprocess.run([str(Path(sys.prefix) / "bin" / "hadolint"), str(REPOSITORY / "Dockerfile")], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
 def test_it_runs_as_the_dockerfile_says(root):
     check_container(root, sys.executable)
 

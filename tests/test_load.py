@@ -16,10 +16,10 @@ from tests.load import load
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read in /proc")
 
 
-@pytest.mark.slow
-def test_ten_visitors_are_answered_and_nothing_breaks(tmp_path):
-    told = asyncio.run(load(10, 20.0, tmp_path))
+@pytest.mark.parametrize(("visitors", "seconds"), [(2, 12.0), pytest.param(10, 20.0, marks=pytest.mark.slow)])
+def test_visitors_are_answered_and_nothing_breaks(tmp_path, visitors, seconds):
+    told = asyncio.run(load(visitors, seconds, tmp_path, after_s=1.0))
     print(json.dumps(told, indent=1))
     assert (told["answers_5xx"], told["failures"]) == (0, {})
-    assert told["answered"] == told["submitted"] == 10
-    assert told["counts"]["cancel"] >= 1 and told["counts"]["poll"] >= 10 and told["answers_by_status"].keys() == {200}
+    assert told["answered"] == told["submitted"] == visitors
+    assert told["counts"]["cancel"] >= (visitors == 10) and told["counts"]["poll"] >= visitors and told["answers_by_status"].keys() == {200}

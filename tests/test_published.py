@@ -15,7 +15,7 @@ from dreampose_core.pipeline import load_pipeline
 from dreampose_core.settings import MINI, REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs" / "benchmark"
-PEOPLE = 4
+PEOPLE = 2
 
 
 def published(name: str) -> dict:

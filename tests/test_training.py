@@ -415,6 +415,7 @@ def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
         assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
     given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",

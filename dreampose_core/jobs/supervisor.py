@@ -94,7 +94,7 @@ class Supervisor:
         processes = [(slot.lane, slot.process) for slot in self._slots]
         return [(lane, process.pid if process is not None and process.poll() is None else None) for lane, process in processes]
 
-    def stop(self, timeout_s: float = 15.0) -> None:
+    def stop(self, timeout_s: float = 22.0) -> None:
         """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s` seconds."""
         self._stopping.set()
         self._thread.join()
