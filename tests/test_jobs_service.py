@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from job_worker import CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
 from pydantic import ValidationError
+from tiny import make_tiny_model
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.images import read_image, write_png
@@ -795,3 +796,21 @@ def test_the_uploads_of_a_job_that_is_cancelled_go_at_once(settings, files):
         assert sorted(path.name for path in uploads.iterdir()) == ["upload-image.png", "upload-poses.npz"]
         service.cancel(ANNA, job)
         assert list(uploads.iterdir()) == []
+
+
+def test_the_model_is_loaded_before_anybody_asks(settings, files, tmp_path):
+    model = make_tiny_model(tmp_path / "model")
+    with JobService(settings.model_copy(update={"model": str(model)})) as service:
+        wait_for(lambda: service.health()["devices"], "the model on its device")
+        job = service.submit(ANNA, request(files))
+        assert wait_state(service, job, "done").state == "done"
+
+
+def test_a_model_that_cannot_be_loaded_is_said_to_who_asks_and_the_worker_stays(settings, files, tmp_path):
+    with JobService(settings.model_copy(update={"model": str(tmp_path / "nowhere")})) as service:
+        worker = wait_for(lambda: service.worker_pids()["device"], "a worker")
+        for _ in range(2):
+            job = service.submit(ANNA, request(files))
+            failed = wait_for(lambda: (now := service.status(ANNA, job)).final and now, "its end")  # noqa: B023
+            assert failed.state == "failed"
+        assert service.worker_pids()["device"] == worker and service.health()["devices"] == []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
@@ -209,7 +210,7 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
 
 
 class DeviceLane:
-    """Makes videos one after another with a pipeline that is loaded at the first job and then kept warm.
+    """Makes videos one after another with a pipeline that is loaded once and then kept warm.
 
     device: what the model runs on and computes in, once it is loaded.
     """
@@ -218,18 +219,27 @@ class DeviceLane:
         self.settings = settings
         self.device: str | None = None
         self._pipe = None
+        self._loading = Lock()
+
+    def prepare(self) -> None:
+        """Loads the model, or waits until it is loaded; the import of torch alone takes seconds. Raises ModelError."""
+        with self._loading:
+            if self._pipe is None:
+                from .. import animation  # noqa: F401
+                from ..pipeline import load_pipeline
+
+                settings = self.settings
+                how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
+                pipe = load_pipeline(settings.model, *how)
+                self.device = f"{pipe._execution_device}, {pipe.precision}"
+                self._pipe = pipe
 
     def __call__(self, work: Work) -> Notices:
         if self._pipe is None:
-            work.on_progress(Progress("loading", 0, 1))  # said first: the import of torch alone takes seconds
+            work.on_progress(Progress("loading", 0, 1))
+        self.prepare()
         from .. import animation
-        from ..pipeline import load_pipeline
 
-        if self._pipe is None:
-            settings = self.settings
-            how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
-            self._pipe = load_pipeline(settings.model, *how)
-            self.device = f"{self._pipe._execution_device}, {self._pipe.precision}"
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder

@@ -134,8 +134,9 @@ class Worker:
         """Works until SIGTERM, the parent's death or an unforeseen error; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ask_to_leave())
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._say()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
         log.info("%s: ready", self.name)
         while not self._leave:
             try:
@@ -150,6 +151,16 @@ class Worker:
                 return 1  # after an unforeseen error this process's state, above all the GPU's, cannot be trusted
         log.info("%s: leaving", self.name)
         return 0
+
+    def _prepare(self) -> None:
+        """Has the handler load what its first job needs, while there is none yet."""
+        prepare = getattr(self.handler, "prepare", None)
+        if prepare is None:
+            return
+        try:
+            prepare()
+        except Exception as error:  # the first job says so to its owner
+            log.warning("%s: not prepared: %s", self.name, error)
 
     def _work(self, claim: Claim) -> bool:
         """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
@@ -190,7 +201,6 @@ class Worker:
             folder.delete_uploads()
         self._attempt = None
         current_job.set(None)
-        self._say()
         return foreseen
 
     def _settle(self, attempt: Attempt, ending: Callable[[], None]) -> None:
@@ -210,7 +220,8 @@ class Worker:
 
     def _say(self) -> None:
         """What /healthz tells of this worker; the device is known once a model was loaded onto it."""
-        self._lock.say(lane=self.lane, pid=os.getpid(), device=getattr(self.handler, "device", None))
+        self._said = getattr(self.handler, "device", None)
+        self._lock.say(lane=self.lane, pid=os.getpid(), device=self._said)
 
     def _ask_to_leave(self) -> None:
         if not self._leave:
@@ -226,6 +237,8 @@ class Worker:
             attempt = self._attempt
             if attempt is not None and not attempt.lost:
                 attempt.beat()
+            if getattr(self.handler, "device", None) != self._said:
+                self._say()
             time.sleep(0.5)
 
 
@@ -276,4 +289,6 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    os._exit(status)  # the thread that loads the model would be waited for, or torn apart
