@@ -217,26 +217,27 @@ class DeviceLane:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.device: str | None = None
-        self._pipe = None
+        self._engine = None
 
     def __call__(self, work: Work) -> Notices:
-        if self._pipe is None:
+        if self._engine is None:
             work.on_progress(Progress("loading", 0, 1))  # said first: the import of torch alone takes seconds
         from .. import animation
+        from ..engine import LocalEngine
         from ..pipeline import load_pipeline
 
-        if self._pipe is None:
+        if self._engine is None:
             settings = self.settings
             how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
-            self._pipe = load_pipeline(settings.model, *how)
-            self.device = f"{self._pipe._execution_device}, {self._pipe.precision}"
+            self._engine = LocalEngine(load_pipeline(settings.model, *how))
+            self.device = f"{self._engine.model.device}, {self._engine.model.precision}"
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
 
         photo, *more = _photos(work)
         result = animation.animate(
-            self._pipe,
+            self._engine,
             image=photo.image,
             poses=read_poses(folder.poses),
             image_poses=photo.image_poses,
