@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
@@ -26,6 +27,9 @@ from .decoding import Decoded, Decoder
 from .paces import Paces
 from .readings import Readings
 from .records import Lane, Upload, Work
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 Notices = tuple[str, ...]
 
@@ -211,26 +215,21 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
 class DeviceLane:
     """Makes videos one after another with a pipeline that is loaded at the first job and then kept warm.
 
-    device: what the model runs on and computes in, once it is loaded.
+    With a Ray cluster the pipelines are there, and none is here. device: what the model runs on and computes in, once it is loaded.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
         self.device: str | None = None
-        self._engine = None
+        self._engine = self._cluster = None
 
     def __call__(self, work: Work) -> Notices:
         if self._engine is None:
             work.on_progress(Progress("loading", 0, 1))  # said first: the import of torch alone takes seconds
         from .. import animation
-        from ..engine import LocalEngine
-        from ..pipeline import load_pipeline
 
-        if self._engine is None:
-            settings = self.settings
-            how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
-            self._engine = LocalEngine(load_pipeline(settings.model, *how))
-            self.device = f"{self._engine.model.device}, {self._engine.model.precision}"
+        self._engine = self._of_the_cluster(work) if self.settings.engine == "ray" else self._engine or self._own()
+        self.device = f"{self._engine.model.device}, {self._engine.model.precision}"
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
@@ -255,6 +254,23 @@ class DeviceLane:
         )
         Paces(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
+
+
+    def _own(self) -> Engine:
+        from ..engine import LocalEngine
+        from ..pipeline import load_pipeline
+
+        settings = self.settings
+        how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
+        return LocalEngine(load_pipeline(settings.model, *how))
+
+    def _of_the_cluster(self, work: Work) -> Engine:
+        """For this job: its owner takes turns there."""
+        from ..cluster.connection import Cluster
+        from ..cluster.driver import RayEngine
+
+        self._cluster = self._cluster or Cluster(self.settings)
+        return RayEngine(self._cluster, self._cluster.wait(work.should_stop).model, work.job_id, work.subjects.name)
 
 
 def _photos(work: Work) -> list[Photo]:
