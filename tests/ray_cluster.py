@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Before ray is imported, and for the nodes: nobody is called, and what they compute does not depend on the machine.
@@ -14,30 +18,37 @@ from ray.cluster_utils import Cluster  # noqa: E402
 HERE = "127.0.0.2"  # where nobody outside comes in; what is called 127.0.0.1 Ray takes for the address in the network
 
 
+@contextmanager
+def code_from(*folders: Path) -> Iterator[None]:
+    """Processes that are started inside look for code in these folders first."""
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in reversed(folders):
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
+
+
 class LocalCluster:
     """A head without processors, to which drivers connect, and `nodes` others of one processor each."""
 
     def __init__(self, nodes: int):
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "tests"), before)))
-        try:
-            head = {"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False}
-            self._cluster = Cluster(initialize_head=True, head_node_args=head)
-            self.nodes = {}
-            for _ in range(nodes):
-                self.add()
-        finally:
-            os.environ.pop("PYTHONPATH")
-            if before is not None:
-                os.environ["PYTHONPATH"] = before
+        with code_from(ROOT, ROOT / "tests"):
+            self._cluster = Cluster(
+                initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False}
+            )
+        self.nodes = {}
+        for _ in range(nodes):
+            self.add()
 
     @property
     def address(self) -> str:
         return self._cluster.address
 
-    def add(self) -> None:
-        node = self._cluster.add_node(num_cpus=1, node_ip_address=HERE)
+    def add(self, *first: Path) -> str:
+        """A new node's id. first: where it looks for code before it looks here."""
+        with code_from(*first, ROOT, ROOT / "tests"):
+            node = self._cluster.add_node(num_cpus=1, node_ip_address=HERE)
         self.nodes[node.node_id] = node
+        return node.node_id
 
     def kill(self, node_id: str) -> None:
         """SIGKILL to all processes of a node, in the middle of whatever they do."""

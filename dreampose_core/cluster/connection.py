@@ -107,9 +107,11 @@ class Cluster:
         """None while the pool does not answer."""
         return self._call(lambda pool: pool.situation.remote(self.driver))
 
-    def ask(self, job: str, owner: str, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
-        """What the job holds now, see `Turns.ask`; nothing while the pool does not answer."""
-        return self._call(lambda pool: pool.ask.remote(self.driver, job, owner, subject, total, released)) or []
+    def ask(
+        self, job: str, owner: str, subject: str, total: int, released: Sequence[int] = (), lost: Sequence[int] = ()
+    ) -> list[tuple[Lease, object]]:
+        """What the job holds now, see `Pool.ask`; nothing while the pool does not answer."""
+        return self._call(lambda pool: pool.ask.remote(self.driver, job, owner, subject, total, released, lost)) or []
 
     def _call(self, make):
         try:

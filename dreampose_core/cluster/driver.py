@@ -50,6 +50,7 @@ class RayEngine:
         self.peaks: dict[str, int] = {}
         self._cluster, self._job, self._owner = cluster, job, owner
         self._losses: Counter[str] = Counter()
+        self._lost: list[int] = []  # leases whose models are gone, which the pool is not told yet
 
     def tune(
         self, tuning: Tuning, folder: Path, *, checkpoints: Path, samples: Path, on_progress: OnProgress, should_stop: ShouldStop
@@ -84,6 +85,8 @@ class RayEngine:
                             lost = True
                         case _:
                             self._check(event)
+                if lost:
+                    self._lost.append(lease.number)
             if seconds is not None:
                 return read_subject(folder, self.model.fingerprint), seconds
             check_stop(should_stop)
@@ -108,7 +111,7 @@ class RayEngine:
         with self._held():
             while waiting or at_work:
                 check_stop(should_stop)
-                holds = self._cluster.ask(self._job, self._owner, subject[0] if subject else "", len(waiting) + len(at_work), released)
+                holds = self._ask(subject[0] if subject else "", len(waiting) + len(at_work), released)
                 released = []
                 busy = {piece.lease.number for piece in at_work.values()}
                 for lease, actor in holds:
@@ -146,6 +149,7 @@ class RayEngine:
                                 del at_work[stream]
                                 released.append(piece.lease.number)
                                 if event is None or event[0] == "lost":
+                                    self._lost.append(piece.lease.number)
                                     self._count_loss(piece.batch.start, f"the frames from {piece.batch.start}")
                                 elif event[0] == "error":
                                     self._check(event)
@@ -159,12 +163,16 @@ class RayEngine:
         try:
             yield
         finally:
-            self._cluster.ask(self._job, self._owner, "", 0)
+            self._ask("", 0)
+
+    def _ask(self, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
+        lost, self._lost = self._lost, []
+        return self._cluster.ask(self._job, self._owner, subject, total, released, lost)
 
     def _one(self, should_stop: ShouldStop) -> tuple[Lease, object]:
         while True:
             check_stop(should_stop)
-            if holds := self._cluster.ask(self._job, self._owner, "", 1):
+            if holds := self._ask("", 1):
                 return holds[0]
             time.sleep(WAIT_S)
 

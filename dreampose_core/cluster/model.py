@@ -58,6 +58,11 @@ def versions() -> tuple[tuple[str, str], ...]:
     return ("DreamPose", ours), ("Python", python), ("PyTorch", torch.__version__.partition("+")[0])
 
 
+def other_versions(found: tuple[tuple[str, str], ...], wanted: tuple[tuple[str, str], ...]) -> str:
+    """What differs, in words; empty where nothing does."""
+    return ", ".join(f"{name} {has} instead of {asked}" for (name, asked), (_, has) in zip(wanted, found) if has != asked)
+
+
 @dataclass(frozen=True)
 class Carried:
     """A subject to be carried: `name` tells it from all others; its files, or where they lie on a folder that is shared."""

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..engine import ModelFacts
-from .model import Setup, WarmModel
+from .model import Setup, WarmModel, other_versions
 from .turns import Lease, Turns
 
 log = logging.getLogger("dreampose.cluster")
@@ -77,12 +77,14 @@ class Pool:
             return Situation(self._model, ready, tuple(sentence for _, sentence in self._problems.values()))
 
     def ask(
-        self, driver: str, job: str, owner: str, subject: str, total: int, released: Sequence[int] = ()
+        self, driver: str, job: str, owner: str, subject: str, total: int, released: Sequence[int] = (), lost: Sequence[int] = ()
     ) -> list[tuple[Lease, object]]:
-        """As `Turns.ask`, each lease with its model, an actor."""
+        """As `Turns.ask`, each lease with its model, an actor. lost: leases whose models do not answer any more; these are replaced."""
         with self._lock:
             self._hear(driver)
             before = self._turns.valid()
+            for model in [model for model, number in before.items() if number in lost]:
+                self._leave(self._seats[model])
             leases = self._turns.ask(driver, job, owner, subject, total, released)
             self._end_what_is_void(before)
             return [(lease, self._seats[lease.model].actor) for lease in leases]
@@ -158,9 +160,8 @@ class Pool:
         except RayError as error:
             self._refuse(seat, f"could not start DreamPose ({_last_line(error)}); install the same version there as on the server")
             return
-        if found != self._setup.versions:
-            other = [f"{name} {has} instead of {wanted}" for (name, wanted), (_, has) in zip(self._setup.versions, found) if has != wanted]
-            self._refuse(seat, f"has {', '.join(other)}; install the same there as on the server")
+        if other := other_versions(found, self._setup.versions):
+            self._refuse(seat, f"has {other}; install the same there as on the server")
         elif problem is not None:
             self._refuse(seat, f"cannot load the model: {problem}")
         elif self._model is not None and _kind(model) != _kind(self._model):

@@ -33,8 +33,8 @@ class _Asker:
 class Turns:
     """The models of a pool by name, the jobs that want them, and who holds what.
 
-    The next free model goes to the job that holds fewest, of these to the owner who holds fewest, of these to who has waited longest; it
-    takes one that carries its subject already, where there is one.
+    The next free model goes to the owner who holds fewest, of these to who was served longest ago, newcomers behind those who came before;
+    of an owner's jobs to the one that holds fewest and has waited longest. It takes one that carries its subject, where there is one.
     """
 
     def __init__(self, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic):
@@ -42,6 +42,7 @@ class Turns:
         self._models: dict[str, str] = {}  # name -> the subject that it carries
         self._held: dict[str, Lease] = {}  # by the model's name
         self._askers: dict[str, _Asker] = {}  # by job
+        self._served: dict[str, int] = {}  # by owner, the number of the last lease, or at first of the last before they came
         self._number = self._place = 0
 
     def add(self, model: str) -> None:
@@ -72,6 +73,7 @@ class Turns:
         if not waits_on:
             self._place += 1
         since = known.since if waits_on else self._place
+        self._served.setdefault(owner, self._number)
         self._askers[job] = _Asker(driver, owner, subject, total, since, self._clock())
         self.expire()
         self._grant()
@@ -94,7 +96,9 @@ class Turns:
         return {model: lease.number for model, lease in self._held.items()}
 
     def _forget(self, job: str) -> None:
-        self._askers.pop(job, None)
+        asker = self._askers.pop(job, None)
+        if asker is not None and not any(other.owner == asker.owner for other in self._askers.values()):
+            self._served.pop(asker.owner)
         for lease in self._leases(job):
             del self._held[lease.model]
 
@@ -111,10 +115,14 @@ class Turns:
             waiting = [job for job, asker in self._askers.items() if asker.total > num_held[job]]
             if not waiting:
                 return
-            job = min(waiting, key=lambda job: (num_held[job], of_owner[self._askers[job].owner], self._askers[job].since))
+            job = min(waiting, key=lambda job: self._rank(self._askers[job], of_owner, num_held[job]))
             subject = self._askers[job].subject
             model = next((model for model in free if self._models[model] == subject), free[0])
             free.remove(model)
             self._number += 1
+            self._served[self._askers[job].owner] = self._number
             self._models[model] = subject
             self._held[model] = Lease(self._number, model, job)
+
+    def _rank(self, asker: _Asker, of_owner: dict[str, int], held: int) -> tuple[int, ...]:
+        return of_owner[asker.owner], self._served[asker.owner], held, asker.since
