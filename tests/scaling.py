@@ -10,7 +10,8 @@ four nodes, of which the last is a quarter full.
 efficiency_N: 200 frames on N nodes, the time they wait divided by N, over the seconds from submit to the finished MP4. cancel_s: from
 Stop, while four nodes work, until none does. idle_share: twenty videos of 4 to 40 frames of five owners, five at a time on four nodes: the
 share of the nodes' time without work while frames were waiting to be made. spread: the most and the least frames that an owner had by the
-time when the first owner had all of theirs, of how many each.
+time when the first owner had all of theirs, of how many each. worker_mb: the memory of a worker that has its job done by Ray.
+store_writes_per_s: see there.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from pathlib import Path
 import numpy as np
 
 from dreampose_core.images import write_png
-from dreampose_core.jobs.records import FINAL_STATES, JobRequest
+from dreampose_core.jobs.records import FINAL_STATES, JobRequest, Limits
 from dreampose_core.jobs.service import JobService
+from dreampose_core.jobs.store import Store
 from dreampose_core.poses import PoseSequence, write_poses
+from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
 
 from .ray_cluster import LocalCluster
+from .serving import memory_mb
 from .slow_model import FRAME_S
 
 FRAMES, BATCH, SIZE = 200, 2, (40, 32)
@@ -162,25 +166,40 @@ def mixed(bench: Bench, nodes: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def store_writes_per_s(home: Path, seconds: float = 3.0) -> float:
+    """How often one process can store a job's progress, each time flushed to the disk."""
+    store = Store(home / "jobs.sqlite3")
+    store.add("a", "anna", "{}", Limits(10))
+    claim, began, count = store.claim("light", "w"), time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        count += 1
+        store.record(claim, Progress("frames", count, 10**6), ())
+    store.close()
+    return count / seconds
+
+
 @contextmanager
 def bench(nodes: int, workers: int):
     with tempfile.TemporaryDirectory() as home, Bench(nodes, workers, Path(home)) as made:
         yield made
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     figures: dict[str, object] = {"frames": FRAMES, "frame_s": FRAME_S, "batch": BATCH}
     for nodes in (1, 2, 4):
         with bench(nodes, 1) as made:
             figures[f"efficiency_{nodes}"] = round(efficiency(made, nodes), 3)
             if nodes == 4:
+                figures["worker_mb"] = round(memory_mb(made.service.worker_pids()["device"][0]))
                 figures["cancel_s"] = round(cancel_s(made, nodes), 2)
         print(json.dumps(figures), flush=True)
     with bench(4, 5) as made:
         figures |= mixed(made, 4)
+    with tempfile.TemporaryDirectory() as home:
+        figures["store_writes_per_s"] = round(store_writes_per_s(Path(home)))
     given.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 

@@ -16,7 +16,7 @@ from ray_cluster import LocalCluster
 
 from dreampose_core.animation import animate
 from dreampose_core.engine import LocalEngine, Making, Watch
-from dreampose_core.errors import Cancelled, ModelError
+from dreampose_core.errors import Cancelled, ClusterAway, ModelError
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.pipeline import load_pipeline
 from dreampose_core.progress import never_stop
@@ -178,6 +178,33 @@ def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_check
     one, other = learned(tmp_path / "local"), learned(tmp_path / "ray")
     assert one.keys() == other.keys() and [name for name in one if one[name] != other[name]] == []
     nodes.add()
+
+
+def test_over_a_shared_folder_the_same_is_learned_and_made(cluster, local, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "shared", True)
+    ready(cluster, 2)
+    options = OPTIONS.model_copy(update={"recipe": "fast"})
+    for name, engine in (("local", local), ("ray", remote(cluster))):
+        animate(engine, **clip, options=options, folder=tmp_path / name, samples=True)
+    assert learned(tmp_path / "ray") == learned(tmp_path / "local")
+
+
+def test_with_no_node_left_the_job_is_given_back_and_goes_on_later(nodes, cluster, clip, long, tmp_path, monkeypatch):
+    from dreampose_core.cluster import driver
+
+    monkeypatch.setattr(driver, "NO_MODEL_S", 1.0)
+    engine = remote(cluster)
+
+    def kill_all(progress) -> None:
+        if progress.step >= 4:
+            for node in list(nodes.nodes):
+                nodes.kill(node)
+
+    with pytest.raises(ClusterAway, match="No node of the Ray cluster has a model ready"):
+        animate(engine, **clip, options=LONG, folder=tmp_path, on_progress=kill_all)
+    nodes.add(), nodes.add()
+    animate(remote(cluster), **clip, options=LONG, folder=tmp_path)
+    assert contents(tmp_path) == long
 
 
 def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path):

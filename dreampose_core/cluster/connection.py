@@ -114,6 +114,8 @@ class Cluster:
         return self._call(lambda pool: pool.ask.remote(self.driver, job, owner, subject, total, released, lost)) or []
 
     def _call(self, make):
+        if not ray.is_initialized():  # or Ray would start a cluster of its own
+            return None
         try:
             if self._pool is None:
                 here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

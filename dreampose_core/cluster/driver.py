@@ -17,10 +17,10 @@ from ray.exceptions import RayActorError, RayError
 
 from .. import errors
 from ..engine import Making, ModelFacts, Tuning, Watch
-from ..errors import Cancelled, ModelError
+from ..errors import Cancelled, ClusterAway, ModelError
 from ..progress import OnProgress, ShouldStop, check_stop
 from ..subject import Subject, read_subject
-from .connection import Cluster
+from .connection import NO_MODEL_S, Cluster
 from .model import Carried, Places
 from .parcels import Mirror, packed, unpack
 from .turns import Lease
@@ -50,6 +50,7 @@ class RayEngine:
         self.peaks: dict[str, int] = {}
         self._cluster, self._job, self._owner = cluster, job, owner
         self._losses: Counter[str] = Counter()
+        self._without = time.monotonic()  # since when nothing is held
         self._lost: list[int] = []  # leases whose models are gone, which the pool is not told yet
 
     def tune(
@@ -166,8 +167,17 @@ class RayEngine:
             self._ask("", 0)
 
     def _ask(self, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
+        """As `Pool.ask`. Raises ClusterAway where nothing was held for long and there is nobody to wait for."""
         lost, self._lost = self._lost, []
-        return self._cluster.ask(self._job, self._owner, subject, total, released, lost)
+        holds, now = self._cluster.ask(self._job, self._owner, subject, total, released, lost), time.monotonic()
+        if holds or total == 0:
+            self._without = now
+        elif now - self._without > NO_MODEL_S:
+            self._without = now
+            found = self._cluster.situation()
+            if found is None or not found.ready:
+                raise ClusterAway("No node of the Ray cluster has a model ready; look at ray status on its head node.")
+        return holds
 
     def _one(self, should_stop: ShouldStop) -> tuple[Lease, object]:
         while True:

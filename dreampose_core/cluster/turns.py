@@ -63,7 +63,7 @@ class Turns:
         known = self._askers.get(job)
         gives_back = set(released)
         for model, lease in list(self._held.items()):
-            if lease.number in gives_back or (lease.job == job and known is not None and known.driver != driver):
+            if lease.job == job and (lease.number in gives_back or (known is not None and known.driver != driver)):
                 del self._held[model]
         if total == 0:
             self._forget(job)
