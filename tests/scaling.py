@@ -83,6 +83,7 @@ class Bench:
 
     def __exit__(self, *_) -> None:
         self.service.stop()
+        self.cluster.close()
         self.ray.shutdown()
         self.local.stop()
 
@@ -123,6 +124,8 @@ def cancel_s(bench: Bench, nodes: int) -> float:
 
 def mixed(bench: Bench, nodes: int) -> dict[str, object]:
     """Twenty videos of five owners."""
+    for owner, job in [(f"warm {number}", bench.submit(f"warm {number}", 2 * BATCH)) for number in range(5)]:  # one for each worker
+        bench.wait_done(owner, job)
     draw = random.Random(0)
     lengths = [draw.randint(4, 40) for _ in range(4)]  # the same four for each owner, in an order of their own
     jobs = {}

@@ -63,7 +63,9 @@ def cluster(nodes, model, tmp_path_factory):
     from dreampose_core.cluster.connection import Cluster
 
     settings = Settings(home=tmp_path_factory.mktemp("home"), model=str(model), device="cpu", engine="ray", ray_address=nodes.address)
-    return Cluster(settings)
+    made = Cluster(settings)
+    yield made
+    made.close()
 
 
 def remote(cluster, job: str = "a", owner: str = "anna"):

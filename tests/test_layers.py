@@ -163,7 +163,8 @@ def test_what_the_table_allows_passes(module, source):
 
 
 @pytest.mark.parametrize("module", [
-    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "jobs.records", "jobs.store", "jobs.service", "web", "web.page")),
+    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "cluster.checks", "cluster.turns", "jobs.records", "jobs.store",
+                                                "jobs.service", "web", "web.page")),
 ])
 def test_importing_loads_no_torch(module):
     """In a fresh interpreter, so that what libraries import on their own counts too."""
@@ -171,7 +172,7 @@ def test_importing_loads_no_torch(module):
         pytest.fail(f"{module} does not exist")
     check = (
         f"import sys, {module}\n"
-        "loaded = {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "loaded = {'torch', 'diffusers', 'transformers', 'ray'} & set(sys.modules)\n"
         f"loaded |= set() if {module!r}.startswith('{PACKAGE}.web') else {{'gradio', 'fastapi'}} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(loaded)}' if loaded else 0)"
     )

@@ -88,8 +88,12 @@ class Cluster:
         self.driver = secrets.token_hex(8)
         self._name = f"pool-{hashlib.sha256(repr(self._setup).encode()).hexdigest()[:12]}"
         self._pool = None
-        self._pulse = threading.Thread(target=self._renew, name="renew", daemon=True)
-        self._pulse.start()
+        self._closed = threading.Event()
+        threading.Thread(target=self._renew, name="renew", daemon=True).start()
+
+    def close(self) -> None:
+        """The pool hears no more of this driver."""
+        self._closed.set()
 
     def wait(self, should_stop: ShouldStop) -> Situation:
         """The pool as soon as there is a model in it. Raises Cancelled, and ClusterAway where no node can be used."""
@@ -125,12 +129,11 @@ class Cluster:
                 }  # fmt: skip
                 self._pool = ray.remote(Pool).options(**options).remote(self._setup, self._name)
             return ray.get(make(self._pool), timeout=ANSWER_S)
-        except RayError as error:
-            log.warning("the pool does not answer: %s", str(error).splitlines()[0])
+        except Exception as error:  # Ray raises plain ones, too
+            log.warning("the pool does not answer: %s", str(error).partition("\n")[0])
             self._pool = None
             return None
 
     def _renew(self) -> None:
-        while True:
-            time.sleep(RENEW_EVERY_S)
+        while not self._closed.wait(RENEW_EVERY_S):
             self.situation()
