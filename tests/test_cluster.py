@@ -219,3 +219,19 @@ def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path
     with pytest.raises(ModelError, match="is not a subject folder"):
         list(engine.frames(Making(scene, OPTIONS, folder), [range(2)], watch, never_stop))
     wait_idle(cluster)
+
+
+@pytest.mark.slow
+def test_when_the_last_server_has_gone_its_models_end(nodes, cluster):
+    """Two minutes after it was heard of last."""
+    import ray
+
+    ready(cluster, 2)
+    assert ray.available_resources().get("CPU", 0) == 0, "each model holds a processor"
+    cluster.close()
+    end = time.monotonic() + 400
+    while ray.available_resources().get("CPU", 0) != 2:
+        assert time.monotonic() < end, "the models are still there"
+        time.sleep(1)
+    with pytest.raises(ValueError):
+        ray.get_actor(cluster._name, "dreampose")

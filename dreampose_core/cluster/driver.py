@@ -29,7 +29,7 @@ log = logging.getLogger("dreampose.cluster")
 
 MOST_LOSSES = 3  # of the computers that worked on the same
 WAIT_S = 0.1
-LAST_WORDS_S = 8.0  # for a last checkpoint of what is stopped
+LAST_WORDS_S = 3.0  # for a last checkpoint of what is stopped; the supervisor ends a worker that takes longer than 4 s to stop
 
 
 @dataclass
