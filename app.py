@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 
+from dreampose_core.cluster.checks import check_cluster
 from dreampose_core.errors import DreamPoseError, InputError
 from dreampose_core.settings import Settings
 
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         settings = _settings(arguments)
+        if settings.engine == "ray":
+            check_cluster(settings)
         listener = _listener(settings.host, settings.port)
         _serve(settings, listener)
     except DreamPoseError as error:

@@ -33,6 +33,7 @@ def animate(args, on_progress, should_stop) -> None:
     reading = _motion(args.poses, args, estimate)
     reading.poses.clip(options.first_frame, options.last_frame)  # a wrong range is said before the model is loaded
     from .animation import animate
+    from .engine import LocalEngine
     from .pipeline import load_pipeline
     from .scene import keep_sound
     from .subject import fingerprint, read_subject
@@ -48,8 +49,8 @@ def animate(args, on_progress, should_stop) -> None:
         if options.keep_sound:
             _say(keep_sound(Path(args.poses), len(reading.poses), reading.poses.fps, options, sound))
         result = animate(
-            pipe, image=photo.image, poses=reading.poses, image_poses=photo.image_poses, more=more, options=options, folder=folder,
-            label=args.label, sound=sound if sound.exists() else None, subject=args.subject,
+            LocalEngine(pipe), image=photo.image, poses=reading.poses, image_poses=photo.image_poses, more=more, options=options,
+            folder=folder, label=args.label, sound=sound if sound.exists() else None, subject=args.subject,
             on_progress=on_progress, should_stop=should_stop,
         )  # fmt: skip
         for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
@@ -81,7 +82,7 @@ def finetune(args, on_progress, should_stop) -> None:
     estimate = _estimate(args, on_progress, should_stop)
     photos, about_maps = _photos(args, images, estimate)
     _say(about_images, about_maps, estimate.notices, crowds(photos))
-    from .animation import finetune
+    from .finetuning import finetune
     from .pipeline import load_pipeline
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from .cluster.checks import check_cluster
 from .errors import DreamPoseError, ModelError
 from .settings import MIN_FREE_MB, MINI, MINI_ESTIMATOR, MODELS, REPOSITORY, Settings
 
@@ -48,8 +49,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Everything there is to find out, one after the other; no check spoils those that follow."""
     checks: dict[str, Callable[[Settings], Finding]] = {
         "Python": _python, "packages": _packages, "device": _device, "memory": _memory, "ffmpeg": _ffmpeg, "disk": _disk,
-        "shipped models": _shipped, "model": _model, "safety checker": _safety_checker, "Hugging Face hub": _hub, "Chromium": _chromium,
-        "self-check": _self_check,
+        "shipped models": _shipped, "model": _model, "safety checker": _safety_checker, "Ray": _ray, "Hugging Face hub": _hub,
+        "Chromium": _chromium, "self-check": _self_check,
     }  # fmt: skip
     for what, check in checks.items():
         try:
@@ -173,6 +174,12 @@ def _safety_checker(settings: Settings) -> Finding:
     except ModelError as error:
         return Finding("safety checker", "problem", str(error), "Give another in DREAMPOSE_SAFETY_CHECKER, or none.")
     return Finding("safety checker", "ok", source)
+
+
+def _ray(settings: Settings) -> Finding:
+    if settings.engine != "ray":
+        return Finding("Ray", "ok", "no cluster is asked for")
+    return Finding("Ray", "ok", check_cluster(settings))
 
 
 def _hub(settings: Settings) -> Finding:

@@ -9,6 +9,7 @@
     │   └── Busy          too much waits or is kept already; the same can be asked for again later
     ├── StorageError      the disk cannot be written
     │   └── DiskFull      there is no room on it; whoever waits can go on
+    ├── ClusterAway       the computers that are to do the work cannot be used; whoever waits can go on
     └── Cancelled         the user, or a shutdown, asked to stop
         └── LostClaim     another worker has taken the job over
 """
@@ -48,6 +49,10 @@ class StorageError(DreamPoseError):
 
 class DiskFull(StorageError):
     """The disk, a quota or a size limit is full; the same work can go on when there is room."""
+
+
+class ClusterAway(DreamPoseError):
+    """The Ray cluster, or what is needed on it, is not there; its text is for the operator. The same work can go on when it is."""
 
 
 class Cancelled(DreamPoseError):

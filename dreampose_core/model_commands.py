@@ -109,11 +109,11 @@ def evaluate(args, on_progress, should_stop) -> None:
         estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
         print(table(evaluate_estimator(estimator, people, out, on_progress=on_progress, should_stop=should_stop)))
         return
-    from .animation import tuned_to
     from .errors import ModelError
     from .evaluation.benchmark import evaluate
     from .evaluation.clips import MannequinClips, VideoClips
     from .evaluation.scores import load_lpips
+    from .finetuning import tuned_to
     from .pipeline import load_pipeline
     from .settings import MAX_SEED
     from .subject import fingerprint
@@ -161,9 +161,9 @@ def bench_ablations(args, on_progress, should_stop) -> None:
 
 
 def bench_tune(args, on_progress, should_stop) -> None:
-    from .animation import tuned_to
     from .densepose import load_estimator
     from .evaluation.tuning import bench_tune
+    from .finetuning import tuned_to
     from .pipeline import load_pipeline
 
     out = None if args.out is None else _new_folder(args.out)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -150,6 +151,7 @@ class DreamPosePipeline(DiffusionPipeline):
         init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
         on_glimpse: Callable[[int, np.ndarray], None] | None = None, guidance_interval: tuple[float, float] | None = None,
         reuse_steps: int | None = None, solver: Solver | None = None, on_hidden: Callable[[int], None] | None = None,
+        batches: Sequence[range] | None = None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
 
@@ -158,7 +160,8 @@ class DreamPosePipeline(DiffusionPipeline):
         num_inference_steps, guidance_interval, reuse_steps, solver: see `Sampling`; None takes the model's own of standard quality.
         image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
-        first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
+        first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal). batches: the frames that
+        are made and come, in this order, each range's together; None for all from first_frame on.
         on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
         noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see `ModelForm`; None takes the
         model's own. on_smaller(batch_size): called where memory did not hold a batch and smaller ones are made from there on.
@@ -197,11 +200,16 @@ class DreamPosePipeline(DiffusionPipeline):
         beneath = reference.latents if (self.config.init_leak if init_leak is None else init_leak) else None
         branches = guidance_branches(s_image, s_pose)
         # 3. frames, batch by batch; where memory does not hold a batch, halves of it
-        start = first = first_frame - first_frame % batch_size
+        if batches is None:
+            start = first_frame - first_frame % batch_size
+            batches = [range(i, min(i + batch_size, len(poses))) for i in range(start, len(poses), batch_size)]
+        waiting = deque(batches)
         try:
-            while start < len(poses):
-                indices = range(start, min(start + batch_size, len(poses)))
-                shown = on_glimpse if start == first else None
+            while waiting:
+                batch = waiting.popleft()
+                indices = batch[:batch_size]
+                start = indices.start
+                shown = on_glimpse if start == batches[0].start else None
                 frames = None
                 try:
                     pose, warp = self._encode_batch(poses, indices, reference, device)
@@ -223,13 +231,15 @@ class DreamPosePipeline(DiffusionPipeline):
                     batch_size = len(indices) // 2
                     if on_smaller is not None:
                         on_smaller(batch_size)
+                    waiting.appendleft(batch)
                     continue
                 for index, frame in zip(indices, frames):
                     if index >= first_frame:
                         if on_hidden is not None and index - start in hidden:
                             on_hidden(index)
                         yield frame
-                start += len(indices)
+                if rest := batch[len(indices) :]:
+                    waiting.appendleft(rest)
         finally:
             self.maybe_free_model_hooks()
 

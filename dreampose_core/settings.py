@@ -22,6 +22,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
 Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
+EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
 LabelChoice = Literal["auto", "on", "off"]
 EstimatorName = Literal["none", "mini", "torchscript"]
@@ -163,11 +164,14 @@ class Settings(Options):
     estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
     estimator_colours: the channel order it wants.
 
-    workers: of the device lane, one a GPU. max_queue: jobs that may wait, of everybody; max_own: unfinished jobs of one visitor, max_active
-    of them at a time on devices; max_own_mb: what a visitor's results may take on disk, and what their subjects may; max_disk_gb:
-    everything in home. keep_...: how long something is kept; uploads_h is for files that were chosen in the page, the others count from
-    the end of the job, or the subject's last use. label: a word on each frame that it
-    is generated; "auto" where the server is public. bucket: a folder that outlives this machine's disk; results and subjects are copied.
+    engine: where the networks are, in the device lane's workers or on the Ray cluster at ray_address (host:port). ray_shared: home lies at
+    the same path on all its nodes.
+
+    workers: of the device lane, one a GPU; with Ray, how many jobs share the cluster. max_queue: jobs that may wait, of everybody; max_own:
+    unfinished jobs of one visitor, max_active of them at a time on devices; max_own_mb: what a visitor's results may take on disk, and what
+    their subjects may; max_disk_gb: everything in home. keep_...: how long something is kept; uploads_h is for files that were chosen in
+    the page, the others count from the end of the job, or the subject's last use. label: a word on each frame that it is generated; "auto"
+    where the server is public. bucket: a folder that outlives this machine's disk; results and subjects are copied.
     """
 
     home: Path
@@ -181,6 +185,9 @@ class Settings(Options):
     estimator: EstimatorName = "mini"
     estimator_file: Path | None = None
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
+    engine: EngineName = "local"
+    ray_address: str = "127.0.0.1:6379"
+    ray_shared: bool = False
     workers: int = Field(1, ge=1, le=64)
     max_queue: int = Field(16, ge=1)
     max_own: int = Field(8, ge=1)

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from dreampose_core.errors import InputError
+from dreampose_core.errors import ClusterAway, InputError
 from dreampose_core.jobs import worker
 from dreampose_core.jobs.records import Work
 from dreampose_core.progress import Progress, check_stop
@@ -22,6 +22,7 @@ FAILS = 3  # raises an error nobody foresaw
 REFUSES = 4  # raises an InputError
 DISK_FULL = 5  # until the file "gate" appears
 DEAF = 6  # never asks whether to stop
+AWAY = 7  # the cluster is away until the file "gate" appears
 
 
 def make_video(work: Work) -> tuple[str, ...]:
@@ -65,6 +66,8 @@ def _misbehave(behaviour: int, open_gate: bool) -> None:
         raise InputError("The photo shows nobody; please choose another.")
     if behaviour == DISK_FULL and not open_gate:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if behaviour == AWAY and not open_gate:
+        raise ClusterAway("The Ray cluster at 10.0.0.5:6379 cannot be reached.")
     while behaviour == DEAF:
         time.sleep(1)
 

@@ -14,10 +14,12 @@ import pytest
 import torch
 from tiny import make_tiny_model, tiny_pipeline
 
-from dreampose_core import animation
-from dreampose_core.animation import animate, tuned_to
+from dreampose_core import animation, finetuning
+from dreampose_core.animation import animate
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.files import locked
+from dreampose_core.finetuning import tuned_to
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.photo_checks import NO_DENSEPOSE
@@ -52,8 +54,8 @@ def short(monkeypatch):
 
 
 def run(pipe, clip, folder, options=OPTIONS, **kwargs):
-    own = clip[1].select([0])
-    return animate(pipe, **{"image": clip[0][0], "poses": clip[1], "image_poses": own, "options": options, "folder": folder, **kwargs})
+    given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0]), "options": options, "folder": folder}
+    return animate(LocalEngine(pipe), **{**given, **kwargs})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -128,7 +130,7 @@ def test_the_model_is_left_as_it_was(pipe, clip, whole, tmp_path):
 
 
 def test_the_second_run_for_a_person_reuses_the_subject(pipe, clip, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(animation, "tune_subject", None)  # it would be an error to call it
+    monkeypatch.setattr(finetuning, "tune_subject", None)  # it would be an error to call it
     result = run(pipe, clip, tmp_path, TUNED, subjects=whole[1])
     assert result["subject"] == whole[2]["subject"] and "tuning" not in result["seconds"]
     assert contents(tmp_path) == contents(whole[0])
@@ -190,6 +192,34 @@ def test_whatever_was_not_yet_written_is_written(pipe, clip, whole, tmp_path, mi
         (folder / name).unlink()
     run(pipe, clip, folder, TUNED, subjects=whole[1])
     assert contents(folder) == contents(whole[0])
+
+
+class OutOfOrder(LocalEngine):
+    """Makes the last batches first, as several computers may, and ends in the middle where it is told to."""
+
+    stops = False
+
+    def frames(self, making, batches, watch, should_stop):
+        self.asked = list(batches)
+        yield from super().frames(making, batches[::-1][: 2 if self.stops else None], watch, should_stop)
+        if self.stops:
+            raise Cancelled("stopped on request")
+
+
+def test_frames_may_come_in_any_order_and_chunks_come_in_theirs(pipe, clip, whole, tmp_path):
+    engine, seen = OutOfOrder(pipe), []
+    given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0]), "options": TUNED, "folder": tmp_path}
+    given |= {"subjects": whole[1], "on_progress": lambda p: seen.append((p.step, len(list((tmp_path / "chunks").glob("*.mp4")))))}
+    engine.stops = True
+    with pytest.raises(Cancelled):
+        animate(engine, **given)
+    assert sorted(path.stem for path in (tmp_path / "frames").iterdir()) == ["000004", "000005", "000006"]
+    assert not list((tmp_path / "chunks").iterdir()) and not (tmp_path / "partial.mp4").exists(), "there is no beginning yet"
+    engine.stops = False
+    (tmp_path / "frames" / "000005.png").unlink()
+    animate(engine, **given)
+    assert engine.asked == [range(0, 2), range(2, 4), range(4, 6)], "batches stay whole, and what is there is not made again"
+    assert contents(tmp_path) == contents(whole[0])
 
 
 def test_what_a_killed_process_was_writing_is_removed(pipe, clip, whole, tmp_path):
@@ -349,18 +379,18 @@ def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
         assert go_on.wait(60)
         return {"tuning": [1.0], "decoder": []}
 
-    monkeypatch.setattr(animation, "tune_subject", tune)
+    monkeypatch.setattr(finetuning, "tune_subject", tune)
     results = {}
 
     def run(name: str) -> None:
-        results[name] = animate(pipes.pop(), **given, folder=tmp_path / name, subjects=tmp_path / "subjects")
+        results[name] = animate(LocalEngine(pipes.pop()), **given, folder=tmp_path / name, subjects=tmp_path / "subjects")
 
     threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
     threads[0].start()
     assert begun.wait(60)
     threads[1].start()
     with pytest.raises(Cancelled):
-        animate(pipes.pop(), **given, folder=tmp_path / "third", subjects=tmp_path / "subjects", should_stop=lambda: True)
+        animate(LocalEngine(pipes.pop()), **given, folder=tmp_path / "third", subjects=tmp_path / "subjects", should_stop=lambda: True)
     go_on.set()
     for thread in threads:
         thread.join(120)

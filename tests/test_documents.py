@@ -17,7 +17,7 @@ from dreampose_core.settings import REPOSITORY, Settings
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")])
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 # Programs of others: that their line can be read is all that is known of it here.
-FOREIGN = ("curl", "docker", "sudo", "git", "accelerate", "pip", "python3")
+FOREIGN = ("ray", "curl", "docker", "sudo", "git", "accelerate", "pip", "python3")
 
 
 def commands(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from job_worker import CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
+from job_worker import AWAY, CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
 from pydantic import ValidationError
 from tiny import make_tiny_model
 
@@ -462,11 +462,13 @@ def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviou
     wait_state(service, after, "done")
 
 
-def test_a_full_disk_pauses_a_job_until_there_is_room(service, files):
-    job = service.submit(ANNA, request(files, DISK_FULL))
+@pytest.mark.parametrize(("behaviour", "sentence"), [(DISK_FULL, "disk is full"), (AWAY, "cannot be reached just now")])
+def test_a_full_disk_or_a_lost_cluster_pauses_a_job_until_it_can_go_on(service, files, behaviour, sentence):
+    job = service.submit(ANNA, request(files, behaviour))
     after = service.submit(ANNA, request(files))
-    assert "disk is full" in wait_state(service, job, "interrupted").error
-    wait_state(service, after, "done")  # others that need no room go on
+    said = wait_state(service, job, "interrupted").error
+    assert sentence in said and "10.0.0.5" not in said
+    wait_state(service, after, "done")  # others that do not need it go on
     open_gate(service)
     status = wait_state(service, job, "done")
     assert status.error is None and trace(service, job) == list(range(4)), "every frame was made once"

@@ -18,7 +18,8 @@ ROWS = (
     ("images", "marking", "video", "poses", "scene", "photo_checks", "photos", "exports"),
     ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "safety",
      "subject", "pipeline", "released", "densepose"),
-    ("mannequin", "preview", "training", "mini", "samples", "animation", "evaluation", "doctor"),
+    ("mannequin", "preview", "training", "mini", "samples", "finetuning", "engine", "animation", "cluster",
+     "evaluation", "doctor"),
     ("jobs",),
     ("web",),
     ("commands", "model_commands", "__main__"),
@@ -91,6 +92,8 @@ def complaints(modules: dict[str, set[str]]) -> list[str]:
             if outer != PACKAGE:
                 if outer in SERVING and top not in ("web", "__main__"):
                     found.append(f"{module} imports {outer}, which belongs in web and app.py only")
+                elif outer == "ray" and top != "cluster":
+                    found.append(f"{module} imports ray, which belongs in cluster only")
                 elif outer in DANGEROUS:
                     found.append(f"{module} imports {outer}")
                 elif top in NARROW and module not in WORKER_SIDE and outer not in NARROW[top] and outer not in sys.stdlib_module_names:
@@ -139,6 +142,7 @@ def test_every_import_in_the_sources_is_allowed():
     ("web.page", "from PIL import Image", "web.page imports PIL"),
     ("animation", "from fastapi import FastAPI", "animation imports fastapi"),
     ("subject", "import pickle", "subject imports pickle"),
+    ("jobs.handlers", "import ray", "jobs.handlers imports ray"),
     ("helpers", "import math", "helpers stands in no row"),
     ("", "import torch", "the package itself imports torch"),
 ])
@@ -159,7 +163,8 @@ def test_what_the_table_allows_passes(module, source):
 
 
 @pytest.mark.parametrize("module", [
-    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "jobs.records", "jobs.store", "jobs.service", "web", "web.page")),
+    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "cluster.checks", "cluster.turns", "jobs.records", "jobs.store",
+                                                "jobs.service", "web", "web.page")),
 ])
 def test_importing_loads_no_torch(module):
     """In a fresh interpreter, so that what libraries import on their own counts too."""
@@ -167,7 +172,7 @@ def test_importing_loads_no_torch(module):
         pytest.fail(f"{module} does not exist")
     check = (
         f"import sys, {module}\n"
-        "loaded = {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "loaded = {'torch', 'diffusers', 'transformers', 'ray'} & set(sys.modules)\n"
         f"loaded |= set() if {module!r}.startswith('{PACKAGE}.web') else {{'gradio', 'fastapi'}} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(loaded)}' if loaded else 0)"
     )

@@ -10,6 +10,7 @@ import pytest
 from tiny import tiny_pipeline
 
 from dreampose_core.animation import animate
+from dreampose_core.engine import LocalEngine
 from dreampose_core.exports import PARTIAL, SIDE_BY_SIDE, write_partial
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
@@ -57,12 +58,12 @@ def test_a_run_is_marked(tmp_path, label):
     pipe = tiny_pipeline()
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 5, pipe.form.size, fps=4.0)
     options = AnimateOptions(recipe="none", steps=1)
-    result = animate(pipe, image=rgb[0].numpy(), poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / "run",
-                     exports=True, label=label)  # fmt: skip
+    given = {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0]), "options": options}
+    result = animate(LocalEngine(pipe), **given, folder=tmp_path / "run", exports=True, label=label)
     assert result["label"] == label
     videos = [tmp_path / "run" / name for name in ("result.mp4", SIDE_BY_SIDE, "chunks/000000.mp4")]
     assert [comment(path) for path in videos] == [COMMENT] * 3
-    plain = animate(pipe, image=rgb[0].numpy(), poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / "plain")
+    plain = animate(LocalEngine(pipe), **given, folder=tmp_path / "plain")
     assert plain["label"] is False
     pairs = [[read_image(tmp_path / run / "frames" / f"{i:06d}.png") for run in ("run", "plain")] for i in range(5)]
     assert all(np.array_equal(a, labelled(b) if label else b) for a, b in pairs)

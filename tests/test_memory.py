@@ -21,6 +21,7 @@ from dreampose_core import memory
 from dreampose_core.animation import GLIMPSE, animate
 from dreampose_core.conditioning import ModelForm, unet_in_channels
 from dreampose_core.denoising import reusing
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import ModelError
 from dreampose_core.images import write_png
 from dreampose_core.jobs import store as store_module
@@ -106,7 +107,7 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     full = Full(pipe.unet, 2, error)
     monkeypatch.setattr(pipe.unet, "forward", full)
     options = AnimateOptions(recipe="none", steps=2, batch_size=8, align=False, fit="pad")
-    result = animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
+    result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
     assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (2 * FRAMES - 1)  # two steps each; the first of them is counted above
     said = [notice for notice in result["notices"] if "Memory" in notice]
     assert said == ["Memory did not hold more, so frames are made 3 at a time.", "Memory did not hold more, so frames are made one by one."]
@@ -173,7 +174,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
     store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), Limits(1))
     store.advance(store.claim("light", "light-1"), "device")
     lane = DeviceLane(settings)
-    lane._pipe = pipe
+    lane._engine = LocalEngine(pipe)
 
     def forward(*args, **kwargs):
         calls.append(1)
@@ -206,7 +207,7 @@ def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(
         before = weights(pipe.unet, pipe.vae, pipe.adapter)
         if name == "in turns":
             pipe.enable_model_cpu_offload(device=torch.device("cpu"))
-        animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / name)
+        animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / name)
         assert len(getattr(pipe, "_all_hooks", [])) == (4 if name == "in turns" else 0)
         assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
         made[name] = np.stack(frames_in(tmp_path / name))
@@ -220,7 +221,7 @@ def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypat
     for module in (pipe.unet, pipe.vae):
         module.to(memory_format=torch.channels_last)
     options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
-    animate(pipe, image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
+    animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
     assert (tmp_path / "result.mp4").is_file()
 
 
@@ -231,14 +232,14 @@ def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp
         list(pipe.stream(photo, poses, None, 1))
     options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
     with pytest.raises(ModelError, match="not enough memory to tune the model"):
-        animate(pipe, image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
+        animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
 
 
 def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
     pipe, (photo, poses) = tiny_pipeline(), clip
     pipe.precision = "fp32, because the model runs on the CPU"
     options = AnimateOptions(recipe="none", steps=1, align=False, fit="pad")
-    result = animate(pipe, image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
+    result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
     assert result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
     assert not (tmp_path / GLIMPSE).exists()
 

@@ -16,6 +16,7 @@ from test_jobs_service import ANNA, no_device
 from tiny import make_tiny_model
 
 from dreampose_core.animation import animate
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, InputError, TooLarge
 from dreampose_core.images import read_image, write_png
 from dreampose_core.jobs import handlers
@@ -69,7 +70,7 @@ def settings(tmp_path, model):
 def run(pipe, person, folder, options=TUNED, more=None, **changes):
     (first, *others), motion = person
     given = {"image": first.image, "image_poses": first.image_poses, "poses": motion, "more": others if more is None else more}
-    return animate(pipe, **{**given, "options": options, "folder": folder, **changes})
+    return animate(LocalEngine(pipe), **{**given, "options": options, "folder": folder, **changes})
 
 
 def key_of(pipe, photos, options=TUNED) -> str:

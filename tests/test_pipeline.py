@@ -84,6 +84,13 @@ def test_a_resumed_stream_is_bit_equal(pipe, clip, first):
     assert all(np.array_equal(a, b) for a, b in zip(rest, run(pipe, clip)[first:]))
 
 
+def test_batches_come_as_they_are_asked_for(pipe, clip):
+    asked = [range(6, 7), range(0, 3)]
+    some = list(pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), batches=asked))
+    whole = run(pipe, clip)
+    assert len(some) == 4 and all(np.array_equal(frame, whole[index]) for frame, index in zip(some, (6, 0, 1, 2)))
+
+
 def test_the_same_seed_gives_the_same_frames_and_another_others(pipe, clip):
     a, b, c = (run(pipe, clip, generator=seeded(seed)) for seed in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)

@@ -19,6 +19,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 from dreampose_core.__main__ import main
 from dreampose_core.animation import GLIMPSE, animate
 from dreampose_core.doctor import examine
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, ModelError
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
@@ -54,7 +55,8 @@ def make_checker(folder: Path, objects_to: np.ndarray | None = None) -> Path:
 def run(pipe, folder: Path, **more) -> dict:
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 6, pipe.form.size, fps=6.0)
     options = AnimateOptions(recipe="none", steps=2, batch_size=2)
-    return animate(pipe, image=rgb[0].numpy(), poses=poses, image_poses=poses.select([0]), options=options, folder=folder, **more)
+    given = {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0]), "options": options}
+    return animate(LocalEngine(pipe), **given, folder=folder, **more)
 
 
 def frames(folder: Path) -> np.ndarray:

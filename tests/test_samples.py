@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
-from dreampose_core import animation, samples
-from dreampose_core.animation import animate, finetune
+from dreampose_core import finetuning, samples
+from dreampose_core.animation import animate
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, StorageError
+from dreampose_core.finetuning import finetune
 from dreampose_core.images import read_image
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.progress import never_stop
@@ -59,7 +61,7 @@ def short(monkeypatch):
 
 def run(pipe, clip, folder, options=OPTIONS, **more):
     given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0]), "samples": True}
-    return animate(pipe, **{**given, "options": options, "folder": folder, **more})
+    return animate(LocalEngine(pipe), **{**given, "options": options, "folder": folder, **more})
 
 
 def taken(folder: Path) -> dict[str, bytes]:
@@ -241,7 +243,7 @@ def test_those_of_another_learning_go(pipe, clip, tmp_path):
 
 
 def test_where_memory_forces_another_recipe_they_begin_anew(pipe, clip, tmp_path, monkeypatch):
-    real = animation.tune_subject
+    real = finetuning.tune_subject
 
     def full(*given, **more):
         if given[3].rank is None:
@@ -252,7 +254,7 @@ def test_where_memory_forces_another_recipe_they_begin_anew(pipe, clip, tmp_path
         assert taken(tmp_path) == {}
         return real(*given, **more)
 
-    monkeypatch.setattr(animation, "tune_subject", full)
+    monkeypatch.setattr(finetuning, "tune_subject", full)
     scene = make_scene(clip[0][0], clip[1], clip[1].select([0]), SIZE, OPTIONS)
     taker = Samples(pipe, scene, OPTIONS, tmp_path / "samples", never_stop)
     subject = finetune(pipe, [clip[0][0]], clip[1].select([0]), "paper", 0, tmp_path / "anna", samples=taker)

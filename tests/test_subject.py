@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from tiny import tiny_pipeline
 
 from dreampose_core import subject as subject_module
-from dreampose_core.animation import finetune
 from dreampose_core.conditioning import encode_latents
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
+from dreampose_core.finetuning import finetune
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
-from dreampose_core.animation import finetune
+from dreampose_core.finetuning import finetune
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 from dreampose_core.settings import REPOSITORY

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
-from dreampose_core.animation import animate, finetune
+from dreampose_core.animation import animate
+from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.finetuning import finetune
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.settings import AnimateOptions
 from dreampose_core.subject import read_subject
@@ -99,7 +101,7 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, ca
     rungs = ladder(recipe)
     assert subject == read_subject(tmp_path / "a") and subject.key == first.key and first.notices == []
     assert subject.notices == [rungs[times].notice] and subject.notices[0].startswith("Memory did not hold")
-    said = [record.message for record in caplog.records if record.name == "dreampose.animation" and record.levelno == logging.WARNING]
+    said = [record.message for record in caplog.records if record.name == "dreampose.finetuning" and record.levelno == logging.WARNING]
     assert said == [rung.notice for rung in rungs[1 : times + 1]]
     assert len(subject.losses["tuning"]) == len(subject.losses["decoder"]) == STEPS
 
@@ -227,7 +229,7 @@ def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_pa
 
     def run(name, photo=0):
         given = {"image": clip[0][photo], "poses": clip[1], "image_poses": clip[1].select([photo])}
-        result = animate(pipe, **given, options=options, folder=tmp_path / name, subjects=tmp_path / "subjects")
+        result = animate(LocalEngine(pipe), **given, options=options, folder=tmp_path / name, subjects=tmp_path / "subjects")
         assert json.loads((tmp_path / name / "result.json").read_text()) == result
         return result, [notice for notice in result["notices"] if "Memory" in notice]
 

@@ -15,6 +15,7 @@ from diffusers import PNDMScheduler
 from ..animation import GLIMPSE, animate
 from ..conditioning import Sampling, to_uint8
 from ..denoising import denoise
+from ..engine import LocalEngine
 from ..errors import Cancelled, InputError, ModelError
 from ..host import most_memory_mb
 from ..pipeline import load_pipeline
@@ -170,7 +171,7 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
         started = time.monotonic()
         try:  # looked at every step and after every frame
             given = {"image": clip.photo, "poses": clip.poses, "image_poses": clip.image_poses}
-            animate(pipe, **given, options=options, folder=folder, should_stop=look)
+            animate(LocalEngine(pipe), **given, options=options, folder=folder, should_stop=look)
         except Cancelled:
             check_stop(should_stop)
         look()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
@@ -27,6 +28,9 @@ from .decoding import Decoded, Decoder
 from .paces import Paces
 from .readings import Readings
 from .records import Lane, Upload, Work
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 Notices = tuple[str, ...]
 
@@ -212,41 +216,34 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
 class DeviceLane:
     """Makes videos one after another with a pipeline that is loaded once and then kept warm.
 
-    device: what the model runs on and computes in, once it is loaded.
+    With a Ray cluster the pipelines are there, and none is here. device: what the model runs on and computes in, once it is loaded.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
         self.device: str | None = None
-        self._pipe = None
+        self._engine = self._cluster = None
         self._loading = Lock()
 
     def prepare(self) -> None:
-        """Loads the model, or waits until it is loaded; the import of torch alone takes seconds. Raises ModelError."""
-        with self._loading:
-            if self._pipe is None:
-                from .. import animation  # noqa: F401
-                from ..pipeline import load_pipeline
-
-                settings = self.settings
-                how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
-                pipe = load_pipeline(settings.model, *how)
-                self.device = f"{pipe._execution_device}, {pipe.precision}"
-                self._pipe = pipe
+        """Loads the model before the first job; models of a cluster are loaded there. Raises ModelError."""
+        if self.settings.engine == "local":
+            self._own()
 
     def __call__(self, work: Work) -> Notices:
-        if self._pipe is None:
+        if self._engine is None:
             work.on_progress(Progress("loading", 0, 1))
-        self.prepare()
         from .. import animation
 
+        engine = self._of_the_cluster(work) if self.settings.engine == "ray" else self._own()
+        self.device = f"{engine.model.device}, {engine.model.precision}"
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
 
         photo, *more = _photos(work)
         result = animation.animate(
-            self._pipe,
+            engine,
             image=photo.image,
             poses=read_poses(folder.poses),
             image_poses=photo.image_poses,
@@ -264,6 +261,29 @@ class DeviceLane:
         )
         Paces(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
+
+    def _own(self) -> Engine:
+        """The model here, as soon as it is loaded; the import of torch alone takes seconds."""
+        with self._loading:
+            if self._engine is None:
+                from .. import animation  # noqa: F401 (the first job should not have to wait for it)
+                from ..engine import LocalEngine
+                from ..pipeline import load_pipeline
+
+                settings = self.settings
+                how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
+                engine = LocalEngine(load_pipeline(settings.model, *how))
+                self.device = f"{engine.model.device}, {engine.model.precision}"
+                self._engine = engine
+            return self._engine
+
+    def _of_the_cluster(self, work: Work) -> Engine:
+        """For this job: its owner takes turns there."""
+        from ..cluster.connection import Cluster
+        from ..cluster.driver import RayEngine
+
+        self._cluster = self._cluster or Cluster(self.settings)
+        return RayEngine(self._cluster, self._cluster.wait(work.should_stop).model, work.job_id, work.subjects.name)
 
 
 def _photos(work: Work) -> list[Photo]:

@@ -82,7 +82,8 @@ class Supervisor:
         self._environment = worker_environment(settings)
         self._locks = Path(settings.home) / "workers"
         workers, visible, num_gpus = settings.workers, self._environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
-        self._slots = [_Slot("light"), *(_Slot("device", gpu_of(i, workers, visible, num_gpus)) for i in range(workers))]
+        gpus = [gpu_of(i, workers, visible, num_gpus) if settings.engine == "local" else None for i in range(workers)]
+        self._slots = [_Slot("light"), *(_Slot("device", gpu) for gpu in gpus)]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 

@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from ..errors import Cancelled, DiskFull, DreamPoseError, InputError, LostClaim, StorageError
+from ..errors import Cancelled, ClusterAway, DiskFull, DreamPoseError, InputError, LostClaim, StorageError
 from ..host import give_way
 from ..progress import Progress
 from ..settings import Settings
 from .locks import WorkerLock
 from .logs import JobLog, configure, current_job
 from .records import LANES, Claim, JobFolder, Lane, Losses, StoredRequest, Work
-from .sentences import DISK_FULL, storage_error
+from .sentences import CLUSTER_AWAY, DISK_FULL, storage_error
 from .store import Store
 
 log = logging.getLogger("dreampose.worker")
@@ -187,6 +187,9 @@ class Worker:
                 if isinstance(storage, DiskFull):
                     attempt.log.error("%s", storage)
                     ending = partial(self.store.pause, claim, DISK_FULL)
+                elif isinstance(error, ClusterAway):
+                    attempt.log.error("%s", error)
+                    ending = partial(self.store.pause, claim, CLUSTER_AWAY)
                 elif "CUDA error" in str(error):
                     # Whatever this process asks of its GPU from now on fails, too. The next one takes the job over, so many times.
                     attempt.log.exception("the GPU failed")
