@@ -182,6 +182,7 @@ def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_check
     nodes.add()
 
 
+@pytest.mark.slow
 def test_over_a_shared_folder_the_same_is_learned_and_made(cluster, local, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "shared", True)
     ready(cluster, 2)
@@ -191,6 +192,7 @@ def test_over_a_shared_folder_the_same_is_learned_and_made(cluster, local, clip,
     assert learned(tmp_path / "ray") == learned(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_with_no_node_left_the_job_is_given_back_and_goes_on_later(nodes, cluster, clip, long, tmp_path, monkeypatch):
     from dreampose_core.cluster import driver
 

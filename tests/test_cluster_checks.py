@@ -84,6 +84,7 @@ def nodes():
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_cluster_that_can_be_used(tmp_path, nodes):
     given = settings(tmp_path, ray_address=nodes.address, ray_shared=True)
     assert check_cluster(given) == f"{nodes.address}, 2 nodes without GPU, the data folder is shared"

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as the nodes find slow_model
 from tests import scaling
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_no_finished_frame_and_a_cancel_frees_the_nodes():
     with scaling.bench(2, 1) as bench:
         job = bench.submit("anna", 40)
