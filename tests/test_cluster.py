@@ -160,9 +160,38 @@ def test_a_cancel_frees_all_nodes_and_what_is_there_is_kept(cluster, clip, long,
     assert made == long and kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
-def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(nodes, cluster, local, clip, tmp_path):
-    options = OPTIONS.model_copy(update={"recipe": "fast"})
-    animate(local, **clip, options=options, folder=tmp_path / "local", samples=True)
+FAST = OPTIONS.model_copy(update={"recipe": "fast"})
+
+
+@pytest.fixture(scope="module")
+def learned_here(local, clip, tmp_path_factory) -> dict[str, bytes]:
+    """As `learned`, of a run of the local engine."""
+    folder = tmp_path_factory.mktemp("fast")
+    animate(local, **clip, options=FAST, folder=folder, samples=True)
+    return learned(folder)
+
+
+def test_a_cancel_while_a_person_is_learned_brings_the_last_steps_back(cluster, clip, learned_here, tmp_path):
+    ready(cluster, 2)
+    steps: list[int] = []
+
+    def note(progress) -> None:
+        steps.extend([progress.step] if progress.stage == "tuning" else [])
+
+    with pytest.raises(Cancelled):
+        animate(remote(cluster), **clip, options=FAST, folder=tmp_path, samples=True, on_progress=note,
+                should_stop=lambda: bool(steps) and steps[-1] >= 12)  # fmt: skip
+    wait_idle(cluster)
+    assert list((tmp_path / "checkpoints").rglob("*.safetensors")), "written when it was to stop"
+    last = steps[-1]
+    steps.clear()
+    animate(remote(cluster), **clip, options=FAST, folder=tmp_path, samples=True, on_progress=note)
+    assert steps[0] >= 12 and steps[0] <= last + 3
+    made = learned(tmp_path)
+    assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
+
+
+def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(nodes, cluster, clip, learned_here, tmp_path):
     ready(cluster, 2)
     engine, steps, killed = remote(cluster), [], []
 
@@ -173,11 +202,11 @@ def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_check
                 killed.extend(busy(cluster))
                 nodes.kill(killed[0])
 
-    animate(engine, **clip, options=options, folder=tmp_path / "ray", samples=True, on_progress=kill_it)
+    animate(engine, **clip, options=FAST, folder=tmp_path, samples=True, on_progress=kill_it)
     assert len(killed) == 1 and engine._losses["tuning"] == 1
     back = [b for a, b in zip(steps, steps[1:]) if b <= a]
     assert back == [26], "it goes on after the checkpoint of step 25"
-    one, other = learned(tmp_path / "local"), learned(tmp_path / "ray")
+    one, other = learned_here, learned(tmp_path)
     assert one.keys() == other.keys() and [name for name in one if one[name] != other[name]] == []
     nodes.add()
 
