@@ -150,6 +150,7 @@ class WarmModel:
 
         def run() -> None:
             try:
+                torch.set_num_threads(self._setup.num_threads)  # Ray's way, a runtime_env, starts nothing from a folder with a space
                 work(emit, should_stop)
                 ending.append(("done",))
             except Cancelled:

@@ -143,7 +143,6 @@ class Pool:
             options = {
                 "num_cpus": int(resource == "CPU"), "num_gpus": int(resource == "GPU"), "max_restarts": 0, "max_task_retries": 0,
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._setup.num_threads)}},
             }  # fmt: skip
             actor = self._actor_class.options(**options).remote(self._setup)
             name = f"{node['NodeManagerAddress']}-{self._count}"
