@@ -11,7 +11,6 @@ import os
 import re
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +123,9 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
         page.get_by_role("button", name="Adjust the frame").click()
         before = page.locator("#dp-look img").get_attribute("src")
         nearer, looked = page.locator("#dp-frame").get_by_label(re.compile("Nearer")).first, page.locator("#dp-look img")
-        for times in ("1.2", "1.25", "1.3"):  # at times the page forgets what is changed while another look is on its way
-            nearer.fill(times)
-            nearer.press("Tab")
-            with suppress(AssertionError):
-                expect(looked).not_to_have_attribute("src", before, timeout=30 * SECONDS)
-                break
-        expect(looked).not_to_have_attribute("src", before)
+        nearer.fill("1.2")
+        nearer.press("Tab")
+        expect(looked).not_to_have_attribute("src", before, timeout=90 * SECONDS)
     else:
         pick(page, person=0, motion=None)
         expect(page.locator("#dp-look img")).to_be_visible(timeout=90 * SECONDS)

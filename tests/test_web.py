@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,6 +378,44 @@ def test_a_photo_is_looked_at_at_once(handlers: PageHandlers, service: StubServi
     assert service.requests[-1].poses is None and service.requests[-1].options == AnimateOptions(fit="crop", zoom=2)
     assert service.requests[-1].consent is None, "a photo that is only looked at needs none"
     assert 'src="data:image/png;base64,cGljdHVyZQ=="' in seen and "A person." in seen
+
+
+@pytest.mark.parametrize("sent_first", [True, False])
+def test_of_two_looks_at_once_only_the_later_one_comes(handlers: PageHandlers, service: StubService, monkeypatch, tmp_path, sent_first):
+    """The earlier one is stopped, whether its job had been sent when the later one came or not."""
+    monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
+    (tmp_path / "look.png").write_bytes(b"picture")
+    first_sent, second_came = threading.Event(), threading.Event()
+
+    def submit(owner, request, key=None):
+        job = f"zoom {request.options.zoom:g}"
+        if job == "zoom 1" and not sent_first:
+            assert second_came.wait(30)
+        (first_sent if job == "zoom 1" else second_came).set()
+        return job
+
+    def status(owner, job):
+        finished = job == "zoom 2" or job in service.cancelled
+        told = {"look": tmp_path / "look.png", "notices": (job,)} if finished else {}
+        return job_status("done" if finished else "running", id=job, kind="preview", **told)
+
+    monkeypatch.setattr(service, "submit", submit)
+    monkeypatch.setattr(service, "status", status)
+
+    async def both() -> list:
+        def look(zoom: int):
+            return asyncio.create_task(handlers.look({"owner": OWNER}, "/x/photo.png", None, zoom=zoom))
+
+        earlier = look(1)
+        if sent_first:
+            await asyncio.to_thread(first_sent.wait, 30)
+        else:
+            await asyncio.sleep(0)  # it is on its way, no more
+        return await asyncio.wait_for(asyncio.gather(earlier, look(2)), 60)
+
+    earlier, later = asyncio.run(both())
+    assert "zoom 2" in later and earlier == gr.skip()
+    assert service.cancelled == ["zoom 1"] and not handlers._previews
 
 
 def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, service: StubService):

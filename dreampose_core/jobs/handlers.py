@@ -216,14 +216,18 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
 class DeviceLane:
     """Makes videos one after another with a pipeline that is loaded once and then kept warm.
 
-    With a Ray cluster the pipelines are there, and none is here. device: what the model runs on and computes in, once it is loaded.
+    With a Ray cluster the pipelines are there, and none is here.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.device: str | None = None
         self._engine = self._cluster = None
         self._loading = Lock()
+
+    @property
+    def device(self) -> str | None:
+        """What the model runs on and computes in, once it is loaded."""
+        return None if self._engine is None else f"{self._engine.model.device}, {self._engine.model.precision}"
 
     def prepare(self) -> None:
         """Loads the model before the first job; models of a cluster are loaded there. Raises ModelError."""
@@ -235,8 +239,7 @@ class DeviceLane:
             work.on_progress(Progress("loading", 0, 1))
         from .. import animation
 
-        engine = self._of_the_cluster(work) if self.settings.engine == "ray" else self._own()
-        self.device = f"{engine.model.device}, {engine.model.precision}"
+        engine = self._engine = self._of_the_cluster(work) if self.settings.engine == "ray" else self._own()
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
@@ -272,9 +275,7 @@ class DeviceLane:
 
                 settings = self.settings
                 how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
-                engine = LocalEngine(load_pipeline(settings.model, *how))
-                self.device = f"{engine.model.device}, {engine.model.precision}"
-                self._engine = engine
+                self._engine = LocalEngine(load_pipeline(settings.model, *how))
             return self._engine
 
     def _of_the_cluster(self, work: Work) -> Engine:

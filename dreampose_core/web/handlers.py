@@ -72,7 +72,7 @@ class PageHandlers:
         self.service, self.links = service, links
         self.people, self.motions = people, motions
         self._turns: dict[str, object] = {}  # page session -> the watch that may still write to it
-        self._previews: dict[tuple[str, str], str] = {}  # owner and place -> the preview under way there
+        self._previews: dict[tuple[str, str], list[str]] = {}  # owner and place -> the preview under way there; none yet while it is sent
 
     def watched(self, **components) -> None:
         """Names the components that `watch` writes to."""
@@ -156,39 +156,45 @@ class PageHandlers:
                 options = validated(AnimateOptions, frame)
                 return JobRequest(kind="preview", image=uploaded(photo), poses=None, image_poses=own, options=options)
 
-            return [picture async for picture in self._previewed("look", browser, request)][-1]
+            try:
+                async for status in self.followed("look", browser, request):
+                    if status.final:
+                        return render.preview_box(status, None)
+            except DreamPoseError as error:
+                return render.error_box(str(error))
+            return gr.skip()  # a later look took its place
         return ""
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
         """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
-        async for picture in self._previewed("preview", browser, lambda owner: self._request("preview", owner, **form)):
-            yield picture
-
-    async def _previewed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[str]:
         try:
-            async for status in self.followed(place, browser, make_request):
+            async for status in self.followed("preview", browser, lambda owner: self._request("preview", owner, **form)):
                 yield render.preview_box(status, self.link(status, "video") if status.result else None)
         except DreamPoseError as error:
             yield render.error_box(str(error))
 
     async def followed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[JobStatus]:
         """A job of seconds as it goes on, up to its end; the one that was followed at the same `place` in the same browser before is
-        stopped. make_request: of its owner's token. Raises DreamPoseError."""
-        job, owner = None, owner_of(browser)
+        stopped, and no more comes of it. make_request: of its owner's token. Raises DreamPoseError."""
+        owner = owner_of(browser)
+        request, key = make_request(owner), (owner, place)
+        for before in self._previews.get(key, ()):
+            self.service.cancel(owner, before)
+        mine = self._previews[key] = []
         try:
-            request = make_request(owner)
-            if (before := self._previews.pop((owner, place), None)) is not None:
-                self.service.cancel(owner, before)
-            job = self._previews[owner, place] = await asyncio.to_thread(self.service.submit, owner, request)
-            while True:
-                status = await asyncio.to_thread(self.service.status, owner, job)
-                yield status
+            mine.append(await asyncio.to_thread(self.service.submit, owner, request))
+            if self._previews.get(key) is not mine:  # another came while this one was sent
+                self.service.cancel(owner, mine[0])
+            while self._previews.get(key) is mine:
+                status = await asyncio.to_thread(self.service.status, owner, mine[0])
+                if self._previews.get(key) is mine:
+                    yield status
                 if status.final:
                     return
                 await asyncio.sleep(POLL_S)
         finally:
-            if job is not None and self._previews.get((owner, place)) == job:
-                del self._previews[owner, place]
+            if self._previews.get(key) is mine:
+                del self._previews[key]
 
     def made(self, owner: str, job: object) -> JobStatus:
         """The job that made a motion of this owner's; raises InputError for any other, and where it has expired."""

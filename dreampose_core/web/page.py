@@ -234,8 +234,10 @@ def _person(
         return await handlers.look(
             fields[browser], fields[photo], fields[poses], **{name: fields[component] for name, component in frame.items()})
 
+    # Not whenever the DensePose changes: where the photo brings it along, the photo has changed, too, and one look is enough.
     gr.on(
-        [component.change for component in (photo, poses, *frame.values())], look_at, {browser, photo, poses, *frame.values()}, look,
+        [*(component.change for component in (photo, *frame.values())), poses.upload, poses.clear],
+        look_at, {browser, photo, poses, *frame.values()}, look,
         trigger_mode="always_last", **{**QUICK, **UNOPENED, "show_progress": "minimal"},
     )  # fmt: skip
     return {"photo": photo, "photo_poses": poses, "consent": consent, "more_photos": more, **frame}, look, look_at
