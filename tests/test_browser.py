@@ -377,6 +377,7 @@ def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_p
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
 
 
+@pytest.mark.slow
 def test_what_it_costs_is_known_as_soon_as_one_was_made(mini_server: Server, open_page):
     page = open_page(mini_server)
     expect(page.locator("#dp-pace")).to_contain_text("not known yet")

@@ -284,6 +284,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_a_reload_in_each_stage_finds_the_job(tiny_server, open_page):  # noqa: F811
     page, other = open_page(tiny_server), open_page(tiny_server, "phone")
     pick(other)
@@ -316,6 +317,7 @@ def test_a_reload_in_each_stage_finds_the_job(tiny_server, open_page):  # noqa: 
     expect(page.locator("#dp-result video")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_stop_in_each_stage(tiny_server, open_page):  # noqa: F811
     page, other = open_page(tiny_server), open_page(tiny_server)
     for each, person in ((other, 3), (page, 4)):
@@ -335,12 +337,17 @@ def test_stop_in_each_stage(tiny_server, open_page):  # noqa: F811
         run(page)
         wait_for_stage(page, stage)
         page.locator("#dp-stop").click()
-        wait_for_state(page, "cancelled", minutes=1)
+        page.wait_for_function(
+            "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)", timeout=60 * SECONDS)
+        state = page.locator("#dp-status .dp-card").get_attribute("data-state")
+        assert state == "cancelled" or stage == "Write video", "only the video may have been written before the click came"
         expect(page.locator("#dp-stop")).to_be_disabled()
     expect(page.locator("#dp-result video")).to_be_visible()  # what was made of it is there
-    expect(page.locator("#dp-shelf .dp-item[aria-current]")).to_contain_text("Stopped")
+    if state == "cancelled":
+        expect(page.locator("#dp-shelf .dp-item[aria-current]")).to_contain_text("Stopped")
 
 
+@pytest.mark.slow
 def test_wrong_files_in_each_input(tiny_server, open_page, tmp_path: Path):  # noqa: F811
     (tmp_path / "notes.txt").write_text("no picture, no motion")
     (tmp_path / "evil.pkl").write_bytes(b"\x80\x04K*.")

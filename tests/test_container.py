@@ -188,6 +188,7 @@ def test_a_linter_has_nothing_to_say_about_it():
     assert (found.returncode, found.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_it_runs_as_the_dockerfile_says(root):
     check_container(root, sys.executable)
 

@@ -22,6 +22,7 @@ def estimator():
     return load_estimator("mini")
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_reach_what_is_published(estimator, tmp_path):
     report = evaluate_estimator(estimator, 10, tmp_path)
     assert report["160 x 128"]["parts"] >= 0.90 and report["160 x 128"]["union"] >= 0.88 and report["160 x 128"]["uv"] <= 0.05, report

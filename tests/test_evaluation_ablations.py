@@ -23,6 +23,7 @@ def pipe():
     return tiny_pipeline()
 
 
+@pytest.mark.slow
 def test_every_variant_trains_and_is_measured(pipe, tmp_path):
     before = {name: value.clone() for name, value in pipe.vae.state_dict().items()}
     seen = []

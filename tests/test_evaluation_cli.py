@@ -24,6 +24,7 @@ def evaluate(model, out, *arguments) -> int:
     return main(["evaluate", "--model", str(model), "--device", "cpu", "--quality", "draft", "--out", str(out), *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_tuned_model_stands_beside_the_untuned_one(model, tmp_path, capsys):
     assert evaluate(model, tmp_path, "--people", 1, "--recipe", "fast") == 0
     report = json.loads((tmp_path / "report.json").read_text())

@@ -462,7 +462,9 @@ def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviou
     wait_state(service, after, "done")
 
 
-@pytest.mark.parametrize(("behaviour", "sentence"), [(DISK_FULL, "disk is full"), (AWAY, "cannot be reached just now")])
+@pytest.mark.parametrize(("behaviour", "sentence"), [
+    (DISK_FULL, "disk is full"), pytest.param(AWAY, "cannot be reached just now", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_full_disk_or_a_lost_cluster_pauses_a_job_until_it_can_go_on(service, files, behaviour, sentence):
     job = service.submit(ANNA, request(files, behaviour))
     after = service.submit(ANNA, request(files))
@@ -511,7 +513,7 @@ time.sleep(999)
 """
 
 
-@pytest.mark.parametrize("workers_too", [False, True])
+@pytest.mark.parametrize("workers_too", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_killing_the_server_loses_nothing(settings, files, workers_too):
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, Path(__file__).parent, settings.home, files], stdout=subprocess.PIPE, text=True,

@@ -16,7 +16,7 @@ from tests.load import load
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read in /proc")
 
 
-@pytest.mark.parametrize(("visitors", "seconds"), [(2, 12.0), pytest.param(10, 20.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("visitors", "seconds"), [(2, 6.0), pytest.param(10, 20.0, marks=pytest.mark.slow)])
 def test_visitors_are_answered_and_nothing_breaks(tmp_path, visitors, seconds):
     told = asyncio.run(load(visitors, seconds, tmp_path, after_s=1.0))
     print(json.dumps(told, indent=1))

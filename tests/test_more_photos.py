@@ -296,8 +296,10 @@ def resubmitted(tmp_path: Path, form: dict, motion: PoseSequence, name: str, mon
     return work
 
 
-@pytest.mark.parametrize("fit", ["auto", "pad", "crop"])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("known", "fit"), [
+    (True, "auto"), (False, "crop"),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in ((True, "pad"), (True, "crop"), (False, "auto"), (False, "pad"))),
+])  # fmt: skip
 def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path, person, settings, monkeypatch, fit, known):
     """As the page does it: the subject's photos and maps are put into the form, and Run is pressed."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))

@@ -98,6 +98,7 @@ def test_another_user_in_a_tree_that_is_read_only(tree: Path):
     assert person.files() == before
 
 
+@pytest.mark.slow
 def test_nothing_is_written_into_the_tree_but_packages_and_caches(tree: Path):
     person = Person(tree)
     (tree / ".venv").symlink_to(PACKAGES)
