@@ -9,7 +9,8 @@ four nodes, of which the last is a quarter full.
 
 efficiency_N: 200 frames on N nodes, the time they wait divided by N, over the seconds from submit to the finished MP4. cancel_s: from
 Stop, while four nodes work, until none does. idle_share: twenty videos of 4 to 40 frames of five owners, five at a time on four nodes: the
-share of the nodes' time without work while frames were waiting to be made. spread: the most and the least frames that an owner had by the
+share of the nodes' time without work while frames were waiting to be made, by what they wrote down themselves; gap_s: the median and the
+longest time between a node's batches meanwhile. spread: the most and the least frames that an owner had by the
 time when the first owner had all of theirs, of how many each. worker_mb: the memory of a worker that has its job done by Ray.
 store_writes_per_s: see there.
 """
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
 
 from .ray_cluster import LocalCluster
 from .serving import memory_mb
-from .slow_model import FRAME_S
+from .slow_model import FRAME_S, LOG, work_spans
 
 FRAMES, BATCH, SIZE = 200, 2, (40, 32)
 HOOK = {"worker_process_setup_hook": "slow_model.install"}
@@ -66,7 +68,8 @@ class Bench:
 
         from dreampose_core.cluster.connection import Cluster
 
-        self.ray = ray
+        self.ray, self.log = ray, home / "work.log"
+        os.environ[LOG] = str(self.log)  # before there are nodes, which inherit it
         self.local = LocalCluster(nodes)
         self.settings = Settings(
             home=home, estimator="none", device="cpu", engine="ray", ray_address=self.local.address, workers=workers, max_own=100,
@@ -133,20 +136,11 @@ def mixed(bench: Bench, nodes: int) -> dict[str, object]:
         for frames in draw.sample(lengths, len(lengths)):
             jobs[bench.submit(f"owner {owner}", frames)] = (f"owner {owner}", frames)
     each, total = sum(lengths), 5 * sum(lengths)
-    spread, ended, began = None, threading.Event(), time.monotonic()
+    spread, began = None, time.monotonic()
 
     def made(owner: str) -> int:
         return sum(len(bench.service.status(of, job).frames) for job, (of, _) in jobs.items() if of == owner)
 
-    idle = []  # of each look at the pool while there was more to do than what is at work: the share of models without work
-
-    def look() -> None:
-        while not ended.is_set():
-            idle.append((time.monotonic() - began, 1 - bench.busy() / nodes))
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=look)
-    thread.start()
     while True:
         counts = [made(f"owner {owner}") for owner in range(5)]
         if spread is None and max(counts) == each:
@@ -155,16 +149,17 @@ def mixed(bench: Bench, nodes: int) -> dict[str, object]:
         if left <= 2 * BATCH * nodes:  # from here on there is less waiting than there are nodes
             break
         time.sleep(0.2)
-    loaded_s = time.monotonic() - began
-    ended.set()
-    thread.join()
+    loaded = time.monotonic()
     for job, (owner, _) in jobs.items():
         bench.wait_done(owner, job)
     took_s = time.monotonic() - began
-    first = next(at for at, share in idle if share == 0)  # from when all had work for the first time
-    shares = [share for at, share in idle if first <= at <= loaded_s]
+    spans = [[span for span in each if span[0] > began] for each in work_spans(bench.log).values()]
+    spans = [each for each in spans if each]
+    first = max(each[0][0] for each in spans)  # from when all had work for the first time
+    pauses = [min(after, loaded) - end for each in spans for (_, end), (after, _) in pairwise(each) if first < end < loaded]
     return {
-        "idle_share": round(sum(shares) / len(shares), 4), "spread": spread, "videos": len(jobs), "frames": total,
+        "idle_share": round(sum(pauses) / (loaded - first) / nodes, 4),
+        "gap_s": [round(float(np.median(pauses)), 3), round(max(pauses), 3)], "spread": spread, "videos": len(jobs), "frames": total,
         "mixed_s": round(took_s, 1), "mixed_efficiency": round(total * FRAME_S / nodes / took_s, 3),
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
 pytest.importorskip("ray")
@@ -96,7 +96,7 @@ def test_frames_and_chunks_equal_those_of_the_local_engine(cluster, local, clip,
     assert same[0] == same[1] and results["ray"]["peak_memory"]["host_mb"] > 100
 
 
-LONG = OPTIONS.model_copy(update={"steps": 250, "loops": 2})  # a batch takes a moment
+LONG = OPTIONS.model_copy(update={"steps": 120, "loops": 2})  # a batch takes a moment
 
 
 def ready(cluster, num: int) -> dict:
@@ -191,6 +191,7 @@ def test_a_cancel_while_a_person_is_learned_brings_the_last_steps_back(cluster, 
     assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
 
 
+@pytest.mark.slow
 def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(nodes, cluster, clip, learned_here, tmp_path):
     ready(cluster, 2)
     engine, steps, killed = remote(cluster), [], []
@@ -250,6 +251,24 @@ def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path
     with pytest.raises(ModelError, match="is not a subject folder"):
         list(engine.frames(Making(scene, OPTIONS, folder), [range(2)], watch, never_stop))
     wait_idle(cluster)
+
+
+def test_a_node_with_other_weights_is_left_out_and_said(nodes, cluster, model):
+    ready(cluster, 2)
+    file = next((model / "unet").glob("*.safetensors"))
+    right = file.read_bytes()
+    weights = load_file(file)
+    save_file(weights | {"conv_in.bias": weights["conv_in.bias"] + 1}, file, {"format": "pt"})
+    try:
+        other, end = nodes.add(), time.monotonic() + 120
+        while not (problems := cluster.situation().problems):
+            assert time.monotonic() < end, "nothing is said of the node"
+            time.sleep(0.1)
+    finally:
+        file.write_bytes(right)
+    assert len(problems) == 1 and "has other weights under the model's name" in problems[0]
+    assert other not in ready(cluster, 2)
+    nodes.kill(other)
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -60,6 +62,27 @@ def test_who_listens_and_never_answers_is_not_waited_for(tmp_path):
         assert "did not answer within 9 s" in refusal(settings(tmp_path, ray_address=address), deadline_s=9)
 
 
+@needs_ray
+def test_a_worker_gives_its_job_back_where_the_head_is_silent():
+    """As after a head that died half: somebody listens, and Ray itself would wait for minutes."""
+    program = """if True:
+        import os, sys
+        from dreampose_core.cluster import connection
+        from dreampose_core.errors import ClusterAway
+        connection.CONNECT_S = 2
+        for _ in range(2):  # the second time the first attempt is still on its way
+            try:
+                connection.connect(sys.argv[1])
+            except ClusterAway as error:
+                print(error, flush=True)
+        os._exit(0)  # the attempt would hold up the end
+    """
+    with closing(socket.create_server(("127.0.0.2", 0))) as server:
+        address = f"127.0.0.2:{server.getsockname()[1]}"
+        done = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
+    assert done.stdout == 2 * f"The Ray cluster at {address} does not take this program in: no answer within 2 s\n", done.stderr
+
+
 def test_what_is_wrong_with_a_node_is_said():
     pytest.importorskip("ray")
     wanted = ("DreamPose", "2"), ("Python", "3.12"), ("PyTorch", "2.13.0")
@@ -101,6 +124,7 @@ def test_a_cluster_without_the_gpu_that_is_asked_for(tmp_path, nodes):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_another_version_of_us_on_a_node(tmp_path, nodes):
     """Its processes take up another copy of the package when they start: Ray itself would have them look where this process looks."""
     shutil.copytree(REPOSITORY / "dreampose_core", tmp_path / "dreampose_core", ignore=shutil.ignore_patterns("__pycache__"))

@@ -52,6 +52,25 @@ def test_the_owner_with_less_is_next():
     assert turns.ask("d", "c", "anna", "", 1) == [] and len(turns.ask("e", "x", "ben", "", 1)) == 1
 
 
+def test_who_waits_has_what_another_gives_back_at_once_and_need_not_ask_again():
+    clock = Clock()
+    turns = pool(2, clock)
+    first, second = turns.ask("d", "a", "anna", "", 9)
+    assert turns.ask("e", "b", "ben", "", 9) == []
+    turns.ask("d", "a", "anna", "", 9, [first.number])
+    assert models(turns.leases("b")) == [first.model]
+    turns.ask("d", "a", "anna", "", 0)
+    assert models(turns.leases("b")) == ["model 0", "model 1"] and turns.leases("a") == []
+    turns.add("model 2")
+    assert len(turns.leases("b")) == 3
+    assert turns.ask("f", "c", "cleo", "", 1) == []
+    clock.now = 10
+    turns.renew("f")
+    clock.now = 20
+    turns.expire()
+    assert len(turns.leases("c")) == 1 and turns.leases("b") == []
+
+
 def test_who_waits_longest_is_first_among_equals_and_keeps_its_place_by_asking_again():
     turns = pool(1)
     held = turns.ask("d", "a", "anna", "", 9)

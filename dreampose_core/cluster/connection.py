@@ -6,11 +6,11 @@ import hashlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from ..errors import ClusterAway
@@ -24,12 +24,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .model import Setup, versions
-from .pool import NAMESPACE, Pool, Situation
+from .pool import NAMESPACE, NUM_LISTENERS, Pool, Situation
 from .turns import Lease
 
 log = logging.getLogger("dreampose.cluster")
+_connecting: Future | None = None  # the attempt under way; one that never ends is the last
 
 REACH_S = 5.0
+CONNECT_S = 60.0
 RENEW_EVERY_S = 2.0
 ANSWER_S = 20.0  # the most that the pool takes for an answer
 NO_MODEL_S = 120.0  # with nobody but nodes that cannot be used, a job waits no longer
@@ -50,20 +52,29 @@ def check_reached(address: str) -> None:
 
 
 def connect(address: str) -> None:
-    """This process becomes a driver of the cluster, unless it is one. Raises ClusterAway."""
+    """This process becomes a driver of the cluster, unless it is one. Raises ClusterAway, at the latest after CONNECT_S."""
+    global _connecting
     if ray.is_initialized():
         return
     check_reached(address)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    if _connecting is None or _connecting.done():
+        _connecting = Future()
+        threading.Thread(target=_initialize, args=(address, _connecting), name="connect", daemon=True).start()
+    try:
+        _connecting.result(CONNECT_S)
+    except (TimeoutError, RayError, OSError, RuntimeError, ValueError) as error:  # among them a Ray or a Python of another version
+        said = " ".join(str(error).split())[:300] if _connecting.done() else f"no answer within {CONNECT_S:.0f} s"
+        raise ClusterAway(f"The Ray cluster at {address} does not take this program in: {said}") from error
+
+
+def _initialize(address: str, done: Future) -> None:
+    """In a thread of its own: nothing ends Ray's waiting for a head that is silent, and in the main thread it would take the handler of
+    SIGTERM, so that a worker ended in the middle of a step."""
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    except (RayError, OSError, RuntimeError, ValueError) as error:  # among them a Ray or a Python of another version
-        said = " ".join(str(error).split())[:300]
-        raise ClusterAway(f"The Ray cluster at {address} does not take this program in: {said}") from error
-    finally:
-        for number, handler in handlers.items():
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(number, handler)  # Ray's own would end the worker in the middle of a step
+        done.set_result(None)
+    except BaseException as error:
+        done.set_exception(error)
 
 
 def cluster_device(asked: str) -> str:
@@ -117,6 +128,10 @@ class Cluster:
         """What the job holds now, see `Pool.ask`; nothing while the pool does not answer."""
         return self._call(lambda pool: pool.ask.remote(self.driver, job, owner, subject, total, released, lost)) or []
 
+    def news(self, job: str, known: Sequence[int]) -> ray.ObjectRef | None:
+        """A reference to what `Pool.news` tells; None while the pool does not answer."""
+        return None if self._pool is None else self._pool.news.remote(job, known)
+
     def _call(self, make):
         if not ray.is_initialized():  # or Ray would start a cluster of its own
             return None
@@ -127,7 +142,7 @@ class Cluster:
                     "name": self._name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0,
                     "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 32, "scheduling_strategy": here,
                 }  # fmt: skip
-                self._pool = ray.remote(Pool).options(**options).remote(self._setup, self._name)
+                self._pool = ray.remote(concurrency_groups={"news": NUM_LISTENERS})(Pool).options(**options).remote(self._setup, self._name)
             return ray.get(make(self._pool), timeout=ANSWER_S)
         except Exception as error:  # Ray raises plain ones, too
             log.warning("the pool does not answer: %s", str(error).partition("\n")[0])

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from .turns import Lease
 log = logging.getLogger("dreampose.cluster")
 
 MOST_LOSSES = 3  # of the computers that worked on the same
-WAIT_S = 0.1
+WAIT_S = 0.1  # how often a job looks whether it is to stop
+ASK_EVERY_S = 1.0  # where the pool has told nothing meanwhile
 LAST_WORDS_S = 3.0  # for a last checkpoint of what is stopped; the supervisor ends a worker that takes longer than 4 s to stop
 
 
@@ -52,6 +53,9 @@ class RayEngine:
         self._losses: Counter[str] = Counter()
         self._without = time.monotonic()  # since when nothing is held
         self._lost: list[int] = []  # leases whose models are gone, which the pool is not told yet
+        self._holds: list[tuple[Lease, object]] | None = None  # as far as is known; None where the pool is to be asked
+        self._asked = 0.0
+        self._news: ray.ObjectRef | None = None  # to come from the pool as soon as other models are held
 
     def tune(
         self, tuning: Tuning, folder: Path, *, checkpoints: Path, samples: Path, on_progress: OnProgress, should_stop: ShouldStop
@@ -112,7 +116,7 @@ class RayEngine:
         with self._held():
             while waiting or at_work:
                 check_stop(should_stop)
-                holds = self._ask(subject[0] if subject else "", len(waiting) + len(at_work), released)
+                holds = self._hold(subject[0] if subject else "", len(waiting) + len(at_work), released)
                 released = []
                 busy = {piece.lease.number for piece in at_work.values()}
                 for lease, actor in holds:
@@ -121,42 +125,35 @@ class RayEngine:
                         parts = [batch[start : start + most] for start in range(0, len(batch), most)]
                         stream = actor.frames.options(num_returns="streaming").remote(lease.number, scene, subject, parts)
                         at_work[stream] = _Piece(lease, actor, batch, set(batch) - came)
-                if not at_work:
-                    time.sleep(WAIT_S)
-                    continue
-                until = time.monotonic() + WAIT_S
-                while not released and time.monotonic() < until:
-                    ready, _ = ray.wait(list(at_work), timeout=WAIT_S)
-                    for stream in ready:
-                        piece = at_work[stream]
-                        match event := _next(stream):
-                            case ("frame", index, frame):
-                                if index in piece.left:
-                                    piece.left.remove(index)
-                                    came.add(index)
-                                    yield index, frame
-                            case ("step", frame, step):
-                                watch.on_step(frame, step)
-                            case ("glimpse", frame, pixels):
-                                watch.on_glimpse(frame, pixels)
-                            case ("hidden", frame):
-                                if frame in piece.left:
-                                    watch.on_hidden(frame)
-                            case ("smaller", size):
-                                on_smaller(size)
-                            case ("peaks", peaks):
-                                self.peaks = {name: max(mb, self.peaks.get(name, 0)) for name, mb in peaks.items()}
-                            case _:
-                                del at_work[stream]
-                                released.append(piece.lease.number)
-                                if event is None or event[0] == "lost":
-                                    self._lost.append(piece.lease.number)
-                                    self._count_loss(piece.batch.start, f"the frames from {piece.batch.start}")
-                                elif event[0] == "error":
-                                    self._check(event)
-                                if piece.left:
-                                    waiting.appendleft(piece.batch)
-                    check_stop(should_stop)
+                for stream in self._wait(at_work, more=bool(waiting)):
+                    piece = at_work[stream]
+                    match event := _next(stream):
+                        case ("frame", index, frame):
+                            if index in piece.left:
+                                piece.left.remove(index)
+                                came.add(index)
+                                yield index, frame
+                        case ("step", frame, step):
+                            watch.on_step(frame, step)
+                        case ("glimpse", frame, pixels):
+                            watch.on_glimpse(frame, pixels)
+                        case ("hidden", frame):
+                            if frame in piece.left:
+                                watch.on_hidden(frame)
+                        case ("smaller", size):
+                            on_smaller(size)
+                        case ("peaks", peaks):
+                            self.peaks = {name: max(mb, self.peaks.get(name, 0)) for name, mb in peaks.items()}
+                        case _:
+                            del at_work[stream]
+                            released.append(piece.lease.number)
+                            if event is None or event[0] == "lost":
+                                self._lost.append(piece.lease.number)
+                                self._count_loss(piece.batch.start, f"the frames from {piece.batch.start}")
+                            elif event[0] == "error":
+                                self._check(event)
+                            if piece.left:
+                                waiting.appendleft(piece.batch)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -165,6 +162,32 @@ class RayEngine:
             yield
         finally:
             self._ask("", 0)
+            self._holds = self._news = None
+
+    def _hold(self, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
+        """What the job holds. The pool is asked where something is given back, and where it has told nothing for a while."""
+        if released or self._holds is None or time.monotonic() - self._asked > ASK_EVERY_S:
+            self._holds, self._news = self._ask(subject, total, released), None  # what is told before the answer is not true any more
+            self._asked = time.monotonic()
+        return self._holds
+
+    def _wait(self, streams: Collection, more: bool) -> list:
+        """Those of `streams` that have an event, for which it waits a moment; where `more` models are wanted, for these, too."""
+        if more and self._news is None:
+            self._news = self._cluster.news(self._job, [lease.number for lease, _ in self._holds or ()])
+        refs = [*streams, *([self._news] if self._news is not None else [])]
+        if not refs:
+            time.sleep(WAIT_S)
+            return []
+        ready, _ = ray.wait(refs, timeout=WAIT_S)
+        if self._news in ready:
+            ready.remove(self._news)
+            try:
+                self._holds = ray.get(self._news)
+            except RayError:  # the pool is gone
+                self._holds = None
+            self._news = None
+        return ready
 
     def _ask(self, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
         """As `Pool.ask`. Raises ClusterAway where nothing was held for long and there is nobody to wait for."""
@@ -182,9 +205,9 @@ class RayEngine:
     def _one(self, should_stop: ShouldStop) -> tuple[Lease, object]:
         while True:
             check_stop(should_stop)
-            if holds := self._ask("", 1):
+            if holds := self._hold("", 1):
                 return holds[0]
-            time.sleep(WAIT_S)
+            self._wait((), more=True)
 
     def _events(self, stream, should_stop: ShouldStop) -> Iterator[tuple | None]:
         """What a stream tells until it ends; None whenever nothing came for a moment, and when it is to be stopped."""

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ log = logging.getLogger("dreampose.cluster")
 
 STEPS_EVERY_S = 0.1  # how often the steps of denoising are told
 MOST_UNSENT = 64  # events
+ENDINGS = "done", "stopped", "error"
 
 Event = tuple  # its name, then what belongs to it; see `events`
 Emit = Callable[..., None]
@@ -146,34 +147,32 @@ class WarmModel:
                     pass
             raise Cancelled("nobody listens any more")
 
-        ending: list[Event] = []
-
         def run() -> None:
             try:
                 torch.set_num_threads(self._setup.num_threads)  # Ray's way, a runtime_env, starts nothing from a folder with a space
                 work(emit, should_stop)
-                ending.append(("done",))
+                ending = ("done",)
             except Cancelled:
-                ending.append(("stopped",))
+                ending = ("stopped",)
             except DreamPoseError as error:
-                ending.append(("error", type(error).__name__, str(error)))
+                ending = "error", type(error).__name__, str(error)
             except Exception as error:
                 log.exception("a piece of work failed")
                 self._spoiled = True
                 if "CUDA error" in str(error):
                     os._exit(1)  # whatever is asked of this GPU from now on fails, too
-                ending.append(("error", "", f"{type(error).__name__}: {error}"))
+                ending = "error", "", f"{type(error).__name__}: {error}"
+            with suppress(Cancelled):
+                emit(*ending)
 
         self._busy = True
         worker = threading.Thread(target=run, name="work", daemon=True)
         worker.start()
         try:
-            while worker.is_alive() or not unsent.empty():
-                try:
-                    yield unsent.get(timeout=0.05)
-                except queue.Empty:
-                    pass
-            yield ending[0]
+            event = None
+            while event is None or event[0] not in ENDINGS:
+                event = unsent.get()
+                yield event
         finally:
             gone.set()
             worker.join()

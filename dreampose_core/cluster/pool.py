@@ -24,6 +24,8 @@ ABOUT_EVERY_S = 3.0
 SILENT_S = 30.0  # a process that has not answered for so long hangs, and is replaced
 AGAIN_AFTER_S = 60.0  # a node on which no model could be loaded is tried again then
 LOADING_S = 1800.0  # the most that loading may take; a hub's model is fetched then, too
+NEWS_S = 1.0  # the most that news are waited for at a time
+NUM_LISTENERS = 64  # jobs that wait for news at a time; others hear of them later, when one of these has ended
 ALONE_S = 120.0  # without a driver for so long, everything ends
 
 
@@ -61,6 +63,7 @@ class Pool:
     def __init__(self, setup: Setup, name: str):
         self._setup, self._name = setup, name
         self._turns, self._lock = Turns(), threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._seats: dict[str, _Seat] = {}
         self._problems: dict[str, tuple[float, str]] = {}  # by node
         self._model: ModelFacts | None = None
@@ -85,9 +88,20 @@ class Pool:
             before = self._turns.valid()
             for model in [model for model, number in before.items() if number in lost]:
                 self._leave(self._seats[model])
-            leases = self._turns.ask(driver, job, owner, subject, total, released)
+            self._turns.ask(driver, job, owner, subject, total, released)
             self._end_what_is_void(before)
-            return [(lease, self._seats[lease.model].actor) for lease in leases]
+            self._changed.notify_all()
+            return self._held_by(job)
+
+    @ray.method(concurrency_group="news")
+    def news(self, job: str, known: Sequence[int]) -> list[tuple[Lease, object]]:
+        """What the job holds, as soon as these are not the leases `known`, or after a moment: so who waits has a free model at once."""
+        with self._lock:
+            self._changed.wait_for(lambda: {lease.number for lease in self._turns.leases(job)} != set(known), NEWS_S)
+            return self._held_by(job)
+
+    def _held_by(self, job: str) -> list[tuple[Lease, object]]:
+        return [(lease, self._seats[lease.model].actor) for lease in self._turns.leases(job)]
 
     def _hear(self, driver: str) -> None:
         self._heard = time.monotonic()
@@ -129,6 +143,7 @@ class Pool:
             self._problems = {node: told for node, told in self._problems.items() if node in nodes and now - told[0] < AGAIN_AFTER_S}
             for node in nodes.values():
                 self._fill(node)
+            self._changed.notify_all()
 
     def _fill(self, node: dict) -> None:
         """Puts a model on each GPU of the node that has none yet."""

@@ -48,6 +48,7 @@ class Turns:
     def add(self, model: str) -> None:
         """A model is there, carrying nobody."""
         self._models[model] = ""
+        self._grant()
 
     def remove(self, model: str) -> None:
         """A model is gone, and with it the lease on it."""
@@ -57,8 +58,8 @@ class Turns:
     def ask(self, driver: str, job: str, owner: str, subject: str, total: int, released: Iterable[int] = ()) -> list[Lease]:
         """All that the job holds now. total: how many models it could use, those that it holds included; with 0 it needs nothing any more.
 
-        released: numbers of leases that it gives back first. Who asks has renewed. Another driver than before has taken the job over, so
-        that what the one before held is void.
+        released: numbers of leases that it gives back first, which others have at once. Who asks has renewed. Another driver than before
+        has taken the job over, so that what the one before held is void.
         """
         known = self._askers.get(job)
         gives_back = set(released)
@@ -67,8 +68,9 @@ class Turns:
                 del self._held[model]
         if total == 0:
             self._forget(job)
+            self._grant()
             return []
-        held = len(self._leases(job))
+        held = len(self.leases(job))
         waits_on = known is not None and known.total > held and not gives_back
         if not waits_on:
             self._place += 1
@@ -76,8 +78,7 @@ class Turns:
         self._served.setdefault(owner, self._number)
         self._askers[job] = _Asker(driver, owner, subject, total, since, self._clock())
         self.expire()
-        self._grant()
-        return self._leases(job)
+        return self.leases(job)
 
     def renew(self, driver: str) -> None:
         """The driver lives."""
@@ -86,10 +87,15 @@ class Turns:
                 asker.heard = self._clock()
 
     def expire(self) -> None:
-        """Takes back what is held by those who have not been heard of."""
+        """Takes back what is held by those who have not been heard of; others have it at once."""
         for job, asker in list(self._askers.items()):
             if self._clock() - asker.heard > self._lease_s:
                 self._forget(job)
+        self._grant()
+
+    def leases(self, job: str) -> list[Lease]:
+        """What the job holds."""
+        return [lease for lease in self._held.values() if lease.job == job]
 
     def valid(self) -> dict[str, int]:
         """The number of the lease on each model that is held."""
@@ -99,16 +105,13 @@ class Turns:
         asker = self._askers.pop(job, None)
         if asker is not None and not any(other.owner == asker.owner for other in self._askers.values()):
             self._served.pop(asker.owner)
-        for lease in self._leases(job):
+        for lease in self.leases(job):
             del self._held[lease.model]
-
-    def _leases(self, job: str) -> list[Lease]:
-        return [lease for lease in self._held.values() if lease.job == job]
 
     def _grant(self) -> None:
         free = [model for model in self._models if model not in self._held]
         while free:
-            num_held = {job: len(self._leases(job)) for job in self._askers}
+            num_held = {job: len(self.leases(job)) for job in self._askers}
             of_owner: dict[str, int] = {}
             for job, asker in self._askers.items():
                 of_owner[asker.owner] = of_owner.get(asker.owner, 0) + num_held[job]
