@@ -73,7 +73,7 @@ class Bench:
         self.local = LocalCluster(nodes)
         self.settings = Settings(
             home=home, estimator="none", device="cpu", engine="ray", ray_address=self.local.address, workers=workers, max_own=100,
-            max_queue=100, max_active=100,
+            max_queue=100,
         )  # fmt: skip
         ray.init(address=self.local.address, namespace="dreampose", runtime_env=HOOK, log_to_driver=False)
         self.cluster = Cluster(self.settings)

@@ -62,9 +62,30 @@ def test_a_session_in_which_something_runs_is_kept(client, page):
     pick_walk(client, "anna")
     used_long_ago(page, "anna")
     page._queue.pending_event_ids_session["anna"] = {"watch"}
+    page._queue.event_ids_to_events["watch"] = object()
     assert let_go(page) == 0
-    page._queue.pending_event_ids_session["anna"] = set()
+    del page._queue.event_ids_to_events["watch"]
+    assert let_go(page) == 1 and not page._queue.pending_event_ids_session
+
+
+def test_a_page_closed_while_it_watched_leaves_nothing(client, page, service):  # noqa: F811
+    """What the watch says then is read by nobody, and Gradio believes for ever that it is still to be read."""
+    service.statuses = [job_status("failed", error="No.")]
+    config, queue = client.get("/config").json(), page._queue
+    job = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "dp-job")
+    watch = next(d for d in config["dependencies"] if [job, "change"] in [list(target) for target in d["targets"]])
+    data = [{"owner": OWNER, "job": service.statuses[0].id}, *[None] * (len(watch["inputs"]) - 1)]
+    joined = client.post("/gradio_api/queue/join", json={"fn_index": watch["id"], "data": data, "session_hash": "anna"})
+    assert joined.status_code == 200, joined.text
+    end = time.monotonic() + DEADLINE_S
+    while queue.event_ids_to_events:
+        assert time.monotonic() < end, "the watch still runs"
+        client.get("/config")
+    assert queue.pending_event_ids_session["anna"] and queue.pending_messages_per_session["anna"].qsize()
+    assert let_go(page) == 0 and "anna" in queue.pending_messages_per_session, "it may be read yet"
+    used_long_ago(page, "anna")
     assert let_go(page) == 1
+    assert not queue.pending_event_ids_session and not queue.pending_messages_per_session and not page.state_holder.session_data
 
 
 def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):

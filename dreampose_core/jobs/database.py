@@ -13,6 +13,7 @@ from .schema import prepare
 from .sentences import storage_error
 
 BUSY_S = 15.0
+MOST_READERS = 4  # connections kept for the next who read; each holds up to 2 MB of the file
 
 
 class Database:
@@ -62,7 +63,7 @@ class Database:
             try:
                 return db.execute(sql, values).fetchall()
             finally:
-                if self._closed:
+                if self._closed or len(self._readers) >= MOST_READERS:
                     db.close()
                 else:
                     self._readers.append(db)

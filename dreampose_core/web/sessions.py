@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 # The page keeps what a visitor did in fields of its own, so nothing is lost with a session: the next event has a new one. Gradio marks
 # sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page with a finished video
@@ -20,19 +21,30 @@ EVERY_S = 15.0
 
 def let_go(page: gr.Blocks) -> int:
     """Drops the sessions that have nothing running and were not used for IDLE_S seconds, with the videos that were streamed to them, and
-    returns how many; their memory goes back to the system where it can."""
-    holder, running = page.state_holder, page._queue.pending_event_ids_session
+    returns how many."""
+    holder, queue = page.state_holder, page._queue
     before = datetime.datetime.now() - datetime.timedelta(seconds=IDLE_S)
+
+    def running(name: str) -> bool:
+        # Of an event whose page was closed meanwhile, Gradio keeps the id for ever, and what nobody read.
+        return any(event in queue.event_ids_to_events for event in queue.pending_event_ids_session.get(name, ()))
+
     with holder.lock:
-        idle = [name for name, used in holder.time_last_used.items() if used < before and not running.get(name)]
+        idle = [name for name, used in holder.time_last_used.items() if used < before and not running(name)]
         for name in idle:
             holder.session_data.pop(name, None)
             holder.time_last_used.pop(name, None)
             page.pending_streams.pop(name, None)
-    if idle:
-        with suppress(OSError, AttributeError):  # not glibc
-            ctypes.CDLL(None).malloc_trim(0)
+        for waiting in (queue.pending_event_ids_session, queue.pending_messages_per_session):
+            for name in [name for name in waiting if name not in holder.time_last_used and not running(name)]:
+                waiting.pop(name, None)
     return len(idle)
+
+
+def give_back() -> None:
+    """Free memory goes back to the system where it can."""
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def sessions_let_go(page: gr.Blocks) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -43,7 +55,9 @@ def sessions_let_go(page: gr.Blocks) -> Callable[[FastAPI], AbstractAsyncContext
         async def sweep() -> None:
             while True:
                 await asyncio.sleep(EVERY_S)
-                let_go(page)
+                # In a thread of the pool, also where there is nothing to give back: threads that many visitors needed end when one is
+                # asked for, and until then each keeps a piece of the memory from which visitors were served.
+                await run_in_threadpool(give_back if let_go(page) else int)
 
         task = asyncio.create_task(sweep())
         try:
