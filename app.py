@@ -11,7 +11,6 @@ import sys
 
 from dreampose_core.cluster.checks import check_cluster
 from dreampose_core.errors import DreamPoseError, InputError
-from dreampose_core.host import start_with_memory_that_goes_back
 from dreampose_core.settings import Settings
 
 
@@ -106,5 +105,4 @@ def _leave(signal_number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    start_with_memory_that_goes_back()
     sys.exit(main())

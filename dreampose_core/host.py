@@ -1,4 +1,4 @@
-"""What the operating system says of this process, how it is ranked there, and where its memory comes from."""
+"""What the operating system says of this process, and how it is ranked there."""
 
 from __future__ import annotations
 
@@ -8,17 +8,6 @@ import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
-
-# Python's own allocator gives back a MB only when nothing of it is used any more; the C library's, asked for it, gives back every page.
-# Few pools, for a page that is shared by many threads is seldom empty.
-GIVES_BACK = {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "2"}
-
-
-def start_with_memory_that_goes_back() -> None:
-    """Starts this program anew, in the same process, with an allocator whose memory goes back to the system; nothing where it has it, where
-    the environment names another, and on other systems than Linux."""
-    if sys.platform == "linux" and "PYTHONMALLOC" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **GIVES_BACK})
 
 
 def most_memory_mb() -> float:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import StorageError
-from ..host import GIVES_BACK
 from ..settings import REPOSITORY, Settings
 from .locks import is_alive
 from .records import Lane
@@ -38,10 +37,8 @@ def worker_command(lane: Lane) -> Sequence[str]:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment in which a worker finds the same settings and the same code; without the secret, which it does not need, and without
-    the server's allocator, which suits many visitors."""
-    own = GIVES_BACK.items() if GIVES_BACK.items() <= os.environ.items() else ()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_") and (name, value) not in own}
+    """The environment in which a worker finds the same settings and the same code; without the secret, which it does not need."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
     for name, value in settings.model_dump(exclude={"secret"}, exclude_none=True).items():
         environment[f"DREAMPOSE_{name.upper()}"] = str(value)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))

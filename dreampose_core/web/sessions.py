@@ -43,7 +43,7 @@ def let_go(page: gr.Blocks) -> int:
 
 
 def give_back() -> None:
-    """Free memory goes back to the system where it can; see `host.GIVES_BACK`."""
+    """Free memory goes back to the system where it can."""
     gc.collect()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
