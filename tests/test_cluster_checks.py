@@ -124,7 +124,6 @@ def test_a_cluster_without_the_gpu_that_is_asked_for(tmp_path, nodes):
 
 
 @needs_ray
-@pytest.mark.slow
 def test_another_version_of_us_on_a_node(tmp_path, nodes):
     """Its processes take up another copy of the package when they start: Ray itself would have them look where this process looks."""
     shutil.copytree(REPOSITORY / "dreampose_core", tmp_path / "dreampose_core", ignore=shutil.ignore_patterns("__pycache__"))
