@@ -28,13 +28,14 @@ from .pool import NAMESPACE, NUM_LISTENERS, Pool, Situation
 from .turns import Lease
 
 log = logging.getLogger("dreampose.cluster")
-_connecting: Future | None = None  # the attempt under way; one that never ends is the last
 
 REACH_S = 5.0
 CONNECT_S = 60.0
 RENEW_EVERY_S = 2.0
 ANSWER_S = 20.0  # the most that the pool takes for an answer
 NO_MODEL_S = 120.0  # with nobody but nodes that cannot be used, a job waits no longer
+
+_connecting: Future | None = None  # the attempt under way or the last one; one that never ends is not followed by another
 
 
 def check_reached(address: str) -> None:

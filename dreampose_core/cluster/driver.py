@@ -174,7 +174,7 @@ class RayEngine:
     def _wait(self, streams: Collection, more: bool) -> list:
         """Those of `streams` that have an event, for which it waits a moment; where `more` models are wanted, for these, too."""
         if more and self._news is None:
-            self._news = self._cluster.news(self._job, [lease.number for lease, _ in self._holds or ()])
+            self._news = self._cluster.news(self._job, [lease.number for lease, _ in self._holds])
         refs = [*streams, *([self._news] if self._news is not None else [])]
         if not refs:
             time.sleep(WAIT_S)

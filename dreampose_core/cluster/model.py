@@ -169,10 +169,9 @@ class WarmModel:
         worker = threading.Thread(target=run, name="work", daemon=True)
         worker.start()
         try:
-            event = None
-            while event is None or event[0] not in ENDINGS:
-                event = unsent.get()
+            while (event := unsent.get())[0] not in ENDINGS:
                 yield event
+            yield event
         finally:
             gone.set()
             worker.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import datetime
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
@@ -44,7 +43,6 @@ def let_go(page: gr.Blocks) -> int:
 
 def give_back() -> None:
     """Free memory goes back to the system where it can."""
-    gc.collect()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -55,14 +53,11 @@ def sessions_let_go(page: gr.Blocks) -> Callable[[FastAPI], AbstractAsyncContext
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async def sweep() -> None:
-            num_gone = 0
             while True:
                 await asyncio.sleep(EVERY_S)
-                num_before, num_gone = num_gone, let_go(page)
                 # In a thread of the pool, also where there is nothing to give back: threads that many visitors needed end when one is
-                # asked for, and until then each keeps a piece of the memory from which visitors were served. Once more the next time:
-                # what was still on its way is free then.
-                await run_in_threadpool(give_back if num_gone or num_before else int)
+                # asked for, and until then each keeps a piece of the memory from which visitors were served.
+                await run_in_threadpool(give_back if let_go(page) else int)
 
         task = asyncio.create_task(sweep())
         try:
