@@ -182,6 +182,7 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
     wait_for_state(page, "done", minutes=10)
     act(page, "compare")
     playing(page, ".dp-compare video", 2)
+    page.wait_for_timeout(3 * SECONDS)  # it stays when the watch of the last one has said its last word
     slider = page.locator(".dp-compare input")
     slider.focus()
     slider.press("ArrowRight")
@@ -206,7 +207,7 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
     assert page.evaluate(SMALL_TEXT) == []
 
     # 8. and gone
-    page.wait_for_timeout(3 * SECONDS)  # the watch of the last one has said its last word
+    page.wait_for_timeout(3 * SECONDS)  # as above
     for left in (2, 1, 0):
         act(page, "delete")
         expect(page.locator("#dp-shelf [data-do=delete]")).to_have_count(left)
@@ -246,6 +247,9 @@ def test_words_can_be_read(tiny_server, open_page, shoot: Shoot, dark: bool):  #
         page.goto(tiny_server.url + "/?__theme=dark")
         expect(page.locator("#dp-run")).to_be_visible()
     expect(page.locator("#dp-pace p")).to_be_visible()
+    for button in ("#dp-preview", "#dp-run"):  # once the browser is known
+        expect(page.locator(button)).to_be_enabled()
+    page.wait_for_function("!document.getAnimations().some((a) => a instanceof CSSTransition)")
     low = page.evaluate(CONTRAST)
     assert low == [], low
     if dark:

@@ -491,7 +491,7 @@ def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers)
     assert len(seeds) > 15 and all(AnimateOptions(seed=seed) for seed in seeds)
 
 
-PARTS = ("card", "loss", "samples", "live", "result", "download", "stop", "refresh", "shelf", "compared")
+PARTS = ("card", "loss", "samples", "live", "result", "download", "stop", "refresh", "shelf")
 
 
 def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:

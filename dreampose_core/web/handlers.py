@@ -33,7 +33,7 @@ SETTLED_S = 1.0
 NONE_SELECTED = -1  # a gallery ignores None; this one comes back as an event, which `pick_...` leave alone
 
 
-NOTHING = {"card": "", "loss": "", "samples": "", "result": "", "download": "", "shelf": "", "compared": ""}
+NOTHING = {"card": "", "loss": "", "samples": "", "result": "", "download": "", "shelf": ""}
 """What the parts show where there is no job."""
 
 
@@ -82,7 +82,7 @@ class PageHandlers:
     def taken_up(self, **components) -> list:
         """Names the components that `acts.Acts` writes to besides the shelf, and returns all of them."""
         self.parts = self.parts | components
-        return [self.parts["shelf"], self.parts["compared"], *components.values()]
+        return [self.parts["shelf"], *components.values()]
 
     # -- opening, choosing ------------------------------------------------------------------------------------------
 
@@ -340,7 +340,6 @@ class PageHandlers:
             "download": self._download(status),
             "refresh": gr.update(active=status.final),
             "shelf": own,
-            "compared": "",
         }
 
     def shelf(self, owner: str, shown: str | None) -> str:

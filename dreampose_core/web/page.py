@@ -116,7 +116,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             options, pace = _options(handlers)
             run = gr.Button("Run", variant="primary", size="lg", interactive=False, elem_id="dp-run")  # until the browser is known
             message = gr.HTML("", elem_id="dp-message")
-            stop, download, refresh = _watch(handlers)
+            stop, download, refresh, compared = _watch(handlers)
             asked, press = kept("dp-do"), gr.Button("", elem_id="dp-act")
         gr.Markdown(text("about"), elem_id="dp-about")
         with gr.Accordion("About this server", open=False, elem_id="dp-server"):
@@ -146,8 +146,12 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
             submit, set(form.values()), [browser, shown_job, message],
             api_visibility="private", show_progress="minimal", show_progress_on=run, queue=False, **UNOPENED,
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
+        # Before the watch, for what listens to the same change waits for its end; and no part of it, whose last word comes late.
+        shown_job.change(None, None, compared, js="() => ''", **QUICK)
         shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
-        acted = handlers.taken_up(browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options)
+        acted = handlers.taken_up(
+            compared=compared, browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options
+        )
         press.click(Acts(handlers).act, [browser, asked], acted, js="(browser) => [browser, window.dreamposeAsked ?? '']", **QUICK)
         stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
         for changed in (options["recipe"].change, options["quality"].change, page.load, download.change):  # a job that ended is one more
@@ -300,7 +304,7 @@ def _options(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component]
     }, pace  # fmt: skip
 
 
-def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
+def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer, gr.HTML]:
     """Fields 4 and 5: the job that is shown, what can be kept of it, and all that the visitor has here.
 
     What there is nothing to show in is hidden by style.css, which looks at what the status card says: a component that
@@ -331,5 +335,5 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer]:
         refresh = gr.Timer(REFRESH_S, active=False)
     shelf = gr.HTML("", elem_id="dp-shelf")
     handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, stop=stop, refresh=refresh,
-                     shelf=shelf, compared=compared)  # fmt: skip
-    return stop, download, refresh
+                     shelf=shelf)  # fmt: skip
+    return stop, download, refresh, compared
