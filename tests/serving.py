@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import httpx
 
 from dreampose_core.settings import REPOSITORY
 
+APP = (str(REPOSITORY / "app.py"),)
 START_S = 180.0  # the most that a start may take before it counts as failed
 _LINK = re.compile(r"results/[0-9a-f]{32}/video/[\w.-]+\?expires=\d+&(?:amp;)?signature=[0-9a-f]+")
 
@@ -44,10 +45,13 @@ class Server:
     """`python app.py` with a data folder of its own; it may be killed and started again.
 
     num_threads: for torch, one, so that what is computed does not depend on the machine and the other core is left alone.
+    program: what Python runs, before the arguments of app.py.
     """
 
-    def __init__(self, home: Path, model: Path, estimator: str = "none", num_threads: int = 1, **settings: object):
-        self.home, self.log_file = home, home.with_suffix(".log")
+    def __init__(
+        self, home: Path, model: Path, estimator: str = "none", num_threads: int = 1, program: Sequence[str] = APP, **settings: object
+    ):
+        self.home, self.log_file, self._program = home, home.with_suffix(".log"), program
         self.url = ""
         self.process: asyncio.subprocess.Process | None = None
         self.workers_seen: set[int] = set()
@@ -66,7 +70,7 @@ class Server:
         began = time.time()
         with open(self.log_file, "a") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, str(REPOSITORY / "app.py"), *self._arguments, cwd=REPOSITORY, env=self._environment,
+                sys.executable, *self._program, *self._arguments, cwd=REPOSITORY, env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         line = await asyncio.wait_for(self.process.stdout.readline(), START_S)
@@ -126,7 +130,7 @@ class Layout:
         self.open = self._event("load", lambda d: len(d["inputs"]) == 1)
         self.run = self._event("click", target=by_id["dp-run"])
         self.stop = self._event("click", target=by_id["dp-stop"])
-        self.watch = self._event("change", target=by_id["dp-job"])
+        self.watch = self._event("change", lambda d: d["backend_fn"], target=by_id["dp-job"])
         self.refresh = self._event("tick")
         self.live = self.watch["outputs"].index(by_id["dp-live"])
         self.card = self.watch["outputs"].index(by_id["dp-status"])

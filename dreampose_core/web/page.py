@@ -97,7 +97,7 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     """
     gr.set_static_paths([examples / "people", examples / "motions"])
     handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
-    with gr.Blocks(title="DreamPose", analytics_enabled=False, delete_cache=(600, round(settings.keep_uploads_h * 3600))) as page:
+    with gr.Blocks(title="DreamPose", analytics_enabled=False) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         # Fields of the page, not of the server's session with it: see `sessions`.
         shown_job = kept("dp-job")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -17,7 +18,7 @@ from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
 from .results import results_router
-from .sessions import sessions_let_go
+from .sessions import sessions_let_go, unused
 
 PAGE_ASSETS = REPOSITORY / "assets" / "page"
 
@@ -32,6 +33,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     links = ResultLinks(secret)
     page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None, lifespan=sessions_let_go(page))
+    app.state.unused = partial(unused, page)
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:
