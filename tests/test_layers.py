@@ -33,7 +33,8 @@ NARROW = {
     "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
     "photo_checks": {"numpy"}, "photos": {"numpy"},
     "exports": {"numpy"},
-    "jobs": {"pydantic", "numpy"}, "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "pydantic", "numpy"},
+    "jobs": {"pydantic", "numpy"},
+    "web": {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn", "python_multipart", "psutil", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
 WORKER_SIDE = {"jobs.apart", "jobs.confine", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}

@@ -71,17 +71,14 @@ class JobService:
         self._janitor: Janitor | None = None
 
     def start(self, running: Sequence[Running | None] = ()) -> None:
-        """Creates the data folder and the store, and starts the workers; unfinished jobs go on. Raises StorageError.
-
-        running: workers to take over instead, those that `leave` returned to an earlier start in this process.
-        """
+        """Creates the data folder and the store, and starts the workers, or takes over those that `leave` returned to an earlier start in
+        this process (`running`); unfinished jobs go on. Raises StorageError."""
         try:
             for folder in (self.home, self.home / "jobs", self.home / "subjects"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StorageError(
-                f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
-            ) from error
+            words = f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
+            raise StorageError(words) from error
         self._store = Store(self.home / "jobs.sqlite3")
         self._janitor = Janitor(self._store, self.settings)
         if self._janitor.bucket is not None and not running:
@@ -141,8 +138,7 @@ class JobService:
         key: the same owner and key are one job, however often they are submitted.
         Raises InputError (a file is missing), TooLarge, Busy (the queue is full, too much is the owner's already) and StorageError.
         """
-        # before anything is copied; asked again when the row is written
-        if (known := self.admit(owner, request.kind, key)) is not None:
+        if (known := self.admit(owner, request.kind, key)) is not None:  # before anything is copied; asked again when the row is written
             return known
         owner = _hashed(owner)
         job_id = secrets.token_hex(16)

@@ -18,7 +18,7 @@ from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
 from .results import results_router
-from .sessions import sessions_let_go, unused
+from .sessions import Sessions, sessions_let_go, unused
 
 PAGE_ASSETS = REPOSITORY / "assets" / "page"
 
@@ -62,8 +62,9 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], text_size="lg"),
         css_paths=[PAGE_ASSETS / "style.css"],
     )
-    # The page's own application, mounted last: a tab that is closed in the middle of an upload is no error of the server.
-    app.routes[-1].app.add_exception_handler(ClientDisconnect, _gone)
+    inner = app.routes[-1].app  # the page's own application, mounted last
+    inner.add_exception_handler(ClientDisconnect, _gone)  # a tab that is closed in the middle of an upload is no error of the server
+    inner.state_holder = Sessions(page)
     return app
 
 
