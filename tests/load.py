@@ -35,7 +35,7 @@ import httpx
 from dreampose_core.errors import DreamPoseError
 from dreampose_core.settings import EXAMPLES
 
-from .serving import Layout, Page, Server, memory_mb
+from .serving import Layout, Page, Server, memory_mb, processor_s
 from .tiny import make_tiny_model
 
 PEOPLE, MOTIONS = EXAMPLES / "people", EXAMPLES / "motions"
@@ -99,11 +99,13 @@ class Load:
         try:
             await self._results()
             await asyncio.sleep(2)
-            levels, peak = [memory_mb(self.server.pid)], 0.0
+            levels, peak, computed = [memory_mb(self.server.pid)], 0.0, 0.0
             for number in range(self.rounds):
                 tasks = [asyncio.create_task(self._visitor(number * self.num_visitors + i)) for i in range(self.num_visitors)]
                 tasks += [asyncio.create_task(task) for task in (self._director(), self._health(), self._lag(), self._remember())]
+                before = processor_s(self.server.pid)
                 await asyncio.sleep(self.seconds)
+                computed += processor_s(self.server.pid) - before
                 # a visitor who leaves closes the connections in the middle of what they carry, as a closed tab does
                 await asyncio.wait(tasks, timeout=1)
                 for task in tasks:
@@ -115,7 +117,8 @@ class Load:
                 await asyncio.sleep(self.after_s)
                 levels.append(memory_mb(self.server.pid))
             await self.client.aclose()
-            return self._figures() | {"web_memory_peak_mb": round(peak), "web_memory_levels_mb": [round(level) for level in levels]}
+            memory = {"web_memory_peak_mb": round(peak), "web_memory_levels_mb": [round(level) for level in levels]}
+            return self._figures() | memory | {"web_processor_s": round(computed, 1)}
         finally:
             await self.server.stop()
 

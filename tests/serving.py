@@ -41,6 +41,12 @@ def memory_mb(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
+def processor_s(pid: int) -> float:
+    """What the process has computed so far, in seconds of processor."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Server:
     """`python app.py` with a data folder of its own; it may be killed and started again.
 

@@ -491,7 +491,7 @@ def test_a_random_seed_is_another_each_time_and_in_range(handlers: PageHandlers)
     assert len(seeds) > 15 and all(AnimateOptions(seed=seed) for seed in seeds)
 
 
-PARTS = ("card", "loss", "samples", "live", "result", "download", "stop", "refresh", "shelf")
+PARTS = ("card", "loss", "samples", "live", "result", "download", "shelf")
 
 
 def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
@@ -521,7 +521,6 @@ def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: 
     assert all(update["live"]["value"] is None for update in updates[:1])
     final = updates[-1]
     assert "results/" in final["download"] and "4 frames" in final["download"] and "<video" in final["result"]
-    assert not final["stop"]["interactive"] and updates[0]["stop"]["interactive"]
     assert not any("results/" in update["download"] for update in updates[:2])
     assert len(updates) == 6, "what has not changed is not sent again, but for the end, which Gradio repeats"
     assert not handlers._turns

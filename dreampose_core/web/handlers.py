@@ -252,9 +252,9 @@ class PageHandlers:
         try:
             owner = owner_of(browser)
             if not job:
-                off = {"stop": gr.update(interactive=False), "refresh": gr.update(active=False), "live": gr.update(value=None)}
                 # without videos there may be people
-                yield self.named(NOTHING | off | {"shelf": await asyncio.to_thread(self.shelf, owner, None)})
+                shelf = await asyncio.to_thread(self.shelf, owner, None)
+                yield self.named(NOTHING | {"live": gr.update(value=None), "shelf": shelf})
                 return
             status, pulse = await asyncio.to_thread(self._status, owner, job)
             own, own_state = await asyncio.to_thread(self.shelf, owner, job), status.state
@@ -332,13 +332,11 @@ class PageHandlers:
         live = replay and bool(not status.final or status.chunks)
         link = self.link(status, "video") if "video" in status.things else ""
         return {
-            # plain values where nothing else changes: for an update Gradio makes the whole component anew, for every page and every message
+            # plain values: for an update Gradio makes the whole component anew, for every page and every message
             "card": render.status_card(status, live),
-            "stop": gr.update(interactive=not status.final and status.state != "cancelling"),
             "loss": render.loss_curve(status),
             "result": render.result_player(link) if link else render.result_placeholder(status),
             "download": self._download(status),
-            "refresh": gr.update(active=status.final),
             "shelf": own,
         }
 

@@ -148,7 +148,10 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)  # fmt: skip
         # Before the watch, for what listens to the same change waits for its end; and no part of it, whose last word comes late.
         shown_job.change(None, None, compared, js="() => ''", **QUICK)
-        shown_job.change(handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple", **QUIET)
+        shown_job.change(
+            handlers.watch, [browser, shown_job], handlers.outputs, concurrency_limit=None, trigger_mode="multiple",
+            postprocess=False, **QUIET,  # which would change nothing, in a thread for each part of each message
+        )  # fmt: skip
         acted = handlers.taken_up(
             compared=compared, browser=browser, job=shown_job, message=message, motion_words=told[0], **person, **motion, **options
         )
@@ -315,7 +318,7 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer, gr.HTM
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 card = gr.HTML("", elem_id="dp-status")
-                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="dp-stop")
+                stop = gr.Button("Stop", variant="stop", elem_id="dp-stop")
             with gr.Column(min_width=320, elem_id="dp-loss-box"):
                 loss = gr.HTML("", elem_id="dp-losses")
                 samples = gr.HTML("", elem_id="dp-samples")
@@ -332,8 +335,7 @@ def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer, gr.HTM
                 result = gr.HTML("", elem_id="dp-result")
                 download = gr.HTML("", elem_id="dp-download")
         compared = gr.HTML("", elem_id="dp-compared")
-        refresh = gr.Timer(REFRESH_S, active=False)
+        refresh = gr.Timer(REFRESH_S)
     shelf = gr.HTML("", elem_id="dp-shelf")
-    handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, stop=stop, refresh=refresh,
-                     shelf=shelf)  # fmt: skip
+    handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, shelf=shelf)
     return stop, download, refresh, compared

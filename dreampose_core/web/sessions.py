@@ -15,24 +15,39 @@ from fastapi.concurrency import run_in_threadpool
 from gradio.state_holder import SessionState, StateHolder
 
 # The page keeps what a visitor did in fields of its own, so nothing is lost with a session: the next event has a new one. Gradio marks
-# sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page with a finished video
-# asks for a new link more often than that.
+# sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page asks
+# for new links more often than that.
 IDLE_S = 300.0
 EVERY_S = 15.0
 
 
+class _Session(SessionState):
+    """Gradio's, which also keeps what each component looks like now, for links to a page as it stands. There are none here, and to make it
+    took longer than all else when many visitors came at a time."""
+
+    def __init__(self, page: gr.Blocks):
+        super().__init__(SimpleNamespace(default_config=page.default_config, blocks=()))
+
+    def __setitem__(self, key: int, value: object) -> None:
+        self.blocks_config.blocks[key] = value
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: object) -> None:
+        pass
+
+
 class Sessions(StateHolder):
-    """Gradio's sessions, made faster: it copies the whole page's configuration for each, for links to a page as it stands, which there are
-    none of here. That took longer than all else when many visitors came at a time."""
+    """The sessions of a page, whose components keep what they are in the browser: none is a gr.State."""
 
     def __init__(self, page: gr.Blocks):
         super().__init__()
         self.set_blocks(page)
-        self._nothing_to_copy = SimpleNamespace(default_config=page.default_config, blocks=())
 
     def __getitem__(self, name: str) -> SessionState:
         if name not in self.session_data:
-            self.session_data[name] = SessionState(self._nothing_to_copy)
+            self.session_data[name] = _Session(self.blocks)
         return super().__getitem__(name)
 
 
