@@ -45,7 +45,7 @@ def fits(page: Page, size: str) -> bool:
     return page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [pytest.param("laptop", marks=pytest.mark.slow), "phone"])
 def test_a_motion_is_made_seen_kept_and_used(tiny_server: Server, open_page, tmp_path: Path, size: str):  # noqa: F811
     page = open_page(tiny_server, size)
     pick(page, motion=2)

@@ -89,6 +89,7 @@ def check_test(person: Person, **more: str) -> None:
     assert tests.returncode == 0 and " passed" in said, said
 
 
+@pytest.mark.slow
 def test_another_user_in_a_tree_that_is_read_only(tree: Path):
     person = Person(tree)
     subprocess.run(["chmod", "-R", "a-w", str(tree)], check=True)

@@ -402,6 +402,7 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
     assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
 
 
+@pytest.mark.slow
 def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
     """All of them at once, in all stages."""
     run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True,

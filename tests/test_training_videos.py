@@ -361,6 +361,7 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
     assert not given.warp.any() and given.mask.any()
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, film):
     """`train prepare` and two steps of every stage of `train --data`, through python -m."""
     frames, poses = film
