@@ -28,13 +28,12 @@ def code_from(*folders: Path) -> Iterator[None]:
 
 
 class LocalCluster:
-    """A head without processors, to which drivers connect, and `nodes` others of one processor each."""
+    """A head without processors, to which drivers connect at `port` (one that is free), and `nodes` others of one processor each."""
 
-    def __init__(self, nodes: int):
+    def __init__(self, nodes: int, port: int | None = None):
+        head = {"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False, "gcs_server_port": port}
         with code_from(ROOT, ROOT / "tests"):
-            self._cluster = Cluster(
-                initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False}
-            )
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = {}
         for _ in range(nodes):
             self.add()
@@ -53,6 +52,11 @@ class LocalCluster:
     def kill(self, node_id: str) -> None:
         """SIGKILL to all processes of a node, in the middle of whatever they do."""
         self._cluster.remove_node(self.nodes.pop(node_id), allow_graceful=False)
+
+    def kill_all(self) -> None:
+        """SIGKILL to the head and to all nodes."""
+        for node in (self._cluster.head_node, *self.nodes.values()):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
     def stop(self) -> None:
         self._cluster.shutdown()

@@ -17,14 +17,17 @@ from ray_cluster import LocalCluster
 from dreampose_core.animation import animate
 from dreampose_core.engine import LocalEngine, Making, Watch
 from dreampose_core.errors import Cancelled, ClusterAway, ModelError
+from dreampose_core.jobs.records import JobRequest
+from dreampose_core.jobs.service import JobService
 from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.pipeline import load_pipeline
 from dreampose_core.progress import never_stop
 from dreampose_core.scene import make_scene
-from dreampose_core.settings import AnimateOptions, Settings
+from dreampose_core.settings import EXAMPLES, AnimateOptions, Settings
 
 SIZE, FRAMES, FPS = (40, 32), 11, 3.0
 OPTIONS = AnimateOptions(recipe="none", steps=2, batch_size=2)
+ANNA = "a" * 43
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +241,35 @@ def test_with_no_node_left_the_job_is_given_back_and_goes_on_later(nodes, cluste
     nodes.add(), nodes.add()
     animate(remote(cluster), **clip, options=LONG, folder=tmp_path)
     assert contents(tmp_path) == long
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_gone_with_its_head_pauses_the_job_until_there_is_another(model, tmp_path):
+    """Ray ends a driver whose head has been silent for a minute; the worker that takes its place pauses the job, and goes on."""
+
+    def wait_for(condition, what: str, deadline_s: float = 300.0) -> None:
+        end = time.monotonic() + deadline_s
+        while not condition(status := service.status(ANNA, job)):
+            assert time.monotonic() < end and not status.final, f"no {what}: {status}"
+            time.sleep(0.1)
+
+    first = LocalCluster(1)
+    settings = Settings(home=tmp_path, model=str(model), device="cpu", engine="ray", ray_address=first.address, estimator="none")
+    with JobService(settings) as service:
+        photo, options = EXAMPLES / "people" / "ada.png", AnimateOptions(recipe="none", steps=250, batch_size=2, last_frame=30)
+        files = {"image": photo, "image_poses": photo.with_suffix(".poses.npz"), "poses": EXAMPLES / "motions" / "walk.npz"}
+        job = service.submit(ANNA, JobRequest(kind="animate", **files, options=options))
+        wait_for(lambda status: len(status.frames) >= 2, "frames")
+        first.kill_all()
+        made = {path: path.stat().st_mtime_ns for path in service.status(ANNA, job).frames[:2]}
+        wait_for(lambda status: status.state == "interrupted" and status.error, "sentence")
+        assert "cannot be reached just now; the job goes on by itself" in service.status(ANNA, job).error
+        second = LocalCluster(1, int(first.address.rpartition(":")[2]))
+        try:
+            wait_for(lambda status: status.state == "done", "video")
+        finally:
+            second.stop()
+        assert {path: path.stat().st_mtime_ns for path in service.status(ANNA, job).frames[:2]} == made
 
 
 def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path):
