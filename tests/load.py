@@ -32,6 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from dreampose_core.errors import DreamPoseError
 from dreampose_core.settings import EXAMPLES
@@ -189,7 +190,7 @@ class Load:
 
     async def _remember(self) -> None:
         while True:
-            with suppress(OSError):
+            with suppress(psutil.Error):
                 self.memory.append(memory_mb(self.server.pid))
             await asyncio.sleep(0.5)
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from dreampose_core.settings import REPOSITORY
 
@@ -38,13 +39,13 @@ def kill(pid: int) -> None:
 
 def memory_mb(pid: int) -> float:
     """What the process holds in memory (resident), in MB of 2^20 bytes."""
-    return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+    return psutil.Process(pid).memory_info().rss / 2**20
 
 
 def processor_s(pid: int) -> float:
     """What the process has computed so far, in seconds of processor."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 class Server:

@@ -91,11 +91,11 @@ def test_it_begins_anew_and_nobody_notices(tmp_path):
 @pytest.mark.parametrize(
     ("unused", "connections", "grown_mb", "changed", "anew"),
     [
-        (True, 0, 40, False, True),
-        (False, 0, 40, False, False),
-        (True, 1, 40, False, False),
-        (True, 0, 30, False, False),
-        (True, 0, 40, True, False),
+        (True, 0, 50, False, True),
+        (False, 0, 50, False, False),
+        (True, 1, 50, False, False),
+        (True, 0, 46, False, False),
+        (True, 0, 50, True, False),
     ],
 )
 def test_when_it_does(monkeypatch, unused, connections, grown_mb, changed, anew):

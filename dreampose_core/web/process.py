@@ -15,7 +15,7 @@ log = logging.getLogger("dreampose.web")
 
 # Of what many visitors at once needed, next to nothing is in use when they have gone, but it lies scattered over all of Python's memory, so
 # none of that goes back to the system. A process that starts again has what it needs, and that takes seconds.
-GROWN_MB = 32
+GROWN_MB = 48  # what the first visitor needs (33) and twenty leave behind (38) stays; a hundred leave 68
 LOOK_EVERY_TICKS = 100  # uvicorn's, of 0.1 s
 
 

@@ -15,15 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from gradio.state_holder import SessionState, StateHolder
 
 # The page keeps what a visitor did in fields of its own, so nothing is lost with a session: the next event has a new one. Gradio marks
-# sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page asks
-# for new links more often than that.
+# sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page asks for new
+# links more often than that.
 IDLE_S = 300.0
 EVERY_S = 15.0
 
 
 class _Session(SessionState):
-    """Gradio's, which also keeps what each component looks like now, for links to a page as it stands. There are none here, and to make it
-    took longer than all else when many visitors came at a time."""
+    """Gradio's, without what each component looks like now: Gradio keeps that for links to a page as it stands, which there are none of
+    here, and to make it took longer than all else when many visitors came at a time."""
 
     def __init__(self, page: gr.Blocks):
         super().__init__(SimpleNamespace(default_config=page.default_config, blocks=()))
