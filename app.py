@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 
 from dreampose_core.cluster.checks import check_cluster
 from dreampose_core.errors import DreamPoseError, InputError
-from dreampose_core.jobs.handover import Running, begin_anew, taken_over
 from dreampose_core.settings import Settings
 
 
@@ -20,12 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         settings = _settings(arguments)
-        if (before := taken_over()) is not None:
-            _serve(settings, before.listener, before.running)
-        else:
-            if settings.engine == "ray":
-                check_cluster(settings)
-            _serve(settings, _listener(settings.host, settings.port), ())
+        if settings.engine == "ray":
+            check_cluster(settings)
+        _serve(settings, _listener(settings.host, settings.port))
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2
@@ -72,7 +68,7 @@ def _listener(host: str, port: int) -> socket.socket:
         raise InputError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another with --host and --port.") from error
 
 
-def _serve(settings: Settings, listener: socket.socket, running: Sequence[Running | None]) -> None:
+def _serve(settings: Settings, listener: socket.socket) -> None:
     # read by gradio when it is imported: no calls home, and visitors' uploads stay in the data folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home.expanduser().absolute() / "uploads")
@@ -82,14 +78,18 @@ def _serve(settings: Settings, listener: socket.socket, running: Sequence[Runnin
     configure(settings.log_format)
     service = JobService(settings)
     try:
-        service.start(running)  # the workers load the model while the page is being built
-        from dreampose_core.web.process import Server
+        service.start()  # the workers load the model while the page is being built
+        import uvicorn
+
         from dreampose_core.web.server import build_app
 
-        server = Server(build_app(settings, service))
-        server.run(sockets=[listener.dup()])
-        if server.anew:
-            begin_anew(listener, service.leave())
+        app = build_app(settings, service)
+        # Pages that are open keep their connection; that they lose it at the end is no error.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in record.getMessage())
+        config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+        host, port = listener.getsockname()[:2]
+        print(f"DreamPose is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # it listens already
+        uvicorn.Server(config).run(sockets=[listener])
     finally:
         service.stop()
 

@@ -262,8 +262,6 @@ def _parser() -> argparse.ArgumentParser:
 
     u = command(bench, "tune", model_commands.bench_tune, "what tuning to a subject is worth, and how long it takes")
     _model_options(u)
-    u.add_argument("--sister", default="mini-nowarp", metavar="MODEL",
-                   help="a model trained with --reference-warp none, which is tuned by both recipes (default: mini-nowarp; none: without)")
     u.add_argument("--people", type=int, default=3, help="held-out people (default: 3)")
     u.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
     u.add_argument("--out", help="the folder for report.json and pictures")
@@ -273,26 +271,6 @@ def _parser() -> argparse.ArgumentParser:
     g.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
     g.add_argument("--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)")
     g.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
-
-    h = command(bench, "shortcuts", model_commands.bench_shortcuts, "what leaving work out of the denoising loop gains and costs")
-    _model_options(h)
-    h.add_argument("--steps", type=int, default=25, help="denoising steps (default: 25)")
-    h.add_argument("--image-guidance", type=float, default=3.0, help="(default: 3)")
-    h.add_argument("--pose-guidance", type=float, default=2.0, help="(default: 2)")
-    h.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
-    h.add_argument("--frames", type=int, default=8, help="frames of each (default: 8)")
-
-    a = command(bench, "ablations", model_commands.bench_ablations, "train small models that differ in one thing each, and measure them")
-    a.add_argument("--model", default="mini", help="the model whose VAE and device are all variants' (default: mini)")
-    _device_option(a)
-    a.add_argument("--variants", nargs="+", metavar="NAME", help="only these; any other word lists them all")
-    a.add_argument("--size", type=_size, metavar="HxW", help="multiples of 32 (default: the model's)")
-    a.add_argument("--unet-channels", type=_channels, default=(64, 128, 192), metavar="A,B,C", help="of the UNets (default: mini's)")
-    a.add_argument("--steps", type=int, default=1500, help="steps of each training (default: 1500)")
-    a.add_argument("--people", type=int, default=6, help="held-out people (default: 6)")
-    a.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    a.add_argument("--seed", type=int, default=0)
-    a.add_argument("--out", required=True, help="the folder for report.json, guidance.png and the trained variants; finished ones are kept")
     return parser
 
 

@@ -17,9 +17,8 @@ from .texture import WARP_PLANES
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
 POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
-# which of a frame's window of five maps the UNet is shown: the paper's five; the frame's own five times, as the original was trained;
-# or it alone; "centred": the paper's five, with the frame's own in place of those beyond the ends of the clip, as the original was run
-SHOWN_MAPS = {"five": (0, 1, 2, 3, 4), "centred": (0, 1, 2, 3, 4), "copies": (2, 2, 2, 2, 2), "one": (2,)}
+# what stands in a frame's window of five maps beyond the ends of the clip: the nearest map; or, as the original was run, the frame's own
+POSE_WINDOWS = {"five": "nearest", "centred": "centre"}
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,11 @@ class Sampling:
 class ModelForm:
     """How a model must be fed; stands in the model folder's config.
 
-    pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five", "centred", "copies" or "one", see `SHOWN_MAPS`.
+    pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five" or "centred", see `POSE_WINDOWS`.
     photo_encoding: "own" or "released", see `reference_tokens`. init_leak: frames start from the photo's latents with noise on top, not
     from noise alone; where the first timestep is not the noisiest some of the photo is left in it (7.2 % with 100 steps of PNDM).
-    charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see
-    `warp_channels`.
-    reference_background: the moved texture lies on the photo's filled background. reference_attention, frame_attention: see
-    `attention.py`.
+    charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see `warp_channels`.
+    reference_background: the moved texture lies on the photo's filled background.
     height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
     draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
@@ -60,8 +57,6 @@ class ModelForm:
     charts: str = "mannequin"
     reference_warp: str = "texture"
     reference_background: bool = True
-    reference_attention: bool = False
-    frame_attention: bool = False
     height: int = 160
     width: int = 128
     image_guidance: float = 1.0
@@ -86,7 +81,7 @@ class ModelForm:
 def check_form(form: ModelForm) -> None:
     """Raises InputError for a name that is none of those that a field may have."""
     known = {
-        "pose_encoding": POSE_CHANNELS, "pose_window": SHOWN_MAPS, "photo_encoding": ("own", "released"),
+        "pose_encoding": POSE_CHANNELS, "pose_window": POSE_WINDOWS, "photo_encoding": ("own", "released"),
         "charts": ("densepose", "mannequin"), "reference_warp": ("none", "texture", "encoded"),
     }  # fmt: skip
     for name, names in known.items():
@@ -102,7 +97,7 @@ def unet_in_channels(form: ModelForm, latent_channels: int, factor: int) -> int:
 
 def pose_channels(form: ModelForm) -> int:
     """Channels of all the maps that the UNet is shown for one frame."""
-    return len(SHOWN_MAPS[form.pose_window]) * POSE_CHANNELS[form.pose_encoding]
+    return len(WINDOW) * POSE_CHANNELS[form.pose_encoding]
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
@@ -161,12 +156,7 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
 
 def window_of(form: ModelForm, index: int, length: int) -> list[int]:
     """The frames of a clip of `length` whose maps this model is shown for frame `index`, in order."""
-    return shown_maps(form, window_indices(index, length, "centre" if form.pose_window == "centred" else "nearest"))
-
-
-def shown_maps(form: ModelForm, window: list) -> list:
-    """Those of a window's five entries that this model is shown, in order; see `SHOWN_MAPS`."""
-    return [window[k] for k in SHOWN_MAPS[form.pose_window]]
+    return window_indices(index, length, POSE_WINDOWS[form.pose_window])
 
 
 def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -220,19 +210,6 @@ def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, time
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
     """Everything the UNet sees as one tensor (B, C, h, w), in the order of `unet_in_channels`."""
     return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)
-
-
-def photo_input(form: ModelForm, latents: torch.Tensor, parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int) -> torch.Tensor:
-    """What the UNet sees of photos themselves, for reference attention: their latents (B, C, h, w) without noise, their own maps (B, H, W)
-    and (B, 2, H, W) in place of all neighbours', zeros where they have none, and no moved texture."""
-    channels = unet_in_channels(form, latents.shape[1], factor)
-    given = latents.new_zeros(len(latents), channels, *latents.shape[2:])
-    given[:, : latents.shape[1]] = latents
-    if uv is not None or (parts is not None and form.pose_encoding == "iuv"):
-        own = encode_maps(parts, uv, factor, form.pose_encoding)
-        poses = torch.cat(shown_maps(form, [own] * len(WINDOW)), 1)
-        given[:, latents.shape[1] : latents.shape[1] + poses.shape[1]] = poses
-    return given
 
 
 def condition_latents(form: ModelForm, vae, photos: torch.Tensor) -> torch.Tensor:

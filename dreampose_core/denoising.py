@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin, UniPCMultistepScheduler
 
-from . import attention
 from .conditioning import ModelForm, Sampling, clean_latents, predict
 from .errors import InputError
 from .progress import ShouldStop, check_stop
@@ -25,14 +24,13 @@ OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
 @dataclass
 class Reference:
     """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of one person or None,
-    see `colour_map`, the states that reference attention looks at or None."""
+    see `colour_map`."""
 
     tokens: torch.Tensor
     blank: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
     colours: torch.Tensor | None = None
-    states: list[torch.Tensor] | None = None
 
 
 def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:
@@ -80,7 +78,6 @@ def denoise(
         latents = scheduler.add_noise(beneath.float().expand_as(noise), noise, scheduler.timesteps[:1])
     batch = len(latents)
     tokens, no_tokens = (some.expand(batch, -1, -1) for some in (reference.tokens, reference.blank))
-    blank = reference.states and [torch.zeros_like(state) for state in reference.states]
     first, last = (share * scheduler.config.num_train_timesteps for share in sampling.guidance_interval)
     unguided = guidance_branches(1, 1)
     with reusing(unet, sampling.reuse_steps) as deep:
@@ -92,8 +89,7 @@ def denoise(
                 own_pose = pose if has_pose else torch.zeros_like(pose)
                 own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
                 context = tokens if has_image else no_tokens
-                run = batch if form.frame_attention else 1
-                with attention.attending(unet, reference.states if has_image else blank, run), deep(step, (has_image, has_pose)):
+                with deep(step, (has_image, has_pose)):
                     total = total + weight * predict(unet, scheduler, form, scaled, t, own_pose, own_warp, context)
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample

@@ -47,10 +47,10 @@ _SMALL = 100 << 20  # bytes of a model's weights
 
 def build_mini(
     form: ModelForm, seed: int = 0, *, unet_channels: tuple[int, ...] = (64, 128, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 16, width: int = 128, groups: int = 8, tokens: str = "both",
+    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 16, width: int = 128, groups: int = 8,
     vae: AutoencoderKL | None = None,
 ) -> DreamPosePipeline:  # fmt: skip
-    """A new model with random weights drawn from `seed`; the keyword arguments are its widths, and the adapter's sources.
+    """A new model with random weights drawn from `seed`; the keyword arguments are its widths.
 
     vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`.
     """
@@ -86,7 +86,7 @@ def build_mini(
             image_size=64, patch_size=16, projection_dim=width,
         )  # fmt: skip
         image_encoder = CLIPVisionModel(clip)
-        adapter = ImageAdapter(17, width, latent_channels, height, width_, tokens)
+        adapter = ImageAdapter(17, width, latent_channels, height, width_)
     # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted, not
     # noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
@@ -211,7 +211,7 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
     if run.data == "mannequin":
         pipe.register_to_config(charts="mannequin")
         return MannequinSamples(*given, share=processes.share)
-    samples = VideoSamples(run.data, *given, consecutive=pipe.form.frame_attention, share=processes.share)
+    samples = VideoSamples(run.data, *given, share=processes.share)
     if samples.charts != "none":
         pipe.register_to_config(charts=samples.charts)
     return samples

@@ -144,22 +144,6 @@ def bench_poses(args, on_progress, should_stop) -> None:
     print(table(bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
 
 
-def bench_ablations(args, on_progress, should_stop) -> None:
-    from .densepose import load_estimator
-    from .evaluation.ablations import VARIANTS, ablate, guidance_grid
-    from .evaluation.report import table
-    from .pipeline import load_pipeline
-
-    pipe, out = load_pipeline(args.model, args.device), _new_folder(args.out)
-    report = ablate(
-        pipe, out, names=tuple(args.variants or VARIANTS), size=args.size, unet_channels=args.unet_channels, steps=args.steps,
-        people=args.people, precision=args.precision, seed=args.seed, estimator=load_estimator("mini", args.device),
-        on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
-    guidance_grid(pipe, out / "guidance.png")
-    print(table(report))
-
-
 def bench_tune(args, on_progress, should_stop) -> None:
     from .densepose import load_estimator
     from .evaluation.tuning import bench_tune
@@ -168,15 +152,9 @@ def bench_tune(args, on_progress, should_stop) -> None:
 
     out = None if args.out is None else _new_folder(args.out)
     _new_file_or_none(args.json)
-    how = args.device, args.precision, args.low_memory
-    pipe, sister = load_pipeline(args.model, *how), None if args.sister == "none" else load_pipeline(args.sister, *how)
-    for model, wanted in ((pipe, True), (sister, False)):
-        if model is not None and (model.form.reference_warp != "none") != wanted:
-            raise InputError("--model must be a model that moves the photo's texture, and --sister one that does not.")
-    if sister is not None and sister.form.size != pipe.form.size:
-        raise InputError("--model and --sister make frames of different sizes; give models of one size, or --sister none.")
+    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     figures = bench_tune(
-        pipe, sister, lambda model, photo, own, recipe: tuned_to(model, photo, own, recipe, should_stop), out, people=args.people,
+        pipe, lambda photo, own, recipe: tuned_to(pipe, photo, own, recipe, should_stop), out, people=args.people,
         estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     _figures(figures, args.json)
@@ -193,18 +171,6 @@ def bench_generate(args, on_progress, should_stop) -> None:
         on_progress=on_progress, should_stop=should_stop,
     )
     _figures(figures, args.json)
-
-
-def bench_shortcuts(args, on_progress, should_stop) -> None:
-    from .evaluation.report import table
-    from .evaluation.shortcuts import bench_shortcuts
-    from .pipeline import load_pipeline
-
-    pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    print(table(bench_shortcuts(
-        pipe, steps=args.steps, image_guidance=args.image_guidance, pose_guidance=args.pose_guidance, people=args.people,
-        frames=args.frames, on_progress=on_progress, should_stop=should_stop,
-    )))  # fmt: skip
 
 
 def _figures(figures: dict, path: Path | None) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 # saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
 from . import adapter as _adapter  # noqa: F401
-from . import attention, memory, stable_diffusion
+from . import memory, stable_diffusion
 from .conditioning import (
     ModelForm,
     blank_tokens,
@@ -28,7 +28,6 @@ from .conditioning import (
     condition_latents,
     encode_latents,
     encode_maps,
-    photo_input,
     pose_tensors,
     reference_tokens,
     to_pixels,
@@ -75,7 +74,7 @@ class DreamPosePipeline(DiffusionPipeline):
         self, vae, unet, adapter, scheduler, image_encoder, image_processor, pose_encoding: str = "iuv", charts: str = "mannequin",
         reference_warp: str = "texture", reference_background: bool = True, height: int = 160, width: int = 128,
         image_guidance: float = 1.0, pose_guidance: float = 1.0, pose_window: str = "five",
-        reference_attention: bool = False, frame_attention: bool = False, draft_steps: int = 8, standard_steps: int = 15,
+        draft_steps: int = 8, standard_steps: int = 15,
         best_steps: int = 50, photo_encoding: str = "own", init_leak: bool = False, guidance_from: float = 0.0, guidance_to: float = 1.0,
         reuse_steps: int = 1,
     ):  # fmt: skip
@@ -86,12 +85,9 @@ class DreamPosePipeline(DiffusionPipeline):
         self.register_to_config(
             pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, reference_background=reference_background,
             height=height, width=width, image_guidance=image_guidance, pose_guidance=pose_guidance, pose_window=pose_window,
-            reference_attention=reference_attention, frame_attention=frame_attention, draft_steps=draft_steps,
-            standard_steps=standard_steps, best_steps=best_steps, photo_encoding=photo_encoding, init_leak=init_leak,
+            draft_steps=draft_steps, standard_steps=standard_steps, best_steps=best_steps, photo_encoding=photo_encoding, init_leak=init_leak,
             guidance_from=guidance_from, guidance_to=guidance_to, reuse_steps=reuse_steps,
         )  # fmt: skip
-        if reference_attention or frame_attention:
-            attention.install(unet)
 
     @classmethod
     def from_stable_diffusion(
@@ -245,7 +241,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:
-        """Tokens, latents and texture of the photo or photos; the first photo is the one that is encoded for attention."""
+        """Tokens, latents and texture of the photo or photos; tokens and latents are the first photo's."""
         photos = image if isinstance(image, list) else [image]
         pixels = self.fit_photos(photos, image_poses)
         if image_poses is not None and len(image_poses) != len(photos):
@@ -257,17 +253,13 @@ class DreamPosePipeline(DiffusionPipeline):
         seen = latents if self.config.photo_encoding == "own" else condition_latents(self.form, self.vae, first)
         tokens = reference_tokens(self.form, first, seen, *encoders).to(self.unet.dtype)
         blank = blank_tokens(self.form, tokens, self.vae, *encoders)
-        texture = states = parts = uv = None
+        texture = parts = uv = None
         if image_poses is not None and self.knows_charts(image_poses):
             maps = pose_tensors(fitted(image_poses, self.form.size, bilinear=self.bilinear), self.config.charts)
             parts, uv = (None if x is None else x.to(device) for x in maps)
         if self.config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
-        if self.config.reference_attention:
-            own = [None if x is None else x[:1] for x in (parts, uv)]
-            given = photo_input(self.form, latents, *own, self.factor).to(self.unet.dtype)
-            states = attention.reference_states(self.unet, given, tokens)
-        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), states)
+        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents))
 
     @property
     def bilinear(self) -> bool:

@@ -12,7 +12,7 @@ from .errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
-MODELS = {"mini": MINI, "mini-nowarp": REPOSITORY / "assets" / "mini-nowarp"}  # those that are shipped, by name
+MODELS = {"mini": MINI}  # those that are shipped, by name
 MINI_ESTIMATOR = REPOSITORY / "assets" / "estimator"
 EXAMPLES = REPOSITORY / "examples"
 

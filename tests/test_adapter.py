@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from dreampose_core.adapter import ImageAdapter
@@ -37,28 +36,6 @@ def test_the_usual_sizes_have_the_released_checkpoints_shapes():
         "vae2clip.weight": (768, 1280), "vae2clip.bias": (768,), "linear1.weight": (50, 54), "linear1.bias": (50,),
     }  # fmt: skip
     assert ImageAdapter()(torch.zeros(1, 50, 768), torch.zeros(1, 4, 80, 64)).shape == (1, 50, 768)
-
-
-@pytest.mark.parametrize("sources", ["clip", "vae", "places"])
-def test_other_sources_see_what_they_say(sources):
-    clip, latents = inputs()
-    adapter = ImageAdapter(17, 32, 8, 10, 8, sources)
-    tokens = adapter(clip, latents)
-    assert tokens.shape == (2, 17 + 2 * 2 * (sources == "places"), 32)
-    assert torch.equal(adapter(clip, latents + 1), tokens) == (sources == "clip")
-    assert torch.equal(adapter(clip + 1, latents), tokens) == (sources == "vae")
-
-
-def test_a_token_of_a_place_knows_its_place():
-    clip, latents = inputs()
-    adapter = ImageAdapter(17, 32, 8, 8, 8, "places")
-    latents = latents[:, :, :8]
-    before = adapter(clip, latents)
-    latents[:, :, 4:, :4] += 1  # the lower left of four places
-    changed = (adapter(clip, latents) - before).abs().amax((0, 2)) > 0
-    assert changed.nonzero().flatten().tolist() == [17 + 2]
-    flat = adapter(clip, torch.ones_like(latents))
-    assert not torch.allclose(flat[:, 17], flat[:, 18])
 
 
 def test_it_saves_and_loads(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -14,7 +13,6 @@ from tiny import tiny_pipeline
 from dreampose_core.conditioning import ModelForm, Sampling
 from dreampose_core.denoising import reusing
 from dreampose_core.errors import Cancelled, InputError
-from dreampose_core.evaluation import shortcuts
 from dreampose_core.evaluation.clips import MannequinClips
 from dreampose_core.settings import Solver
 
@@ -141,22 +139,6 @@ def test_best_leaves_nothing_out_and_the_others_what_the_model_says(clip):
 def test_wrong_shortcuts_are_refused(pipe, clip, wrong):
     with pytest.raises(InputError, match="reuse_steps must be at least 1"):
         made(pipe, clip, **wrong)
-
-
-def test_the_bench_measures_each_way(pipe, monkeypatch):
-    monkeypatch.setattr(shortcuts, "ways_of", lambda steps: {"all": Sampling(steps), "reuse": Sampling(steps, reuse_steps=2)})
-    steps = []
-    report = shortcuts.bench_shortcuts(pipe, steps=4, people=1, frames=2, on_progress=lambda record: steps.append(record.step))
-    assert report["all"]["times_faster"] == 1 and report["reuse"]["times_faster"] > 0 and steps[-1] == 2
-    assert report["all"]["psnr_mask"] != report["reuse"]["psnr_mask"]
-    with pytest.raises(InputError, match="at least 1"):
-        shortcuts.bench_shortcuts(pipe, steps=0)
-
-
-def test_the_ways_differ_in_one_thing_each():
-    ways = shortcuts.ways_of(25)
-    assert ways["all"] == Sampling(25) and ways["guided 0.1-0.8"] == replace(ways["all"], guidance_interval=(0.1, 0.8))
-    assert len(set(ways.values())) == len(ways)
 
 
 @pytest.mark.parametrize("solver", [name for name in get_args(Solver) if name != "pndm"])

@@ -295,12 +295,6 @@ def test_the_target_is_never_the_photo_and_five_maps_differ(clips, monkeypatch):
             assert clip == same and photo != target and maps[2] == target and len(set(maps)) == 5
 
 
-def test_pairs_of_neighbours_for_frames_that_look_at_each_other(clips):
-    batch = VideoSamples(clips, SIZE, 4, consecutive=True).batch(0)
-    assert batch.run == 2
-    assert torch.equal(batch.photo[0], batch.photo[1]) and not torch.equal(batch.target[0], batch.target[1])
-
-
 def test_some_clips_are_held_back(clips):
     samples = VideoSamples(clips, SIZE, 2)
     assert [clip.folder.name for clip in samples.held] == ["clip0"] and len(samples.clips) == 3

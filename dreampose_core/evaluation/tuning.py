@@ -23,50 +23,46 @@ from .scores import Scorer, mean_scores
 
 _FRAMES = 16  # of each clip
 
-Tune = Callable[[object, np.ndarray, PoseSequence, str], AbstractContextManager]
-"""A model, a photo, its map and a recipe -> a context in which the model carries a subject tuned to them."""
+Tune = Callable[[np.ndarray, PoseSequence, str], AbstractContextManager]
+"""A photo, its map and a recipe -> a context in which the model carries a subject tuned to them."""
 
 
 def bench_tune(
-    pipe, sister, tune: Tune, folder: Path | None, *, people: int = 3, estimator=None, on_progress: OnProgress = ignore_progress,
+    pipe, tune: Tune, folder: Path | None, *, people: int = 3, estimator=None, on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, float]:  # fmt: skip
     """The figures of tuning, means over the first `people` held-out mannequins, in their last _FRAMES frames.
 
     folder: for report.json, with all scores, and pictures; None for neither.
-    pipe: a model that moves the photo's texture; sister: one that does not (the paper's design), or None, and the figures that need it
-    are missing. Keys, PSNR in dB inside the person:
+    Keys, PSNR in dB inside the person:
 
-    fast_gain_db_nowarp: what `fast` gains on the sister. fast_minus_paper_db: how far it is above `paper` there.
-    time_ratio_paper_over_fast: of their times. fast_s: seconds that `fast` takes on pipe. gain_db: what it gains there; crude_gain_db: on
-    figures drawn in another style than any it was trained on. vae_error_ratio: squared error of the VAE alone inside the person, tuned
-    over untuned; identity_seen_ratio, identity_unseen_ratio: of the identity errors (see `Scorer`). pose_accuracy_change: tuned less
+    fast_s: seconds that `fast` takes. gain_db: what it gains; crude_gain_db: on figures drawn in another style than any the model was
+    trained on. fast_minus_paper_db: how far `fast` is above `paper`. time_ratio_paper_over_fast: of their times. vae_error_ratio: squared
+    error of the VAE alone inside the person, tuned over untuned; identity_seen_ratio, identity_unseen_ratio: of the identity errors (see `Scorer`). pose_accuracy_change: tuned less
     untuned.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    runs = [("mini", pipe, "fast", False), ("crude", pipe, "fast", True)]
-    if sister is not None:
-        runs += [("nowarp", sister, "fast", False), ("nowarp", sister, "paper", False)]
+    runs = [("clip", "fast", False), ("clip", "paper", False), ("crude", "fast", True)]
     clock = StageClock("tunings", people * len(runs), on_progress)
     scores: dict[str, list] = {}
     seconds: dict[str, list[float]] = {}
     vae_errors: list[float] = []
     for number, clip in enumerate(MannequinClips(people, pipe.form.size)):
         clip = clip.last(_FRAMES)
-        for index, (name, model, recipe, crude) in enumerate(runs):
+        for index, (name, recipe, crude) in enumerate(runs):
             check_stop(should_stop)
             shown = _crude(clip) if crude else clip
-            scorer, before = Scorer(shown, estimator), _vae_error(model, shown)
-            untuned = _frames(model, shown, number)
+            scorer, before = Scorer(shown, estimator), _vae_error(pipe, shown)
+            untuned = _frames(pipe, shown, number)
             if f"{name} none" not in scores or len(scores[f"{name} none"]) <= number:
                 scores.setdefault(f"{name} none", []).append(scorer.score(untuned))
             started = time.monotonic()
-            with tune(model, shown.photo, shown.image_poses, recipe):
+            with tune(shown.photo, shown.image_poses, recipe):
                 seconds.setdefault(f"{name} {recipe}", []).append(time.monotonic() - started)
-                tuned = _frames(model, shown, number)
-                if name == "mini":
-                    vae_errors.append(_vae_error(model, shown) / before)
+                tuned = _frames(pipe, shown, number)
+                if (name, recipe) == ("clip", "fast"):
+                    vae_errors.append(_vae_error(pipe, shown) / before)
             scores.setdefault(f"{name} {recipe}", []).append(scorer.score(tuned))
             if folder is not None:
                 at = [0, _FRAMES // 2, -1]
@@ -86,19 +82,16 @@ def _figures(report: Report, seconds: dict[str, float], vae_error_ratio: float) 
         return report[f"{name} fast"][key] - report[f"{name} none"][key]
 
     figures = {
-        "fast_s": seconds["mini fast"], "gain_db": change("psnr_mask", "mini"), "crude_gain_db": change("psnr_mask", "crude"),
-        "vae_error_ratio": vae_error_ratio,
+        "fast_s": seconds["clip fast"], "gain_db": change("psnr_mask", "clip"), "crude_gain_db": change("psnr_mask", "crude"),
+        "fast_minus_paper_db": report["clip fast"]["psnr_mask"] - report["clip paper"]["psnr_mask"],
+        "time_ratio_paper_over_fast": seconds["clip paper"] / seconds["clip fast"], "vae_error_ratio": vae_error_ratio,
     }  # fmt: skip
     for key in ("identity_seen", "identity_unseen"):
-        before, after = report["mini none"][key], report["mini fast"][key]
+        before, after = report["clip none"][key], report["clip fast"][key]
         if before is not None and after is not None:
             figures[f"{key}_ratio"] = after / before
-    if report["mini none"]["pose_accuracy"] is not None:
-        figures["pose_accuracy_change"] = change("pose_accuracy", "mini")
-    if "nowarp fast" in report:
-        figures["fast_gain_db_nowarp"] = change("psnr_mask", "nowarp")
-        figures["fast_minus_paper_db"] = report["nowarp fast"]["psnr_mask"] - report["nowarp paper"]["psnr_mask"]
-        figures["time_ratio_paper_over_fast"] = seconds["nowarp paper"] / seconds["nowarp fast"]
+    if report["clip none"]["pose_accuracy"] is not None:
+        figures["pose_accuracy_change"] = change("pose_accuracy", "clip")
     return {name: round(value, 4) for name, value in figures.items()}
 
 

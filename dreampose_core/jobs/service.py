@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
 from ..settings import MIN_FREE_MB, Settings
-from .handover import Running
 from .janitor import Janitor, size_of, subjects
 from .locks import living
 from .logs import JobLog
@@ -70,9 +69,8 @@ class JobService:
         self._supervisor: Supervisor | None = None
         self._janitor: Janitor | None = None
 
-    def start(self, running: Sequence[Running | None] = ()) -> None:
-        """Creates the data folder and the store, and starts the workers, or takes over those that `leave` returned to an earlier start in
-        this process (`running`); unfinished jobs go on. Raises StorageError."""
+    def start(self) -> None:
+        """Creates the data folder and the store, and starts the workers; unfinished jobs go on. Raises StorageError."""
         try:
             for folder in (self.home, self.home / "jobs", self.home / "subjects"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,9 +79,9 @@ class JobService:
             raise StorageError(words) from error
         self._store = Store(self.home / "jobs.sqlite3")
         self._janitor = Janitor(self._store, self.settings)
-        if self._janitor.bucket is not None and not running:
+        if self._janitor.bucket is not None:
             self._janitor.bucket.restore(self._store)
-        self._supervisor = Supervisor(self._store, self.settings, self._command, running)
+        self._supervisor = Supervisor(self._store, self.settings, self._command)
         self._supervisor.start()
         self._janitor.start()
 
@@ -91,18 +89,9 @@ class JobService:
         """Lets the workers give their jobs back and ends them; a later start resumes. Does nothing when stopped."""
         if self._supervisor is not None:
             self._supervisor.stop()
-            self._close()
-
-    def leave(self) -> tuple[Running | None, ...]:
-        """Stops too, but lets the workers go on with their jobs: what a start that follows in this process takes over."""
-        running = self._supervisor.leave()
-        self._close()
-        return running
-
-    def _close(self) -> None:
-        self._janitor.stop()
-        self._store.close()
-        self._supervisor = self._janitor = self._store = None
+            self._janitor.stop()
+            self._store.close()
+            self._supervisor = self._janitor = self._store = None
 
     def __enter__(self) -> JobService:
         self.start()

@@ -4,7 +4,6 @@ dead ones."""
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import signal
@@ -17,7 +16,6 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..settings import REPOSITORY, Settings
-from .handover import Running
 from .locks import is_alive
 from .records import Lane
 from .store import Store
@@ -64,63 +62,28 @@ def _num_gpus() -> int:
         return 0
 
 
-class _Inherited:
-    """A worker that an earlier start of this process began: its child still, though no Popen knows it."""
-
-    def __init__(self, pid: int):
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-            except ChildProcessError:
-                self.returncode = -1  # somebody else has waited for it
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() >= deadline:
-                raise subprocess.TimeoutExpired(f"worker {self.pid}", timeout)
-            time.sleep(0.02)
-        return self.returncode
-
-    def terminate(self) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-
-
 class _Slot:
     """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None for all."""
 
     def __init__(self, lane: Lane, gpu: str | None = None):
         self.lane, self.gpu = lane, gpu
         self.name = ""
-        self.process: subprocess.Popen | _Inherited | None = None
+        self.process: subprocess.Popen | None = None
         self.started = self.not_before = 0.0
         self.num_early_deaths = 0
         self.told_to_stop = False
 
 
 class Supervisor:
-    """Runs the worker processes of one installation until `stop()`, or until `leave()`.
+    """Runs the worker processes of one installation until `stop()`."""
 
-    running: of an earlier start in this process, what its `leave` returned.
-    """
-
-    def __init__(self, store: Store, settings: Settings, command: Command = worker_command, running: Sequence[Running | None] = ()):
+    def __init__(self, store: Store, settings: Settings, command: Command = worker_command):
         self.store, self.command = store, command
         self._environment = worker_environment(settings)
         self._locks = Path(settings.home) / "workers"
         workers, visible, num_gpus = settings.workers, self._environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
         gpus = [gpu_of(i, workers, visible, num_gpus) if settings.engine == "local" else None for i in range(workers)]
         self._slots = [_Slot("light"), *(_Slot("device", gpu) for gpu in gpus)]
-        for slot, before in zip(self._slots, running):
-            if before is not None:
-                slot.name, slot.process, slot.started = before.name, _Inherited(before.pid), time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -132,14 +95,10 @@ class Supervisor:
         processes = [(slot.lane, slot.process) for slot in self._slots]
         return [(lane, process.pid if process is not None and process.poll() is None else None) for lane, process in processes]
 
-    def leave(self) -> tuple[Running | None, ...]:
-        """Lets the workers go on unwatched, until a supervisor of a later start in this process takes them over."""
-        self._end()
-        return tuple(slot.process and Running(slot.lane, slot.gpu, slot.name, slot.process.pid) for slot in self._slots)
-
     def stop(self, timeout_s: float = 22.0) -> None:
         """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s` seconds."""
-        self._end()
+        self._stopping.set()
+        self._thread.join()
         processes = [(slot, slot.process) for slot in self._slots if slot.process is not None]
         for _, process in processes:
             process.terminate()
@@ -152,10 +111,6 @@ class Supervisor:
                 process.wait()
             slot.process = None
             self._take_back(slot.name)
-
-    def _end(self) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         last_tick = time.time()
@@ -231,7 +186,7 @@ class Supervisor:
                 _kill(slot.process)
 
 
-def _kill(process: subprocess.Popen | _Inherited) -> None:
+def _kill(process: subprocess.Popen) -> None:
     """Ends the worker and what it started (an encoder, say); it leads a process group of its own."""
     if process.poll() is None:
         try:

@@ -21,8 +21,8 @@ _REUSE = 2  # steps that share what was drawn: their photos, crops and disturban
 @dataclass
 class Samples:
     """B training samples: photo uint8 (B, H, W, 3) with its parts (B, H, W) and uv (B, 2, H, W); target uint8 (B, H, W, 3);
-    window_parts (B, 5, H, W) and window_uv (B, 5, 2, H, W), whose middle maps are the target's own. run: so many targets in a row are
-    consecutive frames. has_parts, has_uv: (B,) 0/1, whether the maps of a sample know their parts and their U, V; None where all do."""
+    window_parts (B, 5, H, W) and window_uv (B, 5, 2, H, W), whose middle maps are the target's own. has_parts, has_uv: (B,)
+    0/1, whether the maps of a sample know their parts and their U, V; None where all do."""
 
     photo: torch.Tensor
     photo_parts: torch.Tensor
@@ -30,7 +30,6 @@ class Samples:
     target: torch.Tensor
     window_parts: torch.Tensor
     window_uv: torch.Tensor
-    run: int = 1
     has_parts: torch.Tensor | None = None
     has_uv: torch.Tensor | None = None
 
@@ -38,18 +37,18 @@ class Samples:
 class MannequinSamples:
     """Endless samples of training figures (seeds below 10,000): `batch(step)` is the same whenever it is asked.
 
-    size: (height, width). batch_size: a multiple of `per_clip`, the targets taken from one figure. consecutive: they are neighbours.
+    size: (height, width). batch_size: a multiple of `per_clip`, the targets taken from one figure.
     share: of several processes that train together, this one's rank and how many they are: of every batch it draws only its own part.
     """
 
     def __init__(
         self, size: tuple[int, int], batch_size: int, seed: int = 0, device: str | torch.device = "cpu", per_clip: int = 2,
-        consecutive: bool = False, share: tuple[int, int] = (0, 1),
+        share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
         if batch_size % (per_clip * share[1]):
             raise ValueError(f"batch size {batch_size} is not a multiple of {per_clip} x {share[1]}")
         self.size, self.batch_size, self.seed, self.device, self.per_clip = size, batch_size, seed, device, per_clip
-        self.consecutive, self.share = consecutive, share
+        self.share = share
         self._kept: dict[str, tuple] = {}
 
     def batch(self, step: int) -> Samples:
@@ -61,8 +60,7 @@ class MannequinSamples:
         source = torch.stack([torch.roll(torch.arange(n), 1) if same != turn else torch.full((n,), n) for same in from_clip])
         which = torch.arange(clips)[:, None], source
         photo, photo_parts, photo_uv = (x[which].flatten(0, 1) for x in drawn)
-        return Samples(photo, photo_parts, photo_uv, drawn[0][:, :n].flatten(0, 1), window_parts, window_uv,
-                       n if self.consecutive else 1)  # fmt: skip
+        return Samples(photo, photo_parts, photo_uv, drawn[0][:, :n].flatten(0, 1), window_parts, window_uv)
 
     def frames(self, step: int, count: int, whole: bool = False) -> Rendering:
         """`count` frames of as many figures, for what needs no pairs; of several processes each gets its part, or, with `whole`, all."""
@@ -140,8 +138,6 @@ class MannequinSamples:
         still_s, from_clip = uniform(0, 8), uniform(0, 1) < 0.5
         if not wanted:
             return None
-        if self.consecutive:
-            starts = starts[0] + between * torch.arange(self.per_clip)
         times = (starts[:, None] + between * torch.arange(-2, 3)).clamp_min(0).flatten()
         figure = Figure.from_seed(seed, self.device)
         moving, standing = figure.moments(name, times, manner).turned(turn), figure.moments("idle", torch.tensor([still_s]), manner)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ..attention import attending, reference_states
 from ..conditioning import (
     ModelForm,
     blank_tokens,
@@ -16,10 +15,8 @@ from ..conditioning import (
     condition_latents,
     encode_latents,
     encode_maps,
-    photo_input,
     predict,
     reference_tokens,
-    shown_maps,
     to_pixels,
     warp_channels,
 )
@@ -165,22 +162,19 @@ def train_end_to_end(
 class Conditioned:
     """One training batch as the networks see it.
 
-    target pixels and their latents, photos with theirs and their maps, pose and warp channels; has: what was kept, see `draw_dropout`;
-    mask: the person, 0/1; person: its share of each latent cell; run: how many consecutive frames look at each other; and, once they are
-    made, the noisy latents and their timesteps.
+    target pixels and their latents, photos with theirs, pose and warp channels; has: what was kept, see `draw_dropout`; mask: the person,
+    0/1; person: its share of each latent cell; and, once they are made, the noisy latents and their timesteps.
     """
 
     target: torch.Tensor
     latents: torch.Tensor
     photo: torch.Tensor
     photo_latents: torch.Tensor
-    photo_maps: tuple[torch.Tensor, torch.Tensor]
     poses: torch.Tensor
     warp: torch.Tensor | None
     has: dict[str, torch.Tensor]
     mask: torch.Tensor
     person: torch.Tensor
-    run: int
     noisy: torch.Tensor | None = None
     timesteps: torch.Tensor | None = None
 
@@ -196,8 +190,7 @@ def conditioned(
     if batch.has_parts is not None:  # what the maps do not know is not shown; what they know alone is not dropped
         has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
         has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
-    run = batch.run if form.frame_attention else 1
-    part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share), run)
+    part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share))
     target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         latents = encode_latents(pipe.vae, target).float()
@@ -207,17 +200,15 @@ def conditioned(
         if form.reference_warp != "none":
             planes = disturbed_warp(photo, batch, has, form.reference_background, Draws(seed, step, 4, share))
             warp = warp_channels(form, part(planes), pipe.vae).float()
-    own, mask = (batch.photo_parts, batch.photo_uv.float()), (parts[:, 2:3] > 0).float()
-    return Conditioned(target, latents, photo, photo_latents, own, poses, warp, has, mask, coverage(parts[:, 2], factor), run)
+    mask = (parts[:, 2:3] > 0).float()
+    return Conditioned(target, latents, photo, photo_latents, poses, warp, has, mask, coverage(parts[:, 2], factor))
 
 
 def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):
     """What the UNet predicts for latents made noisy, at timesteps (B,), and what it should; sets `given.noisy` and `given.timesteps`."""
     device = given.latents.device
-    noise = draws.randn(*given.latents.shape)
-    # frames that look at each other are equally noisy, and share their noise, as in a clip
-    timesteps, noise = (x[:: given.run].repeat_interleave(given.run, 0).to(device) for x in (timesteps, noise))
-    given.timesteps = timesteps
+    noise = draws.randn(*given.latents.shape).to(device)
+    given.timesteps = timesteps = timesteps.to(device)
     given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
@@ -225,24 +216,19 @@ def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torc
         keep = given.has["image"][:, None, None]
         if not keep.all():
             tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.form, tokens, pipe.vae, *encoders))
-        states = None
-        if pipe.form.reference_attention:
-            photo = photo_input(pipe.form, given.photo_latents, *given.photo_maps, pipe.factor)
-            states = [state * keep for state in reference_states(pipe.unet, photo, tokens)]
-        with attending(pipe.unet, states, given.run):
-            return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
+        return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
 
 
 def random_part(
-    count: int, size: tuple[int, int], share: float, multiple: int, draws: Draws, run: int = 1
+    count: int, size: tuple[int, int], share: float, multiple: int, draws: Draws
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A cut of `share` of each side, in whole `multiple`s of pixels, at a place of its own for each `run` of `count` samples.
+    """A cut of `share` of each side, in whole `multiple`s of pixels, at a place of its own for each of `count` samples.
 
     Returns a function from tensors (B, ..., H, W) to their cuts.
     """
     high, wide = (side if share == 1 else max(multiple, round(share * side / multiple) * multiple) for side in size)
     rows, columns = (
-        (draws.rand(count // run) * ((side - cut) // multiple + 1)).long().repeat_interleave(run) * multiple
+        (draws.rand(count) * ((side - cut) // multiple + 1)).long() * multiple
         for side, cut in zip(size, (high, wide))
     )
 
@@ -287,9 +273,7 @@ def draw_dropout(count: int, dropout: Dropout, draws: Draws, device) -> dict[str
 
 def encode_windows(form: ModelForm, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
     """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of maps."""
-    count, order = len(parts), shown_maps(form, list(range(parts.shape[1])))
-    parts, uv = parts[:, order].flatten(0, 1), uv[:, order].flatten(0, 1).float()
-    encoded = encode_maps(parts, uv, factor, form.pose_encoding).unflatten(0, (count, len(order)))
+    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, form.pose_encoding).unflatten(0, parts.shape[:2])
     if form.pose_encoding == "iuv":
         from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
         covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.utils.checkpoint import checkpoint
-
-from ..attention import again
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[Non
             if hasattr(network, "activation_checkpointing_enable"):  # of transformers, where it works in training mode only
                 network.activation_checkpointing_enable({"use_reentrant": False})
             else:
-                network.enable_gradient_checkpointing(_block_function(network))
+                network.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
         yield
     finally:
         for network in networks if on else ():
@@ -30,12 +29,3 @@ def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[Non
                 network.activation_checkpointing_disable()
             else:
                 network.disable_gradient_checkpointing()
-
-
-def _block_function(network: torch.nn.Module):
-    """What diffusers calls for each block."""
-
-    def run(block, *args):
-        return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: again(network))
-
-    return run

@@ -18,7 +18,6 @@ from ..conditioning import (
     pose_tensors,
     predict,
     reference_tokens,
-    shown_maps,
     warp_channels,
     window_channels,
 )
@@ -258,8 +257,8 @@ class _Source:
         maps = [None if x is None else crop_labels(x[which], boxes) for x in (self.parts, self.uv)]
         maps[0] = turned(maps[0]) if turn else maps[0]
         encoded = encode_maps(*maps, pipe.factor, form.pose_encoding)
-        still = shown_maps(form, [torch.arange(len(which), device=device)] * len(WINDOW))  # a photo has no neighbours
-        pose = window_channels(encoded, torch.stack(still, 1))
+        still = torch.arange(len(which), device=device)[:, None].expand(-1, len(WINDOW))  # a photo has no neighbours
+        pose = window_channels(encoded, still)
         if self.texture is None or maps[0] is None:
             return pose, no_warp, nothing
         # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed

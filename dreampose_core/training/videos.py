@@ -33,33 +33,29 @@ class VideoSamples:
     neither; picture and maps are cropped and mirrored together, and no crop reaches beyond its frame. Every twentieth clip, and one of
     three at least, is held back, see `held_out`.
 
-    size: (height, width). batch_size: even. consecutive: targets come in pairs of neighbours. share: this process's rank and how many
+    size: (height, width). share: this process's rank and how many
     there are: of every batch it makes only its own part. Raises InputError as `find_footage` does.
     """
 
     def __init__(
         self, folder: str | Path, size: tuple[int, int], batch_size: int, seed: int = 0, device: str | torch.device = "cpu",
-        consecutive: bool = False, share: tuple[int, int] = (0, 1),
+        share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
         found = find_footage(Path(folder))
-        if consecutive and any(len(clip) < 3 for clip in found):
-            raise InputError("Some clips have two frames, and pairs of neighbours are trained on beside a photo; leave those clips out.")
         self.held = found[::_HELD_EVERY] if len(found) > 2 else []
         self.clips = [clip for clip in found if clip not in self.held]
         self.charts = next((clip.charts for clip in found if clip.charts != "none"), "none")
         self.size, self.batch_size, self.seed, self.device, self.share = size, batch_size, seed, device, share
-        self.run = 2 if consecutive else 1
-        if batch_size % (self.run * share[1]):
-            raise InputError(f"A batch of {batch_size} cannot be shared by {share[1]} processes; give a multiple of {self.run * share[1]}.")
+        if batch_size % share[1]:
+            raise InputError(f"A batch of {batch_size} cannot be shared by {share[1]} processes; give a multiple of {share[1]}.")
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def batch(self, step: int) -> Samples:
         """The samples of training step `step`."""
-        count = self.batch_size // self.share[1] // self.run
+        count = self.batch_size // self.share[1]
         drawn = Draws(self.seed, step, 13, self.share).rand(count, 11).tolist()
-        made = [sample for samples in self._pool.map(self._samples, drawn) for sample in samples]
-        columns = [torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*made)]
-        return Samples(*columns[:6], run=self.run, has_parts=columns[6].float(), has_uv=columns[7].float())
+        columns = [torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*self._pool.map(self._sample, drawn))]
+        return Samples(*columns[:6], has_parts=columns[6].float(), has_uv=columns[7].float())
 
     def frames(self, step: int, count: int, whole: bool = False) -> Rendering:
         """`count` frames of as many clips, for what needs no pairs; of several processes each gets its part, or, with `whole`, all."""
@@ -79,27 +75,24 @@ class VideoSamples:
             rows.append((photo, own, truth, poses))
         return rows
 
-    def _samples(self, drawn: list[float]) -> list[tuple]:
-        """`run` samples; drawn: 11 numbers in 0..1."""
+    def _sample(self, drawn: list[float]) -> tuple:
+        """One sample; drawn: 11 numbers in 0..1."""
         which, i, j, stride, flip, *crops = drawn
         clip = self.clips[int(which * len(self.clips))]
         stride = _STRIDES[int(stride * len(_STRIDES))]
         # targets whose whole window lies in the clip, where it is long enough: at its ends maps repeat
-        edge = min(2 * stride, max(0, (len(clip) - self.run - 1) // 2))
-        first = edge + int(j * (len(clip) - self.run + 1 - 2 * edge))
-        others = [at for at in range(len(clip)) if not first <= at < first + self.run] or [first]
+        edge = min(2 * stride, max(0, (len(clip) - 2) // 2))
+        target = edge + int(j * (len(clip) - 2 * edge))
+        others = [at for at in range(len(clip)) if at != target] or [target]
         photo = others[int(i * len(others))]
         # U, V alone cannot say left from right
         turn = clip.has_parts and flip < _MIRRORED[clip.charts == "densepose"]
         rgb, own = self._cut(clip, photo, [photo], crops[:3], turn)
-        samples = []
-        for target in range(first, first + self.run):
-            truth, window = self._cut(clip, target, self._window(clip, target, stride), crops[3:], turn)
-            known = own.parts is not None and window.parts is not None, own.uv is not None and window.uv is not None
-            own_parts, own_uv = _arrays(own)
-            parts, uv = _arrays(window)
-            samples.append((rgb, own_parts[0], own_uv[0], truth, parts, uv, *known))
-        return samples
+        truth, window = self._cut(clip, target, self._window(clip, target, stride), crops[3:], turn)
+        known = own.parts is not None and window.parts is not None, own.uv is not None and window.uv is not None
+        own_parts, own_uv = _arrays(own)
+        parts, uv = _arrays(window)
+        return rgb, own_parts[0], own_uv[0], truth, parts, uv, *known
 
     def _frame(self, drawn: list[float]) -> tuple:
         which, at, flip, *crop = drawn

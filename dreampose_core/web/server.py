@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -18,7 +17,7 @@ from .api import build_api
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page
 from .results import results_router
-from .sessions import Sessions, sessions_let_go, unused
+from .sessions import Sessions, sessions_let_go
 
 PAGE_ASSETS = REPOSITORY / "assets" / "page"
 
@@ -33,7 +32,6 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     links = ResultLinks(secret)
     page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None, lifespan=sessions_let_go(page))
-    app.state.unused = partial(unused, page)
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:

@@ -73,11 +73,6 @@ def let_go(page: gr.Blocks) -> int:
     return len(idle)
 
 
-def unused(page: gr.Blocks) -> bool:
-    """Whether all visitors have gone: no session is left."""
-    return not page.state_holder.time_last_used
-
-
 def give_back() -> None:
     """Free memory goes back to the system where it can."""
     with suppress(OSError, AttributeError):  # not glibc
