@@ -13,7 +13,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 def __getattr__(name: str):
     # Lazy, so that `import dreampose_core` (the web process, --help) never loads torch.
     if name == "DreamPosePipeline":
-        from .pipeline import DreamPosePipeline
+        from .model.pipeline import DreamPosePipeline
 
         return DreamPosePipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

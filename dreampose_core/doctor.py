@@ -91,7 +91,7 @@ def _packages(settings: Settings) -> Finding:
 def _device(settings: Settings) -> Finding:
     import torch
 
-    from .memory import chosen_device, chosen_precision, free_memory_mb
+    from .model.memory import chosen_device, chosen_precision, free_memory_mb
 
     device = chosen_device(settings.device)
     reason = chosen_precision(device, settings.precision)[1]
@@ -167,7 +167,7 @@ def _safety_checker(settings: Settings) -> Finding:
     source = settings.safety_checker
     if source is None:
         return Finding("safety checker", "ok", "none is asked for")
-    from .safety import SafetyChecker
+    from .model.safety import SafetyChecker
 
     try:
         SafetyChecker.from_stable_diffusion(source)
@@ -212,11 +212,11 @@ def _self_check(settings: Settings) -> Finding:
 
     from .evaluation.clips import MannequinClips
     from .evaluation.metrics import psnr
-    from .pipeline import load_pipeline
+    from .model.loading import load_pipeline
 
     began = time.monotonic()
     pipe = load_pipeline("mini", settings.device, settings.precision, settings.low_memory)
-    clip = next(iter(MannequinClips(1, pipe.form.size))).first(CHECKED_FRAMES)
+    clip = next(iter(MannequinClips(1, pipe.model_config.size))).first(CHECKED_FRAMES)
     made = pipe(clip.photo, clip.poses, clip.image_poses, generator=torch.Generator().manual_seed(0)).frames
     found = psnr(made, clip.truth, clip.poses.mask)
     copied = psnr(np.broadcast_to(clip.photo, clip.truth.shape), clip.truth, clip.poses.mask)

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from dreampose_core import DreamPosePipeline
-from dreampose_core.images import read_image
+from dreampose_core.media import read_image
 from dreampose_core.poses import read_image_poses, read_poses
-from dreampose_core.video import write_video
+from dreampose_core.media import write_video
 
 EXAMPLES = Path(__file__).resolve().parent
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dreampose_core.images import write_png
-from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.media import write_png
+from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.poses import PoseSequence, render_colours, write_poses
-from dreampose_core.video import write_gif
+from dreampose_core.media import write_gif
 
 HERE = Path(__file__).resolve().parent
 PEOPLE = {"ada": 11_048, "bela": 11_001, "chidi": 11_007, "dana": 11_034, "emil": 11_042, "fumi": 11_052}

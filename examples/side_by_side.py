@@ -8,9 +8,9 @@ import sys
 import numpy as np
 from PIL import Image
 
-from dreampose_core.images import fit_image, read_image
+from dreampose_core.media import fit_image, read_image
 from dreampose_core.poses import fitted, read_poses, render_colours
-from dreampose_core.video import probe_video, read_video, write_gif
+from dreampose_core.media import probe_video, read_video, write_gif
 
 
 def panels(photo: str, motion: str, result: str, num_frames: int, size: tuple[int, int]) -> np.ndarray:

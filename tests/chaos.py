@@ -8,7 +8,7 @@ or to all three; a web process that was killed is started again at once, everyth
 
 When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a job takes. The
 device's job is then killed after a time drawn evenly from that length, counted from the moment when it was at work again after the last
-kill; three times in ten from the moment of the last kill itself, so that the loading of the model is hit, too. The light lane's part of a
+kill; three times in ten from the moment of the last kill itself, so that the loading of the model is hit, too. The light queue's part of a
 job is short, so a job is submitted for such a kill, which comes after a time drawn evenly from the length of that part.
 
 What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts three. It need not
@@ -16,7 +16,7 @@ wait longer: a job that gets further between kills must never be given up.
 
 How it is seen: a trigger that is added to the store's file writes down every claim, step and ending of every job, whoever makes it.
 Resume time: from the moment at which the killed thing could run again, which is the start of the new web process, or the kill where that
-was of workers alone, until a job of that lane reports a step of its real work under a new claim (loading is none; the light lane, which
+was of workers alone, until a job of that queue reports a step of its real work under a new claim (loading is none; the light queue, which
 reports no steps, counts at its end). `max_claim_s` is the same up to the claim.
 """
 
@@ -54,7 +54,7 @@ OWNERS = tuple(name * 43 for name in "abc")
 
 @dataclass
 class Kill:
-    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit lane was at, and its stage."""
+    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit queue was at, and its stage."""
 
     target: str
     at: float
@@ -63,8 +63,8 @@ class Kill:
     stages: dict[str, str]
 
     @property
-    def lanes(self) -> tuple[str, ...]:
-        """The lanes whose workers it ended, at once or soon."""
+    def queues(self) -> tuple[str, ...]:
+        """The queues whose workers it ended, at once or soon."""
         return (self.target,) if self.target in ("light", "device") else ("light", "device")
 
 
@@ -110,7 +110,7 @@ class Station:
         seen = -1
         while True:
             unfinished = self.trace.unfinished()
-            if self.killing and sum(lane == "device" for lane, _ in unfinished.values()) < IN_FLIGHT:
+            if self.killing and sum(queue == "device" for queue, _ in unfinished.values()) < IN_FLIGHT:
                 await self.submit(unfinished)
             for job in self.trace.done():
                 if job not in self.checked:
@@ -130,8 +130,8 @@ class Station:
 
     def _look_at_frames(self, unfinished: dict) -> None:
         """Counts frames that are written although they had been there."""
-        for job, (lane, _) in unfinished.items():
-            if lane == "device":
+        for job, (queue, _) in unfinished.items():
+            if queue == "device":
                 now, before = last_files(self.server.home, job), self.frames.get(job, {})
                 self.frames_made_twice += sum(now.get(name) != file for name, file in before.items() if name != "result.mp4")
                 self.frames[job] = now
@@ -170,20 +170,20 @@ class Station:
         while self.take():
             (target,) = self.random.choices(list(SHARES), SHARES.values())
             if target == "light":
-                await self._wait_for_the_light_lane()
+                await self._wait_for_the_light_queue()
             else:
                 await self._wait_for_the_device()
             await self._strike(target)
 
-    async def _wait_for_the_light_lane(self) -> None:
-        """Until some moment in the light lane's part of a new job."""
+    async def _wait_for_the_light_queue(self) -> None:
+        """Until some moment in the light queue's part of a new job."""
         while (job := await self.submit(self.trace.unfinished())) is None:
             await asyncio.sleep(0.1)
         await asyncio.sleep(self.random.uniform(0, self.references[self.submitted[job]].light_s))
 
     async def _wait_for_the_device(self) -> None:
         """Until some moment in the device's part of a job."""
-        last = max((strike.at for strike in self.kills if "device" in strike.lanes), default=0.0)
+        last = max((strike.at for strike in self.kills if "device" in strike.queues), default=0.0)
         if self.random.random() > AT_ONCE:
             deadline = time.monotonic() + END_S
             while not self.trace.worked("device", last) and time.monotonic() < deadline:
@@ -196,18 +196,18 @@ class Station:
             workers = self.server.workers()
             if target in ("light", "device") and target not in workers:  # it is just being started
                 await asyncio.sleep(0.05)
-            elif any(self.trace.given_up_next(lane, MAX_ATTEMPTS) for lane in kind.lanes):
+            elif any(self.trace.given_up_next(queue, MAX_ATTEMPTS) for queue in kind.queues):
                 await asyncio.sleep(0.05)
             else:
                 break
         if target.startswith("web"):
             self.server.process.kill()
-        for lane in kind.lanes if target != "web" else ():
-            if lane in workers:
-                kill(workers[lane])
+        for queue in kind.queues if target != "web" else ():
+            if queue in workers:
+                kill(workers[queue])
         at = kind.at = kind.free_at = time.time()
-        kind.held = {lane: found for lane in kind.lanes if (found := self.trace.running(lane, at)) is not None}
-        kind.stages = {lane: self.trace.stage(job, lane, at) for lane, (job, _) in kind.held.items()}
+        kind.held = {queue: found for queue in kind.queues if (found := self.trace.running(queue, at)) is not None}
+        kind.stages = {queue: self.trace.stage(job, queue, at) for queue, (job, _) in kind.held.items()}
         self.kills.append(kind)
         if target.startswith("web"):
             await self.server.process.wait()
@@ -225,16 +225,16 @@ class Station:
     # -- what came of it -------------------------------------------------------------------------------------------------
 
     def resumed(self) -> Iterator[tuple[Kill, str, float | None, float | None]]:
-        """(kill, lane, seconds until the job was claimed again, seconds until it got on) for each lane that was hit at work."""
+        """(kill, queue, seconds until the job was claimed again, seconds until it got on) for each queue that was hit at work."""
         for strike in self.kills:
-            for lane, (job, fence) in strike.held.items():
-                later = [other.at for other in self.kills if other.at > strike.at and lane in other.lanes]
-                claimed, moved = self.trace.resumed(job, fence, lane)
+            for queue, (job, fence) in strike.held.items():
+                later = [other.at for other in self.kills if other.at > strike.at and queue in other.queues]
+                claimed, moved = self.trace.resumed(job, fence, queue)
                 if moved is None or any(strike.at < at < moved for at in later):
                     moved = None  # hit again before it had got on: that kill's time tells
                 if claimed is None or any(strike.at < at < claimed for at in later):
                     claimed = None
-                yield strike, lane, claimed and claimed - strike.free_at, moved and moved - strike.free_at
+                yield strike, queue, claimed and claimed - strike.free_at, moved and moved - strike.free_at
 
 
 async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str, Reference]:
@@ -287,10 +287,10 @@ async def figures(stations: list[Station], references: dict[str, Reference]) -> 
     claims: list[float] = []
     moves: dict[str, list[float]] = {}
     for station in stations:
-        for strike, lane, claimed, moved in station.resumed():
+        for strike, queue, claimed, moved in station.resumed():
             claims += [] if claimed is None else [claimed]
             if moved is not None:
-                moves.setdefault(strike.target if strike.target == lane else f"{strike.target}: {lane}", []).append(moved)
+                moves.setdefault(strike.target if strike.target == queue else f"{strike.target}: {queue}", []).append(moved)
     found = [verdict for station in stations for verdict in station.trace.verdicts(station.submitted)]
     touched = [job for station in stations for job, files in station.files.items() if last_files(station.server.home, job) != files]
     unequal = {job: words for station in stations for job, words in station.checked.items() if words}

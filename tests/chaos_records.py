@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from dreampose_core.images import read_image
 from dreampose_core.jobs.store import Store
+from dreampose_core.media import read_image, read_video, write_video
 from dreampose_core.settings import EXAMPLES
-from dreampose_core.video import read_video, write_video
 
 REAL = ("tuning", "decoder", "frames", "video")  # stages of work; "loading" and "estimating" come before it
 PLAN = (  # person, motion, recipe, seed, frames
@@ -25,21 +24,21 @@ PLAN = (  # person, motion, recipe, seed, frames
     ("chidi", "jump", "fast", 4, "5:30"),
     ("dana", "wave", "fast", 5, "0:20"),
     ("ada", "boxing", "fast", 6, "10:50"),
-    ("emil", None, "none", 7, ""),  # a clip, in which the light lane has to find the person; their photo's map, too
+    ("emil", None, "none", 7, ""),  # a clip, in which the light queue has to find the person; their photo's map, too
 )
 _TRACE = """
 CREATE TABLE IF NOT EXISTS trace (
-    number INTEGER PRIMARY KEY, at REAL, id TEXT, lane TEXT, old_lane TEXT, state TEXT, old_state TEXT, fence INTEGER, old_fence INTEGER,
+    number INTEGER PRIMARY KEY, at REAL, id TEXT, queue TEXT, old_queue TEXT, state TEXT, old_state TEXT, fence INTEGER, old_fence INTEGER,
     stage TEXT
 );
 CREATE TRIGGER IF NOT EXISTS trace_submit AFTER INSERT ON jobs BEGIN
-    INSERT INTO trace (at, id, lane, state, fence)
-    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.lane, NEW.state, NEW.fence);
+    INSERT INTO trace (at, id, queue, state, fence)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.queue, NEW.state, NEW.fence);
 END;
 CREATE TRIGGER IF NOT EXISTS trace_change AFTER UPDATE ON jobs WHEN NEW.state <> OLD.state OR NEW.fence <> OLD.fence
-    OR NEW.lane <> OLD.lane OR NEW.progress IS NOT OLD.progress BEGIN
-    INSERT INTO trace (at, id, lane, old_lane, state, old_state, fence, old_fence, stage)
-    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.lane, OLD.lane, NEW.state, OLD.state, NEW.fence, OLD.fence,
+    OR NEW.queue <> OLD.queue OR NEW.progress IS NOT OLD.progress BEGIN
+    INSERT INTO trace (at, id, queue, old_queue, state, old_state, fence, old_fence, stage)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.queue, OLD.queue, NEW.state, OLD.state, NEW.fence, OLD.fence,
             CASE WHEN NEW.progress IS NOT OLD.progress THEN json_extract(NEW.progress, '$.stage') END);
 END;
 """
@@ -64,7 +63,7 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
 
 
 def _clip(path: Path) -> Path:
-    from dreampose_core.mannequin import HELD_OUT, Figure, render_clip  # here, because it brings torch
+    from dreampose_core.synthetic import HELD_OUT, Figure, render_clip  # here, because it brings torch
 
     rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 16, (160, 128), fps=8.0)
     write_video(rgb.numpy(), path, 8.0)
@@ -102,8 +101,8 @@ class Trace:
         return rows[0][0] if rows else None
 
     def unfinished(self) -> dict[str, tuple[str, str]]:
-        """Job -> (lane, state) of those that have not ended."""
-        return {job: (lane, state) for job, lane, state in self._rows(f"SELECT id, lane, state FROM jobs WHERE state NOT IN {_ENDED}")}
+        """Job -> (queue, state) of those that have not ended."""
+        return {job: (queue, state) for job, queue, state in self._rows(f"SELECT id, queue, state FROM jobs WHERE state NOT IN {_ENDED}")}
 
     def done(self) -> list[str]:
         return [job for (job,) in self._rows("SELECT id FROM jobs WHERE state = 'done'")]
@@ -116,48 +115,48 @@ class Trace:
         seed = json.loads(self._first("SELECT request FROM jobs WHERE id = ?", job))["options"]["seed"]
         return next(name for name, fields in requests.items() if fields["Seed"] == seed)
 
-    def given_up_next(self, lane: str, most: int) -> bool:
-        """Whether a job of this lane would be given up if its worker died now, or as soon as it has taken it up once more."""
+    def given_up_next(self, queue: str, most: int) -> bool:
+        """Whether a job of this queue would be given up if its worker died now, or as soon as it has taken it up once more."""
         return bool(self._rows(
-            "SELECT 1 FROM jobs WHERE lane = ? AND (state = 'running' AND attempts >= ? OR state = 'interrupted' AND attempts >= ?)",
-            lane, most, most - 1,
+            "SELECT 1 FROM jobs WHERE queue = ? AND (state = 'running' AND attempts >= ? OR state = 'interrupted' AND attempts >= ?)",
+            queue, most, most - 1,
         ))  # fmt: skip
 
-    def running(self, lane: str, at: float) -> tuple[str, int] | None:
-        """(job, fence) that this lane worked on at that moment."""
+    def running(self, queue: str, at: float) -> tuple[str, int] | None:
+        """(job, fence) that this queue worked on at that moment."""
         last = "SELECT max(number) FROM trace WHERE at <= ? GROUP BY id"
-        rows = self._rows(f"SELECT id, fence FROM trace WHERE number IN ({last}) AND lane = ? AND state = 'running'", at, lane)
+        rows = self._rows(f"SELECT id, fence FROM trace WHERE number IN ({last}) AND queue = ? AND state = 'running'", at, queue)
         return rows[0] if rows else None
 
-    def stage(self, job: str, lane: str, at: float) -> str:
-        """What the lane was doing with the job at that moment: the last stage it reported there, "reading files" or "starting" before."""
+    def stage(self, job: str, queue: str, at: float) -> str:
+        """What the queue was doing with the job at that moment: the last stage it reported there, "reading files" or "starting" before."""
         since = "SELECT max(number) FROM trace WHERE id = ? AND at <= ? AND fence <> old_fence"
         found = self._first(
             f"SELECT stage FROM trace WHERE id = ? AND at <= ? AND stage IS NOT NULL AND number > ({since}) ORDER BY number DESC",
             job, at, job, at,
         )  # fmt: skip
-        return found or ("reading files" if lane == "light" else "starting")
+        return found or ("reading files" if queue == "light" else "starting")
 
-    def worked(self, lane: str, since: float) -> bool:
-        """Whether some job of the lane was taken up after `since` and got on."""
+    def worked(self, queue: str, since: float) -> bool:
+        """Whether some job of the queue was taken up after `since` and got on."""
         claimed = "SELECT id, fence FROM trace WHERE fence <> old_fence AND at > ?"
-        sql = f"SELECT 1 FROM trace WHERE lane = ? AND at > ? AND {_WORK} AND (id, fence) IN ({claimed}) LIMIT 1"
-        return bool(self._rows(sql, lane, since, since))
+        sql = f"SELECT 1 FROM trace WHERE queue = ? AND at > ? AND {_WORK} AND (id, fence) IN ({claimed}) LIMIT 1"
+        return bool(self._rows(sql, queue, since, since))
 
-    def resumed(self, job: str, fence: int, lane: str) -> tuple[float | None, float | None]:
-        """When the job was taken up again in this lane after the claim `fence`, and when it then got on there."""
+    def resumed(self, job: str, fence: int, queue: str) -> tuple[float | None, float | None]:
+        """When the job was taken up again in this queue after the claim `fence`, and when it then got on there."""
         later = "SELECT min(at) FROM trace WHERE id = ? AND fence > ?"
-        claimed = self._first(f"{later} AND fence <> old_fence AND lane = ?", job, fence, lane)
+        claimed = self._first(f"{later} AND fence <> old_fence AND queue = ?", job, fence, queue)
         if claimed is None:
             return None, None
-        got_on = "old_lane = 'light' AND lane = 'device'" if lane == "light" else f"lane = 'device' AND {_WORK}"
+        got_on = "old_queue = 'light' AND queue = 'device'" if queue == "light" else f"queue = 'device' AND {_WORK}"
         return claimed, self._first(f"{later} AND {got_on}", job, fence)
 
     def seconds(self, job: str) -> tuple[float, float]:
-        """How long the job took in the light lane, and on the device, from the first step of real work on."""
+        """How long the job took in the light queue, and on the device, from the first step of real work on."""
         times = [
             self._first(f"SELECT min(at) FROM trace WHERE id = ? AND {what}", job)
-            for what in ("lane = 'light' AND fence <> old_fence", "lane = 'device'", f"lane = 'device' AND {_WORK}", "state = 'done'")
+            for what in ("queue = 'light' AND fence <> old_fence", "queue = 'device'", f"queue = 'device' AND {_WORK}", "state = 'done'")
         ]
         return times[1] - times[0], times[3] - times[2]
 

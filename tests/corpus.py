@@ -23,11 +23,11 @@ from numpy.lib import format as npy
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.media import write_gif
 from dreampose_core.poses import PoseSequence, Reading, write_any
 from dreampose_core.poses.iuv import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, VID2DENSEPOSE
-from dreampose_core.video import write_gif
+from dreampose_core.synthetic import Figure, render_clip
 
 SIZE = (128, 96)  # (height, width) of all that is good
 NUM_FRAMES = 6

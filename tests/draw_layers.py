@@ -9,17 +9,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_layers import NARROW, PACKAGE, ROOT, ROWS
+from test_layers import NARROW, PACKAGE, ROOT, ROWS, counts
 
 WIDTH, BOX, GAP, LEFT = 1060, 34, 10, 20
 WORDS = (
-    "what every module may use", "pixels, poses, and how they come together", "the model", "what is done with a model",
-    "jobs that lose nothing", "the page and the HTTP API", "the command line",
-)  # fmt: skip
+    "what every room may use",
+    "pixels and pose sequences",
+    "the model, DensePose from pictures, people that are drawn",
+    "a photo and a motion brought together; training; fine-tuning to a subject",
+    "whole runs: a video, on a cluster, a report",
+    "jobs that lose nothing; the doctor",
+    "the page and the HTTP API",
+    "the server and the command line",
+)
 
 
 def first_sentence(name: str) -> str:
-    path = ROOT / PACKAGE / name
+    path = ROOT if name == "app" else ROOT / PACKAGE
+    path = path / name
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
 
@@ -47,10 +54,11 @@ def drawn() -> str:
         top += height + 10
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" font-family="monospace" '
-        'font-size="14" role="img" aria-label="The layers of DreamPose; modules use what is below them, or left of them in their layer">'
+        'font-size="14" role="img" aria-label="The rooms of DreamPose; each uses what is below it, or left of it in its layer">'
     )
     return "\n".join([head, f'<rect width="{WIDTH}" height="{top}" fill="#fff"/>', *parts, "</svg>", ""])
 
 
 if __name__ == "__main__":
     (ROOT / "docs" / "architecture.svg").write_text(drawn(), encoding="utf-8")
+    print(counts())

@@ -1,6 +1,6 @@
-"""A worker process for tests: the real light lane, and a device lane that makes tiny files instead of videos.
+"""A worker process for tests: the real light queue, and a device queue that makes tiny files instead of videos.
 
-The seed of a job's options says how the device lane behaves, `steps` how many frames it makes.
+The seed of a job's options says how the device queue behaves, `steps` how many frames it makes.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class Load:
     async def _director(self) -> None:
         """Knows which job runs, and stops it after its turn."""
         while True:
-            rows = self._db.execute("SELECT id FROM jobs WHERE lane = 'device' AND state = 'running'").fetchall()
+            rows = self._db.execute("SELECT id FROM jobs WHERE queue = 'device' AND state = 'running'").fetchall()
             job = rows[0][0] if rows else None
             if job not in self.pages:
                 await asyncio.sleep(0.1)

@@ -9,8 +9,8 @@ import sys
 import time
 
 import dreampose_core.jobs.decoding  # noqa: F401  so that what is told of the modules is true of the decoding child
-from dreampose_core.jobs.apart import Channel, serve
-from dreampose_core.video.process import ffmpeg
+from dreampose_core.jobs.sandbox import Channel, serve
+from dreampose_core.media.ffmpeg import ffmpeg
 
 LIMITS = ("AS", "CPU", "FSIZE", "NOFILE", "CORE")
 

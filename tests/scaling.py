@@ -30,10 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dreampose_core.images import write_png
 from dreampose_core.jobs.records import FINAL_STATES, JobRequest, Limits
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import Store
+from dreampose_core.media import write_png
 from dreampose_core.poses import PoseSequence, write_poses
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
@@ -47,8 +47,8 @@ HOOK = {"worker_process_setup_hook": "slow_model.install"}
 WAIT_S = 600.0
 
 
-def worker_command(lane: str) -> tuple[str, ...]:
-    return (sys.executable, str(REPOSITORY / "tests" / "scaling_worker.py"), "--lane", lane)
+def worker_command(queue: str) -> tuple[str, ...]:
+    return (sys.executable, str(REPOSITORY / "tests" / "scaling_worker.py"), "--queue", queue)
 
 
 def wait_for(condition, what: str):

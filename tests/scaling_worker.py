@@ -1,4 +1,4 @@
-"""A worker process for tests.scaling: it tells Ray of the hook before the device lane's own connection is made."""
+"""A worker process for tests.scaling: it tells Ray of the hook before the device queue's own connection is made."""
 
 from __future__ import annotations
 

@@ -88,15 +88,15 @@ class Server:
         return began
 
     def workers(self) -> dict[str, int]:
-        """The process id of each lane's worker that is a child of this server, by lane."""
+        """The process id of each queue's worker that is a child of this server, by queue."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, IndexError, ValueError):
                 if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) != self.pid:
                     continue
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                if b"--lane" in words:
-                    found[words[words.index(b"--lane") + 1].decode()] = int(folder.name)
+                if b"--queue" in words:
+                    found[words[words.index(b"--queue") + 1].decode()] = int(folder.name)
         self.workers_seen.update(found.values())
         return found
 

@@ -51,7 +51,7 @@ def _stream(pipe, image, poses, image_poses=None, *, batches, on_step, should_st
                 time.sleep(FRAME_S * len(batch) / STEPS)
                 on_step(batch.start, step)
             for index in batch:
-                yield np.full((*pipe.form.size, 3), index % 251, np.uint8)
+                yield np.full((*pipe.model_config.size, 3), index % 251, np.uint8)
     finally:
         with open(os.environ[LOG], "a") as log:
             log.write(f"{os.getpid()} {began} {time.monotonic()}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dreampose_core.adapter import ImageAdapter
+from dreampose_core.model.adapter import ImageAdapter
 
 
 def inputs(batch=2):

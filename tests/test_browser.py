@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from dreampose_core.images import write_png
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import probe_video, write_png, write_video
 from dreampose_core.settings import EXAMPLES, MINI, REPOSITORY
-from dreampose_core.video import probe_video, write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 pytestmark = pytest.mark.browser
 

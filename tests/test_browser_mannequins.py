@@ -23,8 +23,8 @@ from test_browser import (  # noqa: F401
     wait_for_state,
 )
 
+from dreampose_core.media import probe_video
 from dreampose_core.poses import read_poses
-from dreampose_core.video import probe_video
 
 pytestmark = pytest.mark.browser
 

@@ -37,11 +37,10 @@ from test_browser import (  # noqa: F401
     wait_until_playing,
 )
 
-from dreampose_core.images import write_png
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import probe_video, write_png
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import EXAMPLES
-from dreampose_core.video import probe_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 pytestmark = pytest.mark.browser
 

@@ -19,11 +19,10 @@ from tiny import make_tiny_model
 
 from dreampose_core import __version__
 from dreampose_core.__main__ import main
-from dreampose_core.images import read_image, write_png
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import probe_video, read_image, write_png, write_video
 from dreampose_core.poses import read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.video import probe_video, write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (40, 32)
 
@@ -110,7 +109,7 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
 
 
 def test_animate_learns_from_several_photos(files, tmp_path, capsys, monkeypatch):
-    from dreampose_core.training.subject import RECIPES, SubjectRecipe
+    from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
 
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=2))
     more = ["--image", str(files / "photo.png"), "--image-poses", f"{files}/poses.npz:1", "--fit", "pad"]

@@ -14,16 +14,16 @@ from tiny import tiny_pipeline
 pytest.importorskip("ray")
 from ray_cluster import LocalCluster
 
-from dreampose_core.animation import animate
-from dreampose_core.engine import LocalEngine, Making, Watch
+from dreampose_core.animate.engine import LocalEngine, Making, Watch
+from dreampose_core.animate.run import animate
 from dreampose_core.errors import Cancelled, ClusterAway, ModelError
+from dreampose_core.inputs.framing import make_scene
 from dreampose_core.jobs.records import JobRequest
 from dreampose_core.jobs.service import JobService
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.progress import never_stop
-from dreampose_core.scene import make_scene
 from dreampose_core.settings import EXAMPLES, AnimateOptions, Settings
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE, FRAMES, FPS = (40, 32), 11, 3.0
 OPTIONS = AnimateOptions(recipe="none", steps=2, batch_size=2)

@@ -10,9 +10,8 @@ import torch
 from diffusers import DDIMScheduler
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import (
-    POSE_CHANNELS,
-    ModelForm,
+from dreampose_core.errors import InputError
+from dreampose_core.model.conditioning import (
     clip_pixels,
     encode_latents,
     encode_maps,
@@ -27,7 +26,7 @@ from dreampose_core.conditioning import (
     window_channels,
     window_of,
 )
-from dreampose_core.errors import InputError
+from dreampose_core.model.config import POSE_CHANNELS, ModelConfig
 from dreampose_core.poses import WINDOW, PoseSequence, window_indices
 from dreampose_core.training.losses import noised
 
@@ -106,8 +105,8 @@ def test_the_originals_encoding_is_u_and_v_alone():
 
 
 def test_a_window_is_shown_as_the_model_was_trained():
-    assert window_of(ModelForm(), 1, 4) == [0, 0, 1, 2, 3] and window_of(ModelForm(pose_window="centred"), 1, 4) == [1, 0, 1, 2, 3]
-    channels = [unet_in_channels(ModelForm(pose_encoding=kind, reference_warp="none"), 4, 8) for kind in ("iuv", "uv")]
+    assert window_of(ModelConfig(), 1, 4) == [0, 0, 1, 2, 3] and window_of(ModelConfig(pose_window="centred"), 1, 4) == [1, 0, 1, 2, 3]
+    channels = [unet_in_channels(ModelConfig(pose_encoding=kind, reference_warp="none"), 4, 8) for kind in ("iuv", "uv")]
     assert channels == [144, 14]  # 14: the released checkpoints' conv_in
 
 
@@ -173,14 +172,14 @@ def test_tokens_start_as_clips_own(pipe):
     pixels = torch.rand(2, 3, 40, 32) * 2 - 1
     with torch.no_grad():
         latents = encode_latents(pipe.vae, pixels)
-        tokens = reference_tokens(pipe.form, pixels, latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
+        tokens = reference_tokens(pipe.model_config, pixels, latents, pipe.image_encoder, pipe.image_processor, pipe.adapter)
         clip = pipe.image_encoder(pixel_values=clip_pixels(pixels, pipe.image_processor)).last_hidden_state
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 
 
 @pytest.mark.parametrize("warp", ["texture", "encoded", "none"])
 def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
-    form = ModelForm(reference_warp=warp)
+    form = ModelConfig(reference_warp=warp)
     noisy, poses, planes = torch.full((2, 8, 5, 4), 1.0), torch.full((2, 140, 5, 4), 2.0), torch.full((2, 5, 20, 16), 3.0)
     given = unet_input(noisy, poses, warp_channels(form, planes, pipe.vae))
     assert given.shape == (2, unet_in_channels(form, 8, 4), 5, 4)
@@ -189,7 +188,7 @@ def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
 
 def test_the_texture_loses_no_pixel(pipe):
     planes = torch.rand(2, 5, 20, 16)
-    given = warp_channels(ModelForm(), planes, pipe.vae)
+    given = warp_channels(ModelConfig(), planes, pipe.vae)
     assert given.shape == (2, 80, 5, 4)
     assert torch.equal(torch.nn.functional.pixel_shuffle(given, 4), planes)
 
@@ -198,9 +197,9 @@ def test_the_texture_loses_no_pixel(pipe):
 def test_an_encoded_texture_is_its_latents_and_zeros_where_there_is_none(pipe):
     planes = torch.rand(2, 5, 20, 16)
     planes[1] = 0
-    given = warp_channels(ModelForm(reference_warp="encoded"), planes, pipe.vae)
+    given = warp_channels(ModelConfig(reference_warp="encoded"), planes, pipe.vae)
     assert torch.allclose(given[:1, :8], encode_latents(pipe.vae, planes[:1, :3]), atol=1e-5)
-    assert torch.equal(given[:1, 8:], warp_channels(ModelForm(), planes[:1], pipe.vae)) and (given[1] == 0).all()
+    assert torch.equal(given[:1, 8:], warp_channels(ModelConfig(), planes[:1], pipe.vae)) and (given[1] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
@@ -219,7 +218,7 @@ def test_a_unet_that_knows_the_difference_from_the_texture_knows_the_frame(kind)
 
     unet.dtype = torch.float32
     poses, warp = torch.zeros(3, 140, 5, 4), torch.cat([texture, torch.zeros(3, 80, 5, 4)], 1)
-    found = predict(unet, scheduler, ModelForm(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
+    found = predict(unet, scheduler, ModelConfig(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
     assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(shown[0], right[0], atol=1e-4)
 
 
@@ -229,7 +228,7 @@ def test_an_untrained_unet_repeats_the_texture():
     texture = torch.randn(1, 8, 10, 8, generator=torch.Generator().manual_seed(0))
     warp = torch.cat([texture, torch.rand(1, 80, 10, 8)], 1)
     with torch.no_grad():
-        found = predict(pipe.unet, pipe.scheduler, pipe.form, torch.randn(1, 8, 10, 8), torch.tensor(700), torch.rand(1, 140, 10, 8), warp,
+        found = predict(pipe.unet, pipe.scheduler, pipe.model_config, torch.randn(1, 8, 10, 8), torch.tensor(700), torch.rand(1, 140, 10, 8), warp,
                         torch.rand(1, 17, 32))  # fmt: skip
     assert torch.equal(found, texture)
 
@@ -237,4 +236,4 @@ def test_an_untrained_unet_repeats_the_texture():
 def test_the_texture_changes_nothing_at_the_start(pipe):
     weight = pipe.unet.conv_in.weight
     assert (weight[:, -80:] == 0).all() and (weight[:, :-80] != 0).any()
-    assert pipe.unet.config.in_channels == weight.shape[1] == unet_in_channels(pipe.form, 8, 4)
+    assert pipe.unet.config.in_channels == weight.shape[1] == unet_in_channels(pipe.model_config, 8, 4)

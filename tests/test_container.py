@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from dreampose_core.media import probe_video
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.video import probe_video
 
 PLACES = "/usr/local/bin:/usr/bin:/bin"  # of the image's Python, ffmpeg, tini
 DEADLINE_S = 180

@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreampose_core.errors import InputError
-from dreampose_core.images import read_photo
+from dreampose_core.media import probe_video, read_photo
 from dreampose_core.poses import PoseSequence, Reading, read_any, write_any
-from dreampose_core.video import probe_video
 
 READERS = {
     "motion": read_any, "estimate": lambda path: read_any(path, corpus.estimate), "photo": read_photo, "video": probe_video,

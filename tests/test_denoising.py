@@ -10,10 +10,10 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import ModelForm, Sampling
-from dreampose_core.denoising import reusing
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.evaluation.clips import MannequinClips
+from dreampose_core.model.config import ModelConfig, Sampling
+from dreampose_core.model.denoising import reusing
 from dreampose_core.settings import Solver
 
 SIZE = (40, 32)
@@ -31,7 +31,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip(pipe):
-    return next(iter(MannequinClips(1, pipe.form.size))).first(3)
+    return next(iter(MannequinClips(1, pipe.model_config.size))).first(3)
 
 
 def made(pipe, clip, steps=6, **options) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_a_batch_equals_single_frames_with_shortcuts(pipe, clip):
 
 
 def test_best_leaves_nothing_out_and_the_others_what_the_model_says(clip):
-    form = ModelForm(draft_steps=4, standard_steps=8, best_steps=9, guidance_from=0.2, guidance_to=0.8, reuse_steps=2)
+    form = ModelConfig(draft_steps=4, standard_steps=8, best_steps=9, guidance_from=0.2, guidance_to=0.8, reuse_steps=2)
     assert form.sampling("best") == Sampling(9)
     assert form.sampling("standard") == Sampling(8, (0.2, 0.8), 2) and form.sampling("draft") == Sampling(4, (0.2, 0.8), 2)
     pipe = tiny_pipeline(guidance_from=0.2, guidance_to=0.8, reuse_steps=2, standard_steps=6)

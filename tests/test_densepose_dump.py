@@ -14,7 +14,7 @@ import torch
 
 from dreampose_core.densepose.dump import read_dump
 from dreampose_core.errors import InputError
-from dreampose_core.images import write_png
+from dreampose_core.media import write_png
 
 FIELDS = {
     "DensePoseChartResult": ("labels", "uv"), "DensePoseChartResultQuantized": ("labels_uv_uint8",),

@@ -12,9 +12,9 @@ from dreampose_core.densepose.network import DensePoseNet
 from dreampose_core.errors import Cancelled, ModelError
 from dreampose_core.evaluation.estimator import evaluate_estimator
 from dreampose_core.evaluation.metrics import densepose_accuracy
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.mini import EstimatorRun, train_mini_estimator
 from dreampose_core.settings import MINI_ESTIMATOR
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.training.run import EstimatorRun, train_mini_estimator
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 import app
-from dreampose_core.__main__ import _parser
+from dreampose_core.cli.main import build_parser
 from dreampose_core.settings import REPOSITORY, Settings
 
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")])
@@ -43,7 +43,7 @@ def test_every_command_can_be_typed(document, command, clean_environment, monkey
             assert all((REPOSITORY / word).exists() for word in words[1:] if word.startswith("tests/"))
     elif words[0].endswith("python") and words[1:3] == ["-m", "dreampose_core"]:
         if _whole(words[3:]):
-            _parser().parse_args(words[3:])
+            build_parser().parse_args(words[3:])
     elif words[0].endswith("python") and words[1] == "app.py":
         assert isinstance(app._settings([word for word in words[2:] if word != "--help"]), Settings)
     elif words[0].endswith("python") and words[1] == "-m":

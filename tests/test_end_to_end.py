@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from dreampose_core.evaluation.metrics import psnr, sharpness
-from dreampose_core.images import read_image
+from dreampose_core.media import probe_video, read_image, read_video
 from dreampose_core.poses import read_poses
-from dreampose_core.video import probe_video, read_video
 
 PEOPLE = {10_000: "turn", 10_001: "walk", 10_003: "walk"}
 SCORED = slice(20, 60)
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.slow  # three whole runs; what mini reaches is tested i
 def scores(tmp_path_factory) -> dict[str, list[float]]:
     """Mask PSNR of mini and of part colours, and mini's sharpness, for each person."""
     from dreampose_core.evaluation.baselines import baseline_frames
-    from dreampose_core.pipeline import load_pipeline
+    from dreampose_core.model.loading import load_pipeline
 
     vae = load_pipeline("mini", "cpu").vae
     found = {"mini": [], "part_colours": [], "grey_silhouette": [], "sharpness": []}

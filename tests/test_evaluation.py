@@ -13,20 +13,19 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import ModelForm
 from dreampose_core.densepose import load_estimator
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.evaluation.baselines import BASELINES, baseline_frames
 from dreampose_core.evaluation.benchmark import ROBUST_FRAMES, evaluate
 from dreampose_core.evaluation.clips import Clip, MannequinClips, VideoClips
-from dreampose_core.evaluation.disturb import DISTURBED
 from dreampose_core.evaluation.page import best_blocks
+from dreampose_core.evaluation.perturb import DISTURBED
 from dreampose_core.evaluation.report import table
 from dreampose_core.evaluation.scores import KEYS, Scorer, load_lpips, mean_scores
-from dreampose_core.images import read_image
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import probe_video, read_image, write_video
+from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_poses
-from dreampose_core.video import probe_video, write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (160, 128)
 PICTURES = {"contact.png", "blocks.png", "frames.png", "people.png"}
@@ -66,7 +65,7 @@ class TruthTeller:
     """Stands for a pipeline that makes the truth of `clips`, and notes what it was asked."""
 
     def __init__(self, clips):
-        self.form, self._execution_device = ModelForm(), torch.device("cpu")
+        self.model_config, self._execution_device = ModelConfig(), torch.device("cpu")
         self.vae, self.truth, self.asked = Perfect(), {clip.photo.tobytes(): clip.truth for clip in clips}, []
 
     def stream(self, photo, poses, image_poses, num_inference_steps, guidance_interval, reuse_steps, solver, generator, should_stop):
@@ -155,9 +154,9 @@ class Sources(HTMLParser):
 
 def test_a_tiny_model_end_to_end(tmp_path):
     pipe = tiny_pipeline()
-    clips = Listed(MannequinClips(1, pipe.form.size))
+    clips = Listed(MannequinClips(1, pipe.model_config.size))
     given = dict(quality="draft", estimator=load_estimator("mini"), about={"model": "<script>alert(1)</script>"})
-    reports = [evaluate(pipe, made, tmp_path / name, **given) for name, made in (("a", clips), ("b", MannequinClips(1, pipe.form.size)))]
+    reports = [evaluate(pipe, made, tmp_path / name, **given) for name, made in (("a", clips), ("b", MannequinClips(1, pipe.model_config.size)))]
     assert reports[0] == reports[1] and reports[0]["none"]["psnr"] > 3
     assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
     assert set(reports[0]) == {"none", *BASELINES} and {path.name for path in (tmp_path / "a").iterdir()} == FILES
@@ -189,10 +188,10 @@ def test_real_videos_with_what_their_poses_know(tmp_path):
     folder.mkdir()
     film(folder, "a$b_{", lambda poses: poses)
     pipe = tiny_pipeline()
-    report = evaluate(pipe, VideoClips(folder, pipe.form.size), tmp_path / "whole", quality="draft", estimator=load_estimator("mini"))
+    report = evaluate(pipe, VideoClips(folder, pipe.model_config.size), tmp_path / "whole", quality="draft", estimator=load_estimator("mini"))
     assert {key for key, value in report["none"].items() if value is None} == {"lpips", "lpips_mask"}
     film(folder, "a$b_{", lambda poses: PoseSequence(poses.parts, None, "none", 30.0))
-    report = evaluate(pipe, VideoClips(folder, pipe.form.size), tmp_path / "parts", quality="draft", robustness=True)
+    report = evaluate(pipe, VideoClips(folder, pipe.model_config.size), tmp_path / "parts", quality="draft", robustness=True)
     unknown = {"psnr_seen", "psnr_unseen", "identity_seen", "identity_unseen", "temporal_error", "pose_accuracy", "lpips", "lpips_mask"}
     assert {key for key, value in report["none"].items() if value is None} == unknown
     assert set(report["moved_texture"].values()) == set(report["uv_noise"].values()) == {None} and report["part_colours"]["psnr"] > 5

@@ -10,9 +10,9 @@ from tiny import make_tiny_model
 from dreampose_core import densepose
 from dreampose_core.__main__ import main
 from dreampose_core.evaluation.baselines import BASELINES
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import write_video
 from dreampose_core.poses import write_poses
-from dreampose_core.video import write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 
 from dreampose_core.errors import InputError
 from dreampose_core.evaluation.clips import MannequinClips, VideoClips, photo_s
-from dreampose_core.evaluation.disturb import DISTURBED, UV_NOISE, displaced, disturbances
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.mannequin.motion import HELD_OUT_MOTIONS
+from dreampose_core.evaluation.perturb import DISTURBED, UV_NOISE, displaced, disturbances
+from dreampose_core.media import write_video
 from dreampose_core.poses import PoseSequence, write_any, write_poses
-from dreampose_core.video import write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic.motion import HELD_OUT_MOTIONS
 
 SIZE = (40, 32)
 

@@ -39,7 +39,7 @@ def test_the_figures(hundred):
 def test_the_originals_way_is_three_branches_frame_by_frame(hundred, monkeypatch):
     """With one step and guidance of 1 the three branches cancel to the one that is run here."""
     pipe = tiny_pipeline()
-    clip = next(iter(MannequinClips(1, pipe.form.size))).first(3)
+    clip = next(iter(MannequinClips(1, pipe.model_config.size))).first(3)
     monkeypatch.setattr(generation, "ORIGINALS_STEPS", 4)
     encoded = []
     handle = pipe.image_encoder.register_forward_hook(lambda *_: encoded.append(1))

@@ -18,8 +18,8 @@ from dreampose_core.evaluation.metrics import (
     ssim_maps,
     ssim_mean,
 )
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 
 @pytest.fixture(scope="module")

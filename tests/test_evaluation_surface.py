@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dreampose_core.evaluation.surface import GRID, LEAST, Surface, enough
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
 from dreampose_core.poses import PoseSequence
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIDE = 12  # the person is a square of 12 pixels, of which 10 x 10 are inside
 

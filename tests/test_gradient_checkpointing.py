@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from dreampose_core.mannequin.dataset import MannequinSamples
+from dreampose_core.synthetic.dataset import MannequinSamples
 from dreampose_core.training import base
 from dreampose_core.training.base import train_base, train_end_to_end, train_vae
 from dreampose_core.training.loop import LoopOptions

@@ -12,7 +12,8 @@ from PIL import Image
 
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
-from dreampose_core.images import MAX_SIDE, NEUTRAL, fit_image, read_image, read_photo, write_png
+from dreampose_core.media import fit_image, read_image, read_photo, write_png
+from dreampose_core.media.images import MAX_SIDE, NEUTRAL
 
 RED = (200, 60, 30)
 

@@ -18,18 +18,17 @@ import pytest
 from test_corpus import sentence
 
 from dreampose_core.errors import Cancelled, DiskFull, InputError, StorageError
-from dreampose_core.images import read_photo, write_png
-from dreampose_core.jobs import apart, decoding, handlers
-from dreampose_core.jobs.apart import Child
-from dreampose_core.jobs.confine import Limits
+from dreampose_core.inputs.framing import keep_sound
+from dreampose_core.jobs import decoding, sandbox, tasks
+from dreampose_core.jobs.confinement import Limits
 from dreampose_core.jobs.decoding import LIMITS, Decoded, Decoder
-from dreampose_core.jobs.handlers import LightLane
 from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload, Work
+from dreampose_core.jobs.sandbox import Child
+from dreampose_core.jobs.tasks import LightTasks
+from dreampose_core.media import read_photo, write_png, write_video
 from dreampose_core.poses import PoseSequence, Reading, read_any, read_image_map, read_poses, write_poses
 from dreampose_core.progress import ignore_progress, never_stop
-from dreampose_core.scene import keep_sound
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
-from dreampose_core.video import write_video
 
 ODD = (str(Path(__file__).with_name("odd_child.py")),)
 DEADLINE_S = 30.0
@@ -101,7 +100,7 @@ def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
 
 def test_limits_are_never_raised(tmp_path):
     code = (
-        "import resource, sys; from dreampose_core.jobs.confine import Limits, confine\n"
+        "import resource, sys; from dreampose_core.jobs.confinement import Limits, confine\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))\n"
         f"confine(Limits(**{asdict(LIMITS)!r})); print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
@@ -182,7 +181,7 @@ def test_to_cancel_ends_the_child_and_its_ffmpeg(tmp_path):
 @LINUX
 def test_a_child_ends_with_the_worker_that_is_killed(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from dreampose_core.jobs.apart import Child\n"
+        "import sys; from pathlib import Path; from dreampose_core.jobs.sandbox import Child\n"
         "from dreampose_core.progress import never_stop\n"
         "from dreampose_core.jobs.decoding import LIMITS\n"
         f"child = Child({ODD!r}, {{'do': 'wait'}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); child.message()\n"
@@ -327,8 +326,8 @@ def test_photo_and_sound_are_the_same_bytes(made, tmp_path):
     shutil.copy(photo, tmp_path / "anna.jpg")
     pixels, notices = read_photo(photo)
     write_png(pixels, tmp_path / "direct.png")
-    assert Decoder(never_stop).photo(tmp_path / "anna.jpg", tmp_path / "apart.png") == notices
-    assert (tmp_path / "direct.png").read_bytes() == (tmp_path / "apart.png").read_bytes()
+    assert Decoder(never_stop).photo(tmp_path / "anna.jpg", tmp_path / "sandbox.png") == notices
+    assert (tmp_path / "direct.png").read_bytes() == (tmp_path / "sandbox.png").read_bytes()
     clip, motion = tmp_path / "clip.mp4", Decoded(form="x", description="x", num_frames=25, fps=25.0, notices=())
     corpus.encode_video(clip, np.zeros((25, 16, 16, 3), np.uint8), ["-f", "mp4", "-c:v", "libx264"])
     for sound in (False, True):
@@ -337,12 +336,12 @@ def test_photo_and_sound_are_the_same_bytes(made, tmp_path):
             corpus.encode_video(tmp_path / "loud.mp4", None, tone)
             clip = tmp_path / "loud.mp4"
         want = keep_sound(clip, 25, 25.0, OPTIONS, tmp_path / "direct.m4a")
-        assert Decoder(never_stop).sound(clip, tmp_path / "apart.m4a", motion, OPTIONS) == want
+        assert Decoder(never_stop).sound(clip, tmp_path / "sandbox.m4a", motion, OPTIONS) == want
         assert bool(want) != sound
-    assert (tmp_path / "direct.m4a").read_bytes() == (tmp_path / "apart.m4a").read_bytes()
+    assert (tmp_path / "direct.m4a").read_bytes() == (tmp_path / "sandbox.m4a").read_bytes()
 
 
-# --- the lane -----------------------------------------------------------------------------------------------------------------
+# --- the queue -----------------------------------------------------------------------------------------------------------------
 
 def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **options) -> Work:
     """A job with a photo, a motion of four frames and the photo's own map."""
@@ -359,8 +358,8 @@ def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **
     return Work("1", folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
-def lane(tmp_path: Path) -> LightLane:
-    return LightLane(Settings(home=tmp_path / "home", estimator="none"))
+def queue(tmp_path: Path) -> LightTasks:
+    return LightTasks(Settings(home=tmp_path / "home", estimator="none"))
 
 
 def originals(work: Work) -> set[str]:
@@ -372,7 +371,7 @@ def test_originals_go_as_soon_as_they_are_read(tmp_path, monkeypatch):
     for do in ("photo", "motion", "map"):
         real = getattr(Decoder, do)
         monkeypatch.setattr(Decoder, do, lambda *given, real=real: (seen.append(originals(work)), real(*given))[1])
-    lane(tmp_path)(work)
+    queue(tmp_path)(work)
     assert seen == [
         {"upload-image.png", "upload-poses.npz", "upload-image_poses.npz"}, {"upload-poses.npz", "upload-image_poses.npz"},
         {"upload-image_poses.npz"},
@@ -388,14 +387,14 @@ def test_originals_go_whatever_becomes_of_the_job(tmp_path, monkeypatch, trouble
         (work.folder.input / "upload-poses.npz").write_bytes(b"nothing of the kind")
     elif trouble == "killed":
         killed = tmp_path / "killed.py"
-        killed.write_text("import os\nfrom dreampose_core.jobs.apart import serve\nserve(lambda *_: os.kill(os.getpid(), 11))")
+        killed.write_text("import os\nfrom dreampose_core.jobs.sandbox import serve\nserve(lambda *_: os.kill(os.getpid(), 11))")
         monkeypatch.setattr(decoding, "PROGRAM", (str(killed),))
     elif trouble == "disk":
         work.folder.poses.mkdir()
     elif trouble == "program":
         monkeypatch.setattr(decoding, "PROGRAM", ("-c", "raise SystemExit(1)"))
     with pytest.raises(kinds.get(trouble, InputError)) as error:
-        lane(tmp_path)(work)
+        queue(tmp_path)(work)
     assert originals(work) == set()
     if trouble == "killed":
         assert sentence(error.value).startswith("anna.png cannot be decoded")
@@ -413,19 +412,18 @@ def test_what_is_cancelled_may_be_gone_on_with(tmp_path):
 
     work = prepared(tmp_path, should_stop=stop)
     with pytest.raises(Cancelled):
-        lane(tmp_path)(work)
+        queue(tmp_path)(work)
     assert originals(work) == {"upload-poses.npz", "upload-image_poses.npz"} and not work.folder.poses.exists()
     photo = work.folder.image.stat().st_mtime_ns
-    lane(tmp_path)(replace(work, should_stop=never_stop))
+    queue(tmp_path)(replace(work, should_stop=never_stop))
     assert originals(work) == set() and work.folder.poses.exists() and work.folder.image.stat().st_mtime_ns == photo
 
 
 def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
-    """The lane's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be estimated."""
-    from dreampose_core import images
+    """The queue's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be estimated."""
     from dreampose_core.densepose import Estimates
+    from dreampose_core.media import ffmpeg, images
     from dreampose_core.poses import sources
-    from dreampose_core.video import process
 
     work = prepared(tmp_path, poses="walk.mp4", keep_sound=True)
     clip = work.folder.input / "upload-poses.mp4"
@@ -437,12 +435,12 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("opened in the worker")
 
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **given: (
+    monkeypatch.setattr(ffmpeg.subprocess, "Popen", lambda command, **given: (
         forbidden() if "ffmpeg" in os.path.basename(command[0]) else popen(command, **given)
     ))  # fmt: skip
     for module in (images, sources):
         monkeypatch.setattr(module, "open_picture", forbidden)
-    said = LightLane(Settings(home=tmp_path / "home"))(work)
+    said = LightTasks(Settings(home=tmp_path / "home"))(work)
     assert said[0].startswith("The motion: 5 frames at 25 fps, 32 x 24, estimated from a video") and "no sound" in said[1]
     assert len(list((tmp_path / "home" / "readings").glob("*.npz"))) == 1
 
@@ -459,16 +457,16 @@ def test_a_disk_that_is_full_for_a_while_loses_no_upload(tmp_path, monkeypatch, 
     write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder.input / "upload-poses.npz")
     photo, walk = Upload(file="upload-image.png", name="me.png"), Upload(file="upload-poses.npz", name="walk.npz")
     request = StoredRequest(image=photo, poses=walk, options=OPTIONS)
-    lane = LightLane(Settings(home=tmp_path, estimator="none"))
+    queue = LightTasks(Settings(home=tmp_path, estimator="none"))
     work = Work("job", folder, tmp_path / "subjects", request, lambda _: None, lambda: False)
     with monkeypatch.context() as patch:
         if place == "the child":
-            patch.setattr(apart.Child, "message", lambda self, real=apart.Child.message: full_of(real(self)))
+            patch.setattr(sandbox.Child, "message", lambda self, real=sandbox.Child.message: full_of(real(self)))
         else:
-            patch.setattr(handlers, "appearing", no_room)
+            patch.setattr(tasks, "appearing", no_room)
         with pytest.raises(DiskFull):
-            lane(work)
-    lane(work)
+            queue(work)
+    queue(work)
     assert read_poses(folder.poses).parts.shape == (4, 8, 6) and not list(folder.input.glob("upload-*"))
 
 
@@ -481,5 +479,5 @@ def no_room(path: Path):
 
 
 def test_a_child_says_that_the_disk_is_full():
-    assert apart._told(DiskFull("The disk is full.")) == {"full": "The disk is full."}
-    assert apart._told(StorageError("No.")) == {"storage": "No."}
+    assert sandbox._told(DiskFull("The disk is full.")) == {"full": "The disk is full."}
+    assert sandbox._told(StorageError("No.")) == {"storage": "No."}

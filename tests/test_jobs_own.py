@@ -10,9 +10,9 @@ from job_worker import DEAF, GATED
 from test_jobs_service import ANNA, BEN, command, files, open_gate, request, service, settings, wait_for, wait_gated, wait_state  # noqa: F401
 
 from dreampose_core.errors import InputError, UnknownJob
-from dreampose_core.jobs.paces import LAST, Paces
-from dreampose_core.jobs.records import THINGS, JobFolder, Pace
+from dreampose_core.jobs.records import THINGS, JobFolder, Timing
 from dreampose_core.jobs.service import MAX_NAME, JobService, _hashed
+from dreampose_core.jobs.timings import LAST, Timings
 
 
 def test_a_job_has_the_name_that_its_owner_gives(service, files):  # noqa: F811
@@ -180,25 +180,25 @@ def result(learning: float | None = 40.0, frame: float | None = 0.1, model: str 
 
 
 def test_the_pace_is_the_median_of_the_last_jobs(tmp_path):
-    paces = Paces(tmp_path)
-    assert paces.of("fast", "draft") == Pace(None, None, None, None)
+    timings = Timings(tmp_path)
+    assert timings.of("fast", "draft") == Timing(None, None, None, None)
     for learning in (40.0, 2.0, 41.0):  # the second was found, or resumed
-        paces.add(result(learning), "cpu, fp32")
-    assert paces.of("fast", "draft") == Pace(40.0, 0.1, 900, "cpu, fp32")
-    assert paces.of("paper", "best") == Pace(None, None, None, "cpu, fp32")
+        timings.add(result(learning), "cpu, fp32")
+    assert timings.of("fast", "draft") == Timing(40.0, 0.1, 900, "cpu, fp32")
+    assert timings.of("paper", "best") == Timing(None, None, None, "cpu, fp32")
     for _ in range(LAST):
-        paces.add(result(None, 0.3), "cpu, fp32")
-    assert paces.of("fast", "draft") == Pace(40.0, 0.3, 900, "cpu, fp32")
+        timings.add(result(None, 0.3), "cpu, fp32")
+    assert timings.of("fast", "draft") == Timing(40.0, 0.3, 900, "cpu, fp32")
 
 
 def test_steps_of_ones_own_say_nothing_of_a_quality_and_another_device_is_begun_anew(tmp_path):
-    paces = Paces(tmp_path)
-    paces.add(result(steps=99, frame=9.0), "cpu")
-    assert paces.of("fast", "draft").frame_s is None
-    paces.add(result(), "cpu")
-    paces.add(result(frame=None, model="another"), "cpu")
-    assert paces.of("fast", "draft") == Pace(40.0, None, 900, "cpu")
-    paces.path.write_text("[1, 2]")
-    assert paces.of("fast", "draft").frame_s is None
+    timings = Timings(tmp_path)
+    timings.add(result(steps=99, frame=9.0), "cpu")
+    assert timings.of("fast", "draft").frame_s is None
+    timings.add(result(), "cpu")
+    timings.add(result(frame=None, model="another"), "cpu")
+    assert timings.of("fast", "draft") == Timing(40.0, None, 900, "cpu")
+    timings.path.write_text("[1, 2]")
+    assert timings.of("fast", "draft").frame_s is None
     shutil.rmtree(tmp_path)
-    assert paces.of("fast", "draft").device is None
+    assert timings.of("fast", "draft").device is None

@@ -22,30 +22,29 @@ from pydantic import ValidationError
 from tiny import make_tiny_model
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
-from dreampose_core.images import read_image, write_png
 from dreampose_core.jobs.locks import WorkerLock
+from dreampose_core.jobs.messages import GIVEN_UP
 from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
-from dreampose_core.jobs.sentences import GIVEN_UP
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import LEASE_S, Store
 from dreampose_core.jobs.supervisor import gpu_of, worker_environment
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import probe_video, read_image, write_png, write_video
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
 from dreampose_core.settings import AnimateOptions, MotionOptions, Settings
-from dreampose_core.video import probe_video, write_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 ANNA, BEN = "anna's token", "ben's token"
 DEADLINE_S = 90.0
 WORKER = (sys.executable, str(Path(__file__).with_name("job_worker.py")))
 
 
-def command(lane: str) -> tuple[str, ...]:
-    return (*WORKER, "--lane", lane)
+def command(queue: str) -> tuple[str, ...]:
+    return (*WORKER, "--queue", queue)
 
 
-def no_device(lane: str) -> tuple[str, ...]:
-    """A light lane, and a device worker that never gets as far as claiming."""
-    return command(lane) if lane == "light" else (sys.executable, "-c", "import time; time.sleep(999)")
+def no_device(queue: str) -> tuple[str, ...]:
+    """A light queue, and a device worker that never gets as far as claiming."""
+    return command(queue) if queue == "light" else (sys.executable, "-c", "import time; time.sleep(999)")
 
 
 def wait_for(condition, what: str, deadline_s: float = DEADLINE_S):
@@ -78,7 +77,7 @@ def files(tmp_path):
 
 
 def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> JobRequest:
-    """A request that the device lane of job_worker.py understands."""
+    """A request that the device queue of job_worker.py understands."""
     options = AnimateOptions(recipe="none", seed=behaviour, steps=frames)
     return JobRequest(**{"image": files / "anna.png", "poses": files / "walk.npz", "options": options, **changes})
 
@@ -164,7 +163,7 @@ def test_a_job_from_submit_to_result(service, files):
 def test_a_watch_hears_of_a_new_picture_of_the_learning(settings, files):
     with JobService(settings, no_device) as service:
         job = service.submit(ANNA, request(files))
-        wait_for(lambda: service.status(ANNA, job).request.image.exists(), "the light lane")
+        wait_for(lambda: service.status(ANNA, job).request.image.exists(), "the light queue")
         folder, pulse = JobFolder(service.home / "jobs" / job), service.pulse(ANNA, job)
         for name in ("000000.png", "000017.png"):
             folder.samples.mkdir(exist_ok=True)
@@ -176,7 +175,7 @@ def test_a_watch_hears_of_a_new_picture_of_the_learning(settings, files):
         assert len(service.status(ANNA, job).samples) == 2
 
 
-def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):
+def test_a_preview_is_made_in_the_light_queue_and_not_listed(settings, files):
     with JobService(settings, no_device) as service:
         job = service.submit(ANNA, request(files, kind="preview", image_poses=files / "walk.npz"))
         *_, last = service.watch(ANNA, job, DEADLINE_S)
@@ -199,7 +198,7 @@ def test_a_preview_is_made_in_the_light_lane_and_not_listed(settings, files):
         assert "anna.png" in wait_state(service, bad, "failed").error
 
 
-def test_a_motion_is_made_in_the_light_lane_and_not_listed(settings):
+def test_a_motion_is_made_in_the_light_queue_and_not_listed(settings):
     with JobService(settings, no_device) as service:
         job = service.submit(ANNA, motion_request(motion="wave"))
         seen = list(service.watch(ANNA, job, DEADLINE_S))
@@ -261,7 +260,7 @@ def test_a_motion_needs_its_options_and_nothing_else(files):
 def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(settings, files):
     with JobService(settings, no_device) as service:
         job = service.submit(ANNA, request(files, options=AnimateOptions(recipe="none", keep_sound=True)))
-        said = wait_for(lambda: service.status(ANNA, job).notices, "the light lane")
+        said = wait_for(lambda: service.status(ANNA, job).notices, "the light queue")
         assert any("no sound to keep" in notice for notice in said)
         long = service.submit(ANNA, request(files, options=AnimateOptions(loops=100, fps=120)))
         assert "at most 1200" in wait_state(service, long, "failed").error
@@ -282,7 +281,7 @@ def test_an_animation_without_a_photo_or_a_motion_is_no_request(files):
             request(files, **missing)
 
 
-def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_lane(tmp_path, files):
+def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, files):
     """A video as motion, a photo without a map, and sound; whatever was found out is said."""
     rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128), fps=6.0)
     write_video(rgb.numpy().repeat(10, 0), files / "silent.mp4", 60.0)
@@ -340,7 +339,7 @@ def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
         assert service.status(ANNA, first).state == "done"
 
 
-def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, files):
+def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, files):
     busy = service.submit(ANNA, request(files, GATED))
     wait_gated(service, busy)
     light = service.worker_pids()["light"]
@@ -375,16 +374,16 @@ def test_the_light_lane_refuses_bad_files_while_the_device_is_busy(service, file
 
 def test_a_glimpse_is_seen_while_the_job_runs(service, files):
     job = service.submit(ANNA, request(files, GATED))
-    assert wait_gated(service, job).glimpse is None
-    part, glimpse = (service.home / "jobs" / job / name for name in (".glimpse", "glimpse.png"))
+    assert wait_gated(service, job).latent_preview is None
+    part, latent_preview = (service.home / "jobs" / job / name for name in (".latent_preview", "latent_preview.png"))
     with closing(service.watch(ANNA, job, timeout_s=DEADLINE_S)) as watched:
         next(watched)
         for content in (b"one", b"two"):
             part.write_bytes(content)
-            part.replace(glimpse)
-            assert next(watched).glimpse == content
+            part.replace(latent_preview)
+            assert next(watched).latent_preview == content
     open_gate(service)
-    assert wait_state(service, job, "done").glimpse is None  # of a job that is done there is a video
+    assert wait_state(service, job, "done").latent_preview is None  # of a job that is done there is a video
 
 
 def test_cancel_while_queued_running_done_and_twice(service, files):
@@ -393,7 +392,7 @@ def test_cancel_while_queued_running_done_and_twice(service, files):
     wait_gated(service, running)
     pid = device_pid(service)
     service.cancel(ANNA, queued)
-    wait_state(service, queued, "cancelled")  # at once, but where the light lane is reading its files
+    wait_state(service, queued, "cancelled")  # at once, but where the light queue is reading its files
     service.cancel(ANNA, queued)
     service.cancel(ANNA, running)
     service.cancel(ANNA, running)
@@ -699,8 +698,8 @@ def test_a_worker_whose_files_cannot_grow_goes_on_when_they_can(tmp_path, files)
         assert device_pid(service) == pid
 
 
-def test_the_service_and_the_light_lane_load_no_torch():
-    code = "import sys; import dreampose_core.jobs.service, dreampose_core.jobs.handlers; print('torch' in sys.modules)"
+def test_the_service_and_the_light_queue_load_no_torch():
+    code = "import sys; import dreampose_core.jobs.service, dreampose_core.jobs.tasks; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     assert out.stdout.strip() == "False"
 
@@ -794,7 +793,7 @@ print(*jobs)
 
 def test_the_uploads_of_a_job_that_is_cancelled_go_at_once(settings, files):
     idle = (sys.executable, "-c", "import time; time.sleep(999)")
-    with JobService(settings, lambda lane: idle) as service:
+    with JobService(settings, lambda queue: idle) as service:
         job = service.submit(ANNA, request(files))
         uploads = service.home / "jobs" / job / "input"
         assert sorted(path.name for path in uploads.iterdir()) == ["upload-image.png", "upload-poses.npz"]

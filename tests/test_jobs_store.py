@@ -11,8 +11,8 @@ import pytest
 
 from dreampose_core.errors import InputError, LostClaim, StorageError, UnknownJob
 from dreampose_core.jobs import schema
+from dreampose_core.jobs.messages import GIVEN_UP, MAX_ATTEMPTS, storage_error
 from dreampose_core.jobs.records import Limits
-from dreampose_core.jobs.sentences import GIVEN_UP, MAX_ATTEMPTS, storage_error
 from dreampose_core.jobs.store import LEASE_S, MAX_PAUSES, Store
 from dreampose_core.jobs.worker import MAX_LOSSES, with_loss
 from dreampose_core.progress import Progress
@@ -46,7 +46,7 @@ def add(store: Store, *ids: str) -> None:
 
 
 def on_device(store: Store, *ids: str) -> None:
-    """Adds jobs that have passed the light lane."""
+    """Adds jobs that have passed the light queue."""
     add(store, *ids)
     for job_id in ids:
         claim = store.claim("light", "light-1")
@@ -58,7 +58,7 @@ def places(store: Store) -> dict[str, int]:
     return {job.id: job.place for job in store.jobs_of(OWNER)}
 
 
-def test_a_job_passes_both_lanes_in_order_of_submission(store):
+def test_a_job_passes_both_queues_in_order_of_submission(store):
     add(store, "a", "b")
     assert store.claim("device", "device-1") is None
     first = store.claim("light", "light-1")
@@ -66,7 +66,7 @@ def test_a_job_passes_both_lanes_in_order_of_submission(store):
     store.advance(first, "device", ("checked",))
     claim = store.claim("device", "device-1")
     assert (claim.id, claim.fence) == ("a", 2)
-    assert store.claim("device", "device-2") is None  # b is still in the light lane
+    assert store.claim("device", "device-2") is None  # b is still in the light queue
     store.record(claim, Progress("frames", 1, 2, 3.5, None), ((1, 0.5),))
     job = store.get(OWNER, "a")
     assert (job.state, job.progress, job.losses) == ("running", Progress("frames", 1, 2, 3.5, None), ((1, 0.5),))
@@ -534,7 +534,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
     path = tmp_path / "jobs.sqlite3"
     db = sqlite3.connect(path)
     db.executescript(schema._FIRST + "PRAGMA user_version = 1;")
-    insert = "INSERT INTO jobs (id, owner, lane, state, request, created) VALUES (?, ?, ?, ?, ?, 5.0)"
+    insert = "INSERT INTO jobs (id, owner, queue, state, request, created) VALUES (?, ?, ?, ?, ?, 5.0)"
     db.execute(insert, ("old", OWNER, "device", "done", '{"kind":"animate"}'))
     db.execute(insert, ("look", OWNER, "light", "done", '{"kind":"preview"}'))
     db.execute(insert, ("waits", OWNER, "light", "queued", "{}"))

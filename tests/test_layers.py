@@ -1,4 +1,7 @@
-"""Imports run one way: every import in the sources, also those inside functions, against the table of rows."""
+"""Imports run one way: every import in the sources, also those inside functions, against the order of the rooms.
+
+A room is a folder or a module of dreampose_core's first level, app.py included; a floor is one more than the highest it imports from.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,53 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "dreampose_core"
 
-# A module may use those of lower rows, and those of its own row that stand before it.
+# A room may use those of lower rows, and those of its own row that stand before it.
 ROWS = (
-    ("errors", "settings", "progress", "files", "host", "behind"),
-    ("images", "marking", "video", "poses", "scene", "photo_checks", "photos", "exports"),
-    ("registration", "memory", "texture", "adapter", "attention", "conditioning", "denoising", "glimpse", "stable_diffusion", "safety",
-     "subject", "pipeline", "released", "densepose"),
-    ("mannequin", "preview", "training", "mini", "samples", "finetuning", "engine", "animation", "cluster",
-     "evaluation", "doctor"),
-    ("jobs",),
+    ("errors", "settings", "progress", "files"),
+    ("media", "poses"),
+    ("densepose", "model", "synthetic"),
+    ("inputs", "training", "subject"),
+    ("animate", "cluster", "evaluation"),
+    ("doctor", "jobs"),
     ("web",),
-    ("commands", "model_commands", "__main__"),
+    ("app", "cli", "__main__"),
 )
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
+MAX_ROOMS, MAX_FLOORS, MAX_ROOT_MODULES = 26, 16, 14
 
-# What rows 0, 1, the web process's half of jobs, and web may import from outside the standard library.
+# What these rooms may import from outside the standard library. The web process is made of them, and never loads torch.
 NARROW = {
-    "errors": set(), "settings": {"pydantic"}, "progress": set(), "files": set(), "host": set(), "behind": set(),
-    "images": {"numpy", "PIL"}, "marking": {"numpy", "PIL"},
-    "video": {"numpy", "imageio", "imageio_ffmpeg"}, "poses": {"numpy", "PIL"}, "scene": {"numpy"},
-    "photo_checks": {"numpy"}, "photos": {"numpy"},
-    "exports": {"numpy"},
+    "errors": set(),
+    "settings": {"pydantic"},
+    "progress": set(),
+    "files": set(),
+    "media": {"numpy", "PIL", "imageio_ffmpeg"},
+    "poses": {"numpy", "PIL"},
     "jobs": {"pydantic", "numpy"},
-    "web": {"gradio", "gradio_client", "fastapi", "starlette", "uvicorn", "python_multipart", "psutil", "pydantic", "numpy"},
+    "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
-WORKER_SIDE = {"jobs.apart", "jobs.confine", "jobs.decoding", "jobs.handlers", "jobs.readings", "jobs.worker"}
+WORKER_SIDE = {
+    "jobs.confinement",
+    "jobs.decoding",
+    "jobs.pose_cache",
+    "jobs.sandbox",
+    "jobs.tasks",
+    "jobs.worker",
+}
 PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
 SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "uvicorn"}
 DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}
+NO_TORCH = (
+    *ROWS[0], *ROWS[1], "inputs.framing", "inputs.photos", "inputs.photo_checks", "cluster.checks", "cluster.turns", "jobs.records",
+    "jobs.store", "jobs.service", "web", "web.page", "cli.main",
+)  # fmt: skip
 
 
 def dotted(path: Path) -> str:
     """The module's name below the package, for example "jobs.store"; "" for the package itself."""
+    if path == ROOT / "app.py":
+        return "app"
     parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -61,7 +78,7 @@ def imports(source: str, module: str, is_package: bool) -> set[str]:
             if node.level:
                 base = here[: len(here) - node.level + is_package]
             base += node.module.split(".") if node.module else []
-            # "from .. import animation" names a module, "from ..errors import InputError" one inside; a name too much does no harm.
+            # "from .. import jobs" names a module, "from ..errors import InputError" one inside; a name too much does no harm.
             found.update(".".join([*base, alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
             assert node.args and isinstance(node.args[0], ast.Constant), f"{module}: a computed import cannot be checked"
@@ -70,35 +87,58 @@ def imports(source: str, module: str, is_package: bool) -> set[str]:
 
 
 def sources() -> dict[str, set[str]]:
-    return {
-        dotted(path): imports(path.read_text(), dotted(path), path.name == "__init__.py")
-        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
-    }
+    paths = [ROOT / "app.py", *sorted((ROOT / PACKAGE).rglob("*.py"))]
+    return {dotted(path): imports(path.read_text(), dotted(path), path.name == "__init__.py") for path in paths}
+
+
+def rooms(modules: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Room -> the rooms that it imports from."""
+    found: dict[str, set[str]] = {}
+    for module, names in modules.items():
+        room = module.split(".")[0]
+        if room:
+            inner = {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
+            found.setdefault(room, set()).update(inner & PLACE.keys() - {room})
+    return found
+
+
+def floors(modules: dict[str, set[str]]) -> dict[str, int]:
+    """Room -> its floor, from 1. Raises ValueError for a circle."""
+    below, found = rooms(modules), {}
+
+    def floor(room: str, above: tuple[str, ...] = ()) -> int:
+        if room in above:
+            raise ValueError(f"a circle: {' -> '.join([*above[above.index(room):], room])}")
+        if room not in found:
+            found[room] = 1 + max((floor(name, (*above, room)) for name in below[room]), default=0)
+        return found[room]
+
+    return {room: floor(room) for room in below}
 
 
 def complaints(modules: dict[str, set[str]]) -> list[str]:
-    """One sentence for each import that the table does not allow."""
+    """One sentence for each import that the order does not allow."""
     found = []
     for module, names in modules.items():
         top = module.split(".")[0]
         if not module:
-            names = names - {f"{PACKAGE}.pipeline.DreamPosePipeline"}  # the lazy public name
+            names = names - {f"{PACKAGE}.model.pipeline.DreamPosePipeline"}  # the lazy public name
             found += [f"the package itself imports {name}" for name in names if name.split(".")[0] not in sys.stdlib_module_names]
             continue
         if top not in PLACE:
-            found.append(f"{module} stands in no row; add it to the table in design and here")
+            found.append(f"{module} stands in no row; add its room to the table here")
             continue
         for name in sorted(names):
             outer, *inner = name.split(".")
             if outer != PACKAGE:
-                if outer in SERVING and top not in ("web", "__main__"):
+                if outer in SERVING and top not in ("web", "app"):
                     found.append(f"{module} imports {outer}, which belongs in web and app.py only")
                 elif outer == "ray" and top != "cluster":
                     found.append(f"{module} imports ray, which belongs in cluster only")
                 elif outer in DANGEROUS:
                     found.append(f"{module} imports {outer}")
                 elif top in NARROW and module not in WORKER_SIDE and outer not in NARROW[top] and outer not in sys.stdlib_module_names:
-                    found.append(f"{module} imports {outer}, which its row may not use")
+                    found.append(f"{module} imports {outer}, which its room may not use")
                 continue
             if not inner or inner[0].startswith("__version"):
                 continue
@@ -108,8 +148,6 @@ def complaints(modules: dict[str, set[str]]) -> list[str]:
             elif target == top:
                 if target_path in WORKER_SIDE and module not in WORKER_SIDE:
                     found.append(f"{module} imports {target_path}, which belongs to the worker processes")
-            elif top == "training" and target in ("pipeline", "mini", "animation"):
-                found.append(f"{module} imports {target}; training gets its sample pictures from a callback")
             elif top == "jobs" and module not in WORKER_SIDE and PLACE[target][0] > 1:
                 found.append(f"{module} imports {target}, but the web process may use rows 0 and 1 only")
             elif top == "web" and not (PLACE[target][0] <= 1 or target_path in PAGE_SEES):
@@ -119,31 +157,58 @@ def complaints(modules: dict[str, set[str]]) -> list[str]:
     return found
 
 
+def counts() -> str:
+    """How many rooms, floors and root modules there are."""
+    found = floors(sources())
+    return f"{len(found)} rooms, {max(found.values())} floors, {len(root_modules())} root modules"
+
+
+def root_modules() -> list[Path]:
+    return [*(ROOT / PACKAGE).glob("*.py"), *ROOT.glob("*.py")]
+
+
 def test_every_import_in_the_sources_is_allowed():
     modules = sources()
-    assert {"errors", "images", "video", "poses.npz"} <= set(modules)
+    assert {"app", "errors", "media.images", "poses.npz"} <= set(modules)
     assert complaints(modules) == []
+
+
+def test_rooms_and_floors_are_few():
+    found = floors(sources())
+    assert found.keys() == PLACE.keys(), "a room of the table is gone"
+    assert len(found) <= MAX_ROOMS and max(found.values()) <= MAX_FLOORS and len(root_modules()) <= MAX_ROOT_MODULES, counts()
+
+
+def test_floors_are_counted_and_circles_are_found():
+    modules = {
+        "errors": set(),
+        "files": {f"{PACKAGE}.errors.InputError"},
+        "media.images": {f"{PACKAGE}.files.appearing", "numpy"},
+        "media": {f"{PACKAGE}.media.images.Box"},
+    }
+    assert floors(modules) == {"errors": 1, "files": 2, "media": 3}
+    with pytest.raises(ValueError, match="media -> files -> media|files -> media -> files"):
+        floors(modules | {"files": {f"{PACKAGE}.media.Box"}})
 
 
 @pytest.mark.parametrize(("module", "source", "complaint"), [
     ("poses.npz", "import torch", "poses.npz imports torch"),
-    ("images", "def f():\n    import torch.nn as nn", "images imports torch"),
+    ("media.images", "def f():\n    import torch.nn as nn", "media.images imports torch"),
     ("errors", "from .settings import Options", "errors imports settings"),
     ("settings", "from .progress import Progress", "settings imports progress"),
-    ("images", "from .poses.fit import fitted", "images imports poses"),
-    ("pipeline", "from .training import loop", "pipeline imports training"),
-    ("training.loop", "from ..pipeline import DreamPosePipeline", "training.loop imports pipeline"),
-    ("training.loop", "from .. import animation", "training.loop imports animation"),
-    ("jobs.store", "from ..conditioning import Condition", "jobs.store imports conditioning"),
-    ("jobs.service", "def f():\n    from . import handlers", "jobs.service imports jobs.handlers"),
+    ("media.images", "from ..poses.fit import fitted", "media.images imports poses"),
+    ("model.pipeline", "from ..training import loop", "model.pipeline imports training"),
+    ("training.loop", "from .. import animate", "training.loop imports animate"),
+    ("jobs.store", "from ..model.conditioning import Condition", "jobs.store imports model"),
+    ("jobs.service", "def f():\n    from . import tasks", "jobs.service imports jobs.tasks"),
     ("jobs.service", "def f():\n    from .worker import main", "jobs.service imports jobs.worker"),
-    ("jobs.handlers", "import gradio", "jobs.handlers imports gradio"),
+    ("jobs.tasks", "import gradio", "jobs.tasks imports gradio"),
     ("web.page", "from ..jobs.store import Store", "web.page imports dreampose_core.jobs.store"),
-    ("web.page", "from ..pipeline import DreamPosePipeline", "web.page imports dreampose_core.pipeline"),
+    ("web.page", "from ..model.pipeline import DreamPosePipeline", "web.page imports dreampose_core.model.pipeline"),
     ("web.page", "from PIL import Image", "web.page imports PIL"),
-    ("animation", "from fastapi import FastAPI", "animation imports fastapi"),
-    ("subject", "import pickle", "subject imports pickle"),
-    ("jobs.handlers", "import ray", "jobs.handlers imports ray"),
+    ("animate.run", "from fastapi import FastAPI", "animate.run imports fastapi"),
+    ("subject.folder", "import pickle", "subject.folder imports pickle"),
+    ("jobs.tasks", "import ray", "jobs.tasks imports ray"),
     ("helpers", "import math", "helpers stands in no row"),
     ("", "import torch", "the package itself imports torch"),
 ])
@@ -153,20 +218,17 @@ def test_the_check_notices(module, source, complaint):
 
 
 @pytest.mark.parametrize(("module", "source"), [
-    ("animation", "from .pipeline import DreamPosePipeline\nfrom .training import subject\nfrom .video import write_video\nimport torch"),
-    ("jobs.handlers", "from .. import animation\nfrom .store import Store\nimport torch"),
+    ("animate.run", "from ..model.pipeline import DreamPosePipeline\nfrom ..subject import recipe\nfrom ..media import write_video\nimport torch"),
+    ("jobs.tasks", "from ..animate import animate\nfrom .store import Store\nimport torch"),
     ("jobs.service", "from .store import Store\nfrom ..errors import InputError\nfrom ..poses import read_poses"),
     ("web.page", "import gradio as gr\nfrom ..jobs.service import JobService\nfrom .. import __version__"),
-    ("training.loop", "from .data import batches\nfrom ..conditioning import Condition\nfrom ..mannequin import render"),
+    ("training.loop", "from .prefetch import Prefetch\nfrom ..model.conditioning import Condition\nfrom ..synthetic import render"),
 ])
 def test_what_the_table_allows_passes(module, source):
     assert complaints({module: imports(source, module, is_package=False)}) == []
 
 
-@pytest.mark.parametrize("module", [
-    PACKAGE, *(f"{PACKAGE}.{name}" for name in (*ROWS[0], *ROWS[1], "cluster.checks", "cluster.turns", "jobs.records", "jobs.store",
-                                                "jobs.service", "web", "web.page")),
-])
+@pytest.mark.parametrize("module", [PACKAGE, *(f"{PACKAGE}.{name}" for name in NO_TORCH)])
 def test_importing_loads_no_torch(module):
     """In a fresh interpreter, so that what libraries import on their own counts too."""
     if not any((ROOT / module.replace(".", "/")).with_suffix(s).exists() for s in ("", ".py")):

@@ -17,22 +17,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from dreampose_core import memory
-from dreampose_core.animation import GLIMPSE, animate
-from dreampose_core.conditioning import ModelForm, unet_in_channels
-from dreampose_core.denoising import reusing
-from dreampose_core.engine import LocalEngine
+from dreampose_core.animate.engine import LocalEngine
+from dreampose_core.animate.run import LATENT_PREVIEW, animate
 from dreampose_core.errors import ModelError
-from dreampose_core.images import write_png
 from dreampose_core.jobs import store as store_module
-from dreampose_core.jobs.handlers import DeviceLane
 from dreampose_core.jobs.records import JobFolder, Limits, StoredRequest, Upload
 from dreampose_core.jobs.store import Store
+from dreampose_core.jobs.tasks import DeviceTasks
 from dreampose_core.jobs.worker import Worker
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import write_png
+from dreampose_core.model import memory
+from dreampose_core.model.conditioning import unet_in_channels
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.denoising import reusing
 from dreampose_core.poses import write_poses
 from dreampose_core.settings import AnimateOptions, Settings
-from dreampose_core.training.subject import RECIPES, SubjectRecipe
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE, FRAMES = (40, 32), 6
 
@@ -173,8 +174,8 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
     upload = Upload(file="upload-image.png", name="a.png")
     store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), Limits(1))
     store.advance(store.claim("light", "light-1"), "device")
-    lane = DeviceLane(settings)
-    lane._engine = LocalEngine(pipe)
+    queue = DeviceTasks(settings)
+    queue._engine = LocalEngine(pipe)
 
     def forward(*args, **kwargs):
         calls.append(1)
@@ -183,7 +184,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
     monkeypatch.setattr(pipe.unet, "forward", forward)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(Worker, "_beat", lambda _: None)
-    worker = Worker("device", settings, lambda work: lane(work), "device-1")
+    worker = Worker("device", settings, lambda work: queue(work), "device-1")
     if not ends:
         monkeypatch.setattr(store_module.Store, "fail", lambda *given, fail=Store.fail: (fail(*given), worker._ask_to_leave()))
     assert worker.run() == (1 if ends else 0)
@@ -241,20 +242,20 @@ def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
     options = AnimateOptions(recipe="none", steps=1, align=False, fit="pad")
     result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
     assert result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
-    assert not (tmp_path / GLIMPSE).exists()
+    assert not (tmp_path / LATENT_PREVIEW).exists()
 
 
 def test_glimpses_come_while_the_first_batch_is_denoised(clip):
     pipe, (photo, poses) = tiny_pipeline(), clip
     seen = []
-    frames = list(pipe.stream(photo, poses, None, 10, batch_size=3, on_glimpse=lambda frame, pixels: seen.append((frame, pixels))))
+    frames = list(pipe.stream(photo, poses, None, 10, batch_size=3, on_latent_preview=lambda frame, pixels: seen.append((frame, pixels))))
     assert len(frames) == FRAMES and [frame for frame, _ in seen] == [0] * 4  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
     assert all(pixels.shape == (*SIZE, 3) and pixels.dtype == np.uint8 for _, pixels in seen)
-    assert list(pipe.stream(photo, poses, None, 1, on_glimpse=lambda *_: seen.append(None))) and len(seen) == 4  # one step: none
+    assert list(pipe.stream(photo, poses, None, 1, on_latent_preview=lambda *_: seen.append(None))) and len(seen) == 4  # one step: none
 
 
 def frames_in(folder):
-    from dreampose_core.images import read_image
+    from dreampose_core.media import read_image
 
     return [read_image(path) for path in sorted((folder / "frames").glob("*.png"))]
 
@@ -285,7 +286,7 @@ class Held(TorchDispatchMode):
 def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
     """Stable Diffusion's shapes at 640 x 512 in bfloat16, eight frames at a time, frames decoded one by one; no numbers are computed. What
     a GPU takes beside its tensors (its own context, workspaces of convolutions, gaps) is not in it: 1 GB is left for that."""
-    form, gb = ModelForm(height=640, width=512), 1e9
+    form, gb = ModelConfig(height=640, width=512), 1e9
     torch.set_default_dtype(torch.bfloat16)
     try:
         with FakeTensorMode(), torch.no_grad():

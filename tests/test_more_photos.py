@@ -15,23 +15,23 @@ from pydantic import ValidationError
 from test_jobs_service import ANNA, no_device
 from tiny import make_tiny_model
 
-from dreampose_core.animation import animate
-from dreampose_core.engine import LocalEngine
+from dreampose_core.animate.engine import LocalEngine
+from dreampose_core.animate.run import animate
 from dreampose_core.errors import Cancelled, InputError, TooLarge
-from dreampose_core.images import read_image, write_png
-from dreampose_core.jobs import handlers
+from dreampose_core.inputs.photos import NOT_USED, Photo, fit_photos, maps_together
+from dreampose_core.jobs import tasks
 from dreampose_core.jobs.decoding import Decoder
-from dreampose_core.jobs.handlers import DeviceLane, LightLane
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, StoredRequest, Upload, Work
 from dreampose_core.jobs.service import JobService, _canonical
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.photos import NOT_USED, Photo, fit_photos, maps_together
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.jobs.tasks import DeviceTasks, LightTasks
+from dreampose_core.media import read_image, write_png
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
 from dreampose_core.progress import ignore_progress, never_stop
 from dreampose_core.settings import AnimateOptions, FrameOptions, Settings
-from dreampose_core.subject import fingerprint, subject_key
-from dreampose_core.training.subject import RECIPES, SubjectRecipe, recipe_named
+from dreampose_core.subject.folder import fingerprint, subject_key
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, recipe_named
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.web import again
 
 SIZE, FRAMES = (40, 32), 4
@@ -74,7 +74,7 @@ def run(pipe, person, folder, options=TUNED, more=None, **changes):
 
 
 def key_of(pipe, photos, options=TUNED) -> str:
-    fitted = fit_photos(photos, pipe.form.size, options)
+    fitted = fit_photos(photos, pipe.model_config.size, options)
     maps = maps_together(fitted)[0]
     return subject_key([photo.image for photo in fitted], maps, repr(recipe_named(options.recipe)), options.seed, fingerprint(pipe))
 
@@ -199,7 +199,7 @@ def originals(work: Work) -> set[str]:
 def test_each_is_decoded_apart_and_its_original_goes_at_once(tmp_path, person, settings, monkeypatch):
     work, seen, photo = prepared(tmp_path, person), [], Decoder.photo
     monkeypatch.setattr(Decoder, "photo", lambda *given: (seen.append(originals(work)), photo(*given))[1])
-    assert LightLane(settings)(work) == ()
+    assert LightTasks(settings)(work) == ()
     names = [f"upload-{name}" for name in ("image.png", "more_0.png", "more_1.png", "poses.npz")]
     assert seen == [set(names), set(names[1:]), set(names[2:])] and originals(work) == set()
     places = [work.folder.image, work.folder.more_image(0), work.folder.more_image(1)]
@@ -211,13 +211,13 @@ def test_a_broken_one_is_one_sentence_that_names_it(tmp_path, person, settings, 
     work = prepared(tmp_path, person)
     (work.folder.input / f"upload-more_{which}.png").write_bytes(b"Dear Sir")
     with pytest.raises(InputError) as error:
-        LightLane(settings)(work)
+        LightTasks(settings)(work)
     assert f"anna{which + 1}.png" in str(error.value) and "upload-" not in str(error.value) and "\n" not in str(error.value)
     assert originals(work) == set()
 
 
-def estimating(monkeypatch, settings, tmp_path) -> tuple[LightLane, list]:
-    """A light lane whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked about."""
+def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
+    """A light queue whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked about."""
     asked = []
 
     class Estimator:
@@ -230,36 +230,36 @@ def estimating(monkeypatch, settings, tmp_path) -> tuple[LightLane, list]:
             return poses if (frames[0] != NOBODY).any() else replace(poses, parts=poses.parts * 0)
 
     monkeypatch.setattr("dreampose_core.densepose.load_estimator", lambda *_: Estimator())
-    return LightLane(settings.model_copy(update={"estimator": "mini"})), asked
+    return LightTasks(settings.model_copy(update={"estimator": "mini"})), asked
 
 
 def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, person, settings, monkeypatch):
     photos, motion = person
-    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    queue, asked = estimating(monkeypatch, settings, tmp_path)
     hidden = [photos[0], replace(photos[1], image=NOBODY), photos[2]]
     work = prepared(tmp_path, (hidden, motion))
-    said = lane(work)
+    said = queue(work)
     assert len(asked) == 3 and said == (
         "It is made up.", "Nobody was found in anna1.png; a photo of one person seen whole works best.")  # fmt: skip
     assert not work.folder.more_poses(0).exists() and len(read_poses(work.folder.more_poses(1))) == 1
-    assert [photo.image_poses is None for photo in handlers._photos(work)] == [False, True, False]
+    assert [photo.image_poses is None for photo in tasks._photos(work)] == [False, True, False]
     # a later attempt says the same again and asks nothing
-    assert lane(work) == said and len(asked) == 3
+    assert queue(work) == said and len(asked) == 3
     untuned = prepared(tmp_path, person, options=TUNED.model_copy(update={"recipe": "none"}), name="2")
-    lane(untuned)
+    queue(untuned)
     assert len(asked) == 3, "the first one's is known, the others' are not needed"
 
 
 def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, monkeypatch):
     photos, motion = person
-    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    queue, asked = estimating(monkeypatch, settings, tmp_path)
     work = prepared(tmp_path, person, maps=together(photos))
-    assert lane(work) == ("anna.npz holds 3 maps: one for each photo, in their order.",) and asked == []
-    for photo, given in zip(handlers._photos(work), photos, strict=True):
+    assert queue(work) == ("anna.npz holds 3 maps: one for each photo, in their order.",) and asked == []
+    for photo, given in zip(tasks._photos(work), photos, strict=True):
         assert np.array_equal(photo.image_poses.parts, given.image_poses.parts) and np.array_equal(photo.image, given.image)
         assert np.array_equal(photo.image_poses.uv, given.image_poses.uv) and photo.name == given.name
     other = prepared(tmp_path, person, maps=motion, name="2")  # four maps, three photos: the first is the photo's
-    assert lane(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
+    assert queue(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
 
 
 def test_what_is_interrupted_goes_on_without_decoding_anything_twice(tmp_path, person, settings):
@@ -272,17 +272,17 @@ def test_what_is_interrupted_goes_on_without_decoding_anything_twice(tmp_path, p
 
     work = prepared(tmp_path, person, maps=together(person[0]), should_stop=stop)
     with pytest.raises(Cancelled):
-        LightLane(settings)(work)
+        LightTasks(settings)(work)
     assert "upload-more_1.png" in originals(work) and "upload-more_0.png" not in originals(work)
     first = work.folder.more_image(0).stat().st_mtime_ns
-    LightLane(settings)(replace(work, should_stop=never_stop))
+    LightTasks(settings)(replace(work, should_stop=never_stop))
     assert originals(work) == set() and work.folder.more_image(0).stat().st_mtime_ns == first
 
 
-def lanes(settings: Settings, work: Work) -> dict:
-    """What the two lanes make of a job: its result."""
-    LightLane(settings)(work)
-    DeviceLane(settings)(work)
+def queues(settings: Settings, work: Work) -> dict:
+    """What the two queues make of a job: its result."""
+    LightTasks(settings)(work)
+    DeviceTasks(settings)(work)
     return json.loads(work.folder.settings.read_text())
 
 
@@ -306,7 +306,7 @@ def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path,
     photos, motion = person
     options = TUNED.model_copy(update={"fit": fit, "seed": 3})
     work = prepared(tmp_path, person, maps=together(photos) if known else None, options=options)
-    first = lanes(settings, work)
+    first = queues(settings, work)
     assert sorted(path.name for path in work.folder.samples.iterdir())[0] == "000000.png"
     folder = tmp_path / "home" / "subjects" / "owner"
     shutil.copytree(tmp_path / "subjects", folder)
@@ -317,29 +317,29 @@ def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path,
     form = again.person_of(entry)
     assert len(form["more_photos"]) == 2
     other = motion.select(slice(None, None, -1))
-    second = lanes(settings, resubmitted(tmp_path, form, other, "2", monkeypatch))
+    second = queues(settings, resubmitted(tmp_path, form, other, "2", monkeypatch))
     assert second["subject"] == first["subject"] and "tuning" not in second["seconds"] and NOT_USED not in second["notices"]
     assert not JobFolder(tmp_path / "jobs" / "2").samples.exists(), "nobody was learned"
     # and a person of one photo is another one
     alone = prepared(tmp_path, ([photos[0]], motion), maps=together(photos[:1]) if known else None, options=options, name="3")
-    assert lanes(settings, alone)["subject"] != first["subject"]
+    assert queues(settings, alone)["subject"] != first["subject"]
 
 
 @pytest.mark.parametrize("source", ["all maps", "one map", "none"])
 def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatch, source):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     photos, motion = person
-    lane, asked = estimating(monkeypatch, settings, tmp_path)
+    queue, asked = estimating(monkeypatch, settings, tmp_path)
     maps = {"all maps": together(photos), "one map": photos[0].image_poses, "none": None}[source]
     work = prepared(tmp_path, person, maps=maps)
-    lane(work)
-    DeviceLane(settings)(work)
+    queue(work)
+    DeviceTasks(settings)(work)
     job = type("Job", (), {"request": work.request.model_dump_json()})()
     form = again.form_of(_canonical(job, work.folder))
     assert len(form["more_photos"]) == 2 and all(Path(path).is_file() for path in form["more_photos"])
     second = resubmitted(tmp_path, form, motion, "2", monkeypatch)
-    lane(second)
-    DeviceLane(settings)(second)
+    queue(second)
+    DeviceTasks(settings)(second)
     first, other = (json.loads(one.folder.settings.read_text()) for one in (work, second))
     assert other["subject"] == first["subject"] and "tuning" not in other["seconds"]
     num_estimated = {"all maps": 0, "one map": 2, "none": 3}[source]

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from dreampose_core.densepose import Estimates, load_estimator
-from dreampose_core.images import Box, read_image
-from dreampose_core.mannequin import HELD_OUT, MOTIONS, Figure, Moments, render
-from dreampose_core.mannequin.body import JOINT_INDEX
-from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks, several
+from dreampose_core.inputs.framing import fit_photo
+from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks
+from dreampose_core.media import Box, read_image
 from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
-from dreampose_core.scene import fit_photo
+from dreampose_core.poses.people import several
 from dreampose_core.settings import EXAMPLES, FrameOptions
+from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, Moments, render
+from dreampose_core.synthetic.body import JOINT_INDEX
 
 SIZE = (160, 128)
 HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dreampose_core.errors import InputError
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.photos import Photo, crowds, fit_photos, maps_together, naming
+from dreampose_core.inputs.framing import fit_photo
+from dreampose_core.inputs.photos import Photo, crowds, fit_photos, maps_together, naming
 from dreampose_core.poses import PoseSequence
-from dreampose_core.scene import fit_photo
 from dreampose_core.settings import FrameOptions
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (80, 64)
 

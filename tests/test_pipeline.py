@@ -12,12 +12,12 @@ from PIL import Image
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core import DreamPosePipeline
-from dreampose_core.conditioning import ModelForm, Sampling
-from dreampose_core.denoising import Reference, denoise, guidance_branches
 from dreampose_core.errors import Cancelled, InputError
-from dreampose_core.images import fit_image
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.media import fit_image
+from dreampose_core.model.config import ModelConfig, Sampling
+from dreampose_core.model.denoising import Reference, denoise, guidance_branches
 from dreampose_core.poses import PoseSequence, fitted
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (40, 32)
 
@@ -194,7 +194,7 @@ def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
         scale_model_input=lambda x, t: x, step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
     )  # fmt: skip
     denoise(
-        fake, scheduler, ModelForm(), Sampling(1), guidance_branches(s_image, s_pose),
+        fake, scheduler, ModelConfig(), Sampling(1), guidance_branches(s_image, s_pose),
         Reference(torch.ones(1, 17, 32), torch.zeros(1, 17, 32), torch.zeros(1, 8, 10, 8), None),
         torch.zeros(2, 8, 10, 8), None, torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8), lambda *_: None, lambda: False,
     )  # fmt: skip
@@ -213,7 +213,7 @@ def test_needless_passes_are_not_run(pipe, clip, counted, weights, passes):
 
 def test_guidance_defaults_are_the_models_own(pipe, clip, counted):
     run(pipe, clip)
-    assert len(counted) == 3 * 2 and (pipe.form.image_guidance, pipe.form.pose_guidance) == (1, 1)
+    assert len(counted) == 3 * 2 and (pipe.model_config.image_guidance, pipe.model_config.pose_guidance) == (1, 1)
 
 
 def test_what_is_constant_is_computed_once(pipe, clip, monkeypatch):
@@ -298,7 +298,7 @@ def test_a_model_folder_gives_the_same_frames(pipe, clip, tmp_path):
     pipe.save_pretrained(tmp_path)
     loaded = DreamPosePipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
-    assert loaded.form == pipe.form
+    assert loaded.model_config == pipe.model_config
     for name in ("unet", "vae", "adapter", "image_encoder"):
         before, after = getattr(pipe, name).state_dict(), getattr(loaded, name).state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before), name
@@ -314,7 +314,7 @@ def test_a_model_folder_gives_the_same_frames(pipe, clip, tmp_path):
 def test_the_form_stands_in_the_folder(tmp_path):
     make_tiny_model(tmp_path)
     content = (tmp_path / "model_index.json").read_text()
-    for word in ("pose_encoding", "charts", "reference_warp", '"height": 40', '"width": 32', "image_guidance", "dreampose_core.adapter"):
+    for word in ("pose_encoding", "charts", "reference_warp", '"height": 40', '"width": 32', "image_guidance", "dreampose_core.model.adapter"):
         assert word in content, word
 
 

@@ -12,8 +12,16 @@ from numpy.lib import format as npy
 
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
-from dreampose_core.images import fit_image
-from dreampose_core.poses import PoseSequence, fitted, read_image_poses, read_poses, render_colours, window_indices, write_poses
+from dreampose_core.media import fit_image
+from dreampose_core.poses import (
+    PoseSequence,
+    fitted,
+    read_image_poses,
+    read_poses,
+    render_colours,
+    window_indices,
+    write_poses,
+)
 from dreampose_core.poses import npy as npy_module
 from dreampose_core.poses import npz as npz_module
 from dreampose_core.poses.colours import BACKGROUND

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreampose_core.errors import InputError
-from dreampose_core.images import Box
-from dreampose_core.mannequin import Figure, Moments, render
-from dreampose_core.mannequin.motion import motion
+from dreampose_core.media import Box
 from dreampose_core.poses import PoseSequence, fitted
 from dreampose_core.poses.align import MAX_SCALE, MAX_WIDENING, MIN_SCALE, MIN_WIDENING, Alignment, aligned
 from dreampose_core.poses.figures import measured
+from dreampose_core.synthetic import Figure, Moments, render
+from dreampose_core.synthetic.motion import motion
 
 SIZE = (160, 128)
 PAIRS = [(21, 149), (140, 2), (147, 107)]  # seeds of the person in the photo and of the one who moves: grown-ups in trousers, without hats

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreampose_core.mannequin import Figure, render_clip
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.poses.clean import frames_with_holes, holes_filled, smoothed
 from dreampose_core.poses.components import small_regions
 from dreampose_core.settings import EXAMPLES
+from dreampose_core.synthetic import Figure, render_clip
 
 proven = settings(deadline=None, derandomize=True, max_examples=80)
 

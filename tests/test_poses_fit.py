@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreampose_core.images import FILLED, LOW, Box, crop_box, fit_image, pad_box, placement
-from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.media import Box, crop_box, fit_image, pad_box, placement
+from dreampose_core.media.images import FILLED, LOW
 from dreampose_core.poses import PoseSequence, fitted
 from dreampose_core.poses.fit import person_box
+from dreampose_core.synthetic import Figure, render_clip
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)
 sides = st.integers(8, 300)

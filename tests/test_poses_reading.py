@@ -13,6 +13,7 @@ from PIL import Image
 
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
+from dreampose_core.media import write_video
 from dreampose_core.poses import (
     PoseSequence,
     Reading,
@@ -26,7 +27,6 @@ from dreampose_core.poses import (
 )  # fmt: skip
 from dreampose_core.poses.iuv import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
-from dreampose_core.video import write_video
 
 
 def refusal(call) -> str:

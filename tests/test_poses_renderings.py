@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from corpus import encode_video, share_right
 
-from dreampose_core.mannequin import Figure, render_clip
+from dreampose_core.media import read_video
 from dreampose_core.poses import iuv
-from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, VID2DENSEPOSE, is_overlay, palette_of, parts_of
-from dreampose_core.video import read_video
+from dreampose_core.poses.renderings import (
+    MAGIC_ANIMATE,
+    PALETTES,
+    PARULA,
+    VID2DENSEPOSE,
+    is_overlay,
+    palette_of,
+    parts_of,
+)
+from dreampose_core.synthetic import Figure, render_clip
 
 STYLES = (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA)
 NAMES = [palette.form.split()[0] for palette in STYLES]

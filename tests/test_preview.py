@@ -9,14 +9,22 @@ import pytest
 
 from dreampose_core.errors import Cancelled
 from dreampose_core.evaluation.metrics import psnr
-from dreampose_core.images import Box, read_image
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.photo_checks import NO_DENSEPOSE, NOBODY
+from dreampose_core.inputs.framing import Scene
+from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NOBODY
+from dreampose_core.inputs.preview import (
+    COLOURED,
+    NOTICE,
+    PANEL_HEIGHT,
+    frame_size,
+    moved_frames,
+    preview_size,
+    write_look,
+    write_preview,
+)
+from dreampose_core.media import Box, probe_video, read_image, read_video
 from dreampose_core.poses import PoseSequence
-from dreampose_core.preview import COLOURED, NOTICE, PANEL_HEIGHT, frame_size, moved_frames, preview_size, write_look, write_preview
-from dreampose_core.scene import Scene
 from dreampose_core.settings import MINI, EditOptions, FrameOptions
-from dreampose_core.video import probe_video, read_video
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (160, 128)
 
@@ -107,7 +115,7 @@ def test_a_look_at_nobody_does_not_speak_of_colours(clip, tmp_path):
 def test_the_size_is_the_models_shape_made_small(tmp_path):
     assert preview_size(MINI) == frame_size(MINI) == (160, 128)
     assert preview_size("owner/name") == (320, 256) and frame_size("owner/name") == (640, 512)
-    (tmp_path / "model_index.json").write_text('{"height": 1024, "width": 768}')
+    (tmp_path / "model_index.json").write_text('{"model_config": {"height": 1024, "width": 768}}')
     assert frame_size(tmp_path) == (1024, 768)
     assert preview_size(tmp_path) == (256, 192)
 

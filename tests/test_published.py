@@ -11,7 +11,7 @@ import pytest
 from dreampose_core.evaluation.benchmark import evaluate
 from dreampose_core.evaluation.clips import MannequinClips
 from dreampose_core.evaluation.report import table
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.settings import MINI, REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs" / "benchmark"
@@ -36,7 +36,7 @@ def test_the_table_in_the_readme_is_the_reports():
 
 def test_the_shipped_weights_still_reach_what_was_published(tmp_path: Path):
     pipe = load_pipeline(str(MINI), "cpu")
-    evaluate(pipe, MannequinClips(PEOPLE, pipe.form.size), tmp_path)
+    evaluate(pipe, MannequinClips(PEOPLE, pipe.model_config.size), tmp_path)
     clips = json.loads((tmp_path / "about.json").read_text(encoding="utf-8"))["each"]
     for block in ("none", "moved_texture", "vae_only"):
         now, then = (np.mean([one["scores"][block]["psnr_mask"] for one in people[:PEOPLE]])

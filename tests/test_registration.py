@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreampose_core.conditioning import to_pixels
-from dreampose_core.mannequin import HELD_OUT, MOTIONS, Figure, render_clip
-from dreampose_core.registration import REACH, displacements, registered
+from dreampose_core.model.conditioning import to_pixels
+from dreampose_core.model.registration import REACH, displacements, registered
+from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, render_clip
 
 SIZE = (160, 128)
 

@@ -18,15 +18,15 @@ from tiny import make_tiny_stable_diffusion
 from transformers import CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
-from dreampose_core import released
 from dreampose_core.__main__ import main
-from dreampose_core.conditioning import Sampling
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
-from dreampose_core.images import read_image
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.media import read_image
+from dreampose_core.model import released
+from dreampose_core.model.config import Sampling
+from dreampose_core.model.loading import load_pipeline
+from dreampose_core.model.released import import_released
 from dreampose_core.poses import read_any
-from dreampose_core.released import import_released
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 HEIGHT, WIDTH, FRAMES = 640, 512, 4
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -141,7 +141,7 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
     photo, poses = read_image(scene / "photo.png"), read_any(scene).poses
     maps = [np.load(scene / f"frame_{number}_densepose.npy") for number in range(50, 50 + FRAMES)]
     assert min(m.min() for m in maps) < 0 or max(m.max() for m in maps) > 1  # the original's are not clamped
-    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.form.sampling("best") == pipe.form.sampling("standard") == Sampling(100)
+    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.model_config.sampling("best") == pipe.model_config.sampling("standard") == Sampling(100)
     with torch.no_grad():
         reference = pipe.encode_reference(photo)
         given, null = original.tokens(photo)
@@ -159,7 +159,7 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
 
 
 def test_what_the_folder_says(model):
-    form = load_pipeline(model, "cpu").form
+    form = load_pipeline(model, "cpu").model_config
     assert form == released.FORM and form.init_leak and (form.image_guidance, form.pose_guidance) == (8.0, 3.0)
     assert (form.size, form.pose_encoding, form.reference_warp) == ((640, 512), "uv", "none")
 

@@ -17,15 +17,15 @@ from transformers import CLIPConfig
 from transformers.models.clip import CLIPImageProcessorPil
 
 from dreampose_core.__main__ import main
-from dreampose_core.animation import GLIMPSE, animate
+from dreampose_core.animate.engine import LocalEngine
+from dreampose_core.animate.run import LATENT_PREVIEW, animate
 from dreampose_core.doctor import examine
-from dreampose_core.engine import LocalEngine
 from dreampose_core.errors import Cancelled, ModelError
-from dreampose_core.images import read_image
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import load_pipeline
-from dreampose_core.safety import SafetyChecker
+from dreampose_core.media import read_image
+from dreampose_core.model.loading import load_pipeline
+from dreampose_core.model.safety import SafetyChecker
 from dreampose_core.settings import EXAMPLES, AnimateOptions, Settings
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 RED = np.full((1, 32, 32, 3), (220, 10, 10), np.uint8)
 SIDE = {"image_size": 28, "patch_size": 7, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -53,7 +53,7 @@ def make_checker(folder: Path, objects_to: np.ndarray | None = None) -> Path:
 
 
 def run(pipe, folder: Path, **more) -> dict:
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 6, pipe.form.size, fps=6.0)
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 6, pipe.model_config.size, fps=6.0)
     options = AnimateOptions(recipe="none", steps=2, batch_size=2)
     given = {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0]), "options": options}
     return animate(LocalEngine(pipe), **given, folder=folder, **more)
@@ -97,13 +97,13 @@ def test_a_run_says_which_frames_it_hid_also_after_an_interruption(tmp_path):
 def test_what_is_shown_while_frames_are_made_is_looked_at_too(tmp_path):
     pipe = tiny_pipeline()
     pipe.safety_checker = SafetyChecker.from_stable_diffusion(make_checker(tmp_path))
-    glimpses, hidden = [], []
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 3, pipe.form.size)
-    made = list(pipe.stream(rgb[0].numpy(), poses, poses.select([0]), 4, on_glimpse=lambda _, pixels: glimpses.append(pixels),
+    latent_previews, hidden = [], []
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 3, pipe.model_config.size)
+    made = list(pipe.stream(rgb[0].numpy(), poses, poses.select([0]), 4, on_latent_preview=lambda _, pixels: latent_previews.append(pixels),
                             on_hidden=hidden.append))  # fmt: skip
-    assert glimpses and not np.stack(glimpses).any() and not np.stack(made).any() and hidden == [0, 1, 2]
+    assert latent_previews and not np.stack(latent_previews).any() and not np.stack(made).any() and hidden == [0, 1, 2]
     run(pipe, tmp_path / "run")
-    assert not (tmp_path / "run" / GLIMPSE).exists()
+    assert not (tmp_path / "run" / LATENT_PREVIEW).exists()
 
 
 def test_it_comes_with_the_model_where_it_is_asked_for(tmp_path, capsys):

@@ -12,12 +12,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from tiny import make_tiny_stable_diffusion
 
-from dreampose_core import DreamPosePipeline, stable_diffusion
+from dreampose_core import DreamPosePipeline
 from dreampose_core.__main__ import main
 from dreampose_core.errors import InputError, ModelError
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.model import stable_diffusion
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (128, 64)
 
@@ -60,7 +61,7 @@ def test_it_is_saved_loaded_and_run_the_same(base, clip_model, scene, tmp_path):
 
     pipe.save_pretrained(tmp_path / "model")
     again = load_pipeline(tmp_path / "model", "cpu")
-    assert again.form == pipe.form and again.form.size == SIZE and again.form.charts == "densepose"
+    assert again.model_config == pipe.model_config and again.model_config.size == SIZE and again.model_config.charts == "densepose"
     assert np.array_equal(frames(pipe), frames(again))
     made = frames(pipe)
     assert made.dtype == np.float32 and made.shape == (4, *SIZE, 3) and made.min() >= 0 and made.max() <= 1
@@ -85,7 +86,7 @@ def test_another_vae_and_the_command(base, clip_model, tmp_path, capsys):
     given = ["train", "start", "--base", str(base), "--image-encoder", str(clip_model), "--vae", str(tmp_path / "vae"), "--size", "128x64"]
     assert main([*given, "--out", str(tmp_path / "model")]) == 0, capsys.readouterr().err
     pipe = load_pipeline(tmp_path / "model", "cpu")
-    assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.form.reference_warp == "texture" and pipe.form.pose_encoding == "iuv"
+    assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.model_config.reference_warp == "texture" and pipe.model_config.pose_encoding == "iuv"
     assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not an empty folder" in capsys.readouterr().err
 
 
@@ -101,7 +102,7 @@ def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     assert main(["animate", "--model", str(run / "model"), "--device", "cpu", "--image", str(photo), "--poses", str(tmp_path / "clip"),
                  "--recipe", "none", "--steps", "1", "--out", str(out)]) == 0, capsys.readouterr().err  # fmt: skip
     assert out.is_file()
-    assert load_pipeline(run / "model", "cpu").form.charts == "mannequin"  # whose U, V it knows now
+    assert load_pipeline(run / "model", "cpu").model_config.charts == "mannequin"  # whose U, V it knows now
 
 
 @pytest.mark.parametrize(("given", "words"), [

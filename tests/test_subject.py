@@ -12,19 +12,26 @@ import torch
 from safetensors import SafetensorError
 from tiny import tiny_pipeline
 
-from dreampose_core import subject as subject_module
-from dreampose_core.conditioning import encode_latents
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
-from dreampose_core.finetuning import finetune
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
+from dreampose_core.model.conditioning import encode_latents
+from dreampose_core.model.texture import harvest
 from dreampose_core.poses import PoseSequence, read_poses
-from dreampose_core.subject import base_restored, fingerprint, read_subject, save_subject, subject_key, subject_loaded
-from dreampose_core.texture import harvest
-from dreampose_core.training import subject as recipe_module
-from dreampose_core.training.crops import crop_labels, crop_pixels, random_boxes, same_part
+from dreampose_core.subject import folder as subject_module
+from dreampose_core.subject import recipe as recipe_module
+from dreampose_core.subject.crops import crop_labels, crop_pixels, random_boxes, same_part
+from dreampose_core.subject.finetuning import finetune
+from dreampose_core.subject.folder import (
+    base_restored,
+    fingerprint,
+    read_subject,
+    save_subject,
+    subject_key,
+    subject_loaded,
+)
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, tune_subject
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.training.distributed import random
 from dreampose_core.training.losses import picture_loss
-from dreampose_core.training.processes import random
-from dreampose_core.training.subject import RECIPES, SubjectRecipe, tune_subject
 
 SIZE = (40, 32)
 SHORT = SubjectRecipe(unet_steps=3, decoder_steps=3, batch_size=2, views=4)

@@ -6,9 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dreampose_core.conditioning import to_pixels
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.texture import LEAST, SOURCE_BACKGROUND, SOURCE_MEAN, SOURCE_TEXEL, Texture, fill_background, harvest, move, turned
+from dreampose_core.model.conditioning import to_pixels
+from dreampose_core.model.texture import (
+    LEAST,
+    SOURCE_BACKGROUND,
+    SOURCE_MEAN,
+    SOURCE_TEXEL,
+    Texture,
+    fill_background,
+    harvest,
+    move,
+    turned,
+)
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (160, 128)
 

@@ -17,22 +17,32 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
-from dreampose_core import mini
-from dreampose_core.conditioning import ModelForm, clean_latents, encode_maps, to_pixels, to_uint8
 from dreampose_core.errors import Cancelled, Diverged, InputError, ModelError
-from dreampose_core.images import read_image
-from dreampose_core.mannequin.dataset import MannequinSamples
-from dreampose_core.mini import MiniRun, train_mini
-from dreampose_core.pipeline import DreamPosePipeline, load_pipeline
+from dreampose_core.inputs.preview import moved_frames
+from dreampose_core.media import read_image
+from dreampose_core.model.conditioning import clean_latents, encode_maps, to_pixels, to_uint8
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.loading import load_pipeline
+from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
-from dreampose_core.preview import moved_frames
 from dreampose_core.settings import REPOSITORY
+from dreampose_core.synthetic.dataset import MannequinSamples
 from dreampose_core.training import base, loop
-from dreampose_core.training.base import Dropout, draw_dropout, encode_windows, person_crops, train_base, train_end_to_end, train_vae
-from dreampose_core.training.data import Ahead
+from dreampose_core.training import run as training_run
+from dreampose_core.training.base import (
+    Dropout,
+    draw_dropout,
+    encode_windows,
+    person_crops,
+    train_base,
+    train_end_to_end,
+    train_vae,
+)
+from dreampose_core.training.distributed import Draws
 from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
-from dreampose_core.training.processes import Draws
+from dreampose_core.training.prefetch import Prefetch
+from dreampose_core.training.run import MiniRun, train_mini
 
 SIZE = (40, 32)
 NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)
@@ -45,7 +55,7 @@ def samples():
 
 def test_samples_ahead_are_the_same_samples():
     made = []
-    ahead = Ahead(lambda step: made.append(step) or step * 10)
+    ahead = Prefetch(lambda step: made.append(step) or step * 10)
     assert [ahead(step) for step in (0, 1, 2, 7, 8)] == [0, 10, 20, 70, 80]
     assert made[:3] == [0, 1, 2] and len(set(made)) == len(made)
 
@@ -116,7 +126,7 @@ def test_dropped_maps_look_as_at_inference(samples):
 
     def given(**dropped) -> torch.Tensor:
         has = {name: torch.full((2,), float(name not in dropped)) for name in ("pose", "parts", "uv")}
-        return encode_windows(ModelForm(), parts, uv, has, 4)
+        return encode_windows(ModelConfig(), parts, uv, has, 4)
 
     assert torch.equal(given(), encode_maps(*flat, 4).unflatten(0, (2, 5)).flatten(1, 2))
     assert torch.equal(given(uv=1), encode_maps(flat[0], None, 4).unflatten(0, (2, 5)).flatten(1, 2))
@@ -300,7 +310,7 @@ def finished(tmp_path_factory):
 
 def test_a_finished_run_is_a_model_folder(finished):
     pipe = DreamPosePipeline.from_pretrained(finished / "model")
-    assert pipe.form.size == (32, 32) and pipe.form.reference_warp == "encoded" and pipe.form.charts == "mannequin"
+    assert pipe.model_config.size == (32, 32) and pipe.model_config.reference_warp == "encoded" and pipe.model_config.charts == "mannequin"
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
     drawn = MannequinSamples((32, 32), 2).frames(0, 2)
@@ -311,7 +321,7 @@ def test_a_finished_run_is_a_model_folder(finished):
 
 
 def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_noise():
-    pipe = mini.build_mini(ModelForm(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32)
+    pipe = training_run.build_mini(ModelConfig(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32)
     drawn = MannequinSamples((64, 64), 2).batch(0)
     own, target = (PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
                    for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2])))  # fmt: skip
@@ -341,7 +351,7 @@ def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_p
     if kind == "model":
         run, start, stage = replace(RUN, steps=6), train_mini, "base"
     else:
-        run, start, stage = mini.EstimatorRun(size=(32, 32), steps=6, batch_size=2), mini.train_mini_estimator, "estimator"
+        run, start, stage = training_run.EstimatorRun(size=(32, 32), steps=6, batch_size=2), training_run.train_mini_estimator, "estimator"
     with pytest.raises(Diverged, match=rf"The {stage} loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
                        rf"from it with a lower learning rate in another folder \(--init .*{kind}\)\."):  # fmt: skip
         start(run, tmp_path / "run")
@@ -365,7 +375,7 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
                      unet_channels=(8, 16))  # fmt: skip
     assert train_mini(narrow, tmp_path / "narrow")
     other = load_pipeline(tmp_path / "narrow" / "model", "cpu")
-    assert same(weights(before.vae), weights(other.vae)) and other.form.reference_warp == "none"
+    assert same(weights(before.vae), weights(other.vae)) and other.model_config.reference_warp == "none"
     assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(other.unet.config.block_out_channels) == [8, 16]
     with pytest.raises(InputError, match="leave out vae"):
         train_mini(replace(run, vae="mini"), tmp_path / "new")
@@ -431,7 +441,7 @@ def test_two_processes_equal_one(tmp_path):
         assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order
         assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
     with pytest.raises(InputError, match="batch of 6 cannot be shared by 2 processes"):
-        mini._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))
+        training_run._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))
 
 
 def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
@@ -439,7 +449,7 @@ def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
     sheets = {}
     for name, every in (("with", 2), ("without", 10**6)):
         pipe, samples = tiny_pipeline(), MannequinSamples(SIZE, 2)
-        write = mini.sample_sheets(pipe, samples.held_out(2), tmp_path / name)
+        write = training_run.sample_sheets(pipe, samples.held_out(2), tmp_path / name)
         train_base(pipe, samples, LoopOptions(4, 1e-2, ema=None, sample_every=every), sample=write)
         sheets[name] = weights(pipe.unet, pipe.adapter)
     assert same(sheets["with"], sheets["without"]) and not (tmp_path / "without").exists()

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
-from dreampose_core.finetuning import finetune
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.training import subject
+from dreampose_core.subject import recipe
+from dreampose_core.subject.finetuning import finetune
+from dreampose_core.subject.recipe import SubjectRecipe
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.training.checkpoints import Checkpoints
-from dreampose_core.training.subject import SubjectRecipe
+from dreampose_core.training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 
 STEPS = 40  # so that a checkpoint is written on the way
 RECIPES = {
@@ -35,7 +35,7 @@ def work(kind: str, folder: Path) -> Path:
     """Trains or tunes in `folder`, going on where it was; returns the folder of the weights that came out."""
     torch.set_num_threads(1)
     if kind in RECIPES:
-        subject.RECIPES["fast"] = RECIPES[kind]
+        recipe.RECIPES["fast"] = RECIPES[kind]
         rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
         finetune(tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints")
         return folder / "subject"

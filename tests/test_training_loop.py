@@ -19,8 +19,8 @@ from tiny import same, stop_after, weights
 from dreampose_core.errors import Cancelled, Diverged, ModelError, StorageError
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import checkpoints, loop
+from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions, train
-from dreampose_core.training.processes import random
 
 SOON = {"checkpoint_share": 1e9}  # writing checkpoints may take all of the time
 

@@ -11,9 +11,9 @@ from tiny import same, stop_after, weights
 
 from dreampose_core.errors import Cancelled, InputError, ModelError
 from dreampose_core.training.checkpoints import Checkpoints
+from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.optimizers import OPTIMIZERS, load_optimizer_state, make_optimizer, optimizer_state
-from dreampose_core.training.processes import random
 
 OPTIONS = LoopOptions(4, lr=1e-2, warmup=1, ema=0.9, optimizer="adamw8bit", checkpoint_share=1e9)
 

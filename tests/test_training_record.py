@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny import same, stop_after, weights
 
-from dreampose_core import mini
 from dreampose_core.errors import Cancelled, InputError, StorageError
-from dreampose_core.images import read_image
-from dreampose_core.mini import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+from dreampose_core.media import read_image
 from dreampose_core.training import record
+from dreampose_core.training import run as training_run
+from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions, train
-from dreampose_core.training.processes import random
 from dreampose_core.training.record import smoothed, write_curve
+from dreampose_core.training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 
 OPTIONS = LoopOptions(6, lr=0.1, warmup=3, ema=None, sample_every=2, checkpoint_share=1e9, curve=True, tensorboard=True)
 FULL = OSError(28, "No space left on device")
@@ -140,7 +140,7 @@ def test_a_missing_tensorboard_is_one_sentence_before_anything_begins(tmp_path, 
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for run, start in ((MiniRun(tensorboard=True), mini.train_mini), (EstimatorRun(tensorboard=True), mini.train_mini_estimator)):
+    for run, start in ((MiniRun(tensorboard=True), training_run.train_mini), (EstimatorRun(tensorboard=True), training_run.train_mini_estimator)):
         with pytest.raises(InputError, match="needs TensorBoard.*pip install -r requirements-train.txt"):
             start(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()

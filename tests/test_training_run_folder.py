@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 
 from dreampose_core.errors import InputError
-from dreampose_core.mini import MiniRun
+from dreampose_core.training.run import MiniRun
 from dreampose_core.training.run_folder import claim
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dreampose_core.errors import InputError
-from dreampose_core.mini import MiniRun, train_mini
+from dreampose_core.training.run import MiniRun, train_mini
 from dreampose_core.training.sharding import clip_gradients
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ import sys
 import torch
 sys.path[:0] = [{tests!r}, {repository!r}]
 from tiny import tiny_pipeline
-from dreampose_core.training.processes import Processes
+from dreampose_core.training.distributed import Processes
 from dreampose_core.training.sharding import sharded
 processes = Processes()
 pipe = tiny_pipeline()
@@ -88,7 +88,7 @@ def test_gradients_are_clipped_as_pytorch_does():
 def test_one_process_and_the_8_bit_optimizer_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="several processes"):
         train_mini(MiniRun(), tmp_path / "run", shard=True)
-    monkeypatch.setattr("dreampose_core.mini.Processes", lambda: SimpleNamespace(count=2, main=True))
+    monkeypatch.setattr("dreampose_core.training.run.Processes", lambda: SimpleNamespace(count=2, main=True))
     with pytest.raises(InputError, match="adamw8bit cannot be sharded"):
         train_mini(MiniRun(optimizer="adamw8bit"), tmp_path / "run", shard=True)
     assert not (tmp_path / "run").exists()

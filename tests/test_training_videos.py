@@ -13,20 +13,20 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import ModelForm, pose_channels
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
-from dreampose_core.images import fit_image, read_image, write_png
-from dreampose_core.mannequin import Figure, render_clip
-from dreampose_core.pipeline import load_pipeline
+from dreampose_core.media import fit_image, read_image, write_png, write_video
+from dreampose_core.model.conditioning import pose_channels
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence, mirrored, read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
+from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import prepare as preparing
 from dreampose_core.training import videos
 from dreampose_core.training.base import Dropout, conditioned
 from dreampose_core.training.footage import find_footage
 from dreampose_core.training.prepare import prepare
 from dreampose_core.training.videos import VideoSamples
-from dreampose_core.video import write_video
 
 SIZE = (40, 32)
 FRAMES = 12
@@ -350,7 +350,7 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
     given = conditioned(pipe, VideoSamples(tmp_path, SIZE, 4).batch(0), every, 1.0, torch.float32, 0, 0)
     shown = given.poses.unflatten(1, (5, -1))
     covers, uv, parts_flag, uv_flag = shown.split([shown.shape[2] - 4, 2, 1, 1], 2)
-    assert shown.shape[1] * shown.shape[2] == pose_channels(ModelForm())
+    assert shown.shape[1] * shown.shape[2] == pose_channels(ModelConfig())
     assert not covers.any() and not parts_flag.any() and uv.any() and (uv_flag == 1).all()
     assert not given.warp.any() and given.mask.any()
 
@@ -373,7 +373,7 @@ def test_the_commands(tmp_path, film):
         "--steps", "2", "--end-to-end-steps", "2", "--batch-size", "2", "--device", "cpu",
     ])  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert load_pipeline(tmp_path / "run" / "model", "cpu").form.charts == "densepose"
+    assert load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "densepose"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(tmp_path / "clips")
     done = run([*command, "--data", tmp_path / "clips", "--out", tmp_path / "other", "--target", "estimator"])
     assert done.returncode == 2 and "trained on mannequins" in done.stderr

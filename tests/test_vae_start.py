@@ -7,16 +7,17 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from dreampose_core.conditioning import ModelForm, to_pixels, to_uint8
 from dreampose_core.evaluation.metrics import psnr
-from dreampose_core.mannequin import HELD_OUT, Figure, render_clip
-from dreampose_core.mini import build_mini
+from dreampose_core.model.conditioning import to_pixels, to_uint8
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.mini import build_mini
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.training.vae_start import start_linear
 
 
 @pytest.fixture(scope="module")
 def vae():
-    vae = build_mini(ModelForm(height=64, width=64), unet_channels=(8, 16), width=32).vae
+    vae = build_mini(ModelConfig(height=64, width=64), unet_channels=(8, 16), width=32).vae
     start_linear(vae)
     return vae
 

@@ -18,7 +18,16 @@ import numpy as np
 import pytest
 
 from dreampose_core.errors import Cancelled, InputError, StorageError
-from dreampose_core.video import add_sound, extract_sound, is_video, probe_video, process, read_video, write_gif, write_video
+from dreampose_core.media import (
+    add_sound,
+    extract_sound,
+    is_video,
+    probe_video,
+    read_video,
+    write_gif,
+    write_video,
+)
+from dreampose_core.media import ffmpeg as ffmpeg_process
 
 
 def ffmpeg(*arguments) -> None:
@@ -360,7 +369,7 @@ def test_references_to_other_files_are_not_followed(tmp_path, monkeypatch):
 
 def test_memory_is_limited(tmp_path, monkeypatch):
     write_video(steps(5), tmp_path / "a.mp4", 25)
-    monkeypatch.setattr(process, "MAX_MEMORY", 48 << 20)
+    monkeypatch.setattr(ffmpeg_process, "MAX_MEMORY", 48 << 20)
     with pytest.raises(InputError, match="a.mp4"):
         probe_video(tmp_path / "a.mp4")
     monkeypatch.undo()
@@ -379,23 +388,23 @@ def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
 def test_time_is_limited(tmp_path, monkeypatch):
     ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
     ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
-    monkeypatch.setattr(process, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(ffmpeg_process, "MAX_WAIT_S", 0.05)
     assert "takes too long to decode" in refusal(tmp_path / "a.mp4")
 
 
-@pytest.mark.skipif(not hasattr(process.resource, "prlimit"), reason="this system cannot limit another process")
+@pytest.mark.skipif(not hasattr(ffmpeg_process.resource, "prlimit"), reason="this system cannot limit another process")
 def test_processor_time_is_limited(tmp_path, monkeypatch):
     ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
     ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
-    monkeypatch.setattr(process, "MAX_CPU_S", 1)
+    monkeypatch.setattr(ffmpeg_process, "MAX_CPU_S", 1)
     with pytest.raises(InputError, match="takes too long to decode"):
         list(read_video(tmp_path / "a.mp4", max_side=32))
 
 
 def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
     write_video(noise(60), tmp_path / "a.mp4", 25)
-    monkeypatch.setattr(process, "MAX_WAIT_S", 2.0)
-    monkeypatch.setattr(process, "_TICK_S", 0.02)
+    monkeypatch.setattr(ffmpeg_process, "MAX_WAIT_S", 2.0)
+    monkeypatch.setattr(ffmpeg_process, "_TICK_S", 0.02)
     num_frames = 0
     for _ in read_video(tmp_path / "a.mp4"):
         num_frames += 1
@@ -468,7 +477,7 @@ CHILD = """
     import os, resource, sys
     import numpy as np
     from dreampose_core.errors import StorageError
-    from dreampose_core.video import write_gif, write_video
+    from dreampose_core.media import write_gif, write_video
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     rng = np.random.default_rng(0)
     frames = (rng.integers(0, 255, (128, 160, 3), dtype=np.uint8) for _ in range(int(sys.argv[3])))

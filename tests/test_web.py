@@ -22,11 +22,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
-from dreampose_core.jobs.records import JobRequest, JobStatus, Pace
+from dreampose_core.jobs.records import JobRequest, JobStatus, Timing
 from dreampose_core.jobs.service import JobService
+from dreampose_core.media import write_video
 from dreampose_core.progress import Progress
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
-from dreampose_core.video import write_video
 from dreampose_core.web import render
 from dreampose_core.web.examples import example_motions, example_people, title
 from dreampose_core.web.handlers import PageHandlers
@@ -75,7 +75,7 @@ class StubService:
         return []
 
     def pace(self, recipe, quality):
-        return Pace(40.0, 0.1, 900.0, "cpu") if (recipe, quality) == ("fast", "standard") else Pace(None, None, None, None)
+        return Timing(40.0, 0.1, 900.0, "cpu") if (recipe, quality) == ("fast", "standard") else Timing(None, None, None, None)
 
     def cancel(self, owner, job_id):
         self.status(owner, job_id)
@@ -649,7 +649,7 @@ def test_the_learning_stage_is_left_out_where_there_is_none():
 
 
 def test_a_glimpse_stands_where_the_video_will_be():
-    shown = render.result_placeholder(job_status(glimpse=b"png"))
+    shown = render.result_placeholder(job_status(latent_preview=b"png"))
     assert f'src="data:image/png;base64,{base64.b64encode(b"png").decode()}"' in shown and "<img" in shown
     assert "<img" not in render.result_placeholder(job_status()) and "appears here" in render.result_placeholder(job_status())
 

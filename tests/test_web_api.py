@@ -22,8 +22,8 @@ from test_jobs_service import command, files, open_gate, wait_for  # noqa: F401
 from dreampose_core.errors import StorageError
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, StoredRequest
 from dreampose_core.jobs.service import JobService
+from dreampose_core.media import probe_video
 from dreampose_core.settings import EXAMPLES, MAX_SEED, REPOSITORY, AnimateOptions, Settings
-from dreampose_core.video import probe_video
 from dreampose_core.web.api import build_api
 from dreampose_core.web.forms import MAX_TEXT
 from dreampose_core.web.links import ResultLinks
@@ -42,7 +42,7 @@ ONE_JOB = [("get", "/jobs/{}"), ("post", "/jobs/{}/cancel"), ("get", "/jobs/{}/r
 NO_FILES = {"person_name": "ada", "motion_name": "walk"}
 
 
-def idle(lane: str) -> tuple[str, ...]:
+def idle(queue: str) -> tuple[str, ...]:
     """A worker that never claims anything, so that jobs wait."""
     return (sys.executable, "-c", "import time; time.sleep(999)")
 
@@ -73,7 +73,7 @@ def client(service):
 
 @pytest.fixture
 def working(tmp_path, monkeypatch):
-    """A client of a whole server whose jobs are done, by the real light lane and the device lane of job_worker.py."""
+    """A client of a whole server whose jobs are done, by the real light queue and the device queue of job_worker.py."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))  # as app.py does
     with make_service(tmp_path, command) as service:
         app = build_app(service.settings, service)
@@ -83,7 +83,7 @@ def working(tmp_path, monkeypatch):
 
 
 def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  # noqa: F811
-    """A submission that the device lane of job_worker.py understands."""
+    """A submission that the device queue of job_worker.py understands."""
     options = {"recipe": "none", "seed": behaviour, "steps": frames} | options
     named = {field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))}
     return {"files": named, "data": {"options": json.dumps(options), "consent": "true"}}

@@ -26,9 +26,9 @@ from test_web_api import make_service
 from dreampose_core.errors import StorageError
 from dreampose_core.jobs.records import THINGS, StoredRequest
 from dreampose_core.jobs.service import JobService
+from dreampose_core.media import probe_video
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import EXAMPLES, REPOSITORY, AnimateOptions, MotionOptions, Options, SceneOptions
-from dreampose_core.video import probe_video
 from dreampose_core.web.endpoints import _parameters
 from dreampose_core.web.programs import FILES, TEXTS
 from dreampose_core.web.server import build_app
@@ -103,7 +103,7 @@ def ask(tmp_path_factory):
 
 @pytest.fixture
 def working(tmp_path):
-    """A server whose jobs are done, by the real light lane and the device lane of job_worker.py."""
+    """A server whose jobs are done, by the real light queue and the device queue of job_worker.py."""
     yield from asked_of(tmp_path, workers=command)
 
 

@@ -9,9 +9,9 @@ import pytest
 from test_web import FORM, JOB, OWNER, StubService, examples, handlers, job_status, preview, service, settings, submit  # noqa: F401
 
 from dreampose_core.jobs.records import JobRequest
-from dreampose_core.mannequin import MOTIONS as KNOWN
 from dreampose_core.progress import Progress
 from dreampose_core.settings import MotionOptions
+from dreampose_core.synthetic import MOTIONS as KNOWN
 from dreampose_core.web import mannequins
 from dreampose_core.web.handlers import PageHandlers
 from dreampose_core.web.mannequins import MannequinHandlers

@@ -16,10 +16,10 @@ from test_jobs_own import subject  # noqa: F401
 from test_jobs_service import files, request, wait_for, wait_state  # noqa: F401
 from test_web_visitors import ANNA, BEN, UNKNOWN, client, events, job, service  # noqa: F401
 
-from dreampose_core.images import read_image, write_png
+from dreampose_core.media import read_image, write_png
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import AnimateOptions
-from dreampose_core.web import shelf
+from dreampose_core.web import library
 from dreampose_core.web.again import form_of
 
 
@@ -154,14 +154,14 @@ def test_the_same_in_better_quality(client, service, files):  # noqa: F811
     options = AnimateOptions(recipe="none", quality="standard", seed=0, steps=4)
     first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
     done = wait_state(service, first, "done", owner=ANNA)
-    assert 'data-do="better"' in shelf.things(done, lambda *_: "link")
+    assert 'data-do="better"' in library.things(done, lambda *_: "link")
     second = act(client, ANNA, "better", first, shown=first)["dp-job"]
     request_made = service.status(ANNA, second).request
     assert second != first and request_made.options == options.model_copy(update={"quality": "best", "steps": None})
     assert request_made.consent == "given"
     wait_for(request_made.image.exists, "the photo to be read")
     assert request_made.image.read_bytes() == done.request.image.read_bytes()
-    assert 'data-do="better"' not in shelf.things(replace(done, request=request_made), lambda *_: "link")
+    assert 'data-do="better"' not in library.things(replace(done, request=request_made), lambda *_: "link")
     assert "best quality already" in act(client, ANNA, "better", second, shown=second)["dp-message"]
     assert "no such job" in act(client, BEN, "better", first)["dp-message"]
 
@@ -189,7 +189,7 @@ def test_everything_that_can_be_kept_is_served_to_its_owner(client, service, job
     found = links(shown(ANNA).replace('\\"', '"'))
     assert links(shown(BEN).replace('\\"', '"')) == []
     answers = {link.split("/")[2]: client.get("/" + link) for link in found}
-    assert list(answers) == ["video", *shelf.THINGS] and {answer.status_code for answer in answers.values()} == {200}
+    assert list(answers) == ["video", *library.THINGS] and {answer.status_code for answer in answers.values()} == {200}
     assert {thing: answer.headers["content-type"].partition(";")[0] for thing, answer in answers.items()} == {
         "video": "video/mp4", "side_by_side": "video/mp4", "gif": "image/gif", "frames": "application/zip",
         "motion": "application/octet-stream", "settings": "application/json",

@@ -14,8 +14,8 @@ from job_worker import GATED
 from starlette.testclient import TestClient
 from test_jobs_service import command, files, motion_request, open_gate, request, wait_for, wait_state  # noqa: F401
 
-from dreampose_core.images import write_png
 from dreampose_core.jobs.service import JobService
+from dreampose_core.media import write_png
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import Settings
 from dreampose_core.web.programs import FILES

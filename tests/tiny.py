@@ -9,14 +9,14 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
-from dreampose_core.conditioning import ModelForm
-from dreampose_core.mini import build_mini
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.mini import build_mini
 
 
-def tiny_pipeline(**form):
-    """The pipeline in memory: 40 x 32 pixels, latents 10 x 8; the keyword arguments are `ModelForm`'s."""
-    form = ModelForm(**{"height": 40, "width": 32} | form)
-    pipe = build_mini(form, unet_channels=(8, 16), vae_channels=(8, 8, 8), latent_channels=8, width=32, groups=4)
+def tiny_pipeline(**config):
+    """The pipeline in memory: 40 x 32 pixels, latents 10 x 8; the keyword arguments are `ModelConfig`'s."""
+    config = ModelConfig(**{"height": 40, "width": 32} | config)
+    pipe = build_mini(config, unet_channels=(8, 16), vae_channels=(8, 8, 8), latent_channels=8, width=32, groups=4)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

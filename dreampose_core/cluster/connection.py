@@ -87,7 +87,7 @@ def cluster_device(asked: str) -> str:
 
 
 class Cluster:
-    """What a driver, a worker process of the device lane, knows of the cluster. Raises ClusterAway where there is none."""
+    """What a driver, a worker process of the device queue, knows of the cluster. Raises ClusterAway where there is none."""
 
     def __init__(self, settings: Settings):
         connect(settings.ray_address)

@@ -16,10 +16,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from .. import errors
-from ..engine import Making, ModelFacts, Tuning, Watch
+from ..animate.engine import Making, ModelFacts, Tuning, Watch
 from ..errors import Cancelled, ClusterAway, ModelError
 from ..progress import OnProgress, ShouldStop, check_stop
-from ..subject import Subject, read_subject
+from ..subject.folder import Subject, read_subject
 from .connection import NO_MODEL_S, Cluster
 from .model import Carried, Places
 from .parcels import Mirror, packed, unpack
@@ -135,8 +135,8 @@ class RayEngine:
                                 yield index, frame
                         case ("step", frame, step):
                             watch.on_step(frame, step)
-                        case ("glimpse", frame, pixels):
-                            watch.on_glimpse(frame, pixels)
+                        case ("latent_preview", frame, pixels):
+                            watch.on_latent_preview(frame, pixels)
                         case ("hidden", frame):
                             if frame in piece.left:
                                 watch.on_hidden(frame)

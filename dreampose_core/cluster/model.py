@@ -18,9 +18,9 @@ from pathlib import Path
 import ray
 import torch
 
-from ..engine import LocalEngine, Making, ModelFacts, Tuning, Watch
+from ..animate.engine import LocalEngine, Making, ModelFacts, Tuning, Watch
 from ..errors import Cancelled, DreamPoseError
-from ..pipeline import load_pipeline
+from ..model.loading import load_pipeline
 from ..progress import Progress
 from ..settings import Precision
 from .parcels import Mirror, Parcel, packed, unpack
@@ -188,7 +188,7 @@ class WarmModel:
                 emit("step", frame, step)
 
         watch = Watch(
-            on_step, lambda size: emit("smaller", size), lambda frame, pixels: emit("glimpse", frame, pixels),
+            on_step, lambda size: emit("smaller", size), lambda frame, pixels: emit("latent_preview", frame, pixels),
             lambda frame: emit("hidden", frame),
         )  # fmt: skip
         for index, frame in self._engine.frames(making, batches, watch, should_stop):

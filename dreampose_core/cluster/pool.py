@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..engine import ModelFacts
+from ..animate.engine import ModelFacts
 from .model import Setup, WarmModel, other_versions
 from .turns import Lease, Turns
 
@@ -217,7 +217,7 @@ class Pool:
 
 
 def _kind(model: ModelFacts) -> tuple:
-    return model.form, model.fingerprint, (model.precision or "").partition(",")[0], model.safety_checker
+    return model.model_config, model.fingerprint, (model.precision or "").partition(",")[0], model.safety_checker
 
 
 def _last_line(error: Exception) -> str:

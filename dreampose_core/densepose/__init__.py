@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..images import Box, fit_image
-from ..photo_checks import several
+from ..media import Box, fit_image
 from ..poses import MAX_MAP_SIDE, PoseSequence
+from ..poses.people import several
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MINI_ESTIMATOR, EstimatorName
 

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError, shown
-from ..images import MAX_PIXELS, MAX_SIDE, read_image
+from ..media import read_image
+from ..media.images import MAX_PIXELS, MAX_SIDE
 from ..poses import NUM_PARTS, PoseSequence
 from ..poses.gaps import gap_notices, repeat_nearest
 from ..poses.numbered import in_time

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..conditioning import encode_latents, to_pixels, to_uint8
+from ..inputs.preview import moved_frames
+from ..model.conditioning import encode_latents, to_pixels, to_uint8
+from ..model.texture import fill_background
 from ..poses import PoseSequence
-from ..preview import moved_frames
-from ..texture import fill_background
 
 BASELINES = ("repeat_photo", "grey_silhouette", "part_colours", "moved_texture", "vae_only")
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import appearing
-from ..host import most_memory_mb
-from ..mannequin import HELD_OUT, Figure, render_clip
+from ..model.memory import most_memory_mb
 from ..poses import PoseSequence, aligned, fitted, read_any, write_any, write_poses
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import REPOSITORY
+from ..synthetic import HELD_OUT, Figure, render_clip
 
 _DRAWN = 10  # frames that are drawn; the clip swings through them to and fro
 FORMS = {"npz": "clip.npz", "IUV zip": "iuv.zip", "rendering (MP4)": "clip.mp4", "DreamPose .npy": "npy"}

@@ -20,8 +20,8 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..settings import Recipe
 from .baselines import BASELINES, baseline_frames
 from .clips import Clip, MannequinClips, VideoClips
-from .disturb import DISTURBED, disturbances
 from .page import write_page
+from .perturb import DISTURBED, disturbances
 from .pictures import SHOWN, Shown, write_bars, write_contact, write_course, write_people, write_side_by_side
 from .report import UNDISTURBED, Report, table
 from .scores import Lpips, Scorer, mean_scores, unmeasured
@@ -112,7 +112,7 @@ class _Run:
         """What was run, for about.json."""
         length = min(person["frames"] for person in self.people)
         fewer = {"people": min(len(self.people), ROBUST_PEOPLE), "frames": min(ROBUST_FRAMES, length)}
-        sampling = self.pipe.form.sampling(self.quality)
+        sampling = self.pipe.model_config.sampling(self.quality)
         return {
             "recipe": self.recipe, "quality": self.quality, "steps": sampling.num_inference_steps, "seed": self.seed,
             "robustness": fewer if robustness else None, "not_measured": self.missing,
@@ -125,7 +125,7 @@ class _Run:
         started = time.monotonic()
         generator = torch.Generator().manual_seed(self._seed_of(number))
         stream = self.pipe.stream(clip.photo, clip.poses, image_poses, generator=generator, should_stop=self.should_stop,
-                                  **vars(self.pipe.form.sampling(self.quality)))  # fmt: skip
+                                  **vars(self.pipe.model_config.sampling(self.quality)))  # fmt: skip
         frames = np.stack(list(islice(stream, count)))
         self.seconds, self.num_frames = self.seconds + time.monotonic() - started, self.num_frames + count
         return frames

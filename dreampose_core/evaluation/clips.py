@@ -11,13 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, shown
-from ..images import fit_image
-from ..mannequin import HELD_OUT, Figure, render_clip
-from ..mannequin.motion import HELD_OUT_MOTIONS
+from ..media import VideoInfo, fit_image, is_video, probe_video, read_video, same_aspect
 from ..poses import PoseSequence, fitted, read_any
-from ..poses.beside import is_densepose_of, poses_beside
-from ..scene import same_aspect
-from ..video import VideoInfo, is_video, probe_video, read_video
+from ..poses.sidecar import is_densepose_of, poses_beside
+from ..synthetic import HELD_OUT, Figure, render_clip
+from ..synthetic.motion import HELD_OUT_MOTIONS
 
 FRAMES, FPS, LATER_S = 40, 20.0, 1.0  # of a mannequin's clip, which begins so long after the photo
 FRONT, NEARLY = 2, 0.8  # DensePose's part for the front of the torso; a photo shows so much of it as can be seen at all

@@ -10,12 +10,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import appearing
-from ..images import write_png
-from ..mannequin import HELD_OUT, Figure, render_clip
-from ..mannequin.motion import HELD_OUT_MOTIONS
+from ..media import read_video, write_png, write_video
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..video import read_video, write_video
+from ..synthetic import HELD_OUT, Figure, render_clip
+from ..synthetic.motion import HELD_OUT_MOTIONS
 from .metrics import densepose_accuracy
 
 SIZES = {"160 x 128": (160, 128), "320 x 256": (320, 256), "180 x 320, wide": (180, 320)}

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from diffusers import PNDMScheduler
 
-from ..animation import GLIMPSE, animate
-from ..conditioning import Sampling, to_uint8
-from ..denoising import denoise
-from ..engine import LocalEngine
+from ..animate.engine import LocalEngine
+from ..animate.run import LATENT_PREVIEW, animate
 from ..errors import Cancelled, InputError, ModelError
-from ..host import most_memory_mb
-from ..pipeline import load_pipeline
+from ..model.conditioning import to_uint8
+from ..model.config import Sampling
+from ..model.denoising import denoise
+from ..model.loading import load_pipeline
+from ..model.memory import most_memory_mb
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import AnimateOptions
@@ -62,7 +63,7 @@ def bench_generate(
         clock.tick(done)
         check_stop(should_stop)
 
-    for number, clip in enumerate(MannequinClips(people, pipe.form.size)):
+    for number, clip in enumerate(MannequinClips(people, pipe.model_config.size)):
         both, scorer = clip.first(frames), Scorer(clip.first(frames))
         for way in ("original", *_OURS):
             shown = both if way == "original" else clip
@@ -71,7 +72,7 @@ def bench_generate(
                 if way == "original":
                     made = _in_the_originals_way(pipe, shown, number, should_stop)
                 else:
-                    sampling = vars(pipe.form.sampling(way))
+                    sampling = vars(pipe.model_config.sampling(way))
                     made = pipe(shown.photo, shown.poses, shown.image_poses, generator=seeded(number), **sampling).frames
                 took = time.monotonic() - started
             seconds.setdefault(way, []).append(took / len(made))
@@ -101,7 +102,7 @@ def bench_generate(
 
 @torch.no_grad()
 def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop) -> np.ndarray:
-    s_image, s_pose = pipe.form.image_guidance, pipe.form.pose_guidance
+    s_image, s_pose = pipe.model_config.image_guidance, pipe.model_config.pose_guidance
     every = [(1 - s_image, False, False), (s_image - s_pose, True, False), (s_pose, True, True)]
     own, scheduler = pipe.scheduler, _pndm(pipe.scheduler)
     frames = []
@@ -111,8 +112,8 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
             reference = pipe.encode_reference(clip.photo, clip.image_poses)
             noise = torch.randn(reference.latents.shape, generator=seeded(number)).to(reference.latents.device)
             pose, warp = pipe._encode_batch(clip.poses, range(index, index + 1), reference, reference.latents.device)
-            beneath = reference.latents if pipe.form.init_leak else None
-            latents = denoise(pipe.unet, pipe.scheduler, pipe.form, Sampling(ORIGINALS_STEPS), every, reference, noise, beneath, pose, warp,
+            beneath = reference.latents if pipe.model_config.init_leak else None
+            latents = denoise(pipe.unet, pipe.scheduler, pipe.model_config, Sampling(ORIGINALS_STEPS), every, reference, noise, beneath, pose, warp,
                               lambda *_: None, should_stop)  # fmt: skip
             pixels = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
             frames.append(to_uint8(pixels)[0].cpu().numpy())
@@ -161,7 +162,7 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
 
         def look(*_) -> bool:
             now = time.monotonic() - started
-            if (folder / GLIMPSE).is_file() or (folder / "frames" / "000000.png").is_file():
+            if (folder / LATENT_PREVIEW).is_file() or (folder / "frames" / "000000.png").is_file():
                 seen.setdefault("preview", now)
             if (folder / "chunks" / "000000.mp4").is_file():
                 seen.setdefault("player", now)
@@ -198,7 +199,7 @@ def _peak_mb(loaded: tuple, count: int, should_stop: ShouldStop) -> float:
 
 def _make_and_tell(tell, loaded: tuple, count: int) -> None:
     pipe = load_pipeline(*loaded)
-    clip = next(iter(MannequinClips(1, pipe.form.size)))
+    clip = next(iter(MannequinClips(1, pipe.model_config.size)))
     poses: PoseSequence = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
     for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, generator=seeded(0), first_frame=_MANY - count, batch_size=8):
         pass

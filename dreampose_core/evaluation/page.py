@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import appearing
-from ..images import read_image
+from ..media import read_image
 from .report import BLOCKS, MEASURES, MODELS, UNDISTURBED, Report, written
 
 _STYLE = """

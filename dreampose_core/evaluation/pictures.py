@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import appearing
-from ..images import write_png
-from ..video import write_video
+from ..media import write_png, write_video
 from .clips import Clip
 from .report import MEASURES, MODELS, Report, written
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..conditioning import to_pixels
 from ..errors import InputError, shown
+from ..model.conditioning import to_pixels
 from ..poses import PoseSequence
 from .clips import Clip
 from .metrics import densepose_accuracy, l1, pooled_psnr, psnr, psnr_of_frames, sharpness, ssim_maps, ssim_mean

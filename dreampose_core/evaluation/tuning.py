@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..conditioning import to_pixels
 from ..files import appearing
-from ..images import write_png
+from ..media import write_png
+from ..model.conditioning import to_pixels
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .clips import Clip, MannequinClips
@@ -48,7 +48,7 @@ def bench_tune(
     scores: dict[str, list] = {}
     seconds: dict[str, list[float]] = {}
     vae_errors: list[float] = []
-    for number, clip in enumerate(MannequinClips(people, pipe.form.size)):
+    for number, clip in enumerate(MannequinClips(people, pipe.model_config.size)):
         clip = clip.last(_FRAMES)
         for index, (name, recipe, crude) in enumerate(runs):
             check_stop(should_stop)

@@ -1,1 +1,1 @@
-"""Queued work that outlives the page: a SQLite store, two lanes of worker processes, one service in front."""
+"""Queued work that outlives the page: a SQLite store, two queues of worker processes, one service in front."""

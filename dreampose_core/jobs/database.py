@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError
+from .messages import storage_error
 from .schema import prepare
-from .sentences import storage_error
 
 BUSY_S = 15.0
 MOST_READERS = 4  # connections kept for the next who read; each holds up to 2 MB of the file

@@ -2,7 +2,7 @@
 
     python -m dreampose_core.jobs.decoding
 
-is that child: see `confine` for what it may do, `apart` for how it is spoken to. It imports neither torch nor what serves the page.
+is that child: see `confinement` for what it may do, `sandbox` for how it is spoken to. It imports neither torch nor what serves the page.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from ..files import remove_unfinished
-from ..images import read_photo, write_png
+from ..inputs.framing import check_options, keep_sound
+from ..media import read_photo, write_png
 from ..poses import MAX_FRAMES_READ, MAX_MAP_SIDE, Estimate, Photos, Reading, own_maps, read_any, write_poses
 from ..poses.npz import MAX_BYTES
 from ..progress import ShouldStop
-from ..scene import check_options, keep_sound
 from ..settings import AnimateOptions, Options
-from .apart import Channel, Child, serve
-from .confine import Limits
+from .confinement import Limits
+from .sandbox import Channel, Child, serve
 
 # Memory and files: the largest motion that is read takes MAX_BYTES, ffmpeg's own limits (video.process) lie below these.
 LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)

@@ -14,8 +14,8 @@ from ..settings import AnimateOptions, MotionOptions, Options
 
 State = Literal["queued", "running", "cancelling", "interrupted", "done", "failed", "cancelled"]
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
-Lane = Literal["light", "device"]
-LANES: tuple[Lane, ...] = ("light", "device")
+Queue = Literal["light", "device"]
+QUEUES: tuple[Queue, ...] = ("light", "device")
 Kind = Literal["animate", "preview", "motion"]
 Consent = Literal["given", "drawn"]
 """Why a photo may be used: somebody said that the people in it agreed, or it is a shipped one of a person who was drawn."""
@@ -26,8 +26,8 @@ MAX_MORE_PHOTOS = 4
 class JobRequest(Options):
     """One job: the uploaded files as they came (server-made paths), and the options.
 
-    kind: "animate" makes the video; "preview" shows in seconds, in the light lane alone, what the motion does to the photo; "motion"
-    has a mannequin do what `motion` says, in the light lane, too, and needs no file.
+    kind: "animate" makes the video; "preview" shows in seconds, in the light queue alone, what the motion does to the photo; "motion"
+    has a mannequin do what `motion` says, in the light queue, too, and needs no file.
     image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
     photo, or without the motion: then it shows how the photo is understood. more_images: further photos of the same person, for the
     learning alone; where the file `image_poses` holds as many maps as there are photos these are theirs, in the same order. consent: asked
@@ -137,9 +137,9 @@ class JobFolder:
         return self.path / "chunks"
 
     @property
-    def glimpse(self) -> Path:
+    def latent_preview(self) -> Path:
         """What the first frame is about to be; the file is there while the first frames are denoised."""
-        return self.path / "glimpse.png"
+        return self.path / "latent_preview.png"
 
     @property
     def samples(self) -> Path:
@@ -199,7 +199,7 @@ class Claim:
 
     id: str
     owner: str
-    lane: Lane
+    queue: Queue
     fence: int
     request: str
     losses: Losses
@@ -210,7 +210,7 @@ class Job:
     """A row as readers see it. request: the JSON of a StoredRequest."""
 
     id: str
-    lane: Lane
+    queue: Queue
     state: State
     place: int
     progress: Progress | None
@@ -225,7 +225,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What a lane's handler is given: one job, where it lies, and how to report and to learn that it should stop."""
+    """What a queue's handler is given: one job, where it lies, and how to report and to learn that it should stop."""
 
     job_id: str
     folder: JobFolder
@@ -236,7 +236,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the most memory in MB,
     of the GPU where there is one; what the model runs on."""
 
@@ -274,7 +274,7 @@ class JobStatus:
     person while it learned them, in order; each is called by the number of steps before it.
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
     look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made, likewise. name: what its
-    owner calls it. things: those of THINGS that there are, once it is final. glimpse: a PNG of what the first frame is about to be, while
+    owner calls it. things: those of THINGS that there are, once it is final. latent_preview: a PNG of what the first frame is about to be, while
     that is denoised.
     notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
     code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again), "internal".
@@ -296,7 +296,7 @@ class JobStatus:
     motion: Path | None = None
     name: str | None = None
     things: tuple[str, ...] = ()
-    glimpse: bytes | None = None
+    latent_preview: bytes | None = None
     error: str | None = None
     code: str | None = None
     notices: tuple[str, ...] = field(default=())

@@ -14,7 +14,7 @@ CREATE TABLE jobs (
     id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     key TEXT,                                  -- idempotency key; NULLs never collide
-    lane TEXT NOT NULL CHECK (lane IN ('light', 'device')),
+    queue TEXT NOT NULL CHECK (queue IN ('light', 'device')),
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'interrupted', 'done', 'failed', 'cancelled')),
     request TEXT NOT NULL,
     fence INTEGER NOT NULL DEFAULT 0,
@@ -31,7 +31,7 @@ CREATE TABLE jobs (
     cancel_asked REAL,
     UNIQUE (owner, key)
 ) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, lane, number);
+CREATE INDEX jobs_by_state ON jobs (state, queue, number);
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
 """
 _SECOND = """
@@ -53,9 +53,9 @@ CREATE INDEX jobs_by_end ON jobs (finished) WHERE finished IS NOT NULL;
 -- when an owner was served last: the one served longest ago is next
 CREATE TABLE turns (
     owner TEXT NOT NULL,
-    lane TEXT NOT NULL,
+    queue TEXT NOT NULL,
     turn INTEGER NOT NULL,
-    PRIMARY KEY (owner, lane)
+    PRIMARY KEY (owner, queue)
 ) STRICT;
 """
 _THIRD = """

@@ -22,29 +22,29 @@ from pydantic import ValidationError
 from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
 from ..settings import MIN_FREE_MB, Settings
-from .janitor import Janitor, size_of, subjects
+from .cleanup import Cleanup, size_of, subjects
 from .locks import living
 from .logs import JobLog
-from .paces import Paces
+from .messages import NO_SUCH_JOB, storage_error
 from .records import (
     FINAL_STATES,
-    LANES,
+    QUEUES,
     THINGS,
     Job,
     JobFolder,
     JobRequest,
     JobStatus,
     Kind,
-    Lane,
     Limits,
-    Pace,
+    Queue,
     StoredRequest,
     SubjectEntry,
+    Timing,
     Upload,
 )
-from .sentences import NO_SUCH_JOB, storage_error
 from .store import Store
 from .supervisor import Command, Supervisor, worker_command
+from .timings import Timings
 
 log = logging.getLogger("dreampose.jobs")
 
@@ -58,7 +58,7 @@ _CHUNK = re.compile(r"\d{6}\.mp4")
 class JobService:
     """The jobs of one installation, kept in `settings.home`; several threads may use it.
 
-    command: how a lane's worker is started (lane -> command line).
+    command: how a queue's worker is started (queue -> command line).
     """
 
     def __init__(self, settings: Settings, command: Command = worker_command):
@@ -67,7 +67,7 @@ class JobService:
         self._command = command
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
-        self._janitor: Janitor | None = None
+        self._cleanup: Cleanup | None = None
 
     def start(self) -> None:
         """Creates the data folder and the store, and starts the workers; unfinished jobs go on. Raises StorageError."""
@@ -78,20 +78,20 @@ class JobService:
             words = f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
             raise StorageError(words) from error
         self._store = Store(self.home / "jobs.sqlite3")
-        self._janitor = Janitor(self._store, self.settings)
-        if self._janitor.bucket is not None:
-            self._janitor.bucket.restore(self._store)
+        self._cleanup = Cleanup(self._store, self.settings)
+        if self._cleanup.bucket is not None:
+            self._cleanup.bucket.restore(self._store)
         self._supervisor = Supervisor(self._store, self.settings, self._command)
         self._supervisor.start()
-        self._janitor.start()
+        self._cleanup.start()
 
     def stop(self) -> None:
         """Lets the workers give their jobs back and ends them; a later start resumes. Does nothing when stopped."""
         if self._supervisor is not None:
             self._supervisor.stop()
-            self._janitor.stop()
+            self._cleanup.stop()
             self._store.close()
-            self._supervisor = self._janitor = self._store = None
+            self._supervisor = self._cleanup = self._store = None
 
     def __enter__(self) -> JobService:
         self.start()
@@ -100,19 +100,19 @@ class JobService:
     def __exit__(self, *_) -> None:
         self.stop()
 
-    def worker_pids(self) -> dict[Lane, list[int]]:
-        """The process ids of each lane's living workers; one that died is replaced within seconds."""
+    def worker_pids(self) -> dict[Queue, list[int]]:
+        """The process ids of each queue's living workers; one that died is replaced within seconds."""
         pids = self._supervisor.pids() if self._supervisor else []
-        return {lane: [pid for of, pid in pids if of == lane and pid is not None] for lane in LANES}
+        return {queue: [pid for of, pid in pids if of == queue and pid is not None] for queue in QUEUES}
 
     def health(self) -> dict:
         """How the installation is, for /healthz.
 
-        healthy: all workers live and there is room on the disk. workers: how many live in each lane, of how many. devices: what models
+        healthy: all workers live and there is room on the disk. workers: how many live in each queue, of how many. devices: what models
         run on, of the workers that have loaded one. queue: animations that wait. free_disk_mb. Raises StorageError and OSError.
         """
         pids, wanted = self.worker_pids(), {"light": 1, "device": self.settings.workers}
-        workers = {lane: {"living": len(pids[lane]), "wanted": wanted[lane]} for lane in LANES}
+        workers = {queue: {"living": len(pids[queue]), "wanted": wanted[queue]} for queue in QUEUES}
         free_mb = shutil.disk_usage(self.home).free >> 20
         complete = all(one["living"] == one["wanted"] for one in workers.values())
         devices = [about["device"] for about in living(self.home / "workers").values() if about.get("device")]
@@ -209,7 +209,7 @@ class JobService:
     def delete(self, owner: str, job_id: str) -> None:
         """The job and all its files go: at once where it has ended, else as soon as its worker has let go of it. Raises UnknownJob."""
         self.store.disown(_hashed(owner), _checked(job_id))
-        self._janitor.remove_unwanted()
+        self._cleanup.remove_unwanted()
 
     def size_mb(self, owner: str, job_id: str) -> float:
         """What the job takes on the disk. Raises UnknownJob."""
@@ -239,15 +239,15 @@ class JobService:
         """The subject's files go; a job that needs it tunes it again. Raises InputError as `subject`, and while one of the owner's jobs is
         at work, which may be about to load it."""
         folder = self.subject(owner, key).photo.parent
-        if any(job.lane == "device" and job.state in ("running", "cancelling") for job in self.store.jobs_of(_hashed(owner))):
+        if any(job.queue == "device" and job.state in ("running", "cancelling") for job in self.store.jobs_of(_hashed(owner))):
             raise InputError("One of your videos is being made right now; wait until it is finished, or stop it, then delete the person.")
         shutil.rmtree(folder, ignore_errors=True)
-        if self._janitor.bucket is not None:
-            self._janitor.bucket.forget_subject(folder.parent.name, key)
+        if self._cleanup.bucket is not None:
+            self._cleanup.bucket.forget_subject(folder.parent.name, key)
 
-    def pace(self, recipe: str, quality: str) -> Pace:
+    def pace(self, recipe: str, quality: str) -> Timing:
         """How long it takes on this machine, from what was measured on the last jobs."""
-        return Paces(self.home).of(recipe, quality)
+        return Timings(self.home).of(recipe, quality)
 
     @property
     def store(self) -> Store:
@@ -277,21 +277,21 @@ class JobService:
                     break
 
     def pulse(self, owner: str, job_id: str) -> tuple:
-        """Changes whenever the job does: its row, its place, the listing of its frames, chunks or samples, or the first frame's glimpse.
+        """Changes whenever the job does: its row, its place, the listing of its frames, chunks or samples, or the first frame's latent preview.
 
         Costs a small part of what `status` does. Raises UnknownJob.
         """
         folder = JobFolder(self.home / "jobs" / _checked(job_id))
-        shown = folder.frames, folder.chunks, folder.samples, folder.glimpse
+        shown = folder.frames, folder.chunks, folder.samples, folder.latent_preview
         return (*self.store.pulse(_hashed(owner), job_id), *(_changed_at(path) for path in shown))
 
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)
         request = _canonical(job, folder)
-        # For its owner a job that is being checked by the light lane still waits for the device.
+        # For its owner a job that is being checked by the light queue still waits for the device.
         kind = "animate" if request is None else request.kind
         looks = kind == "preview" and request.poses is None
-        state = "queued" if kind == "animate" and job.lane == "light" and job.state in ("running", "interrupted") else job.state
+        state = "queued" if kind == "animate" and job.queue == "light" and job.state in ("running", "interrupted") else job.state
         return JobStatus(
             id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
             losses=tuple(loss for _, loss in job.losses), samples=_listed(folder.samples, _FRAME),
@@ -299,7 +299,7 @@ class JobService:
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
             motion=folder.motion if job.state == "done" and kind == "motion" else None,
-            glimpse=_content(folder.glimpse) if job.state == "running" else None,
+            latent_preview=_content(folder.latent_preview) if job.state == "running" else None,
             name=job.name, things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
             error=job.error, code=job.code, notices=job.notices, request=request,
         )
@@ -307,7 +307,7 @@ class JobService:
     def _check_disk(self, owner: str) -> None:
         """Raises DiskFull when the disk is nearly full, Busy when the owner's finished jobs take more than they may.
 
-        Subjects do not count here: the janitor removes those used longest ago, and they are tuned again.
+        Subjects do not count here: the cleanup removes those used longest ago, and they are tuned again.
         """
         if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
             raise DiskFull(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")

@@ -18,23 +18,23 @@ from pathlib import Path
 from ..errors import Busy, LostClaim, UnknownJob
 from ..progress import Progress
 from .database import Database
-from .records import LANES, Claim, Job, Kind, Lane, Limits, Losses
-from .sentences import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB
+from .messages import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB
+from .records import QUEUES, Claim, Job, Kind, Limits, Losses, Queue
 
 LEASE_S = 20.0
 PAUSE_S, MAX_PAUSES = 10.0, 24  # for room on the disk: three hours in all
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
 # Has not begun on the device; an interrupted job there has, and goes on before others begin.
-_WAITING = f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.lane = 'light' AND jobs.state IN ('running', 'interrupted'))))"
+_WAITING = f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.queue = 'light' AND jobs.state IN ('running', 'interrupted'))))"
 
 
-def _queue(those: str, lane: str) -> str:
+def _queue(those: str, queue: str) -> str:
     """SQL: (number, place) of `those` jobs, owners taking turns: each owner's first, then each one's second; who was served longest ago
     goes first."""
     return (
         "SELECT number, row_number() OVER (ORDER BY round, turn, number) AS place FROM ("
         "SELECT jobs.number, row_number() OVER (PARTITION BY jobs.owner ORDER BY jobs.number) AS round, coalesce(turns.turn, 0) AS turn "
-        f"FROM jobs LEFT JOIN turns ON turns.owner = jobs.owner AND turns.lane = '{lane}' WHERE {those})"
+        f"FROM jobs LEFT JOIN turns ON turns.owner = jobs.owner AND turns.queue = '{queue}' WHERE {those})"
     )
 
 
@@ -93,7 +93,7 @@ class Store:
         return self._db.rows(f"SELECT avg(seconds) AS mean FROM ({last} ORDER BY finished DESC LIMIT 20)")[0]["mean"]
 
     def add(self, job_id: str, owner: str, request: str, limits: Limits, key: str | None = None, kind: Kind = "animate") -> str:
-        """Queues a job in the light lane and returns its id, or the id of the job that has the same owner and key already.
+        """Queues a job in the light queue and returns its id, or the id of the job that has the same owner and key already.
 
         Raises Busy as `check_room`.
         """
@@ -103,13 +103,13 @@ class Store:
                 return known
             self.check_room(owner, kind, limits)
             self._db.rows(
-                "INSERT INTO jobs (id, owner, key, kind, lane, state, request, created) VALUES (?, ?, ?, ?, 'light', 'queued', ?, now())",
+                "INSERT INTO jobs (id, owner, key, kind, queue, state, request, created) VALUES (?, ?, ?, ?, 'light', 'queued', ?, now())",
                 job_id, owner, key, kind, request,
             )
             # A newcomer stands behind those who came before, or who was served once would wait for all who never were.
             last = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
-            for lane in LANES:
-                self._db.rows(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", owner, lane)
+            for queue in QUEUES:
+                self._db.rows(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", owner, queue)
             return job_id
 
     def get(self, owner: str, job_id: str) -> Job:
@@ -185,7 +185,7 @@ class Store:
         rows = self._db.rows("SELECT worker, now() - cancel_asked AS seconds FROM jobs WHERE state = 'cancelling'")
         return {row["worker"]: row["seconds"] for row in rows}
 
-    # ---- for the janitor -------------------------------------------------------------------------------------------
+    # ---- for the cleanup -------------------------------------------------------------------------------------------
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""
@@ -227,21 +227,21 @@ class Store:
         _pairs(job["losses"])
         names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
         self._db.rows(
-            f"INSERT INTO jobs ({names}, lane, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
+            f"INSERT INTO jobs ({names}, queue, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
             "ON CONFLICT DO NOTHING RETURNING 1", *(job[name] for name in _KEPT),
         )  # fmt: skip
 
     # ---- for workers -----------------------------------------------------------------------------------------------
 
-    def claim(self, lane: Lane, worker: str, max_active: int = 1000) -> Claim | None:
-        """The next job of `lane` that nobody works on, now claimed by `worker`; None when there is none.
+    def claim(self, queue: Queue, worker: str, max_active: int = 1000) -> Claim | None:
+        """The next job of `queue` that nobody works on, now claimed by `worker`; None when there is none.
 
-        What was interrupted goes on first. Then owners take turns; one with `max_active` jobs at work in this lane waits.
+        What was interrupted goes on first. Then owners take turns; one with `max_active` jobs at work in this queue waits.
         """
-        busy = f"SELECT owner FROM jobs WHERE lane = '{lane}' AND {_ACTIVE} GROUP BY owner HAVING count(*) >= {int(max_active)}"
-        those = f"jobs.lane = '{lane}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
+        busy = f"SELECT owner FROM jobs WHERE queue = '{queue}' AND {_ACTIVE} GROUP BY owner HAVING count(*) >= {int(max_active)}"
+        those = f"jobs.queue = '{queue}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
         begun = f"SELECT number FROM jobs WHERE {those} 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
-        queued = _queue(f"{those} 'queued'", lane) + " ORDER BY place LIMIT 1"
+        queued = _queue(f"{those} 'queued'", queue) + " ORDER BY place LIMIT 1"
         if not self._db.read(begun) and not self._db.read(queued):  # idle polls take no write lock
             return None
         with self._db.transaction():
@@ -250,14 +250,14 @@ class Store:
                 return None
             row = self._db.rows(
                 "UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + ?, attempts = attempts + 1, "
-                "claimed = now(), error = NULL, revision = revision + 1 WHERE number = ? RETURNING id, owner, lane, fence, request, losses",
+                "claimed = now(), error = NULL, revision = revision + 1 WHERE number = ? RETURNING id, owner, queue, fence, request, losses",
                 worker, self.lease_s, found[0]["number"],
             )[0]  # fmt: skip
             self._db.rows(
-                "INSERT INTO turns (owner, lane, turn) VALUES (?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM turns)) "
-                "ON CONFLICT (owner, lane) DO UPDATE SET turn = excluded.turn", row["owner"], lane,
+                "INSERT INTO turns (owner, queue, turn) VALUES (?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM turns)) "
+                "ON CONFLICT (owner, queue) DO UPDATE SET turn = excluded.turn", row["owner"], queue,
             )
-        return Claim(row["id"], row["owner"], row["lane"], row["fence"], row["request"], _pairs(row["losses"]))
+        return Claim(row["id"], row["owner"], row["queue"], row["fence"], row["request"], _pairs(row["losses"]))
 
     def renew(self, claim: Claim) -> None:
         """The heartbeat: prolongs the lease. Raises LostClaim."""
@@ -280,13 +280,13 @@ class Store:
         """Whether the job should stop because its owner said so. Raises LostClaim when it is no longer ours. Cheap."""
         return self._held(claim)["state"] == "cancelling"
 
-    def advance(self, claim: Claim, lane: Lane, notices: tuple[str, ...] = ()) -> None:
-        """This lane's part is done: queues the job in the next lane. Raises LostClaim."""
+    def advance(self, claim: Claim, queue: Queue, notices: tuple[str, ...] = ()) -> None:
+        """This queue's part is done: queues the job in the next queue. Raises LostClaim."""
         self._write(
             claim,
             _UNLESS_CANCELLING.format("queued")
-            + f", {_IF_CANCELLED}, lane = ?, notices = ?, attempts = 0, reached = '{{}}', progress = NULL",
-            lane, json.dumps(notices),
+            + f", {_IF_CANCELLED}, queue = ?, notices = ?, attempts = 0, reached = '{{}}', progress = NULL",
+            queue, json.dumps(notices),
         )
 
     def finish(self, claim: Claim, notices: tuple[str, ...] = ()) -> None:
@@ -344,7 +344,7 @@ def _pairs(text: str) -> Losses:
 def _job(row: sqlite3.Row) -> Job:
     progress = Progress(**json.loads(row["progress"])) if row["progress"] else None
     return Job(
-        id=row["id"], lane=row["lane"], state=row["state"], place=row["place"], progress=progress,
+        id=row["id"], queue=row["queue"], state=row["state"], place=row["place"], progress=progress,
         losses=_pairs(row["losses"]), notices=tuple(json.loads(row["notices"])), error=row["error"], code=row["code"],
         request=row["request"], created=row["created"], name=row["name"],
     )

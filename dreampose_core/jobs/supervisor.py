@@ -1,4 +1,4 @@
-"""Keeps the worker processes alive, one in the light lane and one a GPU: starts, watches, stops and restarts them; takes back the jobs of
+"""Keeps the worker processes alive, one in the light queue and one a GPU: starts, watches, stops and restarts them; takes back the jobs of
 dead ones."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import StorageError
 from ..settings import REPOSITORY, Settings
 from .locks import is_alive
-from .records import Lane
+from .records import Queue
 from .store import Store
 
 log = logging.getLogger("dreampose.jobs")
@@ -28,12 +28,12 @@ CANCEL_KILL_AFTER_S = 7.0
 MAX_BACK_OFF_S = 4.0
 STEADY_AFTER_S = 8.0  # what cannot even start dies sooner
 
-Command = Callable[[Lane], Sequence[str]]
+Command = Callable[[Queue], Sequence[str]]
 
 
-def worker_command(lane: Lane) -> Sequence[str]:
+def worker_command(queue: Queue) -> Sequence[str]:
     """The command line of a worker, to which the supervisor adds --name and --parent."""
-    return (sys.executable, "-m", "dreampose_core.jobs.worker", "--lane", lane)
+    return (sys.executable, "-m", "dreampose_core.jobs.worker", "--queue", queue)
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -65,8 +65,8 @@ def _num_gpus() -> int:
 class _Slot:
     """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None for all."""
 
-    def __init__(self, lane: Lane, gpu: str | None = None):
-        self.lane, self.gpu = lane, gpu
+    def __init__(self, queue: Queue, gpu: str | None = None):
+        self.queue, self.gpu = queue, gpu
         self.name = ""
         self.process: subprocess.Popen | None = None
         self.started = self.not_before = 0.0
@@ -90,10 +90,10 @@ class Supervisor:
     def start(self) -> None:
         self._thread.start()
 
-    def pids(self) -> list[tuple[Lane, int | None]]:
-        """The lane and the process id of each worker; None for one that is being restarted."""
-        processes = [(slot.lane, slot.process) for slot in self._slots]
-        return [(lane, process.pid if process is not None and process.poll() is None else None) for lane, process in processes]
+    def pids(self) -> list[tuple[Queue, int | None]]:
+        """The queue and the process id of each worker; None for one that is being restarted."""
+        processes = [(slot.queue, slot.process) for slot in self._slots]
+        return [(queue, process.pid if process is not None and process.poll() is None else None) for queue, process in processes]
 
     def stop(self, timeout_s: float = 22.0) -> None:
         """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s` seconds."""
@@ -146,9 +146,9 @@ class Supervisor:
             self._start_worker(slot)
 
     def _start_worker(self, slot: _Slot) -> None:
-        slot.name = f"{slot.lane}-{secrets.token_hex(4)}"
+        slot.name = f"{slot.queue}-{secrets.token_hex(4)}"
         slot.started, slot.told_to_stop = time.monotonic(), False
-        command = [*self.command(slot.lane), "--name", slot.name, "--parent", str(os.getpid())]
+        command = [*self.command(slot.queue), "--name", slot.name, "--parent", str(os.getpid())]
         try:
             # A session of its own: Ctrl-C reaches the server alone, which then lets the workers give their jobs back.
             environment = self._environment if slot.gpu is None else {**self._environment, "CUDA_VISIBLE_DEVICES": slot.gpu}

@@ -1,6 +1,6 @@
-"""One worker process: claims jobs of one lane, works on them one after another, and never leaves one in doubt.
+"""One worker process: claims jobs of one queue, works on them one after another, and never leaves one in doubt.
 
-    python -m dreampose_core.jobs.worker --lane light|device
+    python -m dreampose_core.jobs.worker --queue light|device
 
 Settings come from the environment (DREAMPOSE_*). The service starts, watches and restarts workers; one that is killed
 loses nothing, because its claim is taken back and the next worker goes on from the files in the job's folder.
@@ -19,13 +19,13 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import Cancelled, ClusterAway, DiskFull, DreamPoseError, InputError, LostClaim, StorageError
-from ..host import give_way
 from ..progress import Progress
 from ..settings import Settings
+from .confinement import give_way
 from .locks import WorkerLock
 from .logs import JobLog, configure, current_job
-from .records import LANES, Claim, JobFolder, Lane, Losses, StoredRequest, Work
-from .sentences import CLUSTER_AWAY, DISK_FULL, storage_error
+from .messages import CLUSTER_AWAY, DISK_FULL, storage_error
+from .records import QUEUES, Claim, JobFolder, Losses, Queue, StoredRequest, Work
 from .store import Store
 
 log = logging.getLogger("dreampose.worker")
@@ -114,13 +114,13 @@ class Attempt:
 
 
 class Worker:
-    """The claim loop of one lane.
+    """The claim loop of one queue.
 
     name: how the store and the service call this process. parent: the process without which this one leaves, or None.
     """
 
-    def __init__(self, lane: Lane, settings: Settings, handler: Handler, name: str, parent: int | None = None):
-        self.lane, self.settings, self.handler, self.name, self.parent = lane, settings, handler, name, parent
+    def __init__(self, queue: Queue, settings: Settings, handler: Handler, name: str, parent: int | None = None):
+        self.queue, self.settings, self.handler, self.name, self.parent = queue, settings, handler, name, parent
         try:
             self._lock = WorkerLock(settings.home / "workers", name)  # before the first claim, which only the living may hold
         except OSError as error:
@@ -140,7 +140,7 @@ class Worker:
         log.info("%s: ready", self.name)
         while not self._leave:
             try:
-                claim = self.store.claim(self.lane, self.name, self.settings.max_active)
+                claim = self.store.claim(self.queue, self.name, self.settings.max_active)
             except StorageError as error:
                 log.warning("%s: %s", self.name, error)
                 claim = None
@@ -166,7 +166,7 @@ class Worker:
         """Runs the handler and stores how it ended; false when it ended in a way nobody foresaw."""
         current_job.set(claim.id)
         attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
-        attempt.log.info("%s lane, claim %d", self.lane, claim.fence)
+        attempt.log.info("%s queue, claim %d", self.queue, claim.fence)
         folder, foreseen = JobFolder(self.settings.home / "jobs" / claim.id), True
         try:
             request = StoredRequest.model_validate_json(claim.request)
@@ -174,7 +174,7 @@ class Worker:
             work = Work(claim.id, folder, subjects, request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
             attempt.flush()
-            if self.lane == "light" and request.kind == "animate":
+            if self.queue == "light" and request.kind == "animate":
                 ending = partial(self.store.advance, claim, "device", notices)
             else:
                 ending = partial(self.store.finish, claim, notices)
@@ -224,7 +224,7 @@ class Worker:
     def _say(self) -> None:
         """What /healthz tells of this worker; the device is known once a model was loaded onto it."""
         self._said = getattr(self.handler, "device", None)
-        self._lock.say(lane=self.lane, pid=os.getpid(), device=self._said)
+        self._lock.say(queue=self.queue, pid=os.getpid(), device=self._said)
 
     def _ask_to_leave(self) -> None:
         if not self._leave:
@@ -261,21 +261,21 @@ def _failure(error: Exception, attempt: Attempt) -> tuple[str, str]:
     return sentence, "internal"
 
 
-def run(lane: Lane, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None) -> int:
-    """Works on `lane` until told to leave; returns the exit status. Must be called from the main thread.
+def run(queue: Queue, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None) -> int:
+    """Works on `queue` until told to leave; returns the exit status. Must be called from the main thread.
 
-    handler: what is done with a job; None takes the lane's own (`handlers.for_lane`).
+    handler: what is done with a job; None takes the queue's own (`tasks.for_queue`).
     """
     if handler is None:
-        from . import handlers  # here, so that a worker with another handler needs neither images nor torch
+        from . import tasks  # here, so that a worker with another handler needs neither images nor torch
 
-        handler = handlers.for_lane(lane, settings)
-    return Worker(lane, settings, handler, name or f"{lane}-{os.getpid()}", parent).run()
+        handler = tasks.for_queue(queue, settings)
+    return Worker(queue, settings, handler, name or f"{queue}-{os.getpid()}", parent).run()
 
 
 def main(arguments: list[str] | None = None, handler: Handler | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dreampose_core.jobs.worker", description=__doc__.splitlines()[0])
-    parser.add_argument("--lane", choices=LANES, required=True)
+    parser.add_argument("--queue", choices=QUEUES, required=True)
     parser.add_argument("--name", help="how the store calls this worker")
     parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
     given = parser.parse_args(arguments)
@@ -285,7 +285,7 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
         give_way(NICE)
         settings = Settings.from_environment()
         configure(settings.log_format)
-        return run(given.lane, settings, handler, given.name, given.parent)
+        return run(given.queue, settings, handler, given.name, given.parent)
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ from .edit import MIRRORED, edited, looped, mirrored, resampled, source_frames
 from .fit import fitted, person_box
 from .gaps import fill_gaps, frame_ranges
 from .npz import read_poses, write_poses
-from .people import largest_alone, people
+from .people import largest_alone, people, several
 from .reading import (
     DEFAULT_FPS,
     MAX_FRAMES_READ,
@@ -28,6 +28,6 @@ __all__ = [
     "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "MIRRORED", "NUM_PARTS", "WINDOW", "Alignment", "Charts", "Estimate", "Photos",
     "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "frame_ranges", "frames_with_holes",
     "holes_filled", "largest_alone", "looped", "mirrored", "one_map", "overlay", "own_maps", "people", "person_box", "read_any",
-    "read_image_map", "read_image_poses", "read_poses", "render_colours", "resampled", "smoothed", "source_frames", "window_indices",
+    "read_image_map", "read_image_poses", "read_poses", "render_colours", "resampled", "several", "smoothed", "source_frames", "window_indices",
     "write_any", "write_poses",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..images import Box, pad_box
+from ..media import Box, pad_box
 from .figures import SPANS, Figure, agreement, likeness, measured
 from .fit import fitted
 from .sequence import PoseSequence

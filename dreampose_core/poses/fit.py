@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..images import Box, pad_box, placement
+from ..media import Box, pad_box, placement
 from .sequence import PoseSequence
 
 

@@ -145,3 +145,9 @@ def _spread(values: np.ndarray) -> np.ndarray:
     """The largest of each pixel and its four neighbours."""
     framed = np.pad(values.astype(np.int16), 1, constant_values=-1)
     return np.max([framed[1:-1, 1:-1], framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]], axis=0)
+
+
+def several(number: int) -> str:
+    """The sentence about a photo of so many people, 2 or more."""
+    words = {2: "Two", 3: "Three", 4: "Four"}.get(number, "Several")
+    return f"{words} people are in the photo: the {'larger' if number == 2 else 'largest'} one is used."

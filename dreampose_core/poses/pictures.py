@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ..images import from_pil
+from ..media import from_pil
 
 MAX_MAP_SIDE = 768
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")

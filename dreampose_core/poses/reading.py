@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import InputError, shown
-from ..video import is_video
+from ..media import is_video
 from . import iuv, npy
 from .gaps import fill_gaps, nearest_known, repeat_nearest
 from .npz import read_poses

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, shown
-from ..images import open_picture
+from ..media import open_picture, probe_video, read_video
 from ..settings import MAX_FRAMES
-from ..video import probe_video, read_video
 from .gaps import gap_notices
 from .numbered import MAX_FRAMES_READ, Entry, Folder, numbered
 from .pictures import MAX_MAP_SIDE, kept, raw_rgb, reduction_notice, upright_rgb

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..files import appearing, flush, storage_error
-from ..video import write_video
+from ..media import write_video
 from .iuv import encode
 from .npy import SIDECAR
 from .npz import write_poses

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..conditioning import (
-    ModelForm,
+from ..model.conditioning import (
     blank_tokens,
     clean_latents,
     condition_latents,
@@ -20,14 +19,15 @@ from ..conditioning import (
     to_pixels,
     warp_channels,
 )
+from ..model.config import ModelConfig
+from ..model.texture import harvest, move
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from ..texture import harvest, move
-from .critic import PatchCritic, adversarial_losses
-from .data import Ahead
+from .discriminator import PatchDiscriminator, adversarial_losses
+from .distributed import Draws, Share
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
-from .processes import Draws, Share
+from .prefetch import Prefetch
 from .record import Sample
 
 
@@ -58,7 +58,7 @@ def train_vae(
     frames, crops: frames a step and crops of each, `side` pixels wide.
     """
     vae = pipe.vae.train()
-    frames_at = Ahead(lambda step: samples.frames(step, frames))
+    frames_at = Prefetch(lambda step: samples.frames(step, frames))
 
     def loss_at(step: int) -> torch.Tensor:
         drawn = frames_at(step)
@@ -94,7 +94,7 @@ def train_base(
     for module in modules.values():
         module.train()
     pipe.vae.eval().requires_grad_(False)
-    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
+    batch_at, total = Prefetch(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
@@ -121,7 +121,7 @@ def train_end_to_end(
     What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
     Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
     Neither pose nor photo is dropped, but the moved texture is in `warp_dropout` of the samples: the decoder must meet what comes then.
-    adversarial: weight of a critic's judgement, which is trained beside them: without it what is uncertain is blurred. 0: no critic.
+    adversarial: weight of a discriminator's judgement, which is trained beside them: without it what is uncertain is blurred. 0: no discriminator.
     """
     dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
     pipe.vae.eval().requires_grad_(False)
@@ -132,10 +132,10 @@ def train_end_to_end(
     if adversarial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trained["critic"] = critic = PatchCritic().to(pipe.device)
+            trained["discriminator"] = discriminator = PatchDiscriminator().to(pipe.device)
     for module in trained.values():
         module.train().requires_grad_(True)
-    batch_at, total = Ahead(samples.batch), pipe.scheduler.config.num_train_timesteps
+    batch_at, total = Prefetch(samples.batch), pipe.scheduler.config.num_train_timesteps
 
     def loss_at(step: int) -> torch.Tensor:
         given = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
@@ -146,8 +146,8 @@ def train_end_to_end(
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
             weight = 1 + (person_weight - 1) * given.mask
             weight = weight / weight.mean((1, 2, 3), keepdim=True)
-            realism, critics_own = adversarial_losses(critic, decoded, given.target, weight) if adversarial else (0, 0)
-        return picture_loss(decoded, given.target, weight) + adversarial * realism + critics_own
+            realism, discriminator_loss = adversarial_losses(discriminator, decoded, given.target, weight) if adversarial else (0, 0)
+        return picture_loss(decoded, given.target, weight) + adversarial * realism + discriminator_loss
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
         _, done = train(
@@ -184,22 +184,22 @@ def conditioned(
     pipe, batch, dropout: Dropout, crop: float, precision: torch.dtype, seed: int, step: int, share: Share = (0, 1)
 ) -> Conditioned:
     """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in `train_base`."""
-    form, factor, device = pipe.form, pipe.factor, pipe.unet.device
+    config, factor, device = pipe.model_config, pipe.factor, pipe.unet.device
     photo = to_pixels(batch.photo)
     has = draw_dropout(len(photo), dropout, Draws(seed, step, 3, share), device)
     if batch.has_parts is not None:  # what the maps do not know is not shown; what they know alone is not dropped
         has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
         has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
-    part = random_part(len(photo), form.size, crop, 4 * factor, Draws(seed, step, 2, share))
+    part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
     target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         latents = encode_latents(pipe.vae, target).float()
-        photo_latents = condition_latents(form, pipe.vae, photo).float()
-        poses = encode_windows(form, parts, part(batch.window_uv.float()), has, factor)
+        photo_latents = condition_latents(config, pipe.vae, photo).float()
+        poses = encode_windows(config, parts, part(batch.window_uv.float()), has, factor)
         warp = None
-        if form.reference_warp != "none":
-            planes = disturbed_warp(photo, batch, has, form.reference_background, Draws(seed, step, 4, share))
-            warp = warp_channels(form, part(planes), pipe.vae).float()
+        if config.reference_warp != "none":
+            planes = disturbed_warp(photo, batch, has, config.reference_background, Draws(seed, step, 4, share))
+            warp = warp_channels(config, part(planes), pipe.vae).float()
     mask = (parts[:, 2:3] > 0).float()
     return Conditioned(target, latents, photo, photo_latents, poses, warp, has, mask, coverage(parts[:, 2], factor))
 
@@ -212,11 +212,11 @@ def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torc
     given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
-        tokens = reference_tokens(pipe.form, given.photo, given.photo_latents, *encoders)
+        tokens = reference_tokens(pipe.model_config, given.photo, given.photo_latents, *encoders)
         keep = given.has["image"][:, None, None]
         if not keep.all():
-            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.form, tokens, pipe.vae, *encoders))
-        return predict(pipe.unet, pipe.scheduler, pipe.form, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
+            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.model_config, tokens, pipe.vae, *encoders))
+        return predict(pipe.unet, pipe.scheduler, pipe.model_config, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
 
 
 def random_part(
@@ -271,10 +271,10 @@ def draw_dropout(count: int, dropout: Dropout, draws: Draws, device) -> dict[str
     return {name: keep.float().to(device) for name, keep in keeps.items()}
 
 
-def encode_windows(form: ModelForm, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
+def encode_windows(config: ModelConfig, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
     """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of maps."""
-    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, form.pose_encoding).unflatten(0, parts.shape[:2])
-    if form.pose_encoding == "iuv":
+    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding).unflatten(0, parts.shape[:2])
+    if config.pose_encoding == "iuv":
         from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
         covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
         encoded = torch.cat([covers * from_parts, values * from_uv, parts_flag * from_parts, uv_flag * from_uv], 2)

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..conditioning import to_pixels
 from ..densepose.network import PERSON_WEIGHT
+from ..model.conditioning import to_pixels
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from .data import Ahead
+from .distributed import Draws
 from .loop import LoopOptions, train
 from .losses import densepose_loss
-from .processes import Draws
+from .prefetch import Prefetch
 
 
 def train_estimator(
@@ -27,7 +27,7 @@ def train_estimator(
         drawn = samples.frames(step, batch_size)
         return disturbed(to_pixels(drawn.rgb), drawn.parts, drawn.uv.float(), Draws(seed, step, 9, samples.share))
 
-    made_at = Ahead(make)
+    made_at = Prefetch(make)
 
     def loss_at(step: int) -> torch.Tensor:
         pixels, parts, uv = made_at(step)

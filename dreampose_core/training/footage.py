@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, shown
-from ..images import read_image
+from ..media import read_image, same_aspect
 from ..poses import Charts, PoseSequence, read_any, read_poses
-from ..scene import same_aspect
 
 LEAST = 2  # frames of a clip: a photo and a target that is another
 REPORT = "report.json"  # of `train prepare`: the clips that count, where it made the folder

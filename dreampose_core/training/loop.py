@@ -13,8 +13,8 @@ import torch
 from ..errors import Diverged, ModelError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import Checkpoints
+from .distributed import Processes
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .processes import Processes
 from .record import Record, Sample
 from .sharding import alike, clip_gradients, gathered, is_sharded, spread_like
 

@@ -14,12 +14,11 @@ import numpy as np
 
 from ..errors import InputError, ModelError, shown
 from ..files import appearing, flush, storage_error
-from ..images import crop_box, fit_image, read_image, write_png
+from ..inputs.framing import on_map
+from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
 from ..poses import MAX_MAP_SIDE, Estimate, PoseSequence, fitted, read_any, write_poses
-from ..poses.beside import is_densepose_of, poses_beside
+from ..poses.sidecar import is_densepose_of, poses_beside
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..scene import on_map, same_aspect
-from ..video import is_video, probe_video, read_video
 from .footage import LEAST, REPORT, folder_maps, frames_in
 
 _LEAST_SHARE = 0.01  # of the frame that the person must fill, or nobody is taken to be there

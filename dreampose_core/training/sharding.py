@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import Cancelled, Diverged
-from .processes import Processes
+from .distributed import Processes
 
 
 @contextmanager

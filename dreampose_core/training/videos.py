@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..images import Box, crop_box, fit_image
-from ..mannequin.dataset import Samples
-from ..mannequin.renderer import Rendering
+from ..inputs.framing import on_map
+from ..media import Box, check_aspect, crop_box, fit_image
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
-from ..scene import check_aspect, on_map
+from ..synthetic.dataset import Samples
+from ..synthetic.renderer import Rendering
+from .distributed import Draws
 from .footage import Footage, find_footage
-from .processes import Draws
 
 _ZOOM = 0.8  # the smallest crop, as a share of the largest that the frame holds
 _STRIDES = (1, 2)  # frames between the maps of a window

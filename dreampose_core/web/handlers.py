@@ -17,7 +17,7 @@ from ..errors import DreamPoseError, InputError, UnknownJob
 from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, AnimateOptions, frame_range, validated
-from . import render, shelf
+from . import library, render
 from .again import SWITCHES
 from .consent import consent_to
 from .examples import Motion, Person, title
@@ -328,7 +328,7 @@ class PageHandlers:
         return {self.parts[name]: update for name, update in updates.items()}
 
     def _picture(self, status: JobStatus, own: str, replay: bool) -> dict:
-        """What every part but the player shows for this status. own: what `shelf` gave."""
+        """What every part but the player shows for this status. own: what `library` gave."""
         live = replay and bool(not status.final or status.chunks)
         link = self.link(status, "video") if "video" in status.things else ""
         return {
@@ -347,12 +347,12 @@ class PageHandlers:
         def link(whose: str, thing: str) -> str:
             return self.links.make(whose, "person.zip" if thing == "subject" else f"{thing}.png", thing)
 
-        return shelf.shelf(jobs, self.service.subjects(owner), shown, link, time.time())
+        return library.shelf(jobs, self.service.subjects(owner), shown, link, time.time())
 
     def _download(self, status: JobStatus) -> str:
         if "video" not in status.things:
             return ""
-        return render.download_link(self.link(status, "video"), "Download the MP4", len(status.frames)) + shelf.things(status, self.link)
+        return render.download_link(self.link(status, "video"), "Download the MP4", len(status.frames)) + library.things(status, self.link)
 
     def link(self, status: JobStatus, thing: str) -> str:
         """A fresh link to a thing of the job's, under a name that tells nothing but what it is."""

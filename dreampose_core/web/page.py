@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..jobs.service import JobService
 from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
 from .about import about_server
-from .acts import Acts
+from .actions import Acts
 from .endpoints import add_endpoints
 from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
 from .examples import example_motions, example_people, title

@@ -6,7 +6,7 @@ import base64
 from contextlib import suppress
 from html import escape
 
-from ..jobs.records import JobStatus, Pace
+from ..jobs.records import JobStatus, Timing
 
 STAGES = (("check", "Check files"), ("learn", "Learn person"), ("frames", "Make frames"), ("video", "Write video"))
 _STAGE_OF = {"tuning": "learn", "decoder": "learn", "frames": "frames", "video": "video"}
@@ -103,12 +103,12 @@ def result_player(link: str) -> str:
 
 
 def result_placeholder(status: JobStatus | None) -> str:
-    """What stands where the finished video will be: a glimpse of its first frame while that is denoised, else a sentence."""
-    if status is not None and status.glimpse is not None:
-        picture = base64.b64encode(status.glimpse).decode()
+    """What stands where the finished video will be: a preview of its first frame while that is denoised, else a sentence."""
+    if status is not None and status.latent_preview is not None:
+        picture = base64.b64encode(status.latent_preview).decode()
         return (
-            f'<figure class="dp-glimpse"><img src="data:image/png;base64,{picture}" alt="What the first frame is about to be">'
-            "<figcaption>A first glimpse; details come last.</figcaption></figure>"
+            f'<figure class="dp-latent-preview"><img src="data:image/png;base64,{picture}" alt="What the first frame is about to be">'
+            "<figcaption>A first preview; details come last.</figcaption></figure>"
         )
     stopped = status is not None and status.final
     return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
@@ -220,7 +220,7 @@ def preview_box(status: JobStatus, link: str | None) -> str:
     return f'<p class="dp-quiet" role="status" data-state="{escape(status.state)}">{words}</p>{notices}'
 
 
-def pace_line(pace: Pace, recipe: str) -> str:
+def pace_line(pace: Timing, recipe: str) -> str:
     """What pressing Run will cost on this machine, as far as it was measured."""
     if pace.frame_s is None:
         return chosen("How long it takes on this server is not known yet: nobody has made a video in this quality here.")

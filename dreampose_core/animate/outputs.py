@@ -1,0 +1,48 @@
+"""What is kept beside the MP4: photo, motion and result side by side, a GIF, and the beginning of a video that was stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ..inputs.framing import Scene
+from ..media import fit_image, join_videos, write_gif, write_video
+from ..media.watermark import COMMENT
+from ..poses import overlay
+
+SIDE_BY_SIDE, GIF, PARTIAL = "side_by_side.mp4", "result.gif", "partial.mp4"
+GIF_SIDE, GIF_FPS = 480, 15.0  # at most so many pixels and frames a second: a GIF is large
+
+Frames = Callable[[], Iterator[np.ndarray]]
+"""Gives a video's frames, uint8 (H, W, 3), from the first one on."""
+
+
+def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
+    """Writes SIDE_BY_SIDE (photo, motion over the photo, result) and GIF of the finished video with the scene's poses into its folder.
+
+    Raises StorageError; whatever `frames` raises passes through.
+    """
+    panels = zip(overlay(scene.photo, scene.poses), frames())
+    write_video((np.concatenate([scene.photo, motion, made], 1) for motion, made in panels), folder / SIDE_BY_SIDE, scene.poses.fps,
+                comment=COMMENT)  # fmt: skip
+    every = math.ceil(scene.poses.fps / GIF_FPS)
+    height, width = scene.photo.shape[:2]
+    scale = min(1.0, GIF_SIDE / max(height, width))
+    size = round(height * scale), round(width * scale)
+    smaller = (made if scale == 1 else fit_image(made, size) for made in islice(frames(), 0, None, every))
+    write_gif(smaller, folder / GIF, scene.poses.fps / every)
+
+
+def write_partial(chunks: Sequence[Path], rest: Sequence[np.ndarray], fps: float, folder: Path) -> None:
+    """Writes PARTIAL: whole chunks of a video as they are, and the frames after them. Raises StorageError."""
+    last = folder / ".part.rest.mp4"
+    try:
+        if rest:
+            write_video(rest, last, fps)
+        join_videos([*chunks, *([last] if rest else [])], folder / PARTIAL, COMMENT)
+    finally:
+        last.unlink(missing_ok=True)

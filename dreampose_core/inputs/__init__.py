@@ -1,0 +1,1 @@
+"""A photo and a motion brought together: fitted to one size, checked, previewed."""

@@ -1,0 +1,53 @@
+"""Estimated and drawn motions kept by what they come of: a look, a preview and the job after them estimate the same file once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import appearing
+from ..poses import Reading, read_poses, write_poses
+
+KEPT = 24  # of an installation; the ones used longest ago go first
+
+
+class PoseCache:
+    """Readings in a folder, each an npz with its words beside it. Only one process at a time may write: the light queue's worker."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def key(self, file: Path, *how: object) -> str:
+        """A name for what comes of this file's content, read in this way."""
+        with open(file, "rb") as opened:
+            return self.key_of(hashlib.file_digest(opened, "sha256").hexdigest(), *how)
+
+    @staticmethod
+    def key_of(*what: object) -> str:
+        """A name for what follows from these values alone."""
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+
+    def get(self, key: str) -> Reading | None:
+        """The reading kept under `key`, None when there is none or it is damaged."""
+        words = self.folder / f"{key}.json"
+        with suppress(OSError, ValueError, KeyError, InputError):
+            said = json.loads(words.read_text(encoding="utf-8"))
+            reading = Reading(read_poses(self.folder / f"{key}.npz"), said["form"], tuple(said["notices"]))
+            os.utime(words)
+            return reading
+        return None
+
+    def keep(self, key: str, reading: Reading) -> None:
+        """Keeps `reading`, and lets go of the oldest where there are too many. Raises StorageError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        write_poses(reading.poses, self.folder / f"{key}.npz")
+        with appearing(self.folder / f"{key}.json") as temporary:
+            temporary.write_text(json.dumps({"form": reading.form, "notices": reading.notices}), encoding="utf-8")
+        kept = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for words in kept[:-KEPT]:
+            words.unlink(missing_ok=True)
+            words.with_suffix(".npz").unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""What the networks are given: photo -> tokens, pose maps -> channels, moved texture -> channels.
+
+Training and inference both come through here and nowhere else, so the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..poses import NUM_PARTS, WINDOW, PoseSequence, window_indices
+from .config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
+from .texture import WARP_PLANES
+
+
+def unet_in_channels(config: ModelConfig, latent_channels: int, factor: int) -> int:
+    """Input channels of the UNet: noisy latent, five encoded maps, unshuffled texture planes; `factor` is the VAE's."""
+    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[config.reference_warp]
+    return latent_channels + pose_channels(config) + warp
+
+
+def pose_channels(config: ModelConfig) -> int:
+    """Channels of all the maps that the UNet is shown for one frame."""
+    return len(WINDOW) * POSE_CHANNELS[config.pose_encoding]
+
+
+def to_pixels(image: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., H, W, 3) -> float (..., 3, H, W) in [-1, 1]."""
+    return image.movedim(-1, -3).float() / 127.5 - 1
+
+
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3)."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1)
+
+
+def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """parts (T, H, W) int64 and uv (T, 2, H, W) float; U, V of other charts than the model's are dropped."""
+    parts = None if poses.parts is None else torch.from_numpy(poses.parts.astype("int64"))
+    uv = None if poses.uv is None or poses.charts != charts else torch.from_numpy(poses.uv.astype("float32"))
+    if parts is None and uv is None:
+        raise InputError(
+            f"This pose sequence has only U, V, in {poses.charts} charts, and the model was trained on {charts} charts; "
+            "give a sequence with parts, or one in the model's charts."
+        )
+    return parts, uv
+
+
+def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv") -> torch.Tensor:
+    """Pose maps as channels at latent resolution: (N, C, H / factor, W / factor); parts (N, H, W), uv (N, 2, H, W).
+
+    "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell; U and V are
+    those of the cell's middle pixel, never averaged; two flags say which of the two are known.
+    "uv", 2 channels, as the original has it: U and V of the cell's first pixel in [-1, 1], or a little beyond where they are not clamped,
+    -1 where nobody is. Raises InputError without U, V.
+    """
+    if parts is None and uv is None:
+        raise ValueError("encode_maps needs parts or uv; a null pose is all zeros")
+    middle = factor // 2
+    if encoding == "uv":
+        if uv is None:
+            raise InputError("This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that has.")
+        return uv[:, :, ::factor, ::factor].float() * 2 - 1
+    given = parts if parts is not None else uv[:, 0]
+    count, height, width = given.shape
+    h, w = height // factor, width // factor
+    out = torch.zeros(count, POSE_CHANNELS["iuv"], h, w, device=given.device)
+    if parts is not None:
+        # (N, H, W) -> (N, h, f, w, f) -> (N, h w, f f): count each part in each cell
+        cells = parts.long().reshape(count, h, factor, w, factor).transpose(2, 3).reshape(count, h * w, factor * factor)
+        cover = torch.zeros(count, h * w, NUM_PARTS + 1, device=given.device)
+        cover.scatter_add_(2, cells, torch.full(cells.shape, 1.0 / factor**2, device=given.device))
+        out[:, :NUM_PARTS] = cover[..., 1:].transpose(1, 2).reshape(count, NUM_PARTS, h, w)
+        out[:, NUM_PARTS + 2] = 1
+    if uv is not None:
+        out[:, NUM_PARTS : NUM_PARTS + 2] = uv[:, :, middle::factor, middle::factor].clamp(0, 1)
+        out[:, NUM_PARTS + 3] = 1
+    return out
+
+
+def window_of(config: ModelConfig, index: int, length: int) -> list[int]:
+    """The frames of a clip of `length` whose maps this model is shown for frame `index`, in order."""
+    return window_indices(index, length, POSE_WINDOWS[config.pose_window])
+
+
+def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Encoded maps (N, C, h, w) and indices (B, m) -> (B, m C, h, w), earliest map first."""
+    return encoded[indices].flatten(1, 2)
+
+
+def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tensor:
+    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f, W / f).
+
+    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved texture, zeros where
+    there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...) for "none".
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if config.reference_warp == "none":
+        return planes.new_zeros(len(planes), 0, planes.shape[2] // factor, planes.shape[3] // factor)
+    channels = F.pixel_unshuffle(planes, factor)
+    if config.reference_warp == "texture":
+        return channels
+    there = (planes != 0).flatten(1).any(1)[:, None, None, None]
+    latents = encode_latents(vae, planes[:, :3]).to(channels.dtype)
+    return torch.cat([torch.where(there, latents, torch.zeros_like(latents)), channels], 1)
+
+
+def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
+    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps (B,) or one of them.
+
+    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
+    them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
+    texture, and training goes into what is wrong with it.
+    """
+    if config.reference_warp != "encoded":
+        return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    start = warp[:, : noisy.shape[1]].float()
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    prediction = unet(unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
+    return prediction + share * start
+
+
+def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
+    return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
+
+
+def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
+    """Everything the UNet sees as one tensor (B, C, h, w), in the order of `unet_in_channels`."""
+    return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)
+
+
+def condition_latents(config: ModelConfig, vae, photos: torch.Tensor) -> torch.Tensor:
+    """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes, 0 to 255."""
+    return encode_latents(vae, photos if config.photo_encoding == "own" else to_uint8(photos).movedim(-1, -3).float())
+
+
+def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
+    """Photos (B, 3, H, W) in [-1, 1] as CLIP wants them: padded to a square with grey, so that head and feet stay."""
+    _, _, height, width = photos.shape
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    square = F.pad(photos, (left, side - width - left, top, side - height - top))
+    size = image_processor.crop_size["height"]
+    small = F.interpolate(square, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    mean, std = (photos.new_tensor(x).view(1, 3, 1, 1) for x in (image_processor.image_mean, image_processor.image_std))
+    return ((small + 1) / 2 - mean) / std
+
+
+def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
+    """Scaled latents of pixels (B, 3, H, W) in [-1, 1]: the distribution's mode, so that they do not flicker."""
+    return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+
+def reference_tokens(config: ModelConfig, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter):
+    """Cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C, h, w).
+
+    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the released weights were run: CLIP's own processor
+    cuts its middle square, and the VAE is given bytes.
+    """
+    if config.photo_encoding == "own":
+        seen = clip_pixels(photos, image_processor)
+    else:
+        seen = image_processor(images=list(to_uint8(photos).cpu().numpy()), return_tensors="pt")["pixel_values"].to(photos.device)
+    clip = image_encoder(pixel_values=seen.to(image_encoder.dtype)).last_hidden_state
+    return adapter(clip.to(adapter.dtype), latents.to(adapter.dtype))
+
+
+def blank_tokens(config: ModelConfig, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter) -> torch.Tensor:
+    """What stands for tokens (B, n, d) where there is no photo, (1, n, d): zeros; with photo_encoding "released" the tokens of a black
+    photo whose bytes reach the VAE with height and width exchanged, as they did there."""
+    if config.photo_encoding == "own":
+        return torch.zeros_like(tokens[:1])
+    black = torch.full((1, 3, *config.size), -1.0, device=tokens.device)
+    latents = encode_latents(vae, torch.zeros_like(black).transpose(2, 3))
+    return reference_tokens(config, black, latents, image_encoder, image_processor, adapter).to(tokens.dtype)

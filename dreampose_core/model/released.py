@@ -1,0 +1,191 @@
+"""The original authors' checkpoints (.pth) -> a model folder that is fed as they were run."""
+
+from __future__ import annotations
+
+import lzma
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import PNDMScheduler, UNet2DConditionModel
+
+from ..errors import InputError, ModelError, shown
+from ..files import appearing_folder, check_new_folder, storage_error
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .conditioning import unet_in_channels
+from .config import ModelConfig
+from .pipeline import DreamPosePipeline, quiet_libraries
+from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
+
+FORM = ModelConfig(
+    pose_encoding="uv", pose_window="centred", charts="densepose", reference_warp="none", reference_background=False,
+    photo_encoding="released", init_leak=True, height=SIZE[0], width=SIZE[1], image_guidance=8.0, pose_guidance=3.0,
+    draft_steps=25, standard_steps=100, best_steps=100,
+)  # fmt: skip
+"""How the released weights were run: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the photo's bytes in the VAE; some
+of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
+
+_MEMBERS = {"unet": r"unet_epoch_(\d+)\.pth", "adapter": r"adapter_(\d+)\.pth", "vae": r"vae_(\d+)\.pth"}
+# of the VAE's attention as diffusers named it in 2023
+_RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_LISTED = 12  # names in a sentence
+
+
+def import_released(
+    base: str | Path, out: Path, *, archive: Path | None = None, unet: Path | None = None, adapter: Path | None = None,
+    vae: Path | None = None, image_encoder: str | Path = CLIP, on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Path:  # fmt: skip
+    """Writes the model folder `out`, which is new or empty, and returns it.
+
+    base: Stable Diffusion 1.4, for the form of the UNet, the scheduler and, where none was tuned, the VAE; image_encoder: CLIP; folders or
+    hub ids. archive: the authors' custom-chkpts.zip, of which one file at a time is unpacked; or unet, adapter and perhaps vae: .pth files.
+    Nothing is unpickled but tensors. Raises InputError, ModelError for what does not fit, StorageError, Cancelled.
+    """
+    quiet_libraries()
+    if (archive is None) == (unet is None and adapter is None) or (archive is None and None in (unet, adapter)) or (archive and vae):
+        raise InputError("Give either the zip, or the UNet's and the adapter's file and perhaps the VAE's.")
+    check_new_folder(out)
+    clock = StageClock("import", 4, on_progress)
+
+    def tick(done: int) -> None:
+        clock.tick(done)
+        check_stop(should_stop)
+
+    tick(0)
+    parts = {**clip_parts(image_encoder), "vae": load_vae(base), "scheduler": load(PNDMScheduler, base, "scheduler")}
+    config = _unet_config(base)
+    factor = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    parts["adapter"] = new_adapter(FORM, parts["image_encoder"], parts["vae"], config, base)
+    channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, factor)
+    with torch.device("meta"):
+        parts["unet"] = UNet2DConditionModel.from_config({**config, "in_channels": channels})
+    with _files(archive, {"unet": unet, "adapter": adapter, "vae": vae}) as opened:
+        for number, (name, path, called) in enumerate(opened, 1):
+            state = _state(path, called)
+            if name == "vae":
+                state = {_renamed(key): value for key, value in state.items()}
+            _fill(parts[name], state, called)
+            tick(number)
+    pipe = DreamPosePipeline(**parts, model_config=FORM).to(torch.float32)
+    with appearing_folder(out) as folder:
+        pipe.save_pretrained(folder, max_shard_size="5GB")
+    clock.tick(4)
+    return out
+
+
+@contextmanager
+def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iterator[tuple[str, Path, str]]]:
+    """Yields (component, file, what to call it), one after the other; those of an archive exist until the next is asked for."""
+    if archive is None:
+        for path in filter(None, given.values()):
+            if not path.is_file():
+                raise InputError(f"There is no file {path}.")
+        yield ((name, path, shown(path.name)) for name, path in given.items() if path is not None)
+        return
+    if not archive.is_file():
+        raise InputError(f"There is no file {archive}.")
+    with ExitStack() as stack:
+        with _readable(archive):
+            opened = stack.enter_context(zipfile.ZipFile(archive))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dreampose-")))
+        yield _unpacked(opened, archive, _members(opened, archive.name), folder)
+
+
+@contextmanager
+def _readable(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:  # the last: encrypted
+        raise InputError(f"{shown(archive.name)} is no zip, damaged or encrypted; please download it again.") from error
+
+
+def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
+    """The newest file of each component in the archive."""
+    found: dict[str, tuple[int, zipfile.ZipInfo]] = {}
+    for info in archive.infolist():
+        for component, pattern in _MEMBERS.items():
+            if match := re.fullmatch(pattern, info.filename.rpartition("/")[2]):
+                number = int(match[1])
+                if component not in found or number > found[component][0]:
+                    found[component] = number, info
+    if missing := [component for component in ("unet", "adapter") if component not in found]:
+        raise InputError(f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; is it another zip?")
+    return {component: found[component][1] for component in _MEMBERS if component in found}
+
+
+def _unpacked(
+    opened: zipfile.ZipFile, archive: Path, members: dict[str, zipfile.ZipInfo], folder: Path
+) -> Iterator[tuple[str, Path, str]]:
+    for name, info in members.items():
+        path = folder / f"{name}.pth"
+        free = shutil.disk_usage(folder).free
+        if info.file_size > free:
+            needs = f"{shown(info.filename)} takes {info.file_size >> 20} MB unpacked"
+            raise InputError(f"{needs} and {folder.parent} has {free >> 20} MB left; free some space.")
+        try:
+            with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
+                left = info.file_size  # as the zip says, whatever unpacks beyond it
+                while left > 0 and (piece := source.read(min(left, 1 << 22))):
+                    target.write(piece)
+                    left -= len(piece)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        yield name, path, shown(info.filename.rpartition("/")[2])
+        path.unlink()
+
+
+def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
+    """The tensors of a .pth file by name, without the prefix that training on several GPUs adds. Raises ModelError."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch and its unpickler raise many kinds
+        raise ModelError(f"{called} cannot be read: it is damaged, or holds something else than tensors, which is never loaded.") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()) or not state:
+        raise ModelError(f"{called} is no list of named tensors, as the released checkpoints are.")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _renamed(key: str) -> str:
+    old = re.fullmatch(r"((?:en|de)coder\.mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", key)
+    return f"{old[1]}.{_RENAMED[old[2]]}.{old[3]}" if old else key
+
+
+def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) -> None:
+    """Gives `module` exactly the tensors of `state`, in float32. Raises ModelError that lists those that do not fit."""
+    wanted = module.state_dict()
+    wrong = {
+        "lacks": [key for key in wanted if key not in state],
+        "holds besides": [key for key in state if key not in wanted],
+        "has in other shapes": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted if key in state and state[key].shape != wanted[key].shape
+        ],
+        "has without numbers": [key for key in wanted if key in state and not state[key].is_floating_point()],
+    }  # fmt: skip
+    if said := [f"{what} {_listed(keys)}" for what, keys in wrong.items() if keys]:
+        raise ModelError(f"{called} does not fit this model: it {'; it '.join(said)}.")
+    module.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+
+
+def _listed(keys: list[str]) -> str:
+    keys = [shown(key) for key in keys]
+    return ", ".join(keys[:_LISTED]) + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")
+
+
+def _unet_config(base: str | Path) -> dict:
+    try:
+        config = UNet2DConditionModel.load_config(base, subfolder="unet")
+    except Exception as error:  # diffusers and the hub raise many kinds
+        raise ModelError(why_not_loaded(error, f"unet of {base}", base)) from error
+    return {key: value for key, value in config.items() if key != "_name_or_path"}

@@ -1,0 +1,187 @@
+"""A subject folder: what tuning changed against a base model, with the photos it was tuned to; loaded onto a model and taken off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .. import __version__
+from ..errors import InputError, ModelError
+from ..files import flush, os_error, sha256, storage_error
+from ..media import write_png
+from ..poses import PoseSequence, write_poses
+
+LORA = "subject"  # the name of the one LoRA adapter a model may carry
+_LORA_FILE, _UNET_FILE = "unet_lora.safetensors", "unet.safetensors"  # a subject has one of them
+_ADAPTER_FILE, _DECODER_FILE = "adapter.safetensors", "vae_decoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What stands in a subject folder's subject.json.
+
+    key: of the content it was tuned to, and of what was asked for. base: fingerprint of the model it belongs to. recipe: that it was
+    tuned with, also where memory did not hold the one asked for. losses: of UNet and decoder steps. knows_poses: the photos' DensePose
+    was known in tuning. notices: sentences about fall-backs in tuning.
+    """
+
+    key: str
+    base: str
+    recipe: str
+    seed: int
+    knows_poses: bool
+    losses: dict[str, list[float]]
+    notices: list[str] = field(default_factory=list)
+    version: str = __version__
+
+
+def fingerprint(pipe) -> str:
+    """A short name for a model's weights: a hash of names, shapes and the first values of every tensor.
+
+    The values count as bfloat16, so that a model has one name in whatever precision it was loaded; only a folder in float32 that is loaded
+    in float16 has another one.
+    """
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "adapter", "image_encoder"):
+        for name, tensor in sorted(getattr(pipe, part).state_dict().items()):
+            digest.update(f"{part}.{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten()[:64].detach().to(torch.bfloat16).float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, base: str) -> str:
+    """The name of the subject that tuning on this content gives: the same photos and recipe are never tuned twice."""
+    digest = hashlib.sha256(f"1 {recipe} {seed} {base}".encode())
+    arrays = list(photos)
+    if image_poses is not None:
+        digest.update(image_poses.charts.encode())
+        arrays += [array for array in (image_poses.parts, image_poses.uv) if array is not None]
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None) -> None:
+    """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at all.
+
+    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something else.
+    """
+    check_subject_folder(folder)
+    temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        modules = {_ADAPTER_FILE: pipe.adapter, _DECODER_FILE: pipe.vae.decoder}
+        if _has_lora(pipe.unet):
+            pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
+        else:
+            modules[_UNET_FILE] = pipe.unet
+        for name, module in modules.items():
+            save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name)
+        for i, photo in enumerate(photos):
+            write_png(photo, temporary / f"photo_{i:03d}.png")
+        if image_poses is not None:
+            write_poses(image_poses, temporary / "photo_poses.npz")
+        sums = {file.name: sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
+        (temporary / "subject.json").write_text(json.dumps({**vars(subject), "sha256": sums}, indent=1))
+        for file in temporary.iterdir():
+            flush(file)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_subject_folder(folder: Path) -> None:
+    """Raises InputError when a subject written to `folder` would replace files that are no subject."""
+    if folder.exists() and not (folder / "subject.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and is not a subject; choose a new folder for the subject.")
+
+
+def read_subject(folder: str | Path, base: str | None = None) -> Subject:
+    """The subject in `folder`, its files checked against their SHA-256.
+
+    base: fingerprint of the model it must belong to. Raises ModelError with one sentence when it cannot be used.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "subject.json").read_text())
+        sums = content.pop("sha256")
+        subject = Subject(**content)
+        unet = _UNET_FILE if _UNET_FILE in sums else _LORA_FILE
+        damaged = [name for name in (unet, _ADAPTER_FILE, _DECODER_FILE) if sha256(folder / name) != sums[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder} is not a subject folder, or it is incomplete; tune the subject again.") from error
+    if damaged:
+        raise ModelError(f"The subject in {folder} is damaged ({', '.join(damaged)}); tune it again.")
+    if base is not None and subject.base != base:
+        raise ModelError(f"The subject in {folder} was tuned from another model; choose that model, or tune the subject again.")
+    return subject
+
+
+@contextmanager
+def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
+    """The subject's weights are on `pipe` inside the block; afterwards the base is bit for bit as it was.
+
+    Raises ModelError as `read_subject`.
+    """
+    folder = Path(folder)
+    subject = read_subject(folder, fingerprint(pipe))
+    whole = (folder / _UNET_FILE).is_file()
+    with base_restored(pipe, whole):
+        if whole:
+            pipe.unet.load_state_dict(load_file(folder / _UNET_FILE))
+        else:
+            pipe.unet.load_lora_adapter(folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True)
+        pipe.adapter.load_state_dict(load_file(folder / _ADAPTER_FILE))
+        pipe.vae.decoder.load_state_dict(load_file(folder / _DECODER_FILE))
+        yield subject
+
+
+@contextmanager
+def base_restored(pipe, whole: bool = False) -> Iterator[None]:
+    """Whatever tuning does to `pipe` inside the block is undone at its end: the LoRA unloaded, the rest copied back.
+
+    whole: the UNet's own weights are tuned, too, and copied back from the CPU's memory.
+    """
+    tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
+    kept = [(module, next(module.parameters()).dtype, {key: value.detach().to("cpu", copy=True) for key, value in state.items()})
+            for module, state in ((module, module.state_dict()) for module in tuned)]  # fmt: skip
+    modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
+    try:
+        yield
+    finally:
+        if _has_lora(pipe.unet):
+            pipe.unet.unload_lora()
+        for module, dtype, state in kept:
+            if next(module.parameters()).dtype != dtype:
+                module.to(dtype=dtype)
+            for name, parameter in module.named_parameters():
+                if parameter.stride() != state[name].stride():  # an optimizer laid its numbers in another order
+                    parameter.data = torch.empty_like(state[name], device=parameter.device)
+            module.load_state_dict(state)
+        for module, training in modes:
+            module.train(training).requires_grad_(False)
+
+
+def _has_lora(unet: torch.nn.Module) -> bool:
+    return LORA in getattr(unet, "peft_config", {})
+
+
+def tuned_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The LoRA's parameters, in the order of the network."""
+    return [parameter for name, parameter in unet.named_parameters() if "lora_" in name]

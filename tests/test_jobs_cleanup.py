@@ -1,0 +1,329 @@
+"""What expires, what nobody knows of, what is too much, and what the bucket gives back. Run: .venv/bin/pytest tests/test_jobs_cleanup.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from test_jobs_store import Clock
+
+from dreampose_core.jobs.bucket import Bucket
+from dreampose_core.jobs.cleanup import GRACE_S, Cleanup, size_of
+from dreampose_core.jobs.locks import WorkerLock, is_alive, living
+from dreampose_core.jobs.records import Limits
+from dreampose_core.jobs.store import Store
+from dreampose_core.settings import Settings
+
+ANNA, BEN = "a" * 64, "b" * 64
+HOUR, DAY = 3600.0, 86400.0
+
+
+@pytest.fixture
+def clock():
+    return Clock(time.time())
+
+
+@pytest.fixture
+def home(tmp_path):
+    for name in ("jobs", "subjects"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def store(home, clock):
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    yield store
+    store.close()
+
+
+def cleanup(store: Store, home: Path, clock: Clock, **settings) -> Cleanup:
+    return Cleanup(store, Settings(home=home, **settings), clock)
+
+
+def job(store: Store, home: Path, number: int, owner: str = ANNA, kind: str = "animate", state: str = "done", size: int = 1000) -> str:
+    """A job with files; the fence is of no matter here."""
+    job_id = f"{number:032x}"
+    store.add(job_id, owner, json.dumps({"kind": kind}), Limits(1000), kind=kind)
+    if state != "queued":
+        claim = store.claim("light", "light-1")
+        assert claim.id == job_id
+        if state == "done" and kind == "animate":
+            store.advance(claim, "device")
+            claim = store.claim("device", "device-1")
+        if state == "done":
+            store.finish(claim, ("A sentence.",))
+    folder = home / "jobs" / job_id
+    (folder / "frames").mkdir(parents=True)
+    (folder / "frames" / "000000.png").write_bytes(b"x" * size)
+    (folder / "result.mp4").write_bytes(b"mp4 of " + job_id.encode())
+    (folder / "result.json").write_text("{}")
+    return job_id
+
+
+def subject(root: Path, owner: str, number: int, size: int = 1000) -> Path:
+    folder = root / "subjects" / owner / f"{number:032x}"
+    folder.mkdir(parents=True)
+    (folder / "unet_lora.safetensors").write_bytes(b"w" * size)
+    (folder / "subject.json").write_text("{}")
+    return folder
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_results_and_previews_go_when_their_time_is_over_and_what_is_not_finished_stays(store, home, clock):
+    old, preview, motion = job(store, home, 1), job(store, home, 2, kind="preview"), job(store, home, 5, kind="motion")
+    running = job(store, home, 3, state="running")
+    clock.now += 2 * HOUR
+    tidy = cleanup(store, home, clock)
+    tidy.sweep()
+    assert store.ids() == {old, running} and not any((home / "jobs" / gone).exists() for gone in (preview, motion))
+    clock.now += 68 * HOUR
+    new = job(store, home, 4)
+    tidy.sweep()
+    assert store.ids() == {old, running, new}
+    clock.now += 3 * HOUR
+    tidy.sweep()
+    assert store.ids() == {running, new}
+    assert sorted(path.name for path in (home / "jobs").iterdir()) == [running, new]
+    assert cleanup(store, home, clock, keep_results_h=0.5).sweep() is None and store.ids() == {running}
+
+
+def test_folders_that_no_job_knows_go_after_an_hour(store, home, clock):
+    known, submitting, lost = job(store, home, 1), home / "jobs" / ("c" * 32), home / "jobs" / ("d" * 32)
+    for folder in (submitting, lost):
+        folder.mkdir()
+    age(lost, GRACE_S + 60)
+    age(home / "jobs" / known, GRACE_S + 60)
+    cleanup(store, home, clock).sweep()
+    assert (home / "jobs" / known).exists() and submitting.exists() and not lost.exists()
+
+
+def test_what_was_half_written_when_a_process_died_goes(store, home, clock):
+    known, person = job(store, home, 1), subject(home, ANNA, 1)
+    left = [home / "jobs" / known / "frames" / ".part.77.000001.png", person.with_name(".part.77.half")]
+    left[0].write_bytes(b"half")
+    left[1].mkdir()
+    (left[1] / "adapter.safetensors").write_bytes(b"half")
+    cleanup(store, home, clock).sweep()
+    assert all(path.exists() for path in left)  # somebody may be writing
+    for path in left:
+        age(path, GRACE_S + 60)
+    cleanup(store, home, clock).sweep()
+    assert not any(path.exists() for path in left)
+    assert (home / "jobs" / known / "frames" / "000000.png").exists() and (person / "subject.json").exists()
+
+
+def test_subjects_go_when_nobody_used_them_for_long(store, home, clock):
+    used, unused = subject(home, ANNA, 1), subject(home, BEN, 2)
+    age(used / "subject.json", 29 * DAY)
+    age(unused / "subject.json", 31 * DAY)
+    cleanup(store, home, clock).sweep()
+    assert used.exists() and not unused.exists()
+
+
+def test_uploads_that_nobody_used_and_estimates_go(store, home, clock):
+    for name in ("uploads/abc/photo.png", "uploads/def/photo.png", "readings/1.npz", "readings/2.npz"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(b"x")
+    age(home / "uploads/abc/photo.png", 7 * HOUR)
+    age(home / "readings/1.npz", 73 * HOUR)
+    cleanup(store, home, clock).sweep()
+    left = [str(path.relative_to(home)) for name in ("uploads", "readings") for path in sorted((home / name).rglob("*"))]
+    assert left == ["uploads/abc", "uploads/def", "uploads/def/photo.png", "readings/2.npz"]
+    age(home / "uploads/abc", 7 * HOUR)  # empty, and nobody is about to write there
+    cleanup(store, home, clock).sweep()
+    assert not (home / "uploads/abc").exists()
+
+
+def test_too_much_makes_the_oldest_results_go_first_and_then_subjects(store, home, clock):
+    jobs, people = [], [subject(home, ANNA, number, 500_000) for number in range(2)]
+    for number in range(4):
+        jobs.append(job(store, home, number, size=1_000_000))
+        clock.now += 1
+    running = job(store, home, 9, state="running", size=1_000_000)
+    age(people[1] / "subject.json", 2 * HOUR)
+    (home / "uploads").mkdir()
+    (home / "uploads" / "photo.png").write_bytes(bytes(1_000_000))
+    age(home / "uploads" / "photo.png", 2 * HOUR)
+    base = size_of(home) / 1e9 - 0.001  # what is at work does not count: others cannot make room for it
+    cleanup(store, home, clock, max_disk_gb=base).sweep()
+    assert store.ids() == {*jobs, running} and (home / "uploads" / "photo.png").exists()
+    cleanup(store, home, clock, max_disk_gb=base - 0.0009).sweep()
+    assert store.ids() == {*jobs, running} and not (home / "uploads" / "photo.png").exists()
+    cleanup(store, home, clock, max_disk_gb=base - 0.0025).sweep()
+    assert store.ids() == {*jobs[2:], running} and all(folder.exists() for folder in people)
+    cleanup(store, home, clock, max_disk_gb=base - 0.0052).sweep()
+    assert store.ids() == {running} and people[0].exists() and not people[1].exists()
+    assert (home / "jobs" / running / "frames" / "000000.png").exists()
+    cleanup(store, home, clock, max_disk_gb=1e-9).sweep()
+    assert people[0].exists()  # it was used a moment ago: a worker may be about to load it
+
+
+def test_too_many_subjects_of_one_owner_go_and_nobody_elses(store, home, clock):
+    hers, his = [subject(home, ANNA, number, 600_000) for number in range(3)], subject(home, BEN, 9, 600_000)
+    for number, folder in enumerate((*hers, his)):
+        age(folder / "subject.json", (10 - number) * HOUR)
+    cleanup(store, home, clock, max_own_mb=1).sweep()
+    assert [folder.exists() for folder in (*hers, his)] == [False, False, True, True]
+
+
+def test_files_of_requests_whose_server_died_go(store, home, clock):
+    for name in ("old/photo/a.png", "new/photo/a.png"):
+        (home / "incoming" / name).parent.mkdir(parents=True)
+        (home / "incoming" / name).write_bytes(b"half a photo")
+    age(home / "incoming/old/photo/a.png", 2 * HOUR)
+    cleanup(store, home, clock).sweep()
+    assert not (home / "incoming/old/photo/a.png").exists() and (home / "incoming/new/photo/a.png").exists()
+
+
+def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
+    poison, running = job(store, home, 1, state="running"), job(store, home, 2, state="running")
+    for one in (poison, running):
+        (home / "jobs" / one / "input").mkdir()
+        (home / "jobs" / one / "input" / "upload-image.png").write_bytes(b"hostile")
+    store.cancel(ANNA, poison)
+    store._db.rows("UPDATE jobs SET worker = 'light-2' WHERE id = ? RETURNING 1", poison)
+    store.recover(dead=["light-2"])
+    cleanup(store, home, clock).sweep()
+    assert list((home / "jobs" / poison / "input").iterdir()) == []
+    assert (home / "jobs" / running / "input" / "upload-image.png").exists()
+
+
+def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
+    tidy = cleanup(store, home, clock)
+    tidy.sweep()
+    before = {path: size_of(home / path) for path in ("jobs", "subjects")}
+    for number in range(200):
+        job(store, home, number, owner=f"{number % 7:064x}", kind="preview" if number % 3 == 0 else "animate")
+    clock.now += 73 * HOUR
+    tidy.sweep()
+    assert {path: size_of(home / path) for path in before} == before
+    assert store.ids() == set() and not store._db.rows("SELECT 1 FROM turns")
+    assert list((home / "jobs").iterdir()) == []
+
+
+def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(home, clock, tmp_path):
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    done, unfinished, preview = job(store, home, 1), job(store, home, 2, state="running"), job(store, home, 3, kind="preview")
+    person = subject(home, ANNA, 7)
+    bucket = Bucket(tmp_path / "bucket", home)
+    bucket.keep(store)
+    bucket.keep(store)  # nothing new
+    shown = store.get(ANNA, done)
+    store.close()
+    shutil.rmtree(home)
+    (home / "jobs").mkdir(parents=True)
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    bucket.restore(store)
+    bucket.restore(store)
+    assert store.get(ANNA, done) == shown and store.ids() == {done}
+    assert (home / "jobs" / done / "result.mp4").read_bytes() == b"mp4 of " + done.encode()
+    bucket.bring_subject(BEN, person.name)
+    bucket.bring_subject(ANNA, "0" * 32)
+    assert not person.exists()
+    bucket.bring_subject(ANNA, person.name)
+    assert sorted(path.name for path in person.iterdir()) == ["subject.json", "unet_lora.safetensors"]
+    assert unfinished not in store.ids() and preview not in store.ids()
+    store.close()
+
+
+def test_what_is_removed_goes_from_the_bucket_too(store, home, clock, tmp_path):
+    tidy = cleanup(store, home, clock, bucket=tmp_path / "bucket")
+    done, person = job(store, home, 1), subject(home, ANNA, 7)
+    tidy.bucket.keep(store)
+    there = tmp_path / "bucket" / "subjects" / ANNA / person.name
+    assert (tmp_path / "bucket" / "jobs" / done / "result.mp4").exists() and there.exists()
+    clock.now += 73 * HOUR
+    tidy.sweep()
+    assert not (tmp_path / "bucket" / "jobs" / done).exists() and there.exists()
+    age(person / "subject.json", 31 * DAY)
+    age(there / "subject.json", 31 * DAY)
+    clock.now = time.time()
+    tidy.sweep()
+    assert not person.exists() and not there.exists()
+
+
+def test_a_bucket_that_is_away_or_holds_nonsense_stops_nothing(store, home, clock, tmp_path):
+    done = job(store, home, 1)
+    (tmp_path / "file").write_text("no folder")
+    away = Bucket(tmp_path / "file" / "bucket", home)
+    subject(home, ANNA, 7)
+    away.keep(store)
+    assert len(store.unkept()) == 1
+    away.restore(store)
+    away.bring_subject(ANNA, "0" * 32)
+    bucket = Bucket(tmp_path / "bucket", home)
+    bucket.keep(store)
+    jobs = tmp_path / "bucket" / "jobs"
+    for name, text in (("e" * 32, "[]"), ("f" * 32, '{"id": "%s", "owner": ["list"]}' % ("f" * 32)), ("../x", None), ("0" * 32, "no json")):
+        if text is not None:
+            (jobs / name).mkdir()
+            (jobs / name / "job.json").write_text(text)
+    shutil.copytree(jobs / done, jobs / ("9" * 32))  # says that it is another one
+    shutil.rmtree(home / "jobs")
+    (home / "jobs").mkdir()
+    for name, change in (("7" * 32, {"losses": "nonsense"}), ("8" * 32, {"finished": None}), ("6" * 32, {"notices": "[1]"})):
+        shutil.copytree(jobs / done, jobs / name)
+        told = json.loads((jobs / done / "job.json").read_text())
+        (jobs / name / "job.json").write_text(json.dumps(told | {"id": name} | change))
+    fresh = Store(home / "fresh.sqlite3", clock=clock)
+    bucket.restore(fresh)
+    assert fresh.ids() == {done} and [one.id for one in fresh.jobs_of(ANNA)] == [done]
+    fresh.close()
+
+
+def test_one_job_that_cannot_be_kept_keeps_no_other_from_it(store, home, clock, tmp_path):
+    first, second = job(store, home, 1), job(store, home, 2)
+    (tmp_path / "bucket" / "jobs").mkdir(parents=True)
+    (tmp_path / "bucket" / "jobs" / first).write_text("in its place")
+    Bucket(tmp_path / "bucket", home).keep(store)
+    assert [one["id"] for one in store.unkept()] == [first]
+    assert (tmp_path / "bucket" / "jobs" / second / "job.json").exists()
+
+
+def test_jobs_come_back_in_their_order(home, clock, tmp_path):
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    made = []
+    for number in (5, 3, 9, 1):
+        made.append(job(store, home, number))
+        clock.now += 1
+    bucket = Bucket(tmp_path / "bucket", home)
+    bucket.keep(store)
+    store.close()
+    shutil.rmtree(home)
+    (home / "jobs").mkdir(parents=True)
+    store = Store(home / "jobs.sqlite3", clock=clock)
+    bucket.restore(store)
+    assert [one.id for one in store.jobs_of(ANNA)] == made[::-1]
+    store.close()
+
+
+def test_the_bucket_hears_that_a_subject_is_used(store, home, clock, tmp_path):
+    bucket, person = Bucket(tmp_path / "bucket", home), subject(home, ANNA, 7)
+    age(person / "subject.json", 40 * DAY)
+    bucket.keep(store)
+    age(person / "subject.json", 1 * DAY)
+    bucket.keep(store)
+    shutil.rmtree(person)
+    Bucket(tmp_path / "bucket", home).forget_subjects(time.time() - 30 * DAY)
+    assert (tmp_path / "bucket" / "subjects" / ANNA / person.name / "subject.json").exists()
+
+
+def test_a_lock_is_held_as_long_as_its_process_lives(tmp_path):
+    lock = WorkerLock(tmp_path, "device-1")
+    lock.say(queue="device", device="cpu, fp32")
+    lock.say(queue="device")
+    assert is_alive(tmp_path, "device-1") and not is_alive(tmp_path, "device-2")
+    (tmp_path / "light-9").write_text("of a dead one")
+    assert living(tmp_path) == {"device-1": {"queue": "device"}}
+    assert not (tmp_path / "light-9").exists()
+    lock.close()
+    assert not is_alive(tmp_path, "device-1") and living(tmp_path) == {} and living(tmp_path / "none") == {}

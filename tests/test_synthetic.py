@@ -1,0 +1,325 @@
+"""Mannequins: everything from a seed, maps that are exact, and training samples that never show a held-out figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.errors import InputError
+from dreampose_core.synthetic import (
+    HELD_OUT,
+    HELD_OUT_MOTIONS,
+    MOTIONS,
+    Figure,
+    Manner,
+    Moments,
+    dataset,
+    render,
+    render_clip,
+)
+from dreampose_core.synthetic.backdrop import backdrop_size
+from dreampose_core.synthetic.body import body_cones
+from dreampose_core.synthetic.dataset import MannequinSamples
+from dreampose_core.synthetic.figure import FLOOR, Camera
+from dreampose_core.synthetic.motion import motion
+from dreampose_core.synthetic.outfit import outfit_cones
+
+SIZE = (80, 64)
+FRONT, BACK = {2, 9, 10, 13, 14, 15, 16, 19, 20}, {1, 7, 8, 11, 12, 17, 18, 21, 22}
+
+
+def drawn(figures, name, times, manner=None, size=SIZE, turned=0.0):
+    """One rendering with every figure at every time, `turned` about the vertical; nothing led to its poses, and the camera stands."""
+    moments = Moments.still(*motion(name, torch.as_tensor(times, dtype=torch.float32), manner or Manner())).turned(turned)
+    owner = torch.arange(len(figures)).repeat_interleave(len(moments))
+    return render(figures, owner, Moments.join([moments] * len(figures)), size)
+
+
+def dressed(seed=HELD_OUT, **changes):
+    """The figure with this seed, with its outfit changed."""
+    figure = Figure.from_seed(seed)
+    outfit = replace(figure.outfit, **({"hat": "none", "bag": "none"} | changes))
+    return replace(figure, outfit=outfit, cones=body_cones(figure.shape) + outfit_cones(figure.shape, outfit))
+
+
+def standing(figure=None, turned=0.0, size=(160, 128)):
+    """One frame of a figure (in trousers) that faces us, unless it is turned."""
+    return drawn([figure or dressed(hem=0.0)], "wave", [0.0], Manner(phase=0.0), size, turned)
+
+
+def middle_column(parts, part):
+    return (parts == part).nonzero()[:, 1].float().mean().item()
+
+
+def test_the_same_seed_gives_the_same_figure_and_another_one_another():
+    a, b, c = (render_clip(Figure.from_seed(seed), "walk", 2, SIZE) for seed in (HELD_OUT, HELD_OUT, HELD_OUT + 1))
+    assert torch.equal(a[0], b[0]) and np.array_equal(a[1].parts, b[1].parts) and np.array_equal(a[1].uv, b[1].uv)
+    assert (a[0].float() - c[0].float()).abs().mean() > 5
+    assert a[0].shape == (2, *SIZE, 3) and a[0].dtype == torch.uint8
+    assert a[1].charts == "mannequin" and a[1].size == SIZE and a[1].fps == 20
+
+
+def test_a_batch_of_figures_equals_drawing_them_one_by_one():
+    figures = [Figure.from_seed(HELD_OUT + seed) for seed in (0, 3, 4, 8)]
+    figures.append(dressed(HELD_OUT + 5, hem=0.15, hat="brim", bag="handbag"))
+    assert len({figure.outfit.hair for figure in figures}) > 1  # an absent cone must not disturb its neighbours
+    together = drawn(figures, "dance", [0.0, 0.7])
+    for i, figure in enumerate(figures):
+        alone = drawn([figure], "dance", [0.0, 0.7])
+        own = slice(2 * i, 2 * i + 2)
+        assert (alone.parts != together.parts[own]).float().mean() < 1e-3  # a ray on an edge may fall to either side
+        same = (alone.parts == together.parts[own]) & (alone.parts > 0)
+        difference = (alone.uv.float() - together.uv[own].float()).abs().amax(1)[same]
+        assert difference.quantile(0.99) < 1e-2 and (alone.rgb.float() - together.rgb[own].float()).abs().mean() < 0.1
+
+
+def test_left_and_right_are_the_persons_own():
+    parts = standing().parts[0]
+    for right, left in ((3, 4), (6, 5), (9, 10), (13, 14), (16, 15), (20, 19), (23, 24)):
+        assert middle_column(parts, right) < middle_column(parts, left), (right, left)  # her right hand is on the image's left
+
+
+def test_from_the_front_the_front_is_seen_and_from_behind_the_back():
+    front, behind = standing().parts[0], standing(turned=np.pi).parts[0]
+    count = [torch.bincount(parts.flatten().long(), minlength=25) for parts in (front, behind)]
+    for seen, hidden, here in ((FRONT, BACK, count[0]), (BACK, FRONT, count[1])):
+        assert sum(here[p] for p in seen) > 20 * sum(here[p] for p in hidden)
+        assert all(here[p] > 0 for p in seen)
+    assert middle_column(behind, 3) > middle_column(behind, 4)
+    assert middle_column(behind, 23) > middle_column(behind, 24)
+
+
+def test_turning_half_way_round_passes_a_side_view():
+    left_side = standing(turned=-np.pi / 2).parts[0]  # turned towards the image's left: the left side is seen
+    counts = torch.bincount(left_side.flatten().long(), minlength=25)
+    assert counts[24] > 5 * counts[23] and counts[10] + counts[8] > 2 * (counts[9] + counts[7])
+
+
+def test_every_part_occurs():
+    seen = set()
+    for name in MOTIONS:
+        seen |= set(render_clip(Figure.from_seed(HELD_OUT), name, 8, SIZE, fps=2.0)[1].parts.flatten().tolist())
+    assert seen == set(range(25))
+
+
+def test_maps_are_in_range_and_empty_outside_the_person():
+    for name in ("squat", "arms"):
+        out = drawn([Figure.from_seed(HELD_OUT + 1)], name, [0.0, 1.0, 2.0])
+        uv = out.uv.float()
+        assert out.parts.dtype == torch.uint8 and out.uv.dtype == torch.float16
+        assert uv.min() >= 0 and uv.max() <= 1
+        outside = (out.parts == 0)[:, None].expand_as(uv)
+        assert (uv[outside] == 0).all()
+        inside = uv.movedim(1, -1)[out.parts > 0]
+        assert (inside.std(0) > 0.1).all() and (inside.amax(-1) > 0).float().mean() > 0.99
+
+
+def test_u_and_v_run_along_the_surface_without_jumps():
+    out = standing()
+    torso = out.parts[0] == 2
+    u, v = out.uv[0].float()
+    across, down = torso[:, 1:] & torso[:, :-1], torso[1:] & torso[:-1]
+    assert (u.diff(dim=1)[across] > -0.02).float().mean() > 0.98  # U grows towards the person's left
+    assert (v.diff(dim=0)[down] < 0.02).float().mean() > 0.95  # V grows upwards
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_the_figure_stands_on_the_floor(name):
+    figure, height, times = dressed(HELD_OUT + 2), 160, torch.tensor([0.1, 0.9, 1.7, 3.1])
+    moments = figure.moments(name, times)
+    parts = drawn([figure], name, times, figure.manner, (height, 128)).parts
+    scale = figure.camera.zoom * figure.shape.height
+    floor = height / 2 - (FLOOR - (0.5 / scale - 0.045)) * scale * height
+    for frame, jump in zip(parts, moments.offset[:, 1].tolist()):
+        lowest = (frame > 0).any(1).nonzero().max().item() + 1
+        assert abs(lowest - (floor - jump * scale * height)) <= 0.02 * height, (lowest, floor, jump)
+
+
+def test_colour_read_through_another_frames_u_v_is_the_truth():
+    """The maps are exact: a colour harvested at (part, U, V) in one frame is found at the same place of the body in another."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128))
+    colours, parts, uv = rgb.float(), torch.from_numpy(poses.parts.astype(np.int64)), torch.from_numpy(poses.uv.astype(np.float32))
+    grid = 16
+
+    def texels(frame: int, order=None) -> torch.Tensor:
+        place = (uv[frame] * grid).long().clamp(0, grid - 1)[:, parts[frame] > 0]
+        place = place if order is None else place[:, order]
+        return ((parts[frame][parts[frame] > 0] - 1) * grid + place[1]) * grid + place[0]
+
+    source, target = texels(0), texels(5)
+    sums = torch.zeros(24 * grid * grid, 4).index_add_(0, source, torch.cat([colours[0][parts[0] > 0], torch.ones(len(source), 1)], 1))
+    truth = colours[5][parts[5] > 0]
+
+    def error(index: torch.Tensor) -> float:
+        found = sums[index]
+        seen = found[:, 3] > 0
+        assert seen.float().mean() > 0.5
+        return (found[seen, :3] / found[seen, 3:] - truth[seen]).abs().mean().item()
+
+    shuffled = texels(5, torch.randperm(len(target), generator=torch.Generator().manual_seed(0)))
+    assert error(target) < 16 and error(target) < 0.5 * error(shuffled)
+
+
+def test_samples_are_a_pure_function_of_the_step():
+    a, b = MannequinSamples(SIZE, 4, seed=3), MannequinSamples(SIZE, 4, seed=3)
+    b.batch(0), b.frames(5, 2)  # what was asked before must not matter
+    first, second, other = a.batch(7), b.batch(7), a.batch(8)
+    for name, value in vars(first).items():
+        again = getattr(second, name)
+        assert value is again is None or torch.equal(torch.as_tensor(value), torch.as_tensor(again)), name
+    assert not torch.equal(first.target, other.target)
+    assert not torch.equal(first.target, MannequinSamples(SIZE, 4, seed=4).batch(7).target)
+    assert all(torch.equal(x, y) for x, y in zip(vars(a.frames(7, 3)).values(), vars(b.frames(7, 3)).values()))
+
+
+def test_samples_fit_together():
+    batch = MannequinSamples(SIZE, 4).batch(0)
+    assert batch.photo.shape == batch.target.shape == (4, *SIZE, 3)
+    assert batch.window_parts.shape == (4, 5, *SIZE) and batch.window_uv.shape == (4, 5, 2, *SIZE)
+    assert batch.photo_parts.shape == (4, *SIZE) and batch.photo_uv.shape == (4, 2, *SIZE)
+    for i in range(4):  # the middle map is the target's own: all that differs between photo and its studio is the person
+        assert not torch.equal(batch.photo[i], batch.target[i])
+        outside = (batch.photo_parts[i] == 0) & (batch.window_parts[i, 2] == 0)
+        difference = (batch.photo[i].float() - batch.target[i].float()).abs().mean(-1)
+        assert difference[outside].median() < 2 < difference[~outside].mean()
+        assert len({batch.window_parts[i, k].numpy().tobytes() for k in range(5)}) >= 4  # five different maps
+    with pytest.raises(ValueError, match="multiple"):
+        MannequinSamples(SIZE, 3)
+
+
+def test_samples_never_show_a_held_out_figure_or_motion(monkeypatch):
+    seeds, figure = [], Figure.from_seed(0)
+
+    def recorded(seed: int, device: str) -> Figure:
+        seeds.append(seed)
+        return figure
+
+    monkeypatch.setattr(dataset.Figure, "from_seed", recorded)
+    names, moments = [], Figure.moments
+    monkeypatch.setattr(dataset.Figure, "moments", lambda self, name, *given: names.append(name) or moments(self, name, *given))
+    samples = MannequinSamples((32, 32), 2, per_clip=2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        samples._clip(generator)
+    assert len(set(seeds)) > 300 and 0 <= min(seeds) < 500 and HELD_OUT - 500 < max(seeds) < HELD_OUT == 10_000
+    assert set(names) == set(MOTIONS) - set(HELD_OUT_MOTIONS)  # nor a held-out motion
+
+
+def test_unknown_motions_and_seeds_are_one_sentence():
+    with pytest.raises(InputError, match="no motion 'moonwalk'; there are .*walk.*side_step"):
+        render_clip(Figure.from_seed(0), "moonwalk", 1, SIZE)
+    for seed in (-1, 2**31):
+        with pytest.raises(InputError, match=f"The seed is {seed}"):
+            Figure.from_seed(seed)
+
+
+def test_steps_share_what_is_drawn_but_not_their_photos():
+    samples = MannequinSamples(SIZE, 4)
+    first, second, next_ = samples.batch(0), samples.batch(1), samples.batch(2)
+    assert torch.equal(first.target, second.target) and not torch.equal(first.target, next_.target)
+    assert not any(torch.equal(a, b) for a, b in zip(first.photo, second.photo))
+
+
+# -- cloth, things and the camera ----------------------------------------------------------------------------------------
+
+
+def test_a_skirt_is_labelled_as_the_body_under_it():
+    """As DensePose has it: from the waist to the hips the torso, below them the legs, left and right, front and back."""
+    bare, skirt = (standing(dressed(hem=hem, flare=1.8, waist=0.6)) for hem in (0.0, 0.3))
+    widths = [(out.parts[0] > 0).sum(1) for out in (bare, skirt)]
+    row = int(((skirt.parts[0] == 10) & (bare.parts[0] == 0)).nonzero()[:, 0].float().mean())
+    assert widths[1][row] > 1.2 * widths[0][row]  # there is cloth beside the legs
+    parts = skirt.parts[0]
+    assert middle_column(parts, 9) < middle_column(parts, 10) and not ((parts == 7) | (parts == 8)).any()
+    line = parts[row]
+    assert set(line[line > 0].tolist()) <= {9, 10, 3, 4, 19, 20, 21, 22}
+    u = skirt.uv[0, 0, row].float()
+    for part in (9, 10):  # U runs along a quarter of the skirt, from its middle to its side
+        across = u[line == part]
+        assert across.diff().gt(-0.02).all() and across.max() - across.min() > 0.6
+    behind = standing(dressed(hem=0.3, flare=1.8, waist=0.6), turned=np.pi).parts[0]
+    assert middle_column(behind, 7) > middle_column(behind, 8)
+    assert ((behind == 9) | (behind == 10)).sum() < 0.02 * ((behind == 7) | (behind == 8)).sum()
+
+
+def test_the_maps_stay_exact_on_a_skirt_that_swings():
+    """The colour at a place of the cloth is the same in every frame, but for light and folds."""
+    figure = dressed(hem=0.2, flare=2.0, folds=0.0)
+    rgb, poses = render_clip(figure, "dance", 24, (160, 128), fps=10.0)
+    grid, colours, counts = 12, torch.zeros(2, 24 * 144, 3), torch.zeros(2, 24 * 144, 1)
+    for index, frame in enumerate(rgb.float()):
+        parts, uv = torch.from_numpy(poses.parts[index].astype(np.int64)), torch.from_numpy(poses.uv[index].astype(np.float32))
+        cloth = (parts >= 7) & (parts <= 10)
+        place = (uv * grid).long().clamp(0, grid - 1)[:, cloth]
+        cell = (parts[cloth] - 7) * grid * grid + place[1] * grid + place[0]
+        colours[index % 2].index_add_(0, cell, frame[cloth])
+        counts[index % 2].index_add_(0, cell, torch.ones(len(cell), 1))
+    both = (counts > 3).all(0)[:, 0]
+    assert both.sum() > 150
+    means = colours[:, both] / counts[:, both]
+    shuffled = means[1][torch.randperm(int(both.sum()), generator=torch.Generator().manual_seed(0))]
+    error, chance = ((means[0] - other).abs().mean().item() for other in (means[1], shuffled))
+    assert error < 12 and error < 0.5 * chance
+
+
+def test_cloth_and_hair_lag_behind_the_body():
+    figure = dressed(hem=0.15, flare=1.6, hair="long")
+    moments = figure.moments("twist", torch.tensor([1.3]))
+    at_rest = replace(moments, before_angles=moments.angles, before_offset=moments.offset)
+    lagging, stiff = (render([figure], torch.tensor([0]), m, (160, 128)) for m in (moments, at_rest))
+    hem = slice(100, 150)
+    assert (lagging.parts[0, hem] != stiff.parts[0, hem]).sum() > 10
+    bare = dressed(hem=0.0, loose_leg=0.0, loose_sleeve=0.0, hair="short")
+    lagging, stiff = (render([bare], torch.tensor([0]), m, (160, 128)) for m in (moments, at_rest))
+    assert torch.equal(lagging.parts, stiff.parts)  # what is close to the body does not
+
+
+@pytest.mark.parametrize("bag, turned", [("handbag", 0.0), ("handbag", math.pi), ("backpack", math.pi), ("crossbody", 0.0)])
+def test_a_bag_is_seen_but_the_map_shows_the_body_under_it(bag, turned):
+    plain, loaded = (standing(dressed(hem=0.0, bag=bag, side=1), turned) for bag in ("none", bag))
+    seen = (plain.rgb[0].float() - loaded.rgb[0].float()).abs().sum(-1) > 30
+    assert seen.sum() > 15
+    assert torch.equal(plain.parts, loaded.parts) and torch.equal(plain.uv, loaded.uv)
+
+
+def test_the_camera_moves_person_map_and_room_together():
+    figure = replace(dressed(hem=0.0), camera=Camera(0.8, 0.0, sway=0.1, breathe=0.2, rate=0.25, phase=0.0))
+    still = replace(figure, camera=Camera(0.8, 0.0))
+    times = torch.tensor([0.0, 1.0])  # at rest; and a quarter of a cycle later nearer, and moved
+    moved, fixed = (render([f], torch.zeros(2, dtype=torch.long), f.moments("idle", times), (160, 128)) for f in (figure, still))
+    heights = [[(frame > 0).any(1).sum().item() for frame in out.parts] for out in (moved, fixed)]
+    assert abs(heights[0][0] - heights[1][0]) <= 2 and heights[0][1] > 1.1 * heights[1][1]
+    empty = (moved.parts[1] == 0) & (fixed.parts[1] == 0)
+    assert (moved.rgb[1].float() - fixed.rgb[1].float()).abs()[empty].mean() > 0.5
+    assert torch.equal(fixed.rgb[0][empty & (fixed.parts[0] == 0)][:50], fixed.rgb[1][empty & (fixed.parts[0] == 0)][:50])
+
+
+def test_a_room_is_drawn_larger_than_its_frame_and_seen_sharp():
+    figure = Figure.from_seed(HELD_OUT)
+    room = figure.backdrop((160, 128))
+    assert room.shape == (*backdrop_size((160, 128)), 3) == (200, 160, 3) and 0 <= room.min() and room.max() <= 1
+    figure = replace(figure, camera=Camera(0.8, 0.0), light=replace(figure.light, tint=(1.0, 1.0, 1.0)))
+    seen = render([figure], torch.tensor([0]), figure.moments("idle", torch.tensor([0.0])), (160, 128)).rgb[0, :20]
+    assert (seen.float() / 255 - room[20:40, 16:-16]).abs().max() < 1 / 255  # a camera that stands resamples nothing
+
+
+def test_people_differ_in_what_they_wear():
+    figures = [Figure.from_seed(seed) for seed in range(120)]
+    outfits = [figure.outfit for figure in figures]
+    assert {o.hair for o in outfits} == {"none", "short", "bob", "bun", "ponytail", "long", "afro"}
+    assert {o.hat for o in outfits} == {"none", "beanie", "cap", "brim"}
+    assert {o.bag for o in outfits} == {"none", "handbag", "backpack", "crossbody"}
+    assert 30 < sum(o.hem > 0 for o in outfits) < 75 and sum(f.shape.height < 0.88 for f in figures) > 5
+    assert sum(f.shape.girth > 1.2 for f in figures) > 8 and all(len(f.cones) == len(figures[0].cones) for f in figures)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+def test_a_card_draws_the_same_people():
+    here, there = (MannequinSamples(SIZE, 4, device=device).batch(3) for device in ("cpu", "cuda"))
+    assert there.photo.is_cuda and there.window_uv.is_cuda
+    assert (here.window_parts != there.window_parts.cpu()).float().mean() < 2e-3
+    assert (here.target.float() - there.target.cpu().float()).abs().mean() < 0.5
