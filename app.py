@@ -34,14 +34,24 @@ def _settings(arguments: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(prog="app.py", description="Serves the DreamPose page and runs its jobs.")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for every network)")
     parser.add_argument("--port", type=int, help="port to listen on (default 7860; 0 takes a free one)")
-    parser.add_argument("--model", help="a model folder or Hugging Face model id in this project's layout (default: the shipped mini)")
+    parser.add_argument(
+        "--model", help="a model folder or Hugging Face model id in this project's layout (default: the shipped mini)"
+    )
     parser.add_argument("--workers", type=int, help="how many jobs run at a time, one a GPU (default 1)")
-    parser.add_argument("--bucket", help="a folder that outlives this disk; finished results and subjects are copied to it")
+    parser.add_argument(
+        "--bucket", help="a folder that outlives this disk; finished results and subjects are copied to it"
+    )
     parser.add_argument("--home", help="folder for jobs and results (default ~/.local/share/dreampose)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default auto)")
-    parser.add_argument("--estimator", choices=("mini", "torchscript", "none"), help="what makes DensePose from pictures (default mini)")
-    parser.add_argument("--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub")
-    parser.add_argument("--estimator-colours", choices=("bgr", "rgb"), help="the channel order that the export wants (default bgr)")
+    parser.add_argument(
+        "--estimator", choices=("mini", "torchscript", "none"), help="what makes DensePose from pictures (default mini)"
+    )
+    parser.add_argument(
+        "--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub"
+    )
+    parser.add_argument(
+        "--estimator-colours", choices=("bgr", "rgb"), help="the channel order that the export wants (default bgr)"
+    )
     given = vars(parser.parse_args(arguments))
     if os.environ.get("SPACE_ID"):
         _on_a_space()
@@ -56,7 +66,11 @@ def _on_a_space() -> None:
     if os.access("/data", os.W_OK):
         os.environ.setdefault("DREAMPOSE_BUCKET", "/data")
     elif not os.environ.get("DREAMPOSE_BUCKET"):
-        print("No storage is attached to this Space at /data: videos, and what was learned of people, are lost at a restart.", flush=True)
+        print(
+            "No storage is attached to this Space at /data: videos, and what was learned of people, are lost at a "
+            "restart.",
+            flush=True,
+        )
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -65,7 +79,9 @@ def _listener(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        raise InputError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another with --host and --port.") from error
+        raise InputError(
+            f"Cannot listen on {host}, port {port} ({error.strerror}); choose another with --host and --port."
+        ) from error
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
@@ -85,8 +101,12 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
 
         app = build_app(settings, service)
         # Pages that are open keep their connection; that they lose it at the end is no error.
-        logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in record.getMessage())
-        config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda record: "graceful shutdown exceeded" not in record.getMessage()
+        )
+        config = uvicorn.Config(
+            app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, server_header=False
+        )
         host, port = listener.getsockname()[:2]
         print(f"DreamPose is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # it listens already
         uvicorn.Server(config).run(sockets=[listener])

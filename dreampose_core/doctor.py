@@ -1,4 +1,5 @@
-"""Looks at a machine and an installation: what is there, what is missing and what to do about it; a generation compared with its truth."""
+"""Looks at a machine and an installation: what is there, what is missing and what to do about it; a generation compared
+with its truth."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out. state: a "note" leaves something out that not everybody needs, with a "problem" the program does not work.
+    """What was found out. state: a "note" leaves something out that not everybody needs, with a "problem" the program
+    does not work.
     todo: what to do about it, empty where nothing is to be done."""
 
     what: str
@@ -48,10 +50,20 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Everything there is to find out, one after the other; no check spoils those that follow."""
     checks: dict[str, Callable[[Settings], Finding]] = {
-        "Python": _python, "packages": _packages, "device": _device, "memory": _memory, "ffmpeg": _ffmpeg, "disk": _disk,
-        "shipped models": _shipped, "model": _model, "safety checker": _safety_checker, "Ray": _ray, "Hugging Face hub": _hub,
-        "Chromium": _chromium, "self-check": _self_check,
-    }  # fmt: skip
+        "Python": _python,
+        "packages": _packages,
+        "device": _device,
+        "memory": _memory,
+        "ffmpeg": _ffmpeg,
+        "disk": _disk,
+        "shipped models": _shipped,
+        "model": _model,
+        "safety checker": _safety_checker,
+        "Ray": _ray,
+        "Hugging Face hub": _hub,
+        "Chromium": _chromium,
+        "self-check": _self_check,
+    }
     for what, check in checks.items():
         try:
             yield check(settings)
@@ -65,7 +77,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _python(settings: Settings) -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST_PYTHON:
-        return Finding("Python", "problem", found, f"Install Python {'.'.join(map(str, OLDEST_PYTHON))} or newer and make .venv anew.")
+        return Finding(
+            "Python",
+            "problem",
+            found,
+            f"Install Python {'.'.join(map(str, OLDEST_PYTHON))} or newer and make .venv anew.",
+        )
     return Finding("Python", "ok", found)
 
 
@@ -99,7 +116,9 @@ def _device(settings: Settings) -> Finding:
         return Finding("device", "ok", f"{torch.cuda.get_device_name()}, {free_memory_mb()} MB free; {reason}")
     if shutil.which("nvidia-smi") and settings.device == "auto":
         todo = "Install a CUDA build of it, and look at what nvidia-smi says of the driver."
-        return Finding("device", "note", f"an NVIDIA GPU seems to be there, but PyTorch {torch.__version__} cannot use it", todo)
+        return Finding(
+            "device", "note", f"an NVIDIA GPU seems to be there, but PyTorch {torch.__version__} cannot use it", todo
+        )
     return Finding("device", "ok", f"CPU, {os.cpu_count()} cores; {reason}; mini is made for it, full size needs a GPU")
 
 
@@ -108,7 +127,12 @@ def _memory(settings: Settings) -> Finding:
 
     free_mb = psutil.virtual_memory().available >> 20
     if free_mb < FEW_MEMORY_MB:
-        return Finding("memory", "note", f"{free_mb} MB free", "Close other programs, or tuning takes smaller steps, which is slower.")
+        return Finding(
+            "memory",
+            "note",
+            f"{free_mb} MB free",
+            "Close other programs, or tuning takes smaller steps, which is slower.",
+        )
     return Finding("memory", "ok", f"{free_mb} MB free")
 
 
@@ -152,10 +176,17 @@ def _model(settings: Settings) -> Finding:
     model = settings.model
     if Path(model).is_dir():
         if not (Path(model) / "model_index.json").is_file():
-            return Finding("model", "problem", f"{model} has no model_index.json", "Give a folder that train or import-released wrote.")
+            return Finding(
+                "model",
+                "problem",
+                f"{model} has no model_index.json",
+                "Give a folder that train or import-released wrote.",
+            )
         return Finding("model", "ok", "mini" if Path(model).absolute() == MINI else model)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        return Finding("model", "problem", f"{model} is no folder and no model id", "Give a folder, or OWNER/NAME of the hub.")
+        return Finding(
+            "model", "problem", f"{model} is no folder and no model id", "Give a folder, or OWNER/NAME of the hub."
+        )
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(model, "model_index.json"), str):
@@ -201,7 +232,9 @@ def _hub(settings: Settings) -> Finding:
 def _chromium(settings: Settings) -> Finding:
     found = os.environ.get("DREAMPOSE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if not found:
-        return Finding("Chromium", "note", "none; only the tests of the page need it", "Debian: sudo apt-get install chromium")
+        return Finding(
+            "Chromium", "note", "none; only the tests of the page need it", "Debian: sudo apt-get install chromium"
+        )
     return Finding("Chromium", "ok", found)
 
 
@@ -221,9 +254,14 @@ def _self_check(settings: Settings) -> Finding:
     found = psnr(made, clip.truth, clip.poses.mask)
     copied = psnr(np.broadcast_to(clip.photo, clip.truth.shape), clip.truth, clip.poses.mask)
     words = (
-        f"{CHECKED_FRAMES} frames of a person whom mini never saw in {time.monotonic() - began:.0f} s: {found:.2f} dB inside the person, "
-        f"{EXPECTED_PSNR} expected, {copied:.1f} for the photo repeated"
+        f"{CHECKED_FRAMES} frames of a person whom mini never saw in {time.monotonic() - began:.0f} s: {found:.2f} dB "
+        f"inside the person, {EXPECTED_PSNR} expected, {copied:.1f} for the photo repeated"
     )
     if abs(found - EXPECTED_PSNR) > TOLERANCE_DB:
-        return Finding("self-check", "problem", words, "Run scripts/test; the device or a package computes otherwise than ours did.")
+        return Finding(
+            "self-check",
+            "problem",
+            words,
+            "Run scripts/test; the device or a package computes otherwise than ours did.",
+        )
     return Finding("self-check", "ok", words)

@@ -1,17 +1,17 @@
 """Every error this project raises on purpose, as one tree.
 
-    DreamPoseError
-    ├── InputError        what the user gave cannot be used; its text is shown to the user as it stands
-    │   ├── ModelError    a model or subject folder cannot be used
-    │   │   └── Diverged  a loss is no longer a number
-    │   ├── UnknownJob    no such job, or it is somebody else's
-    │   ├── TooLarge      a file is larger than is accepted
-    │   └── Busy          too much waits or is kept already; the same can be asked for again later
-    ├── StorageError      the disk cannot be written
-    │   └── DiskFull      there is no room on it; whoever waits can go on
-    ├── ClusterAway       the computers that are to do the work cannot be used; whoever waits can go on
-    └── Cancelled         the user, or a shutdown, asked to stop
-        └── LostClaim     another worker has taken the job over
+DreamPoseError
+├── InputError        what the user gave cannot be used; its text is shown to the user as it stands
+│   ├── ModelError    a model or subject folder cannot be used
+│   │   └── Diverged  a loss is no longer a number
+│   ├── UnknownJob    no such job, or it is somebody else's
+│   ├── TooLarge      a file is larger than is accepted
+│   └── Busy          too much waits or is kept already; the same can be asked for again later
+├── StorageError      the disk cannot be written
+│   └── DiskFull      there is no room on it; whoever waits can go on
+├── ClusterAway       the computers that are to do the work cannot be used; whoever waits can go on
+└── Cancelled         the user, or a shutdown, asked to stop
+    └── LostClaim     another worker has taken the job over
 """
 
 
@@ -52,7 +52,8 @@ class DiskFull(StorageError):
 
 
 class ClusterAway(DreamPoseError):
-    """The Ray cluster, or what is needed on it, is not there; its text is for the operator. The same work can go on when it is."""
+    """The Ray cluster, or what is needed on it, is not there; its text is for the operator. The same work can go on
+    when it is."""
 
 
 class Cancelled(DreamPoseError):

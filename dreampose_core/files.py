@@ -18,7 +18,11 @@ from typing import TextIO
 from .errors import DiskFull, InputError, StorageError
 from .progress import ShouldStop, check_stop, never_stop
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file may not grow larger"}
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file may not grow larger",
+}
 
 
 @contextmanager
@@ -70,7 +74,8 @@ def check_new_folder(path: Path) -> None:
 
 @contextmanager
 def appearing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which is new or an empty folder, to write to; renamed when the block ends well, else it goes.
+    """A temporary folder beside `path`, which is new or an empty folder, to write to; renamed when the block ends well,
+    else it goes.
 
     Raises StorageError for every error of the disk in the block, also safetensors' own.
     """
@@ -118,7 +123,8 @@ def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
 
 
 def lock_file(path: Path) -> TextIO | None:
-    """The file, opened anew and locked until it is closed; None where others hold it, or took it away just now. Raises OSError."""
+    """The file, opened anew and locked until it is closed; None where others hold it, or took it away just now. Raises
+    OSError."""
     file = open(path, "w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,6 +163,10 @@ def storage_error(error: OSError, path: str | Path) -> StorageError:
     name = Path(path).name
     if error.errno in _FULL:
         why = _FULL[error.errno]
-        return DiskFull(f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept.")
+        return DiskFull(
+            f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept."
+        )
     reason = error.strerror or str(error) or type(error).__name__
-    return StorageError(f"{name} could not be written: {reason[0].lower()}{reason[1:]}. Choose a folder that exists and can be written.")
+    return StorageError(
+        f"{name} could not be written: {reason[0].lower()}{reason[1:]}. Choose a folder that exists and can be written."
+    )

@@ -42,7 +42,8 @@ class Options(BaseModel):
 
 
 def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
-    """First and last of "20:80" (half-open; None where a side is left out). Raises InputError; `name` is what the user calls it."""
+    """First and last of "20:80" (half-open; None where a side is left out). Raises InputError; `name` is what the user
+    calls it."""
     first, colon, last = (part.strip() for part in (text or ":").partition(":"))
     if not colon or not all(part == "" or part.isdecimal() and len(part) < 10 for part in (first, last)):
         raise InputError(f"{name} is {text!r}; give FIRST:LAST, for example 0:60, where LAST is not included.")
@@ -52,8 +53,9 @@ def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
 class EditOptions(Options):
     """What is done to a pose sequence, in this order.
 
-    first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth: holes in
-    the maps are closed, flicker of parts is taken out. stride: every n-th frame is taken, so the motion runs faster.
+    first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth:
+    holes in the maps are closed, flicker of parts is taken out. stride: every n-th frame is taken, so the motion runs
+    faster.
     speed: times its own, by repeating or leaving out frames at the same rate.
     fps: another rate by repeating or leaving out frames, so the motion keeps its speed. mirror: left becomes right.
     reverse: backwards. loops: how often it is shown in all.
@@ -79,8 +81,8 @@ class EditOptions(Options):
 class FrameOptions(Options):
     """What of a photo frames show.
 
-    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. That frame is then
-    made 1/zoom as large, and moved right and down by these shares of its own width and height.
+    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. That
+    frame is then made 1/zoom as large, and moved right and down by these shares of its own width and height.
     """
 
     fit: Fit = "auto"
@@ -102,8 +104,9 @@ class AnimateOptions(SceneOptions):
     """How frames are made.
 
     steps, image_guidance, pose_guidance: None takes the model's own values, for steps those of the quality.
-    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20. solver: how noise becomes a frame, None as the
-    model has it. keep_sound: the motion clip's sound goes into the result, where there is one and the timing is kept.
+    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20. solver: how noise becomes a frame, None
+    as the model has it. keep_sound: the motion clip's sound goes into the result, where there is one and the timing is
+    kept.
     """
 
     recipe: Recipe = "fast"
@@ -120,10 +123,11 @@ class AnimateOptions(SceneOptions):
 class MotionOptions(Options):
     """A motion done by a mannequin, a person drawn by the program.
 
-    motion: its name; whether there is such a motion, those find out who draw it. seconds, fps: its length and rate. speed: times the
-    natural pace. amplitude: times the natural size of the movements. height, build, clothes: of the mannequin. view: where it is seen from,
-    in degrees, 0 from the front, 90 from its left side; turning: degrees a second by which that goes on. distance: times the usual one.
-    seed: of small differences in the mannequin's proportions, and of the side that it begins with.
+    motion: its name; whether there is such a motion, those find out who draw it. seconds, fps: its length and rate.
+    speed: times the natural pace. amplitude: times the natural size of the movements. height, build, clothes: of the
+    mannequin. view: where it is seen from, in degrees, 0 from the front, 90 from its left side; turning: degrees a
+    second by which that goes on. distance: times the usual one. seed: of small differences in the mannequin's
+    proportions, and of the side that it begins with.
     """
 
     motion: str = Field("walk", min_length=1, max_length=40)
@@ -159,19 +163,21 @@ class FinetuneOptions(Options):
 class Settings(Options):
     """One installation: where data lies, what is served and to whom.
 
-    device, precision, low_memory: of the model, see `memory`. safety_checker: Stable Diffusion 1.x, whose checker looks at every frame.
+    device, precision, low_memory: of the model, see `memory`. safety_checker: Stable Diffusion 1.x, whose checker looks
+    at every frame.
 
-    estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the hub;
-    estimator_colours: the channel order it wants.
+    estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the
+    hub; estimator_colours: the channel order it wants.
 
-    engine: where the networks are, in the device queue's workers or on the Ray cluster at ray_address (host:port). ray_shared: home lies at
-    the same path on all its nodes.
+    engine: where the networks are, in the device queue's workers or on the Ray cluster at ray_address (host:port).
+    ray_shared: home lies at the same path on all its nodes.
 
-    workers: of the device queue, one a GPU; with Ray, how many jobs share the cluster. max_queue: jobs that may wait, of everybody; max_own:
-    unfinished jobs of one visitor, max_active of them at a time on devices; max_own_mb: what a visitor's results may take on disk, and what
-    their subjects may; max_disk_gb: everything in home. keep_...: how long something is kept; uploads_h is for files that were chosen in
-    the page, the others count from the end of the job, or the subject's last use. label: a word on each frame that it is generated; "auto"
-    where the server is public. bucket: a folder that outlives this machine's disk; results and subjects are copied.
+    workers: of the device queue, one a GPU; with Ray, how many jobs share the cluster. max_queue: jobs that may wait,
+    of everybody; max_own: unfinished jobs of one visitor, max_active of them at a time on devices; max_own_mb: what a
+    visitor's results may take on disk, and what their subjects may; max_disk_gb: everything in home. keep_...: how long
+    something is kept; uploads_h is for files that were chosen in the page, the others count from the end of the job, or
+    the subject's last use. label: a word on each frame that it is generated; "auto" where the server is public. bucket:
+    a folder that outlives this machine's disk; results and subjects are copied.
     """
 
     home: Path
@@ -206,7 +212,8 @@ class Settings(Options):
 
     @property
     def labels(self) -> bool:
-        """Whether frames say that they are generated: where asked for, and by itself where others than this machine's people are served."""
+        """Whether frames say that they are generated: where asked for, and by itself where others than this machine's
+        people are served."""
         return self.label == "on" or (self.label == "auto" and self.host not in ("127.0.0.1", "::1", "localhost"))
 
     def with_folders(self) -> Settings:

@@ -28,8 +28,9 @@ def main(url: str, out: str) -> None:
             "photo_poses": ("ada.poses.npz", (PEOPLE / "ada.poses.npz").read_bytes()),
         },
         data={"motion_name": "walk", "consent": "true", "options": json.dumps({"recipe": "none", "seed": 7})},
-        headers={"Idempotency-Key": secrets.token_hex(16)},  # send the same again after a broken connection: it is one job
-    ))  # fmt: skip
+        # send the same again after a broken connection: it is one job
+        headers={"Idempotency-Key": secrets.token_hex(16)},
+    ))
     while job["state"] not in ("done", "failed", "cancelled"):
         time.sleep(1)
         job = told(api.get(f"/jobs/{job['id']}"))

@@ -13,7 +13,8 @@ PEOPLE = Path(__file__).resolve().parent / "people"
 
 
 def main(url: str, out: str) -> None:
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # with analytics_enabled=False: gradio_client calls home unless both are said
+    # with analytics_enabled=False: gradio_client calls home unless both are said
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # token: of Hugging Face; gradio_client sends the one that it finds on this machine to every server
     client = Client(url, token=False, verbose=False, download_files=False, analytics_enabled=False)
 
@@ -28,7 +29,7 @@ def main(url: str, out: str) -> None:
     job = ask(
         "submit_job", token=token, photo=handle_file(PEOPLE / "ada.png"), photo_poses=handle_file(PEOPLE / "ada.poses.npz"),
         consent="true", motion_name="walk", recipe="none", seed=7,
-    )  # fmt: skip
+    )
     record = ask("show_job", job=job, token=token)
     while record["state"] not in ("done", "failed", "cancelled"):
         time.sleep(1)

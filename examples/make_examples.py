@@ -1,4 +1,5 @@
-"""Draws everything in this folder anew: people with their DensePose, and motions with their thumbnails, all held out from training.
+"""Draws everything in this folder anew: people with their DensePose, and motions with their thumbnails, all held out
+from training.
 
     python -m examples.make_examples
 """
@@ -20,7 +21,7 @@ MOTIONS = {  # name: (motion, figure, frames, first second)
     "catwalk": ("catwalk", 11_036, 100, 0.4), "dance": ("dance", 11_043, 80, 0.0), "disco": ("disco", 11_045, 80, 0.0),
     "fashion": ("fashion", 11_046, 100, 0.0), "show_dress": ("show_dress", 11_009, 80, 0.0), "arms": ("arms", 11_030, 60, 0.0),
     "side_step": ("side_step", 11_033, 60, 0.0), "boxing": ("boxing", 11_003, 60, 0.0), "jump": ("jump", 11_035, 60, 0.0),
-}  # fmt: skip
+}
 FPS = 20.0
 
 
@@ -39,7 +40,8 @@ def main() -> None:
         write_poses(compact(poses), HERE / "people" / f"{name}.poses.npz")
     for name, (motion, seed, frames, start_s) in MOTIONS.items():
         figure = Figure.from_seed(seed)
-        figure = replace(figure, camera=replace(figure.camera, sway=0.0, breathe=0.0))  # the person moves, not who looks
+        # the person moves, not who looks
+        figure = replace(figure, camera=replace(figure.camera, sway=0.0, breathe=0.0))
         _, poses = render_clip(figure, motion, frames, (160, 128), fps=FPS, start_s=start_s)
         write_poses(compact(poses), HERE / "motions" / f"{name}.npz")
         write_gif(render_colours(poses.select(slice(None, None, 2))), HERE / "motions" / f"{name}.gif", FPS / 2)

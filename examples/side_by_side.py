@@ -1,4 +1,5 @@
-"""Photo, motion and result beside each other as a GIF: python -m examples.side_by_side PHOTO POSES.npz RESULT.mp4 OUT.gif [more triples]
+"""Photo, motion and result beside each other as a GIF: python -m examples.side_by_side PHOTO POSES.npz RESULT.mp4
+OUT.gif [more triples]
 
 The README's animation is made by it, from `animate`'s results.
 """

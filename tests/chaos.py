@@ -1,23 +1,28 @@
-"""Kills the real server's processes at random moments, many times, and shows that no job is lost, run twice or changed by it.
+"""Kills the real server's processes at random moments, many times, and shows that no job is lost, run twice or changed
+by it.
 
     python -m tests.chaos --kills 200 --json FILE
 
-Servers (`app.py`, each with a data folder of its own and a tiny random model) are given jobs through the page, a few at a time, by
-several owners. SIGKILL goes to the device worker, to the light worker, to the web process (whose workers then leave by themselves),
-or to all three; a web process that was killed is started again at once, everything else must come back by itself.
+Servers (`app.py`, each with a data folder of its own and a tiny random model) are given jobs through the page, a few at
+a time, by several owners. SIGKILL goes to the device worker, to the light worker, to the web process (whose workers
+then leave by themselves), or to all three; a web process that was killed is started again at once, everything else must
+come back by itself.
 
-When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a job takes. The
-device's job is then killed after a time drawn evenly from that length, counted from the moment when it was at work again after the last
-kill; three times in ten from the moment of the last kill itself, so that the loading of the model is hit, too. The light queue's part of a
-job is short, so a job is submitted for such a kill, which comes after a time drawn evenly from the length of that part.
+When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a
+job takes. The device's job is then killed after a time drawn evenly from that length, counted from the moment when it
+was at work again after the last kill; three times in ten from the moment of the last kill itself, so that the loading
+of the model is hit, too. The light queue's part of a job is short, so a job is submitted for such a kill, which comes
+after a time drawn evenly from the length of that part.
 
-What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts three. It need not
-wait longer: a job that gets further between kills must never be given up.
+What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts
+three. It need not wait longer: a job that gets further between kills must never be given up.
 
-How it is seen: a trigger that is added to the store's file writes down every claim, step and ending of every job, whoever makes it.
-Resume time: from the moment at which the killed thing could run again, which is the start of the new web process, or the kill where that
-was of workers alone, until a job of that queue reports a step of its real work under a new claim (loading is none; the light queue, which
-reports no steps, counts at its end). `max_claim_s` is the same up to the claim.
+How it is seen: a trigger that is added to the store's file writes down every claim, step and ending of every job,
+whoever makes it.
+Resume time: from the moment at which the killed thing could run again, which is the start of the new web process, or
+the kill where that was of workers alone, until a job of that queue reports a step of its real work under a new claim
+(loading is none; the light queue, which reports no steps, counts at its end). `max_claim_s` is the same up to the
+claim.
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ OWNERS = tuple(name * 43 for name in "abc")
 
 @dataclass
 class Kill:
-    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit queue was at, and its stage."""
+    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit queue was
+    at, and its stage."""
 
     target: str
     at: float
@@ -102,10 +108,11 @@ class Station:
             await self.client.aclose()
             await self.server.stop()
 
-    # -- jobs ------------------------------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        """Keeps jobs going, compares those that are done, and ends when there is nothing left to do or nothing moves."""
+        """Keeps jobs going, compares those that are done, and ends when there is nothing left to do or nothing
+        moves."""
         moved = time.monotonic()
         seen = -1
         while True:
@@ -133,11 +140,14 @@ class Station:
         for job, (queue, _) in unfinished.items():
             if queue == "device":
                 now, before = last_files(self.server.home, job), self.frames.get(job, {})
-                self.frames_made_twice += sum(now.get(name) != file for name, file in before.items() if name != "result.mp4")
+                self.frames_made_twice += sum(
+                    now.get(name) != file for name, file in before.items() if name != "result.mp4"
+                )
                 self.frames[job] = now
 
     async def submit(self, unfinished: dict) -> str | None:
-        """A request that is not under way is submitted through the page; None when the server was killed in the middle of it.
+        """A request that is not under way is submitted through the page; None when the server was killed in the middle
+        of it.
 
         Such a job may be in the store all the same; it is found there, and counts as the others do.
         """
@@ -164,7 +174,7 @@ class Station:
         self.submitted[job] = name
         return job
 
-    # -- kills -----------------------------------------------------------------------------------------------------------
+    # -- kills ---------------------------------------------------------------------------------------------------------
 
     async def _kill_them(self) -> None:
         while self.take():
@@ -222,10 +232,11 @@ class Station:
             await asyncio.sleep(0.5)
         return False
 
-    # -- what came of it -------------------------------------------------------------------------------------------------
+    # -- what came of it -----------------------------------------------------------------------------------------------
 
     def resumed(self) -> Iterator[tuple[Kill, str, float | None, float | None]]:
-        """(kill, queue, seconds until the job was claimed again, seconds until it got on) for each queue that was hit at work."""
+        """(kill, queue, seconds until the job was claimed again, seconds until it got on) for each queue that was hit
+        at work."""
         for strike in self.kills:
             for queue, (job, fence) in strike.held.items():
                 later = [other.at for other in self.kills if other.at > strike.at and queue in other.queues]
@@ -269,15 +280,23 @@ async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers:
     left = iter(range(kills))
     stations = [
         Station(
-            Server(folder / f"home-{i}", model, max_queue=100, **_ESTIMATOR), requests, references,
-            lambda: next(left, None) is not None, seed * 1000 + i,
+            Server(folder / f"home-{i}", model, max_queue=100, **_ESTIMATOR),
+            requests,
+            references,
+            lambda: next(left, None) is not None,
+            seed * 1000 + i,
         )
         for i in range(num_servers)
-    ]  # fmt: skip
+    ]
     async with asyncio.TaskGroup() as group:  # where one station fails, the others stop their servers, too
         for station in stations:
             group.create_task(station.run())
-    run = {"seconds": round(time.monotonic() - began), "seed": seed, "processes_busy_before": round(busy, 1), "cores": os.cpu_count()}
+    run = {
+        "seconds": round(time.monotonic() - began),
+        "seed": seed,
+        "processes_busy_before": round(busy, 1),
+        "cores": os.cpu_count(),
+    }
     return await figures(stations, references) | run
 
 
@@ -290,9 +309,16 @@ async def figures(stations: list[Station], references: dict[str, Reference]) -> 
         for strike, queue, claimed, moved in station.resumed():
             claims += [] if claimed is None else [claimed]
             if moved is not None:
-                moves.setdefault(strike.target if strike.target == queue else f"{strike.target}: {queue}", []).append(moved)
+                moves.setdefault(strike.target if strike.target == queue else f"{strike.target}: {queue}", []).append(
+                    moved
+                )
     found = [verdict for station in stations for verdict in station.trace.verdicts(station.submitted)]
-    touched = [job for station in stations for job, files in station.files.items() if last_files(station.server.home, job) != files]
+    touched = [
+        job
+        for station in stations
+        for job, files in station.files.items()
+        if last_files(station.server.home, job) != files
+    ]
     unequal = {job: words for station in stations for job, words in station.checked.items() if words}
     stages = Counter(stage for strike in kills for stage in strike.stages.values() or ("nothing at work",))
     return {
@@ -315,7 +341,7 @@ async def figures(stations: list[Station], references: dict[str, Reference]) -> 
         "servers_well_at_the_end": sum(station.healthy for station in stations),
         "light_s": _spread([reference.light_s for reference in references.values()]),
         "device_s": _spread([reference.device_s for reference in references.values()]),
-    }  # fmt: skip
+    }
 
 
 def _spread(times: list[float]) -> dict[str, float]:

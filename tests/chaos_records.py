@@ -1,4 +1,5 @@
-"""What the chaos compares and counts: the requests, their uninterrupted runs, and a trace of every claim, step and ending in the store."""
+"""What the chaos compares and counts: the requests, their uninterrupted runs, and a trace of every claim, step and
+ending in the store."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ PLAN = (  # person, motion, recipe, seed, frames
 )
 _TRACE = """
 CREATE TABLE IF NOT EXISTS trace (
-    number INTEGER PRIMARY KEY, at REAL, id TEXT, queue TEXT, old_queue TEXT, state TEXT, old_state TEXT, fence INTEGER, old_fence INTEGER,
-    stage TEXT
+    number INTEGER PRIMARY KEY, at REAL, id TEXT, queue TEXT, old_queue TEXT, state TEXT, old_state TEXT,
+    fence INTEGER, old_fence INTEGER, stage TEXT
 );
 CREATE TRIGGER IF NOT EXISTS trace_submit AFTER INSERT ON jobs BEGIN
     INSERT INTO trace (at, id, queue, state, fence)
@@ -38,7 +39,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS trace_change AFTER UPDATE ON jobs WHEN NEW.state <> OLD.state OR NEW.fence <> OLD.fence
     OR NEW.queue <> OLD.queue OR NEW.progress IS NOT OLD.progress BEGIN
     INSERT INTO trace (at, id, queue, old_queue, state, old_state, fence, old_fence, stage)
-    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.queue, OLD.queue, NEW.state, OLD.state, NEW.fence, OLD.fence,
+    VALUES ((julianday('now') - 2440587.5) * 86400.0, NEW.id, NEW.queue, OLD.queue, NEW.state, OLD.state,
+            NEW.fence, OLD.fence,
             CASE WHEN NEW.progress IS NOT OLD.progress THEN json_extract(NEW.progress, '$.stage') END);
 END;
 """
@@ -47,7 +49,8 @@ _ENDED = "('done', 'failed', 'cancelled')"
 
 
 def requests_for(number: int, folder: Path) -> dict[str, dict]:
-    """The first `number` of PLAN as the page's fields, by a name; `folder` takes the clip. No two have the same seed."""
+    """The first `number` of PLAN as the page's fields, by a name; `folder` takes the clip. No two have the same
+    seed."""
     people, motions = EXAMPLES / "people", EXAMPLES / "motions"
     more = [people / "chidi.png"] * 2  # more photos of one of them, which have to be decoded, and found the person in
     requests = {}
@@ -55,10 +58,16 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
         poses = people / f"{person}.poses.npz" if motion else None
         moves = motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4")
         requests[f"{person}, {motion or 'clip'}, {recipe}"] = {
-            "dp-photo": people / f"{person}.png", "dp-photo-poses": poses, "dp-motion-file": moves, "dp-recipe": recipe, "Seed": seed,
-            "Frames": frames, "Steps": "16", "dp-consent": True,
+            "dp-photo": people / f"{person}.png",
+            "dp-photo-poses": poses,
+            "dp-motion-file": moves,
+            "dp-recipe": recipe,
+            "Seed": seed,
+            "Frames": frames,
+            "Steps": "16",
+            "dp-consent": True,
             "dp-more-photos": more if person == "chidi" else [],
-        }  # fmt: skip
+        }
     return requests
 
 
@@ -72,7 +81,8 @@ def _clip(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one job: `words` says how it stands where it is lost; num_claims: how often a worker took it up."""
+    """What became of one job: `words` says how it stands where it is lost; num_claims: how often a worker took it
+    up."""
 
     lost: bool
     twice: bool
@@ -102,7 +112,10 @@ class Trace:
 
     def unfinished(self) -> dict[str, tuple[str, str]]:
         """Job -> (queue, state) of those that have not ended."""
-        return {job: (queue, state) for job, queue, state in self._rows(f"SELECT id, queue, state FROM jobs WHERE state NOT IN {_ENDED}")}
+        return {
+            job: (queue, state)
+            for job, queue, state in self._rows(f"SELECT id, queue, state FROM jobs WHERE state NOT IN {_ENDED}")
+        }
 
     def done(self) -> list[str]:
         return [job for (job,) in self._rows("SELECT id FROM jobs WHERE state = 'done'")]
@@ -116,25 +129,38 @@ class Trace:
         return next(name for name, fields in requests.items() if fields["Seed"] == seed)
 
     def given_up_next(self, queue: str, most: int) -> bool:
-        """Whether a job of this queue would be given up if its worker died now, or as soon as it has taken it up once more."""
-        return bool(self._rows(
-            "SELECT 1 FROM jobs WHERE queue = ? AND (state = 'running' AND attempts >= ? OR state = 'interrupted' AND attempts >= ?)",
-            queue, most, most - 1,
-        ))  # fmt: skip
+        """Whether a job of this queue would be given up if its worker died now, or as soon as it has taken it up once
+        more."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM jobs WHERE queue = ? AND (state = 'running' AND attempts >= ? OR state = 'interrupted' "
+                "AND attempts >= ?)",
+                queue,
+                most,
+                most - 1,
+            )
+        )
 
     def running(self, queue: str, at: float) -> tuple[str, int] | None:
         """(job, fence) that this queue worked on at that moment."""
         last = "SELECT max(number) FROM trace WHERE at <= ? GROUP BY id"
-        rows = self._rows(f"SELECT id, fence FROM trace WHERE number IN ({last}) AND queue = ? AND state = 'running'", at, queue)
+        rows = self._rows(
+            f"SELECT id, fence FROM trace WHERE number IN ({last}) AND queue = ? AND state = 'running'", at, queue
+        )
         return rows[0] if rows else None
 
     def stage(self, job: str, queue: str, at: float) -> str:
-        """What the queue was doing with the job at that moment: the last stage it reported there, "reading files" or "starting" before."""
+        """What the queue was doing with the job at that moment: the last stage it reported there, "reading files" or
+        "starting" before."""
         since = "SELECT max(number) FROM trace WHERE id = ? AND at <= ? AND fence <> old_fence"
         found = self._first(
-            f"SELECT stage FROM trace WHERE id = ? AND at <= ? AND stage IS NOT NULL AND number > ({since}) ORDER BY number DESC",
-            job, at, job, at,
-        )  # fmt: skip
+            f"SELECT stage FROM trace WHERE id = ? AND at <= ? AND stage IS NOT NULL AND number > ({since}) "
+            "ORDER BY number DESC",
+            job,
+            at,
+            job,
+            at,
+        )
         return found or ("reading files" if queue == "light" else "starting")
 
     def worked(self, queue: str, since: float) -> bool:
@@ -156,7 +182,12 @@ class Trace:
         """How long the job took in the light queue, and on the device, from the first step of real work on."""
         times = [
             self._first(f"SELECT min(at) FROM trace WHERE id = ? AND {what}", job)
-            for what in ("queue = 'light' AND fence <> old_fence", "queue = 'device'", f"queue = 'device' AND {_WORK}", "state = 'done'")
+            for what in (
+                "queue = 'light' AND fence <> old_fence",
+                "queue = 'device'",
+                f"queue = 'device' AND {_WORK}",
+                "state = 'done'",
+            )
         ]
         return times[1] - times[0], times[3] - times[2]
 
@@ -166,7 +197,9 @@ class Trace:
         found = []
         for job in states | submitted:
             state, error = states.get(job, ("gone", None))
-            endings = self._rows("SELECT number FROM trace WHERE id = ? AND state = 'done' AND old_state <> 'done'", job)
+            endings = self._rows(
+                "SELECT number FROM trace WHERE id = ? AND state = 'done' AND old_state <> 'done'", job
+            )
             claims = self._rows("SELECT number FROM trace WHERE id = ? AND fence <> old_fence", job)
             again = bool(endings) and any(number > endings[0][0] for (number,) in claims)
             found.append(Verdict(state != "done", len(endings) > 1 or again, len(claims), f"{job}: {state}, {error}"))
@@ -194,7 +227,8 @@ def subject_folder(home: Path, job: str) -> Path | None:
 
 
 def different(home: Path, job: str, reference: Reference) -> list[str]:
-    """What of a job that is done differs from the uninterrupted run, in words: frames (pixels), weights (tensors), video (pixels)."""
+    """What of a job that is done differs from the uninterrupted run, in words: frames (pixels), weights (tensors),
+    video (pixels)."""
     folder, found = home / "jobs" / job, []
     names = [sorted(path.name for path in (f / "frames").iterdir()) for f in (folder, reference.folder)]
     if names[0] != names[1]:
@@ -206,8 +240,14 @@ def different(home: Path, job: str, reference: Reference) -> list[str]:
     if (subject is None) != (reference.subject is None):
         return [*found, "the subject"]
     if subject is not None:
-        weights = [{path.name: load_file(path) for path in sorted(s.glob("*.safetensors"))} for s in (subject, reference.subject)]
-        if not (weights[0].keys() == weights[1].keys() and all(_equal(weights[0][name], weights[1][name]) for name in weights[0])):
+        weights = [
+            {path.name: load_file(path) for path in sorted(s.glob("*.safetensors"))}
+            for s in (subject, reference.subject)
+        ]
+        if not (
+            weights[0].keys() == weights[1].keys()
+            and all(_equal(weights[0][name], weights[1][name]) for name in weights[0])
+        ):
             found.append("the tuned weights")
     films = [f / "result.mp4" for f in (folder, reference.folder)]
     if films[0].read_bytes() != films[1].read_bytes():
@@ -218,7 +258,9 @@ def different(home: Path, job: str, reference: Reference) -> list[str]:
 
 
 def _equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a
+    )
 
 
 def last_files(home: Path, job: str) -> dict[str, tuple[int, int]]:
@@ -232,7 +274,8 @@ def last_files(home: Path, job: str) -> dict[str, tuple[int, int]]:
 
 
 def forget(home: Path, job: str, readings: bool) -> None:
-    """Takes away what the job left for others, its subject and `readings` of its clip: the next such job does all of it again."""
+    """Takes away what the job left for others, its subject and `readings` of its clip: the next such job does all of it
+    again."""
     if (subject := subject_folder(home, job)) is not None:
         shutil.rmtree(subject, ignore_errors=True)
     if readings:

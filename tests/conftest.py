@@ -1,4 +1,5 @@
-"""What several test files share: no network, one thread for torch, a Chromium or a loud word about its absence, tiny models."""
+"""What several test files share: no network, one thread for torch, a Chromium or a loud word about its absence, tiny
+models."""
 
 from __future__ import annotations
 

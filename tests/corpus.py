@@ -1,4 +1,5 @@
-"""Makes files that users may bring, good and hostile, each with what must come of it: the right arrays, or one plain sentence."""
+"""Makes files that users may bring, good and hostile, each with what must come of it: the right arrays, or one plain
+sentence."""
 
 from __future__ import annotations
 
@@ -88,22 +89,35 @@ def make(folder: Path) -> list[Case]:
     """Writes the whole corpus below `folder`, which is empty."""
     scene = truth()
     cases = []
-    for number, group in enumerate((maps, renderings, ordinary, photos, broken_archives, broken_maps, broken_pictures, not_poses, videos)):
+    for number, group in enumerate(
+        (maps, renderings, ordinary, photos, broken_archives, broken_maps, broken_pictures, not_poses, videos)
+    ):
         place = folder / f"{number}"
         place.mkdir()
         cases += group(place, scene)
     return cases
 
 
-# --- what good means ----------------------------------------------------------------------------------------------------------
+# --- what good means --------------------------------------------------------------------------------------------------
 
-def _exact(poses: PoseSequence, form: str, charts: str | None = None, frames=slice(None), step: float = 0.0, notice: str = ""):
-    """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named, with `notice` among its notices."""
+
+def _exact(
+    poses: PoseSequence, form: str, charts: str | None = None, frames=slice(None), step: float = 0.0, notice: str = ""
+):
+    """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named, with `notice`
+    among its notices."""
+
     def judge(reading: Reading) -> bool:
         read, want = reading.poses, poses.select(frames)
-        same = (read.parts is None) == (want.parts is None) and (read.uv is None) == (want.uv is None) and len(read) == len(want)
+        same = (
+            (read.parts is None) == (want.parts is None)
+            and (read.uv is None) == (want.uv is None)
+            and len(read) == len(want)
+        )
         same = same and (want.parts is None or np.array_equal(read.parts, want.parts))
-        same = same and (want.uv is None or np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step)
+        same = same and (
+            want.uv is None or np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step
+        )
         return bool(same and reading.form == form and read.charts == (charts or want.charts) and _told(reading, notice))
 
     return judge
@@ -122,7 +136,7 @@ def _told(reading: Reading, notice: str) -> bool:
     return notice in " ".join(reading.notices) if notice else True
 
 
-# --- maps ---------------------------------------------------------------------------------------------------------------------
+# --- maps -------------------------------------------------------------------------------------------------------------
 
 IUV_STEP = 0.5 / 255 + 5e-4
 NPY_FORM = "original DreamPose U, V maps (.npy)"
@@ -149,9 +163,10 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "written_maps", "motion", _exact(_only_uv(poses), NPY_FORM))
     whole = range(NUM_FRAMES)
     for name, start, stride, kept, read, notice in (
-        ("from_50", 50, 1, whole, slice(None), ""), ("stride", 8, 2, whole, slice(None), ""),
+        ("from_50", 50, 1, whole, slice(None), ""),
+        ("stride", 8, 2, whole, slice(None), ""),
         ("gap", 1, 1, (0, 1, 4, 5), [0, 1, 1, 4, 4, 5], "frames 3-4; they repeat the nearest frame"),
-    ):  # fmt: skip
+    ):
         for frame in kept:
             _save_npy(place / name / f"frame_{start + stride * frame}_densepose.npy", poses.uv[frame])
         yield Case(place / name, "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", read, notice=notice))
@@ -170,14 +185,21 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     _save_npy(place / "fortran.npy", np.asfortranarray(poses.uv[0].astype(">f8")))
     yield Case(place / "fortran.npy", "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", slice(0, 1)))
     yield Case(_zip_of(place / "maps.zip", place / "from_50"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
-    yield Case(_zip_of(place / "deep.zip", place / "from_50", "a/b c/d/"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
+    yield Case(
+        _zip_of(place / "deep.zip", place / "from_50", "a/b c/d/"),
+        "motion",
+        _exact(_only_uv(poses), NPY_FORM, "densepose"),
+    )
 
     write_any(poses, place / "ours.zip")
     yield Case(place / "ours.zip", "motion", _exact(poses, "IUV images", step=IUV_STEP))
     write_any(parts_only, place / "ours_parts.zip")
     yield Case(place / "ours_parts.zip", "motion", _exact(parts_only, "IUV images"))
     frames = scene.iuv
-    for name, change, notice in (("iuv", lambda x: x, "30 fps is assumed"), ("bgr", lambda x: x[..., ::-1], "V, U, I instead of I, U, V")):
+    for name, change, notice in (
+        ("iuv", lambda x: x, "30 fps is assumed"),
+        ("bgr", lambda x: x[..., ::-1], "V, U, I instead of I, U, V"),
+    ):
         for index, frame in enumerate(frames):
             _save_picture(place / name / f"IUV_{index:03d}.png", change(frame))
         yield Case(place / name, "motion", _exact(poses, "IUV images", "densepose", step=IUV_STEP, notice=notice))
@@ -215,6 +237,7 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
 
 def renderings(place: Path, scene: Truth) -> Iterator[Case]:
     """Coloured DensePose in every style and container."""
+
     def seen(palette, name):
         swapped = "Red and blue are swapped" if palette.swapped else ""
         return _near(scene.parts, palette.form, least=1.0 if name.endswith("png") else 0.8, notice=swapped)
@@ -230,7 +253,9 @@ def renderings(place: Path, scene: Truth) -> Iterator[Case]:
         frames, name = palette.array()[scene.parts], palette.form.split()[0]
         _save_picture(place / f"{name}.jpg", frames[0], quality=90)
         yield Case(place / f"{name}.jpg", "motion", _near(scene.parts[:1], palette.form, least=0.75))
-        yield Case(_zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png"), "motion", seen(palette, "png"))
+        yield Case(
+            _zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png"), "motion", seen(palette, "png")
+        )
     frames = MAGIC_ANIMATE.array()[scene.parts]
     encode_video(place / "viridis.webm", frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
     yield Case(place / "viridis.webm", "motion", _near(scene.parts, MAGIC_ANIMATE.form, fps=25.0))
@@ -240,11 +265,14 @@ def renderings(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "ours.mp4", "motion", _near(scene.parts, MAGIC_ANIMATE.form, least=0.95, fps=12.5))
     big = scene.parts.repeat(8, axis=1).repeat(8, axis=2)  # 1024 x 768: above the largest side that is kept
     _save_picture(place / "big.png", MAGIC_ANIMATE.array()[big[0]])
-    yield Case(place / "big.png", "motion", lambda r: r.poses.size == (768, 576) and "reduced to 576 x 768" in r.notices[0])
+    yield Case(
+        place / "big.png", "motion", lambda r: r.poses.size == (768, 576) and "reduced to 576 x 768" in r.notices[0]
+    )
 
 
 def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
     """Clips and pictures of a person, for the estimator or without one."""
+
     def people(count, fps, notice="", size=SIZE):
         def judge(reading: Reading) -> bool:
             poses = reading.poses
@@ -280,7 +308,8 @@ def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "detectron2.png", "estimate", words="over the photo")
 
 
-# --- photos and videos by themselves ------------------------------------------------------------------------------------------
+# --- photos and videos by themselves ----------------------------------------------------------------------------------
+
 
 def photos(place: Path, scene: Truth) -> Iterator[Case]:
     rgb = scene.rgb[0]
@@ -290,10 +319,13 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
         return lambda got: got[0].shape == want.shape and np.abs(got[0].astype(int) - want).mean() <= tolerance
 
     for name, options in (
-        ("rgb.png", {}), ("small.png", {"optimize": True}), ("lossless.webp", {"lossless": True}),
-        ("fine.jpg", {"quality": 95, "subsampling": 0}), ("progressive.jpg", {"quality": 95, "progressive": True}),
+        ("rgb.png", {}),
+        ("small.png", {"optimize": True}),
+        ("lossless.webp", {"lossless": True}),
+        ("fine.jpg", {"quality": 95, "subsampling": 0}),
+        ("progressive.jpg", {"quality": 95, "progressive": True}),
         ("lossy.webp", {"quality": 90}),
-    ):  # fmt: skip
+    ):
         image.save(place / name, **options)
         yield Case(place / name, "photo", same(0 if name.endswith("png") or "lossless" in name else 6))
     image.save(place / "turned.jpg", quality=95, exif=_turned())
@@ -309,14 +341,25 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "moving.webp", "photo", lambda got: np.array_equal(got[0], rgb) and "first" in got[1][0])
     whole = (place / "rgb.png").read_bytes()
     for name, data in (
-        ("cut.png", whole[: len(whole) // 2]), ("head_only.png", whole[:24]), ("empty.jpg", b""), ("text.png", b"hello, I am a photo"),
-        ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), ("page.jpg", b"<!DOCTYPE html><html></html>"),
-        ("bmp.png", _as(image, "BMP")), ("tiff.jpg", _as(image, "TIFF")), ("gif.png", _as(image, "GIF")),
+        ("cut.png", whole[: len(whole) // 2]),
+        ("head_only.png", whole[:24]),
+        ("empty.jpg", b""),
+        ("text.png", b"hello, I am a photo"),
+        ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("page.jpg", b"<!DOCTYPE html><html></html>"),
+        ("bmp.png", _as(image, "BMP")),
+        ("tiff.jpg", _as(image, "TIFF")),
+        ("gif.png", _as(image, "GIF")),
         ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-        ("huge.png", png_header(50_000, 50_000)), ("wide.png", png_header(100_000, 1)), ("zero.png", png_header(0, 0)),
-        ("cut.jpg", (place / "fine.jpg").read_bytes()[:500]), ("cut.webp", (place / "lossy.webp").read_bytes()[:100]),
-        ("bent.png", _bent(whole)), ("pickle.png", pickle.dumps(_Runs(place / RAN))), ("zip.png", b"PK\x03\x04" + bytes(40)),
-    ):  # fmt: skip
+        ("huge.png", png_header(50_000, 50_000)),
+        ("wide.png", png_header(100_000, 1)),
+        ("zero.png", png_header(0, 0)),
+        ("cut.jpg", (place / "fine.jpg").read_bytes()[:500]),
+        ("cut.webp", (place / "lossy.webp").read_bytes()[:100]),
+        ("bent.png", _bent(whole)),
+        ("pickle.png", pickle.dumps(_Runs(place / RAN))),
+        ("zip.png", b"PK\x03\x04" + bytes(40)),
+    ):
         (place / name).write_bytes(data)
         yield Case(place / name, "photo", words=name)
     yield Case(place / "missing.png", "photo", words="no image file")
@@ -326,26 +369,37 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
 def videos(place: Path, scene: Truth) -> Iterator[Case]:
     h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
     for name, options in (
-        ("a.mp4", h264), ("a.mov", h264), ("a.mkv", h264), ("a.webm", ["-c:v", "libvpx-vp9", "-b:v", "200k"]), ("a.gif", []),
+        ("a.mp4", h264),
+        ("a.mov", h264),
+        ("a.mkv", h264),
+        ("a.webm", ["-c:v", "libvpx-vp9", "-b:v", "200k"]),
+        ("a.gif", []),
         ("front.mp4", [*h264, "-movflags", "+faststart"]),
-    ):  # fmt: skip
+    ):
         encode_video(place / name, scene.rgb, options)
-        yield Case(place / name, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE))
+        yield Case(
+            place / name, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE)
+        )
     shutil.copy(place / "a.mp4", place / "a.txt")
     yield Case(place / "a.txt", "video", lambda info: info.num_frames == NUM_FRAMES)
     whole = (place / "a.mp4").read_bytes()
     secret = place / "secret.mp4"
     secret.write_bytes(whole)
     hostile = {
-        "cut.mp4": whole[: len(whole) // 2], "head.mp4": whole[:32], "empty.mp4": b"", "zeros.mp4": bytes(5000),
+        "cut.mp4": whole[: len(whole) // 2],
+        "head.mp4": whole[:32],
+        "empty.mp4": b"",
+        "zeros.mp4": bytes(5000),
         "text.mp4": b"just some text\n",
         "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode(),
-        "concat.mp4": f"ffconcat version 1.0\nfile '{secret}'\n".encode(), "net.mp4": b"#EXTM3U\nhttp://127.0.0.1:9/x.ts\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile '{secret}'\n".encode(),
+        "net.mp4": b"#EXTM3U\nhttp://127.0.0.1:9/x.ts\n",
         "session.mp4": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
         "dash.mp4": b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
         "ftyp.mp4": b"\0\0\0\x18ftypisom" + bytes(400),
-        "ebml.mkv": b"\x1aE\xdf\xa3" + bytes(400), "gif.gif": b"GIF89a" + struct.pack("<HH", 60000, 60000) + bytes(40),
-    }  # fmt: skip
+        "ebml.mkv": b"\x1aE\xdf\xa3" + bytes(400),
+        "gif.gif": b"GIF89a" + struct.pack("<HH", 60000, 60000) + bytes(40),
+    }
     for name, data in hostile.items():
         (place / name).write_bytes(data)
         yield Case(place / name, "video", words=name)
@@ -356,7 +410,8 @@ def videos(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "long.mp4", "estimate", words="60 seconds")
 
 
-# --- hostile ------------------------------------------------------------------------------------------------------------------
+# --- hostile ----------------------------------------------------------------------------------------------------------
+
 
 def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
     picture = _as(Image.fromarray(scene.iuv[0]), "PNG")
@@ -372,9 +427,13 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
         return Case(path, "motion", words=words)
 
     for name, member in (
-        ("up.zip", "../frame_1.png"), ("up_inside.zip", "a/../../frame_1.png"), ("up_windows.zip", "..\\frame_1.png"),
-        ("absolute.zip", "/tmp/frame_1.png"), ("drive.zip", "C:\\frame_1.png"), ("share.zip", "\\\\host\\frame_1.png"),
-    ):  # fmt: skip
+        ("up.zip", "../frame_1.png"),
+        ("up_inside.zip", "a/../../frame_1.png"),
+        ("up_windows.zip", "..\\frame_1.png"),
+        ("absolute.zip", "/tmp/frame_1.png"),
+        ("drive.zip", "C:\\frame_1.png"),
+        ("share.zip", "\\\\host\\frame_1.png"),
+    ):
         yield archive(name, {member: picture}, "leads out of the zip")
     link = zipfile.ZipInfo("frame_1.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -410,7 +469,9 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
     yield archive("bent.zip", {"1.png": picture}, "1.png", _bent)
     (place / "head.zip").write_bytes(b"PK\x03\x04")
     yield Case(place / "head.zip", "motion", words="damaged")
-    (place / "directory.zip").write_bytes(b"PK\x03\x04" + bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0))
+    (place / "directory.zip").write_bytes(
+        b"PK\x03\x04" + bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
+    )
     yield Case(place / "directory.zip", "motion", words="damaged")
 
 
@@ -440,7 +501,9 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
     yield file("cut.npy", whole[:-1000], "does not fit")
     yield file("long.npy", whole + b"x", "does not fit")
     yield file("head.npy", b"\x93NUMPY", "damaged")
-    yield file("code.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': __import__('os'), 'shape': ()}".ljust(64), "damaged")
+    yield file(
+        "code.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': __import__('os'), 'shape': ()}".ljust(64), "damaged"
+    )
     yield file("deep.npy", b"\x93NUMPY\x01\x00\x10\x27" + b"[" * 10000, "damaged")
     for index, size in enumerate(((8, 6), (8, 6), (8, 7))):
         _save_npy(place / "sizes" / f"frame_{index}_densepose.npy", np.zeros((2, *size)))
@@ -453,13 +516,16 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "not_all", "motion", words="frame_1_densepose.npy")
     good = {"parts": scene.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
     for name, change, words in (
-        ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"), ("no_frames", {"parts": scene.parts[:0]}, "no frames"),
+        ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"),
+        ("no_frames", {"parts": scene.parts[:0]}, "no frames"),
         ("objects", {"parts": np.array([_Runs(place / RAN)], dtype=object)}, "Python objects"),
-        ("fps_nan", {"fps": np.float64("nan")}, "nan"), ("fps_0", {"fps": np.float64(0)}, "0 frames per second"),
-        ("version", {"version": np.int64(9)}, "version 9"), ("floats", {"parts": np.ones((1, 8, 8))}, "float64"),
+        ("fps_nan", {"fps": np.float64("nan")}, "nan"),
+        ("fps_0", {"fps": np.float64(0)}, "0 frames per second"),
+        ("version", {"version": np.int64(9)}, "version 9"),
+        ("floats", {"parts": np.ones((1, 8, 8))}, "float64"),
         ("uv_nan", {"uv": np.full((6, 2, *SIZE), np.nan, np.float16), "charts": np.array("densepose")}, "not finite"),
         ("uv_2", {"uv": np.full((6, 2, *SIZE), 2, np.float16), "charts": np.array("densepose")}, "from 2 to 2"),
-    ):  # fmt: skip
+    ):
         np.savez(place / f"{name}.npz", **good | change)
         yield Case(place / f"{name}.npz", "motion", words=words)
     np.savez(place / "weights.npz", w=np.zeros(3))
@@ -480,9 +546,12 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
 def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
     frame = scene.iuv[0]
     for name, data in (
-        ("huge.png", png_header(50_000, 50_000)), ("cut.png", _as(Image.fromarray(frame), "PNG")[:200]),
-        ("jpeg.jpg", b"\xff\xd8\xff" + bytes(50)), ("riff.webp", b"RIFF" + bytes(40)), ("wave.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(40)),
-    ):  # fmt: skip
+        ("huge.png", png_header(50_000, 50_000)),
+        ("cut.png", _as(Image.fromarray(frame), "PNG")[:200]),
+        ("jpeg.jpg", b"\xff\xd8\xff" + bytes(50)),
+        ("riff.webp", b"RIFF" + bytes(40)),
+        ("wave.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(40)),
+    ):
         (place / name).write_bytes(data)
         yield Case(place / name, "motion", words=name)
     above = frame.copy()
@@ -514,11 +583,20 @@ def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
     (place / "with_dump" / "results.pkl").write_bytes(pickle.dumps(_Runs(place / RAN)))
     yield Case(place / "with_dump", "motion", words="is a pickle")
     for name, data in (
-        ("nothing", b""), ("nothing.npz", b""), ("letter.txt", b"Dear reader,\n"), ("noise.bin", bz2.compress(bytes(1000))),
-        ("poses.json", json.dumps({}).encode()), ("program", b"\x7fELF" + bytes(60)), ("sheet.csv", b"a,b\n1,2\n"),
-        ("line\nbreak.txt", b"x"), ("colour\x1b[31m.txt", b"x"), ("quote's \"name\".txt", b"x"),
-        ("-i.txt", b"x"), ("%05d.txt", b"x"), ("w\u00e4nde \u4eba.txt", b"x"),
-    ):  # fmt: skip
+        ("nothing", b""),
+        ("nothing.npz", b""),
+        ("letter.txt", b"Dear reader,\n"),
+        ("noise.bin", bz2.compress(bytes(1000))),
+        ("poses.json", json.dumps({}).encode()),
+        ("program", b"\x7fELF" + bytes(60)),
+        ("sheet.csv", b"a,b\n1,2\n"),
+        ("line\nbreak.txt", b"x"),
+        ("colour\x1b[31m.txt", b"x"),
+        ('quote\'s "name".txt', b"x"),
+        ("-i.txt", b"x"),
+        ("%05d.txt", b"x"),
+        ("w\u00e4nde \u4eba.txt", b"x"),
+    ):
         (place / name).write_bytes(data)
         yield Case(place / name, "motion", words="accepted are pose files" if name != "nothing.npz" else "0 bytes")
     (place / "no_files").mkdir()
@@ -533,7 +611,8 @@ def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
         yield Case(place / name, "motion", _exact(scene.poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
 
 
-# --- makers -------------------------------------------------------------------------------------------------------------------
+# --- makers -----------------------------------------------------------------------------------------------------------
+
 
 class _Runs:
     """Pickled, it asks the reader to make a file."""
@@ -550,14 +629,27 @@ def png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(b"")
     chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks
+    )
 
 
 def encode_video(path: Path, frames: np.ndarray | None, options: list[str], rate: str = "25") -> None:
     """Runs ffmpeg over uint8 (T, H, W, 3) frames, or over nothing."""
     source = []
     if frames is not None:
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{frames.shape[2]}x{frames.shape[1]}", "-r", rate, "-i", "-"]
+        source = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{frames.shape[2]}x{frames.shape[1]}",
+            "-r",
+            rate,
+            "-i",
+            "-",
+        ]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *options, f"file:{path}"]
     subprocess.run(command, input=b"" if frames is None else frames.tobytes(), check=True)
 

@@ -1,20 +1,23 @@
-"""Many visitors at once on the real server while its device is busy: how long they wait, what fails, what memory the web process takes.
+"""Many visitors at once on the real server while its device is busy: how long they wait, what fails, what memory the
+web process takes.
 
     python -m tests.load --visitors 100 --seconds 90 --json FILE
 
-The server is `app.py` with a tiny random model and a queue with room for all. The visitors come over the first third of the time. Each
-opens the page, uploads a photo, its DensePose and a motion, submits a job, and keeps its page open to the end: the page's heartbeat, the
-watch of its job (answers pushed by the server), every 1 to 3 seconds the question how the job stands, now and then a finished video by its
-link. Every second visitor looks instead at the job that the device is working on, as if its owner had opened it in so many windows, and
-plays the stream: the playlist every second and all its parts (`players.py`). The job on the device is stopped by its owner after some
-seconds, so that the next one begins; there is never none. One computer does it all: the visitors, the web process and the device's work
-share its cores.
+The server is `app.py` with a tiny random model and a queue with room for all. The visitors come over the first third of
+the time. Each opens the page, uploads a photo, its DensePose and a motion, submits a job, and keeps its page open to
+the end: the page's heartbeat, the watch of its job (answers pushed by the server), every 1 to 3 seconds the question
+how the job stands, now and then a finished video by its link. Every second visitor looks instead at the job that the
+device is working on, as if its owner had opened it in so many windows, and plays the stream: the playlist every second
+and all its parts (`players.py`). The job on the device is stopped by its owner after some seconds, so that the next one
+begins; there is never none. One computer does it all: the visitors, the web process and the device's work share its
+cores.
 
-With --rounds they leave and others come; what a session holds is let go five minutes after its last use (`web/sessions.py`).
+With --rounds they leave and others come; what a session holds is let go five minutes after its last use
+(`web/sessions.py`).
 
-submit: Run pressed, until the page knows the job. poll: the question, until its answer. cancel: Stop pressed on the job that runs, until
-its worker has let go of it. lag: how late the visitors' own program was, which is in all the other times; a delay counts as often as there
-would have been a measurement in it.
+submit: Run pressed, until the page knows the job. poll: the question, until its answer. cancel: Stop pressed on the job
+that runs, until its worker has let go of it. lag: how late the visitors' own program was, which is in all the other
+times; a delay counts as often as there would have been a measurement in it.
 """
 
 from __future__ import annotations
@@ -53,7 +56,13 @@ class Load:
     """The server, its visitors, and what they met with."""
 
     def __init__(self, server: Server, visitors: int, seconds: float, seed: int, rounds: int, after_s: float):
-        self.server, self.num_visitors, self.seconds, self.rounds, self.after_s = server, visitors, seconds, rounds, after_s
+        self.server, self.num_visitors, self.seconds, self.rounds, self.after_s = (
+            server,
+            visitors,
+            seconds,
+            rounds,
+            after_s,
+        )
         self.random = random.Random(seed)
         self.met = Met()
         self.client = self.met.browser()
@@ -72,8 +81,13 @@ class Load:
             await asyncio.sleep(2)
             levels, peak, computed = [memory_mb(self.server.pid)], 0.0, 0.0
             for number in range(self.rounds):
-                tasks = [asyncio.create_task(self._visitor(number * self.num_visitors + i)) for i in range(self.num_visitors)]
-                tasks += [asyncio.create_task(task) for task in (self._director(), self._health(), self._lag(), self._remember())]
+                tasks = [
+                    asyncio.create_task(self._visitor(number * self.num_visitors + i)) for i in range(self.num_visitors)
+                ]
+                tasks += [
+                    asyncio.create_task(task)
+                    for task in (self._director(), self._health(), self._lag(), self._remember())
+                ]
                 before, self.players = processor_s(self.server.pid), Players(self.server.url, self.layout)
                 await asyncio.sleep(self.seconds)
                 computed += processor_s(self.server.pid) - before
@@ -88,7 +102,7 @@ class Load:
         finally:
             await self.server.stop()
 
-    # -- before the visitors come -------------------------------------------------------------------------------------------
+    # -- before the visitors come --------------------------------------------------------------------------------------
 
     async def _results(self) -> None:
         """Some finished videos; the device's worker has loaded its model afterwards."""
@@ -105,12 +119,21 @@ class Load:
         self._db = sqlite3.connect(f"file:{self.server.home / 'jobs.sqlite3'}?mode=ro", uri=True, isolation_level=None)
 
     async def _fields(self, page: Page) -> dict:
-        person, motion = self.random.choice(("ada", "bela", "chidi", "dana")), self.random.choice(("walk", "turn", "wave"))
+        person, motion = (
+            self.random.choice(("ada", "bela", "chidi", "dana")),
+            self.random.choice(("walk", "turn", "wave")),
+        )
         photo = PEOPLE / f"{person}.png"
-        files = {"dp-photo": photo, "dp-photo-poses": photo.with_suffix(".poses.npz"), "dp-motion-file": MOTIONS / f"{motion}.npz"}
-        return {name: await self.met.of("upload", page.upload(path)) for name, path in files.items()} | {"dp-consent": True}
+        files = {
+            "dp-photo": photo,
+            "dp-photo-poses": photo.with_suffix(".poses.npz"),
+            "dp-motion-file": MOTIONS / f"{motion}.npz",
+        }
+        return {name: await self.met.of("upload", page.upload(path)) for name, path in files.items()} | {
+            "dp-consent": True
+        }
 
-    # -- visitors -----------------------------------------------------------------------------------------------------------
+    # -- visitors ------------------------------------------------------------------------------------------------------
 
     async def _visitor(self, number: int) -> None:
         await asyncio.sleep(self.random.uniform(0, self.seconds / 3))
@@ -155,7 +178,7 @@ class Load:
         window.browser = self.pages[job].browser
         return window
 
-    # -- around them --------------------------------------------------------------------------------------------------------
+    # -- around them ---------------------------------------------------------------------------------------------------
 
     async def _director(self) -> None:
         """Knows which job runs, and stops it after its turn."""
@@ -170,7 +193,10 @@ class Load:
             began = time.monotonic()
             if refused := await self._window(self.client, job).stop(job):
                 self.met.failed[f"stop: {refused}"] += 1
-            while self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()[0] in ("running", "cancelling"):
+            while self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()[0] in (
+                "running",
+                "cancelling",
+            ):
                 await asyncio.sleep(0.02)
             self.met.add("cancel", time.monotonic() - began)
 
@@ -198,17 +224,30 @@ class Load:
         ended = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         self._db.close()
         kinds = ("open", "upload", "submit", "poll", "result", "cancel", "healthz", "playlist", "segment", "lag")
-        figures = {"visitors": self.num_visitors, "seconds": self.seconds, "answered": self.answered, "submitted": len(self.pages)}
-        figures |= {"answers": sum(self.met.status.values()), "answers_5xx": sum(n for code, n in self.met.status.items() if code >= 500)}
+        figures = {
+            "visitors": self.num_visitors,
+            "seconds": self.seconds,
+            "answered": self.answered,
+            "submitted": len(self.pages),
+        }
+        figures |= {
+            "answers": sum(self.met.status.values()),
+            "answers_5xx": sum(n for code, n in self.met.status.items() if code >= 500),
+        }
         figures |= {"answers_by_status": dict(sorted(self.met.status.items())), "failures": dict(self.met.failed)}
         figures |= {"messages": dict(self.met.told)}
         figures |= {f"{kind}_p95_s": self.met.share(kind, 0.95) for kind in kinds}
         figures |= {f"{kind}_p50_s": self.met.share(kind, 0.5) for kind in kinds}
-        figures |= {"counts": {kind: len(self.met.seconds.get(kind, ())) for kind in kinds}, "jobs_by_state": dict(ended)}
+        figures |= {
+            "counts": {kind: len(self.met.seconds.get(kind, ())) for kind in kinds},
+            "jobs_by_state": dict(ended),
+        }
         return figures | {"stream_parts": self.met.segments, "stream_mb": round(self.met.bytes / 2**20, 1)}
 
 
-async def load(visitors: int, seconds: float, folder: Path, seed: int = 0, rounds: int = 1, after_s: float = 20.0) -> dict:
+async def load(
+    visitors: int, seconds: float, folder: Path, seed: int = 0, rounds: int = 1, after_s: float = 20.0
+) -> dict:
     """The figures of a whole run; see the head of this module. folder: where all files go."""
     busy = os.getloadavg()[0]
     server = Server(folder / "home", make_tiny_model(folder / "model"), max_queue=visitors * rounds + 10)
@@ -227,7 +266,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="dreampose-load-") as temporary:
-            told = asyncio.run(load(given.visitors, given.seconds, Path(temporary), given.seed, given.rounds, given.after))
+            told = asyncio.run(
+                load(given.visitors, given.seconds, Path(temporary), given.seed, given.rounds, given.after)
+            )
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2

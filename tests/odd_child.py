@@ -1,4 +1,5 @@
-"""A child process for tests that is confined as the decoding one is, and then tells of itself or misbehaves, as the request asks."""
+"""A child process for tests that is confined as the decoding one is, and then tells of itself or misbehaves, as the
+request asks."""
 
 from __future__ import annotations
 
@@ -18,11 +19,16 @@ LIMITS = ("AS", "CPU", "FSIZE", "NOFILE", "CORE")
 def misbehave(asked: dict, channel: Channel) -> None:
     match asked:
         case {"do": "tell"}:
-            channel.say({
-                "environment": dict(os.environ), "modules": sorted(sys.modules), "folder": os.getcwd(), "path": sys.path,
-                "limits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in LIMITS},
-                "open": [number for number in range(64) if _is_open(number)],
-            })  # fmt: skip
+            channel.say(
+                {
+                    "environment": dict(os.environ),
+                    "modules": sorted(sys.modules),
+                    "folder": os.getcwd(),
+                    "path": sys.path,
+                    "limits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in LIMITS},
+                    "open": [number for number in range(64) if _is_open(number)],
+                }
+            )
         case {"do": "connect", "port": port}:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -30,7 +36,11 @@ def misbehave(asked: dict, channel: Channel) -> None:
             except OSError as error:
                 channel.say({"connected": False, "why": str(error)})
         case {"do": "reach", "read": read, "write": write}:
-            for ask in (lambda: open(read).read(), lambda: os.listdir(os.path.dirname(read)), lambda: open(write, "w").close()):
+            for ask in (
+                lambda: open(read).read(),
+                lambda: os.listdir(os.path.dirname(read)),
+                lambda: open(write, "w").close(),
+            ):
                 try:
                     ask()
                     channel.say({"reached": True})

@@ -1,6 +1,7 @@
 """Part of the load run: windows in which the running job is looked at and its stream played, in a process of their own.
 
-In the visitors' process they would be in everybody's times: fifty that turn to the next job at once are a second's work for who plays them.
+In the visitors' process they would be in everybody's times: fifty that turn to the next job at once are a second's work
+for who plays them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .serving import Layout, Page
 
 
 class Met:
-    """What visitors met with: how long the calls of each kind took, answers by status, failures, messages of watches."""
+    """What visitors met with: how long the calls of each kind took, answers by status, failures, messages of
+    watches."""
 
     def __init__(self):
         self.seconds: dict[str, list[float]] = {}
@@ -43,7 +45,9 @@ class Met:
     def browser(self) -> httpx.AsyncClient:
         """Connections of one browser's own: a pool for all of them looks at every one for each request."""
         limits = httpx.Limits(max_connections=None)
-        return httpx.AsyncClient(timeout=httpx.Timeout(60), limits=limits, event_hooks={"response": [self._count]}, verify=False)
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(60), limits=limits, event_hooks={"response": [self._count]}, verify=False
+        )
 
     async def _count(self, response: httpx.Response) -> None:
         self.status[response.status_code] += 1
@@ -58,7 +62,8 @@ class Met:
             self.failed[f"watch: {message.get('message') or message.get('output')}"[:200]] += 1
 
     async def ended(self, tasks: list[asyncio.Task]) -> None:
-        """Ends what they do, in the middle of what their connections carry, as a closed tab does; what went wrong is counted."""
+        """Ends what they do, in the middle of what their connections carry, as a closed tab does; what went wrong is
+        counted."""
         await asyncio.wait(tasks, timeout=1)
         for task in tasks:
             task.cancel()
@@ -134,7 +139,7 @@ class _Windows:
                     async for line in page.watch(played):
                         self.met.heard(line)
                         if playing is None and "playlist.m3u8" in line:
-                            path = line[line.index("/gradio_api/stream/"):].partition('"')[0]
+                            path = line[line.index("/gradio_api/stream/") :].partition('"')[0]
                             playing = asyncio.create_task(self._stream(client, path))
                 finally:
                     if playing is not None:

@@ -1,4 +1,5 @@
-"""A Ray cluster of several nodes on this machine alone, for the tests and the bench; each node is for one model on the CPU."""
+"""A Ray cluster of several nodes on this machine alone, for the tests and the bench; each node is for one model on the
+CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def code_from(*folders: Path) -> Iterator[None]:
 
 
 class LocalCluster:
-    """A head without processors, to which drivers connect at `port` (one that is free), and `nodes` others of one processor each."""
+    """A head without processors, to which drivers connect at `port` (one that is free), and `nodes` others of one
+    processor each."""
 
     def __init__(self, nodes: int, port: int | None = None):
         head = {"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False, "gcs_server_port": port}

@@ -1,18 +1,19 @@
-"""What a cluster adds to the time that frames take: videos from submit to MP4, by the real store, workers and Ray, on one computer.
+"""What a cluster adds to the time that frames take: videos from submit to MP4, by the real store, workers and Ray, on
+one computer.
 
     python -m tests.scaling --json FILE
 
-Nodes of a local Ray cluster, each for one model, in which a frame waits 0.5 s instead of being computed, so that any number of them can
-share this computer's cores. The server is the job service with its worker processes; models are loaded before the clock starts, as they
-are while a server runs. A batch is of two frames: batches are what is shared out, and with batches of eight 200 frames are seven rounds of
-four nodes, of which the last is a quarter full.
+Nodes of a local Ray cluster, each for one model, in which a frame waits 0.5 s instead of being computed, so that any
+number of them can share this computer's cores. The server is the job service with its worker processes; models are
+loaded before the clock starts, as they are while a server runs. A batch is of two frames: batches are what is shared
+out, and with batches of eight 200 frames are seven rounds of four nodes, of which the last is a quarter full.
 
-efficiency_N: 200 frames on N nodes, the time they wait divided by N, over the seconds from submit to the finished MP4. cancel_s: from
-Stop, while four nodes work, until none does. idle_share: twenty videos of 4 to 40 frames of five owners, five at a time on four nodes: the
-share of the nodes' time without work while frames were waiting to be made, by what they wrote down themselves; gap_s: the median and the
-longest time between a node's batches meanwhile. spread: the most and the least frames that an owner had by the
-time when the first owner had all of theirs, of how many each. worker_mb: the memory of a worker that has its job done by Ray.
-store_writes_per_s: see there.
+efficiency_N: 200 frames on N nodes, the time they wait divided by N, over the seconds from submit to the finished MP4.
+cancel_s: from Stop, while four nodes work, until none does. idle_share: twenty videos of 4 to 40 frames of five owners,
+five at a time on four nodes: the share of the nodes' time without work while frames were waiting to be made, by what
+they wrote down themselves; gap_s: the median and the longest time between a node's batches meanwhile. spread: the most
+and the least frames that an owner had by the time when the first owner had all of theirs, of how many each. worker_mb:
+the memory of a worker that has its job done by Ray. store_writes_per_s: see there.
 """
 
 from __future__ import annotations
@@ -72,9 +73,15 @@ class Bench:
         os.environ[LOG] = str(self.log)  # before there are nodes, which inherit it
         self.local = LocalCluster(nodes)
         self.settings = Settings(
-            home=home, estimator="none", device="cpu", engine="ray", ray_address=self.local.address, workers=workers, max_own=100,
+            home=home,
+            estimator="none",
+            device="cpu",
+            engine="ray",
+            ray_address=self.local.address,
+            workers=workers,
+            max_own=100,
             max_queue=100,
-        )  # fmt: skip
+        )
         ray.init(address=self.local.address, namespace="dreampose", runtime_env=HOOK, log_to_driver=False)
         self.cluster = Cluster(self.settings)
         wait_for(lambda: (found := self.cluster.situation()) and len(found.ready) == nodes, "models")
@@ -101,7 +108,9 @@ class Bench:
             write_png(np.full((*SIZE, 3), 90, np.uint8), folder / "photo.png")
             write_poses(PoseSequence(np.ones((frames, *SIZE), np.uint8), None, "none"), folder / "motion.npz")
             options = AnimateOptions(recipe="none", batch_size=BATCH, align=False)
-            return self.service.submit(owner, JobRequest(image=folder / "photo.png", poses=folder / "motion.npz", options=options))
+            return self.service.submit(
+                owner, JobRequest(image=folder / "photo.png", poses=folder / "motion.npz", options=options)
+            )
 
     def wait_done(self, owner: str, job: str) -> None:
         status = wait_for(lambda: (s := self.service.status(owner, job)).state in FINAL_STATES and s, f"job {job}")
@@ -127,7 +136,9 @@ def cancel_s(bench: Bench, nodes: int) -> float:
 
 def mixed(bench: Bench, nodes: int) -> dict[str, object]:
     """Twenty videos of five owners."""
-    for owner, job in [(f"warm {number}", bench.submit(f"warm {number}", 2 * BATCH)) for number in range(5)]:  # one for each worker
+    for owner, job in [
+        (f"warm {number}", bench.submit(f"warm {number}", 2 * BATCH)) for number in range(5)
+    ]:  # one for each worker
         bench.wait_done(owner, job)
     draw = random.Random(0)
     lengths = [draw.randint(4, 40) for _ in range(4)]  # the same four for each owner, in an order of their own
@@ -156,12 +167,18 @@ def mixed(bench: Bench, nodes: int) -> dict[str, object]:
     spans = [[span for span in each if span[0] > began] for each in work_spans(bench.log).values()]
     spans = [each for each in spans if each]
     first = max(each[0][0] for each in spans)  # from when all had work for the first time
-    pauses = [min(after, loaded) - end for each in spans for (_, end), (after, _) in pairwise(each) if first < end < loaded]
+    pauses = [
+        min(after, loaded) - end for each in spans for (_, end), (after, _) in pairwise(each) if first < end < loaded
+    ]
     return {
         "idle_share": round(sum(pauses) / (loaded - first) / nodes, 4),
-        "gap_s": [round(float(np.median(pauses)), 3), round(max(pauses), 3)], "spread": spread, "videos": len(jobs), "frames": total,
-        "mixed_s": round(took_s, 1), "mixed_efficiency": round(total * FRAME_S / nodes / took_s, 3),
-    }  # fmt: skip
+        "gap_s": [round(float(np.median(pauses)), 3), round(max(pauses), 3)],
+        "spread": spread,
+        "videos": len(jobs),
+        "frames": total,
+        "mixed_s": round(took_s, 1),
+        "mixed_efficiency": round(total * FRAME_S / nodes / took_s, 3),
+    }
 
 
 def store_writes_per_s(home: Path, seconds: float = 3.0) -> float:

@@ -15,5 +15,10 @@ if __name__ == "__main__":
         import ray
 
         hook = {"worker_process_setup_hook": "slow_model.install"}
-        ray.init(address=Settings.from_environment().ray_address, namespace="dreampose", runtime_env=hook, log_to_driver=False)
+        ray.init(
+            address=Settings.from_environment().ray_address,
+            namespace="dreampose",
+            runtime_env=hook,
+            log_to_driver=False,
+        )
     sys.exit(worker.main())

@@ -1,4 +1,5 @@
-"""The real server as a process, and the page's own HTTP calls as a browser makes them: what the chaos and the load run share."""
+"""The real server as a process, and the page's own HTTP calls as a browser makes them: what the chaos and the load run
+share."""
 
 from __future__ import annotations
 
@@ -51,12 +52,19 @@ def processor_s(pid: int) -> float:
 class Server:
     """`python app.py` with a data folder of its own; it may be killed and started again.
 
-    num_threads: for torch, one, so that what is computed does not depend on the machine and the other core is left alone.
+    num_threads: for torch, one, so that what is computed does not depend on the machine and the other core is left
+    alone.
     program: what Python runs, before the arguments of app.py.
     """
 
     def __init__(
-        self, home: Path, model: Path, estimator: str = "none", num_threads: int = 1, program: Sequence[str] = APP, **settings: object
+        self,
+        home: Path,
+        model: Path,
+        estimator: str = "none",
+        num_threads: int = 1,
+        program: Sequence[str] = APP,
+        **settings: object,
     ):
         self.home, self.log_file, self._program = home, home.with_suffix(".log"), program
         self.url = ""
@@ -73,13 +81,21 @@ class Server:
         return self.process.pid
 
     async def start(self) -> float:
-        """Starts it and waits until the page can be had; returns the moment (`time.time`) at which its process began."""
+        """Starts it and waits until the page can be had; returns the moment (`time.time`) at which its process
+        began."""
         began = time.time()
         with open(self.log_file, "a") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, *self._program, *self._arguments, cwd=REPOSITORY, env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                sys.executable,
+                *self._program,
+                *self._arguments,
+                cwd=REPOSITORY,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         line = await asyncio.wait_for(self.process.stdout.readline(), START_S)
         found = re.search(rb"http://127\.0\.0\.1:\d+", line)
         if found is None:
@@ -176,14 +192,25 @@ class Page:
 
     async def call(self, event: dict, data: list) -> list:
         """What an event that is answered at once gives."""
-        body = {"data": data, "fn_index": event["id"], "session_hash": self.session, "trigger_id": event["targets"][0][0]}
+        body = {
+            "data": data,
+            "fn_index": event["id"],
+            "session_hash": self.session,
+            "trigger_id": event["targets"][0][0],
+        }
         answer = await self.client.post(self.url + "/gradio_api/run/predict", json=body)
         return answer.raise_for_status().json()["data"]
 
     async def upload(self, path: Path) -> dict:
         """The file as the page's fields name it from then on."""
-        answer = await self.client.post(self.url + "/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
-        return {"path": answer.raise_for_status().json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+        answer = await self.client.post(
+            self.url + "/gradio_api/upload", files={"files": (path.name, path.read_bytes())}
+        )
+        return {
+            "path": answer.raise_for_status().json()[0],
+            "orig_name": path.name,
+            "meta": {"_type": "gradio.FileData"},
+        }
 
     async def submit(self, fields: dict) -> tuple[str | None, str]:
         """The new job and "", or None and the sentence beside the button."""

@@ -1,6 +1,8 @@
-"""A model in whose place every frame waits a fixed time: what a cluster adds to it is all that is seen. For tests.scaling alone.
+"""A model in whose place every frame waits a fixed time: what a cluster adds to it is all that is seen. For
+tests.scaling alone.
 
-`install` is Ray's hook for each process that is started on a node. When each worked is written to the file that the variable LOG names.
+`install` is Ray's hook for each process that is started on a node. When each worked is written to the file that the
+variable LOG names.
 """
 
 from __future__ import annotations

@@ -33,8 +33,11 @@ def test_the_weight_on_the_vae_can_grow():
 def test_the_usual_sizes_have_the_released_checkpoints_shapes():
     shapes = {name: tuple(value.shape) for name, value in ImageAdapter().state_dict().items()}
     assert shapes == {
-        "vae2clip.weight": (768, 1280), "vae2clip.bias": (768,), "linear1.weight": (50, 54), "linear1.bias": (50,),
-    }  # fmt: skip
+        "vae2clip.weight": (768, 1280),
+        "vae2clip.bias": (768,),
+        "linear1.weight": (50, 54),
+        "linear1.bias": (50,),
+    }
     assert ImageAdapter()(torch.zeros(1, 50, 768), torch.zeros(1, 4, 80, 64)).shape == (1, 50, 768)
 
 

@@ -54,13 +54,23 @@ def short(monkeypatch):
 
 
 def run(pipe, clip, folder, options=OPTIONS, **kwargs):
-    given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0]), "options": options, "folder": folder}
+    given = {
+        "image": clip[0][0],
+        "poses": clip[1],
+        "image_poses": clip[1].select([0]),
+        "options": options,
+        "folder": folder,
+    }
     return animate(LocalEngine(pipe), **{**given, **kwargs})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the result's figures, which hold the seconds it took."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "result.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "result.json"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +87,35 @@ def whole(pipe, clip, tmp_path_factory):
 def test_a_run_leaves_all_its_files(pipe, whole):
     folder, _, result, _ = whole
     assert sorted(contents(folder)) == [
-        "chunks/000000.mp4", "chunks/000001.mp4", "chunks/000002.mp4", *(f"frames/{i:06d}.png" for i in range(FRAMES)), "result.mp4"
-    ]  # fmt: skip
+        "chunks/000000.mp4",
+        "chunks/000001.mp4",
+        "chunks/000002.mp4",
+        *(f"frames/{i:06d}.png" for i in range(FRAMES)),
+        "result.mp4",
+    ]
     assert json.loads((folder / "result.json").read_text()) == result
     assert result["num_frames"] == FRAMES and result["fps"] == FPS and (result["height"], result["width"]) == SIZE
     assert result["seed"] == 0 and result["options"]["recipe"] == "fast" and result["notices"] == []
     assert result["used"] == {
-        "num_inference_steps": 2, "guidance_interval": [0.0, 1.0], "reuse_steps": 1, "solver": None,
-        "image_guidance": 1.0, "pose_guidance": 1.0,
-    }  # fmt: skip
+        "num_inference_steps": 2,
+        "guidance_interval": [0.0, 1.0],
+        "reuse_steps": 1,
+        "solver": None,
+        "image_guidance": 1.0,
+        "pose_guidance": 1.0,
+    }
     assert set(result["seconds"]) == {"tuning", "frames", "video"} and result["versions"]["torch"] == torch.__version__
 
 
 def test_the_video_has_one_frame_for_each_pose(whole):
     folder = whole[0]
     info = probe_video(folder / "result.mp4")
-    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (FRAMES, *SIZE, "h264", "yuv420p")
+    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (
+        FRAMES,
+        *SIZE,
+        "h264",
+        "yuv420p",
+    )
     assert info.fps == pytest.approx(FPS)
     content = (folder / "result.mp4").read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
@@ -107,7 +130,14 @@ def test_chunks_are_the_video_in_seconds(whole):
 
 def test_the_frames_are_the_pipelines(pipe, clip, tmp_path):
     run(pipe, clip, tmp_path)
-    made = pipe(clip[0][0], clip[1], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0), batch_size=2)
+    made = pipe(
+        clip[0][0],
+        clip[1],
+        clip[1].select([0]),
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        batch_size=2,
+    )
     assert all(np.array_equal(read_image(tmp_path / f"frames/{i:06d}.png"), made.frames[i]) for i in range(FRAMES))
 
 
@@ -135,7 +165,10 @@ def test_the_second_run_for_a_person_reuses_the_subject(pipe, clip, whole, tmp_p
     assert result["subject"] == whole[2]["subject"] and "tuning" not in result["seconds"]
     assert contents(tmp_path) == contents(whole[0])
     turned = replace(clip[1].select(slice(None, None, -1)), fps=5.0)
-    assert run(pipe, clip, tmp_path / "another motion", TUNED, poses=turned, subjects=whole[1])["subject"] == result["subject"]
+    assert (
+        run(pipe, clip, tmp_path / "another motion", TUNED, poses=turned, subjects=whole[1])["subject"]
+        == result["subject"]
+    )
     assert len(list(whole[1].iterdir())) == 1
 
 
@@ -157,7 +190,8 @@ def test_a_given_subject_is_used(pipe, clip, whole, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 8, 11, 14, 18])
 def test_a_stopped_run_goes_on_and_is_bit_equal(pipe, clip, whole, tmp_path, stop):
-    """Stopped in tuning, in the decoder, between frames, within a batch; the frames that were there are not made again."""
+    """Stopped in tuning, in the decoder, between frames, within a batch; the frames that were there are not made
+    again."""
     asked = iter(range(1000))
     with pytest.raises(Cancelled):
         run(pipe, clip, tmp_path, TUNED, should_stop=lambda: next(asked) >= stop)
@@ -175,16 +209,24 @@ def test_a_stopped_run_goes_on_and_is_bit_equal(pipe, clip, whole, tmp_path, sto
 def test_a_stop_is_heard_while_the_video_is_written(pipe, clip, whole, tmp_path):
     seen = []
     with pytest.raises(Cancelled):
-        run(pipe, clip, tmp_path, TUNED, subjects=whole[1], on_progress=seen.append,
-            should_stop=lambda: seen and (seen[-1].stage, seen[-1].step) == ("video", 2))  # fmt: skip
+        run(
+            pipe,
+            clip,
+            tmp_path,
+            TUNED,
+            subjects=whole[1],
+            on_progress=seen.append,
+            should_stop=lambda: seen and (seen[-1].stage, seen[-1].step) == ("video", 2),
+        )
     assert (seen[-1].stage, seen[-1].total) == ("video", FRAMES) and not (tmp_path / "result.mp4").exists()
     run(pipe, clip, tmp_path, TUNED, subjects=whole[1])
     assert contents(tmp_path) == contents(whole[0])
 
 
-@pytest.mark.parametrize("missing", [
-    ["chunks/000002.mp4"], ["chunks/000000.mp4", "chunks/000002.mp4"], ["result.mp4"], ["frames/000006.png"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "missing",
+    [["chunks/000002.mp4"], ["chunks/000000.mp4", "chunks/000002.mp4"], ["result.mp4"], ["frames/000006.png"]],
+)
 def test_whatever_was_not_yet_written_is_written(pipe, clip, whole, tmp_path, missing):
     """A process can die between any two files."""
     folder = shutil.copytree(whole[0], tmp_path / "job")
@@ -208,17 +250,30 @@ class OutOfOrder(LocalEngine):
 
 def test_frames_may_come_in_any_order_and_chunks_come_in_theirs(pipe, clip, whole, tmp_path):
     engine, seen = OutOfOrder(pipe), []
-    given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0]), "options": TUNED, "folder": tmp_path}
-    given |= {"subjects": whole[1], "on_progress": lambda p: seen.append((p.step, len(list((tmp_path / "chunks").glob("*.mp4")))))}
+    given = {
+        "image": clip[0][0],
+        "poses": clip[1],
+        "image_poses": clip[1].select([0]),
+        "options": TUNED,
+        "folder": tmp_path,
+    }
+    given |= {
+        "subjects": whole[1],
+        "on_progress": lambda p: seen.append((p.step, len(list((tmp_path / "chunks").glob("*.mp4"))))),
+    }
     engine.stops = True
     with pytest.raises(Cancelled):
         animate(engine, **given)
     assert sorted(path.stem for path in (tmp_path / "frames").iterdir()) == ["000004", "000005", "000006"]
-    assert not list((tmp_path / "chunks").iterdir()) and not (tmp_path / "partial.mp4").exists(), "there is no beginning yet"
+    assert not list((tmp_path / "chunks").iterdir()) and not (tmp_path / "partial.mp4").exists(), (
+        "there is no beginning yet"
+    )
     engine.stops = False
     (tmp_path / "frames" / "000005.png").unlink()
     animate(engine, **given)
-    assert engine.asked == [range(0, 2), range(2, 4), range(4, 6)], "batches stay whole, and what is there is not made again"
+    assert engine.asked == [range(0, 2), range(2, 4), range(4, 6)], (
+        "batches stay whole, and what is there is not made again"
+    )
     assert contents(tmp_path) == contents(whole[0])
 
 
@@ -239,14 +294,29 @@ def test_a_finished_clip_is_not_made_again(pipe, clip, whole, tmp_path, monkeypa
 
 def test_options_reach_the_frames(pipe, clip, tmp_path):
     base = run(pipe, clip, tmp_path / "base")
-    part = run(pipe, clip, tmp_path / "part", OPTIONS.model_copy(update={"first_frame": 2, "last_frame": 5, "fps": 12.0}))
-    assert part["num_frames"] == 12 and part["fps"] == 12 and probe_video(tmp_path / "part" / "result.mp4").fps == pytest.approx(12)
+    part = run(
+        pipe, clip, tmp_path / "part", OPTIONS.model_copy(update={"first_frame": 2, "last_frame": 5, "fps": 12.0})
+    )
+    assert (
+        part["num_frames"] == 12
+        and part["fps"] == 12
+        and probe_video(tmp_path / "part" / "result.mp4").fps == pytest.approx(12)
+    )
     for name, change in (("seed", {"seed": 1}), ("guidance", {"image_guidance": 3.0}), ("steps", {"steps": 3})):
         result = run(pipe, clip, tmp_path / name, OPTIONS.model_copy(update=change))
         assert contents(tmp_path / name)["frames/000003.png"] != contents(tmp_path / "base")["frames/000003.png"], name
         assert result["used"] != base["used"] or result["seed"] == 1
-    assert run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"]["num_inference_steps"] == 8
-    assert [pipe.model_config.sampling(quality).num_inference_steps for quality in ("draft", "standard", "best")] == [8, 15, 50]
+    assert (
+        run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"][
+            "num_inference_steps"
+        ]
+        == 8
+    )
+    assert [pipe.model_config.sampling(quality).num_inference_steps for quality in ("draft", "standard", "best")] == [
+        8,
+        15,
+        50,
+    ]
 
 
 def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_path):
@@ -357,7 +427,9 @@ def test_a_missing_device_is_one_sentence(monkeypatch):
 
 def test_a_model_tuned_for_a_while(pipe, clip):
     def frame():
-        return pipe(clip[0][0], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames
+        return pipe(
+            clip[0][0], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+        ).frames
 
     before = frame()
     with tuned_to(pipe, clip[0][0], clip[1].select([0]), "fast"):
@@ -383,14 +455,22 @@ def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
     results = {}
 
     def run(name: str) -> None:
-        results[name] = animate(LocalEngine(pipes.pop()), **given, folder=tmp_path / name, subjects=tmp_path / "subjects")
+        results[name] = animate(
+            LocalEngine(pipes.pop()), **given, folder=tmp_path / name, subjects=tmp_path / "subjects"
+        )
 
     threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
     threads[0].start()
     assert begun.wait(60)
     threads[1].start()
     with pytest.raises(Cancelled):
-        animate(LocalEngine(pipes.pop()), **given, folder=tmp_path / "third", subjects=tmp_path / "subjects", should_stop=lambda: True)
+        animate(
+            LocalEngine(pipes.pop()),
+            **given,
+            folder=tmp_path / "third",
+            subjects=tmp_path / "subjects",
+            should_stop=lambda: True,
+        )
     go_on.set()
     for thread in threads:
         thread.join(120)

@@ -36,7 +36,9 @@ def test_photo_motion_and_result_stand_side_by_side(tmp_path):
     for index, row in enumerate(read_video(tmp_path / SIDE_BY_SIDE)):
         photo, motion, made = np.split(row.astype(float), 3, axis=1)
         assert np.abs(photo - scene.photo).mean() < 8 and abs(made.mean() - (8 * index + 4)) < 3
-        assert np.abs(motion - scene.photo)[scene.poses.mask[index]].mean() > 20  # the motion's colours lie on the photo
+        assert (
+            np.abs(motion - scene.photo)[scene.poses.mask[index]].mean() > 20
+        )  # the motion's colours lie on the photo
     gif = Image.open(tmp_path / GIF)
     assert (gif.n_frames, gif.size) == (6, (32, 40))
 

@@ -1,6 +1,7 @@
-"""The page in a real Chromium: pick, run, watch, reload, stop, keep. The server is `python app.py`, as a user starts it.
+"""The page in a real Chromium: pick, run, watch, reload, stop, keep. The server is `python app.py`, as a user starts
+it.
 
-    scripts/test tests/test_browser.py
+scripts/test tests/test_browser.py
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ pytestmark = pytest.mark.browser
 APP = REPOSITORY / "app.py"
 SECONDS = 1000  # Playwright counts milliseconds
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+)
 SIZES = {"laptop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 LIVE = "#dp-live video"
 
@@ -54,8 +61,12 @@ class Server:
         self.log = open(home.with_suffix(".log"), "a+")
         self.process = subprocess.Popen(
             [sys.executable, str(APP), "--port", port, "--model", str(model), "--device", "cpu"],
-            cwd=REPOSITORY, env=environment | {"DREAMPOSE_HOME": str(home)}, stdout=subprocess.PIPE, stderr=self.log, text=True,
-        )  # fmt: skip
+            cwd=REPOSITORY,
+            env=environment | {"DREAMPOSE_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
         line = self.process.stdout.readline()
         assert (found := re.search(r"http://127\.0\.0\.1:\d+", line)), f"the server said {line!r} and {self.stop()}"
         self.url = found[0]
@@ -113,7 +124,12 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60 * SECONDS)
-        page.on("request", lambda request: None if request.url.startswith((server.url, "data:", "blob:")) else foreign.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((server.url, "data:", "blob:")) else foreign.append(request.url)
+            ),
+        )
         page.goto(server.url)
         expect(page.locator("#dp-run")).to_be_visible()
         return page
@@ -162,15 +178,18 @@ def run(page: Page) -> None:
     before = page.evaluate("document.querySelector('#dp-status .dp-card')?.dataset.job ?? null")
     page.locator("#dp-run").click()
     page.wait_for_function(
-        "before => (document.querySelector('#dp-status .dp-card')?.dataset.job ?? before) !== before", arg=before)
+        "before => (document.querySelector('#dp-status .dp-card')?.dataset.job ?? before) !== before", arg=before
+    )
 
 
 def wait_for_state(page: Page, state: str, minutes: float = 5) -> None:
     """Waits until the job is in `state`; a job that failed says why."""
     page.wait_for_function(
-        "state => [state, 'failed', 'cancelled'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)",
-        arg=state, timeout=minutes * 60 * SECONDS,
-    )  # fmt: skip
+        "state => [state, 'failed', 'cancelled'].includes(document.querySelector('#dp-status "
+        ".dp-card')?.dataset.state)",
+        arg=state,
+        timeout=minutes * 60 * SECONDS,
+    )
     card = page.locator("#dp-status .dp-card")
     assert card.get_attribute("data-state") == state, page.locator("#dp-status").inner_text()
 
@@ -178,10 +197,10 @@ def wait_for_state(page: Page, state: str, minutes: float = 5) -> None:
 def wait_for_frames(page: Page, minutes: float = 5) -> None:
     """Waits until some frames are finished and the job still runs."""
     page.wait_for_function(
-        "() => { const job = document.querySelector('#dp-status .dp-card')?.dataset;"
-        " return job && (+job.frames > 0 || ['done', 'failed', 'cancelled'].includes(job.state)) }",
+        "() => { const job = document.querySelector('#dp-status .dp-card')?.dataset; return job && (+job.frames > 0 "
+        "|| ['done', 'failed', 'cancelled'].includes(job.state)) }",
         timeout=minutes * 60 * SECONDS,
-    )  # fmt: skip
+    )
     card = page.locator("#dp-status .dp-card")
     assert card.get_attribute("data-state") == "running", page.locator("#dp-status").inner_text()
 
@@ -189,10 +208,11 @@ def wait_for_frames(page: Page, minutes: float = 5) -> None:
 def wait_until_playing(page: Page, past_s: float = 0.3, minutes: float = 5) -> float:
     """Waits until the streaming player's playhead is past `past_s` seconds; returns where it is."""
     page.wait_for_function(
-        "([player, past]) => document.querySelector(player)?.currentTime > past"
-        " || document.querySelector('#dp-status .dp-card').dataset.state === 'failed'",
-        arg=[LIVE, past_s], timeout=minutes * 60 * SECONDS,
-    )  # fmt: skip
+        "([player, past]) => document.querySelector(player)?.currentTime > past || document.querySelector('#dp-status "
+        ".dp-card').dataset.state === 'failed'",
+        arg=[LIVE, past_s],
+        timeout=minutes * 60 * SECONDS,
+    )
     return page.evaluate("player => document.querySelector(player)?.currentTime ?? 0", LIVE)
 
 
@@ -215,7 +235,7 @@ def result_files(server: Server) -> set[bytes]:
     return {path.read_bytes() for path in (server.home / "jobs").glob("*/result.mp4")}
 
 
-# -- with a tiny random model ---------------------------------------------------------------------------------------------
+# -- with a tiny random model ------------------------------------------------------------------------------------------
 
 
 def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_path: Path):
@@ -224,9 +244,13 @@ def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_pat
     set_options(page, "Skip", Steps=250)
     run(page)
     assert wait_until_playing(page) > 0, page.locator("#dp-status").inner_text()
-    assert page.locator("#dp-status .dp-card").get_attribute("data-state") == "running", "the first chunk played only when all was done"
-    picture = "player => { const c = document.createElement('canvas'); c.width = c.height = 32;" \
-              " c.getContext('2d').drawImage(document.querySelector(player), 0, 0, 32, 32); return c.toDataURL() }"
+    assert page.locator("#dp-status .dp-card").get_attribute("data-state") == "running", (
+        "the first chunk played only when all was done"
+    )
+    picture = (
+        "player => { const c = document.createElement('canvas'); c.width = c.height = 32;"
+        " c.getContext('2d').drawImage(document.querySelector(player), 0, 0, 32, 32); return c.toDataURL() }"
+    )
     first_time, first_picture = wait_until_playing(page), page.evaluate(picture, LIVE)
     assert wait_until_playing(page, first_time + 1.0) > first_time + 1.0
     assert page.evaluate(picture, LIVE) != first_picture
@@ -251,10 +275,15 @@ def test_an_open_page_finds_its_job_again_when_the_server_was_killed(tiny_server
     tiny_server.kill_and_start_again()
     page.wait_for_function("() => !window.before", timeout=120 * SECONDS)  # nobody pressed reload
     page.wait_for_function(
-        "before => +(document.querySelector('#dp-status .dp-card')?.dataset.frames ?? -1) > before", arg=before, timeout=180 * SECONDS)
+        "before => +(document.querySelector('#dp-status .dp-card')?.dataset.frames ?? -1) > before",
+        arg=before,
+        timeout=180 * SECONDS,
+    )
     page.locator("#dp-stop").click()
     page.wait_for_function(
-        "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)", timeout=120 * SECONDS)
+        "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)",
+        timeout=120 * SECONDS,
+    )
 
 
 def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
@@ -302,7 +331,9 @@ def test_bad_uploads_show_their_sentence_and_it_stays(tiny_server: Server, open_
     wait_for_state_failed(page, "dance.npz")  # one sentence, still there
 
 
-def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(tiny_server: Server, open_page, tmp_path: Path):
+def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(
+    tiny_server: Server, open_page, tmp_path: Path
+):
     rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 8, (160, 128), fps=8.0)
     write_video(rgb.numpy(), tmp_path / "wave.mp4", 8.0)
     write_png(rgb[0].numpy(), tmp_path / "anna.png")
@@ -316,7 +347,9 @@ def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(tiny
     expect(page.locator("#dp-motion")).to_contain_text("wave.mp4")
     page.locator("#dp-preview").click()
     expect(page.locator("#dp-preview-result video")).to_be_visible(timeout=90 * SECONDS)
-    expect(page.locator("#dp-preview-result")).to_contain_text("The motion: 8 frames at 8 fps, 160 x 128, estimated from a video")
+    expect(page.locator("#dp-preview-result")).to_contain_text(
+        "The motion: 8 frames at 8 fps, 160 x 128, estimated from a video"
+    )
     page.wait_for_function("document.querySelector('#dp-preview-result video').videoWidth == 3 * 256")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
     expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)  # previews are no jobs to come back to
@@ -342,7 +375,9 @@ def test_an_example_brings_its_densepose_and_an_own_photo_takes_it_away(tiny_ser
     page.locator("#dp-consent").get_by_role("checkbox").check()
     page.locator("#dp-photo").get_by_role("button", name="Remove Image").click()
     expect(page.locator("#dp-photo-poses")).not_to_contain_text(".poses")
-    expect(page.locator("#dp-consent").get_by_role("checkbox")).not_to_be_checked()  # who agreed to one photo did not agree to the next
+    expect(
+        page.locator("#dp-consent").get_by_role("checkbox")
+    ).not_to_be_checked()  # who agreed to one photo did not agree to the next
     page.locator("#dp-photo input[type=file]").set_input_files(sorted((EXAMPLES / "people").glob("*.png"))[0])
     expect(page.locator("#dp-photo img")).to_be_visible()
     expect(page.locator("#dp-people .thumbnail-item.selected")).to_have_count(0)
@@ -365,7 +400,9 @@ def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_p
     wait_for_state(page, "done")
     expect(page.locator("#dp-status .dp-notices")).to_contain_text("Only the first photo was used")
     newest = max((tiny_server.home / "jobs").glob("*/request.json"), key=lambda path: path.stat().st_mtime)
-    assert [upload["name"] for upload in json.loads(newest.read_text())["more_images"]] == [path.name for path in examples[1:3]]
+    assert [upload["name"] for upload in json.loads(newest.read_text())["more_images"]] == [
+        path.name for path in examples[1:3]
+    ]
     pick(page, person=1, motion=None)
     expect(more).not_to_contain_text(examples[2].stem)
     page.locator("#dp-shelf").get_by_role("button", name="Again").first.click()
@@ -384,7 +421,9 @@ def test_what_it_costs_is_known_as_soon_as_one_was_made(mini_server: Server, ope
     set_options(page, "Skip")
     run(page)
     wait_for_state(page, "done")
-    expect(page.locator("#dp-pace")).to_contain_text(re.compile(r"Measured on this server \(\w+\): 60 frames about \d+ s, with at most"))
+    expect(page.locator("#dp-pace")).to_contain_text(
+        re.compile(r"Measured on this server \(\w+\): 60 frames about \d+ s, with at most")
+    )
 
 
 def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page):

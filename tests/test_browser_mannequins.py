@@ -1,6 +1,6 @@
 """A motion made by hand, in a real Chromium: made, seen, kept, used.
 
-    scripts/test tests/test_browser_mannequins.py
+scripts/test tests/test_browser_mannequins.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The whole way in a real Chromium, from a photo to what is kept, with pictures of every step; reloads, stops and wrong files on the way.
+"""The whole way in a real Chromium, from a photo to what is kept, with pictures of every step; reloads, stops and wrong
+files on the way.
 
-    DREAMPOSE_SHOTS=docs/tour scripts/test tests/test_browser_studio.py      # the pictures of docs/tour.md, anew
+DREAMPOSE_SHOTS=docs/tour scripts/test tests/test_browser_studio.py      # the pictures of docs/tour.md, anew
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def shoot(tmp_path: Path) -> Shoot:
     folder.mkdir(parents=True, exist_ok=True)
 
     def one(page: Page, name: str, at: str = "body") -> None:
-        page.locator(at).first.evaluate("(e) => scrollTo({top: e.getBoundingClientRect().top + scrollY - 24, behavior: 'instant'})")
+        page.locator(at).first.evaluate(
+            "(e) => scrollTo({top: e.getBoundingClientRect().top + scrollY - 24, behavior: 'instant'})"
+        )
         page.wait_for_timeout(400)  # what has just come into view is still being drawn
         page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=80)
 
@@ -84,8 +87,9 @@ def wait_for_stage(page: Page, words: str) -> None:
     page.wait_for_function(
         "words => document.querySelector('#dp-status .dp-stage-now')?.textContent === words"
         " || ['done', 'failed', 'cancelled'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)",
-        arg=words, timeout=180 * SECONDS,
-    )  # fmt: skip
+        arg=words,
+        timeout=180 * SECONDS,
+    )
     expect(page.locator(NOW)).to_have_text(words, timeout=SECONDS)
 
 
@@ -96,13 +100,17 @@ def content(page: Page, href: str) -> bytes:
 
 
 def playing(page: Page, videos: str, number: int) -> None:
-    """Until so many videos play; Chromium may pause what started by itself while the machine is busy, and a person would press play."""
+    """Until so many videos play; Chromium may pause what started by itself while the machine is busy, and a person
+    would press play."""
     moving = "v.currentTime > 0.2 || (v.paused && v.play().catch(() => 0), false)"
     page.wait_for_function(
-        f"[...document.querySelectorAll('{videos}')].filter((v) => {moving}).length == {number}", timeout=120 * SECONDS)
+        f"[...document.querySelectorAll('{videos}')].filter((v) => {moving}).length == {number}", timeout=120 * SECONDS
+    )
 
 
-@pytest.mark.parametrize(("server", "size"), [pytest.param("mini_server", "laptop", marks=pytest.mark.slow), ("tiny_server", "phone")])
+@pytest.mark.parametrize(
+    ("server", "size"), [pytest.param("mini_server", "laptop", marks=pytest.mark.slow), ("tiny_server", "phone")]
+)
 def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, tmp_path: Path, server: str, size: str):  # noqa: F811
     server, own = request.getfixturevalue(server), size == "phone"
     page, wrong = open_page(server, size), []
@@ -117,11 +125,18 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
         rgb, _ = render_clip(Figure.from_seed(HELD_OUT + 3), "idle", 1, (320, 256))
         write_png(rgb[0].numpy()[:250], tmp_path / "anna.png")
         page.locator("#dp-photo input[type=file]").set_input_files(tmp_path / "anna.png")
-        expect(page.locator("#dp-look")).to_contain_text("outside the photo, so the model will invent", timeout=90 * SECONDS)
-        page.locator("#dp-consent").get_by_role("checkbox").check()  # a photo that has just come takes the tick of the last one away
+        expect(page.locator("#dp-look")).to_contain_text(
+            "outside the photo, so the model will invent", timeout=90 * SECONDS
+        )
+        page.locator("#dp-consent").get_by_role(
+            "checkbox"
+        ).check()  # a photo that has just come takes the tick of the last one away
         page.get_by_role("button", name="Adjust the frame").click()
         before = page.locator("#dp-look img").get_attribute("src")
-        nearer, looked = page.locator("#dp-frame").get_by_label(re.compile("Nearer")).first, page.locator("#dp-look img")
+        nearer, looked = (
+            page.locator("#dp-frame").get_by_label(re.compile("Nearer")).first,
+            page.locator("#dp-look img"),
+        )
         nearer.fill("1.2")
         nearer.press("Tab")
         expect(looked).not_to_have_attribute("src", before, timeout=90 * SECONDS)
@@ -163,10 +178,16 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
     assert saved.read_bytes() in result_files(server) and probe_video(saved).num_frames == FRAMES
     kept = {link.inner_text(): content(page, link.get_attribute("href")) for link in page.locator(".dp-things a").all()}
     assert list(kept) == ["Side by side", "GIF", "Frames", "Motion", "Settings"]
-    assert kept["Side by side"][4:8] == b"ftyp" and kept["GIF"][:3] == b"GIF" and json.loads(kept["Settings"])["num_frames"] == FRAMES
+    assert (
+        kept["Side by side"][4:8] == b"ftyp"
+        and kept["GIF"][:3] == b"GIF"
+        and json.loads(kept["Settings"])["num_frames"] == FRAMES
+    )
     assert len(zipfile.ZipFile(io.BytesIO(kept["Frames"])).namelist()) == FRAMES
     (tmp_path / "motion.npz").write_bytes(kept["Motion"])
-    assert np.array_equal(read_poses(tmp_path / "motion.npz").parts, read_poses(sorted((EXAMPLES / "motions").glob("*.npz"))[0]).parts)
+    assert np.array_equal(
+        read_poses(tmp_path / "motion.npz").parts, read_poses(sorted((EXAMPLES / "motions").glob("*.npz"))[0]).parts
+    )
 
     # 6. the shelf
     act(page, "rename")
@@ -202,7 +223,9 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
     wait_for_state(page, "done", minutes=10)
     expect(page.locator("#dp-shelf [data-do=forget]")).to_have_count(1)  # nothing was learned anew
     if own:
-        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"], "the page is wider than the phone"
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"], (
+            "the page is wider than the phone"
+        )
     assert page.evaluate(SMALL_TEXT) == []
 
     # 8. and gone
@@ -212,15 +235,20 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
         expect(page.locator("#dp-shelf [data-do=delete]")).to_have_count(left)
         if left:  # the next one is shown now
             page.wait_for_function(
-                "() => { const [card, video] = [document.querySelector('#dp-status .dp-card')?.dataset,"
-                " document.querySelector('#dp-result video')]; return card && video?.readyState > 1 && video.src.includes(card.job)"
-                " && document.querySelector('#dp-shelf [aria-current] [data-do=delete]')?.dataset.id === card.job }")
+                "() => { const [card, video] = [document.querySelector('#dp-status .dp-card')?.dataset, "
+                "document.querySelector('#dp-result video')]; return card && video?.readyState > 1 && "
+                "video.src.includes(card.job) && document.querySelector('#dp-shelf [aria-current] "
+                "[data-do=delete]')?.dataset.id === card.job }"
+            )
     act(page, "forget")
     expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)
     expect(page.locator("#dp-status .dp-card")).to_have_count(0)
     assert wrong == []
-    owner_jobs = [path for path in (server.home / "jobs").iterdir() if (path / "result.json").exists() and saved.read_bytes() == (
-        path / "result.mp4").read_bytes()]  # fmt: skip
+    owner_jobs = [
+        path
+        for path in (server.home / "jobs").iterdir()
+        if (path / "result.json").exists() and saved.read_bytes() == (path / "result.mp4").read_bytes()
+    ]
     assert owner_jobs == [], "deleted is deleted"
 
 
@@ -341,9 +369,13 @@ def test_stop_in_each_stage(tiny_server, open_page):  # noqa: F811
         wait_for_stage(page, stage)
         page.locator("#dp-stop").click()
         page.wait_for_function(
-            "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)", timeout=60 * SECONDS)
+            "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)",
+            timeout=60 * SECONDS,
+        )
         state = page.locator("#dp-status .dp-card").get_attribute("data-state")
-        assert state == "cancelled" or stage == "Write video", "only the video may have been written before the click came"
+        assert state == "cancelled" or stage == "Write video", (
+            "only the video may have been written before the click came"
+        )
         expect(page.locator("#dp-stop")).to_be_hidden()
     expect(page.locator("#dp-result video")).to_be_visible()  # what was made of it is there
     if state == "cancelled":
@@ -363,7 +395,9 @@ def test_wrong_files_in_each_input(tiny_server, open_page, tmp_path: Path):  # n
         pick(page)
         page.locator("#dp-photo-poses").get_by_role("button", name=re.compile("Clear|Remove")).first.click()
         page.locator("#dp-photo-poses input[type=file]").set_input_files(tmp_path / name)
-        expect(page.locator("#dp-look [role=alert]")).to_contain_text(name, timeout=60 * SECONDS)  # said at once, beside the photo
+        expect(page.locator("#dp-look [role=alert]")).to_contain_text(
+            name, timeout=60 * SECONDS
+        )  # said at once, beside the photo
         run(page)
         wait_for_state_failed(page, name)
         pick(page, motion=None)

@@ -1,4 +1,5 @@
-"""The real server, killed at random moments: no job is lost, run twice or changed. 200 kills: scripts/test -m slow tests/test_chaos.py"""
+"""The real server, killed at random moments: no job is lost, run twice or changed. 200 kills: scripts/test -m slow
+tests/test_chaos.py"""
 
 from __future__ import annotations
 

@@ -54,9 +54,20 @@ def command(*arguments, cwd=REPOSITORY):
 
 
 def animate_arguments(files, **changes):
-    given = {"image": files / "photo.png", "poses": files / "poses.npz", "out": "out.mp4", "model": files / "model", "device": "cpu",
-             "recipe": "none", "steps": 1, **changes}  # fmt: skip
-    return ["animate", *(str(x) for name, value in given.items() if value is not None for x in (f"--{name.replace('_', '-')}", value))]
+    given = {
+        "image": files / "photo.png",
+        "poses": files / "poses.npz",
+        "out": "out.mp4",
+        "model": files / "model",
+        "device": "cpu",
+        "recipe": "none",
+        "steps": 1,
+        **changes,
+    }
+    return [
+        "animate",
+        *(str(x) for name, value in given.items() if value is not None for x in (f"--{name.replace('_', '-')}", value)),
+    ]
 
 
 def refused(capsys, *arguments) -> str:
@@ -78,12 +89,17 @@ def refused(capsys, *arguments) -> str:
 
 def test_animate(files, tmp_path):
     own = f"{files}/poses.npz:0"
-    done = command(*animate_arguments(files, image_poses=own, recipe="fast", frames="0:3", fps=12, seed=3, image_guidance=2), cwd=tmp_path)
+    done = command(
+        *animate_arguments(files, image_poses=own, recipe="fast", frames="0:3", fps=12, seed=3, image_guidance=2),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     motion, last = done.stdout.splitlines()
     assert motion == f"{files}/poses.npz: 5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts"
     assert last == "out.mp4: 9 frames at 12 fps, 40 x 32 (height x width)"  # 3 of 4 a second, each shown three times
-    assert all(stage in done.stderr for stage in ("tuning", "decoder", "frames", "video")) and "Warning" not in done.stderr
+    assert (
+        all(stage in done.stderr for stage in ("tuning", "decoder", "frames", "video")) and "Warning" not in done.stderr
+    )
     assert "float32" not in done.stderr  # what libraries think of their own casts is not ours to say
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
     info = probe_video(tmp_path / "out.mp4")
@@ -91,16 +107,39 @@ def test_animate(files, tmp_path):
     content = (tmp_path / "out.mp4").read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["num_frames"] == 9 and result["seed"] == 3 and result["subject"] and result["used"]["image_guidance"] == 2
+    assert (
+        result["num_frames"] == 9
+        and result["seed"] == 3
+        and result["subject"]
+        and result["used"]["image_guidance"] == 2
+    )
 
 
 def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     photo = files / "photo.png"
-    done = command("finetune", "--image", photo, "--image", photo, "--image-poses", files / "poses.npz", "--image-poses",
-                   f"{files / 'poses.npz'}:1", "--out", "anna", "--model", files / "model", "--device", "cpu", cwd=tmp_path)  # fmt: skip
+    done = command(
+        "finetune",
+        "--image",
+        photo,
+        "--image",
+        photo,
+        "--image-poses",
+        files / "poses.npz",
+        "--image-poses",
+        f"{files / 'poses.npz'}:1",
+        "--out",
+        "anna",
+        "--model",
+        files / "model",
+        "--device",
+        "cpu",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "tuned to 2 photos; use it with --subject" in done.stdout and "anna" in done.stdout
-    assert (tmp_path / "anna" / "subject.json").is_file() and len(read_poses(tmp_path / "anna" / "photo_poses.npz")) == 2
+    assert (tmp_path / "anna" / "subject.json").is_file() and len(
+        read_poses(tmp_path / "anna" / "photo_poses.npz")
+    ) == 2
     out = tmp_path / "out.mp4"
     assert main(animate_arguments(files, subject=tmp_path / "anna", out=out, estimator="none")) == 0
     key = json.loads((tmp_path / "anna" / "subject.json").read_text())["key"]
@@ -119,8 +158,13 @@ def test_animate_learns_from_several_photos(files, tmp_path, capsys, monkeypatch
     result = json.loads((tmp_path / "out.json").read_text())
     # the same that finetune tunes
     both = ["--image-poses", f"{files}/poses.npz:0", "--image", str(files / "photo.png"), *more]
-    assert main(["finetune", *both, "--out", str(tmp_path / "anna"), "--model", str(files / "model"), "--device", "cpu"]) == 0
-    assert result["subject"] == json.loads((tmp_path / "anna" / "subject.json").read_text())["key"] and "used" not in said
+    assert (
+        main(["finetune", *both, "--out", str(tmp_path / "anna"), "--model", str(files / "model"), "--device", "cpu"])
+        == 0
+    )
+    assert (
+        result["subject"] == json.loads((tmp_path / "anna" / "subject.json").read_text())["key"] and "used" not in said
+    )
     skipped = animate_arguments(files, image_poses=f"{files}/poses.npz:0", out=tmp_path / "none.mp4")
     capsys.readouterr()
     assert main([*skipped, *more]) == 0 and "Only the first photo was used" in capsys.readouterr().out
@@ -130,8 +174,21 @@ def test_animate_learns_from_several_photos(files, tmp_path, capsys, monkeypatch
 
 
 def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):
-    given = ["finetune", "--image", str(files / "photo.png"), "--image-poses", str(files / "poses.npz"), "--model", str(files / "model"),
-             "--device", "cpu", "--out", str(tmp_path / "anna"), "--steps", "4"]  # fmt: skip
+    given = [
+        "finetune",
+        "--image",
+        str(files / "photo.png"),
+        "--image-poses",
+        str(files / "poses.npz"),
+        "--model",
+        str(files / "model"),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "anna"),
+        "--steps",
+        "4",
+    ]
     assert main([*given, "--resume"]) == 2 and "no interrupted tuning of anna" in capsys.readouterr().err
     kept = tmp_path / ".anna.checkpoints"
     (kept / "tuning").mkdir(parents=True)
@@ -197,7 +254,17 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     clip = tmp_path / "clip.mp4"
     write_video(rgb.numpy(), tmp_path / "silent.mp4", 8.0)
     tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1"]
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", tmp_path / "silent.mp4", *tone, "-c:v", "copy", clip]
+    ffmpeg = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-loglevel",
+        "error",
+        "-i",
+        tmp_path / "silent.mp4",
+        *tone,
+        "-c:v",
+        "copy",
+        clip,
+    ]
     subprocess.run(ffmpeg, check=True)
     photo = tmp_path / "photo.png"
     write_png(rgb[0].numpy(), photo)
@@ -205,7 +272,11 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     given = animate_arguments(files, image=photo, poses=clip, out=out, frames="2:6")
     assert main([*given, "--keep-sound"]) == 0
     said = capsys.readouterr().out
-    assert "estimated from a video" in said and "knows only figures drawn by this program" in said and "no sound" not in said
+    assert (
+        "estimated from a video" in said
+        and "knows only figures drawn by this program" in said
+        and "no sound" not in said
+    )
     info = probe_video(out)
     assert info.has_sound and info.num_frames == 4 and info.seconds == pytest.approx(0.5, abs=0.05)
     assert main([*given, "--keep-sound", "--reverse"]) == 0
@@ -237,16 +308,41 @@ def test_mannequin_render(tmp_path):
     arguments = ["--seed", 10007, "--motion", "wave", "--frames", 3, "--size", "40x32", "--out", "clip"]
     done = command("mannequin", "render", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == [*(f"frame_{i:05d}.png" for i in range(3)), "poses.npz"]
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == [
+        *(f"frame_{i:05d}.png" for i in range(3)),
+        "poses.npz",
+    ]
     poses = read_poses(tmp_path / "clip" / "poses.npz")
     rgb, expected = render_clip(Figure.from_seed(10007), "wave", 3, SIZE, fps=20.0)
-    assert len(poses) == 3 and poses.charts == "mannequin" and poses.fps == 20 and np.array_equal(poses.parts, expected.parts)
+    assert (
+        len(poses) == 3
+        and poses.charts == "mannequin"
+        and poses.fps == 20
+        and np.array_equal(poses.parts, expected.parts)
+    )
     assert np.array_equal(read_image(tmp_path / "clip" / "frame_00002.png"), rgb[2].numpy())
 
 
 def test_train_and_go_on(tmp_path, capsys):
-    run = ["train", "--data", "mannequin", "--out", "run", "--size", "32x32", "--vae-steps", 1, "--end-to-end-steps", 1, "--batch-size", 2,
-           "--unet-channels", "8,16", "--device", "cpu"]  # fmt: skip
+    run = [
+        "train",
+        "--data",
+        "mannequin",
+        "--out",
+        "run",
+        "--size",
+        "32x32",
+        "--vae-steps",
+        1,
+        "--end-to-end-steps",
+        1,
+        "--batch-size",
+        2,
+        "--unet-channels",
+        "8,16",
+        "--device",
+        "cpu",
+    ]
     done = command(*run, "--steps", 2, "--minutes", 0, cwd=tmp_path)
     assert done.returncode == 0 and "not all steps done; go on with --resume" in done.stdout, done.stderr
     run[4] = str(tmp_path / "run")
@@ -254,7 +350,9 @@ def test_train_and_go_on(tmp_path, capsys):
     assert "was started with --steps 2; go on so" in refused(capsys, *run, "--steps", 3, "--resume")
     assert main([*map(str, run), "--steps", "2", "--resume", "--tensorboard"]) == 0
     assert ": all steps done" in capsys.readouterr().out
-    assert (tmp_path / "run" / "model" / "model_index.json").is_file() and (tmp_path / "run" / "base" / "tensorboard").is_dir()
+    assert (tmp_path / "run" / "model" / "model_index.json").is_file() and (
+        tmp_path / "run" / "base" / "tensorboard"
+    ).is_dir()
 
 
 def test_evaluate(tmp_path, files, capsys):
@@ -272,7 +370,9 @@ def test_the_same_command_gives_the_same_video(files, tmp_path):
 def test_ctrl_c_stops_without_leaving_anything(files, tmp_path):
     arguments = [sys.executable, "-m", "dreampose_core", *animate_arguments(files, steps=250, out=tmp_path / "out.mp4")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environment) as process:
+    with subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environment
+    ) as process:
         said = b""
         while b"frames" not in said:
             piece = process.stderr.read1(4096)
@@ -298,15 +398,28 @@ def test_help_and_version_name_every_command(capsys):
 
 
 def npz(path: Path, **arrays) -> Path:
-    given = {"parts": np.ones((2, *SIZE), np.uint8), "charts": np.array("none"), "fps": np.float64(4), "version": np.int64(1), **arrays}
+    given = {
+        "parts": np.ones((2, *SIZE), np.uint8),
+        "charts": np.array("none"),
+        "fps": np.float64(4),
+        "version": np.int64(1),
+        **arrays,
+    }
     np.savez(path, **{name: array for name, array in given.items() if array is not None})
     return path
 
 
-@pytest.mark.parametrize(("kind", "sentence"), [
-    ("missing", "no image file"), ("text", "not an image"), ("empty", "is empty"), ("huge", "at most 24 megapixels"),
-    ("cut", "damaged or cut short"), ("folder", "no image file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("missing", "no image file"),
+        ("text", "not an image"),
+        ("empty", "is empty"),
+        ("huge", "at most 24 megapixels"),
+        ("cut", "damaged or cut short"),
+        ("folder", "no image file"),
+    ],
+)
 def test_bad_photos(files, tmp_path, capsys, kind, sentence):
     photo = tmp_path / "photo.png"
     if kind == "text":
@@ -321,15 +434,26 @@ def test_bad_photos(files, tmp_path, capsys, kind, sentence):
         photo.mkdir()
     out = tmp_path / "out.mp4"
     assert sentence in refused(capsys, *animate_arguments(files, image=photo, out=out))
-    assert sentence in refused(capsys, "finetune", "--image", photo, "--out", tmp_path / "anna", "--model", files / "model")
+    assert sentence in refused(
+        capsys, "finetune", "--image", photo, "--out", tmp_path / "anna", "--model", files / "model"
+    )
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("kind", "sentence"), [
-    ("missing", "no file or folder"), ("empty", "is empty"), ("corrupt", "cannot be read as a pose file"),
-    ("objects", "Python objects, which are never loaded"), ("no frames", "no frames"), ("part 25", "has part 25"), ("nan", "not finite"),
-    ("other npz", "not a pose file"), ("u, v of 2", "must lie between 0 and 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("missing", "no file or folder"),
+        ("empty", "is empty"),
+        ("corrupt", "cannot be read as a pose file"),
+        ("objects", "Python objects, which are never loaded"),
+        ("no frames", "no frames"),
+        ("part 25", "has part 25"),
+        ("nan", "not finite"),
+        ("other npz", "not a pose file"),
+        ("u, v of 2", "must lie between 0 and 1"),
+    ],
+)
 def test_bad_poses(files, tmp_path, capsys, kind, sentence):
     poses = tmp_path / "poses.npz"
     uv = np.zeros((2, 2, *SIZE), np.float16)
@@ -356,16 +480,38 @@ def test_bad_poses(files, tmp_path, capsys, kind, sentence):
     assert sentence in refused(capsys, "poses", "info", poses)
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"steps": 0}, "steps"), ({"steps": 251}, "steps"), ({"steps": "many"}, "--steps"), ({"image_guidance": -1}, "image guidance"),
-    ({"image_guidance": "nan"}, "image guidance"), ({"pose_guidance": 21}, "pose guidance"), ({"pose_guidance": "inf"}, "pose guidance"),
-    ({"seed": -1}, "seed"), ({"seed": 2**31}, "seed"), ({"seed": 10**30}, "seed"), ({"fps": 0}, "fps"), ({"fps": "nan"}, "fps"),
-    ({"frames": "3"}, "--frames"), ({"frames": "2:2"}, "not inside the sequence"), ({"frames": "0:6"}, "not inside the sequence"),
-    ({"frames": "5:"}, "not inside the sequence"), ({"frames": "-2:3"}, "--frames"), ({"frames": "3:1"}, "not inside the sequence"),
-    ({"recipe": "slow"}, "recipe"), ({"quality": "superb"}, "quality"), ({"out": "out.avi"}, "must end in .mp4"),
-    ({"out": "nowhere/out.mp4"}, "no folder nowhere"), ({"model": "nowhere"}, "no model folder"), ({"device": "abacus"}, "--device"),
-    ({"image_poses": "nowhere.npz"}, "no file or folder"), ({"subject": "nowhere"}, "not a subject folder"), ({"poses": None}, "--poses"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 251}, "steps"),
+        ({"steps": "many"}, "--steps"),
+        ({"image_guidance": -1}, "image guidance"),
+        ({"image_guidance": "nan"}, "image guidance"),
+        ({"pose_guidance": 21}, "pose guidance"),
+        ({"pose_guidance": "inf"}, "pose guidance"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**31}, "seed"),
+        ({"seed": 10**30}, "seed"),
+        ({"fps": 0}, "fps"),
+        ({"fps": "nan"}, "fps"),
+        ({"frames": "3"}, "--frames"),
+        ({"frames": "2:2"}, "not inside the sequence"),
+        ({"frames": "0:6"}, "not inside the sequence"),
+        ({"frames": "5:"}, "not inside the sequence"),
+        ({"frames": "-2:3"}, "--frames"),
+        ({"frames": "3:1"}, "not inside the sequence"),
+        ({"recipe": "slow"}, "recipe"),
+        ({"quality": "superb"}, "quality"),
+        ({"out": "out.avi"}, "must end in .mp4"),
+        ({"out": "nowhere/out.mp4"}, "no folder nowhere"),
+        ({"model": "nowhere"}, "no model folder"),
+        ({"device": "abacus"}, "--device"),
+        ({"image_poses": "nowhere.npz"}, "no file or folder"),
+        ({"subject": "nowhere"}, "not a subject folder"),
+        ({"poses": None}, "--poses"),
+    ],
+)
 def test_bad_options(files, tmp_path, capsys, monkeypatch, changes, word):
     monkeypatch.chdir(tmp_path)
     assert word in refused(capsys, *animate_arguments(files, **changes))
@@ -373,7 +519,9 @@ def test_bad_options(files, tmp_path, capsys, monkeypatch, changes, word):
 
 
 def test_a_map_of_the_photo_that_is_not_in_the_file(files, tmp_path, capsys):
-    assert "frames 0:5" in refused(capsys, *animate_arguments(files, image_poses=f"{files}/poses.npz:5", out=tmp_path / "out.mp4"))
+    assert "frames 0:5" in refused(
+        capsys, *animate_arguments(files, image_poses=f"{files}/poses.npz:5", out=tmp_path / "out.mp4")
+    )
 
 
 def test_bad_model_folders(files, tmp_path, capsys):
@@ -384,36 +532,73 @@ def test_bad_model_folders(files, tmp_path, capsys):
     assert "cannot be loaded" in refused(capsys, *animate_arguments(files, model=tmp_path / "model", out=out))
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["mannequin", "render", "--seed", -1, "--motion", "walk", "--frames", 1, "--size", "40x32"], "seed"),
-    (["mannequin", "render", "--seed", 2**70, "--motion", "walk", "--frames", 1, "--size", "40x32"], "seed"),
-    (["mannequin", "render", "--seed", 1, "--motion", "moonwalk", "--frames", 1, "--size", "40x32"], "no motion 'moonwalk'; there are"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 0, "--size", "40x32"], "--frames"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 10**9, "--size", "40x32"], "--frames"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40"], "HEIGHTxWIDTH"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--fps", 0], "--fps"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--speed", 5], "speed"),
-    (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--amplitude", "nan"], "amplitude"),
-    (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
-    (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
-    (["train", "--data", "photos"], "no folder photos"), (["train"], "--data"), (["train", "prepare", "photos"], "no folder photos"),
-    (["train", "--data", "mannequin", "--target", "estimator", "--size", "40x32"], "multiples of 32"),
-    (["train", "--data", "mannequin", "--target", "estimator", "--lr", 2], "between 0 and 1"),
-    (["bench", "poses", "--frames", 0], "--frames"),
-    (["train", "--data", "mannequin", "--steps", -1], "at least 0"),
-    (["evaluate", "--people", 0], "number of people"),
-    (["finetune", "--image", "PHOTO", "--recipe", "none"], "recipe"),
-    (["finetune", "--image", "PHOTO", "--image-poses", "POSES", "--image-poses", "POSES"], "1 --image and 2 --image-poses"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["mannequin", "render", "--seed", -1, "--motion", "walk", "--frames", 1, "--size", "40x32"], "seed"),
+        (["mannequin", "render", "--seed", 2**70, "--motion", "walk", "--frames", 1, "--size", "40x32"], "seed"),
+        (
+            ["mannequin", "render", "--seed", 1, "--motion", "moonwalk", "--frames", 1, "--size", "40x32"],
+            "no motion 'moonwalk'; there are",
+        ),
+        (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 0, "--size", "40x32"], "--frames"),
+        (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 10**9, "--size", "40x32"], "--frames"),
+        (["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40"], "HEIGHTxWIDTH"),
+        (
+            ["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--fps", 0],
+            "--fps",
+        ),
+        (
+            ["mannequin", "render", "--seed", 1, "--motion", "walk", "--frames", 1, "--size", "40x32", "--speed", 5],
+            "speed",
+        ),
+        (
+            [
+                "mannequin",
+                "render",
+                "--seed",
+                1,
+                "--motion",
+                "walk",
+                "--frames",
+                1,
+                "--size",
+                "40x32",
+                "--amplitude",
+                "nan",
+            ],
+            "amplitude",
+        ),
+        (["train", "--data", "mannequin", "--size", "40x32"], "multiples of 32"),
+        (["train", "--data", "mannequin", "--batch-size", 3], "batch"),
+        (["train", "--data", "photos"], "no folder photos"),
+        (["train"], "--data"),
+        (["train", "prepare", "photos"], "no folder photos"),
+        (["train", "--data", "mannequin", "--target", "estimator", "--size", "40x32"], "multiples of 32"),
+        (["train", "--data", "mannequin", "--target", "estimator", "--lr", 2], "between 0 and 1"),
+        (["bench", "poses", "--frames", 0], "--frames"),
+        (["train", "--data", "mannequin", "--steps", -1], "at least 0"),
+        (["evaluate", "--people", 0], "number of people"),
+        (["finetune", "--image", "PHOTO", "--recipe", "none"], "recipe"),
+        (
+            ["finetune", "--image", "PHOTO", "--image-poses", "POSES", "--image-poses", "POSES"],
+            "1 --image and 2 --image-poses",
+        ),
+    ],
+)
 def test_bad_input_of_the_other_commands(files, tmp_path, capsys, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
     replaced = {"PHOTO": files / "photo.png", "POSES": files / "poses.npz"}
     model = ["--model", files / "model"] if arguments[0] in ("evaluate", "finetune") else []
-    assert word in refused(capsys, *(replaced.get(argument, argument) for argument in arguments), "--out", "out", *model)
+    assert word in refused(
+        capsys, *(replaced.get(argument, argument) for argument in arguments), "--out", "out", *model
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["poses"], ["mannequin"], ["animate"], ["poses", "info"], ["animate", "--verbose"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["poses"], ["mannequin"], ["animate"], ["poses", "info"], ["animate", "--verbose"]]
+)
 def test_bad_command_lines(capsys, arguments):
     assert "--help" in refused(capsys, *arguments)
 
@@ -425,13 +610,33 @@ def test_finetune_never_replaces_other_files(files, tmp_path, capsys, monkeypatc
         given = ["finetune", "--image", files / "photo.png", "--model", files / "model", "--out", out]
         assert "is not a subject" in refused(capsys, *given)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    assert "is a file" in refused(capsys, "finetune", "--image", files / "photo.png", "--model", files / "model", "--out", "thesis.txt")
+    assert "is a file" in refused(
+        capsys, "finetune", "--image", files / "photo.png", "--model", files / "model", "--out", "thesis.txt"
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(files, tmp_path, capsys):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "clip"
-    assert main(["mannequin", "render", "--seed", "1", "--motion", "walk", "--frames", "1", "--size", "40x32", "--out", str(out)]) == 1
+    assert (
+        main(
+            [
+                "mannequin",
+                "render",
+                "--seed",
+                "1",
+                "--motion",
+                "walk",
+                "--frames",
+                "1",
+                "--size",
+                "40x32",
+                "--out",
+                str(out),
+            ]
+        )
+        == 1
+    )
     err = capsys.readouterr().err
     assert err.startswith("error: clip could not be written: ") and err.count("\n") == 1
 
@@ -450,5 +655,9 @@ def test_a_full_disk_while_the_video_is_written(files, tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     err = capsys.readouterr().err.splitlines()
-    assert status == 1 and err[-1].startswith("error: ") and "mp4 could not be written: the file may not grow larger" in err[-1]
+    assert (
+        status == 1
+        and err[-1].startswith("error: ")
+        and "mp4 could not be written: the file may not grow larger" in err[-1]
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"] and out.read_bytes() == before

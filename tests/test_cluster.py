@@ -65,7 +65,9 @@ def nodes():
 def cluster(nodes, model, tmp_path_factory):
     from dreampose_core.cluster.connection import Cluster
 
-    settings = Settings(home=tmp_path_factory.mktemp("home"), model=str(model), device="cpu", engine="ray", ray_address=nodes.address)
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"), model=str(model), device="cpu", engine="ray", ray_address=nodes.address
+    )
     made = Cluster(settings)
     yield made
     made.close()
@@ -79,12 +81,21 @@ def remote(cluster, job: str = "a", owner: str = "anna"):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the result's figures, which hold the seconds it took."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "result.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "result.json"
+    }
 
 
 def learned(folder: Path) -> dict[str, bytes]:
-    """As `contents`, but of weights the numbers: what else is in their files lies in an order that differs from process to process."""
-    found = {name: content for name, content in contents(folder).items() if not name.endswith(("subject.json", ".safetensors"))}
+    """As `contents`, but of weights the numbers: what else is in their files lies in an order that differs from process
+    to process."""
+    found = {
+        name: content
+        for name, content in contents(folder).items()
+        if not name.endswith(("subject.json", ".safetensors"))
+    }
     for path in folder.rglob("*.safetensors"):
         found |= {f"{path.relative_to(folder)} {name}": x.numpy().tobytes() for name, x in load_file(path).items()}
     return found
@@ -152,8 +163,14 @@ def test_a_cancel_frees_all_nodes_and_what_is_there_is_kept(cluster, clip, long,
     ready(cluster, 2)
     seen = []
     with pytest.raises(Cancelled):
-        animate(remote(cluster), **clip, options=LONG, folder=tmp_path, on_progress=seen.append,
-                should_stop=lambda: bool(seen) and seen[-1].step >= 6)  # fmt: skip
+        animate(
+            remote(cluster),
+            **clip,
+            options=LONG,
+            folder=tmp_path,
+            on_progress=seen.append,
+            should_stop=lambda: bool(seen) and seen[-1].step >= 6,
+        )
     wait_idle(cluster)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "frames").glob("*.png")}
     assert 0 < len(kept) < 22
@@ -182,8 +199,15 @@ def test_a_cancel_while_a_person_is_learned_brings_the_last_steps_back(cluster, 
         steps.extend([progress.step] if progress.stage == "tuning" else [])
 
     with pytest.raises(Cancelled):
-        animate(remote(cluster), **clip, options=FAST, folder=tmp_path, samples=True, on_progress=note,
-                should_stop=lambda: bool(steps) and steps[-1] >= 12)  # fmt: skip
+        animate(
+            remote(cluster),
+            **clip,
+            options=FAST,
+            folder=tmp_path,
+            samples=True,
+            on_progress=note,
+            should_stop=lambda: bool(steps) and steps[-1] >= 12,
+        )
     wait_idle(cluster)
     assert list((tmp_path / "checkpoints").rglob("*.safetensors")), "written when it was to stop"
     last = steps[-1]
@@ -194,7 +218,9 @@ def test_a_cancel_while_a_person_is_learned_brings_the_last_steps_back(cluster, 
     assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
 
 
-def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(nodes, cluster, clip, learned_here, tmp_path):
+def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(
+    nodes, cluster, clip, learned_here, tmp_path
+):
     ready(cluster, 2)
     engine, steps, killed = remote(cluster), [], []
 
@@ -245,7 +271,8 @@ def test_with_no_node_left_the_job_is_given_back_and_goes_on_later(nodes, cluste
 
 @pytest.mark.slow
 def test_a_cluster_that_is_gone_with_its_head_pauses_the_job_until_there_is_another(model, tmp_path):
-    """Ray ends a driver whose head has been silent for a minute; the worker that takes its place pauses the job, and goes on."""
+    """Ray ends a driver whose head has been silent for a minute; the worker that takes its place pauses the job, and
+    goes on."""
 
     def wait_for(condition, what: str, deadline_s: float = 300.0) -> None:
         end = time.monotonic() + deadline_s
@@ -254,10 +281,19 @@ def test_a_cluster_that_is_gone_with_its_head_pauses_the_job_until_there_is_anot
             time.sleep(0.1)
 
     first = LocalCluster(1)
-    settings = Settings(home=tmp_path, model=str(model), device="cpu", engine="ray", ray_address=first.address, estimator="none")
+    settings = Settings(
+        home=tmp_path, model=str(model), device="cpu", engine="ray", ray_address=first.address, estimator="none"
+    )
     with JobService(settings) as service:
-        photo, options = EXAMPLES / "people" / "ada.png", AnimateOptions(recipe="none", steps=250, batch_size=2, last_frame=30)
-        files = {"image": photo, "image_poses": photo.with_suffix(".poses.npz"), "poses": EXAMPLES / "motions" / "walk.npz"}
+        photo, options = (
+            EXAMPLES / "people" / "ada.png",
+            AnimateOptions(recipe="none", steps=250, batch_size=2, last_frame=30),
+        )
+        files = {
+            "image": photo,
+            "image_poses": photo.with_suffix(".poses.npz"),
+            "poses": EXAMPLES / "motions" / "walk.npz",
+        }
         job = service.submit(ANNA, JobRequest(kind="animate", **files, options=options))
         wait_for(lambda status: len(status.frames) >= 2, "frames")
         first.kill_all()

@@ -79,8 +79,12 @@ def test_a_worker_gives_its_job_back_where_the_head_is_silent():
     """
     with closing(socket.create_server(("127.0.0.2", 0))) as server:
         address = f"127.0.0.2:{server.getsockname()[1]}"
-        done = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
-    assert done.stdout == 2 * f"The Ray cluster at {address} does not take this program in: no answer within 2 s\n", done.stderr
+        done = subprocess.run(
+            [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=180, cwd=REPOSITORY
+        )
+    assert done.stdout == 2 * f"The Ray cluster at {address} does not take this program in: no answer within 2 s\n", (
+        done.stderr
+    )
 
 
 def test_what_is_wrong_with_a_node_is_said():
@@ -90,7 +94,8 @@ def test_what_is_wrong_with_a_node_is_said():
     assert checks.complaint(good, wanted, Path("/data")) is None
     other = checks.Answer("10.0.0.5", (("DreamPose", "1"), ("Python", "3.11"), ("PyTorch", "2.13.0")), None)
     assert checks.complaint(other, wanted, Path("/data")) == (
-        "The node 10.0.0.5 has DreamPose 1 instead of 2, Python 3.11 instead of 3.12; install the same there as on the server."
+        "The node 10.0.0.5 has DreamPose 1 instead of 2, Python 3.11 instead of 3.12; install the same "
+        "there as on the server."
     )
     apart = checks.Answer("10.0.0.5", wanted, checks.probe("10.0.0.5", Path("/nowhere/.shared.1")).shared)
     assert "does not see the data folder /data" in checks.complaint(apart, wanted, Path("/data"))
@@ -125,8 +130,11 @@ def test_a_cluster_without_the_gpu_that_is_asked_for(tmp_path, nodes):
 
 @needs_ray
 def test_another_version_of_us_on_a_node(tmp_path, nodes):
-    """Its processes take up another copy of the package when they start: Ray itself would have them look where this process looks."""
-    shutil.copytree(REPOSITORY / "dreampose_core", tmp_path / "dreampose_core", ignore=shutil.ignore_patterns("__pycache__"))
+    """Its processes take up another copy of the package when they start: Ray itself would have them look where this
+    process looks."""
+    shutil.copytree(
+        REPOSITORY / "dreampose_core", tmp_path / "dreampose_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
     init = tmp_path / "dreampose_core" / "__init__.py"
     lines = init.read_text().splitlines()
     init.write_text("\n".join('__version__ = "0.0.1"' if line.startswith("__version__") else line for line in lines))

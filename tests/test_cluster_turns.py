@@ -1,4 +1,5 @@
-"""Whose turn it is on a pool of models: fair, first come first served, and nothing is held by who is silent. Without ray."""
+"""Whose turn it is on a pool of models: fair, first come first served, and nothing is held by who is silent. Without
+ray."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The Dockerfile's steps without an engine: what it copies, as its user, with its environment alone; health, a job, the stop signal.
+"""The Dockerfile's steps without an engine: what it copies, as its user, with its environment alone; health, a job, the
+stop signal.
 
-    scripts/test -m slow tests/test_container.py       # installs its packages into a new environment, too
+scripts/test -m slow tests/test_container.py       # installs its packages into a new environment, too
 """
 
 from __future__ import annotations
@@ -83,7 +84,13 @@ class Container:
         command = json.loads(one("CMD"))
         assert command[0] == "python"
         self.process = subprocess.Popen(
-            [self.python, *command[1:]], cwd=self.app, env=self.environment, stdout=self.log, stderr=self.log, **self.as_user)
+            [self.python, *command[1:]],
+            cwd=self.app,
+            env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
+            **self.as_user,
+        )
         self.wait(self.healthy, "the health check")
 
     def healthy(self) -> bool:
@@ -91,7 +98,12 @@ class Container:
         assert self.process.poll() is None, self.said()
         code = json.loads(one("HEALTHCHECK").partition("CMD ")[2])
         assert code[:2] == ["python", "-c"] and ":7860/" in code[2]
-        return subprocess.run([self.python, "-c", code[2].replace(":7860/", f":{self.port}/")], capture_output=True).returncode == 0
+        return (
+            subprocess.run(
+                [self.python, "-c", code[2].replace(":7860/", f":{self.port}/")], capture_output=True
+            ).returncode
+            == 0
+        )
 
     def wait(self, condition, what: str):
         deadline = time.monotonic() + DEADLINE_S
@@ -113,7 +125,10 @@ class Container:
         headers, body = {"Authorization": f"Bearer {token}"} if token else {}, None
         if form:
             headers["Content-Type"] = "multipart/form-data; boundary=edge"
-            parts = "".join(f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in form.items())
+            parts = "".join(
+                f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+                for name, value in form.items()
+            )
             body = f"{parts}--edge--\r\n".encode()
         method = "POST" if form or path == "tokens" else "GET"
         asked = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/{path}", body, headers, method=method)
@@ -132,10 +147,14 @@ def root() -> Iterator[Path]:
 
 
 def user_for(python: str) -> dict:
-    """The Dockerfile's user, where this one may become another, and that one may read `python`; else the present one."""
+    """The Dockerfile's user, where this one may become another, and that one may read `python`; else the present
+    one."""
     other = {"user": 1000, "group": 1000, "extra_groups": []}
     try:
-        able = os.getuid() == 0 and subprocess.run([python, "-c", "import torch"], cwd="/", capture_output=True, **other).returncode == 0
+        able = (
+            os.getuid() == 0
+            and subprocess.run([python, "-c", "import torch"], cwd="/", capture_output=True, **other).returncode == 0
+        )
     except OSError:
         able = False
     return other if able else {}
@@ -147,44 +166,66 @@ def check_container(root: Path, python: str) -> None:
     try:
         container.start()
         token = container.ask("tokens")["token"]
-        job = container.ask("jobs", token, person_name="ada", motion_name="walk", options='{"recipe": "none", "last_frame": 12}')["id"]
-        told = container.wait(lambda: (now := container.ask(f"jobs/{job}", token))["state"] in ("done", "failed") and now, "a job")
+        job = container.ask(
+            "jobs", token, person_name="ada", motion_name="walk", options='{"recipe": "none", "last_frame": 12}'
+        )["id"]
+        told = container.wait(
+            lambda: (now := container.ask(f"jobs/{job}", token))["state"] in ("done", "failed") and now, "a job"
+        )
         assert told["state"] == "done", told
         result = container.data / "jobs" / job / "result.mp4"
         assert probe_video(result).num_frames == 12
         if container.as_user:
             assert result.stat().st_uid == 1000
-        # the stop signal in the middle of learning a person: a checkpoint is written, and the next start goes on from it
+        # the stop signal in the middle of learning a person: a checkpoint is written, and the next start goes on from
+        # it
         job = container.ask("jobs", token, person_name="bela", motion_name="walk", options='{"last_frame": 4}')["id"]
         container.wait(lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "learning")
         assert container.stop() == 0, container.said()
         assert list((container.data / "jobs" / job / "checkpoints").rglob("*.safetensors")), "no checkpoint was written"
         container.start()
-        container.wait(lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "the job to go on")
+        container.wait(
+            lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "the job to go on"
+        )
         assert container.stop() == 0
     finally:
         if container.process is not None and container.process.poll() is None:
             container.process.kill()
             container.process.wait()
     assert "Traceback" not in container.said(), container.said()
-    assert sorted((path, path.stat().st_mtime_ns) for path in container.app.rglob("*")) == before, "the source tree stays as it is"
+    assert sorted((path, path.stat().st_mtime_ns) for path in container.app.rglob("*")) == before, (
+        "the source tree stays as it is"
+    )
 
 
 def test_what_the_image_is_made_of():
     names = [name for name, _ in steps()]
-    assert names[0] == "FROM" and one("FROM") == "python:3.12-slim-bookworm" and one("USER") == "1000" and one("EXPOSE") == "7860"
-    assert names.index("COPY") < max(i for i, name in enumerate(names) if name == "RUN") < names.index("ENV"), "packages come first"
+    assert (
+        names[0] == "FROM"
+        and one("FROM") == "python:3.12-slim-bookworm"
+        and one("USER") == "1000"
+        and one("EXPOSE") == "7860"
+    )
+    assert names.index("COPY") < max(i for i, name in enumerate(names) if name == "RUN") < names.index("ENV"), (
+        "packages come first"
+    )
     copied = {source for name, rest in steps() if name == "COPY" for source in rest.split()[:-1]}
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert copied == {line[1:] for line in ignored if line.startswith("!")}, "what is copied is what the engine is sent"
     assert "secret" not in (REPOSITORY / "Dockerfile").read_text().lower() and one("ARG") == 'PIP_EXTRA_INDEX_URL=""'
     installs = " ".join(rest for name, rest in steps() if name == "RUN")
-    assert installs.index("^torch==") < installs.index("-r requirements.txt") and "ffmpeg tini" in installs and "--uid 1000" in installs
+    assert (
+        installs.index("^torch==") < installs.index("-r requirements.txt")
+        and "ffmpeg tini" in installs
+        and "--uid 1000" in installs
+    )
     assert (REPOSITORY / "packages.txt").read_text().split() == ["ffmpeg"], "what a Space installs"
 
 
 def test_a_linter_has_nothing_to_say_about_it():
-    found = subprocess.run([str(Path(sys.prefix) / "bin" / "hadolint"), str(REPOSITORY / "Dockerfile")], capture_output=True, text=True)
+    found = subprocess.run(
+        [str(Path(sys.prefix) / "bin" / "hadolint"), str(REPOSITORY / "Dockerfile")], capture_output=True, text=True
+    )
     assert (found.returncode, found.stdout) == (0, "")
 
 

@@ -1,4 +1,5 @@
-"""Every file of the corpus, good or hostile: the right arrays or one plain sentence; bent copies of good files; round trips."""
+"""Every file of the corpus, good or hostile: the right arrays or one plain sentence; bent copies of good files; round
+trips."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from dreampose_core.media import probe_video, read_photo
 from dreampose_core.poses import PoseSequence, Reading, read_any, write_any
 
 READERS = {
-    "motion": read_any, "estimate": lambda path: read_any(path, corpus.estimate), "photo": read_photo, "video": probe_video,
+    "motion": read_any,
+    "estimate": lambda path: read_any(path, corpus.estimate),
+    "photo": read_photo,
+    "video": probe_video,
 }
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -35,7 +39,16 @@ def sentence(error: InputError) -> str:
     text = str(error)
     assert text.endswith((".", ".npz.")) and "\n" not in text and text.isprintable(), repr(text)
     assert not re.search(r"[.!?] [A-Z]", text), f"more than one sentence: {text}"
-    for word in ("Traceback", "Error", "Exception", "errno", "NoneType", "<class", ".part.", tempfile.gettempdir() + os.sep + "tmp"):
+    for word in (
+        "Traceback",
+        "Error",
+        "Exception",
+        "errno",
+        "NoneType",
+        "<class",
+        ".part.",
+        tempfile.gettempdir() + os.sep + "tmp",
+    ):
         assert word not in text, text
     return text
 
@@ -80,7 +93,8 @@ def test_every_file_gives_the_right_arrays_or_one_sentence_and_leaves_nothing_be
     assert not [path for path in before | everything(folder) if path.endswith(corpus.RAN)], "a pickle's code was run"
 
 
-# --- bent copies --------------------------------------------------------------------------------------------------------------
+# --- bent copies ------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def good_files(tmp_path_factory) -> list[Path]:
@@ -106,10 +120,14 @@ def good_files(tmp_path_factory) -> list[Path]:
 
 changes = st.lists(
     st.tuples(
-        st.sampled_from(["flip", "cut", "insert", "zero"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255),
+        st.sampled_from(["flip", "cut", "insert", "zero"]),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(1, 255),
         st.binary(min_size=1, max_size=12),
-    ), min_size=1, max_size=6,
-)  # fmt: skip
+    ),
+    min_size=1,
+    max_size=6,
+)
 
 
 def bend(data: bytes, steps: list[tuple[str, float, int, bytes]]) -> bytes:
@@ -147,18 +165,23 @@ def test_bent_files_are_read_or_refused_and_nothing_else(good_files, tmp_path, i
     check()
 
 
-# --- round trips --------------------------------------------------------------------------------------------------------------
+# --- round trips ------------------------------------------------------------------------------------------------------
+
 
 @st.composite
 def sequences(draw) -> PoseSequence:
     length, height, width = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    parts = rng.integers(0, 25, (length, height, width)).astype(np.uint8) * (rng.random((length, height, width)) < draw(st.floats(0, 1)))
+    parts = rng.integers(0, 25, (length, height, width)).astype(np.uint8) * (
+        rng.random((length, height, width)) < draw(st.floats(0, 1))
+    )
     uv = (rng.random((length, 2, height, width)) * (parts > 0)[:, None]).astype(np.float16)
     kinds = draw(st.sampled_from(["both", "parts", "uv"]))
     charts = "none" if kinds == "parts" else draw(st.sampled_from(["densepose", "mannequin"]))
     fps = draw(st.floats(1, 240))
-    return PoseSequence(None if kinds == "uv" else parts.astype(np.uint8), None if kinds == "parts" else uv, charts, fps)
+    return PoseSequence(
+        None if kinds == "uv" else parts.astype(np.uint8), None if kinds == "parts" else uv, charts, fps
+    )
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.zip", "maps"])

@@ -36,7 +36,9 @@ def clip(pipe):
 
 def made(pipe, clip, steps=6, **options) -> np.ndarray:
     options = {"image_guidance": 3.0, "pose_guidance": 2.0, "output_type": "np"} | options
-    return pipe(clip.photo, clip.poses, clip.image_poses, steps, generator=torch.Generator().manual_seed(0), **options).frames
+    return pipe(
+        clip.photo, clip.poses, clip.image_poses, steps, generator=torch.Generator().manual_seed(0), **options
+    ).frames
 
 
 @pytest.fixture
@@ -88,19 +90,30 @@ def test_the_model_is_left_as_it_was(pipe, clip):
     assert np.array_equal(made(pipe, clip), before) and np.array_equal(made(pipe, clip, reuse_steps=2), short)
     with pytest.raises(Cancelled):
         made_until = iter([False] * 4 + [True] * 9)
-        list(pipe.stream(clip.photo, clip.poses, clip.image_poses, 6, reuse_steps=2, should_stop=lambda: next(made_until)))
+        list(
+            pipe.stream(
+                clip.photo, clip.poses, clip.image_poses, 6, reuse_steps=2, should_stop=lambda: next(made_until)
+            )
+        )
     assert not any("forward" in block.__dict__ for block in pipe.unet.modules())
     assert np.array_equal(made(pipe, clip), before)
 
 
 def test_with_the_same_input_the_features_are_those_that_would_be_computed():
-    """What is skipped is exactly what depends on nothing but the earlier input: asked the same again, the UNet answers the same."""
+    """What is skipped is exactly what depends on nothing but the earlier input: asked the same again, the UNet answers
+    the same."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 64, 64), cross_attention_dim=32, attention_head_dim=4,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64, 64),
+        cross_attention_dim=32,
+        attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=2,
-    ).eval()  # fmt: skip
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=2,
+    ).eval()
     given = torch.randn(2, 4, 16, 8), torch.tensor(500), torch.randn(2, 5, 32)
     deep = []
     unet.mid_block.register_forward_hook(lambda *_: deep.append(1))
@@ -128,14 +141,23 @@ def test_a_batch_equals_single_frames_with_shortcuts(pipe, clip):
 def test_best_leaves_nothing_out_and_the_others_what_the_model_says(clip):
     form = ModelConfig(draft_steps=4, standard_steps=8, best_steps=9, guidance_from=0.2, guidance_to=0.8, reuse_steps=2)
     assert form.sampling("best") == Sampling(9)
-    assert form.sampling("standard") == Sampling(8, (0.2, 0.8), 2) and form.sampling("draft") == Sampling(4, (0.2, 0.8), 2)
+    assert form.sampling("standard") == Sampling(8, (0.2, 0.8), 2) and form.sampling("draft") == Sampling(
+        4, (0.2, 0.8), 2
+    )
     pipe = tiny_pipeline(guidance_from=0.2, guidance_to=0.8, reuse_steps=2, standard_steps=6)
     asked = made(pipe, clip, None)
     assert np.array_equal(asked, made(pipe, clip, 6, guidance_interval=(0.2, 0.8), reuse_steps=2))
 
 
-@pytest.mark.parametrize("wrong", [{"reuse_steps": 0}, {"guidance_interval": (0.6, 0.2)}, {"guidance_interval": (0.0, 1.5)},
-                                   {"guidance_interval": (float("nan"), 1.0)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reuse_steps": 0},
+        {"guidance_interval": (0.6, 0.2)},
+        {"guidance_interval": (0.0, 1.5)},
+        {"guidance_interval": (float("nan"), 1.0)},
+    ],
+)
 def test_wrong_shortcuts_are_refused(pipe, clip, wrong):
     with pytest.raises(InputError, match="reuse_steps must be at least 1"):
         made(pipe, clip, **wrong)

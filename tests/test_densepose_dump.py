@@ -17,7 +17,8 @@ from dreampose_core.errors import InputError
 from dreampose_core.media import write_png
 
 FIELDS = {
-    "DensePoseChartResult": ("labels", "uv"), "DensePoseChartResultQuantized": ("labels_uv_uint8",),
+    "DensePoseChartResult": ("labels", "uv"),
+    "DensePoseChartResultQuantized": ("labels_uv_uint8",),
     "DensePoseChartResultCompressed": ("shape_chw", "labels_uv_str"),
 }
 
@@ -27,8 +28,10 @@ def densepose():
     """Stand-ins of detectron2's result classes under their true names, as a module that cannot be imported."""
     module = types.ModuleType("densepose.structures.chart_result")
     for name, fields in FIELDS.items():
+
         def init(self, *values, fields=fields):
             self.__dict__.update(zip(fields, values))
+
         setattr(module, name, type(name, (), {"__init__": init, "__module__": module.__name__, "__qualname__": name}))
     return module
 
@@ -36,6 +39,7 @@ def densepose():
 @pytest.fixture
 def dump(densepose, tmp_path, monkeypatch):
     """Writes entries as apply_net does, and gives the path; only while it writes can the module densepose be found."""
+
     def write(entries, **options):
         path = tmp_path / "results.pkl"
         with monkeypatch.context() as patch, open(path, "wb") as file:
@@ -44,27 +48,40 @@ def dump(densepose, tmp_path, monkeypatch):
             patch.setitem(sys.modules, densepose.__name__, densepose)
             torch.save(entries, file, **options)
         return path
+
     return write
 
 
 @pytest.fixture
 def someone(densepose):
-    """A person in the box (x0, y0, x1, y1): (box, score, result), all of one part, U and V constant, the left column background."""
+    """A person in the box (x0, y0, x1, y1): (box, score, result), all of one part, U and V constant, the left column
+    background."""
+
     def make(box, part=1, u=0.25, v=0.5, score=0.98, quantised=False):
         height, width = max(int(box[3] - box[1]), 1), max(int(box[2] - box[0]), 1)
         labels = torch.full((height, width), part, dtype=torch.int64)
         labels[:, 0] = 0
         uv = torch.stack([torch.full((height, width), u), torch.full((height, width), v)]) * (labels > 0)
         if quantised:
-            return box, score, densepose.DensePoseChartResultQuantized(torch.cat([labels[None], uv * 255]).round().to(torch.uint8))
+            return (
+                box,
+                score,
+                densepose.DensePoseChartResultQuantized(torch.cat([labels[None], uv * 255]).round().to(torch.uint8)),
+            )
         return box, score, densepose.DensePoseChartResult(labels, uv)
+
     return make
 
 
 def entry(name: str, *people) -> dict:
     boxes = torch.tensor([box for box, _, _ in people], dtype=torch.float32).reshape(-1, 4)
     scores = torch.tensor([score for _, score, _ in people], dtype=torch.float32)
-    return {"file_name": name, "scores": scores, "pred_boxes_XYXY": boxes, "pred_densepose": [result for *_, result in people]}
+    return {
+        "file_name": name,
+        "scores": scores,
+        "pred_boxes_XYXY": boxes,
+        "pred_densepose": [result for *_, result in people],
+    }
 
 
 def refusal(path, *args, **options) -> str:
@@ -81,7 +98,13 @@ def test_parts_and_uv_lie_in_the_box(dump, someone, form):
     path = dump([entry(f"in/frame_{t}.png", person) for t, person in enumerate(people)], **form)
     reading = read_dump(path)
     poses = reading.poses
-    assert (len(poses), poses.size, poses.charts, poses.fps, reading.form) == (2, (46, 32), "densepose", 30.0, "detectron2 dump")
+    assert (len(poses), poses.size, poses.charts, poses.fps, reading.form) == (
+        2,
+        (46, 32),
+        "densepose",
+        30.0,
+        "detectron2 dump",
+    )
     expected = np.zeros((46, 32), np.uint8)
     expected[5 : 5 + 39, 11 : 10 + 19] = 3
     assert np.array_equal(poses.parts[0], expected)
@@ -112,13 +135,21 @@ def test_frames_are_in_the_order_of_the_last_number(dump, someone):
 
 
 def test_missing_numbers_and_frames_with_nobody_are_filled_and_told(dump, someone):
-    """Frames 0, 5, 10, 20, 25 at a stride of 5; 15 was not dumped, in 5 nobody was found, in 25 only a guess of low score."""
+    """Frames 0, 5, 10, 20, 25 at a stride of 5; 15 was not dumped, in 5 nobody was found, in 25 only a guess of low
+    score."""
     entries = [entry(f"{t}.png", someone((0, 0, 20, 30), part)) for t, part in ((0, 1), (10, 3), (20, 5))]
     entries += [entry("5.png"), entry("25.png", someone((0, 0, 20, 30), 9, score=0.1))]
     reading = read_dump(dump(entries))
     parts = reading.poses.parts.max(axis=(1, 2)).tolist()
-    assert len(parts) == 6 and (parts[0], parts[2], *parts[4:]) == (1, 3, 5, 5) and parts[1] in (1, 3) and parts[3] in (3, 5)
-    assert "In results.pkl the person is missing in frames 5, 15 and 25; they repeat the nearest frame." in reading.notices
+    assert (
+        len(parts) == 6
+        and (parts[0], parts[2], *parts[4:]) == (1, 3, 5, 5)
+        and parts[1] in (1, 3)
+        and parts[3] in (3, 5)
+    )
+    assert (
+        "In results.pkl the person is missing in frames 5, 15 and 25; they repeat the nearest frame." in reading.notices
+    )
 
 
 def test_names_without_numbers(dump, someone):
@@ -146,7 +177,9 @@ def test_most_frames_without_the_person(dump, someone):
 
 
 def test_numbers_that_make_no_clip(dump, someone):
-    assert "have the same number 3" in refusal(dump([entry(f"{n}.png", someone((0, 0, 9, 9))) for n in ("a3", "b3", "c4")]))
+    assert "have the same number 3" in refusal(
+        dump([entry(f"{n}.png", someone((0, 0, 9, 9))) for n in ("a3", "b3", "c4")])
+    )
 
 
 def test_numbers_far_apart_are_refused_before_anything_is_allocated(dump, someone):
@@ -157,6 +190,7 @@ def test_numbers_far_apart_are_refused_before_anything_is_allocated(dump, someon
 def test_the_larger_person_is_followed_and_the_other_on_demand(dump, someone):
     def people(t):
         return someone((60 + t, 0, 100 + t, 90), part=2), someone((5 + t, 40, 35 + t, 90), part=4)
+
     path = dump([entry(f"{t}.png", *people(t)[:: 1 if t % 2 else -1]) for t in range(6)])
     assert set(np.unique(read_dump(path).poses.parts)) == {0, 2}
     assert set(np.unique(read_dump(path, person=2).poses.parts)) == {0, 4}
@@ -178,7 +212,9 @@ def test_the_size_is_taken_from_the_pictures_beside_it(dump, someone, tmp_path):
 def test_pictures_outside_are_never_opened(dump, someone, tmp_path, monkeypatch):
     """A name in a dump may be any path of the machine."""
     write_png(np.zeros((64, 48, 3), np.uint8), tmp_path / "frame.png")
-    path = dump([entry(str(tmp_path / "frame.png"), someone((0, 0, 20, 30))), entry("../frame.png", someone((0, 0, 20, 30)))])
+    path = dump(
+        [entry(str(tmp_path / "frame.png"), someone((0, 0, 20, 30))), entry("../frame.png", someone((0, 0, 20, 30)))]
+    )
     (tmp_path / "folder").mkdir()
     os.replace(path, tmp_path / "folder" / path.name)
     monkeypatch.chdir(tmp_path / "folder")
@@ -195,7 +231,9 @@ def test_a_size_that_is_given(dump, someone):
 
 def test_large_pictures_are_reduced(dump, someone):
     reading = read_dump(dump([entry("1.png", someone((0, 0, 768, 1536), 5))]))
-    assert reading.poses.size == (768, 384) and any("768 x 1536 pixels are reduced to 384 x 768" in notice for notice in reading.notices)
+    assert reading.poses.size == (768, 384) and any(
+        "768 x 1536 pixels are reduced to 384 x 768" in notice for notice in reading.notices
+    )
     assert (reading.poses.parts == 5).mean() > 0.99
 
 
@@ -207,7 +245,9 @@ def test_boxes_beyond_the_border_are_cut_off(dump, someone):
 @pytest.mark.parametrize("box", [(0, 0, 1e6, 1e6), (0, 0, 9000, 10), (0, 0, 3e38, 1)])
 def test_huge_boxes_are_refused_before_anything_is_allocated(dump, someone, box):
     _, score, result = someone((0, 0, 10, 10))
-    assert "pixels per side are accepted" in refusal(dump([entry("1.png", someone((0, 0, 20, 30)), (box, score, result))]))
+    assert "pixels per side are accepted" in refusal(
+        dump([entry("1.png", someone((0, 0, 20, 30)), (box, score, result))])
+    )
 
 
 def spoiled(result, what: str):
@@ -234,22 +274,43 @@ def spoiled(result, what: str):
     return result
 
 
-@pytest.mark.parametrize(("what", "said"), [
-    ("part 25", "labels from 0 to 25"), ("part -1", "labels from -1"), ("nan", "not finite"), ("float labels", "no labels"),
-    ("no labels", "no labels"), ("empty labels", "no labels"), ("another size", "20 x 25 pixels, but its box has 20 x 30"),
-    ("one channel", "fit each other"), ("expanded", "no labels"), ("sparse", "no labels"),
-])
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("part 25", "labels from 0 to 25"),
+        ("part -1", "labels from -1"),
+        ("nan", "not finite"),
+        ("float labels", "no labels"),
+        ("no labels", "no labels"),
+        ("empty labels", "no labels"),
+        ("another size", "20 x 25 pixels, but its box has 20 x 30"),
+        ("one channel", "fit each other"),
+        ("expanded", "no labels"),
+        ("sparse", "no labels"),
+    ],
+)
 def test_spoiled_results_are_named(dump, someone, what, said):
     box, score, result = someone((0, 0, 20, 30))
     text = refusal(dump([entry("frame_7.png", (box, score, spoiled(result, what)))]))
     assert said in text and "frame_7.png" in text
 
 
-@pytest.mark.parametrize("change", [
-    {"pred_boxes_XYXY": torch.full((1, 4), float("nan"))}, {"pred_boxes_XYXY": torch.zeros(2, 4)}, {"pred_boxes_XYXY": torch.zeros(1, 5)},
-    {"scores": torch.tensor([float("inf")])}, {"scores": torch.zeros(3)}, {"scores": "high"}, {"pred_densepose": {}},
-    {"pred_densepose": [torch.zeros(3)]}, {"file_name": 5}, {"pred_boxes_XYXY": None},
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pred_boxes_XYXY": torch.full((1, 4), float("nan"))},
+        {"pred_boxes_XYXY": torch.zeros(2, 4)},
+        {"pred_boxes_XYXY": torch.zeros(1, 5)},
+        {"scores": torch.tensor([float("inf")])},
+        {"scores": torch.zeros(3)},
+        {"scores": "high"},
+        {"pred_densepose": {}},
+        {"pred_densepose": [torch.zeros(3)]},
+        {"file_name": 5},
+        {"pred_boxes_XYXY": None},
+    ],
+    ids=str,
+)
 def test_entries_that_do_not_fit_are_refused(dump, someone, change):
     refusal(dump([entry("1.png", someone((0, 0, 20, 30))) | change]))
 
@@ -260,7 +321,9 @@ def test_dumps_without_anybody(dump):
     assert "does not hold a list" in refusal(dump({"file_name": "1.png"}))
     assert "without file_name" in refusal(dump([1, 2]))
     assert "at most 2000" in refusal(dump([0] * 2001))
-    assert "shows nobody" in refusal(dump([{"file_name": "1.png", "scores": torch.zeros(0), "pred_boxes_XYXY": torch.zeros(0, 4)}]))
+    assert "shows nobody" in refusal(
+        dump([{"file_name": "1.png", "scores": torch.zeros(0), "pred_boxes_XYXY": torch.zeros(0, 4)}])
+    )
 
 
 class Shell:
@@ -281,7 +344,9 @@ class Inside:
 
 
 @pytest.mark.parametrize("form", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
-def test_a_dump_that_would_run_a_command_is_refused_by_name_and_does_not_run(dump, someone, tmp_path, monkeypatch, form):
+def test_a_dump_that_would_run_a_command_is_refused_by_name_and_does_not_run(
+    dump, someone, tmp_path, monkeypatch, form
+):
     monkeypatch.chdir(tmp_path)
     marker = tmp_path / "marker"
     harmful = dump([entry("1.png", someone((0, 0, 20, 30))), Shell(f"echo > {marker}")], **form)
@@ -310,7 +375,9 @@ def test_code_in_the_state_of_a_result_is_refused_by_name(dump, someone, tmp_pat
 
 
 def test_plain_pickles_and_other_classes_are_refused(dump, densepose, tmp_path):
-    assert "chart_result.DensePoseChartResultCompressed" in refusal(dump([densepose.DensePoseChartResultCompressed((3, 1, 1), "")]))
+    assert "chart_result.DensePoseChartResultCompressed" in refusal(
+        dump([densepose.DensePoseChartResultCompressed((3, 1, 1), "")])
+    )
     path = tmp_path / "plain.pkl"
     for protocol in range(6):
         path.write_bytes(pickle.dumps([Shell(f"echo > {tmp_path / 'marker'}")], protocol))
@@ -320,7 +387,9 @@ def test_plain_pickles_and_other_classes_are_refused(dump, densepose, tmp_path):
 
 def test_a_dump_of_a_cse_model_is_named_as_such(dump, monkeypatch):
     module = types.ModuleType("densepose.structures.cse")
-    module.DensePoseEmbeddingPredictorOutput = type("DensePoseEmbeddingPredictorOutput", (), {"__module__": module.__name__})
+    module.DensePoseEmbeddingPredictorOutput = type(
+        "DensePoseEmbeddingPredictorOutput", (), {"__module__": module.__name__}
+    )
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert "dump of a CSE model" in refusal(dump([module.DensePoseEmbeddingPredictorOutput()]))
 

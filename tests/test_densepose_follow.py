@@ -47,7 +47,9 @@ def test_nobody_anywhere():
 
 
 def test_two_people_crossing_keep_their_names():
-    frames = shuffled([[at(50 + 6 * t, who="to the right", height=120), at(350 - 6 * t, who="to the left")] for t in range(51)])
+    frames = shuffled(
+        [[at(50 + 6 * t, who="to the right", height=120), at(350 - 6 * t, who="to the left")] for t in range(51)]
+    )
     assert names(frames, 1) == ["to the right"] * 51
     assert names(frames, 2) == ["to the left"] * 51
 
@@ -64,13 +66,18 @@ def test_one_hidden_behind_the_other_is_found_again():
 
 
 def test_one_leaves():
-    frames = [[at(100, who="stays")] + ([at(300 + 10 * t, who="leaves", height=160)] if t < 12 else []) for t in range(20)]
+    frames = [
+        [at(100, who="stays")] + ([at(300 + 10 * t, who="leaves", height=160)] if t < 12 else []) for t in range(20)
+    ]
     assert names(frames) == ["leaves"] * 12 + [None] * 8
     assert names(frames, 2) == ["stays"] * 20
 
 
 def test_a_short_visit_of_somebody_larger_does_not_count():
-    frames = [[at(100, who="stays")] + ([at(300, who="visitor", height=300, width=200)] if 5 <= t < 10 else []) for t in range(20)]
+    frames = [
+        [at(100, who="stays")] + ([at(300, who="visitor", height=300, width=200)] if 5 <= t < 10 else [])
+        for t in range(20)
+    ]
     assert names(frames) == ["stays"] * 20
     with pytest.raises(InputError, match="1 person is seen"):
         followed(frames, 2)
@@ -78,17 +85,23 @@ def test_a_short_visit_of_somebody_larger_does_not_count():
 
 def test_one_large_box_does_not_make_a_large_person():
     """In one frame the arms are spread."""
-    frames = [[at(100, who="small", height=80, width=200 if t == 3 else 40), at(400, who="large", height=150)] for t in range(9)]
+    frames = [
+        [at(100, who="small", height=80, width=200 if t == 3 else 40), at(400, who="large", height=150)]
+        for t in range(9)
+    ]
     assert names(frames) == ["large"] * 9
 
 
 def test_flicker_of_detections_leaves_gaps_but_one_person():
-    """The person is missed in every third frame; guesses of low score lie around, one of them larger and at the same place."""
-    frames = shuffled([
-        ([] if t % 3 == 2 else [at(100 + 3 * t, who="person")])
-        + [at(100 + 3 * t, width=80, height=140, score=0.2, who="guess"), at(10, height=10, score=0.9, who="speck")]
-        for t in range(30)
-    ])
+    """The person is missed in every third frame; guesses of low score lie around, one of them larger and at the same
+    place."""
+    frames = shuffled(
+        [
+            ([] if t % 3 == 2 else [at(100 + 3 * t, who="person")])
+            + [at(100 + 3 * t, width=80, height=140, score=0.2, who="guess"), at(10, height=10, score=0.9, who="speck")]
+            for t in range(30)
+        ]
+    )
     assert names(frames) == [None if t % 3 == 2 else "person" for t in range(30)]
 
 
@@ -120,9 +133,17 @@ def test_a_single_picture():
     assert followed([[at(10, height=90), at(50, height=200), at(90, height=50)]], 3) == [2]
 
 
-@pytest.mark.parametrize("box", [
-    (np.nan, 0, 10, 10), (0, 0, np.inf, 10), (-np.inf, 0, np.inf, 10), (0, 0, 1e300, 1e300), (10, 0, 10, 50), (50, 50, 10, 10),
-])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (np.nan, 0, 10, 10),
+        (0, 0, np.inf, 10),
+        (-np.inf, 0, np.inf, 10),
+        (0, 0, 1e300, 1e300),
+        (10, 0, 10, 50),
+        (50, 50, 10, 10),
+    ],
+)
 def test_nonsense_boxes_are_never_followed(box):
     frames = [[Detection(box, 1.0, "nonsense"), at(100, who="person")] for _ in range(5)]
     assert names(frames) == ["person"] * 5

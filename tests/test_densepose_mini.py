@@ -25,7 +25,11 @@ def estimator():
 @pytest.mark.slow
 def test_the_shipped_weights_reach_what_is_published(estimator, tmp_path):
     report = evaluate_estimator(estimator, 10, tmp_path)
-    assert report["160 x 128"]["parts"] >= 0.90 and report["160 x 128"]["union"] >= 0.88 and report["160 x 128"]["uv"] <= 0.05, report
+    assert (
+        report["160 x 128"]["parts"] >= 0.90
+        and report["160 x 128"]["union"] >= 0.88
+        and report["160 x 128"]["uv"] <= 0.05
+    ), report
     assert report["160 x 128, CRF 23"]["parts"] >= 0.89 and report["320 x 256"]["parts"] >= 0.90, report
     assert all(row["uv"] <= 0.05 for name, row in report.items() if name != "nobody"), report
     assert report["nobody"] == {"parts": 0, "union": 0, "uv": 1}
@@ -91,5 +95,7 @@ def test_training_goes_on_exactly(tmp_path):
     with pytest.raises(Cancelled):
         train_mini_estimator(run, tmp_path / "parts", should_stop=lambda: next(stopping))
     assert train_mini_estimator(run, tmp_path / "parts", resume=True)
-    whole, parts = (DensePoseNet.from_pretrained(tmp_path / name / "estimator").state_dict() for name in ("whole", "parts"))
+    whole, parts = (
+        DensePoseNet.from_pretrained(tmp_path / name / "estimator").state_dict() for name in ("whole", "parts")
+    )
     assert all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -1,4 +1,5 @@
-"""The TorchScript estimator against scripted stand-ins that have the real network's signature; torchvision is not needed."""
+"""The TorchScript estimator against scripted stand-ins that have the real network's signature; torchvision is not
+needed."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ RED, GREEN, BLUE = 0, 1, 2
 
 
 class Painted(nn.Module):
-    """Sees one person for each channel of its input that is not black: the rectangle of what is painted, moved by `shift`.
+    """Sees one person for each channel of its input that is not black: the rectangle of what is painted, moved by
+    `shift`.
 
-    The person of channel c has part 2 c + 1 in the left and 2 c + 2 in the right half, the coarse map is background in the top quarter.
+    The person of channel c has part 2 c + 1 in the left and 2 c + 2 in the right half, the coarse map is background in
+    the top quarter.
     U is 0.25 in the left and 1.5 in the right part and 0.9 in all others, V runs from 0 at the top to 1 at the bottom.
     """
 
@@ -85,12 +88,14 @@ def no_torchvision_needed(monkeypatch):
 @pytest.fixture
 def saved(tmp_path):
     """Saves a module as a TorchScript file and gives its path."""
+
     def save(module: nn.Module):
         path = tmp_path / "network.torchscript"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.script(module).save(str(path))
         return path
+
     return save
 
 
@@ -106,7 +111,10 @@ def answer(boxes=((10, 10, 50, 60),), coarse=2, fine=25, u=25, v=25, side=112) -
     torch.manual_seed(0)
     count = len(boxes)
     channels = (coarse, fine, u, v)
-    return [torch.tensor(boxes, dtype=torch.float32).reshape(count, -1), *(torch.rand(count, c, side, side) for c in channels)]
+    return [
+        torch.tensor(boxes, dtype=torch.float32).reshape(count, -1),
+        *(torch.rand(count, c, side, side) for c in channels),
+    ]
 
 
 @pytest.mark.parametrize("coarse_channels", [2, 15])
@@ -130,7 +138,8 @@ def test_the_whole_of_random_answers_equals_the_plain_formula(saved):
     poses = TorchScriptEstimator(saved(Fixed(boxes, coarse, fine, u * 1.5 - 0.25, v))).estimate([frame()])
     height, width = 65, 48
     coarse, fine, u, v = (
-        F.interpolate(x, (height, width), mode="bilinear", align_corners=False)[0] for x in (coarse, fine, u * 1.5 - 0.25, v)
+        F.interpolate(x, (height, width), mode="bilinear", align_corners=False)[0]
+        for x in (coarse, fine, u * 1.5 - 0.25, v)
     )
     parts = fine.argmax(0) * (coarse.argmax(0) > 0)
     uv = torch.stack([x.gather(0, parts[None])[0] * (parts > 0) for x in (u, v)]).clamp(0, 1)
@@ -141,15 +150,20 @@ def test_the_whole_of_random_answers_equals_the_plain_formula(saved):
     assert (poses.parts[0] > 0).sum() == (parts > 0).sum()
 
 
-@pytest.mark.parametrize(("shift", "rows", "columns"), [
-    ((-30, 0), slice(24, 66), slice(0, 30)),
-    ((0, -34), slice(0, 32), slice(20, 60)),
-    ((55, 30), slice(54, 80), slice(75, 100)),
-])
+@pytest.mark.parametrize(
+    ("shift", "rows", "columns"),
+    [
+        ((-30, 0), slice(24, 66), slice(0, 30)),
+        ((0, -34), slice(0, 32), slice(20, 60)),
+        ((55, 30), slice(54, 80), slice(75, 100)),
+    ],
+)
 def test_a_box_beyond_the_border_is_cut_off_there(saved, shift, rows, columns):
     whole = TorchScriptEstimator(saved(Painted())).estimate([frame((BLUE, 20, 10, 60, 66))])
     poses = TorchScriptEstimator(saved(Painted(shift))).estimate([frame((BLUE, 20, 10, 60, 66))])
-    assert np.array_equal(np.argwhere(poses.parts[0])[[0, -1]], [[rows.start, columns.start], [rows.stop - 1, columns.stop - 1]])
+    assert np.array_equal(
+        np.argwhere(poses.parts[0])[[0, -1]], [[rows.start, columns.start], [rows.stop - 1, columns.stop - 1]]
+    )
     moved = np.s_[rows.start - shift[1] : rows.stop - shift[1], columns.start - shift[0] : columns.stop - shift[0]]
     assert np.array_equal(poses.parts[0, rows, columns], whole.parts[0][moved])
     assert np.array_equal(poses.uv[0, :, rows, columns], whole.uv[0][:, *moved])
@@ -183,9 +197,15 @@ def test_people_beside_the_chosen_one_are_told(saved):
     path = saved(Painted())
     estimates = Estimates("torchscript", file=path)
     own, said = estimates.of_photo(frame(blue, green, (RED, 92, 2, 98, 20)))
-    assert set(np.unique(own.parts)) == {0, 1, 2} and said == ("Two people are in the photo: the larger one is used.",), "red is far behind"
-    assert estimates.of_photo(frame(blue))[1] == () == estimates.of_photo(frame(blue, (GREEN, 10, 10, 40, 40)))[1], "green is part of blue"
-    assert Estimates("torchscript", file=path, person=2).of_photo(frame(blue, green))[1] == (), "who asked for somebody knows"
+    assert set(np.unique(own.parts)) == {0, 1, 2} and said == (
+        "Two people are in the photo: the larger one is used.",
+    ), "red is far behind"
+    assert estimates.of_photo(frame(blue))[1] == () == estimates.of_photo(frame(blue, (GREEN, 10, 10, 40, 40)))[1], (
+        "green is part of blue"
+    )
+    assert Estimates("torchscript", file=path, person=2).of_photo(frame(blue, green))[1] == (), (
+        "who asked for somebody knows"
+    )
 
 
 def test_nobody_at_all_is_all_background(saved):
@@ -210,16 +230,29 @@ def test_a_generator_of_frames_may_cancel(saved):
     def frames():
         yield frame()
         raise Cancelled("stopped on request")
+
     with pytest.raises(Cancelled):
         TorchScriptEstimator(saved(Painted())).estimate(frames())
 
 
-@pytest.mark.parametrize("module", [
-    OneTensor(), ThreeTensors(), Stumbling(), Fixed(*answer(fine=15)), Fixed(*answer(u=24)), Fixed(*answer(coarse=1)),
-    Fixed(*answer(boxes=((1, 2, 3),))), Fixed(*answer(side=0)), Fixed(answer()[0].repeat(2, 1), *answer()[1:]),
-    Fixed(*answer(boxes=((0, 0, 90_000, 90_000),))), Fixed(answer()[0] * float("nan"), *answer()[1:]),
-    Fixed(*answer()[:-1], answer()[-1] / 0),
-], ids=lambda module: type(module).__name__)
+@pytest.mark.parametrize(
+    "module",
+    [
+        OneTensor(),
+        ThreeTensors(),
+        Stumbling(),
+        Fixed(*answer(fine=15)),
+        Fixed(*answer(u=24)),
+        Fixed(*answer(coarse=1)),
+        Fixed(*answer(boxes=((1, 2, 3),))),
+        Fixed(*answer(side=0)),
+        Fixed(answer()[0].repeat(2, 1), *answer()[1:]),
+        Fixed(*answer(boxes=((0, 0, 90_000, 90_000),))),
+        Fixed(answer()[0] * float("nan"), *answer()[1:]),
+        Fixed(*answer()[:-1], answer()[-1] / 0),
+    ],
+    ids=lambda module: type(module).__name__,
+)
 def test_a_network_of_another_kind_is_a_model_error_of_one_sentence(saved, module):
     with pytest.raises(ModelError, match=r"^network\.torchscript .*densepose_r50_fpn_dl\.torchscript") as caught:
         TorchScriptEstimator(saved(module)).estimate([frame()])
@@ -232,7 +265,9 @@ def test_people_wholly_outside_the_picture_are_not_seen(saved):
     assert np.argwhere(poses.parts[0]).min() >= 10
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no network" * 99, lambda data: data[: len(data) // 2]])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: b"no network" * 99, lambda data: data[: len(data) // 2]]
+)
 def test_broken_files_are_model_errors(saved, damage):
     path = saved(Painted())
     path.write_bytes(damage(path.read_bytes()))
@@ -245,6 +280,7 @@ def test_broken_files_are_model_errors(saved, damage):
 def test_without_torchvision_the_sentence_names_the_command(saved, monkeypatch):
     def missing():
         raise ModuleNotFoundError("No module named 'torchvision'")
+
     monkeypatch.setattr(torchscript, "_import_torchvision", missing)
     with pytest.raises(ModelError, match="needs torchvision.*pip install -r requirements-densepose.txt"):
         TorchScriptEstimator(saved(Painted()))
@@ -256,15 +292,22 @@ def test_the_hub_is_asked_for_one_file_at_the_given_revision(saved, monkeypatch)
     def download(*args, **options):
         asked.append((args, options))
         return str(saved(Painted()))
+
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     estimator = TorchScriptEstimator(revision="abc123")
-    assert asked == [(("LayerNorm/DensePose-TorchScript-with-hint-image", "densepose_r50_fpn_dl.torchscript"), {"revision": "abc123"})]
+    assert asked == [
+        (
+            ("LayerNorm/DensePose-TorchScript-with-hint-image", "densepose_r50_fpn_dl.torchscript"),
+            {"revision": "abc123"},
+        )
+    ]
     assert estimator.estimate([frame((BLUE, 20, 10, 60, 66))]).parts.any()
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch):
     def download(*args, **options):
         raise OSError("no route to host")
+
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(ModelError, match="could not be fetched .* give its path"):
         TorchScriptEstimator()

@@ -37,7 +37,9 @@ def test_a_machine_that_runs_the_tests_is_well(settings, capsys):
     check = findings["self-check"]
     assert check.state == "ok" and "inside the person" in check.words
     measured = float(check.words.split(": ")[1].split(" dB")[0])
-    assert abs(measured - doctor.EXPECTED_PSNR) < 0.3 and measured > float(check.words.rsplit(", ", 1)[1].split()[0]) + 3
+    assert (
+        abs(measured - doctor.EXPECTED_PSNR) < 0.3 and measured > float(check.words.rsplit(", ", 1)[1].split()[0]) + 3
+    )
     assert findings["shipped models"].words == "mini, estimator" and findings["model"].words == "mini"
     assert not settings.home.exists(), "looking changes nothing"
 
@@ -71,7 +73,11 @@ def test_without_a_network(settings, quick, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", CLOSED)
     finding = found(settings)["Hugging Face hub"]
-    assert finding.state == "note" and finding.words == f"{CLOSED} cannot be reached" and "shipped models work" in finding.todo
+    assert (
+        finding.state == "note"
+        and finding.words == f"{CLOSED} cannot be reached"
+        and "shipped models work" in finding.todo
+    )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "left alone" in found(settings)["Hugging Face hub"].words
 
@@ -99,7 +105,11 @@ def test_packages_that_are_missing_or_others(settings, quick, monkeypatch):
 
     monkeypatch.setattr(doctor, "version", missing)
     finding = found(settings)["packages"]
-    assert finding.state == "problem" and finding.words == "missing: peft" and "pip install -r requirements.txt" in finding.todo
+    assert (
+        finding.state == "problem"
+        and finding.words == "missing: peft"
+        and "pip install -r requirements.txt" in finding.todo
+    )
     monkeypatch.setattr(doctor, "version", lambda name: "2.11.0" if name == "torch" else real(name))
     finding = found(settings)["packages"]
     assert finding.state == "note" and "torch 2.11.0 instead of" in finding.words
@@ -111,9 +121,14 @@ def test_little_memory(settings, quick, monkeypatch):
     assert finding.state == "note" and finding.words == "1024 MB free"
 
 
-@pytest.mark.parametrize(("model", "state", "words"), [
-    (str(MINI), "ok", "mini"), ("somebody/model", "note", "will be fetched"), ("no model", "problem", "no folder and no model id"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "state", "words"),
+    [
+        (str(MINI), "ok", "mini"),
+        ("somebody/model", "note", "will be fetched"),
+        ("no model", "problem", "no folder and no model id"),
+    ],
+)
 def test_the_model(settings, quick, model, state, words, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     finding = found(settings.model_copy(update={"model": model}))["model"]
@@ -131,7 +146,11 @@ def test_a_device_that_computes_otherwise_is_noticed(settings, monkeypatch):
 def test_a_check_that_breaks_spoils_no_other(settings, quick, monkeypatch):
     monkeypatch.setattr(doctor, "_python", lambda settings: 1 / 0)
     findings = found(settings)
-    assert findings["Python"].state == "problem" and "ZeroDivisionError" in findings["Python"].words and findings["packages"].state == "ok"
+    assert (
+        findings["Python"].state == "problem"
+        and "ZeroDivisionError" in findings["Python"].words
+        and findings["packages"].state == "ok"
+    )
 
 
 def test_the_command_says_it_all(tmp_path, quick, capsys, clean_environment):

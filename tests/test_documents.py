@@ -1,4 +1,5 @@
-"""Documents: every command parses, the Python example runs, every link inside the repository leads somewhere, the Space's head fits."""
+"""Documents: every command parses, the Python example runs, every link inside the repository leads somewhere, the
+Space's head fits."""
 
 from __future__ import annotations
 
@@ -14,17 +15,22 @@ import app
 from dreampose_core.cli.main import build_parser
 from dreampose_core.settings import REPOSITORY, Settings
 
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")])
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")]
+)
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 # Programs of others: that their line can be read is all that is known of it here.
 FOREIGN = ("ray", "curl", "docker", "sudo", "git", "accelerate", "pip", "python3")
 
 
 def commands(text: str) -> list[str]:
-    """The lines of shell blocks, continued ones joined, comments left out; and what stands in `...` and begins like one of ours."""
+    """The lines of shell blocks, continued ones joined, comments left out; and what stands in `...` and begins like one
+    of ours."""
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     lines = [line.split("  #")[0].strip() for line in re.sub(r"\\\n\s*", " ", blocks).splitlines()]
-    inline = [" ".join(found.split()) for found in re.findall(r"`(python -m [^`]+|python app\.py[^`]*|scripts/[^`]+)`", text)]
+    inline = [
+        " ".join(found.split()) for found in re.findall(r"`(python -m [^`]+|python app\.py[^`]*|scripts/[^`]+)`", text)
+    ]
     return [line for line in (*lines, *inline) if line and not line.startswith("#")]
 
 
@@ -33,9 +39,11 @@ ALL = [(path.name, command) for path in DOCUMENTS for command in commands(path.r
 
 @pytest.mark.parametrize(("document", "command"), ALL, ids=[f"{name}: {command[:60]}" for name, command in ALL])
 def test_every_command_can_be_typed(document, command, clean_environment, monkeypatch):
-    words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word) and word not in ("[...]", "...")]
+    words = [
+        word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word) and word not in ("[...]", "...")
+    ]
     if words[0] == "accelerate":
-        words = ["python", *words[words.index("-m"):]]
+        words = ["python", *words[words.index("-m") :]]
     if words[0].startswith(("scripts/", "examples/", ".ci/")):
         script = REPOSITORY / words[0]
         assert script.is_file() and script.stat().st_mode & 0o100, f"{words[0]} is not there, or is no program"
@@ -50,7 +58,9 @@ def test_every_command_can_be_typed(document, command, clean_environment, monkey
         module = REPOSITORY / Path(*words[2].split("."))
         assert module.with_suffix(".py").is_file() or module.is_dir() or words[2] in ("venv", "pip")
     else:
-        assert words[0].startswith(FOREIGN) or words[0].endswith(("pip", ".py")) or (REPOSITORY / words[0]).exists(), command
+        assert words[0].startswith(FOREIGN) or words[0].endswith(("pip", ".py")) or (REPOSITORY / words[0]).exists(), (
+            command
+        )
 
 
 def _whole(words: list[str]) -> bool:
@@ -69,7 +79,11 @@ def test_every_link_leads_somewhere(document):
 
 def test_the_python_example_runs(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    [code] = [one for one in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL) if "DreamPosePipeline" in one]
+    [code] = [
+        one
+        for one in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+        if "DreamPosePipeline" in one
+    ]
     given: dict = {}
     exec(compile(code, "README.md", "exec"), given)
     assert given["out"].frames.shape[1:] == (160, 128, 3) and given["out"].frames.dtype.name == "uint8"
@@ -78,7 +92,11 @@ def test_the_python_example_runs(monkeypatch):
 def test_what_the_readme_sends_says_that_the_person_agreed():
     """A photo of one's own is refused without."""
     sent = [one for one in commands(README) if "-F photo=@" in one]
-    sent += [" ".join(call.split()) for call in re.findall(r"client\.predict\((.*?)\)\n", README, re.DOTALL) if "photo=" in call]
+    sent += [
+        " ".join(call.split())
+        for call in re.findall(r"client\.predict\((.*?)\)\n", README, re.DOTALL)
+        if "photo=" in call
+    ]
     assert len(sent) == 2 and all("consent=true" in one or 'consent="true"' in one for one in sent)
 
 
@@ -91,8 +109,12 @@ def test_the_head_is_what_a_space_needs():
 
 
 def test_no_file_is_too_large_for_the_hub():
-    large = [path for folder in ("assets", "examples", "docs", "dreampose_core") for path in (REPOSITORY / folder).rglob("*")
-             if path.is_file() and path.stat().st_size > 9 << 20]  # fmt: skip
+    large = [
+        path
+        for folder in ("assets", "examples", "docs", "dreampose_core")
+        for path in (REPOSITORY / folder).rglob("*")
+        if path.is_file() and path.stat().st_size > 9 << 20
+    ]
     assert large == []
 
 

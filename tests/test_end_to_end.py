@@ -1,4 +1,5 @@
-"""The whole job through the command line with the shipped mini, on people it was never trained on, against exact truth."""
+"""The whole job through the command line with the shipped mini, on people it was never trained on, against exact
+truth."""
 
 from __future__ import annotations
 
@@ -18,11 +19,15 @@ SCORED = slice(20, 60)
 
 
 def run(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", "dreampose_core", *map(str, arguments)], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, "-m", "dreampose_core", *map(str, arguments)], capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-pytestmark = pytest.mark.slow  # three whole runs; what mini reaches is tested in test_published.py, the command line in test_cli.py
+pytestmark = (
+    pytest.mark.slow
+)  # three whole runs; what mini reaches is tested in test_published.py, the command line in test_cli.py
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +40,51 @@ def scores(tmp_path_factory) -> dict[str, list[float]]:
     found = {"mini": [], "part_colours": [], "grey_silhouette": [], "sharpness": []}
     for seed, motion in PEOPLE.items():
         folder = tmp_path_factory.mktemp(str(seed))
-        run("mannequin", "render", "--seed", seed, "--motion", motion, "--frames", 60, "--size", "160x128", "--out", folder)
+        run(
+            "mannequin",
+            "render",
+            "--seed",
+            seed,
+            "--motion",
+            motion,
+            "--frames",
+            60,
+            "--size",
+            "160x128",
+            "--out",
+            folder,
+        )
         out = folder / "out.mp4"
-        run("animate", "--image", folder / "frame_00000.png", "--image-poses", f"{folder / 'poses.npz'}:0", "--poses", folder / "poses.npz",
-            "--out", out, "--recipe", "none", "--frames", f"{SCORED.start}:{SCORED.stop}", "--device", "cpu")  # fmt: skip
+        run(
+            "animate",
+            "--image",
+            folder / "frame_00000.png",
+            "--image-poses",
+            f"{folder / 'poses.npz'}:0",
+            "--poses",
+            folder / "poses.npz",
+            "--out",
+            out,
+            "--recipe",
+            "none",
+            "--frames",
+            f"{SCORED.start}:{SCORED.stop}",
+            "--device",
+            "cpu",
+        )
         poses = read_poses(folder / "poses.npz")
         info = probe_video(out)
-        assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (40, 160, 128, "h264", "yuv420p")
-        assert info.fps == pytest.approx(poses.fps) and json.loads(out.with_suffix(".json").read_text())["num_frames"] == 40
+        assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (
+            40,
+            160,
+            128,
+            "h264",
+            "yuv420p",
+        )
+        assert (
+            info.fps == pytest.approx(poses.fps)
+            and json.loads(out.with_suffix(".json").read_text())["num_frames"] == 40
+        )
         frames = np.stack(list(read_video(out)))
         truth = np.stack([read_image(folder / f"frame_{index:05d}.png") for index in range(SCORED.start, SCORED.stop)])
         target, own = poses.select(SCORED), poses.select([0])

@@ -1,4 +1,5 @@
-"""The benchmark as a whole: the truth as generator is perfect, baselines stand in the order everybody expects, every file is written."""
+"""The benchmark as a whole: the truth as generator is perfect, baselines stand in the order everybody expects, every
+file is written."""
 
 from __future__ import annotations
 
@@ -30,8 +31,18 @@ from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 SIZE = (160, 128)
 PICTURES = {"contact.png", "blocks.png", "frames.png", "people.png"}
 FILES = {"report.json", "about.json", "table.md", "side_by_side.mp4", "report.html", *PICTURES}
-PERFECT = {"psnr": 100, "psnr_mask": 100, "psnr_seen": 100, "l1": 0, "l1_mask": 0, "ssim": 1, "ssim_mask": 1, "sharpness": 1,
-           "identity_seen": 0, "temporal_error": 0}  # fmt: skip
+PERFECT = {
+    "psnr": 100,
+    "psnr_mask": 100,
+    "psnr_seen": 100,
+    "l1": 0,
+    "l1_mask": 0,
+    "ssim": 1,
+    "ssim_mask": 1,
+    "sharpness": 1,
+    "identity_seen": 0,
+    "temporal_error": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +79,18 @@ class TruthTeller:
         self.model_config, self._execution_device = ModelConfig(), torch.device("cpu")
         self.vae, self.truth, self.asked = Perfect(), {clip.photo.tobytes(): clip.truth for clip in clips}, []
 
-    def stream(self, photo, poses, image_poses, num_inference_steps, guidance_interval, reuse_steps, solver, generator, should_stop):
+    def stream(
+        self,
+        photo,
+        poses,
+        image_poses,
+        num_inference_steps,
+        guidance_interval,
+        reuse_steps,
+        solver,
+        generator,
+        should_stop,
+    ):
         assert (guidance_interval, reuse_steps, solver) == ((0.0, 1.0), 1, None)  # as the form says
         self.asked.append((num_inference_steps, image_poses, generator.initial_seed()))
         for frame in self.truth[photo.tobytes()]:
@@ -87,19 +109,30 @@ def test_baselines_stand_in_their_known_order(clips):
     scores = {name: [] for name in BASELINES}
     for clip in clips:
         made = baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, Perfect())
-        assert {frames.shape for frames in made.values()} == {(16, *SIZE, 3)} and {f.dtype for f in made.values()} == {np.dtype(np.uint8)}
+        assert {frames.shape for frames in made.values()} == {(16, *SIZE, 3)} and {f.dtype for f in made.values()} == {
+            np.dtype(np.uint8)
+        }
         assert np.array_equal(made["vae_only"], clip.truth) and (made["repeat_photo"] == clip.photo).all()
-        made["vae_only"] = np.clip(clip.truth + np.random.default_rng(0).normal(0, 5, clip.truth.shape), 0, 255).astype(np.uint8)
+        made["vae_only"] = np.clip(clip.truth + np.random.default_rng(0).normal(0, 5, clip.truth.shape), 0, 255).astype(
+            np.uint8
+        )
         scorer = Scorer(clip, load_estimator("mini"))
         for name, frames in made.items():
             scores[name].append(scorer.score(frames))
     mean = {name: mean_scores(found) for name, found in scores.items()}
-    psnrs, seen, pose = ({name: mean[name][key] for name in mean} for key in ("psnr_mask", "identity_seen", "pose_accuracy"))
+    psnrs, seen, pose = (
+        {name: mean[name][key] for name in mean} for key in ("psnr_mask", "identity_seen", "pose_accuracy")
+    )
     assert psnrs["repeat_photo"] < psnrs["part_colours"] < psnrs["moved_texture"] < psnrs["vae_only"]
     assert psnrs["grey_silhouette"] < psnrs["part_colours"]
     assert seen["grey_silhouette"] > seen["part_colours"] > seen["moved_texture"] > seen["vae_only"]
     assert pose["repeat_photo"] < 0.8 < pose["vae_only"] and pose["grey_silhouette"] < pose["moved_texture"]
-    assert mean["grey_silhouette"]["sharpness"] < 0.1 < mean["part_colours"]["sharpness"] < mean["moved_texture"]["sharpness"]
+    assert (
+        mean["grey_silhouette"]["sharpness"]
+        < 0.1
+        < mean["part_colours"]["sharpness"]
+        < mean["moved_texture"]["sharpness"]
+    )
     assert mean["repeat_photo"]["temporal_error"] > mean["moved_texture"]["temporal_error"] > 0
 
 
@@ -120,15 +153,28 @@ def test_the_truth_as_generator_is_perfect(tmp_path, clips):
         tuned.append(len(own))
         yield
 
-    report = evaluate(pipe, Listed(clips), tmp_path, recipe="fast", quality="draft", robustness=True, tune=tune, seed=3,
-                      estimator=load_estimator("mini"), on_progress=seen.append)  # fmt: skip
+    report = evaluate(
+        pipe,
+        Listed(clips),
+        tmp_path,
+        recipe="fast",
+        quality="draft",
+        robustness=True,
+        tune=tune,
+        seed=3,
+        estimator=load_estimator("mini"),
+        on_progress=seen.append,
+    )
     assert set(report) == {"none", "fast", *BASELINES, "undisturbed", *DISTURBED}
     assert all(tuple(block) == KEYS for block in report.values())
     for name in ("none", "fast", "vae_only", "undisturbed", "absent"):
         assert {**report[name], **PERFECT} == report[name], name
         assert report[name]["pose_accuracy"] == 1 and report[name]["lpips"] is None
     assert report["none"]["psnr_unseen"] == 100 and report["none"]["identity_unseen"] == 0  # of the one who turns
-    assert [steps for steps, _, _ in pipe.asked] == [8] * 16 and tuned == [1, 1]  # draft is 8 steps; two models, six maps, two people
+    assert [steps for steps, _, _ in pipe.asked] == [8] * 16 and tuned == [
+        1,
+        1,
+    ]  # draft is 8 steps; two models, six maps, two people
     assert {own is None for _, own, _ in pipe.asked[2:8]} == {True, False} and pipe.asked[7][1] is None
     assert pipe.asked[0][2] == pipe.asked[1][2] == 3 * 1_000_003 and pipe.asked[8][2] == 3 * 1_000_003 + 1
     assert [(p.stage, p.step, p.total) for p in seen] == [("people", 1, 2), ("people", 2, 2)]
@@ -136,7 +182,9 @@ def test_the_truth_as_generator_is_perfect(tmp_path, clips):
     assert json.loads((tmp_path / "report.json").read_text()) == report
     about = json.loads((tmp_path / "about.json").read_text())
     assert about["robustness"] == {"people": 2, "frames": ROBUST_FRAMES} and about["seed"] == 3 and about["steps"] == 8
-    assert [one["name"] for one in about["each"]] == ["turn", "walk"] and about["each"][0]["scores"]["none"]["psnr"] == 100
+    assert [one["name"] for one in about["each"]] == ["turn", "walk"] and about["each"][0]["scores"]["none"][
+        "psnr"
+    ] == 100
     assert about["not_measured"] == {"lpips": "not measured: no weights were given (--lpips)"}
 
 
@@ -156,7 +204,10 @@ def test_a_tiny_model_end_to_end(tmp_path):
     pipe = tiny_pipeline()
     clips = Listed(MannequinClips(1, pipe.model_config.size))
     given = dict(quality="draft", estimator=load_estimator("mini"), about={"model": "<script>alert(1)</script>"})
-    reports = [evaluate(pipe, made, tmp_path / name, **given) for name, made in (("a", clips), ("b", MannequinClips(1, pipe.model_config.size)))]
+    reports = [
+        evaluate(pipe, made, tmp_path / name, **given)
+        for name, made in (("a", clips), ("b", MannequinClips(1, pipe.model_config.size)))
+    ]
     assert reports[0] == reports[1] and reports[0]["none"]["psnr"] > 3
     assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
     assert set(reports[0]) == {"none", *BASELINES} and {path.name for path in (tmp_path / "a").iterdir()} == FILES
@@ -176,7 +227,8 @@ def test_a_tiny_model_end_to_end(tmp_path):
 
 
 def film(folder, name, poses_of):
-    """A real video of somebody who stands still for 51 frames and then turns, with as much of the poses as `poses_of` keeps."""
+    """A real video of somebody who stands still for 51 frames and then turns, with as much of the poses as `poses_of`
+    keeps."""
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, (100, 80), fps=1)
     frames = [0] * 51 + [1, 2, 0]
     write_video(rgb.numpy()[frames], folder / f"{name}.mp4", 30)
@@ -188,13 +240,33 @@ def test_real_videos_with_what_their_poses_know(tmp_path):
     folder.mkdir()
     film(folder, "a$b_{", lambda poses: poses)
     pipe = tiny_pipeline()
-    report = evaluate(pipe, VideoClips(folder, pipe.model_config.size), tmp_path / "whole", quality="draft", estimator=load_estimator("mini"))
+    report = evaluate(
+        pipe,
+        VideoClips(folder, pipe.model_config.size),
+        tmp_path / "whole",
+        quality="draft",
+        estimator=load_estimator("mini"),
+    )
     assert {key for key, value in report["none"].items() if value is None} == {"lpips", "lpips_mask"}
     film(folder, "a$b_{", lambda poses: PoseSequence(poses.parts, None, "none", 30.0))
-    report = evaluate(pipe, VideoClips(folder, pipe.model_config.size), tmp_path / "parts", quality="draft", robustness=True)
-    unknown = {"psnr_seen", "psnr_unseen", "identity_seen", "identity_unseen", "temporal_error", "pose_accuracy", "lpips", "lpips_mask"}
+    report = evaluate(
+        pipe, VideoClips(folder, pipe.model_config.size), tmp_path / "parts", quality="draft", robustness=True
+    )
+    unknown = {
+        "psnr_seen",
+        "psnr_unseen",
+        "identity_seen",
+        "identity_unseen",
+        "temporal_error",
+        "pose_accuracy",
+        "lpips",
+        "lpips_mask",
+    }
     assert {key for key, value in report["none"].items() if value is None} == unknown
-    assert set(report["moved_texture"].values()) == set(report["uv_noise"].values()) == {None} and report["part_colours"]["psnr"] > 5
+    assert (
+        set(report["moved_texture"].values()) == set(report["uv_noise"].values()) == {None}
+        and report["part_colours"]["psnr"] > 5
+    )
     about = json.loads((tmp_path / "parts" / "about.json").read_text())
     assert set(about["not_measured"]) == {"lpips", "pose_accuracy", "identity, temporal_error, seen and unseen"}
     assert {path.name for path in (tmp_path / "parts").iterdir()} == FILES
@@ -204,8 +276,15 @@ def test_real_videos_with_what_their_poses_know(tmp_path):
 def test_nobody_in_view_leaves_nothing_to_say(clips):
     clip = clips[0]
     nobody = PoseSequence(np.zeros_like(clip.poses.parts), clip.poses.uv * 0, "mannequin")
-    scores = Scorer(Clip("empty", clip.photo, clip.image_poses, nobody, clip.truth, clip.truth, nobody)).score(clip.truth)
-    assert scores["psnr"] == 100 and scores["psnr_mask"] is None and scores["identity_seen"] is None and scores["temporal_error"] is None
+    scores = Scorer(Clip("empty", clip.photo, clip.image_poses, nobody, clip.truth, clip.truth, nobody)).score(
+        clip.truth
+    )
+    assert (
+        scores["psnr"] == 100
+        and scores["psnr_mask"] is None
+        and scores["identity_seen"] is None
+        and scores["temporal_error"] is None
+    )
     assert scores["ssim_mask"] is None and json.dumps(scores, allow_nan=False)
 
 
@@ -236,22 +315,37 @@ def test_lpips_from_a_file(tmp_path, clips):
 
 def test_means_leave_out_what_is_not_known():
     nothing = dict.fromkeys(KEYS)
-    assert mean_scores([{**nothing, "psnr": 10.0}, {**nothing, "psnr": 20.00006, "ssim": 0.5}]) == {**nothing, "psnr": 15.0, "ssim": 0.5}
+    assert mean_scores([{**nothing, "psnr": 10.0}, {**nothing, "psnr": 20.00006, "ssim": 0.5}]) == {
+        **nothing,
+        "psnr": 15.0,
+        "ssim": 0.5,
+    }
     assert mean_scores([]) == nothing
 
 
 def test_the_table():
     block = {**dict.fromkeys(KEYS), "psnr": 25.55, "sharpness": 0.9, "identity_seen": 0.0123}
     lines = table({"none": block, "moved_texture": dict.fromkeys(KEYS)}).splitlines()
-    assert lines[0].startswith("| | PSNR | PSNR person |") and len(lines) == 4 and len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith("| none | 25.6 | – |") and "| 0.90 | 0.012 |" in lines[2] and set(lines[3].split(" | ")[1:-1]) == {"–"}
+    assert (
+        lines[0].startswith("| | PSNR | PSNR person |")
+        and len(lines) == 4
+        and len({line.count("|") for line in lines}) == 1
+    )
+    assert (
+        lines[2].startswith("| none | 25.6 | – |")
+        and "| 0.90 | 0.012 |" in lines[2]
+        and set(lines[3].split(" | ")[1:-1]) == {"–"}
+    )
     assert table({"npz": {"read_s": 1.234}}) == "| | read_s |\n|---|---|\n| npz | 1.23 |"  # any other report as it is
 
 
 def test_the_best_of_a_column():
     blocks = {"none": 24.04, "moved_texture": 24.0, "repeat_photo": 20.0, "vae_only": 30.0, "part_colours": None}
     report = {name: {"psnr": value, "l1": value, "sharpness": value} for name, value in blocks.items()}
-    assert best_blocks(report, "psnr") == {"none", "moved_texture"}  # they are written alike, and the VAE has seen the truth
+    assert best_blocks(report, "psnr") == {
+        "none",
+        "moved_texture",
+    }  # they are written alike, and the VAE has seen the truth
     assert best_blocks(report, "l1") == best_blocks(report, "sharpness") == {"repeat_photo"}
     assert best_blocks({"none": {"psnr": None}}, "psnr") == set()
 

@@ -21,7 +21,20 @@ def model(tmp_path_factory):
 
 
 def evaluate(model, out, *arguments) -> int:
-    return main(["evaluate", "--model", str(model), "--device", "cpu", "--quality", "draft", "--out", str(out), *map(str, arguments)])
+    return main(
+        [
+            "evaluate",
+            "--model",
+            str(model),
+            "--device",
+            "cpu",
+            "--quality",
+            "draft",
+            "--out",
+            str(out),
+            *map(str, arguments),
+        ]
+    )
 
 
 @pytest.mark.slow
@@ -31,7 +44,12 @@ def test_a_tuned_model_stands_beside_the_untuned_one(model, tmp_path, capsys):
     assert list(report) == ["none", "fast", *BASELINES] and report["fast"] != report["none"]
     assert report["fast"]["pose_accuracy"] is not None and "| fast |" in capsys.readouterr().out
     about = json.loads((tmp_path / "about.json").read_text())
-    assert about["model"] == str(model) and len(about["fingerprint"]) == 16 and about["recipe"] == "fast" and about["size"] == [40, 32]
+    assert (
+        about["model"] == str(model)
+        and len(about["fingerprint"]) == 16
+        and about["recipe"] == "fast"
+        and about["size"] == [40, 32]
+    )
 
 
 def test_real_videos_and_no_estimator(model, tmp_path, capsys, monkeypatch):
@@ -45,20 +63,27 @@ def test_real_videos_and_no_estimator(model, tmp_path, capsys, monkeypatch):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["none"]["pose_accuracy"] is None and report["none"]["psnr"] > 3
     about = json.loads((tmp_path / "out" / "about.json").read_text())
-    assert about["clips"] == "videos" and about["each"][0]["name"] == "ada.mp4" and "pose_accuracy" in about["not_measured"]
+    assert (
+        about["clips"] == "videos"
+        and about["each"][0]["name"] == "ada.mp4"
+        and "pose_accuracy" in about["not_measured"]
+    )
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["--data", "missing"], "no folder missing"),
-    (["--data", ".", "--people", 0], "number of people is 0"),
-    (["--data", "."], "no video"),
-    (["--target", "estimator", "--data", "."], "leave out --data"),
-    (["--people", -3], "number of people is -3"),
-    (["--people", "all"], "--people"),
-    (["--seed", -1], "--seed is -1"),
-    (["--recipe", "slow"], "--recipe"),
-    (["--lpips", "missing.pt"], "missing.pt cannot be loaded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--data", "missing"], "no folder missing"),
+        (["--data", ".", "--people", 0], "number of people is 0"),
+        (["--data", "."], "no video"),
+        (["--target", "estimator", "--data", "."], "leave out --data"),
+        (["--people", -3], "number of people is -3"),
+        (["--people", "all"], "--people"),
+        (["--seed", -1], "--seed is -1"),
+        (["--recipe", "slow"], "--recipe"),
+        (["--lpips", "missing.pt"], "missing.pt cannot be loaded"),
+    ],
+)
 def test_mistakes_are_one_sentence(model, tmp_path, capsys, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
     try:

@@ -65,14 +65,21 @@ def test_videos_in_the_paper_s_protocol(tmp_path, film):
     assert len(clips) == 2 and len(VideoClips(tmp_path, SIZE, 1)) == 1
     first, second = clips
     assert (first.name, second.name) == ("a.mp4", "b.mp4")
-    assert first.photo.shape == (*SIZE, 3) and first.poses.size == SIZE and len(first.image_poses) == 1 and first.poses.fps == 30
+    assert (
+        first.photo.shape == (*SIZE, 3)
+        and first.poses.size == SIZE
+        and len(first.image_poses) == 1
+        and first.poses.fps == 30
+    )
     assert first.truth.shape == (10, *SIZE, 3)  # frames 50 to 59: what there is of the fifty
     assert first.scored_truth.shape == (10, 256, 205, 3) and first.scored_poses.size == (256, 205)
     large = first.scored(first.truth)
     assert large.shape == first.scored_truth.shape
     assert np.abs(large.astype(float) - first.scored_truth).mean() < 6  # the same pictures, softer
     rows = (np.arange(40) + 0.5) * 2.5
-    assert np.array_equal(first.poses.parts, film[1].parts[50:][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)])
+    assert np.array_equal(
+        first.poses.parts, film[1].parts[50:][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)]
+    )
 
 
 @pytest.mark.parametrize("form", ["a.zip", "a", "a.densepose.mp4"])
@@ -119,7 +126,13 @@ def test_disturbances_are_of_the_size_that_they_say(film):
     assert tuple(made) == DISTURBED and made["absent"] is None
     for name, pixels in (("displaced_1", 1), ("displaced_2", 2)):
         moves = [displaced(exact, axis, sign * pixels) for axis in (0, 1) for sign in (-1, 1)]
-        assert sum(np.array_equal(move.parts, made[name].parts) and np.array_equal(move.uv, made[name].uv) for move in moves) == 1
+        assert (
+            sum(
+                np.array_equal(move.parts, made[name].parts) and np.array_equal(move.uv, made[name].uv)
+                for move in moves
+            )
+            == 1
+        )
     noisy, mask = made["uv_noise"], exact.mask
     assert np.array_equal(noisy.parts, exact.parts) and (noisy.uv[:, :, ~mask[0]] == 0).all()
     error = (noisy.uv.astype(float) - exact.uv)[:, :, mask[0]]
@@ -145,7 +158,9 @@ def test_disturbances_come_from_the_seed_and_from_what_is_known(film):
     again, other = disturbances(exact, 7), disturbances(exact, 8)
     assert all(np.array_equal(disturbances(exact, 7)[name].parts, again[name].parts) for name in DISTURBED[:-1])
     assert np.array_equal(disturbances(exact, 7)["uv_noise"].uv, again["uv_noise"].uv)
-    assert not np.array_equal(again["uv_noise"].uv, other["uv_noise"].uv) and not np.array_equal(again["holes"].parts, other["holes"].parts)
+    assert not np.array_equal(again["uv_noise"].uv, other["uv_noise"].uv) and not np.array_equal(
+        again["holes"].parts, other["holes"].parts
+    )
     assert "uv_noise" not in disturbances(replace(exact, uv=None, charts="none"), 7)
     assert "parts_only" not in disturbances(PoseSequence(None, exact.uv, "mannequin"), 7)
     nobody = PoseSequence(np.zeros((1, 20, 20), np.uint8), None, "none")

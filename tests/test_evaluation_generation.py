@@ -1,4 +1,5 @@
-"""`bench generate`: passes through the UNet are counted, the original's way is really run, and memory is measured from outside."""
+"""`bench generate`: passes through the UNet are counted, the original's way is really run, and memory is measured from
+outside."""
 
 from __future__ import annotations
 
@@ -28,11 +29,17 @@ def hundred(monkeypatch):
 def test_the_figures(hundred):
     pipe = tiny_pipeline(draft_steps=1, standard_steps=2, best_steps=5)
     figures = bench_generate(pipe, people=1, frames=2)
-    assert [figures[f"passes_ratio_{way}"] for way in ("draft", "standard", "best")] == [30, 15, 6]  # three passes a step against one
+    assert [figures[f"passes_ratio_{way}"] for way in ("draft", "standard", "best")] == [
+        30,
+        15,
+        6,
+    ]  # three passes a step against one
     assert all(figures[f"wall_ratio_{way}"] > 1 for way in ("draft", "standard"))
     assert all(0 < figures[f"decoder_share_{way}"] < 1 for way in ("original", "draft", "standard", "best"))
     for way in ("draft", "standard", "best"):
-        assert figures[f"psnr_mask_drop_{way}_db"] == pytest.approx(figures["psnr_mask_original"] - figures[f"psnr_mask_{way}"], abs=1e-3)
+        assert figures[f"psnr_mask_drop_{way}_db"] == pytest.approx(
+            figures["psnr_mask_original"] - figures[f"psnr_mask_{way}"], abs=1e-3
+        )
     assert 0 < figures["preview_s"] <= figures["player_s"] and "frames_peak_memory_ratio" not in figures
 
 
@@ -52,7 +59,9 @@ def test_the_originals_way_is_three_branches_frame_by_frame(hundred, monkeypatch
 
 
 def test_pndm_where_it_applies(tmp_path):
-    sd = DreamPosePipeline.from_stable_diffusion(make_tiny_stable_diffusion(tmp_path / "sd"), make_tiny_clip(tmp_path / "c"), size=(64, 64))
+    sd = DreamPosePipeline.from_stable_diffusion(
+        make_tiny_stable_diffusion(tmp_path / "sd"), make_tiny_clip(tmp_path / "c"), size=(64, 64)
+    )
     assert type(generation._pndm(sd.scheduler)).__name__ == "PNDMScheduler"
     own = tiny_pipeline().scheduler
     assert generation._pndm(own) is own
@@ -61,8 +70,26 @@ def test_pndm_where_it_applies(tmp_path):
 def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, hundred, capsys):
     model = make_tiny_model(tmp_path / "model")
     asked = []
-    monkeypatch.setattr(generation, "_peak_mb", lambda loaded, count, should_stop: asked.append((*loaded, count)) or 100.0 + count / 100)
-    assert main(["bench", "generate", "--model", str(model), "--people", "1", "--frames", "1", "--json", str(tmp_path / "f.json")]) == 0
+    monkeypatch.setattr(
+        generation, "_peak_mb", lambda loaded, count, should_stop: asked.append((*loaded, count)) or 100.0 + count / 100
+    )
+    assert (
+        main(
+            [
+                "bench",
+                "generate",
+                "--model",
+                str(model),
+                "--people",
+                "1",
+                "--frames",
+                "1",
+                "--json",
+                str(tmp_path / "f.json"),
+            ]
+        )
+        == 0
+    )
     figures = json.loads((tmp_path / "f.json").read_text())
     assert asked == [(str(model), "auto", "auto", False, count) for count in (50, 2000)]
     assert figures["frames_peak_memory_ratio"] == pytest.approx(120 / 100.5, abs=1e-3)
@@ -72,7 +99,9 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, hun
 def test_a_measuring_process_is_ended_when_it_is_to_stop(tmp_path):
     started = time.monotonic()
     with pytest.raises(Cancelled):
-        generation._peak_mb((model := str(make_tiny_model(tmp_path / "model")), "cpu"), 2000, lambda: time.monotonic() - started > 3)
+        generation._peak_mb(
+            (model := str(make_tiny_model(tmp_path / "model")), "cpu"), 2000, lambda: time.monotonic() - started > 3
+        )
     assert not multiprocessing.active_children()
     assert generation._peak_mb((model, "cpu"), 8, lambda: False) > 100
     with pytest.raises(ModelError, match="ended early"):

@@ -77,22 +77,29 @@ def test_l1_by_hand():
     assert l1(frames, truth, mask) == pytest.approx(0.5)
 
 
-# What scikit-image 0.26.0 says: structural_similarity with gaussian_weights, sigma=1.5, use_sample_covariance=False, data_range=255,
-# channel_axis=-1, its mean and its map at three places; peak_signal_noise_ratio. It is not installed for this: it brings scipy, which
-# transformers then loads in every process, for a second.
-@pytest.mark.parametrize(("change", "mean", "places", "ratio"), [
-    (lambda x: 255 - x, -0.4948536879076765, [0.092526523, -0.530122760, -0.218620548], 5.780760123672855),
-    (lambda x: blurred(x), 0.48012551653521085, [0.705467455, 0.570519457, -0.096600442], 16.97323503243711),
-    (lambda x: np.roll(x, 2, 2), 0.2954942285038471, [-0.023824472, 0.670176943, -0.052376914], 13.82829553836657),
-    (lambda x: x // 2, 0.6743124175262591, [0.756351079, 0.679099839, 0.672105208], 9.987090810863352),
-])  # fmt: skip
+# What scikit-image 0.26.0 says: structural_similarity with gaussian_weights, sigma=1.5, use_sample_covariance=False,
+# data_range=255, channel_axis=-1, its mean and its map at three places; peak_signal_noise_ratio. It is not installed
+# for this: it brings scipy, which transformers then loads in every process, for a second.
+@pytest.mark.parametrize(
+    ("change", "mean", "places", "ratio"),
+    [
+        (lambda x: 255 - x, -0.4948536879076765, [0.092526523, -0.530122760, -0.218620548], 5.780760123672855),
+        (lambda x: blurred(x), 0.48012551653521085, [0.705467455, 0.570519457, -0.096600442], 16.97323503243711),
+        (lambda x: np.roll(x, 2, 2), 0.2954942285038471, [-0.023824472, 0.670176943, -0.052376914], 13.82829553836657),
+        (lambda x: x // 2, 0.6743124175262591, [0.756351079, 0.679099839, 0.672105208], 9.987090810863352),
+    ],
+)
 def test_ssim_and_psnr_are_those_of_scikit_image(change, mean, places, ratio):
     y, x, c = np.ogrid[:48, :40, :3]
-    truth = np.stack([(3 * y + 2 * x + 40 * c + (x * y + 5 * c + frame) % 37) % 256 for frame in range(2)]).astype(np.uint8)
+    truth = np.stack([(3 * y + 2 * x + 40 * c + (x * y + 5 * c + frame) % 37) % 256 for frame in range(2)]).astype(
+        np.uint8
+    )
     frames = change(truth)
     assert ssim(frames, truth) == pytest.approx(mean, abs=1e-9)
     found = ssim_maps(frames, truth)
-    assert found.shape == (2, 48, 40) and [found[0, 0, 0], found[0, 20, 17], found[1, 47, 39]] == pytest.approx(places, abs=2e-9)
+    assert found.shape == (2, 48, 40) and [found[0, 0, 0], found[0, 20, 17], found[1, 47, 39]] == pytest.approx(
+        places, abs=2e-9
+    )
     assert psnr(frames, truth) == pytest.approx(ratio)
 
 

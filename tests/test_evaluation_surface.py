@@ -34,8 +34,13 @@ def test_seen_is_the_photo_s_point_and_its_neighbours_on_the_same_part():
     near, far, other = square(2, 0.5 + 1 / GRID), square(2, 0.5 + 2 / GRID), square(1, 0.5)
     surface = Surface(joined(photo, near, far, other), photo)
     assert [frame.any() for frame in surface.seen] == [True, True, False, False]
-    assert np.array_equal(surface.seen | surface.unseen, joined(photo, near, far, other).mask) and not (surface.seen & surface.unseen).any()
-    edge = Surface(joined(square(2, 1.0), square(3, 0.0)), square(2, 1.0))  # the last cell's neighbour is not the next part's first
+    assert (
+        np.array_equal(surface.seen | surface.unseen, joined(photo, near, far, other).mask)
+        and not (surface.seen & surface.unseen).any()
+    )
+    edge = Surface(
+        joined(square(2, 1.0), square(3, 0.0)), square(2, 1.0)
+    )  # the last cell's neighbour is not the next part's first
     assert edge.seen[0].any() and not edge.seen[1].any()
 
 
@@ -44,7 +49,10 @@ def test_identity_is_the_difference_of_mean_colours():
     surface = Surface(joined(photo, square(2, 0.5, left=8), square(1, 0.2)), photo)
     truth = grey([100, 120, 200])
     assert surface.identity_errors(truth, truth) == (0, 0)
-    assert surface.identity_errors(grey([120, 100, 149]), truth) == (0, pytest.approx(51 / 255))  # light that comes and goes is no fault
+    assert surface.identity_errors(grey([120, 100, 149]), truth) == (
+        0,
+        pytest.approx(51 / 255),
+    )  # light that comes and goes is no fault
     assert surface.identity_errors(grey([151, 171, 200]), truth) == (pytest.approx(51 / 255), 0)
     outside = truth.copy()
     outside[~joined(photo, square(2, 0.5, left=8), square(1, 0.2)).mask] = 0
@@ -53,7 +61,9 @@ def test_identity_is_the_difference_of_mean_colours():
 
 def test_points_count_by_how_many_pixels_show_them():
     photo = joined(square(2, 0.1))
-    maps = joined(square(2, 0.1), square(2, 0.1), square(2, 0.1), square(2, 0.1 + 1 / GRID))  # both are seen, one three times
+    maps = joined(
+        square(2, 0.1), square(2, 0.1), square(2, 0.1), square(2, 0.1 + 1 / GRID)
+    )  # both are seen, one three times
     seen, unseen = Surface(maps, photo).identity_errors(grey([100, 100, 100, 102]), grey([100, 100, 100, 0]))
     assert seen == pytest.approx(102 / 255 / 4) and unseen is None
 
@@ -64,9 +74,13 @@ def test_temporal_error_is_the_change_beyond_the_truth_s():
     truth = grey([100, 110, 120])
     assert surface.temporal_error(truth, truth) == 0
     assert surface.temporal_error(grey([50, 60, 70]), truth) < 1e-12  # a wrong colour that keeps step does not flicker
-    assert surface.temporal_error(grey([100, 100, 100]), truth) == pytest.approx(10 / 255)  # light that moves on without it
+    assert surface.temporal_error(grey([100, 100, 100]), truth) == pytest.approx(
+        10 / 255
+    )  # light that moves on without it
     assert surface.temporal_error(grey([100, 161, 120]), truth) == pytest.approx(51 / 255)
-    assert Surface(joined(square(2, 0.5), square(1, 0.5)), None).temporal_error(grey([0, 9]), grey([0, 0])) is None  # never seen twice
+    assert (
+        Surface(joined(square(2, 0.5), square(1, 0.5)), None).temporal_error(grey([0, 9]), grey([0, 0])) is None
+    )  # never seen twice
     assert Surface(square(2, 0.5), None).temporal_error(grey([0]), grey([0])) is None
 
 

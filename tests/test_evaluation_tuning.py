@@ -15,7 +15,13 @@ from dreampose_core.evaluation.clips import MannequinClips
 from dreampose_core.evaluation.tuning import bench_tune
 
 KEYS = {
-    "fast_s", "gain_db", "crude_gain_db", "fast_minus_paper_db", "time_ratio_paper_over_fast", "vae_error_ratio", "identity_seen_ratio",
+    "fast_s",
+    "gain_db",
+    "crude_gain_db",
+    "fast_minus_paper_db",
+    "time_ratio_paper_over_fast",
+    "vae_error_ratio",
+    "identity_seen_ratio",
     "identity_unseen_ratio",
 }
 
@@ -46,7 +52,9 @@ def model(monkeypatch):
 
 def test_the_figures_say_which_tuning_is_better(model, tmp_path):
     seen = []
-    figures = bench_tune(model, better_by(model, {"fast": 0.5, "paper": 0.75}), tmp_path, people=2, on_progress=seen.append)
+    figures = bench_tune(
+        model, better_by(model, {"fast": 0.5, "paper": 0.75}), tmp_path, people=2, on_progress=seen.append
+    )
     assert figures.keys() == KEYS and json.loads((tmp_path / "report.json").read_text())["figures"] == figures
     gain = 20 * np.log10(2)  # half of the error
     assert all(figures[name] == pytest.approx(gain, abs=0.1) for name in ("gain_db", "crude_gain_db"))

@@ -43,7 +43,9 @@ def test_a_motion_that_starts_with_the_photos_map_is_left_as_it_is(clip):
     assert np.array_equal(scene.poses.parts, poses.parts) and np.array_equal(scene.poses.uv, poses.uv)
     assert np.array_equal(scene.photo, rgb[0]) and scene.box == Box(0, 0, *SIZE) and scene.notices == ()
     part = make_scene(rgb[2], poses, poses.select([2]), SIZE, SceneOptions(first_frame=1))
-    assert np.array_equal(part.poses.parts, poses.parts[1:]) and part.notices == (), "any frame of the clip, and any part of it"
+    assert np.array_equal(part.poses.parts, poses.parts[1:]) and part.notices == (), (
+        "any frame of the clip, and any part of it"
+    )
 
 
 def test_in_a_crop_photo_and_motion_stay_together(clip):
@@ -53,7 +55,11 @@ def test_in_a_crop_photo_and_motion_stay_together(clip):
     photo = np.pad(rgb[0], ((0, 0), (40, 0), (0, 0)), mode="edge")
     scene = make_scene(photo, poses, poses.select([0]), SIZE, SceneOptions(fit="crop"))
     assert np.array_equal(scene.poses.parts[0], scene.image_poses.parts[0])
-    assert scene.box.left > 20 and scene.box.height <= SIZE[0] and scene.box.width / scene.box.height == pytest.approx(SIZE[1] / SIZE[0])
+    assert (
+        scene.box.left > 20
+        and scene.box.height <= SIZE[0]
+        and scene.box.width / scene.box.height == pytest.approx(SIZE[1] / SIZE[0])
+    )
     padded = make_scene(photo, poses, poses.select([0]), SIZE, SceneOptions(fit="pad"))
     assert padded.box.height > SIZE[0] and padded.poses.mask[0].sum() < scene.poses.mask[0].sum()
 
@@ -89,7 +95,11 @@ def test_what_mirroring_leaves_out_is_said(clip):
 def test_without_the_photos_map_it_is_padded_and_nothing_is_moved(clip, other):
     photo = np.zeros((60, 90, 3), np.uint8)
     scene = make_scene(photo, other, None, SIZE, SceneOptions())
-    assert scene.image_poses is None and scene.notices == () and np.array_equal(scene.poses.parts, fitted(other, SIZE).parts)
+    assert (
+        scene.image_poses is None
+        and scene.notices == ()
+        and np.array_equal(scene.poses.parts, fitted(other, SIZE).parts)
+    )
     assert scene.box.width == pytest.approx(90) and scene.box.height > 60
     cropped = make_scene(photo, other, None, SIZE, SceneOptions(fit="crop"))
     assert cropped.box.height == pytest.approx(60) and cropped.box.left == pytest.approx((90 - cropped.box.width) / 2)
@@ -125,7 +135,10 @@ def test_the_frame_is_made_smaller_and_moved(clip):
     box = fit_photo(rgb[0], own, SIZE, FrameOptions())[2]
     photo, near, nearer = fit_photo(rgb[0], own, SIZE, FrameOptions(zoom=2))
     assert (nearer.height, nearer.width) == (box.height / 2, box.width / 2)
-    assert nearer.top + nearer.height / 2 == box.top + box.height / 2 and nearer.left + nearer.width / 2 == box.left + box.width / 2
+    assert (
+        nearer.top + nearer.height / 2 == box.top + box.height / 2
+        and nearer.left + nearer.width / 2 == box.left + box.width / 2
+    )
     assert np.array_equal(near.parts[0, ::2, ::2], own.parts[0, 20:60, 16:48]), "photo and map show the same"
     assert abs(photo[::2, ::2].astype(int) - rgb[0][20:60, 16:48]).mean() < 12
     moved = fit_photo(rgb[0], own, SIZE, FrameOptions(zoom=2, shift_right=0.5, shift_down=-0.25))[2]
@@ -136,5 +149,10 @@ def test_the_frame_is_made_smaller_and_moved(clip):
 
 def test_a_frame_beside_the_photo_is_refused(clip):
     with pytest.raises(InputError, match="beside the photo; move it back"):
-        fit_photo(clip[0][0], None, SIZE, FrameOptions(zoom=3, shift_right=1, shift_down=1).model_copy(update={"shift_down": 3}))
+        fit_photo(
+            clip[0][0],
+            None,
+            SIZE,
+            FrameOptions(zoom=3, shift_right=1, shift_down=1).model_copy(update={"shift_down": 3}),
+        )
     assert fit_photo(clip[0][0], None, SIZE, FrameOptions(zoom=0.5, shift_down=0.5))[0].shape == (*SIZE, 3)

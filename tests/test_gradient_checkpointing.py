@@ -1,4 +1,5 @@
-"""Gradient checkpointing: the same gradients in every stage, from blocks that are computed twice, and nothing of it is left."""
+"""Gradient checkpointing: the same gradients in every stage, from blocks that are computed twice, and nothing of it is
+left."""
 
 from __future__ import annotations
 
@@ -34,7 +35,14 @@ def gradients(monkeypatch, stage, pipe, samples, checkpointing) -> tuple[dict[st
 
     def one_loss(modules, loss_at, *args, **kwargs):
         loss_at(0).backward()
-        found.update({f"{name}.{key}": p.grad for name, m in modules.items() for key, p in m.named_parameters() if p.grad is not None})
+        found.update(
+            {
+                f"{name}.{key}": p.grad
+                for name, m in modules.items()
+                for key, p in m.named_parameters()
+                if p.grad is not None
+            }
+        )
         return [], True
 
     handle = block(pipe).register_forward_pre_hook(lambda *_: calls.append(1) if torch.is_grad_enabled() else None)
@@ -47,7 +55,9 @@ def gradients(monkeypatch, stage, pipe, samples, checkpointing) -> tuple[dict[st
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradients_are_the_same_and_blocks_are_computed_twice(monkeypatch, samples, stage):
-    (kept, once), (computed, twice) = (gradients(monkeypatch, stage, tiny_pipeline(), samples, on) for on in (False, True))
+    (kept, once), (computed, twice) = (
+        gradients(monkeypatch, stage, tiny_pipeline(), samples, on) for on in (False, True)
+    )
     assert kept.keys() == computed.keys() and twice == 2 * once > 0
     assert any(gradient.abs().max() > 1e-4 for gradient in kept.values())
     assert all(torch.allclose(kept[key], computed[key], atol=1e-5) for key in kept)
@@ -64,7 +74,9 @@ def test_a_trained_model_knows_nothing_of_it(samples, stage):
     for name in ("vae", "unet", "image_encoder"):
         module = getattr(pipe, name)
         assert not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(module.parameters(), getattr(other, name).parameters()))
+        assert all(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(module.parameters(), getattr(other, name).parameters())
+        )
 
 
 def test_memory_of_the_graph_is_less(monkeypatch, samples):

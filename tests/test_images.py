@@ -34,7 +34,9 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that promises width x height pixels and holds none."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"")
-    chunks = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (body, data, b"IEND"))
+    chunks = b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (body, data, b"IEND")
+    )
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -46,9 +48,9 @@ def refusal(path) -> str:
     return text
 
 
-@pytest.mark.parametrize(("suffix", "options", "tolerance"), [
-    ("png", {}, 0), ("jpg", {"quality": 95}, 12), ("webp", {"lossless": True}, 0),
-])
+@pytest.mark.parametrize(
+    ("suffix", "options", "tolerance"), [("png", {}, 0), ("jpg", {"quality": 95}, 12), ("webp", {"lossless": True}, 0)]
+)
 def test_the_three_formats_are_read(tmp_path, suffix, options, tolerance):
     corners(32, 48).save(tmp_path / f"a.{suffix}", **options)
     image = read_image(tmp_path / f"a.{suffix}")
@@ -70,9 +72,10 @@ def test_other_formats_are_refused(tmp_path, form):
     assert "PNG, JPEG and WebP" in refusal(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF",
-])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"],
+)
 def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     refusal(tmp_path / "a.png")
@@ -116,7 +119,9 @@ def test_the_largest_sizes_are_still_read(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_an_animation_gives_its_first_picture_and_a_notice(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    corners().save(path, save_all=True, append_images=[noise(30).resize((30, 20)), corners().rotate(180)], lossless=True)
+    corners().save(
+        path, save_all=True, append_images=[noise(30).resize((30, 20)), corners().rotate(180)], lossless=True
+    )
     image, notices = read_photo(path)
     assert (image == np.asarray(corners())).all() and (read_image(path) == image).all()
     assert notices == (f"a.{suffix} is an animation of 3 pictures; its first one is used.",)
@@ -131,10 +136,19 @@ def test_a_photo_that_carries_a_preview_is_a_photo(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-@pytest.mark.parametrize(("orientation", "turned"), [
-    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
-    (5, lambda a: a.swapaxes(0, 1)), (6, lambda a: np.rot90(a, -1)), (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)), (8, np.rot90),
-])
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+        (8, np.rot90),
+    ],
+)
 def test_exif_orientation_is_applied(tmp_path, suffix, orientation, turned):
     photo = corners(32, 48)
     exif = photo.getexif()
@@ -163,7 +177,9 @@ def test_alpha_is_laid_over_neutral_grey(tmp_path, suffix):
     rgba = np.dstack([np.asarray(corners()), np.zeros((20, 30), np.uint8)])
     rgba[:, 15:, 3] = 255
     rgba[0, 0, 3] = 128
-    Image.fromarray(rgba).save(tmp_path / f"a.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    Image.fromarray(rgba).save(
+        tmp_path / f"a.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {})
+    )
     image = read_image(tmp_path / f"a.{suffix}")
     assert (image[1:, :15] == NEUTRAL).all()
     assert (image[:10, 15:] == RED).all() and (image[10:, 15:] == 0).all()
@@ -175,7 +191,9 @@ def test_palettes_grey_and_their_transparency(tmp_path):
     palette.save(tmp_path / "a.png")
     assert (read_image(tmp_path / "a.png")[0, 0] == 255).all() and (read_image(tmp_path / "a.png")[-1, 0] == RED).all()
     palette.save(tmp_path / "b.png", transparency=palette.getpixel((0, 0)))
-    assert (read_image(tmp_path / "b.png")[0, 0] == NEUTRAL).all() and (read_image(tmp_path / "b.png")[-1, 0] == RED).all()
+    assert (read_image(tmp_path / "b.png")[0, 0] == NEUTRAL).all() and (
+        read_image(tmp_path / "b.png")[-1, 0] == RED
+    ).all()
     corners().convert("LA").save(tmp_path / "c.png")
     assert (read_image(tmp_path / "c.png")[0, 0] == 255).all()
     corners().convert("1", dither=Image.Dither.NONE).save(tmp_path / "d.png")
@@ -206,7 +224,9 @@ def png(mode: int, depth: int, width: int, height: int, pixels: bytes) -> bytes:
     raw = b"".join(b"\0" + pixels[i * row : (i + 1) * row] for i in range(height))
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, mode, 0, 0, 0)
     chunks = (header, b"IDAT" + zlib.compress(raw), b"IEND")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+    )
 
 
 def test_16_bit_colour_with_and_without_alpha_and_grey_with_alpha(tmp_path):
@@ -215,7 +235,11 @@ def test_16_bit_colour_with_and_without_alpha_and_grey_with_alpha(tmp_path):
     alpha = np.full((6, 5, 1), 65535, np.uint16)
     alpha[:, 0] = 0
     expected = colour / 257
-    for mode, pixels in ((2, colour), (6, np.concatenate([colour, alpha], 2)), (4, np.concatenate([colour[..., :1], alpha], 2))):
+    for mode, pixels in (
+        (2, colour),
+        (6, np.concatenate([colour, alpha], 2)),
+        (4, np.concatenate([colour[..., :1], alpha], 2)),
+    ):
         (tmp_path / "a.png").write_bytes(png(mode, 16, 5, 6, pixels.astype(">u2").tobytes()))
         image = read_image(tmp_path / "a.png").astype(float)
         wanted = expected.copy() if mode != 4 else expected[..., :1].repeat(3, 2)
@@ -241,7 +265,9 @@ def cmyk_profile() -> bytes:
         data += bytes(-len(data) % 4)
         directory += name + struct.pack(">II", offset + len(body), len(data))
         body += data
-    header = struct.pack(">I4sI4s4s4s12s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp")
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp"
+    )
     header += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
 
@@ -281,22 +307,31 @@ def test_a_png_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
         write_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "nowhere" / "a.png")
 
 
-@pytest.mark.parametrize("wrong", [
-    np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_arrays_that_are_no_picture_are_a_mistake_of_the_caller(tmp_path, wrong):
     for call in (lambda: fit_image(wrong, (8, 8)), lambda: write_png(wrong, tmp_path / "a.png")):
         with pytest.raises(ValueError, match="uint8"):
             call()
 
 
-@pytest.mark.parametrize(("source", "size", "box"), [
-    ((100, 100), (160, 128), (16, 0, 128, 128)),  # a square: borders above and below
-    ((320, 128), (160, 128), (0, 32, 160, 64)),  # tall: borders at the sides
-    ((80, 64), (160, 128), (0, 0, 160, 128)),  # the same aspect, larger
-    ((640, 512), (160, 128), (0, 0, 160, 128)),  # the same aspect, smaller
-    ((3, 3000), (160, 128), (79, 0, 1, 128)),  # never thinner than one pixel
-])
+@pytest.mark.parametrize(
+    ("source", "size", "box"),
+    [
+        ((100, 100), (160, 128), (16, 0, 128, 128)),  # a square: borders above and below
+        ((320, 128), (160, 128), (0, 32, 160, 64)),  # tall: borders at the sides
+        ((80, 64), (160, 128), (0, 0, 160, 128)),  # the same aspect, larger
+        ((640, 512), (160, 128), (0, 0, 160, 128)),  # the same aspect, smaller
+        ((3, 3000), (160, 128), (79, 0, 1, 128)),  # never thinner than one pixel
+    ],
+)
 def test_fitting_keeps_the_aspect_and_centres(source, size, box):
     photo = np.full((*source, 3), 250, np.uint8)
     photo[0], photo[-1], photo[:, 0], photo[:, -1] = 10, 10, 10, 10

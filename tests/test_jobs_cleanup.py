@@ -1,4 +1,5 @@
-"""What expires, what nobody knows of, what is too much, and what the bucket gives back. Run: .venv/bin/pytest tests/test_jobs_cleanup.py"""
+"""What expires, what nobody knows of, what is too much, and what the bucket gives back. Run: .venv/bin/pytest
+tests/test_jobs_cleanup.py"""
 
 from __future__ import annotations
 
@@ -45,7 +46,15 @@ def cleanup(store: Store, home: Path, clock: Clock, **settings) -> Cleanup:
     return Cleanup(store, Settings(home=home, **settings), clock)
 
 
-def job(store: Store, home: Path, number: int, owner: str = ANNA, kind: str = "animate", state: str = "done", size: int = 1000) -> str:
+def job(
+    store: Store,
+    home: Path,
+    number: int,
+    owner: str = ANNA,
+    kind: str = "animate",
+    state: str = "done",
+    size: int = 1000,
+) -> str:
     """A job with files; the fence is of no matter here."""
     job_id = f"{number:032x}"
     store.add(job_id, owner, json.dumps({"kind": kind}), Limits(1000), kind=kind)
@@ -136,7 +145,9 @@ def test_uploads_that_nobody_used_and_estimates_go(store, home, clock):
     age(home / "uploads/abc/photo.png", 7 * HOUR)
     age(home / "readings/1.npz", 73 * HOUR)
     cleanup(store, home, clock).sweep()
-    left = [str(path.relative_to(home)) for name in ("uploads", "readings") for path in sorted((home / name).rglob("*"))]
+    left = [
+        str(path.relative_to(home)) for name in ("uploads", "readings") for path in sorted((home / name).rglob("*"))
+    ]
     assert left == ["uploads/abc", "uploads/def", "uploads/def/photo.png", "readings/2.npz"]
     age(home / "uploads/abc", 7 * HOUR)  # empty, and nobody is about to write there
     cleanup(store, home, clock).sweep()
@@ -212,7 +223,11 @@ def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
 
 def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(home, clock, tmp_path):
     store = Store(home / "jobs.sqlite3", clock=clock)
-    done, unfinished, preview = job(store, home, 1), job(store, home, 2, state="running"), job(store, home, 3, kind="preview")
+    done, unfinished, preview = (
+        job(store, home, 1),
+        job(store, home, 2, state="running"),
+        job(store, home, 3, kind="preview"),
+    )
     person = subject(home, ANNA, 7)
     bucket = Bucket(tmp_path / "bucket", home)
     bucket.keep(store)
@@ -263,14 +278,23 @@ def test_a_bucket_that_is_away_or_holds_nonsense_stops_nothing(store, home, cloc
     bucket = Bucket(tmp_path / "bucket", home)
     bucket.keep(store)
     jobs = tmp_path / "bucket" / "jobs"
-    for name, text in (("e" * 32, "[]"), ("f" * 32, '{"id": "%s", "owner": ["list"]}' % ("f" * 32)), ("../x", None), ("0" * 32, "no json")):
+    for name, text in (
+        ("e" * 32, "[]"),
+        ("f" * 32, '{"id": "%s", "owner": ["list"]}' % ("f" * 32)),
+        ("../x", None),
+        ("0" * 32, "no json"),
+    ):
         if text is not None:
             (jobs / name).mkdir()
             (jobs / name / "job.json").write_text(text)
     shutil.copytree(jobs / done, jobs / ("9" * 32))  # says that it is another one
     shutil.rmtree(home / "jobs")
     (home / "jobs").mkdir()
-    for name, change in (("7" * 32, {"losses": "nonsense"}), ("8" * 32, {"finished": None}), ("6" * 32, {"notices": "[1]"})):
+    for name, change in (
+        ("7" * 32, {"losses": "nonsense"}),
+        ("8" * 32, {"finished": None}),
+        ("6" * 32, {"notices": "[1]"}),
+    ):
         shutil.copytree(jobs / done, jobs / name)
         told = json.loads((jobs / done / "job.json").read_text())
         (jobs / name / "job.json").write_text(json.dumps(told | {"id": name} | change))

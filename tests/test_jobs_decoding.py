@@ -1,4 +1,5 @@
-"""Users' files opened apart: confined children, their ends, the same results. Run: .venv/bin/pytest tests/test_jobs_decoding.py"""
+"""Users' files opened apart: confined children, their ends, the same results. Run: .venv/bin/pytest
+tests/test_jobs_decoding.py"""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def wait_for(condition, what: str):
     return value
 
 
-# --- what a child is ----------------------------------------------------------------------------------------------------------
+# --- what a child is --------------------------------------------------------------------------------------------------
+
 
 def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMPOSE_SECRET", "a secret")
@@ -87,13 +89,23 @@ def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")
     (tmp_path / "json.py").write_text("raise SystemExit('imported from among the uploads')")
     told = answer(tmp_path, do="tell")
-    allowed = {"PYTHONPATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "IMAGEIO_FFMPEG_EXE", "LD_LIBRARY_PATH", "LC_CTYPE"}
+    allowed = {
+        "PYTHONPATH",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "IMAGEIO_FFMPEG_EXE",
+        "LD_LIBRARY_PATH",
+        "LC_CTYPE",
+    }
     assert set(told["environment"]) <= allowed  # Python itself sets LC_CTYPE
     assert told["folder"] == str(tmp_path) and str(tmp_path) not in told["path"] and "" not in told["path"]
     assert told["limits"] == {
-        "AS": [LIMITS.memory] * 2, "CPU": [LIMITS.cpu_s, LIMITS.cpu_s + 5],
-        "FSIZE": [LIMITS.file_bytes] * 2, "NOFILE": [LIMITS.open_files] * 2, "CORE": [0, 0],
-    }  # fmt: skip
+        "AS": [LIMITS.memory] * 2,
+        "CPU": [LIMITS.cpu_s, LIMITS.cpu_s + 5],
+        "FSIZE": [LIMITS.file_bytes] * 2,
+        "NOFILE": [LIMITS.open_files] * 2,
+        "CORE": [0, 0],
+    }
     assert len(told["open"]) == 4, "stdin, stdout, stderr, the channel"
     assert not {"torch", "diffusers", "transformers", "gradio", "fastapi", "sqlite3"} & set(told["modules"])
 
@@ -104,13 +116,17 @@ def test_limits_are_never_raised(tmp_path):
         "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))\n"
         f"confine(Limits(**{asdict(LIMITS)!r})); print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=DEADLINE_S)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=DEADLINE_S
+    )
     assert done.stdout.split() == ["50", "50"], done.stderr
 
 
 def test_a_child_reaches_no_network(tmp_path):
     if subprocess.run([sys.executable, "-c", UNSHARE]).returncode != 0:
-        pytest.skip("NO NETWORK NAMESPACES: this kernel or container takes no process's network away, so decoders keep theirs")
+        pytest.skip(
+            "NO NETWORK NAMESPACES: this kernel or container takes no process's network away, so decoders keep theirs"
+        )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         socket.create_connection(("127.0.0.1", port), timeout=5).close()  # whoever is not confined gets through
@@ -120,7 +136,10 @@ def test_a_child_reaches_no_network(tmp_path):
 
 def test_a_child_reaches_no_other_folder(tmp_path):
     if subprocess.run([sys.executable, "-c", LANDLOCK]).returncode != 0:
-        pytest.skip("NO LANDLOCK: this kernel or container keeps no process to its folder, so decoders may read what their worker may")
+        pytest.skip(
+            "NO LANDLOCK: this kernel or container keeps no process to its folder, so decoders may read what "
+            "their worker may"
+        )
     place, other = tmp_path / "input", tmp_path / "other"
     for folder in (place, other):
         folder.mkdir()
@@ -132,26 +151,30 @@ def test_a_child_reaches_no_other_folder(tmp_path):
     assert os.listdir(other) == ["secret"]
 
 
-# --- how a child ends ---------------------------------------------------------------------------------------------------------
+# --- how a child ends -------------------------------------------------------------------------------------------------
+
 
 @LINUX
-@pytest.mark.parametrize(("asked", "limits", "words"), [
-    ({"do": "allocate"}, {"memory": 1 << 30}, "needs more memory"),
-    ({"do": "compute"}, {"cpu_s": 2}, "takes too long"),
-    ({"do": "wait"}, {"wait_s": 1.0}, "takes too long"),
-    ({"do": "wait for ffmpeg"}, {"wait_s": 2.0}, "takes too long"),
-    ({"do": "write"}, {"file_bytes": 10 << 20}, "more than can be kept"),
-    ({"do": "open"}, {}, "broke off"),
-    ({"do": "signal", "number": signal.SIGKILL}, {}, "needs more memory"),
-    ({"do": "signal", "number": signal.SIGSEGV}, {}, "broke off"),
-    ({"do": "signal", "number": signal.SIGABRT}, {}, "broke off"),
-    ({"do": "leave"}, {}, "broke off"),
-    ({"do": "raise"}, {}, "broke off"),
-    ({"do": "say", "text": "rubbish\n"}, {}, "broke off"),
-    ({"do": "say", "text": "[1]\n"}, {}, "broke off"),
-    ({"do": "say", "text": '{"frame": [9, 9]'}, {}, "broke off"),
-    ({"do": "say", "text": "x" * 60_000 + "\n"}, {}, "broke off"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "limits", "words"),
+    [
+        ({"do": "allocate"}, {"memory": 1 << 30}, "needs more memory"),
+        ({"do": "compute"}, {"cpu_s": 2}, "takes too long"),
+        ({"do": "wait"}, {"wait_s": 1.0}, "takes too long"),
+        ({"do": "wait for ffmpeg"}, {"wait_s": 2.0}, "takes too long"),
+        ({"do": "write"}, {"file_bytes": 10 << 20}, "more than can be kept"),
+        ({"do": "open"}, {}, "broke off"),
+        ({"do": "signal", "number": signal.SIGKILL}, {}, "needs more memory"),
+        ({"do": "signal", "number": signal.SIGSEGV}, {}, "broke off"),
+        ({"do": "signal", "number": signal.SIGABRT}, {}, "broke off"),
+        ({"do": "leave"}, {}, "broke off"),
+        ({"do": "raise"}, {}, "broke off"),
+        ({"do": "say", "text": "rubbish\n"}, {}, "broke off"),
+        ({"do": "say", "text": "[1]\n"}, {}, "broke off"),
+        ({"do": "say", "text": '{"frame": [9, 9]'}, {}, "broke off"),
+        ({"do": "say", "text": "x" * 60_000 + "\n"}, {}, "broke off"),
+    ],
+)
 def test_a_child_that_misbehaves_is_one_sentence_and_gone(tmp_path, asked, limits, words):
     assert words in refusal(tmp_path, replace(LIMITS, **limits), **asked)
 
@@ -184,7 +207,8 @@ def test_a_child_ends_with_the_worker_that_is_killed(tmp_path):
         "import sys; from pathlib import Path; from dreampose_core.jobs.sandbox import Child\n"
         "from dreampose_core.progress import never_stop\n"
         "from dreampose_core.jobs.decoding import LIMITS\n"
-        f"child = Child({ODD!r}, {{'do': 'wait'}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); child.message()\n"
+        f"child = Child({ODD!r}, {{'do': 'wait'}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); "
+        "child.message()\n"
         "print(child.pid, flush=True); child.message()"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
@@ -195,14 +219,18 @@ def test_a_child_ends_with_the_worker_that_is_killed(tmp_path):
     wait_for(lambda: session(child) == [], "the child to end")
 
 
-# --- files --------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
+
 
 def test_a_file_that_takes_too_much_is_one_sentence(tmp_path):
     photo, motion = tmp_path / "anna.png", tmp_path / "walk.npz"
     write_png(np.zeros((4000, 5000, 3), np.uint8), photo)
     write_poses(PoseSequence(np.zeros((500, 768, 768), np.uint8), None, "none"), motion)
     small = Decoder(never_stop, replace(LIMITS, memory=300 << 20))
-    for ask in (lambda: small.photo(photo, tmp_path / "out.png"), lambda: small.motion(motion, tmp_path / "out.npz", OPTIONS, None)):
+    for ask in (
+        lambda: small.photo(photo, tmp_path / "out.png"),
+        lambda: small.motion(motion, tmp_path / "out.npz", OPTIONS, None),
+    ):
         with pytest.raises(InputError, match="needs more memory"):
             ask()
     tight = Decoder(never_stop, replace(LIMITS, file_bytes=1000))
@@ -224,7 +252,9 @@ def test_a_child_that_is_killed_while_it_writes_leaves_nothing(tmp_path):
     noise = np.random.default_rng(0).integers(0, 25, (200, 384, 384)).astype(np.uint8)
     write_poses(PoseSequence(noise, None, "none"), tmp_path / "walk.npz")
     with pytest.raises(Cancelled):
-        Decoder(lambda: any(tmp_path.glob(".part.*.poses.npz"))).motion(tmp_path / "walk.npz", tmp_path / "poses.npz", OPTIONS, None)
+        Decoder(lambda: any(tmp_path.glob(".part.*.poses.npz"))).motion(
+            tmp_path / "walk.npz", tmp_path / "poses.npz", OPTIONS, None
+        )
     assert os.listdir(tmp_path) == ["walk.npz"]
 
 
@@ -249,10 +279,14 @@ def test_every_hostile_file_is_one_sentence_and_leaves_nothing(made, tmp_path):
             if case.reader == "photo":
                 decoder.photo(source, place / "image.png")
             else:
-                decoder.motion(source, place / "poses.npz", OPTIONS, corpus.estimate if case.reader == "estimate" else None)
+                decoder.motion(
+                    source, place / "poses.npz", OPTIONS, corpus.estimate if case.reader == "estimate" else None
+                )
         text, seconds = sentence(error.value), time.monotonic() - began
         if case.words not in text or seconds > DEADLINE_S or os.listdir(place) != [source.name]:
-            wrong.append(f"{case.path.name}: {seconds:.1f} s, {os.listdir(place)}, should say {case.words!r}, said: {text}")
+            wrong.append(
+                f"{case.path.name}: {seconds:.1f} s, {os.listdir(place)}, should say {case.words!r}, said: {text}"
+            )
         shutil.rmtree(place)
     assert not wrong, "\n".join(wrong)
     assert sorted(folder.rglob("*")) == before and not list(tmp_path.iterdir())
@@ -260,9 +294,25 @@ def test_every_hostile_file_is_one_sentence_and_leaves_nothing(made, tmp_path):
 
 
 GOOD = (
-    "both.npz", "parts.npz", "uv.npz", "unclamped_7.npy", "maps.zip", "ours.zip", "mac.zip", "single.webp", "turned.png", "ffv1.mkv",
-    "0.mp4", "viridis.webm", "viridis.gif", "big.png", "clip.mp4", "fast.mov", "one.png", "gaps.zip",
-)  # fmt: skip
+    "both.npz",
+    "parts.npz",
+    "uv.npz",
+    "unclamped_7.npy",
+    "maps.zip",
+    "ours.zip",
+    "mac.zip",
+    "single.webp",
+    "turned.png",
+    "ffv1.mkv",
+    "0.mp4",
+    "viridis.webm",
+    "viridis.gif",
+    "big.png",
+    "clip.mp4",
+    "fast.mov",
+    "one.png",
+    "gaps.zip",
+)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -280,7 +330,11 @@ def test_what_a_child_reads_is_what_is_read_directly(made, tmp_path, name):
     for direct, ask in ((read_any, "motion"), (read_image_map, "map")):
         target = tmp_path / f"{ask}.npz"
         want = direct(source, estimate)
-        found = decoder.motion(source, target, OPTIONS, estimate) if ask == "motion" else decoder.map(source, target, estimate)
+        found = (
+            decoder.motion(source, target, OPTIONS, estimate)
+            if ask == "motion"
+            else decoder.map(source, target, estimate)
+        )
         assert isinstance(found, Reading) == (estimate is not None) == (not target.exists())
         poses = found.poses if estimate else read_poses(target)
         assert (Decoded.of(found) if estimate else found) == Decoded.of(want)
@@ -341,7 +395,8 @@ def test_photo_and_sound_are_the_same_bytes(made, tmp_path):
     assert (tmp_path / "direct.m4a").read_bytes() == (tmp_path / "sandbox.m4a").read_bytes()
 
 
-# --- the queue -----------------------------------------------------------------------------------------------------------------
+# --- the queue --------------------------------------------------------------------------------------------------------
+
 
 def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **options) -> Work:
     """A job with a photo, a motion of four frames and the photo's own map."""
@@ -352,9 +407,11 @@ def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **
     write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder.input / "upload-poses.npz")
     shutil.copy(folder.input / "upload-poses.npz", folder.input / "upload-image_poses.npz")
     request = StoredRequest(
-        image=Upload(file="upload-image.png", name="anna.png"), poses=Upload(file="upload-poses.npz", name=poses),
-        image_poses=Upload(file="upload-image_poses.npz", name="anna.npz"), options=AnimateOptions(**options),
-    )  # fmt: skip
+        image=Upload(file="upload-image.png", name="anna.png"),
+        poses=Upload(file="upload-poses.npz", name=poses),
+        image_poses=Upload(file="upload-image_poses.npz", name="anna.npz"),
+        options=AnimateOptions(**options),
+    )
     return Work("1", folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
@@ -373,10 +430,15 @@ def test_originals_go_as_soon_as_they_are_read(tmp_path, monkeypatch):
         monkeypatch.setattr(Decoder, do, lambda *given, real=real: (seen.append(originals(work)), real(*given))[1])
     queue(tmp_path)(work)
     assert seen == [
-        {"upload-image.png", "upload-poses.npz", "upload-image_poses.npz"}, {"upload-poses.npz", "upload-image_poses.npz"},
+        {"upload-image.png", "upload-poses.npz", "upload-image_poses.npz"},
+        {"upload-poses.npz", "upload-image_poses.npz"},
         {"upload-image_poses.npz"},
-    ]  # fmt: skip
-    assert originals(work) == set() and len(read_poses(work.folder.poses)) == 4 and len(read_poses(work.folder.image_poses)) == 1
+    ]
+    assert (
+        originals(work) == set()
+        and len(read_poses(work.folder.poses)) == 4
+        and len(read_poses(work.folder.image_poses)) == 1
+    )
 
 
 @pytest.mark.parametrize("trouble", ["refused", "options", "killed", "disk", "program"])
@@ -387,7 +449,9 @@ def test_originals_go_whatever_becomes_of_the_job(tmp_path, monkeypatch, trouble
         (work.folder.input / "upload-poses.npz").write_bytes(b"nothing of the kind")
     elif trouble == "killed":
         killed = tmp_path / "killed.py"
-        killed.write_text("import os\nfrom dreampose_core.jobs.sandbox import serve\nserve(lambda *_: os.kill(os.getpid(), 11))")
+        killed.write_text(
+            "import os\nfrom dreampose_core.jobs.sandbox import serve\nserve(lambda *_: os.kill(os.getpid(), 11))"
+        )
         monkeypatch.setattr(decoding, "PROGRAM", (str(killed),))
     elif trouble == "disk":
         work.folder.poses.mkdir()
@@ -420,7 +484,8 @@ def test_what_is_cancelled_may_be_gone_on_with(tmp_path):
 
 
 def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
-    """The queue's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be estimated."""
+    """The queue's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be
+    estimated."""
     from dreampose_core.densepose import Estimates
     from dreampose_core.media import ffmpeg, images
     from dreampose_core.poses import sources
@@ -435,13 +500,17 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("opened in the worker")
 
-    monkeypatch.setattr(ffmpeg.subprocess, "Popen", lambda command, **given: (
-        forbidden() if "ffmpeg" in os.path.basename(command[0]) else popen(command, **given)
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        ffmpeg.subprocess,
+        "Popen",
+        lambda command, **given: forbidden() if "ffmpeg" in os.path.basename(command[0]) else popen(command, **given),
+    )
     for module in (images, sources):
         monkeypatch.setattr(module, "open_picture", forbidden)
     said = LightTasks(Settings(home=tmp_path / "home"))(work)
-    assert said[0].startswith("The motion: 5 frames at 25 fps, 32 x 24, estimated from a video") and "no sound" in said[1]
+    assert (
+        said[0].startswith("The motion: 5 frames at 25 fps, 32 x 24, estimated from a video") and "no sound" in said[1]
+    )
     assert len(list((tmp_path / "home" / "readings").glob("*.npz"))) == 1
 
 

@@ -1,4 +1,5 @@
-"""What is a visitor's own: jobs get names and go when they are deleted, people are listed and forgotten, the pace is remembered."""
+"""What is a visitor's own: jobs get names and go when they are deleted, people are listed and forgotten, the pace is
+remembered."""
 
 from __future__ import annotations
 
@@ -7,7 +8,19 @@ import shutil
 
 import pytest
 from job_worker import DEAF, GATED
-from test_jobs_service import ANNA, BEN, command, files, open_gate, request, service, settings, wait_for, wait_gated, wait_state  # noqa: F401
+from test_jobs_service import (  # noqa: F401
+    ANNA,
+    BEN,
+    command,
+    files,
+    open_gate,
+    request,
+    service,
+    settings,
+    wait_for,
+    wait_gated,
+    wait_state,
+)
 
 from dreampose_core.errors import InputError, UnknownJob
 from dreampose_core.jobs.records import THINGS, JobFolder, Timing
@@ -106,10 +119,13 @@ def test_things_that_can_be_kept_are_those_that_are_there(service, files):  # no
     assert folder.thing("photo") == folder.image and folder.thing("first").name == "000000.png"
     assert folder.thing("../../jobs") is None and folder.thing("request") is None
     assert folder.thing("sample_000002").read_bytes() == b"sample 2"
-    assert all(folder.thing(name) is None for name in ("sample_000009", "sample_2", "sample_../frames/000000", "sample_00000\u0662"))
+    assert all(
+        folder.thing(name) is None
+        for name in ("sample_000009", "sample_2", "sample_../frames/000000", "sample_00000\u0662")
+    )
 
 
-# -- people ---------------------------------------------------------------------------------------------------------------
+# -- people ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -147,7 +163,9 @@ def test_a_person_of_several_photos_has_them_all(service, subject):  # noqa: F81
     for number in (3, 1, 2):
         (folder / f"photo_{number:03d}.png").write_bytes(b"photo")
     found = service.subject(ANNA, "a" * 32)
-    assert found.photo.name == "photo_000.png" and [path.name for path in found.more] == [f"photo_{i:03d}.png" for i in (1, 2, 3)]
+    assert found.photo.name == "photo_000.png" and [path.name for path in found.more] == [
+        f"photo_{i:03d}.png" for i in (1, 2, 3)
+    ]
 
 
 def test_a_person_is_forgotten_by_who_brought_them_only(service, subject):  # noqa: F811
@@ -170,13 +188,18 @@ def test_a_person_stays_while_a_video_is_made_of_them(service, subject, files): 
     service.delete_subject(ANNA, key)
 
 
-# -- how long it takes ------------------------------------------------------------------------------------------------------
+# -- how long it takes -------------------------------------------------------------------------------------------------
 
 
 def result(learning: float | None = 40.0, frame: float | None = 0.1, model: str = "m", **options) -> dict:
     seconds = {"frames": 9.0} | ({} if learning is None else {"tuning": learning})
-    return {"model": model, "options": {"recipe": "fast", "quality": "draft", "steps": None} | options, "seconds": seconds,
-            "seconds_per_frame": frame, "peak_memory": {"host_mb": 900}}  # fmt: skip
+    return {
+        "model": model,
+        "options": {"recipe": "fast", "quality": "draft", "steps": None} | options,
+        "seconds": seconds,
+        "seconds_per_frame": frame,
+        "peak_memory": {"host_mb": 900},
+    }
 
 
 def test_the_pace_is_the_median_of_the_last_jobs(tmp_path):

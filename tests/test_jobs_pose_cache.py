@@ -10,7 +10,9 @@ from dreampose_core.jobs import pose_cache
 from dreampose_core.jobs.pose_cache import PoseCache
 from dreampose_core.poses import PoseSequence, Reading
 
-READING = Reading(PoseSequence(np.ones((2, 4, 3), np.uint8), None, "none", 12.0), "estimated from a video", ("One.", "Two."))
+READING = Reading(
+    PoseSequence(np.ones((2, 4, 3), np.uint8), None, "none", 12.0), "estimated from a video", ("One.", "Two.")
+)
 
 
 def test_a_reading_is_found_by_content_and_way(tmp_path):

@@ -1,4 +1,5 @@
-"""The job service with real worker processes, which die, hang and are cancelled. Run: .venv/bin/pytest tests/test_jobs_service.py"""
+"""The job service with real worker processes, which die, hang and are cancelled. Run: .venv/bin/pytest
+tests/test_jobs_service.py"""
 
 from __future__ import annotations
 
@@ -126,7 +127,9 @@ def is_gone(pid: int) -> bool:
 def let_leases_run_out(home: Path) -> None:
     """As if LEASE_S seconds had passed for the jobs that are claimed now."""
     store = Store(home / "jobs.sqlite3")
-    store._db.rows("UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1)
+    store._db.rows(
+        "UPDATE jobs SET lease_until = lease_until - ? WHERE lease_until IS NOT NULL RETURNING 1", LEASE_S + 1
+    )
     store.close()
 
 
@@ -204,7 +207,9 @@ def test_a_motion_is_made_in_the_light_queue_and_not_listed(settings):
         seen = list(service.watch(ANNA, job, DEADLINE_S))
         last = seen[-1]
         assert (last.state, last.kind, last.error, last.look) == ("done", "motion", None, None)
-        assert last.notices == ("The motion: 8 frames at 8 fps, 160 x 128, drawn by a mannequin, parts and U, V, mannequin charts.",)
+        assert last.notices == (
+            "The motion: 8 frames at 8 fps, 160 x 128, drawn by a mannequin, parts and U, V, mannequin charts.",
+        )
         assert last.request.motion == MotionOptions(motion="wave", seconds=1, fps=8)
         assert all(status.motion is None and status.result is None for status in seen[:-1])
         poses, info = read_poses(last.motion), probe_video(last.result)
@@ -219,7 +224,9 @@ def test_a_motion_is_made_in_the_light_queue_and_not_listed(settings):
         assert (read_poses(again.motion).parts == poses.parts).all() and len(drawn) == 1
         assert drawn == {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
         unknown = wait_state(service, service.submit(ANNA, motion_request(motion="moonwalk")), "failed")
-        assert unknown.error.startswith("There is no motion 'moonwalk'; there are idle, walk") and unknown.code == "input"
+        assert (
+            unknown.error.startswith("There is no motion 'moonwalk'; there are idle, walk") and unknown.code == "input"
+        )
         assert unknown.motion is None
 
 
@@ -287,7 +294,9 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
     write_video(rgb.numpy().repeat(10, 0), files / "silent.mp4", 60.0)
     write_png(rgb[0].numpy(), files / "anna.png")
     tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy", files / "walk.mp4"]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", files / "silent.mp4", *tone], check=True)
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", files / "silent.mp4", *tone], check=True
+    )
     options = AnimateOptions(recipe="none", steps=2, keep_sound=True)
     with JobService(Settings(home=tmp_path / "home"), no_device) as service:
         job = service.submit(ANNA, request(files, poses=files / "walk.mp4", options=options))
@@ -296,7 +305,10 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         status = service.status(ANNA, job)
         assert len(read_poses(folder.poses)) == 30 and read_poses(folder.poses).fps == 30
         assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
-        assert "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts." in said
+        assert (
+            "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, mannequin charts."
+            in said
+        )
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert sum("knows only figures drawn by this program" in notice for notice in said) == 1
         assert status.state == "queued"
@@ -305,7 +317,9 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         again = service.submit(BEN, request(files, kind="preview", poses=files / "walk.mp4"))
         *_, last = service.watch(BEN, again, DEADLINE_S)
         assert last.state == "done" and set(said) <= set(last.notices)
-        assert len(kept) == 2 and kept == {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
+        assert len(kept) == 2 and kept == {
+            path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")
+        }
 
 
 def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
@@ -461,9 +475,10 @@ def test_an_error_is_one_sentence_and_the_next_job_runs(service, files, behaviou
     wait_state(service, after, "done")
 
 
-@pytest.mark.parametrize(("behaviour", "sentence"), [
-    (DISK_FULL, "disk is full"), pytest.param(AWAY, "cannot be reached just now", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [(DISK_FULL, "disk is full"), pytest.param(AWAY, "cannot be reached just now", marks=pytest.mark.slow)],
+)
 def test_a_full_disk_or_a_lost_cluster_pauses_a_job_until_it_can_go_on(service, files, behaviour, sentence):
     job = service.submit(ANNA, request(files, behaviour))
     after = service.submit(ANNA, request(files))
@@ -515,7 +530,9 @@ time.sleep(999)
 @pytest.mark.parametrize("workers_too", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_killing_the_server_loses_nothing(settings, files, workers_too):
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, Path(__file__).parent, settings.home, files], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", SERVER, Path(__file__).parent, settings.home, files],
+        stdout=subprocess.PIPE,
+        text=True,
         env=worker_environment(settings),
     )
     *jobs, light, device = server.stdout.readline().split()
@@ -633,7 +650,15 @@ def test_what_is_foreign_or_unknown_or_no_id_at_all_looks_the_same(settings, fil
     with JobService(settings, no_device) as service:
         job = service.submit(ANNA, request(files))
         texts = set()
-        for owner, given in ((BEN, job), (ANNA, "0" * 32), (ANNA, "../../etc"), (ANNA, ""), (ANNA, None), (ANNA, job.upper()), ("", job)):
+        for owner, given in (
+            (BEN, job),
+            (ANNA, "0" * 32),
+            (ANNA, "../../etc"),
+            (ANNA, ""),
+            (ANNA, None),
+            (ANNA, job.upper()),
+            ("", job),
+        ):
             for action in (service.status, service.watch, service.cancel):
                 with pytest.raises(UnknownJob) as error:
                     action(owner, given)
@@ -665,7 +690,10 @@ def test_watching_ends_at_its_time_and_workers_are_told_of(settings, files):
         assert seen
         assert not seen[-1].final
         wait_for(lambda: service.health()["healthy"], "both workers")
-        assert service.health()["workers"] == {"light": {"living": 1, "wanted": 1}, "device": {"living": 1, "wanted": 1}}
+        assert service.health()["workers"] == {
+            "light": {"living": 1, "wanted": 1},
+            "device": {"living": 1, "wanted": 1},
+        }
     assert service.worker_pids() == {"light": [], "device": []}
     service.stop()
 
@@ -677,7 +705,9 @@ def test_a_worker_whose_files_cannot_grow_goes_on_when_they_can(tmp_path, files)
     model = make_tiny_model(tmp_path / "model")
     random = np.random.default_rng(0)
     write_png(random.integers(0, 255, (50, 40, 3), dtype=np.uint8), files / "anna.png")
-    write_poses(PoseSequence(random.integers(0, 25, (40, 40, 32)).astype(np.uint8), None, "none", 8.0), files / "walk.npz")
+    write_poses(
+        PoseSequence(random.integers(0, 25, (40, 40, 32)).astype(np.uint8), None, "none", 8.0), files / "walk.npz"
+    )
     options = AnimateOptions(recipe="none", steps=2, batch_size=2)
     with JobService(Settings(home=tmp_path / "home", model=str(model), device="cpu", estimator="none")) as service:
         jobs = [service.submit(ANNA, request(files, options=options)) for _ in range(2)]
@@ -713,10 +743,13 @@ def test_several_device_workers_share_the_jobs_and_each_has_a_gpu(tmp_path, file
         wait_gated(service, jobs[1])
         third = service.submit(BEN, request(files))
         assert service.status(ANNA, jobs[2]).state == "queued"  # both are at work, and two of one owner are the most
-        environments = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in service.worker_pids()["device"]]
+        environments = [
+            Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in service.worker_pids()["device"]
+        ]
         assert sorted(line for lines in environments for line in lines if line.startswith(b"CUDA_VISIBLE")) == [
-            b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=1",
-        ]  # fmt: skip
+            b"CUDA_VISIBLE_DEVICES=0",
+            b"CUDA_VISIBLE_DEVICES=1",
+        ]
         assert service.health()["workers"]["device"] == {"living": 2, "wanted": 2}
         open_gate(service)
         for job in jobs:
@@ -763,14 +796,19 @@ def test_logs_name_jobs_and_nothing_of_their_owners(tmp_path, files):
     settings = Settings(home=tmp_path / "home", estimator="none", log_format="json")
     server = subprocess.Popen(
         [sys.executable, "-c", LOGGED, Path(__file__).parent, settings.home, files],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=worker_environment(settings),
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=worker_environment(settings),
+    )
     jobs, errors = server.communicate(timeout=DEADLINE_S)
     lines = [json.loads(line) for line in errors.splitlines()]
     for job in jobs.split():
         own = [line for line in lines if line.get("job") == job]
         assert own and all(job in line["message"] for line in own)
-    assert {line["level"] for line in lines} >= {"info", "error"} and all(line.keys() >= {"time", "logger"} for line in lines)
+    assert {line["level"] for line in lines} >= {"info", "error"} and all(
+        line.keys() >= {"time", "logger"} for line in lines
+    )
     assert "Traceback" in next(line["traceback"] for line in lines if "traceback" in line)
     for private in ("anna", "walk.npz", "nobody"):
         assert private not in errors.lower().replace(str(tmp_path).lower(), "")

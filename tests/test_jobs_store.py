@@ -271,7 +271,10 @@ def test_the_pulse_beats_exactly_when_something_changed(store):
 
 def test_equal_submits_at_the_same_time_are_one_job(store):
     ids = []
-    threads = [threading.Thread(target=lambda i=i: ids.append(store.add(f"job{i}", OWNER, "{}", Limits(999), key="k"))) for i in range(50)]
+    threads = [
+        threading.Thread(target=lambda i=i: ids.append(store.add(f"job{i}", OWNER, "{}", Limits(999), key="k")))
+        for i in range(50)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -303,7 +306,9 @@ def test_processes_and_threads_that_race_claim_each_job_once(tmp_path):
     path = tmp_path / "jobs.sqlite3"
     # All open the new file at the same moment, too.
     racers = [
-        subprocess.Popen([sys.executable, "-c", CLAIM_ALL, path, str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM_ALL, path, str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for i in range(4)
     ]
     store = Store(path)
@@ -390,7 +395,9 @@ def test_owners_take_turns_and_places_say_so(store):
         served.append(claim.id)
         store.finish(claim)
         if number == 1:
-            submitted(store, ("dora", "d1"))  # comes behind those who were there before, and before those who were served since
+            submitted(
+                store, ("dora", "d1")
+            )  # comes behind those who were there before, and before those who were served since
             store.advance(store.claim("light", "light-1"), "device")
     assert served == ["a1", "b1", "c1", "a2", "b2", "d1"]
 
@@ -457,6 +464,7 @@ def test_a_new_step_ends_the_count_of_pauses(store, clock):
     assert store._db.rows("SELECT not_before FROM jobs")[0][0] == clock.now + 10
     store.cancel(OWNER, "a")
     assert (store.get(OWNER, "a").state, store.get(OWNER, "a").error) == ("cancelled", None)
+
 
 def test_an_owner_has_only_so_many_at_work(store):
     submitted(store, ("anna", "a1"), ("anna", "a2"), ("ben", "b1"))
@@ -554,6 +562,9 @@ def test_processes_that_open_an_old_store_together_all_succeed(tmp_path):
     db = sqlite3.connect(path)
     db.executescript(schema._FIRST + "PRAGMA user_version = 1;")
     db.close()
-    code = "import sys; from pathlib import Path; from dreampose_core.jobs.store import Store; Store(Path(sys.argv[1])).close()"
+    code = (
+        "import sys; from pathlib import Path; from dreampose_core.jobs.store import Store; "
+        "Store(Path(sys.argv[1])).close()"
+    )
     openers = [subprocess.Popen([sys.executable, "-c", code, path]) for _ in range(4)]
     assert [opener.wait(120) for opener in openers] == [0] * 4

@@ -1,4 +1,5 @@
-"""A few visitors at once on the real server: each is answered, and nothing breaks. Run: scripts/test -m slow tests/test_load.py
+"""A few visitors at once on the real server: each is answered, and nothing breaks. Run: scripts/test -m slow
+tests/test_load.py
 
 With figures: python -m tests.load --visitors 100
 """
@@ -22,4 +23,8 @@ def test_visitors_are_answered_and_nothing_breaks(tmp_path, visitors, seconds):
     print(json.dumps(told, indent=1))
     assert (told["answers_5xx"], told["failures"]) == (0, {})
     assert told["answered"] == told["submitted"] == visitors
-    assert told["counts"]["cancel"] >= (visitors == 10) and told["counts"]["poll"] >= visitors and told["answers_by_status"].keys() == {200}
+    assert (
+        told["counts"]["cancel"] >= (visitors == 10)
+        and told["counts"]["poll"] >= visitors
+        and told["answers_by_status"].keys() == {200}
+    )

@@ -1,4 +1,5 @@
-"""Precision, devices and full memory: chosen with a reason, said, and never the end of a job that smaller batches can finish."""
+"""Precision, devices and full memory: chosen with a reason, said, and never the end of a job that smaller batches can
+finish."""
 
 from __future__ import annotations
 
@@ -64,9 +65,13 @@ def test_the_device_that_is_there_and_one_that_is_too_old(card, monkeypatch):
     with pytest.raises(ModelError, match="No CUDA device"):
         memory.chosen_device("cuda")
     card()
-    assert memory.chosen_device("auto") == memory.chosen_device("cuda") == "cuda" and memory.chosen_device("cpu") == "cpu"
+    assert (
+        memory.chosen_device("auto") == memory.chosen_device("cuda") == "cuda" and memory.chosen_device("cpu") == "cpu"
+    )
     card(capability=(6, 1))
-    with pytest.raises(ModelError, match=r"Test Card, compute capability 6.1\) is older than this PyTorch supports \(7.5 and above\)"):
+    with pytest.raises(
+        ModelError, match=r"Test Card, compute capability 6.1\) is older than this PyTorch supports \(7.5 and above\)"
+    ):
         memory.chosen_device("auto")
 
 
@@ -78,7 +83,9 @@ def test_precision_is_chosen_with_its_reason_in_the_log(card, caplog):
     card(bf16=False)
     assert memory.chosen_precision("cuda") == (torch.float16, "fp16, because Test Card does not compute in bf16")
     assert memory.chosen_precision("cuda", "fp32") == (torch.float32, "fp32, as it was asked for")
-    assert [record.message for record in caplog.records][0] == "The model computes in fp32, because the model runs on the CPU."
+    assert [record.message for record in caplog.records][
+        0
+    ] == "The model computes in fp32, because the model runs on the CPU."
     assert len(caplog.records) == 4
 
 
@@ -96,9 +103,12 @@ class Full:
 
 
 ERRORS = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
-]  # fmt: skip
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+    MemoryError(),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    ),
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["gpu", "python", "cpu"])
@@ -108,10 +118,17 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     full = Full(pipe.unet, 2, error)
     monkeypatch.setattr(pipe.unet, "forward", full)
     options = AnimateOptions(recipe="none", steps=2, batch_size=8, align=False, fit="pad")
-    result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
-    assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (2 * FRAMES - 1)  # two steps each; the first of them is counted above
+    result = animate(
+        LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
+    )
+    assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (
+        2 * FRAMES - 1
+    )  # two steps each; the first of them is counted above
     said = [notice for notice in result["notices"] if "Memory" in notice]
-    assert said == ["Memory did not hold more, so frames are made 3 at a time.", "Memory did not hold more, so frames are made one by one."]
+    assert said == [
+        "Memory did not hold more, so frames are made 3 at a time.",
+        "Memory did not hold more, so frames are made one by one.",
+    ]
     assert said[0] in caplog.text and json.loads((tmp_path / "result.json").read_text())["notices"] == result["notices"]
     made = np.stack([np.asarray(frame) for frame in frames_in(tmp_path)])
     assert np.abs(made.astype(int) - whole).max() <= 1
@@ -141,25 +158,48 @@ def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
     assert len(full.given) == 1
 
 
-@pytest.mark.parametrize(("error", "full"), [
-    *((error, True) for error in ERRORS),
-    (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
-    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."), False),
-    (torch.AcceleratorError("CUDA error: unspecified launch failure\nframe #3: raised where one is out of memory"), False),
-    (RuntimeError("CUDA error: device-side assert triggered"), False), (ValueError("out of memory"), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        *((error, True) for error in ERRORS),
+        (
+            torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (
+            torch.AcceleratorError(
+                "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."
+            ),
+            False,
+        ),
+        (
+            torch.AcceleratorError(
+                "CUDA error: unspecified launch failure\nframe #3: raised where one is out of memory"
+            ),
+            False,
+        ),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
 def test_what_says_that_memory_is_full(error, full):
     assert memory.is_out_of_memory(error) == full
 
 
 @pytest.mark.parametrize("stage", ["tuning", "frames"])
-@pytest.mark.parametrize(("error", "ends"), [
-    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
-    (RuntimeError("CUDA error: device-side assert triggered"), True), (ERRORS[0], False),
-])  # fmt: skip
-def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(clip, tmp_path, monkeypatch, stage, error, ends):
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (ERRORS[0], False),
+    ],
+)
+def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
+    clip, tmp_path, monkeypatch, stage, error, ends
+):
     """Such an error stays in its process, which would fail every job from then on; another one takes over."""
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
     pipe, (photo, poses), calls = tiny_pipeline(), clip, []
@@ -186,7 +226,9 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
     monkeypatch.setattr(Worker, "_beat", lambda _: None)
     worker = Worker("device", settings, lambda work: queue(work), "device-1")
     if not ends:
-        monkeypatch.setattr(store_module.Store, "fail", lambda *given, fail=Store.fail: (fail(*given), worker._ask_to_leave()))
+        monkeypatch.setattr(
+            store_module.Store, "fail", lambda *given, fail=Store.fail: (fail(*given), worker._ask_to_leave())
+        )
     assert worker.run() == (1 if ends else 0)
     if ends:  # the job is as a killed worker leaves it: another takes it over, three times at most
         assert store.recover(dead=["device-1"]) == ["device-1"] and store.get("anna", "a").state == "interrupted"
@@ -195,7 +237,9 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(cl
         assert job.state == "failed" and "There is not enough memory" in job.error
     store.close()
     worker.store.close()
-    assert ends == (len(calls) == (2 if stage == "tuning" else 1)), "the picture that comes before the learning fails first, and is let go"
+    assert ends == (len(calls) == (2 if stage == "tuning" else 1)), (
+        "the picture that comes before the learning fails first, and is let go"
+    )
 
 
 def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):
@@ -208,7 +252,14 @@ def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(
         before = weights(pipe.unet, pipe.vae, pipe.adapter)
         if name == "in turns":
             pipe.enable_model_cpu_offload(device=torch.device("cpu"))
-        animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path / name)
+        animate(
+            LocalEngine(pipe),
+            image=photo,
+            poses=poses,
+            image_poses=poses.select([0]),
+            options=options,
+            folder=tmp_path / name,
+        )
         assert len(getattr(pipe, "_all_hooks", [])) == (4 if name == "in turns" else 0)
         assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
         made[name] = np.stack(frames_in(tmp_path / name))
@@ -217,12 +268,16 @@ def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(
 
 def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypatch):
     """As it is on a GPU: what a checkpoint holds must not care in what order numbers lie."""
-    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4))
+    monkeypatch.setitem(
+        RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4)
+    )
     pipe, (photo, poses) = tiny_pipeline(), clip
     for module in (pipe.unet, pipe.vae):
         module.to(memory_format=torch.channels_last)
     options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
-    animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path)
+    animate(
+        LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
+    )
     assert (tmp_path / "result.mp4").is_file()
 
 
@@ -241,17 +296,27 @@ def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
     pipe.precision = "fp32, because the model runs on the CPU"
     options = AnimateOptions(recipe="none", steps=1, align=False, fit="pad")
     result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
-    assert result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
+    assert (
+        result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
+    )
     assert not (tmp_path / LATENT_PREVIEW).exists()
 
 
 def test_glimpses_come_while_the_first_batch_is_denoised(clip):
     pipe, (photo, poses) = tiny_pipeline(), clip
     seen = []
-    frames = list(pipe.stream(photo, poses, None, 10, batch_size=3, on_latent_preview=lambda frame, pixels: seen.append((frame, pixels))))
-    assert len(frames) == FRAMES and [frame for frame, _ in seen] == [0] * 4  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
+    frames = list(
+        pipe.stream(
+            photo, poses, None, 10, batch_size=3, on_latent_preview=lambda frame, pixels: seen.append((frame, pixels))
+        )
+    )
+    assert (
+        len(frames) == FRAMES and [frame for frame, _ in seen] == [0] * 4
+    )  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
     assert all(pixels.shape == (*SIZE, 3) and pixels.dtype == np.uint8 for _, pixels in seen)
-    assert list(pipe.stream(photo, poses, None, 1, on_latent_preview=lambda *_: seen.append(None))) and len(seen) == 4  # one step: none
+    assert (
+        list(pipe.stream(photo, poses, None, 1, on_latent_preview=lambda *_: seen.append(None))) and len(seen) == 4
+    )  # one step: none
 
 
 def frames_in(folder):
@@ -261,7 +326,8 @@ def frames_in(folder):
 
 
 class Held(TorchDispatchMode):
-    """The most bytes of tensors, beside those of the given modules, that were alive at a time while this mode was on."""
+    """The most bytes of tensors, beside those of the given modules, that were alive at a time while this mode was
+    on."""
 
     def __init__(self, *modules: torch.nn.Module):
         super().__init__()
@@ -271,7 +337,10 @@ class Held(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and (key := (storage := tensor.untyped_storage())._cdata) not in self._known:
+            if (
+                isinstance(tensor, torch.Tensor)
+                and (key := (storage := tensor.untyped_storage())._cdata) not in self._known
+            ):
                 self._known.add(key)
                 self.alive += storage.nbytes()
                 self.most = max(self.most, self.alive)
@@ -284,19 +353,27 @@ class Held(TorchDispatchMode):
 
 
 def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
-    """Stable Diffusion's shapes at 640 x 512 in bfloat16, eight frames at a time, frames decoded one by one; no numbers are computed. What
-    a GPU takes beside its tensors (its own context, workspaces of convolutions, gaps) is not in it: 1 GB is left for that."""
+    """Stable Diffusion's shapes at 640 x 512 in bfloat16, eight frames at a time, frames decoded one by one; no numbers
+    are computed. What a GPU takes beside its tensors (its own context, workspaces of convolutions, gaps) is not in it:
+    1 GB is left for that."""
     form, gb = ModelConfig(height=640, width=512), 1e9
     torch.set_default_dtype(torch.bfloat16)
     try:
         with FakeTensorMode(), torch.no_grad():
-            unet = UNet2DConditionModel(sample_size=64, in_channels=unet_in_channels(form, 4, 8), cross_attention_dim=768)
+            unet = UNet2DConditionModel(
+                sample_size=64, in_channels=unet_in_channels(form, 4, 8), cross_attention_dim=768
+            )
             vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512), layers_per_block=2,
-            )  # fmt: skip
-            clip = CLIPVisionModel(CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                                                    patch_size=32))  # fmt: skip
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+            )
+            clip = CLIPVisionModel(
+                CLIPVisionConfig(
+                    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, patch_size=32
+                )
+            )
             sizes = {module: sum(one.numel() for one in module.parameters()) * 2 / gb for module in (unet, vae, clip)}
             vae.enable_slicing()
             with Held(unet) as denoising, reusing(unet, 2) as deep, deep(0, None):
@@ -307,6 +384,11 @@ def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
         torch.set_default_dtype(torch.float32)
     whole = sum(sizes.values()) + max(denoising.most, decoding.most) / gb
     in_turns = max(sizes[unet] + denoising.most / gb, sizes[vae] + decoding.most / gb)
-    print(f"weights {sum(sizes.values()):.2f} GB, denoising {denoising.most / gb:.2f} GB, decoding {decoding.most / gb:.2f} GB")
-    assert 1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb  # something was counted
+    print(
+        f"weights {sum(sizes.values()):.2f} GB, denoising {denoising.most / gb:.2f} GB, decoding "
+        f"{decoding.most / gb:.2f} GB"
+    )
+    assert (
+        1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb
+    )  # something was counted
     assert whole < 8 - 1 and in_turns < 5 - 1

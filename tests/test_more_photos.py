@@ -41,7 +41,9 @@ TUNED = AnimateOptions(recipe="fast", steps=1, batch_size=2)
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, decoder_batch_size=2, views=2))
+    monkeypatch.setitem(
+        RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, decoder_batch_size=2, views=2)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,27 +71,37 @@ def settings(tmp_path, model):
 
 def run(pipe, person, folder, options=TUNED, more=None, **changes):
     (first, *others), motion = person
-    given = {"image": first.image, "image_poses": first.image_poses, "poses": motion, "more": others if more is None else more}
+    given = {
+        "image": first.image,
+        "image_poses": first.image_poses,
+        "poses": motion,
+        "more": others if more is None else more,
+    }
     return animate(LocalEngine(pipe), **{**given, "options": options, "folder": folder, **changes})
 
 
 def key_of(pipe, photos, options=TUNED) -> str:
     fitted = fit_photos(photos, pipe.model_config.size, options)
     maps = maps_together(fitted)[0]
-    return subject_key([photo.image for photo in fitted], maps, repr(recipe_named(options.recipe)), options.seed, fingerprint(pipe))
+    return subject_key(
+        [photo.image for photo in fitted], maps, repr(recipe_named(options.recipe)), options.seed, fingerprint(pipe)
+    )
 
 
 def frames(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((folder / "frames").glob("*.png"))]
 
 
-# -- what they do ---------------------------------------------------------------------------------------------------------
+# -- what they do ------------------------------------------------------------------------------------------------------
 
 
 def test_the_person_is_learned_from_all_and_the_video_made_from_the_first(pipe, person, tmp_path):
     photos, _ = person
     result = run(pipe, person, tmp_path / "three")
-    assert result["subject"] == key_of(pipe, photos) and result["notices"] == run(pipe, person, tmp_path / "one", more=[])["notices"]
+    assert (
+        result["subject"] == key_of(pipe, photos)
+        and result["notices"] == run(pipe, person, tmp_path / "one", more=[])["notices"]
+    )
     subject = tmp_path / "three" / "subjects" / result["subject"]
     kept = [read_image(path) for path in sorted(subject.glob("photo_*.png"))]
     assert all(np.array_equal(a, b.image) for a, b in zip(kept, fit_photos(photos, SIZE, FrameOptions()), strict=True))
@@ -97,7 +109,9 @@ def test_the_person_is_learned_from_all_and_the_video_made_from_the_first(pipe, 
     one = json.loads((tmp_path / "one" / "result.json").read_text())["subject"]
     assert one == key_of(pipe, photos[:1]) != result["subject"]
     again_ = run(pipe, person, tmp_path / "again", subjects=tmp_path / "three" / "subjects")
-    assert "tuning" not in again_["seconds"] and frames(tmp_path / "again") == frames(tmp_path / "three") != frames(tmp_path / "one")
+    assert "tuning" not in again_["seconds"] and frames(tmp_path / "again") == frames(tmp_path / "three") != frames(
+        tmp_path / "one"
+    )
     other = run(pipe, person, tmp_path / "other", more=photos[2:0:-1], subjects=tmp_path / "three" / "subjects")
     assert other["subject"] != result["subject"], "another order is another learning"
 
@@ -108,7 +122,9 @@ def test_where_nobody_is_learned_they_change_nothing_and_it_is_said(pipe, person
     if given:
         subject = run(pipe, person, tmp_path / "subject", more=[])["subject"]
         options, extra = TUNED, {"subject": tmp_path / "subject" / "subjects" / subject}
-    with_them, without = (run(pipe, person, tmp_path / str(i), options, more=more, **extra) for i, more in enumerate((None, [])))
+    with_them, without = (
+        run(pipe, person, tmp_path / str(i), options, more=more, **extra) for i, more in enumerate((None, []))
+    )
     assert frames(tmp_path / "0") == frames(tmp_path / "1")
     assert with_them["notices"] == [*without["notices"], NOT_USED] and with_them["subject"] == without["subject"]
 
@@ -117,7 +133,8 @@ def test_one_without_densepose_is_said_and_frames_keep_the_firsts(pipe, person, 
     photos = [person[0][0], replace(person[0][1], image_poses=None)]
     result = run(pipe, person, tmp_path, more=photos[1:])
     assert result["subject"] == key_of(pipe, photos) and any(
-        notice.startswith("The DensePose of anna1.png is unknown") for notice in result["notices"])  # fmt: skip
+        notice.startswith("The DensePose of anna1.png is unknown") for notice in result["notices"]
+    )
     subject = tmp_path / "subjects" / result["subject"]
     assert not (subject / "photo_poses.npz").exists() and len(list(subject.glob("photo_*.png"))) == 2
     assert not any(notice.startswith("No DensePose") for notice in result["notices"])
@@ -131,7 +148,7 @@ def test_what_is_wrong_with_one_is_said_before_anything_is_learned(pipe, person,
     assert not seen
 
 
-# -- in jobs --------------------------------------------------------------------------------------------------------------
+# -- in jobs -----------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_without_them_are_stored_as_before(settings, person, tmp_path):
@@ -144,7 +161,11 @@ def test_jobs_without_them_are_stored_as_before(settings, person, tmp_path):
         assert list(stored) == ["kind", "image", "poses", "image_poses", "options", "motion"]
         assert StoredRequest.model_validate(stored).more_images == ()  # and one from before is read
         several = service.submit(
-            ANNA, JobRequest(image=tmp_path / "a.png", poses=tmp_path / "m.npz", more_images=(tmp_path / "a.png",) * 4, options=TUNED))
+            ANNA,
+            JobRequest(
+                image=tmp_path / "a.png", poses=tmp_path / "m.npz", more_images=(tmp_path / "a.png",) * 4, options=TUNED
+            ),
+        )
         folder = JobFolder(service.home / "jobs" / several)
         stored = StoredRequest.model_validate_json(folder.request.read_text())
         assert [upload.file for upload in stored.more_images] == [f"upload-more_{i}.png" for i in range(4)]
@@ -163,13 +184,18 @@ def test_there_is_a_limit_to_their_number_size_and_use(settings, person, tmp_pat
         JobRequest(**given, kind="preview", more_images=(tmp_path / "a.png",))
     (tmp_path / "large.png").write_bytes(bytes((1 << 20) + 1))
     with JobService(settings.model_copy(update={"max_upload_mb": 1}), no_device) as service:
-        for name, kind, words in (("large.png", TooLarge, "large.png is larger than 1 MB"), ("none.png", InputError, "none.png cannot be")):
+        for name, kind, words in (
+            ("large.png", TooLarge, "large.png is larger than 1 MB"),
+            ("none.png", InputError, "none.png cannot be"),
+        ):
             with pytest.raises(kind, match=words):
                 service.submit(ANNA, JobRequest(**given, more_images=(tmp_path / "a.png", tmp_path / name)))
         assert not list((service.home / "jobs").iterdir())
 
 
-def prepared(tmp_path: Path, person, maps: PoseSequence | None = None, options=TUNED, should_stop=never_stop, name: str = "1") -> Work:
+def prepared(
+    tmp_path: Path, person, maps: PoseSequence | None = None, options=TUNED, should_stop=never_stop, name: str = "1"
+) -> Work:
     """A job with three photos as it was submitted; maps: what the file of the first one's map holds."""
     photos, motion = person
     folder = JobFolder(tmp_path / "jobs" / name)
@@ -178,13 +204,17 @@ def prepared(tmp_path: Path, person, maps: PoseSequence | None = None, options=T
     for photo, file in zip(photos, ("image", "more_0", "more_1")):
         Image.fromarray(photo.image).save(folder.input / f"upload-{file}.png", compress_level=1)
     write_poses(motion, folder.input / "upload-poses.npz")
-    uploads = [Upload(file=f"upload-{file}.png", name=photo.name) for photo, file in zip(photos, ("image", "more_0", "more_1"))]
+    uploads = [
+        Upload(file=f"upload-{file}.png", name=photo.name) for photo, file in zip(photos, ("image", "more_0", "more_1"))
+    ]
     own = None
     if maps is not None:
         write_poses(maps, folder.input / "upload-image_poses.npz")
         own = Upload(file="upload-image_poses.npz", name="anna.npz")
     walk = Upload(file="upload-poses.npz", name="walk.npz")
-    request = StoredRequest(image=uploads[0], poses=walk, image_poses=own, more_images=tuple(uploads[1:]), options=options)
+    request = StoredRequest(
+        image=uploads[0], poses=walk, image_poses=own, more_images=tuple(uploads[1:]), options=options
+    )
     return Work(name, folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
@@ -212,12 +242,17 @@ def test_a_broken_one_is_one_sentence_that_names_it(tmp_path, person, settings, 
     (work.folder.input / f"upload-more_{which}.png").write_bytes(b"Dear Sir")
     with pytest.raises(InputError) as error:
         LightTasks(settings)(work)
-    assert f"anna{which + 1}.png" in str(error.value) and "upload-" not in str(error.value) and "\n" not in str(error.value)
+    assert (
+        f"anna{which + 1}.png" in str(error.value)
+        and "upload-" not in str(error.value)
+        and "\n" not in str(error.value)
+    )
     assert originals(work) == set()
 
 
 def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
-    """A light queue whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked about."""
+    """A light queue whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked
+    about."""
     asked = []
 
     class Estimator:
@@ -240,7 +275,9 @@ def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, pers
     work = prepared(tmp_path, (hidden, motion))
     said = queue(work)
     assert len(asked) == 3 and said == (
-        "It is made up.", "Nobody was found in anna1.png; a photo of one person seen whole works best.")  # fmt: skip
+        "It is made up.",
+        "Nobody was found in anna1.png; a photo of one person seen whole works best.",
+    )
     assert not work.folder.more_poses(0).exists() and len(read_poses(work.folder.more_poses(1))) == 1
     assert [photo.image_poses is None for photo in tasks._photos(work)] == [False, True, False]
     # a later attempt says the same again and asks nothing
@@ -256,7 +293,9 @@ def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, mon
     work = prepared(tmp_path, person, maps=together(photos))
     assert queue(work) == ("anna.npz holds 3 maps: one for each photo, in their order.",) and asked == []
     for photo, given in zip(tasks._photos(work), photos, strict=True):
-        assert np.array_equal(photo.image_poses.parts, given.image_poses.parts) and np.array_equal(photo.image, given.image)
+        assert np.array_equal(photo.image_poses.parts, given.image_poses.parts) and np.array_equal(
+            photo.image, given.image
+        )
         assert np.array_equal(photo.image_poses.uv, given.image_poses.uv) and photo.name == given.name
     other = prepared(tmp_path, person, maps=motion, name="2")  # four maps, three photos: the first is the photo's
     assert queue(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
@@ -296,11 +335,20 @@ def resubmitted(tmp_path: Path, form: dict, motion: PoseSequence, name: str, mon
     return work
 
 
-@pytest.mark.parametrize(("known", "fit"), [
-    (True, "auto"), (False, "crop"),
-    *(pytest.param(*one, marks=pytest.mark.slow) for one in ((True, "pad"), (True, "crop"), (False, "auto"), (False, "pad"))),
-])  # fmt: skip
-def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path, person, settings, monkeypatch, fit, known):
+@pytest.mark.parametrize(
+    ("known", "fit"),
+    [
+        (True, "auto"),
+        (False, "crop"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in ((True, "pad"), (True, "crop"), (False, "auto"), (False, "pad"))
+        ),
+    ],
+)
+def test_a_person_of_several_photos_is_found_again_with_another_motion(
+    tmp_path, person, settings, monkeypatch, fit, known
+):
     """As the page does it: the subject's photos and maps are put into the form, and Run is pressed."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     photos, motion = person
@@ -318,10 +366,16 @@ def test_a_person_of_several_photos_is_found_again_with_another_motion(tmp_path,
     assert len(form["more_photos"]) == 2
     other = motion.select(slice(None, None, -1))
     second = queues(settings, resubmitted(tmp_path, form, other, "2", monkeypatch))
-    assert second["subject"] == first["subject"] and "tuning" not in second["seconds"] and NOT_USED not in second["notices"]
+    assert (
+        second["subject"] == first["subject"]
+        and "tuning" not in second["seconds"]
+        and NOT_USED not in second["notices"]
+    )
     assert not JobFolder(tmp_path / "jobs" / "2").samples.exists(), "nobody was learned"
     # and a person of one photo is another one
-    alone = prepared(tmp_path, ([photos[0]], motion), maps=together(photos[:1]) if known else None, options=options, name="3")
+    alone = prepared(
+        tmp_path, ([photos[0]], motion), maps=together(photos[:1]) if known else None, options=options, name="3"
+    )
     assert queues(settings, alone)["subject"] != first["subject"]
 
 

@@ -1,4 +1,5 @@
-"""The memory ladder: tuning goes on a rung lower from its last checkpoint, what comes out is the same, and every rung is said."""
+"""The memory ladder: tuning goes on a rung lower from its last checkpoint, what comes out is the same, and every rung
+is said."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ RUNGS = {  # of each recipe: a stage's optimizer, losses a step, and whether its
 def short(monkeypatch):
     fast = SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, batch_size=2, decoder_batch_size=2, views=4, rank=2)
     monkeypatch.setitem(RECIPES, "fast", fast)
-    monkeypatch.setitem(RECIPES, "paper", replace(RECIPES["paper"], unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4))
+    monkeypatch.setitem(
+        RECIPES, "paper", replace(RECIPES["paper"], unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +74,36 @@ class Full:
 
 
 def tune(pipe, clip, folder, recipe, **kwargs):
-    return finetune(pipe, [clip[0][0]], clip[1].select([0]), recipe, 0, folder, **{"checkpoints": folder.with_name("kept"), **kwargs})
+    return finetune(
+        pipe,
+        [clip[0][0]],
+        clip[1].select([0]),
+        recipe,
+        0,
+        folder,
+        **{"checkpoints": folder.with_name("kept"), **kwargs},
+    )
 
 
 def saved(folder):
-    return {f"{path.name} {key}": value for path in sorted(folder.glob("*.safetensors")) for key, value in load_file(path).items()}
+    return {
+        f"{path.name} {key}": value
+        for path in sorted(folder.glob("*.safetensors"))
+        for key, value in load_file(path).items()
+    }
 
 
 def close(a, b, tolerance):
     return a.keys() == b.keys() and all(torch.allclose(a[key].float(), b[key].float(), atol=tolerance) for key in a)
 
 
-@pytest.mark.parametrize(("recipe", "stage", "times"), [
-    *(("fast", stage, times) for stage in ("tuning", "decoder") for times in (1, 2)),
-    *(("paper", stage, times) for stage in ("tuning", "decoder") for times in (1, 2, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("recipe", "stage", "times"),
+    [
+        *(("fast", stage, times) for stage in ("tuning", "decoder") for times in (1, 2)),
+        *(("paper", stage, times) for stage in ("tuning", "decoder") for times in (1, 2, 3)),
+    ],
+)
 def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, caplog, recipe, stage, times):
     pipe, step, seen = tiny_pipeline(), 2, []
     before = weights(pipe.unet, pipe.vae, pipe.adapter)
@@ -95,13 +113,19 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, ca
     subject = tune(pipe, clip, tmp_path / "a", recipe, on_progress=seen.append)
     assert full.of(stage) == [list(rung) for rung in RUNGS[recipe]][: times + 1] and full.left == 0
     assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
-    assert not any(getattr(module, "gradient_checkpointing", False) for module in [*pipe.unet.modules(), *pipe.vae.modules()])
+    assert not any(
+        getattr(module, "gradient_checkpointing", False) for module in [*pipe.unet.modules(), *pipe.vae.modules()]
+    )
     assert not (tmp_path / "kept").exists()
 
     rungs = ladder(recipe)
     assert subject == read_subject(tmp_path / "a") and subject.key == first.key and first.notices == []
     assert subject.notices == [rungs[times].notice] and subject.notices[0].startswith("Memory did not hold")
-    said = [record.message for record in caplog.records if record.name == "dreampose.finetuning" and record.levelno == logging.WARNING]
+    said = [
+        record.message
+        for record in caplog.records
+        if record.name == "dreampose.finetuning" and record.levelno == logging.WARNING
+    ]
     assert said == [rung.notice for rung in rungs[1 : times + 1]]
     assert len(subject.losses["tuning"]) == len(subject.losses["decoder"]) == STEPS
 
@@ -116,7 +140,9 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, ca
     assert subject.recipe == recipe
     expected, found = saved(tmp_path / "whole" / "a"), saved(tmp_path / "a")
     if times == 1:  # the same numbers
-        assert close(expected, found, 1e-6) and subject.losses["tuning"] == pytest.approx(first.losses["tuning"], rel=1e-6)
+        assert close(expected, found, 1e-6) and subject.losses["tuning"] == pytest.approx(
+            first.losses["tuning"], rel=1e-6
+        )
     else:  # up to the order of sums, or to what the optimizer forgets
         assert close(expected, found, 2e-3) and subject.losses[stage] == pytest.approx(first.losses[stage], rel=1e-2)
         assert not same(expected, found)
@@ -130,7 +156,11 @@ def test_below_the_lowest_rung_is_one_sentence(clip, tmp_path, monkeypatch, reci
     full = Full(monkeypatch, pipe, stage, 1, rungs)
     with pytest.raises(ModelError, match="not enough memory to tune the model.*--low-memory"):
         tune(pipe, clip, tmp_path / "a", recipe)
-    assert len(full.of(stage)) == rungs and same(before, weights(pipe.unet, pipe.vae, pipe.adapter)) and not (tmp_path / "a").exists()
+    assert (
+        len(full.of(stage)) == rungs
+        and same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
+        and not (tmp_path / "a").exists()
+    )
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 99 bytes")])
@@ -140,8 +170,13 @@ def test_the_hosts_memory_counts_too(clip, tmp_path, monkeypatch, error):
     assert tune(pipe, clip, tmp_path / "a", "fast").notices == [ladder("fast")[1].notice]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"),
-                                   torch.AcceleratorError("CUDA error: an illegal memory access was encountered")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not match"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
 def test_other_errors_are_raised_as_they_are(clip, tmp_path, monkeypatch, error):
     pipe = tiny_pipeline()
     full = Full(monkeypatch, pipe, "tuning", 1, 1, error)
@@ -160,7 +195,8 @@ def test_where_nothing_is_kept_the_lower_rung_begins_anew(clip, tmp_path, monkey
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
 def test_a_step_that_was_half_done_is_forgotten(clip, tmp_path, monkeypatch, recipe):
-    """The optimizer makes its averages in the first step: where memory ends there, some weights have moved and no checkpoint is there."""
+    """The optimizer makes its averages in the first step: where memory ends there, some weights have moved and no
+    checkpoint is there."""
     pipe, left = tiny_pipeline(), [1]
     tune(pipe, clip, tmp_path / "whole", recipe)
     step = torch.optim.AdamW.step
@@ -176,7 +212,9 @@ def test_a_step_that_was_half_done_is_forgotten(clip, tmp_path, monkeypatch, rec
     monkeypatch.setattr(torch.optim.AdamW, "step", half)
     before = weights(pipe.unet, pipe.vae, pipe.adapter)
     assert tune(pipe, clip, tmp_path / "a", recipe).notices == [ladder(recipe)[1].notice]
-    assert close(saved(tmp_path / "whole"), saved(tmp_path / "a"), 1e-6) and same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
+    assert close(saved(tmp_path / "whole"), saved(tmp_path / "a"), 1e-6) and same(
+        before, weights(pipe.unet, pipe.vae, pipe.adapter)
+    )
 
 
 @pytest.mark.parametrize(("recipe", "times"), [("fast", 2), ("paper", 2), ("paper", 3)])
@@ -191,8 +229,13 @@ def test_what_is_interrupted_on_a_lower_rung_goes_on_there(clip, tmp_path, monke
         tune(pipe, clip, tmp_path / "a", recipe, should_stop=stop_after(asked))
     full, seen = Full(monkeypatch, pipe, "tuning", 1, 0), []
     subject = tune(pipe, clip, tmp_path / "a", recipe, on_progress=seen.append)
-    assert full.of("tuning") == [list(RUNGS[recipe][times])] and (seen[0].stage, seen[0].step) not in (("tuning", 1), ("decoder", 1))
-    assert subject == read_subject(tmp_path / "whole" / "a") and same(saved(tmp_path / "whole" / "a"), saved(tmp_path / "a"))
+    assert full.of("tuning") == [list(RUNGS[recipe][times])] and (seen[0].stage, seen[0].step) not in (
+        ("tuning", 1),
+        ("decoder", 1),
+    )
+    assert subject == read_subject(tmp_path / "whole" / "a") and same(
+        saved(tmp_path / "whole" / "a"), saved(tmp_path / "a")
+    )
 
 
 def test_a_process_that_dies_between_two_rungs_loses_nothing_it_needs(clip, tmp_path, monkeypatch):
@@ -201,7 +244,9 @@ def test_a_process_that_dies_between_two_rungs_loses_nothing_it_needs(clip, tmp_
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         Full(patch, pipe, "decoder", 1, 3)
         write = recipe_module.Path.write_text
-        patch.setattr(recipe_module.Path, "write_text", lambda path, text: 1 / 0 if '"fast"' in text else write(path, text))
+        patch.setattr(
+            recipe_module.Path, "write_text", lambda path, text: 1 / 0 if '"fast"' in text else write(path, text)
+        )
         tune(pipe, clip, tmp_path / "a", "paper")
     assert json.loads((tmp_path / "kept" / "tuning.json").read_text())["rung"] == "8 bits"
     full = Full(monkeypatch, pipe, "tuning", 1, 1)
@@ -229,7 +274,9 @@ def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_pa
 
     def run(name, photo=0):
         given = {"image": clip[0][photo], "poses": clip[1], "image_poses": clip[1].select([photo])}
-        result = animate(LocalEngine(pipe), **given, options=options, folder=tmp_path / name, subjects=tmp_path / "subjects")
+        result = animate(
+            LocalEngine(pipe), **given, options=options, folder=tmp_path / name, subjects=tmp_path / "subjects"
+        )
         assert json.loads((tmp_path / name / "result.json").read_text()) == result
         return result, [notice for notice in result["notices"] if "Memory" in notice]
 
@@ -241,9 +288,11 @@ def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_pa
     again, again_said = run("again")
     assert again["subject"] == first["subject"] and again_said == said and len(full.tries) == tries
     other, said = run("other", photo=1)
-    assert said == [] and other["subject"] != first["subject"] and full.tries[tries:] == [
-        (stage, *RUNGS["paper"][0]) for stage in ("tuning", "decoder")
-    ]  # fmt: skip
+    assert (
+        said == []
+        and other["subject"] != first["subject"]
+        and full.tries[tries:] == [(stage, *RUNGS["paper"][0]) for stage in ("tuning", "decoder")]
+    )
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
@@ -301,7 +350,9 @@ def test_every_rung_keeps_less(clip, monkeypatch, recipe):
         optimizer = make_optimizer(options.optimizer, [trained], 1e-4, 0.0)
         optimizer.step()
         state = optimizer_state(optimizer, trained, torch.clone)
-        kept.setdefault(stage, []).append(sum(seen.values()) + sum(x.nbytes for key, x in state.items() if "qmap" not in key))
+        kept.setdefault(stage, []).append(
+            sum(seen.values()) + sum(x.nbytes for key, x in state.items() if "qmap" not in key)
+        )
         return [], True
 
     monkeypatch.setattr(recipe_module, "train", counted)

@@ -1,4 +1,5 @@
-"""What is said of a photo, measured on rendered people, whole and cut, alone and together, with exact maps and the small estimator's."""
+"""What is said of a photo, measured on rendered people, whole and cut, alone and together, with exact maps and the
+small estimator's."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def said(rgb: np.ndarray, own: PoseSequence | None, size=SIZE, fit="auto") -> tu
     """What is said of a photo as the page and the model go about it."""
     box = fit_photo(rgb, own, size, FrameOptions(fit=fit))[2]
     found = photo_checks(own, box, rgb.shape[:2], size)
-    assert len(set(found)) == len(found) and all(sentence.endswith(".") and sentence.count(". ") == 0 for sentence in found)
+    assert len(set(found)) == len(found) and all(
+        sentence.endswith(".") and sentence.count(". ") == 0 for sentence in found
+    )
     return found
 
 
@@ -69,7 +72,7 @@ def rows(parts: np.ndarray, of: tuple[int, ...]) -> tuple[int, int]:
     return int(found[0]), int(found[-1]) + 1
 
 
-# -- nothing is said where all is well ---------------------------------------------------------------------------------------------
+# -- nothing is said where all is well ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PEOPLE)
@@ -90,7 +93,10 @@ def test_whole_people_raise_no_alarm(standing, estimator):
 def test_whole_people_in_all_motions_raise_no_alarm(estimator):
     """Of those who turn away only that may be said."""
     figures = [Figure.from_seed(HELD_OUT + 720 + number) for number in range(len(MOTIONS))]
-    moments = [figure.moments(name, torch.tensor([0.37 * number % 8])) for number, (figure, name) in enumerate(zip(figures, MOTIONS))]
+    moments = [
+        figure.moments(name, torch.tensor([0.37 * number % 8]))
+        for number, (figure, name) in enumerate(zip(figures, MOTIONS))
+    ]
     towards = [math.cos(float(m.angles[0, JOINT_INDEX["root"], 1])) for m in moments]
     rgb, parts = drawn(figures, moments)
     assert max(towards) > 0.9 and min(towards) < -0.5, "some are turned, most are not"
@@ -110,7 +116,7 @@ def test_a_tight_crop_raises_no_alarm(standing, estimator):
             assert said(photo, own_map(own)) == said(photo, own_map(estimator.estimate([photo]).parts[0])) == ()
 
 
-# -- what the photo lacks ------------------------------------------------------------------------------------------------------------
+# -- what the photo lacks ----------------------------------------------------------------------------------------------
 
 
 def cuts(parts: np.ndarray) -> Iterator[tuple[str, slice, slice, str]]:
@@ -158,12 +164,16 @@ def test_an_arm_that_ends_at_the_edge(standing):
     picture, parts = standing[0][0], np.zeros(SIZE, np.uint8)
     parts[10:150, 50:80] = np.repeat([23, 2, 10, 14, 5], 28)[:, None]
     parts[50:60, 80:128], parts[50:60, 20:50] = 15, 16
-    assert [sentence.split(",")[0] for sentence in said(picture, own_map(parts))] == ["An arm is cut off at the right edge of the photo"]
+    assert [sentence.split(",")[0] for sentence in said(picture, own_map(parts))] == [
+        "An arm is cut off at the right edge of the photo"
+    ]
     parts[70:76, 100:106] = 4
     assert said(picture, own_map(parts)) == (), "its hand is there"
 
 
-@pytest.mark.parametrize(("degrees", "words"), [(180, "from behind"), (150, "from behind"), (90, "from the side"), (-90, "from the side")])
+@pytest.mark.parametrize(
+    ("degrees", "words"), [(180, "from behind"), (150, "from behind"), (90, "from the side"), (-90, "from the side")]
+)
 def test_people_who_are_turned_away(degrees, words, estimator):
     figures = [Figure.from_seed(seed) for seed in SEEDS]
     rgb, parts = drawn(figures, [facing(figure.moments("idle", torch.tensor([1.0])), degrees) for figure in figures])
@@ -175,11 +185,14 @@ def test_people_who_are_turned_away(degrees, words, estimator):
             assert sum("the face and the front" in "".join(sentences) for sentences in found) >= 0.8 * len(SEEDS)
 
 
-# -- several people -------------------------------------------------------------------------------------------------------------------
+# -- several people ----------------------------------------------------------------------------------------------------
 
 
-def together(standing, *who: tuple[int, float, int, int], width: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Picture, parts, and whose each pixel is (1, 2, ...); who: (figure, scale, middle, row below the feet), later ones in front."""
+def together(
+    standing, *who: tuple[int, float, int, int], width: int = 240
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Picture, parts, and whose each pixel is (1, 2, ...); who: (figure, scale, middle, row below the feet), later ones
+    in front."""
     picture = np.repeat(standing[0][who[0][0]][:, :1], width, axis=1)
     parts, owner = np.zeros((SIZE[0], width), np.uint8), np.zeros((SIZE[0], width), np.uint8)
     for number, (index, scale, middle, below) in enumerate(who, start=1):
@@ -250,16 +263,21 @@ def test_uv_goes_with_its_person(standing):
     _, parts, owner = together(standing, *GROUPS["apart"][0])
     uv = np.where(parts > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1)
     alone = largest_alone(PoseSequence(parts[None], uv, "mannequin"))
-    assert np.array_equal(alone.uv[0, 0] > 0, owner == 2) and alone.uv.dtype == np.float16 and alone.charts == "mannequin"
+    assert (
+        np.array_equal(alone.uv[0, 0] > 0, owner == 2) and alone.uv.dtype == np.float16 and alone.charts == "mannequin"
+    )
 
 
-# -- nobody, size and frame -------------------------------------------------------------------------------------------------------------
+# -- nobody, size and frame --------------------------------------------------------------------------------------------
 
 
 def test_without_a_map():
     photo = np.zeros((300, 400, 3), np.uint8)
     assert said(photo, None) == said(photo, None, fit="pad") == (NO_DENSEPOSE,)
-    assert said(photo, None, fit="crop") == (NO_DENSEPOSE, "The frame shows only the middle of the photo; choose Pad to show all of it.")
+    assert said(photo, None, fit="crop") == (
+        NO_DENSEPOSE,
+        "The frame shows only the middle of the photo; choose Pad to show all of it.",
+    )
     assert said(photo[:, :240], None, fit="crop") == (NO_DENSEPOSE,), "it has the frame's shape"
 
 
@@ -286,10 +304,13 @@ def test_a_person_who_is_small_in_the_photo(standing):
     picture, parts = np.full((640, 800, 3), 200, np.uint8), np.zeros((640, 800), np.uint8)
     picture[300:460, 500:628], parts[300:460, 500:628] = standing[0][0], standing[1][0]
     tall = np.ptp(rows(parts, tuple(range(1, 25))))
-    soft, = said(picture, own_map(parts), (640, 512))
-    assert soft.startswith(f"The person is {tall} pixels tall in the photo and 512 in a frame") and "taken from nearer" in soft
+    (soft,) = said(picture, own_map(parts), (640, 512))
+    assert (
+        soft.startswith(f"The person is {tall} pixels tall in the photo and 512 in a frame")
+        and "taken from nearer" in soft
+    )
     assert said(picture, own_map(parts), SIZE) == (), "enough for a small model"
-    low, = said(picture, own_map(parts), (640, 512), "pad")
+    (low,) = said(picture, own_map(parts), (640, 512), "pad")
     assert low.startswith(f"The person fills {tall / 1000:.0%} of the frame's height") and "choose Crop" in low
 
 
@@ -301,8 +322,12 @@ def test_outside_the_frame_is_not_outside_the_photo(standing):
     cut = own_map(parts[: rows(parts, FEET)[0] - 1])
     found = photo_checks(cut, Box(0, 0, knees, knees * 0.8), cut.size, SIZE)
     assert found[0].startswith("The lower legs are outside the frame"), "more is cut off by the frame than by the photo"
-    assert photo_checks(own_map(parts), Box(-60, 0, 40, 32), SIZE, SIZE)[0].startswith("The person is outside the frame; choose Pad")
-    assert said(picture[: knees], own_map(parts[:knees]))[0].startswith("The lower legs are outside the photo, so the model")
+    assert photo_checks(own_map(parts), Box(-60, 0, 40, 32), SIZE, SIZE)[0].startswith(
+        "The person is outside the frame; choose Pad"
+    )
+    assert said(picture[:knees], own_map(parts[:knees]))[0].startswith(
+        "The lower legs are outside the photo, so the model"
+    )
 
 
 def test_maps_that_tell_little_raise_no_alarm(standing):
@@ -310,5 +335,7 @@ def test_maps_that_tell_little_raise_no_alarm(standing):
         small = own_map(parts[2::4, 2::4])
         assert photo_checks(small, Box(0, 0, *SIZE), SIZE, SIZE) == (), "feet of a pixel or none"
         half = parts[: rows(parts, SHINS)[0]]
-        only_uv = PoseSequence(None, np.where(half > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1), "densepose")
+        only_uv = PoseSequence(
+            None, np.where(half > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1), "densepose"
+        )
         assert photo_checks(only_uv, Box(0, 0, *half.shape), half.shape, SIZE) == ()

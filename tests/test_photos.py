@@ -1,4 +1,5 @@
-"""Several photos of a person brought together: each fitted around its own person, their maps joined by one rule, and what is lost said."""
+"""Several photos of a person brought together: each fitted around its own person, their maps joined by one rule, and
+what is lost said."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def parts_only(poses: PoseSequence) -> PoseSequence:
 def test_each_is_fitted_as_a_photo_alone_is(photos):
     for photo, fitted in zip(photos, fit_photos(photos, SIZE, FrameOptions())):
         image, own, _ = fit_photo(photo.image, photo.image_poses, SIZE, FrameOptions())
-        assert np.array_equal(fitted.image, image) and np.array_equal(fitted.image_poses.parts, own.parts) and fitted.name == photo.name
+        assert (
+            np.array_equal(fitted.image, image)
+            and np.array_equal(fitted.image_poses.parts, own.parts)
+            and fitted.name == photo.name
+        )
     wide = of(photos[1], photos[1].image_poses.select([0]))
     wide = replace(wide, image=wide.image[:40])
     with pytest.raises(InputError, match="^1.png: The photo is 40 x 80 and its DensePose 96 x 80"):
@@ -47,7 +52,9 @@ def test_maps_are_joined_in_their_order(photos):
     assert said == () and (len(joined), joined.charts) == (3, "mannequin")
     for index, photo in enumerate(fitted):
         assert np.array_equal(joined.parts[index], photo.image_poses.parts[0])
-        assert np.array_equal(joined.uv[index], photo.image_poses.uv[0]) and joined.uv.dtype == photo.image_poses.uv.dtype
+        assert (
+            np.array_equal(joined.uv[index], photo.image_poses.uv[0]) and joined.uv.dtype == photo.image_poses.uv.dtype
+        )
 
 
 def test_one_photo_keeps_its_map_as_it_is(photos):
@@ -57,7 +64,9 @@ def test_one_photo_keeps_its_map_as_it_is(photos):
 
 def test_where_one_is_unknown_none_is_used_and_it_is_said(photos):
     joined, said = maps_together([photos[0], of(photos[1], None), of(photos[2], None)])
-    assert joined is None and said == ("The DensePose of 1.png, 2.png is unknown, so the person is learned without that of any photo.",)
+    assert joined is None and said == (
+        "The DensePose of 1.png, 2.png is unknown, so the person is learned without that of any photo.",
+    )
     assert maps_together([of(photo, None) for photo in photos]) == (None, ())
 
 
@@ -79,10 +88,12 @@ def test_several_people_are_said_of_the_photo_that_shows_them(photos):
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "idle", 1, (160, 128))
     two = PoseSequence(np.concatenate([poses.parts, poses.parts], 2), None, "none")
     crowd = Photo(np.concatenate([rgb[0].numpy()] * 2, 1), two, "party.png")
-    assert crowds([photos[0], crowd, of(photos[1], None)]) == ("party.png: Two people are in the photo: the larger one is used.",)
+    assert crowds([photos[0], crowd, of(photos[1], None)]) == (
+        "party.png: Two people are in the photo: the larger one is used.",
+    )
 
 
 def test_what_an_estimator_says_is_said_of_the_file():
-    assert naming(["Nobody was found in the photo; a photo of one person seen whole works best.", "It knows few."], "b.jpg") == (
-        "Nobody was found in b.jpg; a photo of one person seen whole works best.", "It knows few.",
-    )  # fmt: skip
+    assert naming(
+        ["Nobody was found in the photo; a photo of one person seen whole works best.", "It knows few."], "b.jpg"
+    ) == ("Nobody was found in b.jpg; a photo of one person seen whole works best.", "It knows few.")

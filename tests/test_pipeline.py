@@ -45,8 +45,14 @@ def seeded(seed=0):
 
 def run(pipe, clip, **changes):
     rgb, poses = clip
-    arguments = {"image": rgb[0], "poses": poses, "image_poses": poses.select([0]), "num_inference_steps": 2, "batch_size": 3,
-                 "generator": seeded()}  # fmt: skip
+    arguments = {
+        "image": rgb[0],
+        "poses": poses,
+        "image_poses": poses.select([0]),
+        "num_inference_steps": 2,
+        "batch_size": 3,
+        "generator": seeded(),
+    }
     return np.stack(list(pipe.stream(**{**arguments, **changes})))
 
 
@@ -54,7 +60,9 @@ def run(pipe, clip, **changes):
 def counted(pipe):
     """Counts what the UNet is given."""
     calls = []
-    handle = pipe.unet.register_forward_pre_hook(lambda _, args: calls.append([x.clone() if torch.is_tensor(x) else x for x in args]))
+    handle = pipe.unet.register_forward_pre_hook(
+        lambda _, args: calls.append([x.clone() if torch.is_tensor(x) else x for x in args])
+    )
     yield calls
     handle.remove()
 
@@ -79,14 +87,18 @@ def test_frames_come_as_they_are_made(pipe, clip, counted):
 
 @pytest.mark.parametrize("first", [0, 3, 4, 6, 7])
 def test_a_resumed_stream_is_bit_equal(pipe, clip, first):
-    rest = list(pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), first_frame=first))
+    rest = list(
+        pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), first_frame=first)
+    )
     assert len(rest) == 7 - first
     assert all(np.array_equal(a, b) for a, b in zip(rest, run(pipe, clip)[first:]))
 
 
 def test_batches_come_as_they_are_asked_for(pipe, clip):
     asked = [range(6, 7), range(0, 3)]
-    some = list(pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), batches=asked))
+    some = list(
+        pipe.stream(clip[0][0], clip[1], clip[1].select([0]), 2, batch_size=3, generator=seeded(), batches=asked)
+    )
     whole = run(pipe, clip)
     assert len(some) == 4 and all(np.array_equal(frame, whole[index]) for frame, index in zip(some, (6, 0, 1, 2)))
 
@@ -116,7 +128,8 @@ def test_floats_are_the_bytes_before_rounding_and_noise_can_be_given(pipe, clip)
 
 
 def test_the_photo_may_lie_under_the_noise(pipe, clip):
-    """With a schedule that ends in pure noise there is nothing left of it; with one that does not, its share is what the schedule says."""
+    """With a schedule that ends in pure noise there is nothing left of it; with one that does not, its share is what
+    the schedule says."""
     whole, starts = run(pipe, clip), []
     assert np.abs(run(pipe, clip, init_leak=True).astype(int) - whole).max() <= 1
     noise, own = torch.randn(1, 8, 10, 8, generator=seeded()), pipe.scheduler
@@ -181,28 +194,49 @@ class FakeUnet:
         return SimpleNamespace(sample=torch.full_like(latent, self.A + self.B * image + self.C * has_pose))
 
 
-@pytest.mark.parametrize(("s_image", "s_pose", "passes"), [
-    (1.0, 1.0, [(True, True)]), (3.0, 3.0, [(False, False), (True, True)]), (8.0, 3.0, [(False, False), (True, False), (True, True)]),
-    (1.0, 4.0, [(True, False), (True, True)]), (0.0, 0.0, [(False, False)]), (2.0, 0.0, [(False, False), (True, False)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("s_image", "s_pose", "passes"),
+    [
+        (1.0, 1.0, [(True, True)]),
+        (3.0, 3.0, [(False, False), (True, True)]),
+        (8.0, 3.0, [(False, False), (True, False), (True, True)]),
+        (1.0, 4.0, [(True, False), (True, True)]),
+        (0.0, 0.0, [(False, False)]),
+        (2.0, 0.0, [(False, False), (True, False)]),
+    ],
+)
 def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
     seen = []
     fake = FakeUnet()
     scheduler = SimpleNamespace(
-        init_noise_sigma=1.0, timesteps=[torch.tensor(999)], set_timesteps=lambda steps, device: None,
+        init_noise_sigma=1.0,
+        timesteps=[torch.tensor(999)],
+        set_timesteps=lambda steps, device: None,
         config=SimpleNamespace(num_train_timesteps=1000),
-        scale_model_input=lambda x, t: x, step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
-    )  # fmt: skip
+        scale_model_input=lambda x, t: x,
+        step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
+    )
     denoise(
-        fake, scheduler, ModelConfig(), Sampling(1), guidance_branches(s_image, s_pose),
+        fake,
+        scheduler,
+        ModelConfig(),
+        Sampling(1),
+        guidance_branches(s_image, s_pose),
         Reference(torch.ones(1, 17, 32), torch.zeros(1, 17, 32), torch.zeros(1, 8, 10, 8), None),
-        torch.zeros(2, 8, 10, 8), None, torch.ones(2, 140, 10, 8), torch.ones(2, 80, 10, 8), lambda *_: None, lambda: False,
-    )  # fmt: skip
+        torch.zeros(2, 8, 10, 8),
+        None,
+        torch.ones(2, 140, 10, 8),
+        torch.ones(2, 80, 10, 8),
+        lambda *_: None,
+        lambda: False,
+    )
     null, image, both = fake.A, fake.A + fake.B, fake.A + fake.B + fake.C
     expected = null + s_image * (image - null) + s_pose * (both - image)  # paper, section 4.3
     assert torch.allclose(seen[0], torch.tensor(expected), atol=1e-5)
     assert [call[:2] for call in fake.calls] == passes
-    assert all(warp == (has_image and has_pose) for has_image, has_pose, warp in fake.calls)  # the texture knows photo and pose
+    assert all(
+        warp == (has_image and has_pose) for has_image, has_pose, warp in fake.calls
+    )  # the texture knows photo and pose
 
 
 @pytest.mark.parametrize(("weights", "passes"), [((1.0, 1.0), 1), ((2.5, 2.5), 2), ((8.0, 3.0), 3)])
@@ -236,7 +270,9 @@ def test_poses_of_another_aspect_are_fitted_never_squashed(pipe, clip, counted):
     counted.clear()
     assert np.array_equal(frames, run(pipe, clip, poses=fitted(wide, SIZE)))
     assert torch.equal(given[0], counted[0][0][:, 8:148])
-    assert (given[0].unflatten(1, (5, 28))[:, :, :24, :3] == 0).all()  # 16 rows of 40 are left: bands above and below stay empty
+    assert (
+        given[0].unflatten(1, (5, 28))[:, :, :24, :3] == 0
+    ).all()  # 16 rows of 40 are left: bands above and below stay empty
 
 
 def test_photos_of_another_size_are_fitted(pipe, clip):
@@ -275,7 +311,9 @@ def test_several_photos(pipe, clip):
 def test_other_charts_than_the_models_use_parts_only(pipe, clip):
     real = replace(clip[1], charts="densepose")
     parts_only = replace(clip[1], uv=None, charts="none")
-    assert np.array_equal(run(pipe, clip, poses=real, image_poses=None), run(pipe, clip, poses=parts_only, image_poses=None))
+    assert np.array_equal(
+        run(pipe, clip, poses=real, image_poses=None), run(pipe, clip, poses=parts_only, image_poses=None)
+    )
     # and the photo's texture is not moved between charts that do not match
     assert np.array_equal(run(pipe, clip, poses=real), run(pipe, clip, poses=real, image_poses=None))
     assert np.array_equal(run(pipe, clip, image_poses=real.select([0])), run(pipe, clip, image_poses=None))
@@ -307,14 +345,28 @@ def test_a_model_folder_gives_the_same_frames(pipe, clip, tmp_path):
     weights = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert weights == {".json", ".safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == {
-        "model_index.json", "unet", "vae", "image_encoder", "image_processor", "adapter", "scheduler"
+        "model_index.json",
+        "unet",
+        "vae",
+        "image_encoder",
+        "image_processor",
+        "adapter",
+        "scheduler",
     }
 
 
 def test_the_form_stands_in_the_folder(tmp_path):
     make_tiny_model(tmp_path)
     content = (tmp_path / "model_index.json").read_text()
-    for word in ("pose_encoding", "charts", "reference_warp", '"height": 40', '"width": 32', "image_guidance", "dreampose_core.model.adapter"):
+    for word in (
+        "pose_encoding",
+        "charts",
+        "reference_warp",
+        '"height": 40',
+        '"width": 32',
+        "image_guidance",
+        "dreampose_core.model.adapter",
+    ):
         assert word in content, word
 
 
@@ -331,14 +383,25 @@ def test_steps_are_reported(pipe, clip):
     assert steps == [(0, 1), (0, 2), (3, 1), (3, 2), (6, 1), (6, 2)]
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"num_inference_steps": 0}, "at least 1"), ({"batch_size": 0}, "at least 1"), ({"image_guidance": -1.0}, "at least 0"),
-    ({"pose_guidance": float("nan")}, "finite"), ({"image_guidance": float("inf")}, "finite"), ({"first_frame": 8}, "frames 0:7"),
-    ({"first_frame": -1}, "frames 0:7"), ({"image": []}, "no photo"), ({"image": "photo.png"}, "got str"),
-    ({"image": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"), ({"image": np.zeros((4, 4, 3), np.float32)}, "got float32"),
-    ({"image": np.zeros((0, 4, 3), np.uint8)}, r"got uint8 \(0, 4, 3\)"), ({"output_type": "pil"}, "uint8 and np"),
-    ({"noise": torch.zeros(2, 8, 10, 8)}, r"starts from \(1, 8, 10, 8\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"num_inference_steps": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"image_guidance": -1.0}, "at least 0"),
+        ({"pose_guidance": float("nan")}, "finite"),
+        ({"image_guidance": float("inf")}, "finite"),
+        ({"first_frame": 8}, "frames 0:7"),
+        ({"first_frame": -1}, "frames 0:7"),
+        ({"image": []}, "no photo"),
+        ({"image": "photo.png"}, "got str"),
+        ({"image": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"),
+        ({"image": np.zeros((4, 4, 3), np.float32)}, "got float32"),
+        ({"image": np.zeros((0, 4, 3), np.uint8)}, r"got uint8 \(0, 4, 3\)"),
+        ({"output_type": "pil"}, "uint8 and np"),
+        ({"noise": torch.zeros(2, 8, 10, 8)}, r"starts from \(1, 8, 10, 8\)"),
+    ],
+)
 def test_wrong_inputs_are_one_sentence(pipe, clip, change, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         run(pipe, clip, **change)
@@ -348,7 +411,9 @@ def test_wrong_inputs_are_one_sentence(pipe, clip, change, sentence):
 def test_frames_are_not_stretched_to_full_contrast(pipe, clip, monkeypatch):
     """A flat, dark picture stays one: no minimum or maximum of a frame decides about its colours."""
     ramp = torch.linspace(-0.5, -0.3, 32)[None, None, None].expand(1, 3, 40, 32)
-    monkeypatch.setattr(pipe.vae, "decode", lambda latents: SimpleNamespace(sample=ramp.expand(len(latents), -1, -1, -1)))
+    monkeypatch.setattr(
+        pipe.vae, "decode", lambda latents: SimpleNamespace(sample=ramp.expand(len(latents), -1, -1, -1))
+    )
     frames = run(pipe, clip)
     assert frames.min() == round(0.25 * 255) and frames.max() == round(0.35 * 255)
     assert (frames == frames[0]).all()

@@ -48,7 +48,8 @@ def refusal(call) -> str:
     return text
 
 
-# --- the sequence -------------------------------------------------------------------------------------------------------------
+# --- the sequence -----------------------------------------------------------------------------------------------------
+
 
 def changed(array, index, value):
     array = array.copy()
@@ -59,30 +60,33 @@ def changed(array, index, value):
 PARTS, UV = arrays()
 
 
-@pytest.mark.parametrize(("parts", "uv", "charts", "fps", "words"), [
-    (None, None, "none", 25, "neither parts nor U, V"),
-    (PARTS, UV, "smpl", 25, "'smpl'"),
-    (PARTS, None, "mannequin", 25, "missing"),
-    (PARTS, UV, "none", 25, "given"),
-    (PARTS, UV, "mannequin", 0, "0 frames per second"),
-    (PARTS, UV, "mannequin", 241, "241 frames per second"),
-    (PARTS, UV, "mannequin", float("nan"), "nan frames per second"),
-    (PARTS, UV, "mannequin", "25", "25 frames per second"),
-    (PARTS.astype(np.int32), UV, "mannequin", 25, "int32"),
-    (PARTS[0], UV, "mannequin", 25, "(8, 6)"),
-    (PARTS, UV.astype(np.float32), "mannequin", 25, "float32"),
-    (PARTS, UV[:, 0], "mannequin", 25, "(3, 8, 6)"),
-    (PARTS[:0], UV[:0], "mannequin", 25, "no frames"),
-    (PARTS[:, :0], None, "none", 25, "(3, 0, 6)"),
-    (PARTS, UV[:, :1], "mannequin", 25, "1 channels"),
-    (PARTS, UV[:2], "mannequin", 25, "differ"),
-    (PARTS, UV[..., :5], "mannequin", 25, "differ"),
-    (changed(PARTS, (1, 3, 3), 25), UV, "mannequin", 25, "part 25"),
-    (PARTS, changed(UV, (1, 0, 3, 3), np.nan), "mannequin", 25, "not finite"),
-    (PARTS, changed(UV, (1, 0, 3, 3), np.inf), "mannequin", 25, "not finite"),
-    (PARTS, changed(UV, (1, 0, 3, 3), -0.5), "mannequin", 25, "-0.5"),
-    (PARTS, changed(UV, (1, 0, 3, 3), 1.5), "mannequin", 25, "1.5"),
-])
+@pytest.mark.parametrize(
+    ("parts", "uv", "charts", "fps", "words"),
+    [
+        (None, None, "none", 25, "neither parts nor U, V"),
+        (PARTS, UV, "smpl", 25, "'smpl'"),
+        (PARTS, None, "mannequin", 25, "missing"),
+        (PARTS, UV, "none", 25, "given"),
+        (PARTS, UV, "mannequin", 0, "0 frames per second"),
+        (PARTS, UV, "mannequin", 241, "241 frames per second"),
+        (PARTS, UV, "mannequin", float("nan"), "nan frames per second"),
+        (PARTS, UV, "mannequin", "25", "25 frames per second"),
+        (PARTS.astype(np.int32), UV, "mannequin", 25, "int32"),
+        (PARTS[0], UV, "mannequin", 25, "(8, 6)"),
+        (PARTS, UV.astype(np.float32), "mannequin", 25, "float32"),
+        (PARTS, UV[:, 0], "mannequin", 25, "(3, 8, 6)"),
+        (PARTS[:0], UV[:0], "mannequin", 25, "no frames"),
+        (PARTS[:, :0], None, "none", 25, "(3, 0, 6)"),
+        (PARTS, UV[:, :1], "mannequin", 25, "1 channels"),
+        (PARTS, UV[:2], "mannequin", 25, "differ"),
+        (PARTS, UV[..., :5], "mannequin", 25, "differ"),
+        (changed(PARTS, (1, 3, 3), 25), UV, "mannequin", 25, "part 25"),
+        (PARTS, changed(UV, (1, 0, 3, 3), np.nan), "mannequin", 25, "not finite"),
+        (PARTS, changed(UV, (1, 0, 3, 3), np.inf), "mannequin", 25, "not finite"),
+        (PARTS, changed(UV, (1, 0, 3, 3), -0.5), "mannequin", 25, "-0.5"),
+        (PARTS, changed(UV, (1, 0, 3, 3), 1.5), "mannequin", 25, "1.5"),
+    ],
+)
 def test_what_a_sequence_refuses(parts, uv, charts, fps, words):
     assert words in refusal(lambda: PoseSequence(parts, uv, charts, fps))
 
@@ -116,11 +120,18 @@ def test_a_window_is_five_different_maps_in_the_middle_and_clamped_at_the_ends()
     assert window_indices(0, 1) == [0] * 5
 
 
-# --- the file -----------------------------------------------------------------------------------------------------------------
+# --- the file ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("poses", [
-    sequence(), PoseSequence(arrays()[0], None, "none", 12.5), PoseSequence(None, arrays()[1], "densepose", 24000 / 1001),
-], ids=["both", "parts", "uv"])
+
+@pytest.mark.parametrize(
+    "poses",
+    [
+        sequence(),
+        PoseSequence(arrays()[0], None, "none", 12.5),
+        PoseSequence(None, arrays()[1], "densepose", 24000 / 1001),
+    ],
+    ids=["both", "parts", "uv"],
+)
 def test_round_trip(tmp_path, poses):
     write_poses(poses, tmp_path / "a.npz")
     back = read_poses(tmp_path / "a.npz")
@@ -147,7 +158,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 def good(**changes) -> dict[str, np.ndarray]:
     parts, uv = arrays()
-    whole = {"parts": parts, "uv": uv, "charts": np.array("mannequin"), "fps": np.float64(25), "version": np.int64(1)} | changes
+    whole = {
+        "parts": parts,
+        "uv": uv,
+        "charts": np.array("mannequin"),
+        "fps": np.float64(25),
+        "version": np.int64(1),
+    } | changes
     return {name: array for name, array in whole.items() if array is not None}
 
 
@@ -169,32 +186,35 @@ def test_fps_may_be_a_whole_number_and_unknown_arrays_are_not_read(tmp_path):
     assert read_poses(written(tmp_path, fps=np.int64(25), notes=np.array([{"a": 1}], dtype=object))).fps == 25.0
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"version": np.int64(2)}, "version 2"),
-    ({"version": None}, "needs version"),
-    ({"charts": None}, "needs version, charts and fps"),
-    ({"fps": None}, "needs version, charts and fps"),
-    ({"parts": None, "uv": None, "charts": np.array("none")}, "neither parts nor U, V"),
-    ({"parts": PARTS[:0], "uv": UV[:0]}, "no frames"),
-    ({"uv": UV[:0], "parts": None}, "no frames"),
-    ({"parts": changed(PARTS, (0, 3, 3), 25)}, "part 25"),
-    ({"uv": changed(UV, (0, 0, 3, 3), np.nan)}, "not finite"),
-    ({"uv": changed(UV.astype(np.float64), (0, 0, 3, 3), 1e9)}, "1e+09"),
-    ({"uv": changed(UV.astype(np.float64), (0, 0, 3, 3), -np.inf)}, "not finite"),
-    ({"uv": UV.astype(np.complex64)}, "complex64"),
-    ({"parts": PARTS.astype(np.int64)}, "int64"),
-    ({"parts": PARTS.astype(object)}, "Python objects"),
-    ({"charts": np.array({"a": 1}, dtype=object)}, "Python objects"),
-    ({"charts": np.array(["mannequin"])}, "not a short text"),
-    ({"charts": np.array("m" * 100)}, "not a short text"),
-    ({"charts": np.array("smpl")}, "'smpl'"),
-    ({"charts": np.array("none")}, "given"),
-    ({"fps": np.array([25.0])}, "not a single number"),
-    ({"fps": np.float64("nan")}, "nan frames per second"),
-    ({"fps": np.array("25")}, "its array fps is <U2"),
-    ({"version": np.array([1, 1])}, "not a single number"),
-    ({"parts": np.zeros((3, 9, 6), np.uint8)}, "differ"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": np.int64(2)}, "version 2"),
+        ({"version": None}, "needs version"),
+        ({"charts": None}, "needs version, charts and fps"),
+        ({"fps": None}, "needs version, charts and fps"),
+        ({"parts": None, "uv": None, "charts": np.array("none")}, "neither parts nor U, V"),
+        ({"parts": PARTS[:0], "uv": UV[:0]}, "no frames"),
+        ({"uv": UV[:0], "parts": None}, "no frames"),
+        ({"parts": changed(PARTS, (0, 3, 3), 25)}, "part 25"),
+        ({"uv": changed(UV, (0, 0, 3, 3), np.nan)}, "not finite"),
+        ({"uv": changed(UV.astype(np.float64), (0, 0, 3, 3), 1e9)}, "1e+09"),
+        ({"uv": changed(UV.astype(np.float64), (0, 0, 3, 3), -np.inf)}, "not finite"),
+        ({"uv": UV.astype(np.complex64)}, "complex64"),
+        ({"parts": PARTS.astype(np.int64)}, "int64"),
+        ({"parts": PARTS.astype(object)}, "Python objects"),
+        ({"charts": np.array({"a": 1}, dtype=object)}, "Python objects"),
+        ({"charts": np.array(["mannequin"])}, "not a short text"),
+        ({"charts": np.array("m" * 100)}, "not a short text"),
+        ({"charts": np.array("smpl")}, "'smpl'"),
+        ({"charts": np.array("none")}, "given"),
+        ({"fps": np.array([25.0])}, "not a single number"),
+        ({"fps": np.float64("nan")}, "nan frames per second"),
+        ({"fps": np.array("25")}, "its array fps is <U2"),
+        ({"version": np.array([1, 1])}, "not a single number"),
+        ({"parts": np.zeros((3, 9, 6), np.uint8)}, "differ"),
+    ],
+)
 def test_wrong_contents_are_refused_by_name(tmp_path, changes, words):
     text = refusal(lambda: read_poses(written(tmp_path, **changes)))
     assert words in text and "a.npz" in text
@@ -232,21 +252,33 @@ def test_the_hand_made_file_is_good(tmp_path):
     assert len(read_poses(zipped(tmp_path))) == 3
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 7), (3, 8, 5), (100000, 100000, 1000), (-3, 8, 6), (2**40, 2**40, 2**40), (0, 8, 6), ()])
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 7), (3, 8, 5), (100000, 100000, 1000), (-3, 8, 6), (2**40, 2**40, 2**40), (0, 8, 6), ()]
+)
 def test_headers_that_lie_about_the_shape(tmp_path, shape):
     text = refusal(lambda: read_poses(zipped(tmp_path, parts=npy_bytes(shape, "|u1", bytes(3 * 8 * 6)))))
     assert f"says shape {shape}, which does not fit the bytes it has" in text
 
 
 def test_a_header_whose_wrong_sides_multiply_to_the_right_number(tmp_path):
-    assert "damaged" in refusal(lambda: read_poses(zipped(tmp_path, parts=npy_bytes((-3, -8, 6), "|u1", bytes(3 * 8 * 6)))))
+    assert "damaged" in refusal(
+        lambda: read_poses(zipped(tmp_path, parts=npy_bytes((-3, -8, 6), "|u1", bytes(3 * 8 * 6))))
+    )
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{}", b"not numpy at all",
-    npy_bytes((3, 8, 6), "|u1", bytes(10)), npy_bytes((3, 8, 6), "|O", bytes(3 * 8 * 6 * 8)), npy_bytes((3, 8, 6), "|V1", bytes(3 * 8 * 6)),
-    b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': '|u1', 'shape': (__import__('os').getpid(),)}".ljust(64),
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\xff\xff{}",
+        b"not numpy at all",
+        npy_bytes((3, 8, 6), "|u1", bytes(10)),
+        npy_bytes((3, 8, 6), "|O", bytes(3 * 8 * 6 * 8)),
+        npy_bytes((3, 8, 6), "|V1", bytes(3 * 8 * 6)),
+        b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': '|u1', 'shape': (__import__('os').getpid(),)}".ljust(64),
+    ],
+)
 def test_arrays_that_are_none(tmp_path, data):
     assert "a.npz" in refusal(lambda: read_poses(zipped(tmp_path, parts=data)))
 
@@ -320,10 +352,12 @@ def test_the_map_of_a_photo(tmp_path):
     assert (read_image_poses(tmp_path / "b.npz:2").parts == poses.parts[1:2]).all()
 
 
-# --- fitting ------------------------------------------------------------------------------------------------------------------
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
 
 def person(height, width) -> tuple[np.ndarray, PoseSequence]:
-    """A photo that is white exactly where parts > 0: a leaning cross with no symmetry, so that shifts and flips show."""
+    """A photo that is white exactly where parts > 0: a leaning cross with no symmetry, so that shifts and flips
+    show."""
     y, x = np.mgrid[0:height, 0:width]
     y, x = (y + 0.5) / height, (x + 0.5) / width
     body = (abs(x - 0.35 - 0.1 * y) < 0.12) & (0.1 < y) & (y < 0.9)
@@ -382,11 +416,14 @@ def test_fitting_sequences_that_hold_only_one_kind():
     assert fitted(PoseSequence(None, uv, "densepose"), (16, 16)).uv.shape == (3, 2, 16, 16)
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("poses", [
-    sequence(), PoseSequence(arrays()[0], None, "none"), PoseSequence(None, arrays()[1], "densepose"),
-], ids=["both", "parts", "uv"])
+
+@pytest.mark.parametrize(
+    "poses",
+    [sequence(), PoseSequence(arrays()[0], None, "none"), PoseSequence(None, arrays()[1], "densepose")],
+    ids=["both", "parts", "uv"],
+)
 def test_pictures_show_the_person_and_nothing_else(poses):
     pictures = render_colours(poses)
     assert pictures.dtype == np.uint8 and pictures.shape == (3, 8, 6, 3)

@@ -19,27 +19,37 @@ from dreampose_core.synthetic import Figure, Moments, render
 from dreampose_core.synthetic.motion import motion
 
 SIZE = (160, 128)
-PAIRS = [(21, 149), (140, 2), (147, 107)]  # seeds of the person in the photo and of the one who moves: grown-ups in trousers, without hats
+PAIRS = [
+    (21, 149),
+    (140, 2),
+    (147, 107),
+]  # seeds of the person in the photo and of the one who moves: grown-ups in trousers, without hats
 FRAME = 6  # of the motion: the photo's pose
 
 
 def clip(seed: int, angles, offset, size, **camera) -> PoseSequence:
     figure = Figure.from_seed(seed)
     figure = replace(figure, camera=replace(figure.camera, **camera))
-    drawn = render([figure], torch.zeros(len(angles), dtype=torch.long), Moments.still(angles, offset), size, supersample=1)
+    drawn = render(
+        [figure], torch.zeros(len(angles), dtype=torch.long), Moments.still(angles, offset), size, supersample=1
+    )
     return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 10.0)
 
 
 @pytest.fixture(scope="module")
 def scenes() -> dict:
-    """For each pair and motion: the photo's map of one pose, and the whole motion by somebody smaller, elsewhere, of another shape."""
+    """For each pair and motion: the photo's map of one pose, and the whole motion by somebody smaller, elsewhere, of
+    another shape."""
     found = {}
     for pair in PAIRS:
         for name in ("walk", "wave", "shrug"):
             angles, offset = motion(name, torch.arange(16) / 8, Figure.from_seed(pair[0]).manner)
             own = clip(pair[0], angles[FRAME : FRAME + 1], offset[FRAME : FRAME + 1], SIZE)
             other = Figure.from_seed(pair[1]).camera
-            found[pair, name] = own, clip(pair[1], angles, offset, (150, 200), zoom=other.zoom * 0.75, shift=other.shift + 0.08)
+            found[pair, name] = (
+                own,
+                clip(pair[1], angles, offset, (150, 200), zoom=other.zoom * 0.75, shift=other.shift + 0.08),
+            )
     return found
 
 
@@ -79,7 +89,10 @@ def test_height_feet_middle_and_width_are_those_of_the_photo(scenes, pair, name,
     assert (done.parts is None) == (other.parts is None) and (done.uv is None) == (other.uv is None)
     known = kind != "U, V only"
     wanted, found = measured(labels(own), known), measured(labels(done, FRAME), known)
-    assert abs(found.heights["head"] - wanted.heights["head"]) <= 2 and abs(found.heights["feet"] - wanted.heights["feet"]) <= 2
+    assert (
+        abs(found.heights["head"] - wanted.heights["head"]) <= 2
+        and abs(found.heights["feet"] - wanted.heights["feet"]) <= 2
+    )
     assert abs(found.middle - wanted.middle) <= 2
     wanted, found = (measured(p.parts[i], True) for p, i in ((true_own, 0), (aligned_parts(true_other, what), FRAME)))
     assert abs(found.width - wanted.width) <= (3 if known else 5)
@@ -99,7 +112,12 @@ def test_photos_that_end_above_the_feet(scenes, pair, cut, rows):
     assert what.span[1] != "feet"
     wanted, found = measured(labels(seen), True), measured(labels(done, FRAME), True)
     assert abs(found.heights[what.span[1]] - wanted.heights[what.span[1]]) <= 3
-    assert overlap(labels(done, FRAME), labels(seen)) > 0.48 > 0.3 > overlap(labels(fitted(other, SIZE), FRAME), labels(seen))
+    assert (
+        overlap(labels(done, FRAME), labels(seen))
+        > 0.48
+        > 0.3
+        > overlap(labels(fitted(other, SIZE), FRAME), labels(seen))
+    )
 
 
 def test_a_photo_that_ends_above_the_feet_without_parts(scenes):
@@ -167,7 +185,10 @@ def test_limits():
     tall = np.zeros((3, *SIZE), np.uint8)
     tall[:, 10:150, 60:64] = 2
     what = aligned(PoseSequence(tall, None, "none"), PoseSequence(parts, None, "none"), SIZE)[1]
-    assert MIN_SCALE <= what.scale_y <= MAX_SCALE and MIN_WIDENING - 1e-9 <= what.scale_x / what.scale_y <= MAX_WIDENING + 1e-9
+    assert (
+        MIN_SCALE <= what.scale_y <= MAX_SCALE
+        and MIN_WIDENING - 1e-9 <= what.scale_x / what.scale_y <= MAX_WIDENING + 1e-9
+    )
 
 
 def test_frames_without_anybody_do_not_matter_but_nobody_at_all_is_an_error(scenes):
@@ -194,7 +215,9 @@ def test_any_maps_come_out_whole_or_with_a_sentence(height, width, seed, known):
     rng = np.random.default_rng(seed)
 
     def noise(frames, size):
-        parts = (rng.integers(0, 25, (frames, *size)) * (rng.random((frames, *size)) < rng.choice([0.02, 0.3, 1]))).astype(np.uint8)
+        parts = (
+            rng.integers(0, 25, (frames, *size)) * (rng.random((frames, *size)) < rng.choice([0.02, 0.3, 1]))
+        ).astype(np.uint8)
         uv = np.stack([parts / 32, (parts > 0) * 0.5], 1).astype(np.float16)
         return PoseSequence(parts if known else None, uv, "densepose", 12.0)
 
@@ -210,8 +233,12 @@ def test_any_maps_come_out_whole_or_with_a_sentence(height, width, seed, known):
 
 
 def test_the_sentence():
-    assert Alignment(1.0, 1.0, 0.2, 0, 0.2, 0, ("head", "feet")).sentence() == "The motion fits the person in the photo as it is."
+    assert (
+        Alignment(1.0, 1.0, 0.2, 0, 0.2, 0, ("head", "feet")).sentence()
+        == "The motion fits the person in the photo as it is."
+    )
     text = Alignment(0.8, 0.88, 3, 4, -12.4, 5, ("head", "feet")).sentence()
     assert text == (
-        "The motion was fitted to the person in the photo, from head to feet: 20 % smaller, 10 % wider, 5 pixels right, 12 pixels up."
+        "The motion was fitted to the person in the photo, from head to feet: 20 % smaller, 10 % wider, "
+        "5 pixels right, 12 pixels up."
     )

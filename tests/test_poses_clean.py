@@ -36,7 +36,9 @@ def flooded(mask: np.ndarray, eight: bool) -> list[set[tuple[int, int]]]:
 
 
 @proven
-@given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.integers(0, 20))
+@given(
+    st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.integers(0, 20)
+)
 def test_regions_are_those_of_a_flood(height, width, seed, eight, touching, limit):
     rng = np.random.default_rng(seed)
     mask = rng.random((height, width)) < rng.random()
@@ -143,7 +145,9 @@ def test_swapped_legs_and_ghosts_are_noticed(dance):
     done = smoothed(bad)
     assert (done.parts[12, 5:15, 5:15] == 0).mean() > 0.95
     legs = np.isin(dance.parts[15], (9, 10, 13, 14))
-    assert (bad.parts[15] == dance.parts[15])[legs].mean() < 0.1 and (done.parts[15] == dance.parts[15])[legs].mean() > 0.8
+    assert (bad.parts[15] == dance.parts[15])[legs].mean() < 0.1 and (done.parts[15] == dance.parts[15])[
+        legs
+    ].mean() > 0.8
 
 
 def test_two_lost_frames_are_filled_along_the_way_and_three_are_not():

@@ -39,7 +39,9 @@ def test_low_u_and_v_are_darker():
     assert (picture[:, 0] < picture[:, 1]).all()
 
 
-@pytest.mark.parametrize("photo", [np.zeros((20, 17, 3), np.uint8), np.zeros((20, 16, 3), np.float32), np.zeros((20, 16), np.uint8)])
+@pytest.mark.parametrize(
+    "photo", [np.zeros((20, 17, 3), np.uint8), np.zeros((20, 16, 3), np.float32), np.zeros((20, 16), np.uint8)]
+)
 def test_a_photo_of_another_size_is_a_mistake_of_the_caller(photo):
     with pytest.raises(ValueError, match="the maps need uint8"):
         overlay(photo, sequence("both"))

@@ -52,17 +52,20 @@ def test_nothing_asked_for_changes_nothing():
     assert order(same) == list(range(5)) and same.fps == 30
 
 
-@pytest.mark.parametrize(("options", "frames", "fps"), [
-    (dict(first_frame=2, last_frame=5), [2, 3, 4], 30),
-    (dict(stride=4), [0, 4, 8], 30),
-    (dict(speed=2), [0, 2, 4, 6, 8, 10], 30),
-    (dict(speed=0.5, last_frame=3), [0, 0, 1, 1, 2, 2], 30),
-    (dict(speed=1.5, fps=15), [0, 3, 6, 9], 15),
-    (dict(reverse=True, last_frame=3), [2, 1, 0], 30),
-    (dict(loops=2, last_frame=3), [0, 1, 2, 0, 1, 2], 30),
-    (dict(fps=10), [0, 3, 6, 9], 10),
-    (dict(first_frame=1, stride=2, fps=15, reverse=True, loops=2), [5, 1, 5, 1], 15),
-])
+@pytest.mark.parametrize(
+    ("options", "frames", "fps"),
+    [
+        (dict(first_frame=2, last_frame=5), [2, 3, 4], 30),
+        (dict(stride=4), [0, 4, 8], 30),
+        (dict(speed=2), [0, 2, 4, 6, 8, 10], 30),
+        (dict(speed=0.5, last_frame=3), [0, 0, 1, 1, 2, 2], 30),
+        (dict(speed=1.5, fps=15), [0, 3, 6, 9], 15),
+        (dict(reverse=True, last_frame=3), [2, 1, 0], 30),
+        (dict(loops=2, last_frame=3), [0, 1, 2, 0, 1, 2], 30),
+        (dict(fps=10), [0, 3, 6, 9], 10),
+        (dict(first_frame=1, stride=2, fps=15, reverse=True, loops=2), [5, 1, 5, 1], 15),
+    ],
+)
 def test_the_edits_and_their_order(options, frames, fps):
     done = edited(counting(11), EditOptions(**options))
     assert order(done) == frames and done.fps == fps
@@ -125,7 +128,9 @@ def test_a_mirror_of_a_mirror_is_the_sequence(poses):
         assert (twice.uv == poses.uv).all()
     else:
         assert twice.uv is None and twice.charts == "none"
-    assert (poses.parts == before[1]).all() and (poses.uv is None or (poses.uv == before[0]).all())  # what was given stays as it was
+    assert (poses.parts == before[1]).all() and (
+        poses.uv is None or (poses.uv == before[0]).all()
+    )  # what was given stays as it was
 
 
 @proven
@@ -153,7 +158,9 @@ def test_the_mirror_is_that_of_a_mirrored_person(name):
     twin = replace(figure, camera=replace(figure.camera, shift=-figure.camera.shift))
 
     def maps(who, angles, offset):
-        drawn = render([who], torch.zeros(3, dtype=torch.long), Moments.still(angles, offset), (150, 120), supersample=1)
+        drawn = render(
+            [who], torch.zeros(3, dtype=torch.long), Moments.still(angles, offset), (150, 120), supersample=1
+        )
         return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 20.0)
 
     found, truth = mirrored(maps(figure, angles, offset)), maps(twin, turned, offset * torch.tensor([-1.0, 1.0, 1.0]))
@@ -166,13 +173,23 @@ def test_the_mirror_is_that_of_a_mirrored_person(name):
 
 @proven
 @given(
-    num=st.integers(2, 60), first=st.integers(0, 1), stride=st.integers(1, 3), speed=st.floats(0.25, 4),
-    fps=st.sampled_from([None, 7, 30.0, 50]), mirror=st.booleans(), reverse=st.booleans(), loops=st.integers(1, 3),
-)  # fmt: skip
+    num=st.integers(2, 60),
+    first=st.integers(0, 1),
+    stride=st.integers(1, 3),
+    speed=st.floats(0.25, 4),
+    fps=st.sampled_from([None, 7, 30.0, 50]),
+    mirror=st.booleans(),
+    reverse=st.booleans(),
+    loops=st.integers(1, 3),
+)
 def test_it_is_known_which_frame_is_which(num, first, stride, speed, fps, mirror, reverse, loops):
-    options = EditOptions(first_frame=first, stride=stride, speed=speed, fps=fps, mirror=mirror, reverse=reverse, loops=loops, smooth=True)
+    options = EditOptions(
+        first_frame=first, stride=stride, speed=speed, fps=fps, mirror=mirror, reverse=reverse, loops=loops, smooth=True
+    )
     given = counting(num)
-    changed = edited(given, options.model_copy(update={"mirror": False, "smooth": False}))  # a mirrored U is another number
+    changed = edited(
+        given, options.model_copy(update={"mirror": False, "smooth": False})
+    )  # a mirrored U is another number
     assert source_frames(num, given.fps, options).tolist() == order(changed)
     assert len(edited(given, options)) == len(changed)
 

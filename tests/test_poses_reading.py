@@ -1,4 +1,5 @@
-"""What `read_any` says and keeps: numbers and gaps, rates and sizes, limits while reading; and what `write_any` refuses."""
+"""What `read_any` says and keeps: numbers and gaps, rates and sizes, limits while reading; and what `write_any`
+refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from dreampose_core.poses import (
     read_image_poses,
     sources,
     write_any,
-)  # fmt: skip
+)
 from dreampose_core.poses.iuv import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
 
@@ -41,7 +42,9 @@ def figure(frames: int = 4, height: int = 48, width: int = 36) -> PoseSequence:
     for t in range(frames):
         parts[t, 8 + t : 20 + t, 10:26], parts[t, 20 + t : 36 + t, 10:18], parts[t, 20 + t : 36 + t, 18:26] = 2, 11, 14
     rng = np.random.default_rng(0)
-    return PoseSequence(parts, (rng.random((frames, 2, height, width)) * (parts > 0)[:, None]).astype(np.float16), "densepose", 25.0)
+    return PoseSequence(
+        parts, (rng.random((frames, 2, height, width)) * (parts > 0)[:, None]).astype(np.float16), "densepose", 25.0
+    )
 
 
 def pictures(folder, poses: PoseSequence, numbers, **options):
@@ -51,7 +54,8 @@ def pictures(folder, poses: PoseSequence, numbers, **options):
     return folder
 
 
-# --- gaps ---------------------------------------------------------------------------------------------------------------------
+# --- gaps -------------------------------------------------------------------------------------------------------------
+
 
 def test_gaps_repeat_the_nearest_frame_and_are_named():
     poses = figure(10)
@@ -65,8 +69,12 @@ def test_gaps_repeat_the_nearest_frame_and_are_named():
 def test_without_gaps_nothing_changes_and_with_too_many_it_is_refused():
     poses = figure(4)
     assert fill_gaps(poses, np.ones(4, bool), "Nobody in") == (poses, ())
-    assert fill_gaps(poses, np.array([0, 1, 1, 0], bool), "Nobody in")[1] == ("Nobody in frames 0 and 3; they repeat the nearest frame.",)
-    assert "frames 0 and 2-3, which is 3 of 4" in refusal(lambda: fill_gaps(poses, np.array([0, 1, 0, 0], bool), "Nobody in"))
+    assert fill_gaps(poses, np.array([0, 1, 1, 0], bool), "Nobody in")[1] == (
+        "Nobody in frames 0 and 3; they repeat the nearest frame.",
+    )
+    assert "frames 0 and 2-3, which is 3 of 4" in refusal(
+        lambda: fill_gaps(poses, np.array([0, 1, 0, 0], bool), "Nobody in")
+    )
     assert "which is 4 of 4" in refusal(lambda: fill_gaps(poses, np.zeros(4, bool), "Nobody in"))
 
 
@@ -76,7 +84,8 @@ def test_long_lists_of_gaps_are_cut():
     assert "0, 3, 6" in notice and "33 and others;" in notice and len(notice) < 200
 
 
-# --- numbers and rates --------------------------------------------------------------------------------------------------------
+# --- numbers and rates ------------------------------------------------------------------------------------------------
+
 
 def test_numbers_are_sorted_as_numbers_and_a_stride_is_no_gap(tmp_path):
     poses = figure(4)
@@ -90,7 +99,9 @@ def test_missing_numbers_are_gaps_in_time(tmp_path):
     poses = figure(4)
     reading = read_any(pictures(tmp_path / "a", poses, (1, 2, 5, 6)))
     assert np.array_equal(reading.poses.parts, poses.parts[[0, 1, 1, 2, 2, 3]])
-    assert np.array_equal(reading.poses.uv, read_any(pictures(tmp_path / "b", poses, range(4))).poses.uv[[0, 1, 1, 2, 2, 3]])
+    assert np.array_equal(
+        reading.poses.uv, read_any(pictures(tmp_path / "b", poses, range(4))).poses.uv[[0, 1, 1, 2, 2, 3]]
+    )
     assert reading.notices[0] == "There are no pictures for frames 3-4; they repeat the nearest frame."
 
 
@@ -107,11 +118,24 @@ def test_a_video_keeps_its_rate_and_an_uneven_one_gets_one(tmp_path):
     encode_video(tmp_path / "a.mp4", colours, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p"], rate="50")
     even = read_any(tmp_path / "a.mp4")
     assert (even.poses.fps, len(even.poses), even.notices) == (50.0, 6, ())
-    uneven = ["-vf", "setpts='if(lt(N,5),N,N*2)/TB/25'", "-fps_mode", "passthrough", "-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p"]
+    uneven = [
+        "-vf",
+        "setpts='if(lt(N,5),N,N*2)/TB/25'",
+        "-fps_mode",
+        "passthrough",
+        "-c:v",
+        "libx264",
+        "-crf",
+        "10",
+        "-pix_fmt",
+        "yuv420p",
+    ]
     encode_video(tmp_path / "b.mkv", colours, uneven)
     reading = read_any(tmp_path / "b.mkv")
     assert "uneven" in reading.notices[0] and reading.poses.fps == 25 and 10 <= len(reading.poses) <= 12
-    assert np.array_equal(reading.poses.parts[:5], even.poses.parts[:5]) and np.array_equal(reading.poses.parts[-1], even.poses.parts[-1])
+    assert np.array_equal(reading.poses.parts[:5], even.poses.parts[:5]) and np.array_equal(
+        reading.poses.parts[-1], even.poses.parts[-1]
+    )
 
 
 def test_pictures_and_videos_may_be_large_and_are_reduced_the_same_way(tmp_path):
@@ -134,7 +158,8 @@ def test_the_map_of_a_photo_comes_in_any_form(tmp_path):
     assert "0:3" in refusal(lambda: read_image_poses(f"{tmp_path / 'maps'}:3"))
 
 
-# --- the estimator ------------------------------------------------------------------------------------------------------------
+# --- the estimator ----------------------------------------------------------------------------------------------------
+
 
 def test_frames_where_nobody_is_found_repeat_the_nearest(tmp_path):
     poses = figure(5)
@@ -166,7 +191,8 @@ def test_what_the_estimator_raises_passes_through(tmp_path):
         read_any(tmp_path / "a.png", broken)
 
 
-# --- limits -------------------------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------------------
+
 
 def test_all_that_is_read_from_a_zip_is_counted(tmp_path, monkeypatch):
     write_any(figure(4), tmp_path / "a.zip")
@@ -212,11 +238,18 @@ def test_a_pipe_is_not_opened(tmp_path):
 def test_describing():
     poses = figure(1)
     only_uv = PoseSequence(None, poses.uv, "densepose", 24000 / 1001)
-    assert Reading(only_uv, "a form", ()).describe() == "1 frame at 23.98 fps, 48 x 36, a form, U, V only, densepose charts"
-    assert Reading(PoseSequence(poses.parts, None, "none"), "a form", ()).describe() == "1 frame at 30 fps, 48 x 36, a form, parts only"
+    assert (
+        Reading(only_uv, "a form", ()).describe()
+        == "1 frame at 23.98 fps, 48 x 36, a form, U, V only, densepose charts"
+    )
+    assert (
+        Reading(PoseSequence(poses.parts, None, "none"), "a form", ()).describe()
+        == "1 frame at 30 fps, 48 x 36, a form, parts only"
+    )
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
+
 
 def test_what_a_form_cannot_hold_is_refused(tmp_path):
     poses = figure(2)
@@ -257,7 +290,11 @@ def test_of_a_long_clip_as_many_frames_are_estimated_as_are_made_at_once(tmp_pat
         return PoseSequence(np.ones((len(images), *images[0].shape[:2]), np.uint8), None, "none")
 
     reading = read_any(tmp_path / "a.mp4", estimate)
-    assert len(reading.poses) <= 10 + 1 and reading.poses.fps == pytest.approx(5, abs=0.1) and "it is read at 5 fps" in reading.notices[0]
+    assert (
+        len(reading.poses) <= 10 + 1
+        and reading.poses.fps == pytest.approx(5, abs=0.1)
+        and "it is read at 5 fps" in reading.notices[0]
+    )
     assert abs(given[0] - len(reading.poses)) <= 1, "how many are to come is known beforehand"
 
 
@@ -265,7 +302,11 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "maps"
     target.mkdir()
     write_any(figure(2), target)  # an empty one is taken
-    assert sorted(p.name for p in target.iterdir()) == ["densepose.json", "frame_0_densepose.npy", "frame_1_densepose.npy"]
+    assert sorted(p.name for p in target.iterdir()) == [
+        "densepose.json",
+        "frame_0_densepose.npy",
+        "frame_1_densepose.npy",
+    ]
     with pytest.raises(InputError, match="not an empty folder"):
         write_any(figure(2), target)
     (tmp_path / "file").write_text("mine")

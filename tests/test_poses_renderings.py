@@ -1,4 +1,5 @@
-"""Coloured DensePose: its palettes, how well parts survive compression, and what is taken for a rendering and what is not."""
+"""Coloured DensePose: its palettes, how well parts survive compression, and what is taken for a rendering and what is
+not."""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ def test_thin_false_borders_go_and_thin_true_parts_stay():
     parts = np.zeros((40, 40), np.uint8)
     parts[5:35, 5:20], parts[5:35, 20:35], parts[18:21, 7:13] = 2, 24, 13
     frame = MAGIC_ANIMATE.array()[parts].astype(float)
-    blurred = np.stack([frame[:, :-2], frame[:, 1:-1], frame[:, 2:]]).mean(axis=0).round().astype(np.uint8)  # mixes at all borders
+    blurred = (
+        np.stack([frame[:, :-2], frame[:, 1:-1], frame[:, 2:]]).mean(axis=0).round().astype(np.uint8)
+    )  # mixes at all borders
     read = parts_of(blurred, MAGIC_ANIMATE)
     assert set(np.unique(read)) == {0, 2, 13, 24}
     assert (read != parts[:, 1:-1])[:, [0, *range(6, 17), *range(21, 32), -1]].mean() < 0.01

@@ -49,7 +49,9 @@ def test_the_photos_own_map_gives_the_photo_back(clip):
     assert frames.shape == rgb.shape and frames.dtype == np.uint8
     assert psnr(frames[:1], rgb[:1], poses.mask[:1]) > 20
     plain = np.stack(list(moved_frames(rgb[0], poses.select([0]), poses, use_uv=False)))
-    assert psnr(frames, rgb, poses.mask) > psnr(plain, rgb, poses.mask) + 1, "U, V must bring more than colours of parts"
+    assert psnr(frames, rgb, poses.mask) > psnr(plain, rgb, poses.mask) + 1, (
+        "U, V must bring more than colours of parts"
+    )
 
 
 def test_other_charts_give_colours_of_parts_alone(clip):
@@ -85,19 +87,26 @@ def test_a_preview_can_be_stopped(clip, tmp_path):
 def test_the_look_shows_the_person_and_the_frame(clip, tmp_path, fit):
     rgb, poses = clip
     photo = np.pad(rgb[0], ((0, 0), (60, 0), (0, 0)), mode="edge")
-    own = PoseSequence(*(np.pad(x[:1], [(0, 0)] * (x.ndim - 1) + [(60, 0)]) for x in (poses.parts, poses.uv)), poses.charts)
+    own = PoseSequence(
+        *(np.pad(x[:1], [(0, 0)] * (x.ndim - 1) + [(60, 0)]) for x in (poses.parts, poses.uv)), poses.charts
+    )
     assert "frame shows" in write_look(photo, own, SIZE, FrameOptions(fit=fit), tmp_path / "look.png")[0]
     look = read_image(tmp_path / "look.png").astype(int)
     assert look.shape[0] == PANEL_HEIGHT
     edges = (look.min(axis=2) > 200).mean(axis=0) > 0.5  # columns of the frame
-    assert edges.any() and (look[:, : look.shape[1] // 6].mean() < look[:, -look.shape[1] // 6 :].mean() * 0.6) == (fit == "crop")
+    assert edges.any() and (look[:, : look.shape[1] // 6].mean() < look[:, -look.shape[1] // 6 :].mean() * 0.6) == (
+        fit == "crop"
+    )
     assert write_look(photo, None, SIZE, FrameOptions(fit=fit), tmp_path / "look.png")[0] == NO_DENSEPOSE
 
 
 def test_the_look_colours_the_person_who_is_used(clip, tmp_path):
     """The smaller one of two keeps the photo's colours."""
     rgb, poses = clip
-    small = [np.pad(x, [(0, 0)] * (x.ndim - 2) + [(80, 0), (0, 64)]) for x in (poses.parts[:1, ::2, ::2], poses.uv[:1, :, ::2, ::2])]
+    small = [
+        np.pad(x, [(0, 0)] * (x.ndim - 2) + [(80, 0), (0, 64)])
+        for x in (poses.parts[:1, ::2, ::2], poses.uv[:1, :, ::2, ::2])
+    ]
     both = PoseSequence(*(np.concatenate(x, -1) for x in zip((poses.parts[:1], poses.uv[:1]), small)), poses.charts)
     photo = np.concatenate([rgb[0], np.pad(rgb[0][::2, ::2], ((80, 0), (0, 64), (0, 0)), mode="edge")], 1)
     said = write_look(photo, both, SIZE, FrameOptions(fit="pad"), tmp_path / "both.png")
@@ -137,6 +146,14 @@ def test_frames_are_numbered_as_they_came_and_holes_are_marked(clip, tmp_path):
     assert marked == [False] * 4 + [True, False]
     assert abs(shown[0] - shown[1]).max() > 100, "the numbers differ"
     said, turned = strips("turned.mp4", EditOptions(first_frame=3, reverse=True))
-    assert len(turned) == 3 and [strip[..., 0].mean() - strip[..., 2].mean() > 60 for strip in turned] == [False, True, False]
+    assert len(turned) == 3 and [strip[..., 0].mean() - strip[..., 2].mean() > 60 for strip in turned] == [
+        False,
+        True,
+        False,
+    ]
     assert abs(turned[1] - shown[4]).mean() < 4, "the same frame has the same words"
-    assert strips("filled.mp4", EditOptions(fill_holes=True))[0] == strips("before.mp4", EditOptions(last_frame=4))[0] == ()
+    assert (
+        strips("filled.mp4", EditOptions(fill_holes=True))[0]
+        == strips("before.mp4", EditOptions(last_frame=4))[0]
+        == ()
+    )

@@ -25,7 +25,9 @@ print(os.getpriority(os.PRIO_PROCESS, 0), open("/proc/self/autogroup").read().sp
 def test_a_session_of_its_own_gives_way_as_a_whole_and_never_less_than_before(before, asked, then):
     here = os.getpriority(os.PRIO_PROCESS, 0)
     command = ["nice", "-n", str(before - here), sys.executable, "-c", SAY.format(nice=asked)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True, timeout=60).stdout.split()
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, start_new_session=True, timeout=60
+    ).stdout.split()
     assert said == [str(then), str(then)]
 
 

@@ -39,6 +39,8 @@ def test_the_shipped_weights_still_reach_what_was_published(tmp_path: Path):
     evaluate(pipe, MannequinClips(PEOPLE, pipe.model_config.size), tmp_path)
     clips = json.loads((tmp_path / "about.json").read_text(encoding="utf-8"))["each"]
     for block in ("none", "moved_texture", "vae_only"):
-        now, then = (np.mean([one["scores"][block]["psnr_mask"] for one in people[:PEOPLE]])
-                     for people in (clips, published("about.json")["each"]))  # fmt: skip
+        now, then = (
+            np.mean([one["scores"][block]["psnr_mask"] for one in people[:PEOPLE]])
+            for people in (clips, published("about.json")["each"])
+        )
         assert now == pytest.approx(then, abs=0.3), block

@@ -1,4 +1,5 @@
-"""A displaced map finds back to its person, a right one stays where it is, and a photo that says nothing moves nothing."""
+"""A displaced map finds back to its person, a right one stays where it is, and a photo that says nothing moves
+nothing."""
 
 from __future__ import annotations
 

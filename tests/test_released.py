@@ -1,4 +1,5 @@
-"""The authors' checkpoints, made up with their true names: imported, accounted for, and run as the original was, read straightforwardly."""
+"""The authors' checkpoints, made up with their true names: imported, accounted for, and run as the original was, read
+straightforwardly."""
 
 from __future__ import annotations
 
@@ -40,12 +41,15 @@ def states(base):
     unet["conv_in.weight"] = torch.randn(unet["conv_in.weight"].shape[0], 14, 3, 3, generator=draw) * 0.1
     width = unet["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     adapter = {
-        "vae2clip.weight": torch.randn(width, 1280, generator=draw) * 0.02, "vae2clip.bias": torch.randn(width, generator=draw) * 0.1,
+        "vae2clip.weight": torch.randn(width, 1280, generator=draw) * 0.02,
+        "vae2clip.bias": torch.randn(width, generator=draw) * 0.1,
         "linear1.weight": torch.eye(50, 54) + torch.randn(50, 54, generator=draw) * 0.1,
         "linear1.bias": torch.randn(50, generator=draw) * 0.1,
-    }  # fmt: skip
-    vae = {key: value + 0.01 * torch.randn(value.shape, generator=draw)
-           for key, value in AutoencoderKL.from_pretrained(base / "vae").state_dict().items()}  # fmt: skip
+    }
+    vae = {
+        key: value + 0.01 * torch.randn(value.shape, generator=draw)
+        for key, value in AutoencoderKL.from_pretrained(base / "vae").state_dict().items()
+    }
     return {"unet": unet, "adapter": adapter, "vae": vae}
 
 
@@ -71,7 +75,9 @@ def saved(folder, states, *, prefix="", vae=None):
 @pytest.fixture(scope="module")
 def model(base, clip_model, states, tmp_path_factory):
     folder = tmp_path_factory.mktemp("released")
-    return import_released(base, folder / "model", image_encoder=clip_model, **saved(folder, states, vae=old_names(states["vae"])))
+    return import_released(
+        base, folder / "model", image_encoder=clip_model, **saved(folder, states, vae=old_names(states["vae"]))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,8 @@ def scene(tmp_path_factory):
 
 
 class TheOriginal:
-    """A straightforward reading of how the original makes frames, with its own preprocessing; modes where it sampled."""
+    """A straightforward reading of how the original makes frames, with its own preprocessing; modes where it
+    sampled."""
 
     def __init__(self, base: Path, clip_model: Path, states: dict):
         config = UNet2DConditionModel.load_config(base / "unet")
@@ -96,7 +103,10 @@ class TheOriginal:
         self.unet.load_state_dict(states["unet"])
         self.vae = AutoencoderKL.from_pretrained(base / "vae")
         self.vae.load_state_dict(states["vae"])
-        self.clip, self.processor = CLIPVisionModel.from_pretrained(clip_model), CLIPImageProcessorPil.from_pretrained(clip_model)
+        self.clip, self.processor = (
+            CLIPVisionModel.from_pretrained(clip_model),
+            CLIPImageProcessorPil.from_pretrained(clip_model),
+        )
         self.scheduler = PNDMScheduler.from_pretrained(base / "scheduler")
         self.adapter = states["adapter"]
 
@@ -106,7 +116,9 @@ class TheOriginal:
         latents = self.vae.encode(for_vae).latent_dist.mode() * 0.18215
         pooled = F.max_pool2d(latents, 2).flatten(2)
         mixed = torch.cat([tokens, F.linear(pooled, self.adapter["vae2clip.weight"], self.adapter["vae2clip.bias"])], 1)
-        return F.linear(mixed.transpose(1, 2), self.adapter["linear1.weight"], self.adapter["linear1.bias"]).transpose(1, 2)
+        return F.linear(mixed.transpose(1, 2), self.adapter["linear1.weight"], self.adapter["linear1.bias"]).transpose(
+            1, 2
+        )
 
     def tokens(self, photo: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         given = self.embed([photo], torch.from_numpy(photo).permute(2, 0, 1)[None].float())  # bytes, 0 to 255
@@ -119,7 +131,16 @@ class TheOriginal:
         return F.interpolate(stacked, (HEIGHT // 8, WIDTH // 8))  # nearest
 
     @torch.no_grad()
-    def frame(self, photo: np.ndarray, maps: list[np.ndarray], index: int, noise: torch.Tensor, steps: int, s1: float, s2: float):
+    def frame(
+        self,
+        photo: np.ndarray,
+        maps: list[np.ndarray],
+        index: int,
+        noise: torch.Tensor,
+        steps: int,
+        s1: float,
+        s2: float,
+    ):
         given, null = self.tokens(photo)
         pose = self.pose(maps, index)
         self.scheduler.set_timesteps(steps)
@@ -141,7 +162,9 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
     photo, poses = read_image(scene / "photo.png"), read_any(scene).poses
     maps = [np.load(scene / f"frame_{number}_densepose.npy") for number in range(50, 50 + FRAMES)]
     assert min(m.min() for m in maps) < 0 or max(m.max() for m in maps) > 1  # the original's are not clamped
-    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.model_config.sampling("best") == pipe.model_config.sampling("standard") == Sampling(100)
+    assert len(pipe.scheduler.alphas_cumprod) == 1000 and pipe.model_config.sampling(
+        "best"
+    ) == pipe.model_config.sampling("standard") == Sampling(100)
     with torch.no_grad():
         reference = pipe.encode_reference(photo)
         given, null = original.tokens(photo)
@@ -149,7 +172,9 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
     assert (given - null).abs().max() > 0.1
     noise = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(1))
     for guidance, leak in (((8.0, 3.0), None), ((1.0, 1.0), True)):
-        made = pipe(photo, poses, None, 3, *guidance, noise=noise, init_leak=leak, output_type="np", batch_size=3).frames
+        made = pipe(
+            photo, poses, None, 3, *guidance, noise=noise, init_leak=leak, output_type="np", batch_size=3
+        ).frames
         wanted = np.stack([original.frame(photo, maps, index, noise, 3, *guidance) for index in range(FRAMES)])
         assert made.shape == wanted.shape == (FRAMES, HEIGHT, WIDTH, 3) and made.dtype == np.float32
         assert np.abs(made - wanted).max() < 1e-3 and wanted.std() > 0.01
@@ -165,16 +190,21 @@ def test_what_the_folder_says(model):
 
 
 def test_names_of_every_age_give_the_same_weights(base, clip_model, states, tmp_path, model):
-    """With and without the prefix of several GPUs, old and new names of the VAE's attention; a zip; no VAE of their own."""
+    """With and without the prefix of several GPUs, old and new names of the VAE's attention; a zip; no VAE of their
+    own."""
     wanted = load_pipeline(model, "cpu")
-    for number, given in enumerate((saved(tmp_path, states, prefix="module."), saved(tmp_path, states, vae=old_names(states["vae"])))):
+    for number, given in enumerate(
+        (saved(tmp_path, states, prefix="module."), saved(tmp_path, states, vae=old_names(states["vae"])))
+    ):
         pipe = load_pipeline(import_released(base, tmp_path / f"m{number}", image_encoder=clip_model, **given), "cpu")
         for name in ("unet", "adapter", "vae"):
             one, two = (getattr(some, name).state_dict() for some in (pipe, wanted))
             assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     del given["vae"]
     pipe = load_pipeline(import_released(base, tmp_path / "own", image_encoder=clip_model, **given), "cpu")
-    assert torch.equal(pipe.vae.decoder.conv_in.weight, AutoencoderKL.from_pretrained(base / "vae").decoder.conv_in.weight)
+    assert torch.equal(
+        pipe.vae.decoder.conv_in.weight, AutoencoderKL.from_pretrained(base / "vae").decoder.conv_in.weight
+    )
 
 
 def test_the_zip_as_it_was_downloaded(base, clip_model, states, tmp_path, model, capsys):
@@ -199,11 +229,18 @@ class Malicious:
 def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip_model, states, tmp_path, capsys):
     def refused(words, changes=None, kind=ModelError, **files):
         with pytest.raises(kind, match=words) as error:
-            import_released(base, tmp_path / "out", image_encoder=clip_model, **(saved(tmp_path, {**states, **(changes or {})}) | files))
+            import_released(
+                base,
+                tmp_path / "out",
+                image_encoder=clip_model,
+                **(saved(tmp_path, {**states, **(changes or {})}) | files),
+            )
         assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
 
     unet, adapter = states["unet"], states["adapter"]
-    refused("adapter_20.pth .* lacks vae2clip.bias", {"adapter": {k: v for k, v in adapter.items() if k != "vae2clip.bias"}})
+    refused(
+        "adapter_20.pth .* lacks vae2clip.bias", {"adapter": {k: v for k, v in adapter.items() if k != "vae2clip.bias"}}
+    )
     refused("holds besides surprise", {"adapter": {**adapter, "surprise": torch.zeros(1)}})
     narrow = {**unet, "conv_in.weight": unet["conv_in.weight"][:, :4]}
     refused(r"other shapes conv_in.weight .*4, 3, 3\) instead of .*14, 3, 3", {"unet": narrow})

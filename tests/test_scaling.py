@@ -1,4 +1,5 @@
-"""Jobs from submit to MP4 over Ray, by the real store and workers, with frames that wait. Run: .venv/bin/pytest tests/test_scaling.py
+"""Jobs from submit to MP4 over Ray, by the real store and workers, with frames that wait. Run: .venv/bin/pytest
+tests/test_scaling.py
 
 With figures: python -m tests.scaling --json FILE
 """

@@ -1,6 +1,7 @@
-"""scripts/run and scripts/test in a folder with a space, as another user, in a tree that is read-only, with the packages elsewhere.
+"""scripts/run and scripts/test in a folder with a space, as another user, in a tree that is read-only, with the
+packages elsewhere.
 
-    scripts/test tests/test_scripts.py
+scripts/test tests/test_scripts.py
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from dreampose_core.settings import REPOSITORY
 CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".ruff_cache"}
 DEADLINE_S = 180
 PACKAGES = Path(sys.prefix)
-SOME = ["tests/test_settings.py", "tests/test_poses_fit.py", "tests/test_browser.py", "-k", "settings or fit or random_seed"]
+SOME = [
+    "tests/test_settings.py",
+    "tests/test_poses_fit.py",
+    "tests/test_browser.py",
+    "-k",
+    "settings or fit or random_seed",
+]
 
 
 @pytest.fixture
@@ -47,15 +54,27 @@ class Person:
 
     def begin(self, *command: str, **more: str) -> subprocess.Popen:
         """Starts a command of the tree from some other folder."""
-        environment = {name: os.environ[name] for name in ("PATH", "LANG", "CI", "DREAMPOSE_CHROMIUM") if name in os.environ} | more
+        environment = {
+            name: os.environ[name] for name in ("PATH", "LANG", "CI", "DREAMPOSE_CHROMIUM") if name in os.environ
+        } | more
         environment |= {"HOME": str(self.home), "TMPDIR": str(self.home)}
         return subprocess.Popen(
-            [str(self.tree / command[0]), *command[1:]], cwd=self.home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, **self.other)
+            [str(self.tree / command[0]), *command[1:]],
+            cwd=self.home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **self.other,
+        )
 
     def files(self) -> dict[Path, float]:
         """All but caches, which root writes where nobody may."""
-        return {path: path.stat().st_mtime for path in self.tree.rglob("*") if path.is_file() and not CACHES & set(path.parts)}
+        return {
+            path: path.stat().st_mtime
+            for path in self.tree.rglob("*")
+            if path.is_file() and not CACHES & set(path.parts)
+        }
 
 
 def check_run(person: Person, **more: str) -> None:

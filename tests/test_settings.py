@@ -9,12 +9,29 @@ from dreampose_core.errors import InputError
 from dreampose_core.settings import MAX_SEED, AnimateOptions, FinetuneOptions, MotionOptions, Settings, validated
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("steps", 0), ("steps", 251), ("steps", "many"), ("steps", 8.5),
-    ("image_guidance", -0.1), ("image_guidance", 20.1), ("image_guidance", float("nan")), ("pose_guidance", float("inf")),
-    ("seed", -1), ("seed", MAX_SEED + 1), ("fps", 0.5), ("fps", 121), ("fps", float("nan")),
-    ("first_frame", -1), ("last_frame", 0), ("batch_size", 0), ("recipe", "slow"), ("quality", "great"),
-])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("steps", 251),
+        ("steps", "many"),
+        ("steps", 8.5),
+        ("image_guidance", -0.1),
+        ("image_guidance", 20.1),
+        ("image_guidance", float("nan")),
+        ("pose_guidance", float("inf")),
+        ("seed", -1),
+        ("seed", MAX_SEED + 1),
+        ("fps", 0.5),
+        ("fps", 121),
+        ("fps", float("nan")),
+        ("first_frame", -1),
+        ("last_frame", 0),
+        ("batch_size", 0),
+        ("recipe", "slow"),
+        ("quality", "great"),
+    ],
+)
 def test_values_out_of_range_give_one_sentence(name, value):
     with pytest.raises(InputError) as caught:
         validated(AnimateOptions, {name: value})
@@ -24,17 +41,35 @@ def test_values_out_of_range_give_one_sentence(name, value):
     assert text.endswith(".") and "\n" not in text and "pydantic" not in text
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("steps", 1), ("steps", 250), ("image_guidance", 0), ("pose_guidance", 20), ("seed", MAX_SEED), ("fps", 120), ("batch_size", 64),
-])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 1),
+        ("steps", 250),
+        ("image_guidance", 0),
+        ("pose_guidance", 20),
+        ("seed", MAX_SEED),
+        ("fps", 120),
+        ("batch_size", 64),
+    ],
+)
 def test_the_ends_of_each_range_are_accepted(name, value):
     assert getattr(validated(AnimateOptions, {name: value}), name) == value
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [
-    ("seconds", 1, 20), ("fps", 8, 30), ("speed", 0.25, 4), ("amplitude", 0.25, 1.5), ("view", -180, 180), ("turning", -90, 90),
-    ("distance", 1, 3), ("seed", 0, MAX_SEED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("seconds", 1, 20),
+        ("fps", 8, 30),
+        ("speed", 0.25, 4),
+        ("amplitude", 0.25, 1.5),
+        ("view", -180, 180),
+        ("turning", -90, 90),
+        ("distance", 1, 3),
+        ("seed", 0, MAX_SEED),
+    ],
+)
 def test_a_motion_made_by_hand_keeps_to_its_ranges(name, low, high):
     for value in (low, high):
         assert getattr(validated(MotionOptions, {name: value}), name) == value
@@ -71,10 +106,16 @@ def test_settings_come_from_the_environment_and_overrides_win(clean_environment,
     assert Settings.from_environment().port == 7999
 
 
-@pytest.mark.parametrize(("variable", "value"), [
-    ("DREAMPOSE_PORT", "many"), ("DREAMPOSE_PORT", "65536"), ("DREAMPOSE_DEVICE", "tpu"), ("DREAMPOSE_MAX_QUEUE", "0"),
-    ("DREAMPOSE_MAX_UPLOAD_MB", "-1"),
-])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DREAMPOSE_PORT", "many"),
+        ("DREAMPOSE_PORT", "65536"),
+        ("DREAMPOSE_DEVICE", "tpu"),
+        ("DREAMPOSE_MAX_QUEUE", "0"),
+        ("DREAMPOSE_MAX_UPLOAD_MB", "-1"),
+    ],
+)
 def test_a_wrong_variable_is_named_with_its_value(clean_environment, variable, value):
     clean_environment.setenv(variable, value)
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,5 @@
-"""A full-size model from Stable Diffusion: widened exactly, saved and loaded, and what cannot be used said in one sentence."""
+"""A full-size model from Stable Diffusion: widened exactly, saved and loaded, and what cannot be used said in one
+sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def scene():
 @pytest.mark.parametrize("encoding", ["uv", "iuv"])
 @pytest.mark.parametrize("warp", ["none", "texture"])
 def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base, clip_model, encoding, warp):
-    pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, pose_encoding=encoding, reference_warp=warp, size=SIZE)
+    pipe = DreamPosePipeline.from_stable_diffusion(
+        base, clip_model, pose_encoding=encoding, reference_warp=warp, size=SIZE
+    )
     original = UNet2DConditionModel.from_pretrained(base / "unet")
     channels = {"uv": 10, "iuv": 140}[encoding] + {"none": 0, "texture": 5 * 64}[warp]
     assert pipe.unet.config.in_channels == 4 + channels == pipe.unet.conv_in.weight.shape[1]
@@ -43,7 +46,10 @@ def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base
         said = original(noisy, torch.tensor([700, 3]), tokens).sample
         assert torch.equal(pipe.unet(torch.cat([noisy, given], 1), torch.tensor([700, 3]), tokens).sample, said)
     assert torch.equal(pipe.unet.conv_in.bias, original.conv_in.bias)
-    assert torch.equal(pipe.unet.conv_in.weight[:, :4], original.conv_in.weight) and not pipe.unet.conv_in.weight[:, 4:].any()
+    assert (
+        torch.equal(pipe.unet.conv_in.weight[:, :4], original.conv_in.weight)
+        and not pipe.unet.conv_in.weight[:, 4:].any()
+    )
 
 
 def test_the_adapter_starts_as_the_identity_on_clips_tokens(base, clip_model):
@@ -53,7 +59,9 @@ def test_the_adapter_starts_as_the_identity_on_clips_tokens(base, clip_model):
 
 
 def test_it_is_saved_loaded_and_run_the_same(base, clip_model, scene, tmp_path):
-    pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, pose_encoding="uv", reference_warp="none", size=SIZE)
+    pipe = DreamPosePipeline.from_stable_diffusion(
+        base, clip_model, pose_encoding="uv", reference_warp="none", size=SIZE
+    )
     photo, poses = scene
 
     def frames(model):
@@ -61,7 +69,11 @@ def test_it_is_saved_loaded_and_run_the_same(base, clip_model, scene, tmp_path):
 
     pipe.save_pretrained(tmp_path / "model")
     again = load_pipeline(tmp_path / "model", "cpu")
-    assert again.model_config == pipe.model_config and again.model_config.size == SIZE and again.model_config.charts == "densepose"
+    assert (
+        again.model_config == pipe.model_config
+        and again.model_config.size == SIZE
+        and again.model_config.charts == "densepose"
+    )
     assert np.array_equal(frames(pipe), frames(again))
     made = frames(pipe)
     assert made.dtype == np.float32 and made.shape == (4, *SIZE, 3) and made.min() >= 0 and made.max() <= 1
@@ -72,7 +84,9 @@ def test_variants_in_half_precision_load(base, clip_model, scene, tmp_path, dtyp
     pipe = DreamPosePipeline.from_stable_diffusion(base, clip_model, size=SIZE).to(dtype)
     pipe.save_pretrained(tmp_path, variant="fp16")
     again = DreamPosePipeline.from_pretrained(tmp_path, variant="fp16", dtype=dtype)
-    assert {p.dtype for part in (again.unet, again.vae, again.adapter, again.image_encoder) for p in part.parameters()} == {dtype}
+    assert {
+        p.dtype for part in (again.unet, again.vae, again.adapter, again.image_encoder) for p in part.parameters()
+    } == {dtype}
     photo, poses = scene
     made = again(photo, poses.select([0]), poses.select([0]), 1, 1.0, 1.0, torch.Generator().manual_seed(0)).frames
     assert made.shape == (1, *SIZE, 3)
@@ -83,32 +97,128 @@ def test_another_vae_and_the_command(base, clip_model, tmp_path, capsys):
     with torch.no_grad():
         vae.decoder.conv_out.bias.fill_(0.25)
     vae.save_pretrained(tmp_path / "vae")
-    given = ["train", "start", "--base", str(base), "--image-encoder", str(clip_model), "--vae", str(tmp_path / "vae"), "--size", "128x64"]
+    given = [
+        "train",
+        "start",
+        "--base",
+        str(base),
+        "--image-encoder",
+        str(clip_model),
+        "--vae",
+        str(tmp_path / "vae"),
+        "--size",
+        "128x64",
+    ]
     assert main([*given, "--out", str(tmp_path / "model")]) == 0, capsys.readouterr().err
     pipe = load_pipeline(tmp_path / "model", "cpu")
-    assert (pipe.vae.decoder.conv_out.bias == 0.25).all() and pipe.model_config.reference_warp == "texture" and pipe.model_config.pose_encoding == "iuv"
+    assert (
+        (pipe.vae.decoder.conv_out.bias == 0.25).all()
+        and pipe.model_config.reference_warp == "texture"
+        and pipe.model_config.pose_encoding == "iuv"
+    )
     assert main([*given, "--out", str(tmp_path / "model")]) == 2 and "not an empty folder" in capsys.readouterr().err
 
 
 def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     """The commands one after the other: start, train, animate."""
     start, run, out = tmp_path / "start", tmp_path / "run", tmp_path / "out.mp4"
-    assert main(["train", "start", "--base", str(base), "--image-encoder", str(clip_model), "--size", "128x64", "--out", str(start)]) == 0
-    assert main(["train", "--data", "mannequin", "--init", str(start), "--vae-steps", "0", "--steps", "1", "--end-to-end-steps", "1",
-                 "--batch-size", "2", "--device", "cpu", "--out", str(run)]) == 0, capsys.readouterr().err  # fmt: skip
-    assert main(["mannequin", "render", "--seed", "10001", "--motion", "walk", "--frames", "2", "--size", "128x64", "--out",
-                 str(tmp_path / "clip")]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "train",
+                "start",
+                "--base",
+                str(base),
+                "--image-encoder",
+                str(clip_model),
+                "--size",
+                "128x64",
+                "--out",
+                str(start),
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                "mannequin",
+                "--init",
+                str(start),
+                "--vae-steps",
+                "0",
+                "--steps",
+                "1",
+                "--end-to-end-steps",
+                "1",
+                "--batch-size",
+                "2",
+                "--device",
+                "cpu",
+                "--out",
+                str(run),
+            ]
+        )
+        == 0
+    ), capsys.readouterr().err
+    assert (
+        main(
+            [
+                "mannequin",
+                "render",
+                "--seed",
+                "10001",
+                "--motion",
+                "walk",
+                "--frames",
+                "2",
+                "--size",
+                "128x64",
+                "--out",
+                str(tmp_path / "clip"),
+            ]
+        )
+        == 0
+    )
     photo = tmp_path / "clip" / "frame_00000.png"
-    assert main(["animate", "--model", str(run / "model"), "--device", "cpu", "--image", str(photo), "--poses", str(tmp_path / "clip"),
-                 "--recipe", "none", "--steps", "1", "--out", str(out)]) == 0, capsys.readouterr().err  # fmt: skip
+    assert (
+        main(
+            [
+                "animate",
+                "--model",
+                str(run / "model"),
+                "--device",
+                "cpu",
+                "--image",
+                str(photo),
+                "--poses",
+                str(tmp_path / "clip"),
+                "--recipe",
+                "none",
+                "--steps",
+                "1",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    ), capsys.readouterr().err
     assert out.is_file()
     assert load_pipeline(run / "model", "cpu").model_config.charts == "mannequin"  # whose U, V it knows now
 
 
-@pytest.mark.parametrize(("given", "words"), [
-    ({"size": (100, 64)}, "100x64"), ({"size": (0, 64)}, "multiples of 64"), ({"reference_warp": "encoded"}, "none or texture"),
-    ({"pose_encoding": "xyz"}, "iuv, uv"), ({"charts": "none"}, "densepose, mannequin"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"size": (100, 64)}, "100x64"),
+        ({"size": (0, 64)}, "multiples of 64"),
+        ({"reference_warp": "encoded"}, "none or texture"),
+        ({"pose_encoding": "xyz"}, "iuv, uv"),
+        ({"charts": "none"}, "densepose, mannequin"),
+    ],
+)
 def test_what_a_model_cannot_have(base, clip_model, given, words):
     with pytest.raises(InputError, match=words):
         DreamPosePipeline.from_stable_diffusion(base, clip_model, **{"size": SIZE} | given)
@@ -135,17 +245,23 @@ def test_what_cannot_be_loaded_is_one_sentence(base, clip_model, tmp_path, monke
     refused("unet of .* cannot be loaded", tmp_path / "broken")
     (tmp_path / "broken" / "unet" / "config.json").write_text("{}")
     refused("unet of .* cannot be loaded|tokens", tmp_path / "broken")
-    refused("tokens of 48 numbers and this image encoder gives 32", make_tiny_stable_diffusion(tmp_path / "wide", cross_attention_dim=48))
+    refused(
+        "tokens of 48 numbers and this image encoder gives 32",
+        make_tiny_stable_diffusion(tmp_path / "wide", cross_attention_dim=48),
+    )
     config = json.loads((base / "unet" / "config.json").read_text())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     refused("CLIPVisionModel of .* cannot be loaded|fit", second=tmp_path / "other")
 
 
-@pytest.mark.parametrize(("cause", "words"), [
-    (LocalEntryNotFoundError("offline"), "cannot be reached"),
-    (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "There is no owner/name on the Hugging Face hub"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (LocalEntryNotFoundError("offline"), "cannot be reached"),
+        (RepositoryNotFoundError.__new__(RepositoryNotFoundError), "There is no owner/name on the Hugging Face hub"),
+    ],
+)
 def test_a_hub_id_that_does_not_exist_or_cannot_be_reached(monkeypatch, cause, words):
     def fail(*args, **kwargs):
         raise OSError("owner/name does not appear to have a file named config.json") from cause

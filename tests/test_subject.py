@@ -1,4 +1,5 @@
-"""Subjects: tuning helps and is undone without a trace, a saved subject is the tuned one, and damage is one sentence."""
+"""Subjects: tuning helps and is undone without a trace, a saved subject is the tuned one, and damage is one
+sentence."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def same(a, b):
 
 
 def frames(pipe, clip):
-    return pipe(clip[0][0], clip[1], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)).frames
+    return pipe(
+        clip[0][0], clip[1], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+    ).frames
 
 
 def tune(pipe, clip, folder=None, poses=True, recipe=SHORT, seed=0, **kwargs):
@@ -162,7 +165,12 @@ def tiny_like(pipe):
 def test_a_subject_folder_holds_what_changed_and_what_it_was_tuned_to(clip, saved):
     folder, subject, _ = saved
     assert {path.name for path in folder.iterdir()} == {
-        "subject.json", "unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors", "photo_000.png", "photo_poses.npz"
+        "subject.json",
+        "unet_lora.safetensors",
+        "adapter.safetensors",
+        "vae_decoder.safetensors",
+        "photo_000.png",
+        "photo_poses.npz",
     }
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert subject.knows_poses and subject.recipe == "fast" and len(subject.losses["tuning"]) == 3
@@ -178,7 +186,9 @@ def test_only_the_decoder_of_the_vae_is_tuned(pipe, clip):
     unchanged = {key for key in after if ".base_layer." in key}
     assert all(torch.equal(after[key], before[key.replace(".base_layer", "")]) for key in unchanged) and unchanged
     assert any(key.startswith("vae.decoder") for key in changed) and any(key.startswith("adapter") for key in changed)
-    assert not any(key.startswith(("vae.encoder", "vae.quant_conv", "vae.post_quant_conv", "image_encoder")) for key in changed)
+    assert not any(
+        key.startswith(("vae.encoder", "vae.quant_conv", "vae.post_quant_conv", "image_encoder")) for key in changed
+    )
 
 
 def test_without_densepose_the_pose_is_null_and_tuning_works(pipe, clip, tmp_path):
@@ -239,7 +249,9 @@ def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
     assert 0.02 < held.float().mean() < 0.4 and len(views.which) == 24 and 0 < views.held.mean() < 0.4
     if known == "maps":
         # at the borders of what is hidden its neighbours' places are read on
-        assert (views.seen * views.held).sum() < 0.5 * (views.seen.flatten(1).any(1)[:, None, None, None] * views.held).sum()
+        assert (views.seen * views.held).sum() < 0.5 * (
+            views.seen.flatten(1).any(1)[:, None, None, None] * views.held
+        ).sum()
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
     again = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
@@ -250,7 +262,9 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
     photos = pipe.fit_photos([clip[0][0]])
     parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
     asked = []
-    monkeypatch.setattr(recipe_module, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True))
+    monkeypatch.setattr(
+        recipe_module, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
+    )
     with base_restored(pipe):
         source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=8), 0)
         source.kept.held.zero_()[:, :, :20] = 1
@@ -329,7 +343,16 @@ def test_the_same_again_is_found_and_something_else_is_tuned(pipe, clip, tmp_pat
 def test_what_is_gone_on_with_is_the_same_tuning(pipe, clip, tmp_path):
     photo, asked = [clip[0][0]], iter(range(100))
     with pytest.raises(Cancelled):
-        finetune(pipe, photo, None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept", should_stop=lambda: next(asked) >= 2)
+        finetune(
+            pipe,
+            photo,
+            None,
+            "fast",
+            0,
+            tmp_path / "ada",
+            checkpoints=tmp_path / "kept",
+            should_stop=lambda: next(asked) >= 2,
+        )
     with pytest.raises(InputError, match="another steps and another seed; give the same"):
         finetune(pipe, photo, None, "fast", 1, tmp_path / "ada", steps=9, checkpoints=tmp_path / "kept")
     with pytest.raises(InputError, match="another photos"):
@@ -349,8 +372,12 @@ def test_crops_of_photo_and_map_stay_aligned(clip):
     uv = torch.rand(8, 2, *SIZE)
     assert torch.equal(crop_labels(uv, boxes)[:, 1], crop_labels(uv[:, 1], boxes))
     whole = torch.tensor([[0.0, 0.0, 40.0, 32.0]])
-    assert torch.allclose(crop_pixels(picture[:1], whole), picture[:1], atol=1e-5) and torch.equal(crop_labels(parts[:1], whole), parts[:1])
-    assert (boxes[:, 0] >= 0).all() and (boxes[:, 0] + boxes[:, 2] <= 40).all() and (boxes[:, 1] + boxes[:, 3] <= 32).all()
+    assert torch.allclose(crop_pixels(picture[:1], whole), picture[:1], atol=1e-5) and torch.equal(
+        crop_labels(parts[:1], whole), parts[:1]
+    )
+    assert (
+        (boxes[:, 0] >= 0).all() and (boxes[:, 0] + boxes[:, 2] <= 40).all() and (boxes[:, 1] + boxes[:, 3] <= 32).all()
+    )
     assert torch.allclose(boxes[:, 2] / boxes[:, 3], torch.tensor(40 / 32))
 
 
@@ -391,13 +418,17 @@ def test_the_key_is_the_contents(clip):
     darker = photo // 2
     parts_only = PoseSequence(own.parts, None, "none")
     keys = [
-        subject_key([photo], own, "fast", 0, "base"), subject_key([darker], own, "fast", 0, "base"),
-        subject_key([photo], None, "fast", 0, "base"), subject_key([photo], parts_only, "fast", 0, "base"),
+        subject_key([photo], own, "fast", 0, "base"),
+        subject_key([darker], own, "fast", 0, "base"),
+        subject_key([photo], None, "fast", 0, "base"),
+        subject_key([photo], parts_only, "fast", 0, "base"),
         subject_key([photo], replace(own, charts="densepose"), "fast", 0, "base"),
         subject_key([photo], clip[1].select([1]), "fast", 0, "base"),
-        subject_key([photo], own, "paper", 0, "base"), subject_key([photo], own, "fast", 1, "base"),
-        subject_key([photo], own, "fast", 0, "other"), subject_key([photo, photo], own, "fast", 0, "base"),
-    ]  # fmt: skip
+        subject_key([photo], own, "paper", 0, "base"),
+        subject_key([photo], own, "fast", 1, "base"),
+        subject_key([photo], own, "fast", 0, "other"),
+        subject_key([photo, photo], own, "fast", 0, "base"),
+    ]
     assert len(set(keys)) == len(keys)
     assert keys[0] == subject_key([photo.copy()], replace(own, fps=7.0), "fast", 0, "base")
 
@@ -434,7 +465,7 @@ def test_damaged_files_are_one_sentence(pipe, saved, tmp_path, damage):
     assert same(before, weights(pipe))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "{\"sha256\": {}}", "null", "\x00\xff"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": {}}', "null", "\x00\xff"])
 def test_what_is_no_subject_folder_is_one_sentence(tmp_path, content):
     (tmp_path / "subject.json").write_text(content)
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "subject.json"):
@@ -444,7 +475,10 @@ def test_what_is_no_subject_folder_is_one_sentence(tmp_path, content):
 
 
 def test_a_subject_of_another_base_is_refused(saved, tmp_path):
-    with pytest.raises(ModelError, match="was tuned from another model"), subject_loaded(tiny_pipeline(reference_warp="none"), saved[0]):
+    with (
+        pytest.raises(ModelError, match="was tuned from another model"),
+        subject_loaded(tiny_pipeline(reference_warp="none"), saved[0]),
+    ):
         raise AssertionError("it was loaded")
     read_subject(saved[0])
 
@@ -461,7 +495,10 @@ def test_a_subject_never_replaces_other_files(pipe, clip, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written(pipe, clip, saved, tmp_path, monkeypatch):
-    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")):
+    for error in (
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ):
 
         def full(*args, error=error, **kwargs):
             raise error

@@ -1,4 +1,5 @@
-"""Pictures of the learning: when they are taken, that they show the weights as they are, and that nothing that is learned hangs on them."""
+"""Pictures of the learning: when they are taken, that they show the weights as they are, and that nothing that is
+learned hangs on them."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def clip():
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setitem(RECIPES, "fast", SHORT)
-    monkeypatch.setitem(RECIPES, "paper", replace(RECIPES["paper"], unet_steps=UNET, decoder_steps=DECODER, unet_lr=1e-4))
+    monkeypatch.setitem(
+        RECIPES, "paper", replace(RECIPES["paper"], unet_steps=UNET, decoder_steps=DECODER, unet_lr=1e-4)
+    )
 
 
 def run(pipe, clip, folder, options=OPTIONS, **more):
@@ -83,7 +86,8 @@ def learned(folder: Path, result: dict) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def whole(pipe, clip, tmp_path_factory):
-    """Uninterrupted runs without and with pictures, with the state of all global randomness after them, and the modules' modes."""
+    """Uninterrupted runs without and with pictures, with the state of all global randomness after them, and the
+    modules' modes."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "fast", SHORT)
@@ -111,9 +115,12 @@ def test_they_show_what_is_kept_where_learning_ends_early(pipe, clip, tmp_path, 
     told: dict[tuple[int, int], dict] = {}
     with base_restored(pipe):
         losses = recipe_module.tune_subject(
-            pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), early,
+            pipe,
+            pipe.fit_photos([clip[0][0]]),
+            clip[1].select([0]),
+            early,
             sample=lambda step, total: told.update({(step, total): weights(pipe.adapter)}),
-        )  # fmt: skip
+        )
         done = len(losses["tuning"])
         assert done < 100 and list(told) == [*((step, 100) for step in range(done + 1)), (done, done)]
         assert same(told[done, done], weights(pipe.adapter)) and not same(told[done, done], told[done, 100])
@@ -123,7 +130,8 @@ def test_they_show_what_is_kept_where_learning_ends_early(pipe, clip, tmp_path, 
 
 
 def test_they_show_the_middle_frame_from_the_weights_as_they_are(pipe, clip, whole):
-    """The first from the model that was not tuned, the last from the subject; but for the steps they are the video's frame."""
+    """The first from the model that was not tuned, the last from the subject; but for the steps they are the video's
+    frame."""
     folder, result, _ = whole[1]
     first, last = (read_image(folder / "samples" / name) for name in (NAMES[0], NAMES[-1]))
     assert nearly(last, read_image(folder / "frames" / f"{FRAMES // 2:06d}.png"))
@@ -147,12 +155,16 @@ def test_modes_and_weights_are_left_as_they_are(pipe, clip, tmp_path):
     scene = make_scene(clip[0][0], clip[1], clip[1].select([0]), SIZE, OPTIONS)
     pipe.unet.train(), pipe.unet.mid_block.eval(), pipe.vae.decoder.train()
     try:
-        modules = [module for part in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder) for module in part.modules()]
+        modules = [
+            module for part in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder) for module in part.modules()
+        ]
         before, modes = weights(pipe.unet, pipe.vae, pipe.adapter), [module.training for module in modules]
         pipe.unet.requires_grad_(True)
         Samples(pipe, scene, OPTIONS, tmp_path / "samples", never_stop).take(0, 3)
         assert list(taken(tmp_path)) == ["000000.png"] and torch.is_grad_enabled()
-        assert modes == [module.training for module in modules] and same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
+        assert modes == [module.training for module in modules] and same(
+            before, weights(pipe.unet, pipe.vae, pipe.adapter)
+        )
         assert all(parameter.requires_grad and parameter.grad is None for parameter in pipe.unet.parameters())
     finally:
         pipe.unet.eval().requires_grad_(False), pipe.vae.eval()
@@ -168,7 +180,11 @@ def test_they_take_few_steps_and_little_room(pipe, clip, tmp_path, monkeypatch):
         options, folder = AnimateOptions(quality="best", steps=steps, image_guidance=2.0), tmp_path / str(steps)
         folder.mkdir()
         Samples(pipe, scene, options, folder / "samples", never_stop).take(0, 9)
-        assert (asked[-1]["num_inference_steps"], asked[-1]["image_guidance"], asked[-1]["pose_guidance"]) == (wanted, 2.0, None)
+        assert (asked[-1]["num_inference_steps"], asked[-1]["image_guidance"], asked[-1]["pose_guidance"]) == (
+            wanted,
+            2.0,
+            None,
+        )
         assert read_image(folder / "samples" / "000000.png").shape == (20, 16, 3)
     one = tiny_pipeline(draft_steps=1)  # as mini: a model that needs no more is asked for no more
     (tmp_path / "one").mkdir()
@@ -180,7 +196,9 @@ def test_they_take_few_steps_and_little_room(pipe, clip, tmp_path, monkeypatch):
 def test_a_motion_may_be_short(pipe, clip, tmp_path, length):
     result = run(pipe, (clip[0], clip[1].select(slice(0, length))), tmp_path)
     assert list(taken(tmp_path)) == NAMES and result["num_frames"] == length
-    assert nearly(read_image(tmp_path / "samples" / NAMES[-1]), read_image(tmp_path / "frames" / f"{length // 2:06d}.png"))
+    assert nearly(
+        read_image(tmp_path / "samples" / NAMES[-1]), read_image(tmp_path / "frames" / f"{length // 2:06d}.png")
+    )
 
 
 @pytest.mark.parametrize("stop", range(0, 24))
@@ -198,10 +216,17 @@ def test_a_run_stopped_anywhere_gives_the_same_and_has_all_of_them(pipe, clip, w
     assert [int(name[:6]) * 3 // UNET for name in list(found)[:-1]] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("shapes do not match"), StorageError("It could not be written."),
-])  # fmt: skip
-def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(pipe, clip, whole, tmp_path, monkeypatch, caplog, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("shapes do not match"),
+        StorageError("It could not be written."),
+    ],
+)
+def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
+    pipe, clip, whole, tmp_path, monkeypatch, caplog, error
+):
     tries = []
 
     def fails(*_):
@@ -210,9 +235,15 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(pipe, clip, wh
 
     monkeypatch.setattr(Samples, "_frame", fails)
     result = run(pipe, clip, tmp_path)
-    assert learned(tmp_path, result) == learned(whole[0][0], whole[0][1]) and result["notices"] == whole[0][1]["notices"]
+    assert (
+        learned(tmp_path, result) == learned(whole[0][0], whole[0][1]) and result["notices"] == whole[0][1]["notices"]
+    )
     assert len(tries) == 1 and taken(tmp_path) == {}
-    said = [record.message for record in caplog.records if record.name == "dreampose.samples" and record.levelno == logging.WARNING]
+    said = [
+        record.message
+        for record in caplog.records
+        if record.name == "dreampose.samples" and record.levelno == logging.WARNING
+    ]
     assert len(said) == 1 and str(error) in said[0] and "step 0" in said[0]
 
 
@@ -221,14 +252,18 @@ def test_where_there_is_no_room_for_one_the_job_goes_on(pipe, clip, tmp_path, mo
         raise StorageError("000002.png could not be written: the disk is full.")
 
     write = previews.write_png
-    monkeypatch.setattr(previews, "write_png", lambda image, path: full() if path.name == "000002.png" else write(image, path))
+    monkeypatch.setattr(
+        previews, "write_png", lambda image, path: full() if path.name == "000002.png" else write(image, path)
+    )
     run(pipe, clip, tmp_path)
     assert list(taken(tmp_path)) == NAMES[:1] and "the disk is full" in caplog.text
 
 
 def test_a_person_who_is_known_has_none(pipe, clip, whole, tmp_path):
     result = run(pipe, clip, tmp_path, subjects=whole[1][0] / "subjects")
-    assert "tuning" not in result["seconds"] and "samples" not in result["seconds"] and not (tmp_path / "samples").exists()
+    assert (
+        "tuning" not in result["seconds"] and "samples" not in result["seconds"] and not (tmp_path / "samples").exists()
+    )
     assert not (run(pipe, clip, tmp_path / "none", OPTIONS.model_copy(update={"recipe": "none"}))["subject"])
     assert not (tmp_path / "none" / "samples").exists()
 
@@ -272,6 +307,8 @@ def test_the_networks_precision_in_tuning_is_no_matter(clip, tmp_path):
         folder.mkdir()
         taker = Samples(pipe, scene, OPTIONS, folder / "samples", never_stop)
         with base_restored(pipe, whole=recipe.rank is None):
-            recipe_module.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), recipe, sample=taker.take)
+            recipe_module.tune_subject(
+                pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), recipe, sample=taker.take
+            )
             taker.take(UNET + DECODER, UNET + DECODER)
         assert list(taken(folder)) == NAMES and not taker._failed

@@ -33,8 +33,11 @@ FRONT, BACK = {2, 9, 10, 13, 14, 15, 16, 19, 20}, {1, 7, 8, 11, 12, 17, 18, 21, 
 
 
 def drawn(figures, name, times, manner=None, size=SIZE, turned=0.0):
-    """One rendering with every figure at every time, `turned` about the vertical; nothing led to its poses, and the camera stands."""
-    moments = Moments.still(*motion(name, torch.as_tensor(times, dtype=torch.float32), manner or Manner())).turned(turned)
+    """One rendering with every figure at every time, `turned` about the vertical; nothing led to its poses, and the
+    camera stands."""
+    moments = Moments.still(*motion(name, torch.as_tensor(times, dtype=torch.float32), manner or Manner())).turned(
+        turned
+    )
     owner = torch.arange(len(figures)).repeat_interleave(len(moments))
     return render(figures, owner, Moments.join([moments] * len(figures)), size)
 
@@ -80,7 +83,10 @@ def test_a_batch_of_figures_equals_drawing_them_one_by_one():
 def test_left_and_right_are_the_persons_own():
     parts = standing().parts[0]
     for right, left in ((3, 4), (6, 5), (9, 10), (13, 14), (16, 15), (20, 19), (23, 24)):
-        assert middle_column(parts, right) < middle_column(parts, left), (right, left)  # her right hand is on the image's left
+        assert middle_column(parts, right) < middle_column(parts, left), (
+            right,
+            left,
+        )  # her right hand is on the image's left
 
 
 def test_from_the_front_the_front_is_seen_and_from_behind_the_back():
@@ -140,9 +146,14 @@ def test_the_figure_stands_on_the_floor(name):
 
 
 def test_colour_read_through_another_frames_u_v_is_the_truth():
-    """The maps are exact: a colour harvested at (part, U, V) in one frame is found at the same place of the body in another."""
+    """The maps are exact: a colour harvested at (part, U, V) in one frame is found at the same place of the body in
+    another."""
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128))
-    colours, parts, uv = rgb.float(), torch.from_numpy(poses.parts.astype(np.int64)), torch.from_numpy(poses.uv.astype(np.float32))
+    colours, parts, uv = (
+        rgb.float(),
+        torch.from_numpy(poses.parts.astype(np.int64)),
+        torch.from_numpy(poses.uv.astype(np.float32)),
+    )
     grid = 16
 
     def texels(frame: int, order=None) -> torch.Tensor:
@@ -151,7 +162,9 @@ def test_colour_read_through_another_frames_u_v_is_the_truth():
         return ((parts[frame][parts[frame] > 0] - 1) * grid + place[1]) * grid + place[0]
 
     source, target = texels(0), texels(5)
-    sums = torch.zeros(24 * grid * grid, 4).index_add_(0, source, torch.cat([colours[0][parts[0] > 0], torch.ones(len(source), 1)], 1))
+    sums = torch.zeros(24 * grid * grid, 4).index_add_(
+        0, source, torch.cat([colours[0][parts[0] > 0], torch.ones(len(source), 1)], 1)
+    )
     truth = colours[5][parts[5] > 0]
 
     def error(index: torch.Tensor) -> float:
@@ -181,7 +194,9 @@ def test_samples_fit_together():
     assert batch.photo.shape == batch.target.shape == (4, *SIZE, 3)
     assert batch.window_parts.shape == (4, 5, *SIZE) and batch.window_uv.shape == (4, 5, 2, *SIZE)
     assert batch.photo_parts.shape == (4, *SIZE) and batch.photo_uv.shape == (4, 2, *SIZE)
-    for i in range(4):  # the middle map is the target's own: all that differs between photo and its studio is the person
+    for i in range(
+        4
+    ):  # the middle map is the target's own: all that differs between photo and its studio is the person
         assert not torch.equal(batch.photo[i], batch.target[i])
         outside = (batch.photo_parts[i] == 0) & (batch.window_parts[i, 2] == 0)
         difference = (batch.photo[i].float() - batch.target[i].float()).abs().mean(-1)
@@ -200,7 +215,9 @@ def test_samples_never_show_a_held_out_figure_or_motion(monkeypatch):
 
     monkeypatch.setattr(dataset.Figure, "from_seed", recorded)
     names, moments = [], Figure.moments
-    monkeypatch.setattr(dataset.Figure, "moments", lambda self, name, *given: names.append(name) or moments(self, name, *given))
+    monkeypatch.setattr(
+        dataset.Figure, "moments", lambda self, name, *given: names.append(name) or moments(self, name, *given)
+    )
     samples = MannequinSamples((32, 32), 2, per_clip=2)
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
@@ -224,11 +241,12 @@ def test_steps_share_what_is_drawn_but_not_their_photos():
     assert not any(torch.equal(a, b) for a, b in zip(first.photo, second.photo))
 
 
-# -- cloth, things and the camera ----------------------------------------------------------------------------------------
+# -- cloth, things and the camera --------------------------------------------------------------------------------------
 
 
 def test_a_skirt_is_labelled_as_the_body_under_it():
-    """As DensePose has it: from the waist to the hips the torso, below them the legs, left and right, front and back."""
+    """As DensePose has it: from the waist to the hips the torso, below them the legs, left and right, front and
+    back."""
     bare, skirt = (standing(dressed(hem=hem, flare=1.8, waist=0.6)) for hem in (0.0, 0.3))
     widths = [(out.parts[0] > 0).sum(1) for out in (bare, skirt)]
     row = int(((skirt.parts[0] == 10) & (bare.parts[0] == 0)).nonzero()[:, 0].float().mean())
@@ -252,7 +270,10 @@ def test_the_maps_stay_exact_on_a_skirt_that_swings():
     rgb, poses = render_clip(figure, "dance", 24, (160, 128), fps=10.0)
     grid, colours, counts = 12, torch.zeros(2, 24 * 144, 3), torch.zeros(2, 24 * 144, 1)
     for index, frame in enumerate(rgb.float()):
-        parts, uv = torch.from_numpy(poses.parts[index].astype(np.int64)), torch.from_numpy(poses.uv[index].astype(np.float32))
+        parts, uv = (
+            torch.from_numpy(poses.parts[index].astype(np.int64)),
+            torch.from_numpy(poses.uv[index].astype(np.float32)),
+        )
         cloth = (parts >= 7) & (parts <= 10)
         place = (uv * grid).long().clamp(0, grid - 1)[:, cloth]
         cell = (parts[cloth] - 7) * grid * grid + place[1] * grid + place[0]
@@ -278,7 +299,9 @@ def test_cloth_and_hair_lag_behind_the_body():
     assert torch.equal(lagging.parts, stiff.parts)  # what is close to the body does not
 
 
-@pytest.mark.parametrize("bag, turned", [("handbag", 0.0), ("handbag", math.pi), ("backpack", math.pi), ("crossbody", 0.0)])
+@pytest.mark.parametrize(
+    "bag, turned", [("handbag", 0.0), ("handbag", math.pi), ("backpack", math.pi), ("crossbody", 0.0)]
+)
 def test_a_bag_is_seen_but_the_map_shows_the_body_under_it(bag, turned):
     plain, loaded = (standing(dressed(hem=0.0, bag=bag, side=1), turned) for bag in ("none", bag))
     seen = (plain.rgb[0].float() - loaded.rgb[0].float()).abs().sum(-1) > 30
@@ -290,12 +313,16 @@ def test_the_camera_moves_person_map_and_room_together():
     figure = replace(dressed(hem=0.0), camera=Camera(0.8, 0.0, sway=0.1, breathe=0.2, rate=0.25, phase=0.0))
     still = replace(figure, camera=Camera(0.8, 0.0))
     times = torch.tensor([0.0, 1.0])  # at rest; and a quarter of a cycle later nearer, and moved
-    moved, fixed = (render([f], torch.zeros(2, dtype=torch.long), f.moments("idle", times), (160, 128)) for f in (figure, still))
+    moved, fixed = (
+        render([f], torch.zeros(2, dtype=torch.long), f.moments("idle", times), (160, 128)) for f in (figure, still)
+    )
     heights = [[(frame > 0).any(1).sum().item() for frame in out.parts] for out in (moved, fixed)]
     assert abs(heights[0][0] - heights[1][0]) <= 2 and heights[0][1] > 1.1 * heights[1][1]
     empty = (moved.parts[1] == 0) & (fixed.parts[1] == 0)
     assert (moved.rgb[1].float() - fixed.rgb[1].float()).abs()[empty].mean() > 0.5
-    assert torch.equal(fixed.rgb[0][empty & (fixed.parts[0] == 0)][:50], fixed.rgb[1][empty & (fixed.parts[0] == 0)][:50])
+    assert torch.equal(
+        fixed.rgb[0][empty & (fixed.parts[0] == 0)][:50], fixed.rgb[1][empty & (fixed.parts[0] == 0)][:50]
+    )
 
 
 def test_a_room_is_drawn_larger_than_its_frame_and_seen_sharp():

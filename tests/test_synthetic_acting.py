@@ -63,12 +63,15 @@ def test_it_is_seen_from_where_was_asked():
     assert share(front, FRONT) > 10 * share(front, BACK) and share(behind, BACK) > 10 * share(behind, FRONT)
     assert share(left, LEFT) > 2 * share(left, RIGHT) and share(right, RIGHT) > 2 * share(right, LEFT)
     round_it = made(4, turning=45)  # from the front to behind
-    assert share(round_it, FRONT) > 10 * share(round_it, BACK) and share(round_it, BACK, -1) > 5 * share(round_it, FRONT, -1)
+    assert share(round_it, FRONT) > 10 * share(round_it, BACK) and share(round_it, BACK, -1) > 5 * share(
+        round_it, FRONT, -1
+    )
     assert np.array_equal(made(view=180).parts, made(view=-180).parts)
 
 
 def test_a_camera_that_goes_round_sees_steps_to_the_side_from_the_side():
     """Where the figure stands turns with it."""
+
     def wandering(**options):
         middles = [np.nonzero(mask)[1].mean() for mask in made(6, motion="side_step", **options).mask]
         return max(middles) - min(middles)

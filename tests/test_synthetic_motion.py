@@ -1,4 +1,5 @@
-"""Motions: whatever the manner and the moment, bodies stay whole, feet stand, hands stay outside, left mirrors right."""
+"""Motions: whatever the manner and the moment, bodies stay whole, feet stand, hands stay outside, left mirrors
+right."""
 
 from __future__ import annotations
 
@@ -9,14 +10,7 @@ import pytest
 import torch
 
 from dreampose_core.errors import InputError
-from dreampose_core.synthetic.body import (
-    JOINT_INDEX,
-    JOINTS,
-    Shape,
-    euler_matrices,
-    forward_kinematics,
-    rest_joints,
-)
+from dreampose_core.synthetic.body import JOINT_INDEX, JOINTS, Shape, euler_matrices, forward_kinematics, rest_joints
 from dreampose_core.synthetic.motion import (
     HELD_OUT_MOTIONS,
     MADE_FOR,
@@ -78,7 +72,11 @@ def test_joints_keep_their_limits(name, manner):
         assert column(angles, f"{side}_knee", 1).abs().max() == 0 == column(angles, f"{side}_elbow", 2).abs().max()
     for joint, widest in (("spine", 1.0), ("head", 1.2)):
         assert angles[:, JOINT_INDEX[joint]].abs().max() < widest, joint
-    assert offset[:, [0, 2]].abs().max() < 0.3 and 0 <= offset[:, 1].min() and offset[:, 1].max() < 0.14 * max(1.4, manner.size)
+    assert (
+        offset[:, [0, 2]].abs().max() < 0.3
+        and 0 <= offset[:, 1].min()
+        and offset[:, 1].max() < 0.14 * max(1.4, manner.size)
+    )
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -104,7 +102,9 @@ def test_hands_do_not_pass_through_the_torso(name, shape):
             for joint, low, high in ((spine, -0.04, 0.16), (root, -0.04, 0.03)):
                 place = (rotations[:, joint].transpose(1, 2) @ (wrist - positions[:, joint])[..., None])[..., 0]
                 beside = (place[:, 1] > low) & (place[:, 1] < high)
-                axis_distance = torch.hypot(place[:, 0] / (0.075 * shape.shoulders), place[:, 2] / 0.055)  # 1 is well inside the skin
+                axis_distance = torch.hypot(
+                    place[:, 0] / (0.075 * shape.shoulders), place[:, 2] / 0.055
+                )  # 1 is well inside the skin
                 assert (axis_distance[beside] > 1).all(), (side, JOINTS[joint])
 
 
@@ -160,7 +160,9 @@ def test_larger_movements_are_larger_and_quicker_ones_quicker(name):
         """How far hands and head go in all, seen from the body, so that a turn of it does not count."""
         rotations, positions = world(*motion(name, torch.arange(0, seconds, 1 / 60), manner))
         root = JOINT_INDEX["root"]
-        ends = positions[:, [JOINT_INDEX[joint] for joint in ("left_wrist", "right_wrist", "head", "left_ankle", "right_ankle")]]
+        ends = positions[
+            :, [JOINT_INDEX[joint] for joint in ("left_wrist", "right_wrist", "head", "left_ankle", "right_ankle")]
+        ]
         seen = (ends - positions[:, root, None]) @ rotations[:, root]
         return seen.diff(dim=0).norm(dim=-1).sum().item()
 
@@ -182,10 +184,13 @@ def test_motions_begin_towards_us_and_never_end(name):
 
 @pytest.mark.parametrize("name", ["idle", "wave", "bow", "squat", "twist", "shrug", "swing", "boxing"])
 def test_planted_feet_do_not_slide(name):
-    """Of the average body, whose legs the poses are made for: feet that the table leaves on the floor stay where they are."""
+    """Of the average body, whose legs the poses are made for: feet that the table leaves on the floor stay where they
+    are."""
     angles, offset = motion(name, TIMES, Manner())
     angles, offset = angles.clone(), offset.clone()
-    heading = sum(layer(TIMES, 1.0) for layer in MOTIONS[name])[:, WHERE["heading"]]  # the whole figure may turn, as on a plate
+    heading = sum(layer(TIMES, 1.0) for layer in MOTIONS[name])[
+        :, WHERE["heading"]
+    ]  # the whole figure may turn, as on a plate
     back = torch.atan2(heading.sin(), heading.cos())[:, 0]
     feet = balls(*world(angles, offset))
     x = back.cos()[:, None] * feet[..., 0] - back.sin()[:, None] * feet[..., 2]
@@ -198,7 +203,9 @@ def test_planted_feet_do_not_slide(name):
 
 def test_held_out_motions_are_never_drawn_in_training():
     assert len(MOTIONS) >= 25 and len(HELD_OUT_MOTIONS) == 6
-    assert set(HELD_OUT_MOTIONS) | set(TRAINING_MOTIONS) == set(MOTIONS) and not set(HELD_OUT_MOTIONS) & set(TRAINING_MOTIONS)
+    assert set(HELD_OUT_MOTIONS) | set(TRAINING_MOTIONS) == set(MOTIONS) and not set(HELD_OUT_MOTIONS) & set(
+        TRAINING_MOTIONS
+    )
     assert {"walk", "turn", "wave", "dance", "idle"} <= set(TRAINING_MOTIONS)
     assert list(MOTIONS).index("idle") == 0
 
@@ -217,7 +224,9 @@ def test_sequences_hold_ease_and_return():
     value = sequence(torch.tensor([0.2, 1.0, 1.7, 3.0, 4.2]) + lag, 1.0)[:, WHERE["spine"].start]
     assert value.tolist() == pytest.approx([0, 0.2, 0.4, 0.2, 0], abs=1e-5)
     quarter = 10 * 0.25**3 - 15 * 0.25**4 + 6 * 0.25**5
-    assert sequence(torch.tensor([0.75 + lag]), 1.5)[0, WHERE["spine"].start].item() == pytest.approx(0.4 * 1.5 * quarter, abs=1e-5)
+    assert sequence(torch.tensor([0.75 + lag]), 1.5)[0, WHERE["spine"].start].item() == pytest.approx(
+        0.4 * 1.5 * quarter, abs=1e-5
+    )
 
 
 def test_a_turning_sequence_turns_on():
@@ -234,7 +243,9 @@ def test_cycles_pass_through_smooth_rows():
     assert torch.allclose(cycle(torch.tensor([0.3]), 1.0), cycle(torch.tensor([2.3]), 1.0), atol=1e-5)
 
 
-@pytest.mark.parametrize("wrist", [(0.13, 0.59, 0.02), (0.03, 0.75, 0.2), (0.088, 0.888, 0.045), (0.03, 1.06, 0.03), (0.2, 0.53, 0.04)])
+@pytest.mark.parametrize(
+    "wrist", [(0.13, 0.59, 0.02), (0.03, 0.75, 0.2), (0.088, 0.888, 0.045), (0.03, 1.06, 0.03), (0.2, 0.53, 0.04)]
+)
 def test_reaching_brings_the_wrist_there(wrist):
     angles, offset = assemble(pose_vector({"arms": reach(wrist, (1.0, -0.3, -0.2)), "hips": (0.0, 0.0)})[None])
     _, positions = world(angles, offset)
@@ -246,7 +257,9 @@ def test_reaching_brings_the_wrist_there(wrist):
 
 def test_legs_follow_the_feet():
     place = (0.06, 0.12, 0.2, 0.5, 0.4)
-    angles, offset = assemble(pose_vector({"left_foot": place, "hips": (0.03, 0.01, 0.02), "pelvis": (0.2, 0.1, 0.05)})[None])
+    angles, offset = assemble(
+        pose_vector({"left_foot": place, "hips": (0.03, 0.01, 0.02), "pelvis": (0.2, 0.1, 0.05)})[None]
+    )
     rotations, positions = world(angles, offset)
     left, right = balls(rotations, positions)[0]
     rest = balls(*world(torch.zeros(1, len(JOINTS), 3), torch.zeros(1, 3)))[0]
@@ -257,7 +270,9 @@ def test_legs_follow_the_feet():
     assert (left - right)[1].item() == pytest.approx(0.12, abs=0.005)
     foot = rotations[0, JOINT_INDEX["left_ankle"]]
     assert torch.allclose(foot, euler_matrices(torch.tensor([0.4, 0.5, 0.0])), atol=1e-4)
-    assert torch.allclose(rotations[0, JOINT_INDEX["right_ankle"]], euler_matrices(torch.tensor([0.0, -0.14, 0.0])), atol=1e-4)
+    assert torch.allclose(
+        rotations[0, JOINT_INDEX["right_ankle"]], euler_matrices(torch.tensor([0.0, -0.14, 0.0])), atol=1e-4
+    )
 
 
 def test_parts_of_both_sides_and_what_is_left_out():

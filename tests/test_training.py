@@ -1,4 +1,5 @@
-"""Training: steps change weights and write files, a resumed run is the same run, and training feeds what inference feeds."""
+"""Training: steps change weights and write files, a resumed run is the same run, and training feeds what inference
+feeds."""
 
 from __future__ import annotations
 
@@ -68,14 +69,19 @@ def test_both_trainings_change_what_they_should(samples, tmp_path):
     assert not same(vae, weights(pipe.vae)) and same(rest, weights(pipe.unet, pipe.adapter, pipe.image_encoder))
     assert pipe.vae.config.scaling_factor != factor
     with torch.no_grad():
-        latents = pipe.vae.encode(to_pixels(samples.frames(10**6, 32).rgb)).latent_dist.mode() * pipe.vae.config.scaling_factor
+        latents = (
+            pipe.vae.encode(to_pixels(samples.frames(10**6, 32).rgb)).latent_dist.mode()
+            * pipe.vae.config.scaling_factor
+        )
     assert latents.std().item() == pytest.approx(1, abs=1e-3)  # what diffusion expects
 
     vae = weights(pipe.vae)
     before = [weights(module) for module in (pipe.unet, pipe.adapter, pipe.image_encoder)]
     assert train_base(pipe, samples, LoopOptions(2, 1e-3), dropout=Dropout(warp=0), folder=tmp_path / "base")
     assert same(vae, weights(pipe.vae))  # frozen
-    assert not any(same(old, weights(module)) for old, module in zip(before, (pipe.unet, pipe.adapter, pipe.image_encoder)))
+    assert not any(
+        same(old, weights(module)) for old, module in zip(before, (pipe.unet, pipe.adapter, pipe.image_encoder))
+    )
     assert (pipe.unet.conv_in.weight[:, -80:] != 0).any()  # the moved texture has found its way in
     assert not any(module.training for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae))
     for name in ("vae", "base"):
@@ -134,9 +140,9 @@ def test_dropped_maps_look_as_at_inference(samples):
     assert (given(pose=1) == 0).all()
 
 
-@pytest.mark.parametrize("form", [
-    {}, {"reference_warp": "none"}, {"reference_warp": "encoded"}, {"pose_encoding": "uv"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form", [{}, {"reference_warp": "none"}, {"reference_warp": "encoded"}, {"pose_encoding": "uv"}]
+)
 def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, form):
     """The same sample, with nothing dropped and nothing disturbed, gives the same poses, texture and tokens."""
     pipe, seen = tiny_pipeline(**form), []
@@ -145,8 +151,15 @@ def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, f
     handle = pipe.unet.register_forward_pre_hook(lambda _, args: seen.append([x.detach().clone() for x in args]))
     batch = samples.batch(0)
     with monkeypatch.context() as patch:
-        patch.setattr(Draws, "rand", lambda self, *shape: torch.full(shape, 0.9999))  # "does it happen?" is always answered no
-        train_base(pipe, SimpleNamespace(batch=lambda step: batch, share=(0, 1)), LoopOptions(1, 0.0, ema=None), dropout=NOTHING_DROPPED)
+        patch.setattr(
+            Draws, "rand", lambda self, *shape: torch.full(shape, 0.9999)
+        )  # "does it happen?" is always answered no
+        train_base(
+            pipe,
+            SimpleNamespace(batch=lambda step: batch, share=(0, 1)),
+            LoopOptions(1, 0.0, ema=None),
+            dropout=NOTHING_DROPPED,
+        )
     given, _, tokens = seen.pop()
     assert seen == []
     for i in range(2):
@@ -184,7 +197,11 @@ def test_a_cut_is_the_same_place_in_everything_of_a_sample():
     assert torch.equal(given[:, 0], labels[:, 3])
     places = given[:, :, 0, 0]
     assert (places % 8 == 0).all()
-    assert set(places[:, 0].tolist()) == {0, 8, 16} and set(places[:, 1].tolist()) == {0, 8, 16}  # every place, the last one too
+    assert set(places[:, 0].tolist()) == {0, 8, 16} and set(places[:, 1].tolist()) == {
+        0,
+        8,
+        16,
+    }  # every place, the last one too
     whole = base.random_part(2, (40, 32), 1.0, 16, Draws(0, 5, 2))  # a size that is no multiple is not cut short
     assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
 
@@ -197,7 +214,9 @@ def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adve
     before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
     losses = []
     options = LoopOptions(30, 3e-3, ema=None)
-    assert train_end_to_end(pipe, samples, options, adversarial=adversarial, on_progress=lambda p: losses.append(p.loss))
+    assert train_end_to_end(
+        pipe, samples, options, adversarial=adversarial, on_progress=lambda p: losses.append(p.loss)
+    )
     assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))
     assert not any(same(old, weights(part)) for old, part in zip(before, parts))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -205,7 +224,9 @@ def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adve
 
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
 def test_targets_invert_to_the_picture(kind):
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, clip_sample=False, set_alpha_to_one=True)
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", prediction_type=kind, clip_sample=False, set_alpha_to_one=True
+    )
     g = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(3, 8, 4, 4, generator=g), torch.randn(3, 8, 4, 4, generator=g)
     steps = torch.tensor([10, 400, 900])
@@ -214,7 +235,11 @@ def test_targets_invert_to_the_picture(kind):
     if kind == "v_prediction":
         assert torch.allclose(target, scheduler.get_velocity(latents, noise, steps), atol=1e-5)
     for i, t in enumerate(steps):
-        found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample if scheduler.num_inference_steps else None
+        found = (
+            scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
+            if scheduler.num_inference_steps
+            else None
+        )
         if found is None:
             scheduler.set_timesteps(1000)
             found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
@@ -230,7 +255,11 @@ def test_the_last_training_step_is_pure_noise():
 
 
 def test_losses_against_hand_computed_values():
-    prediction, target, person = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    prediction, target, person = (
+        torch.zeros(1, 2, 1, 2),
+        torch.tensor([[[[1.0, 3.0]], [[1.0, 3.0]]]]),
+        torch.tensor([[[[1.0, 0.0]]]]),
+    )
     assert denoising_loss(prediction, target, torch.ones(1, 1, 1, 2)).item() == pytest.approx((1 + 9) / 2)
     assert denoising_loss(prediction, target, 1 + 3 * person).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
     two = prediction.expand(2, -1, -1, -1), torch.cat([target, 2 * target]), torch.ones(2, 1, 1, 2)
@@ -249,20 +278,27 @@ def test_losses_against_hand_computed_values():
     assert coverage(parts, 4).flatten().tolist() == [0.5, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("kind", "expected"), [
-    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25]), ("sample", [5, 4, 1, 0.25]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("epsilon", [5 / 99, 1, 1, 1]),
+        ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25]),
+        ("sample", [5, 4, 1, 0.25]),
+    ],
+)
 def test_min_snr_weights_against_hand_computed_values(kind, expected):
     alpha_bar = torch.tensor([0.99, 0.8, 0.5, 0.2])  # SNR 99, 4, 1, 1/4
     scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
     assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
     assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx(
-        [{"epsilon": 0.5 / 4, "v_prediction": 0.5 / 5, "sample": 0.5}[kind]] * 2)  # fmt: skip
+        [{"epsilon": 0.5 / 4, "v_prediction": 0.5 / 5, "sample": 0.5}[kind]] * 2
+    )
 
 
-@pytest.mark.parametrize(("kind", "expected"), [
-    ("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 1.25, 1]), ("sample", [5, 4, 1, 1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 1.25, 1]), ("sample", [5, 4, 1, 1])],
+)
 def test_min_snr_still_learns_from_pure_noise(kind, expected):
     alpha_bar = torch.tensor([0.99, 0.8, 0.2, 0.0])  # SNR 99, 4, 1/4, 0
     scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
@@ -272,9 +308,14 @@ def test_min_snr_still_learns_from_pure_noise(kind, expected):
 
 
 def test_min_snr_weighs_the_samples_of_a_training(samples, monkeypatch):
-    """With timesteps that are mostly clean the loss is the one computed by hand; without the option it is the plain one."""
+    """With timesteps that are mostly clean the loss is the one computed by hand; without the option it is the plain
+    one."""
     found, real = [], base.denoising_loss
-    monkeypatch.setattr(base, "denoising_loss", lambda *args: found.append([x if x is None else x.detach() for x in args]) or real(*args))
+    monkeypatch.setattr(
+        base,
+        "denoising_loss",
+        lambda *args: found.append([x if x is None else x.detach() for x in args]) or real(*args),
+    )
     steps = torch.tensor([3, 600])
     monkeypatch.setattr(base, "draw_timesteps", lambda *args: steps)
     losses = {}
@@ -310,7 +351,11 @@ def finished(tmp_path_factory):
 
 def test_a_finished_run_is_a_model_folder(finished):
     pipe = DreamPosePipeline.from_pretrained(finished / "model")
-    assert pipe.model_config.size == (32, 32) and pipe.model_config.reference_warp == "encoded" and pipe.model_config.charts == "mannequin"
+    assert (
+        pipe.model_config.size == (32, 32)
+        and pipe.model_config.reference_warp == "encoded"
+        and pipe.model_config.charts == "mannequin"
+    )
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
     drawn = MannequinSamples((32, 32), 2).frames(0, 2)
@@ -321,17 +366,25 @@ def test_a_finished_run_is_a_model_folder(finished):
 
 
 def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_noise():
-    pipe = training_run.build_mini(ModelConfig(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32)
+    pipe = training_run.build_mini(
+        ModelConfig(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32
+    )
     drawn = MannequinSamples((64, 64), 2).batch(0)
-    own, target = (PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
-                   for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2])))  # fmt: skip
+    own, target = (
+        PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
+        for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2]))
+    )
     photo = drawn.photo[0].numpy()
-    made = [pipe(photo, target, own, steps, generator=torch.Generator().manual_seed(steps)).frames for steps in (1, 2, 3)]
+    made = [
+        pipe(photo, target, own, steps, generator=torch.Generator().manual_seed(steps)).frames for steps in (1, 2, 3)
+    ]
     moved = to_pixels(torch.from_numpy(np.stack(list(moved_frames(photo, own, target)))))
     with torch.no_grad():
         through = to_uint8(pipe.vae.decode(pipe.vae.encode(moved).latent_dist.mode()).sample).numpy()
     for frames in made:
-        assert np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 1  # the moved frames are rounded to bytes
+        assert (
+            np.array_equal(frames, made[0]) and np.abs(frames.astype(int) - through).mean() < 1
+        )  # the moved frames are rounded to bytes
 
 
 def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
@@ -345,15 +398,27 @@ def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
 @pytest.mark.parametrize("kind", ["model", "estimator"])
 def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_path, monkeypatch, kind):
     real = loop._backward
-    monkeypatch.setattr(loop, "_backward", lambda loss_at, step, *args: real(loss_at, step, *args) if step < 3 else math.nan)
-    monkeypatch.setattr(LoopOptions.__init__, "__defaults__", tuple(
-        {25: 2, 0.03: 1e9}.get(value, value) for value in LoopOptions.__init__.__defaults__))  # fmt: skip
+    monkeypatch.setattr(
+        loop, "_backward", lambda loss_at, step, *args: real(loss_at, step, *args) if step < 3 else math.nan
+    )
+    monkeypatch.setattr(
+        LoopOptions.__init__,
+        "__defaults__",
+        tuple({25: 2, 0.03: 1e9}.get(value, value) for value in LoopOptions.__init__.__defaults__),
+    )
     if kind == "model":
         run, start, stage = replace(RUN, steps=6), train_mini, "base"
     else:
-        run, start, stage = training_run.EstimatorRun(size=(32, 32), steps=6, batch_size=2), training_run.train_mini_estimator, "estimator"
-    with pytest.raises(Diverged, match=rf"The {stage} loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
-                       rf"from it with a lower learning rate in another folder \(--init .*{kind}\)\."):  # fmt: skip
+        run, start, stage = (
+            training_run.EstimatorRun(size=(32, 32), steps=6, batch_size=2),
+            training_run.train_mini_estimator,
+            "estimator",
+        )
+    with pytest.raises(
+        Diverged,
+        match=rf"The {stage} loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
+        rf"from it with a lower learning rate in another folder \(--init .*{kind}\)\.",
+    ):
         start(run, tmp_path / "run")
     monkeypatch.undo()
     again = replace(run, init=str(tmp_path / "run" / kind), steps=1, lr=1e-5)
@@ -371,12 +436,21 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     before, after = (load_pipeline(folder, "cpu") for folder in (start, tmp_path / "tuned" / "model"))
     assert same(weights(before.vae), weights(after.vae)) and not same(weights(before.unet), weights(after.unet))
     assert not any(str(start) in file.read_text() for file in (tmp_path / "tuned" / "model").rglob("*.json"))
-    narrow = MiniRun(vae=str(start), steps=1, end_to_end_steps=0, batch_size=2, size=RUN.size, reference_warp="none",
-                     unet_channels=(8, 16))  # fmt: skip
+    narrow = MiniRun(
+        vae=str(start),
+        steps=1,
+        end_to_end_steps=0,
+        batch_size=2,
+        size=RUN.size,
+        reference_warp="none",
+        unet_channels=(8, 16),
+    )
     assert train_mini(narrow, tmp_path / "narrow")
     other = load_pipeline(tmp_path / "narrow" / "model", "cpu")
     assert same(weights(before.vae), weights(other.vae)) and other.model_config.reference_warp == "none"
-    assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(other.unet.config.block_out_channels) == [8, 16]
+    assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(
+        other.unet.config.block_out_channels
+    ) == [8, 16]
     with pytest.raises(InputError, match="leave out vae"):
         train_mini(replace(run, vae="mini"), tmp_path / "new")
     with pytest.raises(InputError, match="was started .*without --init"):
@@ -386,13 +460,31 @@ def test_a_run_may_start_from_a_model(tmp_path, finished):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("changes", [
-    {"size": (40, 32)}, {"size": (0, 32)}, {"batch_size": 3}, {"batch_size": 0}, {"steps": -1}, {"lr": float("nan")}, {"vae_lr": 0.0},
-    {"seed": -1}, {"seed": 2**40}, {"unet_channels": (64,)}, {"unet_channels": (64, 100)}, {"noisier": 0.0},
-    {"noisier": float("nan")}, {"adversarial": -0.1},
-    {"warp_dropout": 1.1}, {"adversarial": float("nan")}, {"accumulate": 0}, {"optimizer": "sgd"},
-    {"min_snr": 0.0}, {"min_snr": float("nan")},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": (40, 32)},
+        {"size": (0, 32)},
+        {"batch_size": 3},
+        {"batch_size": 0},
+        {"steps": -1},
+        {"lr": float("nan")},
+        {"vae_lr": 0.0},
+        {"seed": -1},
+        {"seed": 2**40},
+        {"unet_channels": (64,)},
+        {"unet_channels": (64, 100)},
+        {"noisier": 0.0},
+        {"noisier": float("nan")},
+        {"adversarial": -0.1},
+        {"warp_dropout": 1.1},
+        {"adversarial": float("nan")},
+        {"accumulate": 0},
+        {"optimizer": "sgd"},
+        {"min_snr": 0.0},
+        {"min_snr": float("nan")},
+    ],
+)
 def test_runs_that_make_no_sense_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
         train_mini(MiniRun(**{**vars(RUN), **changes}), tmp_path / "run")
@@ -414,8 +506,16 @@ def test_every_stage_trains_in_bfloat16(tmp_path):
 @pytest.mark.slow
 def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
     """All of them at once, in all stages."""
-    run = replace(RUN, vae_steps=2, steps=4, end_to_end_steps=2, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True,
-                  min_snr=5.0)  # fmt: skip
+    run = replace(
+        RUN,
+        vae_steps=2,
+        steps=4,
+        end_to_end_steps=2,
+        accumulate=2,
+        optimizer="adamw8bit",
+        gradient_checkpointing=True,
+        min_snr=5.0,
+    )
     assert train_mini(run, tmp_path / "whole")
     for stop in (3, 7, 7):  # in the middle of a step of each stage
         with pytest.raises(Cancelled):
@@ -428,17 +528,48 @@ def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
-    given = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-             "--vae-steps", "2", "--steps", "10", "--accumulate", "2", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
+    given = [
+        "-m",
+        "dreampose_core",
+        "train",
+        "--data",
+        "mannequin",
+        "--size",
+        "32x32",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+        "--vae-steps",
+        "2",
+        "--steps",
+        "10",
+        "--accumulate",
+        "2",
+        "--end-to-end-steps",
+        "2",
+        "--unet-channels",
+        "8,16",
+    ]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
-        done = subprocess.run([sys.executable, *before, *given, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=600,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *before, *given, "--out", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=REPOSITORY,
+        )
         assert done.returncode == 0, done.stderr
     for stage, last in (("vae", 2), ("base", 10), ("end_to_end", 2)):
-        one, two = (load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two"))
+        one, two = (
+            load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two")
+        )
         assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
-        assert not torch.equal(one["losses"], two["losses"]) or stage != "base"  # they were really two: sums in another order
+        assert (
+            not torch.equal(one["losses"], two["losses"]) or stage != "base"
+        )  # they were really two: sums in another order
         assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
     with pytest.raises(InputError, match="batch of 6 cannot be shared by 2 processes"):
         training_run._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))

@@ -1,4 +1,5 @@
-"""The discriminator of the end-to-end stage: who learns from which loss, and that it tells blurred pictures from sharp ones."""
+"""The discriminator of the end-to-end stage: who learns from which loss, and that it tells blurred pictures from sharp
+ones."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ def discriminator() -> PatchDiscriminator:
 
 def patterns(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random cells of 2 x 2 pixels, sharp and blurred: (4, 3, 32, 24) each, in [-1, 1]."""
-    sharp = F.interpolate(torch.rand(4, 3, 16, 12, generator=torch.Generator().manual_seed(step)) * 2 - 1, scale_factor=2)
+    sharp = F.interpolate(
+        torch.rand(4, 3, 16, 12, generator=torch.Generator().manual_seed(step)) * 2 - 1, scale_factor=2
+    )
     return sharp, F.avg_pool2d(sharp, 5, 1, 2)
 
 
@@ -28,7 +31,9 @@ def test_each_loss_teaches_its_own_side(discriminator):
     weight = torch.ones(4, 1, 32, 24)
     realism, own = adversarial_losses(discriminator, made, real, weight)
     assert realism.item() == pytest.approx(-discriminator(made).mean().item(), abs=1e-6)
-    assert own.item() == pytest.approx((F.relu(1 + discriminator(made)) + F.relu(1 - discriminator(real))).mean().item(), abs=1e-6)
+    assert own.item() == pytest.approx(
+        (F.relu(1 + discriminator(made)) + F.relu(1 - discriminator(real))).mean().item(), abs=1e-6
+    )
     realism.backward()
     assert made.grad.abs().sum() > 0 and all(p.grad is None for p in discriminator.parameters())
     made.grad = None
@@ -41,7 +46,9 @@ def test_only_weighed_pixels_are_judged(discriminator):
     weight = torch.zeros(4, 1, 32, 24)
     weight[..., :16, :] = 2
     realism, _ = adversarial_losses(discriminator, made, real, weight)
-    assert realism.item() == pytest.approx(-2 * discriminator(made)[:, :, :4].sum().item() / discriminator(made).numel(), abs=1e-6)
+    assert realism.item() == pytest.approx(
+        -2 * discriminator(made)[:, :, :4].sum().item() / discriminator(made).numel(), abs=1e-6
+    )
 
 
 def test_the_size_of_its_weights_says_nothing(discriminator):

@@ -37,13 +37,21 @@ def work(kind: str, folder: Path) -> Path:
     if kind in RECIPES:
         recipe.RECIPES["fast"] = RECIPES[kind]
         rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
-        finetune(tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints")
+        finetune(
+            tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints"
+        )
         return folder / "subject"
     if kind == "estimator":
-        train_mini_estimator(EstimatorRun(size=(32, 32), steps=STEPS, batch_size=2), folder, resume=(folder / "run.json").exists())
+        train_mini_estimator(
+            EstimatorRun(size=(32, 32), steps=STEPS, batch_size=2), folder, resume=(folder / "run.json").exists()
+        )
         return folder / "estimator"
     steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
-    train_mini(MiniRun(size=(32, 32), batch_size=2, unet_channels=(8, 16), **steps), folder, resume=(folder / "run.json").exists())
+    train_mini(
+        MiniRun(size=(32, 32), batch_size=2, unet_channels=(8, 16), **steps),
+        folder,
+        resume=(folder / "run.json").exists(),
+    )
     return folder / "model"
 
 
@@ -52,12 +60,23 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.relative_to(folder)} {key}": value for file in files for key, value in load_file(file).items()}
 
 
-@pytest.mark.parametrize(("kind", "stage"), [
-    *(pytest.param(*one, marks=pytest.mark.slow) for one in (
-        ("vae_steps", "vae"), ("end_to_end_steps", "end_to_end"), ("estimator", "checkpoints"), ("fast", "tuning"), ("fast", "decoder"),
-        ("paper", "tuning"))),
-    ("steps", "base"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                ("vae_steps", "vae"),
+                ("end_to_end_steps", "end_to_end"),
+                ("estimator", "checkpoints"),
+                ("fast", "tuning"),
+                ("fast", "decoder"),
+                ("paper", "tuning"),
+            )
+        ),
+        ("steps", "base"),
+    ],
+)
 def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}

@@ -70,14 +70,21 @@ def test_the_average_forgets_the_start_and_is_what_is_left():
 
 def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
     seen = []
-    losses, done = Toy().run(LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, **SOON, log_every=20), folder=tmp_path,
-                            on_progress=seen.append)  # fmt: skip
+    losses, done = Toy().run(
+        LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, **SOON, log_every=20),
+        folder=tmp_path,
+        on_progress=seen.append,
+    )
     assert done and len(losses) == 50 and np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
+    assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(
+        np.mean(losses[:20]), abs=1e-5
+    )
     assert [line["lr"] for line in lines] == [0.1, pytest.approx(0.1 * 11 / 12.5, rel=1e-5)]  # of the last step of each
-    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[-1].loss == losses[-1]
+    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[
+        -1
+    ].loss == losses[-1]
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -126,7 +133,8 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
 
 @pytest.mark.parametrize("at", [6, 7])
 def test_between_two_losses_of_a_step_training_may_stop_and_goes_on_to_the_same_bits(tmp_path, at):
-    """Asked before every loss, it stops after the third step, or in the middle of the fourth, which then counts for nothing."""
+    """Asked before every loss, it stops after the third step, or in the middle of the fourth, which then counts for
+    nothing."""
     options = LoopOptions(6, lr=0.1, ema=0.9, accumulate=2)
     whole, part, rest, asked = Toy(), Toy(), Toy(), []
     losses, _ = whole.run(options)
@@ -164,9 +172,12 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tmp_path, caplo
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
     {
-        "cut": lambda: state.write_bytes(content[:-5]), "bit": lambda: state.write_bytes(content), "no state": state.unlink,
-        "no manifest": manifest.unlink, "empty manifest": lambda: manifest.write_text("{}"),
-    }[damage]()  # fmt: skip
+        "cut": lambda: state.write_bytes(content[:-5]),
+        "bit": lambda: state.write_bytes(content),
+        "no state": state.unlink,
+        "no manifest": manifest.unlink,
+        "empty manifest": lambda: manifest.write_text("{}"),
+    }[damage]()
     rest, seen = Toy(), []
     resumed, done = rest.run(options, folder=tmp_path, on_progress=lambda p: seen.append(p.step))
     assert done and seen[0] == 6 and resumed == losses and same(weights(whole.module), weights(rest.module))
@@ -174,7 +185,8 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tmp_path, caplo
 
 
 def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path, monkeypatch):
-    """A step takes a second, writing two: one is due after 5 steps, and has to wait until 2 s are 10 % of the time since the last."""
+    """A step takes a second, writing two: one is due after 5 steps, and has to wait until 2 s are 10 % of the time
+    since the last."""
     now, saved = [0.0], []
 
     class Clock:
@@ -231,7 +243,9 @@ def test_training_ends_when_what_is_held_back_no_longer_gets_better(tmp_path):
 
     whole, seen = Toy(), []
     losses, done = run(whole, on_progress=seen.append)
-    assert done and len(losses) == 20 and torch.equal(whole.module.weight, at_best[0])  # 2.5, 2.0, 2.1 were no better than 2.0
+    assert (
+        done and len(losses) == 20 and torch.equal(whole.module.weight, at_best[0])
+    )  # 2.5, 2.0, 2.1 were no better than 2.0
     assert [p.loss for p in seen] == [5.0] * 3 + [3.0] * 4 + [2.0] * 4 + [2.5] * 4 + [2.0] * 4 + [2.1]  # what is shown
     for number, at in enumerate((0, 1, 8, 9, 13, 19)):
         with pytest.raises(Cancelled):
@@ -262,11 +276,18 @@ def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path, ema):
     toy = Toy()
     real = toy.loss_at
     toy.loss_at = lambda step: real(step) * (float("nan") if step >= 7 else 1)
-    with pytest.raises(Diverged, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one; start from it with"):
+    with pytest.raises(
+        Diverged, match=r"no longer a number at step 7: checkpoint-5 in .* is the last good one; start from it with"
+    ):
         toy.run(LoopOptions(20, lr=0.1, ema=ema, checkpoint_every=5, **SOON), folder=tmp_path)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
-    good = checkpoints.Checkpoints(tmp_path).newest()[1]  # its weights are what is left, averaged where there is an average
-    assert torch.equal(toy.module.weight, good["weight.0" if ema is None else "average.0"]) and torch.isfinite(toy.module.weight).all()
+    good = checkpoints.Checkpoints(tmp_path).newest()[
+        1
+    ]  # its weights are what is left, averaged where there is an average
+    assert (
+        torch.equal(toy.module.weight, good["weight.0" if ema is None else "average.0"])
+        and torch.isfinite(toy.module.weight).all()
+    )
     assert Toy().run(LoopOptions(20, lr=0.1, ema=ema), folder=tmp_path)[1]
 
 
@@ -297,14 +318,19 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_to_go_on_from(tmp_pat
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     in_rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     owner, name, error = {
-        "state": (checkpoints, "save_file", in_rust), "manifest": (Path, "write_text", full), "flush": (checkpoints, "flush", full),
+        "state": (checkpoints, "save_file", in_rust),
+        "manifest": (Path, "write_text", full),
+        "flush": (checkpoints, "flush", full),
         "name": (checkpoints.os, "replace", full),
-    }[place]  # fmt: skip
+    }[place]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), error))
         with pytest.raises(StorageError, match="checkpoint-15 could not be written: the disk is full. Free some space"):
             part.run(options, folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]  # and nothing half written
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-5",
+    ]  # and nothing half written
     resumed, done = rest.run(options, folder=tmp_path)
     assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
 
@@ -320,8 +346,14 @@ def test_a_file_that_may_not_grow_is_one_sentence(tmp_path):
         "except StorageError as error:\n    print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", limited, str(tmp_path / "stage")], cwd=REPOSITORY, env=environment, capture_output=True,
-                          text=True, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path / "stage")],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert "checkpoint-2 could not be written: the file may not grow larger." in done.stdout, done.stderr
     assert list((tmp_path / "stage").iterdir()) == []
 

@@ -40,7 +40,9 @@ def test_a_resumed_run_in_8_bits_is_bit_equal(tmp_path, at):
     with pytest.raises(Cancelled):
         Net().run(OPTIONS, folder=tmp_path, should_stop=stop_after(at))
     state = Checkpoints(tmp_path).newest()[1]
-    large, small = ({key.split(".")[2]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")} for i in (0, 1))
+    large, small = (
+        {key.split(".")[2]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")} for i in (0, 1)
+    )
     assert large["state1"].dtype == large["state2"].dtype == torch.uint8 and small["state1"].dtype == torch.float32
     assert "qmap1" in large and large["qmap2"].shape == (256,) and state["number.0.step"].item() == at
     resumed, done = rest.run(OPTIONS, folder=tmp_path)
@@ -102,7 +104,12 @@ def test_8_bits_go_on_from_32_with_what_is_remembered_rounded(tmp_path):
             blocks = remembered[f"qmap{number}"][value.long()].view(-1, 256) * remembered[f"absmax{number}"][:, None]
             assert torch.allclose(blocks, expected.view(-1, 256), atol=0.02 * expected.abs().max().item(), rtol=0.1)
     resumed, done = rest.run(replace(OPTIONS, steps=30), folder=tmp_path)
-    assert done and resumed[:15] == losses[:15] and resumed[15:] == pytest.approx(losses[15:], rel=0.02) and resumed != losses
+    assert (
+        done
+        and resumed[:15] == losses[:15]
+        and resumed[15:] == pytest.approx(losses[15:], rel=0.02)
+        and resumed != losses
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -113,7 +120,9 @@ def test_a_resumed_run_is_bit_equal_also_where_channels_are_last(tmp_path, name)
         torch.manual_seed(0)
         one = Net()
         one.module = torch.nn.Conv2d(16, 32, 3).to(memory_format=torch.channels_last)  # 4608 weights
-        one.loss_at = lambda number: one.module(torch.randn(2, 16, 6, 5, generator=random(0, number, 0))).square().mean()
+        one.loss_at = lambda number: (
+            one.module(torch.randn(2, 16, 6, 5, generator=random(0, number, 0))).square().mean()
+        )
         return one
 
     options, whole, rest = replace(OPTIONS, optimizer=name, lr=0.1), net(), net()

@@ -44,20 +44,29 @@ def events(folder):
 
 def test_smoothing_against_hand_computed_values():
     assert smoothed([4.0]).tolist() == [4.0]
-    assert smoothed([1.0, 2, 3, 4, 5, 6]).tolist() == pytest.approx([2, 2.5, 3, 4, 4.5, 5])  # five wide, fewer at the ends
+    assert smoothed([1.0, 2, 3, 4, 5, 6]).tolist() == pytest.approx(
+        [2, 2.5, 3, 4, 4.5, 5]
+    )  # five wide, fewer at the ends
     noise = np.random.default_rng(0).normal(size=4000)
     assert smoothed(list(noise))[100:-100].std() == pytest.approx(1 / np.sqrt(101), rel=0.2)  # a fortieth of them
 
 
-@pytest.mark.parametrize(("losses", "scale"), [
-    ([0.97**i for i in range(200)], "log"), ([1 - 0.001 * i for i in range(200)], "linear"),
-    ([0.5 - 0.01 * i for i in range(200)], "linear"), ([3.0], "linear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ([0.97**i for i in range(200)], "log"),
+        ([1 - 0.001 * i for i in range(200)], "linear"),
+        ([0.5 - 0.01 * i for i in range(200)], "linear"),
+        ([3.0], "linear"),
+    ],
+)
 def test_a_curve_is_a_picture_and_logarithmic_where_the_loss_falls_far(tmp_path, monkeypatch, losses, scale):
     from matplotlib.axes import Axes
 
     scales, real = [], Axes.grid
-    monkeypatch.setattr(Axes, "grid", lambda self, *args, **kwargs: scales.append(self.get_yscale()) or real(self, *args, **kwargs))
+    monkeypatch.setattr(
+        Axes, "grid", lambda self, *args, **kwargs: scales.append(self.get_yscale()) or real(self, *args, **kwargs)
+    )
     write_curve(losses, "base", tmp_path / "loss.png")
     picture = read_image(tmp_path / "loss.png")
     assert scales[-1] == scale and picture.shape == (495, 880, 3)
@@ -68,7 +77,9 @@ def test_a_curve_is_a_picture_and_logarithmic_where_the_loss_falls_far(tmp_path,
 
 def test_a_curve_is_drawn_now_and_then_and_at_the_end_of_every_call(tmp_path, monkeypatch):
     drawn, real = [], record.write_curve
-    monkeypatch.setattr(record, "write_curve", lambda losses, stage, path: drawn.append(len(losses)) or real(losses, stage, path))
+    monkeypatch.setattr(
+        record, "write_curve", lambda losses, stage, path: drawn.append(len(losses)) or real(losses, stage, path)
+    )
     with pytest.raises(Cancelled):
         line(tmp_path, should_stop=stop_after(3))
     assert drawn == [2, 3] and read_image(tmp_path / "loss.png").shape[2] == 3
@@ -126,21 +137,32 @@ def test_a_full_disk_ends_no_training_by_the_picture_and_one_by_the_log_with_a_s
 
 
 def test_the_stages_of_a_run_write_them(tmp_path):
-    run = MiniRun(size=(32, 32), unet_channels=(8, 16), vae_steps=1, steps=2, end_to_end_steps=1, batch_size=2, tensorboard=True)
+    run = MiniRun(
+        size=(32, 32), unet_channels=(8, 16), vae_steps=1, steps=2, end_to_end_steps=1, batch_size=2, tensorboard=True
+    )
     assert train_mini(run, tmp_path / "mini")
     for stage, steps in (("vae", 1), ("base", 2), ("end_to_end", 1)):
         assert read_image(tmp_path / "mini" / stage / "loss.png").shape[2] == 3
         assert [e.step for e in events(tmp_path / "mini" / stage).Scalars("loss")] == [*range(1, steps + 1)]
-    assert train_mini_estimator(EstimatorRun(size=(32, 32), steps=1, batch_size=2, tensorboard=True), tmp_path / "estimator")
+    assert train_mini_estimator(
+        EstimatorRun(size=(32, 32), steps=1, batch_size=2, tensorboard=True), tmp_path / "estimator"
+    )
     assert (tmp_path / "estimator" / "checkpoints" / "loss.png").is_file()
     assert events(tmp_path / "estimator" / "checkpoints").Scalars("lr")[0].value > 0
 
 
 def test_a_missing_tensorboard_is_one_sentence_before_anything_begins(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard")]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.split(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard")
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for run, start in ((MiniRun(tensorboard=True), training_run.train_mini), (EstimatorRun(tensorboard=True), training_run.train_mini_estimator)):
+    for run, start in (
+        (MiniRun(tensorboard=True), training_run.train_mini),
+        (EstimatorRun(tensorboard=True), training_run.train_mini_estimator),
+    ):
         with pytest.raises(InputError, match="needs TensorBoard.*pip install -r requirements-train.txt"):
             start(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,12 +13,29 @@ from dreampose_core.training.run_folder import claim
 
 
 def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
-    run = MiniRun(size=(64, 32), unet_channels=(8, 16), steps=7, vae_steps=None, min_snr=5.0, gradient_checkpointing=True)
-    told = {"size": "with --size 64x32", "unet_channels": "with --unet-channels 8,16", "steps": "with --steps 7",
-            "vae_steps": "without --vae-steps", "min_snr": "with --min-snr 5.0", "seed": "with --seed 0",
-            "gradient_checkpointing": "with --gradient-checkpointing", "optimizer": "with --optimizer adamw"}  # fmt: skip
-    other = {"size": (32, 32), "unet_channels": (8, 24), "steps": 8, "vae_steps": 1200, "min_snr": None, "seed": 1,
-             "gradient_checkpointing": False, "optimizer": "adamw8bit"}  # fmt: skip
+    run = MiniRun(
+        size=(64, 32), unet_channels=(8, 16), steps=7, vae_steps=None, min_snr=5.0, gradient_checkpointing=True
+    )
+    told = {
+        "size": "with --size 64x32",
+        "unet_channels": "with --unet-channels 8,16",
+        "steps": "with --steps 7",
+        "vae_steps": "without --vae-steps",
+        "min_snr": "with --min-snr 5.0",
+        "seed": "with --seed 0",
+        "gradient_checkpointing": "with --gradient-checkpointing",
+        "optimizer": "with --optimizer adamw",
+    }
+    other = {
+        "size": (32, 32),
+        "unet_channels": (8, 24),
+        "steps": 8,
+        "vae_steps": 1200,
+        "min_snr": None,
+        "seed": 1,
+        "gradient_checkpointing": False,
+        "optimizer": "adamw8bit",
+    }
     claim(run, tmp_path, False, "model")
     before = (tmp_path / "run.json").read_text()
     for field in fields(MiniRun):  # each of them, those too that are yet to come
@@ -29,7 +46,9 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
             claim(replace(run, **{field.name: value}), tmp_path, True, "model")
         what = told.get(field.name, f"--{field.name.replace('_', '-')}")
         assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
-        assert str(raised.value).endswith(f"; go on so, or from its weights in another folder (--init {tmp_path / 'model'}).")
+        assert str(raised.value).endswith(
+            f"; go on so, or from its weights in another folder (--init {tmp_path / 'model'})."
+        )
     with pytest.raises(InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; go on so"):
         claim(replace(run, seed=3, steps=9, size=(32, 32)), tmp_path, True, "model")
     assert (tmp_path / "run.json").read_text() == before
@@ -39,7 +58,11 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
 
 def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     run = MiniRun(seed=3)
-    old = {key: value for key, value in vars(run).items() if key not in ("accumulate", "optimizer", "min_snr", "tensorboard")}
+    old = {
+        key: value
+        for key, value in vars(run).items()
+        if key not in ("accumulate", "optimizer", "min_snr", "tensorboard")
+    }
     path = tmp_path / "run.json"
     path.write_text(json.dumps(old | {"gone": 1}))
     claim(run, tmp_path, True, "model")

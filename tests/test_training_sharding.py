@@ -1,4 +1,5 @@
-"""FSDP: a UNet spread over two processes learns what a whole one learns, its checkpoints are the same, and it is whole again afterwards."""
+"""FSDP: a UNet spread over two processes learns what a whole one learns, its checkpoints are the same, and it is whole
+again afterwards."""
 
 from __future__ import annotations
 
@@ -18,8 +19,27 @@ from dreampose_core.training.run import MiniRun, train_mini
 from dreampose_core.training.sharding import clip_gradients
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TRAIN = ["-m", "dreampose_core", "train", "--data", "mannequin", "--size", "32x32", "--batch-size", "4", "--device", "cpu",
-         "--vae-steps", "1", "--steps", "6", "--end-to-end-steps", "2", "--unet-channels", "8,16"]  # fmt: skip
+TRAIN = [
+    "-m",
+    "dreampose_core",
+    "train",
+    "--data",
+    "mannequin",
+    "--size",
+    "32x32",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+    "--vae-steps",
+    "1",
+    "--steps",
+    "6",
+    "--end-to-end-steps",
+    "2",
+    "--unet-channels",
+    "8,16",
+]
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LOOK = """
 import sys
@@ -42,8 +62,14 @@ with open(f"{out}/{{processes.rank}}", "w") as file:  # printed, the two would m
 
 
 def launched(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600, cwd=REPOSITORY,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,16 +80,25 @@ def test_sharded_training_is_training_and_goes_on_either_way(tmp_path):
     launched(*TRAIN, "--out", str(one))
     launched(*LAUNCH, *TRAIN, "--shard", "--out", str(shard))
     shutil.copytree(one, other)
-    for folder in (shard, other):  # the last stage again, of the sharded run with a whole UNet, of the other with a sharded one
+    for folder in (
+        shard,
+        other,
+    ):  # the last stage again, of the sharded run with a whole UNet, of the other with a sharded one
         (folder / "end_to_end").rename(folder / "end_to_end_before")
     launched(*TRAIN, "--resume", "--out", str(shard))
     launched(*LAUNCH, *TRAIN, "--shard", "--resume", "--out", str(other))
     for folder in (shard, other):
         for stage, last in (("base", 6), ("end_to_end", 2)):
-            wanted, found = (load_file(run / stage / f"checkpoint-{last}" / "state.safetensors") for run in (one, folder))
+            wanted, found = (
+                load_file(run / stage / f"checkpoint-{last}" / "state.safetensors") for run in (one, folder)
+            )
             assert wanted.keys() == found.keys() and all(wanted[key].shape == found[key].shape for key in wanted)
             assert torch.allclose(wanted["losses"], found["losses"], atol=1e-4) and len(found["losses"]) == last
-            assert all(torch.allclose(wanted[key], found[key], atol=1e-3) for key in wanted if key.startswith(("weight.", "average.")))
+            assert all(
+                torch.allclose(wanted[key], found[key], atol=1e-3)
+                for key in wanted
+                if key.startswith(("weight.", "average."))
+            )
     assert (shard / "model" / "model_index.json").is_file()
 
 

@@ -60,7 +60,7 @@ def put_pictures(folder, frames, poses, npy=False):
         write_poses(poses, folder / "poses.npz")
 
 
-# -- train prepare -------------------------------------------------------------------------------------------------------------
+# -- train prepare -----------------------------------------------------------------------------------------------------
 
 
 def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_path, film):
@@ -124,7 +124,9 @@ def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp
 
     stops = iter(range(100))
     with pytest.raises(Cancelled):
-        prepare(source, out, SIZE, estimate=estimate, should_stop=lambda: next(stops) > FRAMES + 4)  # in the middle of b
+        prepare(
+            source, out, SIZE, estimate=estimate, should_stop=lambda: next(stops) > FRAMES + 4
+        )  # in the middle of b
     assert sorted(path.name for path in out.iterdir()) == ["a", "report.json"] and asked == [FRAMES, FRAMES]
     done = prepare(source, out, SIZE, estimate=estimate)
     assert done.before == ("a",) and done.frames == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
@@ -167,7 +169,9 @@ def test_maps_that_changed_are_read_again_and_clips_that_went_bad_are_not_traine
         write_poses(poses, films / f"{name}.npz")
     prepare(films, out, SIZE)
     write_poses(replace(poses, charts="densepose"), films / "a.npz")
-    assert prepare(films, out, SIZE).before == ("b",) and read_poses(out / "a" / "frame_00000.npz").charts == "densepose"
+    assert (
+        prepare(films, out, SIZE).before == ("b",) and read_poses(out / "a" / "frame_00000.npz").charts == "densepose"
+    )
     assert prepare(films, out, SIZE, estimator="mini rgb").before == ()
     write_poses(poses.select(slice(3)), films / "a.npz")
     assert "a" in prepare(films, out, SIZE).left_out
@@ -204,7 +208,9 @@ def test_odd_folders(tmp_path, film):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(frames[:4], path.with_name("made.mp4"), 10)
         path.with_name("made.mp4").rename(path)
-    done = prepare(tmp_path / "names", tmp_path / "out2", SIZE, estimate=lambda pictures: poses.select(slice(len(list(pictures)))))
+    done = prepare(
+        tmp_path / "names", tmp_path / "out2", SIZE, estimate=lambda pictures: poses.select(slice(len(list(pictures))))
+    )
     assert sorted(done.frames) == ["a", "a_2", "a_mp4"]
     put_pictures(tmp_path / "itself", frames, poses, npy=True)
     for path in list((tmp_path / "itself").iterdir()):
@@ -215,8 +221,12 @@ def test_odd_folders(tmp_path, film):
     seen = []
     put_pictures(tmp_path / "large" / "a", np.repeat(np.repeat(frames[:2], 12, 1), 12, 2), poses.select(slice(2)))
     (tmp_path / "large" / "a" / "poses.npz").unlink()
-    prepare(tmp_path / "large", tmp_path / "out4", SIZE,
-            estimate=lambda pictures: seen.extend(picture.shape for picture in pictures) or poses.select(slice(2)))  # fmt: skip
+    prepare(
+        tmp_path / "large",
+        tmp_path / "out4",
+        SIZE,
+        estimate=lambda pictures: seen.extend(picture.shape for picture in pictures) or poses.select(slice(2)),
+    )
     assert seen == [(768, 614, 3)] * 2
 
 
@@ -232,13 +242,15 @@ def test_a_full_disk_is_said_and_leaves_no_half_clip(tmp_path, film, monkeypatch
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize(("folder", "words"), [("missing", "There is no folder"), ("", "no video and no folder of frame_<n>.png")])
+@pytest.mark.parametrize(
+    ("folder", "words"), [("missing", "There is no folder"), ("", "no video and no folder of frame_<n>.png")]
+)
 def test_nothing_to_prepare(tmp_path, folder, words):
     with pytest.raises(InputError, match=words):
         prepare(tmp_path / folder, tmp_path / "out", SIZE)
 
 
-# -- samples -------------------------------------------------------------------------------------------------------------------
+# -- samples -----------------------------------------------------------------------------------------------------------
 
 
 def test_clips_that_cannot_be_trained_on_are_refused_by_name(tmp_path, film):
@@ -269,12 +281,20 @@ def test_a_batch_is_the_same_whenever_it_is_asked_and_whoever_shares_it(clips):
     batch, again = samples.batch(7), samples.batch(7)
     for name in ("photo", "photo_parts", "photo_uv", "target", "window_parts", "window_uv"):
         assert torch.equal(getattr(batch, name), getattr(again, name))
-    assert batch.photo.shape == (4, *SIZE, 3) and batch.photo.dtype == torch.uint8 and batch.window_uv.shape == (4, 5, 2, *SIZE)
+    assert (
+        batch.photo.shape == (4, *SIZE, 3)
+        and batch.photo.dtype == torch.uint8
+        and batch.window_uv.shape == (4, 5, 2, *SIZE)
+    )
     assert not torch.equal(batch.photo, samples.batch(8).photo)
     halves = [VideoSamples(clips, SIZE, 4, seed=5, share=(rank, 2)).batch(7) for rank in range(2)]
     assert torch.equal(torch.cat([half.target for half in halves]), batch.target)
-    assert torch.equal(torch.cat([half.frames(3, 4).rgb for half in (VideoSamples(clips, SIZE, 4, share=(rank, 2)) for rank in range(2))]),
-                       VideoSamples(clips, SIZE, 4).frames(3, 4).rgb)  # fmt: skip
+    assert torch.equal(
+        torch.cat(
+            [half.frames(3, 4).rgb for half in (VideoSamples(clips, SIZE, 4, share=(rank, 2)) for rank in range(2))]
+        ),
+        VideoSamples(clips, SIZE, 4).frames(3, 4).rgb,
+    )
 
 
 def test_the_target_is_never_the_photo_and_five_maps_differ(clips, monkeypatch):
@@ -303,11 +323,14 @@ def test_some_clips_are_held_back(clips):
     photo, own, truth, target = rows[0]
     assert np.array_equal(photo, read_image(clips / "clip0" / "frame_00000.png"))
     assert np.array_equal(truth, read_image(clips / "clip0" / f"frame_{FRAMES - 1:05d}.png"))
-    assert len(own) == len(target) == 1 and np.array_equal(target.parts, read_poses(clips / "clip0" / f"frame_{FRAMES - 1:05d}.npz").parts)
+    assert len(own) == len(target) == 1 and np.array_equal(
+        target.parts, read_poses(clips / "clip0" / f"frame_{FRAMES - 1:05d}.npz").parts
+    )
 
 
 def test_pictures_and_maps_are_cropped_and_mirrored_together(tmp_path, monkeypatch):
-    """The person is light and the rest dark, so that any shift between picture and maps would be seen; no crop leaves the frame."""
+    """The person is light and the rest dark, so that any shift between picture and maps would be seen; no crop leaves
+    the frame."""
     boxes = []
     monkeypatch.setattr(videos, "fit_image", lambda image, size, box: boxes.append(box) or fit_image(image, size, box))
     _, poses = render_clip(Figure.from_seed(3), "turn", 4, (160, 128), fps=2)
@@ -346,7 +369,9 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
     frames, poses = film
     put_pictures(tmp_path / "a", frames, poses, npy=True)
     pipe = tiny_pipeline(charts="densepose", reference_warp="texture")
-    every = Dropout(pose=0, image=0, both=0, warp=0, uv=0.5, parts=0.5)  # one of the two is always dropped, where there are two
+    every = Dropout(
+        pose=0, image=0, both=0, warp=0, uv=0.5, parts=0.5
+    )  # one of the two is always dropped, where there are two
     given = conditioned(pipe, VideoSamples(tmp_path, SIZE, 4).batch(0), every, 1.0, torch.float32, 0, 0)
     shown = given.poses.unflatten(1, (5, -1))
     covers, uv, parts_flag, uv_flag = shown.split([shown.shape[2] - 4, 2, 1, 1], 2)
@@ -365,13 +390,34 @@ def test_the_commands(tmp_path, film):
         write_poses(replace(poses, charts="densepose"), tmp_path / "films" / f"{number}.npz")
     run = partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
     command = [sys.executable, "-m", "dreampose_core", "train"]
-    done = run([*command, "prepare", tmp_path / "films", "--out", tmp_path / "clips", "--size", "64x32", "--estimator", "none"])
+    done = run(
+        [*command, "prepare", tmp_path / "films", "--out", tmp_path / "clips", "--size", "64x32", "--estimator", "none"]
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "3 clips, 36 frames; left out: 0 clips" in done.stdout
-    done = run([
-        *command, "--data", tmp_path / "clips", "--out", tmp_path / "run", "--size", "64x32", "--unet-channels", "8,16", "--vae-steps", "2",
-        "--steps", "2", "--end-to-end-steps", "2", "--batch-size", "2", "--device", "cpu",
-    ])  # fmt: skip
+    done = run(
+        [
+            *command,
+            "--data",
+            tmp_path / "clips",
+            "--out",
+            tmp_path / "run",
+            "--size",
+            "64x32",
+            "--unet-channels",
+            "8,16",
+            "--vae-steps",
+            "2",
+            "--steps",
+            "2",
+            "--end-to-end-steps",
+            "2",
+            "--batch-size",
+            "2",
+            "--device",
+            "cpu",
+        ]
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "densepose"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(tmp_path / "clips")

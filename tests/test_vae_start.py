@@ -28,7 +28,9 @@ def through(vae, frames: np.ndarray) -> np.ndarray:
 
 
 def test_flat_colours_come_back(vae):
-    colours = np.array([[190, 80, 80], [90, 180, 90], [80, 90, 190], [200, 190, 90], [128, 128, 128], [30, 30, 30]], np.uint8)
+    colours = np.array(
+        [[190, 80, 80], [90, 180, 90], [80, 90, 190], [200, 190, 90], [128, 128, 128], [30, 30, 30]], np.uint8
+    )
     frames = np.broadcast_to(colours[:, None, None], (6, 64, 64, 3)).copy()
     error = np.abs(through(vae, frames).astype(int) - frames).max()
     assert error < 30, error  # the norms bend strong colours a little; training straightens that

@@ -18,15 +18,7 @@ import numpy as np
 import pytest
 
 from dreampose_core.errors import Cancelled, InputError, StorageError
-from dreampose_core.media import (
-    add_sound,
-    extract_sound,
-    is_video,
-    probe_video,
-    read_video,
-    write_gif,
-    write_video,
-)
+from dreampose_core.media import add_sound, extract_sound, is_video, probe_video, read_video, write_gif, write_video
 from dreampose_core.media import ffmpeg as ffmpeg_process
 
 
@@ -52,7 +44,13 @@ def noise(num_frames: int, height=128, width=160):
 def test_every_frame_arrives_once_and_in_order(tmp_path, num_frames, fps):
     assert write_video(iter(steps(num_frames)), tmp_path / "a.mp4", fps) == num_frames
     info = probe_video(tmp_path / "a.mp4")
-    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (num_frames, 48, 64, "h264", "yuv420p")
+    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (
+        num_frames,
+        48,
+        64,
+        "h264",
+        "yuv420p",
+    )
     assert info.fps == pytest.approx(fps, rel=1e-6)
     frames = list(read_video(tmp_path / "a.mp4"))
     assert all(f.dtype == np.uint8 and f.shape == (48, 64, 3) and f.flags.writeable for f in frames)
@@ -68,13 +66,23 @@ def test_the_index_comes_first_and_time_starts_at_0(tmp_path):
         pytest.skip("ffprobe is not on PATH")
     command = [ffprobe, "-v", "error", "-show_streams", "-print_format", "json", str(tmp_path / "a.mp4")]
     stream = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["streams"][0]
-    assert (stream["codec_name"], stream["pix_fmt"], stream["color_space"], stream["nb_frames"]) == ("h264", "yuv420p", "bt709", "25")
+    assert (stream["codec_name"], stream["pix_fmt"], stream["color_space"], stream["nb_frames"]) == (
+        "h264",
+        "yuv420p",
+        "bt709",
+        "25",
+    )
     assert float(stream["start_time"]) == 0 and float(stream["duration"]) == pytest.approx(1)
 
 
 def test_colours_survive(tmp_path):
     frame = np.zeros((64, 64, 3), np.uint8)
-    frame[:32, :32], frame[:32, 32:], frame[32:, :32], frame[32:, 32:] = (200, 60, 30), (20, 180, 60), (40, 50, 210), (240, 235, 220)
+    frame[:32, :32], frame[:32, 32:], frame[32:, :32], frame[32:, 32:] = (
+        (200, 60, 30),
+        (20, 180, 60),
+        (40, 50, 210),
+        (240, 235, 220),
+    )
     write_video([frame] * 5, tmp_path / "a.mp4", 25)
     back = next(read_video(tmp_path / "a.mp4"))
     for y, x in ((16, 16), (16, 48), (48, 16), (48, 48)):
@@ -106,14 +114,27 @@ def test_gif(tmp_path):
 
 def test_frames_of_uneven_length_arrive_once_each(tmp_path):
     write_video(steps(10), tmp_path / "even.mp4", 10)
-    uneven = ["-vf", "setpts=(N+gt(N\\,4)*20)/10/TB", "-fps_mode", "vfr", str(tmp_path / "a.mp4")]  # two seconds of rest after frame 4
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "even.mp4"), *uneven], check=True, capture_output=True)
+    uneven = [
+        "-vf",
+        "setpts=(N+gt(N\\,4)*20)/10/TB",
+        "-fps_mode",
+        "vfr",
+        str(tmp_path / "a.mp4"),
+    ]  # two seconds of rest after frame 4
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "even.mp4"), *uneven], check=True, capture_output=True
+    )
     assert probe_video(tmp_path / "a.mp4").num_frames == 10
     assert [round((f.mean() - 16) / 8) for f in read_video(tmp_path / "a.mp4")] == list(range(10))
 
 
 def test_frames_that_are_wrong_or_missing(tmp_path):
-    wrong = [[], [np.zeros((8, 8), np.uint8)], [np.zeros((8, 8, 3), np.float32)], [*steps(2), np.zeros((8, 8, 3), np.uint8)]]
+    wrong = [
+        [],
+        [np.zeros((8, 8), np.uint8)],
+        [np.zeros((8, 8, 3), np.float32)],
+        [*steps(2), np.zeros((8, 8, 3), np.uint8)],
+    ]
     for frames in wrong:
         with pytest.raises(ValueError, match="frame"):
             write_video(frames, tmp_path / "a.mp4", 25)
@@ -169,9 +190,13 @@ def test_what_is_no_video_is_refused(tmp_path):
         assert "not a video that can be read" in refusal(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("content", [
-    "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile whole.mp4\n",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile whole.mp4\n",
+    ],
+)
 def test_playlists_that_open_other_files_are_refused(tmp_path, content):
     write_video(steps(20), tmp_path / "whole.mp4", 25)
     for name in ("a.mp4", "a.m3u8", "a.ffconcat"):
@@ -184,10 +209,16 @@ def numbers(frames) -> list[int]:
     return [round((float(f.mean()) - 16) / 8) for f in frames]
 
 
-@pytest.mark.parametrize(("suffix", "encoding"), [
-    ("mov", ["-c:v", "mpeg4", "-q:v", "2"]), ("webm", ["-c:v", "libvpx-vp9", "-crf", "20"]), ("mkv", ["-c:v", "copy"]),
-    ("mp4", ["-c:v", "libx265", "-loglevel", "quiet"]), ("gif", []),
-])
+@pytest.mark.parametrize(
+    ("suffix", "encoding"),
+    [
+        ("mov", ["-c:v", "mpeg4", "-q:v", "2"]),
+        ("webm", ["-c:v", "libvpx-vp9", "-crf", "20"]),
+        ("mkv", ["-c:v", "copy"]),
+        ("mp4", ["-c:v", "libx265", "-loglevel", "quiet"]),
+        ("gif", []),
+    ],
+)
 def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
     write_video(steps(20), tmp_path / "own.mp4", 25)
     ffmpeg("-i", tmp_path / "own.mp4", *encoding, tmp_path / f"a.{suffix}")
@@ -201,7 +232,9 @@ def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
 @pytest.mark.parametrize("form", ["avi", "flv", "mpegts", "ogg", "asf"])
 def test_other_forms_are_refused(tmp_path, form):
     write_video(steps(20), tmp_path / "own.mp4", 25)
-    ffmpeg("-i", tmp_path / "own.mp4", *(["-c:v", "libtheora"] if form == "ogg" else []), "-f", form, tmp_path / "a.mp4")
+    ffmpeg(
+        "-i", tmp_path / "own.mp4", *(["-c:v", "libtheora"] if form == "ogg" else []), "-f", form, tmp_path / "a.mp4"
+    )
     assert "MP4, MOV, WebM, Matroska and GIF are accepted" in refusal(tmp_path / "a.mp4")
     assert not is_video(tmp_path / "a.mp4") and is_video(tmp_path / "own.mp4") and not is_video(tmp_path / "nope.mp4")
 
@@ -242,7 +275,9 @@ def test_another_rate_keeps_the_time(tmp_path, fps, expected):
     found = numbers(read_video(tmp_path / "a.mp4", fps=fps))
     assert len(found) == expected and found == sorted(found)
     half = 0.5 / max(10, fps)
-    assert all(-half - 0.001 <= i / fps - n / 10 <= 0.101 - half for i, n in enumerate(found))  # nearest, or on the screen
+    assert all(
+        -half - 0.001 <= i / fps - n / 10 <= 0.101 - half for i, n in enumerate(found)
+    )  # nearest, or on the screen
 
 
 def test_slow_gifs_have_a_rate_of_one(tmp_path):
@@ -257,11 +292,15 @@ def test_large_pictures_are_reduced_on_the_way(tmp_path):
     frame[:, 1::2] = 240  # columns of one pixel: averaged to grey, or picked as they are
     path = tmp_path / "a.mkv"
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x48", "-i", "-", "-c:v", "ffv1"]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, str(path)], input=frame.tobytes() * 3, check=True)
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, str(path)], input=frame.tobytes() * 3, check=True
+    )
     small, labels = next(read_video(path, max_side=32)), next(read_video(path, max_side=32, nearest=True))
     assert small.shape == labels.shape == (16, 32, 3)
     assert 60 < small.min() and small.max() < 180 and set(np.unique(labels)) <= {0, 240}
-    assert (next(read_video(path, max_side=96)) == frame).all() and (next(read_video(path, max_side=500)) == frame).all()
+    assert (next(read_video(path, max_side=96)) == frame).all() and (
+        next(read_video(path, max_side=500)) == frame
+    ).all()
 
 
 def source(size="64x48", rate=25, seconds=1.0):
@@ -272,7 +311,10 @@ def test_what_is_too_long_is_refused_and_60_seconds_are_not(tmp_path):
     ffmpeg(*source("16x16", 5, 61), tmp_path / "a.mp4")
     assert refusal(tmp_path / "a.mp4") == "a.mp4 is longer than 60 seconds; please cut it to the part that is needed."
     ffmpeg(*source("16x16", 5, 60), tmp_path / "b.mp4")
-    assert probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60) and sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
+    assert (
+        probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60)
+        and sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
+    )
     # one picture that is shown for two minutes: few frames, but many once they are made even
     ffmpeg(*source("16x16", Fraction(1, 120), 120), "-c:v", "libx264", tmp_path / "c.mp4")
     assert "longer than 60 seconds" in refusal(tmp_path / "c.mp4")
@@ -324,7 +366,22 @@ def test_sound_and_cover_pictures_are_no_video(tmp_path):
 
 def test_the_first_video_stream_counts(tmp_path):
     write_video(steps(5), tmp_path / "own.mp4", 25)
-    ffmpeg(*source(), "-i", tmp_path / "own.mp4", "-f", "lavfi", "-i", "sine=d=1", "-map", 2, "-map", 1, "-map", 0, tmp_path / "a.mkv")
+    ffmpeg(
+        *source(),
+        "-i",
+        tmp_path / "own.mp4",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=1",
+        "-map",
+        2,
+        "-map",
+        1,
+        "-map",
+        0,
+        tmp_path / "a.mkv",
+    )
     info = probe_video(tmp_path / "a.mkv")
     assert (info.num_frames, info.has_sound, info.codec) == (5, True, "h264")
     assert numbers(read_video(tmp_path / "a.mkv")) == list(range(5))
@@ -353,7 +410,15 @@ def test_references_to_other_files_are_not_followed(tmp_path, monkeypatch):
     at = content.find(b"url \x00\x00\x00\x01")
     assert at > 0
     name = b"own.mp4\x00"
-    alias = b"alis" + b"\x00\x00\x00\x00" + bytes(150) + b"\x00\x02" + len(name).to_bytes(2, "big") + name + b"\xff\xff\x00\x00"
+    alias = (
+        b"alis"
+        + b"\x00\x00\x00\x00"
+        + bytes(150)
+        + b"\x00\x02"
+        + len(name).to_bytes(2, "big")
+        + name
+        + b"\xff\xff\x00\x00"
+    )
     entry = (len(alias) + 4).to_bytes(4, "big") + alias
     changed = bytearray(content[: at - 4] + entry + content[at + 8 :])
     for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
@@ -378,8 +443,16 @@ def test_memory_is_limited(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
-    ffmpeg("-f", "lavfi", "-i", "color=c=red:s=4096x4096:r=5:d=1", "-c:v", codec, *(["-preset", "ultrafast"] if codec == "libx264" else []),
-           tmp_path / "a.mp4")  # fmt: skip
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "color=c=red:s=4096x4096:r=5:d=1",
+        "-c:v",
+        codec,
+        *(["-preset", "ultrafast"] if codec == "libx264" else []),
+        tmp_path / "a.mp4",
+    )
     info = probe_video(tmp_path / "a.mp4")
     assert (info.num_frames, info.height, info.width) == (5, 4096, 4096)
     assert [f.shape for f in read_video(tmp_path / "a.mp4", max_side=64)] == [(64, 64, 3)] * 5
@@ -415,7 +488,9 @@ def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
 def loudness(path, start: float, seconds: float) -> float:
     """How loud a file is in a stretch of time, 0 for silence."""
     cut = ["-ss", str(start), "-t", str(seconds), "-i", str(path), "-f", "s16le", "-ac", "1", "-"]
-    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *cut], check=True, capture_output=True)
+    done = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *cut], check=True, capture_output=True
+    )
     return float(np.abs(np.frombuffer(done.stdout, np.int16).astype(float)).mean()) if done.stdout else 0.0
 
 
@@ -435,9 +510,13 @@ def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep
         add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "out.mp4")
         info = probe_video(tmp_path / "out.mp4")
         assert (info.num_frames, info.fps, info.has_sound, info.codec) == (num_frames, rate, True, "h264")
-        assert [f.tobytes() for f in read_video(tmp_path / "out.mp4")] == [f.tobytes() for f in read_video(tmp_path / "v.mp4")]
+        assert [f.tobytes() for f in read_video(tmp_path / "out.mp4")] == [
+            f.tobytes() for f in read_video(tmp_path / "v.mp4")
+        ]
         assert loudness(tmp_path / "out.mp4", 0, 0.4) < 20 < 500 < loudness(tmp_path / "out.mp4", 0.6, 0.3)
-        head = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True).stderr
+        head = subprocess.run(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True
+        ).stderr
         hours, minutes, seconds = re.search(r"Duration: (\d+):(\d+):([\d.]+)", head).groups()
         assert int(hours) == int(minutes) == 0 and float(seconds) == pytest.approx(num_frames / rate, abs=0.06)
     add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "v.mp4")  # onto itself
@@ -490,12 +569,17 @@ CHILD = """
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
-@pytest.mark.parametrize("num_frames", [12, 60])  # the limit is met at the end, when buffers are written; and in the middle
+@pytest.mark.parametrize(
+    "num_frames", [12, 60]
+)  # the limit is met at the end, when buffers are written; and in the middle
 def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, name, num_frames):
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / name), "100000", str(num_frames)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{name} could not be written: the file may not grow larger.") and done.stdout.count("\n") == 1
+    assert (
+        done.stdout.startswith(f"{name} could not be written: the file may not grow larger.")
+        and done.stdout.count("\n") == 1
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -515,7 +599,11 @@ def test_a_full_disk_at_any_moment_is_a_plain_sentence_and_loses_nothing(small_d
     write_video(steps(3), small_disk / "old.mp4", 25)
     before = (small_disk / "old.mp4").read_bytes()
     outcomes = []
-    for num_frames in [*range(9, 20), 60, 200]:  # around the brim: while frames come, while the rest is flushed, while the index moves
+    for num_frames in [
+        *range(9, 20),
+        60,
+        200,
+    ]:  # around the brim: while frames come, while the rest is flushed, while the index moves
         path = small_disk / "a.mp4"
         try:
             write_video(noise(num_frames), path, 25)
@@ -531,5 +619,3 @@ def test_a_full_disk_at_any_moment_is_a_plain_sentence_and_loses_nothing(small_d
         write_video(noise(60), small_disk / "old.mp4", 25)
     assert (small_disk / "old.mp4").read_bytes() == before
     assert write_video(steps(3), small_disk / "new.mp4", 25) == 3  # there is room again
-
-

@@ -75,7 +75,11 @@ class StubService:
         return []
 
     def pace(self, recipe, quality):
-        return Timing(40.0, 0.1, 900.0, "cpu") if (recipe, quality) == ("fast", "standard") else Timing(None, None, None, None)
+        return (
+            Timing(40.0, 0.1, 900.0, "cpu")
+            if (recipe, quality) == ("fast", "standard")
+            else Timing(None, None, None, None)
+        )
 
     def cancel(self, owner, job_id):
         self.status(owner, job_id)
@@ -96,8 +100,16 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    for name in ("people/alba.png", "people/alba.poses.npz", "people/bo.png", "motions/side_step.npz", "motions/side_step.gif",
-                 "motions/walk.npz", "motions/walk.webp", "motions/no_picture.npz"):
+    for name in (
+        "people/alba.png",
+        "people/alba.poses.npz",
+        "people/bo.png",
+        "motions/side_step.npz",
+        "motions/side_step.gif",
+        "motions/walk.npz",
+        "motions/walk.webp",
+        "motions/no_picture.npz",
+    ):
         path = tmp_path / "examples" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"example")
@@ -121,7 +133,7 @@ def handlers(settings: Settings, service: StubService, examples: Path, monkeypat
     return PageHandlers(service, ResultLinks(settings.secret), example_people(examples), example_motions(examples))
 
 
-# -- page ---------------------------------------------------------------------------------------------------------------
+# -- page --------------------------------------------------------------------------------------------------------------
 
 
 def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestClient, settings: Settings):
@@ -134,21 +146,28 @@ def test_page_is_served_with_the_settings_that_keep_visitors_safe(client: TestCl
     assert [(image["type"], image.get("image_mode")) for image in images] == [("filepath", None)]
     stores = [c["props"] for c in config["components"] if c["type"] == "browserstate"]
     assert stores[0]["storage_key"] == "dreampose"
-    assert all(dependency["api_visibility"] == "private" for dependency in config["dependencies"] if dependency["targets"])
+    assert all(
+        dependency["api_visibility"] == "private" for dependency in config["dependencies"] if dependency["targets"]
+    )
     assert config["footer_links"] == []
     assert client.get("/monitoring").status_code in (403, 404)
 
 
 def test_only_what_answers_more_than_once_goes_through_the_queue(client: TestClient):
-    """An event that comes while Gradio closes the queue's stream is never answered: a Run pressed then would be lost."""
-    queued = [dependency for dependency in client.get("/config").json()["dependencies"] if dependency["queue"] is not False]
+    """An event that comes while Gradio closes the queue's stream is never answered: a Run pressed then would be
+    lost."""
+    queued = [
+        dependency for dependency in client.get("/config").json()["dependencies"] if dependency["queue"] is not False
+    ]
     # the preview, the watch, the motion that is made
     assert len(queued) == 3 and all(dependency["types"]["generator"] for dependency in queued)
 
 
 def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: TestClient, settings: Settings):
     text = client.get("/config").text
-    secret = next(c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate")
+    secret = next(
+        c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate"
+    )
     assert settings.secret not in text
     forged = ResultLinks(secret).make(JOB, "video.mp4")
     assert client.get(f"/{forged}").status_code == 404
@@ -157,7 +176,9 @@ def test_what_the_browser_is_told_is_not_what_links_are_signed_with(client: Test
 def test_the_browser_secret_outlives_a_restart(settings: Settings, service: StubService, examples: Path):
     def told():
         with TestClient(build_app(settings, service, examples)) as client:
-            return next(c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate")
+            return next(
+                c["props"]["secret"] for c in client.get("/config").json()["components"] if c["type"] == "browserstate"
+            )
 
     assert told() == told()
 
@@ -173,23 +194,35 @@ def test_mini_brings_its_notice_and_another_model_does_not(settings: Settings, s
 
 def test_examples_are_listed_by_name_with_what_belongs_to_them(examples: Path):
     people, motions = example_people(examples), example_motions(examples)
-    assert [(person.name, person.poses and person.poses.name) for person in people] == [("alba", "alba.poses.npz"), ("bo", None)]
+    assert [(person.name, person.poses and person.poses.name) for person in people] == [
+        ("alba", "alba.poses.npz"),
+        ("bo", None),
+    ]
     assert [(motion.name, motion.thumbnail.suffix) for motion in motions] == [("side_step", ".gif"), ("walk", ".webp")]
     assert title("side_step") == "Side step"
     assert example_people(examples / "nowhere") == [] == example_motions(examples / "nowhere")
 
 
-# -- health, links --------------------------------------------------------------------------------------------------------
+# -- health, links -----------------------------------------------------------------------------------------------------
 
 
 def test_a_tab_that_is_closed_during_an_upload_is_no_error(client: TestClient):
     page, path = client.app, "/gradio_api/upload"
     begun = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nhalf of it'
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
-        "raw_path": path.encode(), "root_path": "", "query_string": b"", "server": ("testserver", 80), "client": ("1.2.3.4", 5),
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "server": ("testserver", 80),
+        "client": ("1.2.3.4", 5),
         "headers": [(b"content-type", b"multipart/form-data; boundary=edge"), (b"host", b"testserver")],
-    }  # fmt: skip
+    }
     messages, sent = iter([{"type": "http.request", "body": begun, "more_body": True}]), []
 
     async def receive() -> dict:
@@ -242,7 +275,9 @@ def test_the_file_of_a_motion_has_a_link_of_its_own(client: TestClient, settings
     assert client.get(link).status_code == 404  # of a job that made none
 
 
-def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(client: TestClient, settings: Settings, result: Path):
+def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(
+    client: TestClient, settings: Settings, result: Path
+):
     now = [1_000_000_000.0]
     clock = ResultLinks(settings.secret, clock=lambda: now[0])
     expired = clock.make(JOB, "a.mp4")
@@ -265,7 +300,11 @@ def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(cl
     }
     answers = {name: client.get(f"/{link}") for name, link in bad.items()}
     assert client.get(f"/{good}").status_code == 200
-    plain = {name: (answer.status_code, answer.text) for name, answer in answers.items() if name not in ("a climbing name", "no thing")}
+    plain = {
+        name: (answer.status_code, answer.text)
+        for name, answer in answers.items()
+        if name not in ("a climbing name", "no thing")
+    }
     assert set(plain.values()) == {(404, answers["unknown job"].text)}
     assert "unknown or has expired" in answers["unknown job"].text
     assert {answers["a climbing name"].status_code, answers["no thing"].status_code} == {404}
@@ -290,15 +329,32 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path):
     assert installation_secret(settings.model_copy(update={"secret": "given"})) == "given"
 
 
-# -- handlers -------------------------------------------------------------------------------------------------------------
+# -- handlers ----------------------------------------------------------------------------------------------------------
 
 
 FORM = {
-    "motion": "walk", "motion_file": None, "recipe": "fast", "quality": "draft", "steps": "", "image_guidance": " ",
-    "pose_guidance": "", "seed": 7, "fps": "", "frames": "", "speed": 1, "loops": "", "changes": ["align"],
-    "fit": "auto", "zoom": 1, "shift_right": 0, "shift_down": 0, "solver": "", "consent": True,
-    "photo": "/x/photo.png", "photo_poses": None,
-}  # fmt: skip
+    "motion": "walk",
+    "motion_file": None,
+    "recipe": "fast",
+    "quality": "draft",
+    "steps": "",
+    "image_guidance": " ",
+    "pose_guidance": "",
+    "seed": 7,
+    "fps": "",
+    "frames": "",
+    "speed": 1,
+    "loops": "",
+    "changes": ["align"],
+    "fit": "auto",
+    "zoom": 1,
+    "shift_right": 0,
+    "shift_down": 0,
+    "solver": "",
+    "consent": True,
+    "photo": "/x/photo.png",
+    "photo_poses": None,
+}
 
 
 def submit(handlers: PageHandlers, browser=None, **changes):
@@ -324,15 +380,44 @@ def test_the_first_visit_makes_a_token_of_256_bits_and_later_ones_keep_it(handle
 def test_submit_hands_the_form_over_typed(handlers: PageHandlers, service: StubService, examples: Path):
     browser, job, message = submit(handlers, photo_poses="/x/p.npz", steps=" 5 ", image_guidance="2.5")
     assert (browser, job, message) == ({"owner": OWNER, "job": JOB}, JOB, "")
-    assert service.requests == [JobRequest(
-        image=Path("/x/photo.png"), poses=examples / "motions" / "walk.npz", image_poses=Path("/x/p.npz"),
-        options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7), consent="given")]
-    submit(handlers, motion_file="/x/own.mp4", frames="10:70", speed=2, loops="3", changes=["mirror", "keep_sound"], fit="pad",
-           zoom=1.5, shift_down=-0.1, solver="unipc")
+    assert service.requests == [
+        JobRequest(
+            image=Path("/x/photo.png"),
+            poses=examples / "motions" / "walk.npz",
+            image_poses=Path("/x/p.npz"),
+            options=AnimateOptions(recipe="fast", quality="draft", steps=5, image_guidance=2.5, seed=7),
+            consent="given",
+        )
+    ]
+    submit(
+        handlers,
+        motion_file="/x/own.mp4",
+        frames="10:70",
+        speed=2,
+        loops="3",
+        changes=["mirror", "keep_sound"],
+        fit="pad",
+        zoom=1.5,
+        shift_down=-0.1,
+        solver="unipc",
+    )
     assert service.requests[-1].poses == Path("/x/own.mp4")
     expected = AnimateOptions(
-        recipe="fast", quality="draft", seed=7, first_frame=10, last_frame=70, speed=2, loops=3, mirror=True, align=False, fit="pad",
-        keep_sound=True, zoom=1.5, shift_down=-0.1, solver="unipc")
+        recipe="fast",
+        quality="draft",
+        seed=7,
+        first_frame=10,
+        last_frame=70,
+        speed=2,
+        loops=3,
+        mirror=True,
+        align=False,
+        fit="pad",
+        keep_sound=True,
+        zoom=1.5,
+        shift_down=-0.1,
+        solver="unipc",
+    )
     assert service.requests[-1].options == expected
     submit(handlers, frames=":70")
     assert (service.requests[-1].options.first_frame, service.requests[-1].options.last_frame) == (None, 70)
@@ -356,9 +441,11 @@ def test_a_preview_is_shown_as_it_comes(handlers: PageHandlers, service: StubSer
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     told = dict(kind="preview", result=Path("/x/result.mp4"), notices=("walk.mp4: 60 frames <b>.",))
     service.statuses = [
-        job_status(state="queued", kind="preview"), job_status(state="running", kind="preview", progress=Progress("estimating", 40, 60)),
-        job_status(state="running", kind="preview", progress=Progress("preview", 3, 60)), job_status(state="done", **told),
-    ]  # fmt: skip
+        job_status(state="queued", kind="preview"),
+        job_status(state="running", kind="preview", progress=Progress("estimating", 40, 60)),
+        job_status(state="running", kind="preview", progress=Progress("preview", 3, 60)),
+        job_status(state="done", **told),
+    ]
     seen = preview(handlers, photo=None)
     assert service.requests[-1].kind == "preview" and service.requests[-1].image is None
     for picture, words in zip(seen, ("waits", "Finding the person: picture 40 of 60", "frame 3 of 60", "<video")):
@@ -381,7 +468,9 @@ def test_a_photo_is_looked_at_at_once(handlers: PageHandlers, service: StubServi
 
 
 @pytest.mark.parametrize("sent_first", [True, False])
-def test_of_two_looks_at_once_only_the_later_one_comes(handlers: PageHandlers, service: StubService, monkeypatch, tmp_path, sent_first):
+def test_of_two_looks_at_once_only_the_later_one_comes(
+    handlers: PageHandlers, service: StubService, monkeypatch, tmp_path, sent_first
+):
     """The earlier one is stopped, whether its job had been sent when the later one came or not."""
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     (tmp_path / "look.png").write_bytes(b"picture")
@@ -424,43 +513,50 @@ def test_a_preview_that_cannot_be_made_is_one_sentence(handlers: PageHandlers, s
     assert "walk.pkl is a pickle." in preview(handlers)[-1]
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"photo": None}, "Choose a photo"),
-    ({"photo": "/y/photo.png"}, "not uploaded"),
-    ({"motion_file": "/x/../y/walk.npz"}, "not uploaded"),
-    ({"photo_poses": "http://127.0.0.1/poses.npz"}, "not uploaded"),
-    ({"motion": None}, "Choose a motion"),
-    ({"motion": "../walk"}, "Choose a motion"),
-    ({"steps": "2.5"}, "steps"),
-    ({"steps": "0"}, "steps"),
-    ({"steps": "many"}, "steps"),
-    ({"image_guidance": "21"}, "image guidance"),
-    ({"pose_guidance": "nan"}, "pose guidance"),
-    ({"seed": -1}, "seed"),
-    ({"seed": None}, "seed"),
-    ({"fps": "0"}, "fps"),
-    ({"frames": "20"}, "FIRST:LAST"),
-    ({"frames": "a:b"}, "FIRST:LAST"),
-    ({"speed": 0}, "speed"),
-    ({"zoom": 9}, "zoom"),
-    ({"solver": "euler"}, "solver"),
-    ({"consent": False}, "the person in the photo agreed"),
-    ({"consent": None}, "the person in the photo agreed"),
-    ({"consent": "yes"}, "the person in the photo agreed"),
-    ({"recipe": "slow"}, "recipe"),
-    ({"more_photos": ["/x/a.png"] * 5}, "at most 4 are taken"),
-    ({"more_photos": ["/x/a.png", "/y/b.png"]}, "not uploaded"),
-    ({"more_photos": [7]}, "not uploaded"),
-    ({"more_photos": 7}, "not uploaded"),
-    ({"browser": {"owner": "short"}}, "reload"),
-])
-def test_a_wrong_form_is_one_sentence_that_stays(handlers: PageHandlers, service: StubService, changes: dict, words: str):
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"photo": None}, "Choose a photo"),
+        ({"photo": "/y/photo.png"}, "not uploaded"),
+        ({"motion_file": "/x/../y/walk.npz"}, "not uploaded"),
+        ({"photo_poses": "http://127.0.0.1/poses.npz"}, "not uploaded"),
+        ({"motion": None}, "Choose a motion"),
+        ({"motion": "../walk"}, "Choose a motion"),
+        ({"steps": "2.5"}, "steps"),
+        ({"steps": "0"}, "steps"),
+        ({"steps": "many"}, "steps"),
+        ({"image_guidance": "21"}, "image guidance"),
+        ({"pose_guidance": "nan"}, "pose guidance"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+        ({"fps": "0"}, "fps"),
+        ({"frames": "20"}, "FIRST:LAST"),
+        ({"frames": "a:b"}, "FIRST:LAST"),
+        ({"speed": 0}, "speed"),
+        ({"zoom": 9}, "zoom"),
+        ({"solver": "euler"}, "solver"),
+        ({"consent": False}, "the person in the photo agreed"),
+        ({"consent": None}, "the person in the photo agreed"),
+        ({"consent": "yes"}, "the person in the photo agreed"),
+        ({"recipe": "slow"}, "recipe"),
+        ({"more_photos": ["/x/a.png"] * 5}, "at most 4 are taken"),
+        ({"more_photos": ["/x/a.png", "/y/b.png"]}, "not uploaded"),
+        ({"more_photos": [7]}, "not uploaded"),
+        ({"more_photos": 7}, "not uploaded"),
+        ({"browser": {"owner": "short"}}, "reload"),
+    ],
+)
+def test_a_wrong_form_is_one_sentence_that_stays(
+    handlers: PageHandlers, service: StubService, changes: dict, words: str
+):
     browser, job, message = submit(handlers, **changes)
     assert 'role="alert"' in message and words in message
     assert not service.requests and not isinstance(job, str)
 
 
-def test_people_who_were_drawn_need_no_consent(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
+def test_people_who_were_drawn_need_no_consent(
+    handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("dreampose_core.web.handlers.is_static_file", lambda path: True)
     submit(handlers, photo=str(handlers.people[0].image), consent=False)
     assert service.requests[-1].consent == "drawn"
@@ -469,7 +565,9 @@ def test_people_who_were_drawn_need_no_consent(handlers: PageHandlers, service: 
     assert service.requests[-1].kind == "preview" and service.requests[-1].consent is None
 
 
-def test_errors_of_the_service_are_shown_escaped(handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch):
+def test_errors_of_the_service_are_shown_escaped(
+    handlers: PageHandlers, service: StubService, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(*_):
         raise InputError("<b>.png is too large.")
 
@@ -480,7 +578,11 @@ def test_errors_of_the_service_are_shown_escaped(handlers: PageHandlers, service
 def test_a_pick_outside_the_gallery_changes_nothing(handlers: PageHandlers):
     name, words, file = handlers.pick_motion(SimpleNamespace(index=1))
     assert (name, file) == ("walk", None) and "Walk" in words
-    assert handlers.pick_person(SimpleNamespace(index=0)) == (str(handlers.people[0].image), str(handlers.people[0].poses), None)
+    assert handlers.pick_person(SimpleNamespace(index=0)) == (
+        str(handlers.people[0].image),
+        str(handlers.people[0].poses),
+        None,
+    )
     for index in (-1, 9):
         event = SimpleNamespace(index=index)
         assert all(isinstance(part, dict) for part in (*handlers.pick_person(event), *handlers.pick_motion(event)))
@@ -504,12 +606,17 @@ def watch(handlers: PageHandlers, owner=OWNER, session="s") -> list[dict]:
     return asyncio.run(asyncio.wait_for(collect(), 60))
 
 
-def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(handlers: PageHandlers, service: StubService, monkeypatch):
+def test_watching_plays_each_chunk_once_in_order_and_ends_with_a_link(
+    handlers: PageHandlers, service: StubService, monkeypatch
+):
     monkeypatch.setattr("dreampose_core.web.handlers.POLL_S", 0.01)
     chunks = tuple(Path(f"/x/{i:06d}.mp4") for i in range(4))
     service.statuses = [
-        job_status("queued", place=2, progress=None), job_status(chunks=chunks[:2]), job_status(chunks=chunks[:2]),
-        job_status(chunks=chunks[:3], losses=(0.3, 0.2)), job_status("done", chunks=chunks, frames=chunks, result=Path("/x/result.mp4")),
+        job_status("queued", place=2, progress=None),
+        job_status(chunks=chunks[:2]),
+        job_status(chunks=chunks[:2]),
+        job_status(chunks=chunks[:3], losses=(0.3, 0.2)),
+        job_status("done", chunks=chunks, frames=chunks, result=Path("/x/result.mp4")),
     ]
     service.statuses.insert(0, service.statuses[0])
     updates = watch(handlers)
@@ -555,9 +662,12 @@ def test_watching_shows_each_picture_of_the_learning_when_it_is_there(
         path.write_bytes(path.name.encode())
     learning = Progress("tuning", 18, 50)
     service.statuses = [
-        job_status(), job_status(progress=learning), job_status(progress=learning, samples=paths[:1]),
-        job_status(progress=learning, samples=paths), job_status("done", samples=paths),
-    ]  # fmt: skip
+        job_status(),
+        job_status(progress=learning),
+        job_status(progress=learning, samples=paths[:1]),
+        job_status(progress=learning, samples=paths),
+        job_status("done", samples=paths),
+    ]
     drawn, real = [], render.samples
     monkeypatch.setattr(render, "samples", lambda status: drawn.append(status.samples) or real(status))
     shown = [update["samples"] for update in watch(handlers)]
@@ -621,22 +731,25 @@ def test_a_page_that_watches_another_job_leaves_the_first(handlers: PageHandlers
     assert not handlers._turns
 
 
-# -- rendering ------------------------------------------------------------------------------------------------------------
+# -- rendering ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status, words", [
-    (job_status("queued", place=1, progress=None), "yours is next"),
-    (job_status("queued", place=3, progress=None), "2 jobs are before yours"),
-    (job_status(progress=None), "Getting ready"),
-    (job_status(progress=Progress("loading", 0, 1)), "Getting ready"),
-    (job_status(progress=Progress("tuning", 30, 120, 42.0, 0.1)), "Step 30 of 120 · about 40 s left"),
-    (job_status(), "Frame 3 of 12"),
-    (job_status("cancelling"), "Stopping"),
-    (job_status("cancelled"), "Stopped"),
-    (job_status("interrupted"), "goes on by itself"),
-    (job_status("failed", error="a <script> in a name"), "a &lt;script&gt; in a name"),
-    (job_status("done", notices=("Fewer frames <at once>.",)), "Fewer frames &lt;at once&gt;."),
-])
+@pytest.mark.parametrize(
+    "status, words",
+    [
+        (job_status("queued", place=1, progress=None), "yours is next"),
+        (job_status("queued", place=3, progress=None), "2 jobs are before yours"),
+        (job_status(progress=None), "Getting ready"),
+        (job_status(progress=Progress("loading", 0, 1)), "Getting ready"),
+        (job_status(progress=Progress("tuning", 30, 120, 42.0, 0.1)), "Step 30 of 120 · about 40 s left"),
+        (job_status(), "Frame 3 of 12"),
+        (job_status("cancelling"), "Stopping"),
+        (job_status("cancelled"), "Stopped"),
+        (job_status("interrupted"), "goes on by itself"),
+        (job_status("failed", error="a <script> in a name"), "a &lt;script&gt; in a name"),
+        (job_status("done", notices=("Fewer frames <at once>.",)), "Fewer frames &lt;at once&gt;."),
+    ],
+)
 def test_each_state_is_said_in_words(status: JobStatus, words: str):
     card = render.status_card(status)
     assert words in card and "<script" not in card
@@ -651,16 +764,22 @@ def test_the_learning_stage_is_left_out_where_there_is_none():
 def test_a_glimpse_stands_where_the_video_will_be():
     shown = render.result_placeholder(job_status(latent_preview=b"png"))
     assert f'src="data:image/png;base64,{base64.b64encode(b"png").decode()}"' in shown and "<img" in shown
-    assert "<img" not in render.result_placeholder(job_status()) and "appears here" in render.result_placeholder(job_status())
+    assert "<img" not in render.result_placeholder(job_status()) and "appears here" in render.result_placeholder(
+        job_status()
+    )
 
 
-@pytest.mark.parametrize("seconds, words", [(2, "a few seconds"), (43, "about 45 s"), (200, "about 3 min"), (7200, "about 2.0 h")])
+@pytest.mark.parametrize(
+    "seconds, words", [(2, "a few seconds"), (43, "about 45 s"), (200, "about 3 min"), (7200, "about 2.0 h")]
+)
 def test_time_left_is_coarse(seconds: float, words: str):
     assert words in render.time_left(seconds)
 
 
 def test_the_loss_curve_needs_two_values_and_its_place_is_kept():
-    assert "polyline" in render.loss_curve(job_status(losses=(0.1, 0.1))) and "nan" not in render.loss_curve(job_status(losses=(0.1, 0.1)))
+    assert "polyline" in render.loss_curve(job_status(losses=(0.1, 0.1))) and "nan" not in render.loss_curve(
+        job_status(losses=(0.1, 0.1))
+    )
     waiting = render.loss_curve(job_status(losses=(0.1,)))
     assert "<svg" in waiting and "polyline" not in waiting
     assert render.loss_curve(job_status("done")) == ""
@@ -685,15 +804,23 @@ def test_the_place_of_these_pictures_is_kept_while_they_may_come():
     untuned = JobRequest(image=Path("i"), poses=Path("p"), options=AnimateOptions(recipe="none"))
     assert render.samples(job_status(request=untuned)) == "" == render.samples(job_status("done"))
     style = (REPOSITORY / "assets" / "page" / "style.css").read_text()
-    assert re.search(r"\.dp-samples ol \{[^}]*height: \d+px", style) and re.search(r"\.dp-samples img \{[^}]*height: \d+px", style)
+    assert re.search(r"\.dp-samples ol \{[^}]*height: \d+px", style) and re.search(
+        r"\.dp-samples img \{[^}]*height: \d+px", style
+    )
 
 
-# -- the program ----------------------------------------------------------------------------------------------------------
+# -- the program -------------------------------------------------------------------------------------------------------
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_the_web_never_imports_torch_and_app_imports_next_to_nothing():
@@ -716,7 +843,11 @@ def test_a_taken_port_and_a_wrong_setting_are_one_sentence_and_exit_code_2(tmp_p
 def test_app_says_where_it_serves_and_leaves_nobody_behind(tmp_path: Path, end: signal.Signals):
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0", "--home", str(tmp_path / "home")],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
         with urllib.request.urlopen(f"{url}/", timeout=60) as answer:
@@ -735,7 +866,11 @@ def test_app_says_where_it_serves_and_leaves_nobody_behind(tmp_path: Path, end: 
 
 def _children(pid: int) -> list[int]:
     """The process ids of a process's living children, whichever of its threads started them."""
-    return [int(child) for tasks in Path(f"/proc/{pid}/task").iterdir() for child in (tasks / "children").read_text().split()]
+    return [
+        int(child)
+        for tasks in Path(f"/proc/{pid}/task").iterdir()
+        for child in (tasks / "children").read_text().split()
+    ]
 
 
 def test_the_real_service_fits_the_page(settings: Settings, examples: Path):

@@ -1,4 +1,5 @@
-"""The HTTP API: every endpoint, used well and badly, and the examples that use it. Run: .venv/bin/pytest tests/test_web_api.py"""
+"""The HTTP API: every endpoint, used well and badly, and the examples that use it. Run: .venv/bin/pytest
+tests/test_web_api.py"""
 
 from __future__ import annotations
 
@@ -34,9 +35,16 @@ from tests.tiny import make_tiny_model
 ANNA, BEN = ({"Authorization": f"Bearer {letter * 43}"} for letter in "ab")
 UNKNOWN = "0" * 32
 ENDPOINTS = {
-    ("post", "/tokens"), ("get", "/people"), ("get", "/motions"), ("post", "/jobs"), ("post", "/previews"), ("get", "/jobs"),
-    ("get", "/jobs/{job_id}"), ("post", "/jobs/{job_id}/cancel"), ("get", "/jobs/{job_id}/result"),
-}  # fmt: skip
+    ("post", "/tokens"),
+    ("get", "/people"),
+    ("get", "/motions"),
+    ("post", "/jobs"),
+    ("post", "/previews"),
+    ("get", "/jobs"),
+    ("get", "/jobs/{job_id}"),
+    ("post", "/jobs/{job_id}/cancel"),
+    ("get", "/jobs/{job_id}/result"),
+}
 OPEN = {("post", "/tokens"), ("get", "/people"), ("get", "/motions")}
 ONE_JOB = [("get", "/jobs/{}"), ("post", "/jobs/{}/cancel"), ("get", "/jobs/{}/result")]
 NO_FILES = {"person_name": "ada", "motion_name": "walk"}
@@ -67,7 +75,9 @@ def service(tmp_path):
 
 @pytest.fixture
 def client(service):
-    with TestClient(served(service), base_url="http://testserver/api/v1", headers=ANNA, raise_server_exceptions=False) as client:
+    with TestClient(
+        served(service), base_url="http://testserver/api/v1", headers=ANNA, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -85,7 +95,9 @@ def working(tmp_path, monkeypatch):
 def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  # noqa: F811
     """A submission that the device queue of job_worker.py understands."""
     options = {"recipe": "none", "seed": behaviour, "steps": frames} | options
-    named = {field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))}
+    named = {
+        field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))
+    }
     return {"files": named, "data": {"options": json.dumps(options), "consent": "true"}}
 
 
@@ -111,6 +123,7 @@ def wait_state(client: TestClient, job: str, state: str) -> dict:
 
 def wait_gated(client: TestClient, job: str) -> dict:
     """Until the job waits in its middle, and says so."""
+
     def reached():
         told = client.get(f"/jobs/{job}").json()
         return told if told["num_frames"] == 2 and told["progress"] and told["progress"]["step"] == 2 else None
@@ -135,7 +148,7 @@ def on_disk(service: JobService) -> list[str]:
     return [str(path.relative_to(service.home)) for folder in folders if folder.is_dir() for path in folder.rglob("*")]
 
 
-# -- the document, tokens, examples ---------------------------------------------------------------------------------------
+# -- the document, tokens, examples ------------------------------------------------------------------------------------
 
 
 def test_the_document_lists_exactly_the_endpoints(service):
@@ -145,7 +158,9 @@ def test_the_document_lists_exactly_the_endpoints(service):
     assert told["servers"] == [{"url": "/api/v1"}]
     assert told["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     text, schemas = json.dumps(told), told["components"]["schemas"]
-    assert set(re.findall(r'"#/components/schemas/([\w-]+)"', text)) == set(schemas) and "HTTPValidationError" not in text
+    assert (
+        set(re.findall(r'"#/components/schemas/([\w-]+)"', text)) == set(schemas) and "HTTPValidationError" not in text
+    )
     for path, methods in told["paths"].items():
         for method, endpoint in methods.items():
             assert endpoint["description"] and bool(endpoint.get("security")) == ((method, path) not in OPEN)
@@ -153,7 +168,16 @@ def test_the_document_lists_exactly_the_endpoints(service):
                 if not status.startswith("2"):
                     assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Failure"}
     body = told["paths"]["/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(body) == {"photo", "motion", "photo_poses", "more_photos", "person_name", "motion_name", "options", "consent"}
+    assert set(body) == {
+        "photo",
+        "motion",
+        "photo_poses",
+        "more_photos",
+        "person_name",
+        "motion_name",
+        "options",
+        "consent",
+    }
     assert (body["more_photos"]["type"], body["more_photos"]["maxItems"]) == ("array", MAX_MORE_PHOTOS)
     assert set(schemas["AnimateOptions"]["properties"]) == set(AnimateOptions.model_fields)
 
@@ -162,7 +186,12 @@ def test_what_is_not_there_is_refused_in_the_same_form(client):
     for path in ("", "/", "/jobs/", "/job", "/jobs/x/y", "/docs", "/redoc", "/tokens/"):
         sentence = refused(client.get(f"http://testserver/api/v1{path or '/'}"), 404)
         assert "/api/v1/openapi.json" in sentence
-    for method, path in (("get", "/tokens"), ("put", "/jobs"), ("delete", f"/jobs/{UNKNOWN}"), ("get", f"/jobs/{UNKNOWN}/cancel")):
+    for method, path in (
+        ("get", "/tokens"),
+        ("put", "/jobs"),
+        ("delete", f"/jobs/{UNKNOWN}"),
+        ("get", f"/jobs/{UNKNOWN}/cancel"),
+    ):
         assert "method" in refused(client.request(method, path), 405)
 
 
@@ -175,10 +204,22 @@ def test_a_token_is_made_and_nothing_is_stored(client, service):
     assert sorted(service.home.rglob("*")) == before
 
 
-@pytest.mark.parametrize("header", [
-    None, "", "Bearer", "Bearer ", "Bearer short", f"Bearer {'a' * 44}", f"Bearer {'a' * 42}!", f"Basic {'a' * 43}", "a" * 43,
-    f"Bearer {'a' * 43} x", f"Bearer {'a' * 42}\xe9",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer short",
+        f"Bearer {'a' * 44}",
+        f"Bearer {'a' * 42}!",
+        f"Basic {'a' * 43}",
+        "a" * 43,
+        f"Bearer {'a' * 43} x",
+        f"Bearer {'a' * 42}\xe9",
+    ],
+)
 def test_without_a_token_nothing_is_shown_or_taken(service, header):
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
     asked = 0
@@ -197,7 +238,7 @@ def test_shipped_people_and_motions_are_named(client):
     assert "walk" in motions and all((EXAMPLES / "motions" / f"{name}.npz").is_file() for name in motions)
 
 
-# -- jobs from their beginning to their end -------------------------------------------------------------------------------
+# -- jobs from their beginning to their end ----------------------------------------------------------------------------
 
 
 def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
@@ -208,7 +249,13 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
     assert told["links"] == {"status": f"/api/v1/jobs/{job}", "cancel": f"/api/v1/jobs/{job}/cancel", "result": None}
     assert "not done yet" in refused(working.get(f"/jobs/{job}/result"), 409)
     told = wait_gated(working, job)
-    assert (told["state"], told["place"], told["error"], told["code"], told["kind"]) == ("running", 0, None, None, "animate")
+    assert (told["state"], told["place"], told["error"], told["code"], told["kind"]) == (
+        "running",
+        0,
+        None,
+        None,
+        "animate",
+    )
     assert (told["progress"]["stage"], told["progress"]["step"], told["progress"]["total"]) == ("frames", 2, 4)
     assert told["options"] == AnimateOptions(recipe="none", seed=GATED, steps=4, mirror=True).model_dump()
     assert [sample["step"] for sample in told["samples"]] == [1, 2, 3]
@@ -218,7 +265,9 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", told["created"])
     video = working.get(f"/jobs/{job}/result")
     assert (video.status_code, video.content, video.headers["content-type"]) == (200, b"video", "video/mp4")
-    assert f'filename="{job}.mp4"' in video.headers["content-disposition"] and "private" in video.headers["cache-control"]
+    assert (
+        f'filename="{job}.mp4"' in video.headers["content-disposition"] and "private" in video.headers["cache-control"]
+    )
     with TestClient(working.app) as anybody:  # a link works without a token, and not when it is changed
         link = told["links"]["result"]
         assert link.startswith(f"/results/{job}/") and anybody.get(link).content == b"video"
@@ -280,7 +329,7 @@ def test_previews_of_both_and_of_the_photo_alone(working, files):  # noqa: F811
     assert "A preview needs" in refused(working.post("/previews", **texts(options="{}")), 422)
 
 
-# -- what may be submitted ------------------------------------------------------------------------------------------------
+# -- what may be submitted ---------------------------------------------------------------------------------------------
 
 
 def test_examples_stand_for_files_with_what_belongs_to_them(client, service):
@@ -299,14 +348,20 @@ def test_more_photos_are_a_field_that_is_repeated(client, service):
     folder = service.home / "jobs" / job
     stored = StoredRequest.model_validate_json((folder / "request.json").read_bytes())
     assert [upload.name for upload in stored.more_images] == ["side.png", "back.png", "side.png"]
-    assert [(folder / "input" / upload.file).read_bytes() for upload in stored.more_images] == [b"side", b"back", b"side"]
+    assert [(folder / "input" / upload.file).read_bytes() for upload in stored.more_images] == [
+        b"side",
+        b"back",
+        b"side",
+    ]
     assert not list((service.home / "incoming").iterdir())
     look = client.post("/previews", files=[("photo", ("front.png", b"front")), motion, agreed, *photos]).json()["id"]
     assert "more_images" not in json.loads((service.home / "jobs" / look / "request.json").read_bytes())
     five = [("more_photos", ("a.png", b"a"))] * (MAX_MORE_PHOTOS + 1)
     before = on_disk(service)
     assert "more_photos may be given at most 4 times" in refused(client.post("/jobs", files=[motion, *five]), 422)
-    assert "more_photos is given as a text" in refused(client.post("/jobs", files=[motion, ("more_photos", (None, "a"))]), 422)
+    assert "more_photos is given as a text" in refused(
+        client.post("/jobs", files=[motion, ("more_photos", (None, "a"))]), 422
+    )
     assert on_disk(service) == before
     sent = [("photo", "front.png", b"front"), ("motion_name", None, b"walk"), ("consent", None, b"true")]
     sent += [("more_photos", "", b""), ("more_photos", "side.png", b"side")]
@@ -317,16 +372,26 @@ def test_more_photos_are_a_field_that_is_repeated(client, service):
     assert "the person in the photo agreed" in refused(answer, 422), "the further photos are of somebody, too"
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({"options": ""}, "needs a photo or a person_name"), ({"person_name": "ada"}, "a motion or a motion_name"),
-    ({"motion_name": "walk"}, "A video needs"), ({"person_name": "", "motion_name": "walk"}, "A video needs"),
-    ({"person_name": "nobody", "motion_name": "walk"}, "person_name is 'nobody'; these are shipped: ada, "),
-    ({"person_name": "ada", "motion_name": "walk.npz"}, "motion_name is 'walk.npz'"),
-    *(({"person_name": "ada", "motion_name": name}, "motion_name is ") for name in (
-        "../people/ada", "/etc/passwd", "..", "walk\x00", "%2e%2e/walk", "walk\u202e\n", "x" * 5000)),
-    ({"person_name": "ada", "motion_name": "walk", "model": "/etc"}, "There is no field 'model'"),
-    ({"person_name": "ada", "motion_name": "walk", "photo": "/etc/passwd"}, "photo is given as a text; send it as a file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"options": ""}, "needs a photo or a person_name"),
+        ({"person_name": "ada"}, "a motion or a motion_name"),
+        ({"motion_name": "walk"}, "A video needs"),
+        ({"person_name": "", "motion_name": "walk"}, "A video needs"),
+        ({"person_name": "nobody", "motion_name": "walk"}, "person_name is 'nobody'; these are shipped: ada, "),
+        ({"person_name": "ada", "motion_name": "walk.npz"}, "motion_name is 'walk.npz'"),
+        *(
+            ({"person_name": "ada", "motion_name": name}, "motion_name is ")
+            for name in ("../people/ada", "/etc/passwd", "..", "walk\x00", "%2e%2e/walk", "walk\u202e\n", "x" * 5000)
+        ),
+        ({"person_name": "ada", "motion_name": "walk", "model": "/etc"}, "There is no field 'model'"),
+        (
+            {"person_name": "ada", "motion_name": "walk", "photo": "/etc/passwd"},
+            "photo is given as a text; send it as a file",
+        ),
+    ],
+)
 def test_wrong_fields_are_one_sentence(client, service, fields, words):
     assert words in refused(client.post("/jobs", **texts(**fields)), 422)
     assert on_disk(service) == []
@@ -339,10 +404,14 @@ def test_nobody_who_did_not_agree_is_moved(client, service, files, consent):  # 
     for path in ("/jobs", "/previews"):
         assert "the person in the photo agreed" in refused(client.post(path, files=given, data=consent), 422)
     assert on_disk(service) == []
-    assert client.post("/previews", files={"photo": given["photo"]}, data=consent).status_code == 202, "it is only looked at"
+    assert client.post("/previews", files={"photo": given["photo"]}, data=consent).status_code == 202, (
+        "it is only looked at"
+    )
     job = submitted(client, **texts(**NO_FILES))
-    stored = [StoredRequest.model_validate_json((service.home / "jobs" / one / "request.json").read_bytes()).consent for one in (
-        job, submitted(client, files=given, data={"consent": "True"}))]  # fmt: skip
+    stored = [
+        StoredRequest.model_validate_json((service.home / "jobs" / one / "request.json").read_bytes()).consent
+        for one in (job, submitted(client, files=given, data={"consent": "True"}))
+    ]
     assert stored == ["drawn", "given"]
 
 
@@ -354,16 +423,36 @@ def test_a_file_and_an_example_at_once_are_refused(client, service, files):  # n
     assert on_disk(service) == []
 
 
-@pytest.mark.parametrize("options, words", [
-    ("{", "options is not JSON"), ("seed=7", "options is not JSON"), ("[" * 9000, "options is not JSON"), ("7" * 6000, "options is"),
-    ("[]", "no object"), ("null", "no object"), ('"fast"', "no object"),
-    ('{"sed": 7}', "sed: "), ('{"home": "/etc"}', "home: "), ('{"self": 1}', "self: "), ('{"__class__": 1}', "class"),
-    ('{"\\ud800": 1}', "unicode"), ('{"seed\\n\\u0000": 1}', "seed??: "),
-    ('{"seed": -1}', "seed: "), (f'{{"seed": {MAX_SEED + 1}}}', "seed: "), ('{"seed": "\\ud800"}', "seed: "), ('{"seed": 1e999}', "seed: "),
-    ('{"steps": 0}', "steps: "), ('{"steps": null, "fps": NaN}', "fps: "), ('{"fps": Infinity}', "fps: "),
-    ('{"recipe": "best"}', "recipe: "), ('{"recipe": ["none"]}', "recipe: "), ('{"loops": 101}', "loops: "),
-    ('{"batch_size": 65}', "batch size: "), ('{"seed": {"seed": 7}}', "seed: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("{", "options is not JSON"),
+        ("seed=7", "options is not JSON"),
+        ("[" * 9000, "options is not JSON"),
+        ("7" * 6000, "options is"),
+        ("[]", "no object"),
+        ("null", "no object"),
+        ('"fast"', "no object"),
+        ('{"sed": 7}', "sed: "),
+        ('{"home": "/etc"}', "home: "),
+        ('{"self": 1}', "self: "),
+        ('{"__class__": 1}', "class"),
+        ('{"\\ud800": 1}', "unicode"),
+        ('{"seed\\n\\u0000": 1}', "seed??: "),
+        ('{"seed": -1}', "seed: "),
+        (f'{{"seed": {MAX_SEED + 1}}}', "seed: "),
+        ('{"seed": "\\ud800"}', "seed: "),
+        ('{"seed": 1e999}', "seed: "),
+        ('{"steps": 0}', "steps: "),
+        ('{"steps": null, "fps": NaN}', "fps: "),
+        ('{"fps": Infinity}', "fps: "),
+        ('{"recipe": "best"}', "recipe: "),
+        ('{"recipe": ["none"]}', "recipe: "),
+        ('{"loops": 101}', "loops: "),
+        ('{"batch_size": 65}', "batch size: "),
+        ('{"seed": {"seed": 7}}', "seed: "),
+    ],
+)
 def test_wrong_options_are_one_sentence(client, service, options, words):
     assert words in refused(client.post("/jobs", **texts(**NO_FILES, options=options)), 422)
     assert on_disk(service) == []
@@ -378,10 +467,21 @@ def test_options_are_taken_as_a_text_or_a_file(client, service):
 
 
 HOSTILE_NAMES = {
-    "../../evil.png": "evil.png", "/etc/passwd": "passwd", "..\\..\\evil.png": "evil.png", "..": "photo", ".": "photo", "a/..": "photo",
-    "C:\\Windows\\evil.png": "evil.png", "$(reboot).png": "_(reboot).png", "-rf.png": "-rf.png", "a\x00b.png": "a_b.png",
-    "%2e%2e%2fevil.png": "_2e_2e_2fevil.png", "Фото.png": "Фото.png", "é" * 300 + ".png": "é" * 56 + ".png", ".png": "png",
-}  # fmt: skip
+    "../../evil.png": "evil.png",
+    "/etc/passwd": "passwd",
+    "..\\..\\evil.png": "evil.png",
+    "..": "photo",
+    ".": "photo",
+    "a/..": "photo",
+    "C:\\Windows\\evil.png": "evil.png",
+    "$(reboot).png": "_(reboot).png",
+    "-rf.png": "-rf.png",
+    "a\x00b.png": "a_b.png",
+    "%2e%2e%2fevil.png": "_2e_2e_2fevil.png",
+    "Фото.png": "Фото.png",
+    "é" * 300 + ".png": "é" * 56 + ".png",
+    ".png": "png",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=[ascii(name)[:20] for name in HOSTILE_NAMES])
@@ -394,7 +494,9 @@ def test_names_of_files_lead_nowhere(service, tmp_path, name):
     assert stored.image.name == HOSTILE_NAMES[name] and stored.image_poses is None
     assert (service.home / "jobs" / told["id"] / "input" / stored.image.file).read_bytes() == b"a photo"
     job, incoming = service.home / "jobs" / told["id"], service.home / "incoming"
-    assert {path for path in set(tmp_path.rglob("*")) - before if path not in (job, incoming) and job not in path.parents} == set()
+    assert {
+        path for path in set(tmp_path.rglob("*")) - before if path not in (job, incoming) and job not in path.parents
+    } == set()
 
 
 def test_files_are_never_opened_in_this_process(client, service, monkeypatch):
@@ -409,7 +511,9 @@ def test_files_are_never_opened_in_this_process(client, service, monkeypatch):
     assert answer.status_code == 202
 
 
-@pytest.mark.parametrize("hostile", ["x", "..", "%2e%2e", "' OR 1=1 --", "%00", "a" * 5000, "-1", "null", "0" * 31 + "g", "0" * 33, "%ff"])
+@pytest.mark.parametrize(
+    "hostile", ["x", "..", "%2e%2e", "' OR 1=1 --", "%00", "a" * 5000, "-1", "null", "0" * 31 + "g", "0" * 33, "%ff"]
+)
 def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(client, service, hostile):
     for method, path in ONE_JOB:
         expected = refused(client.request(method, path.format(UNKNOWN)), 404)
@@ -419,7 +523,7 @@ def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(client, service, 
         refused(client.get(f"http://testserver/api/v1{path}"), 404)
 
 
-# -- bodies as they come over the wire ------------------------------------------------------------------------------------
+# -- bodies as they come over the wire ---------------------------------------------------------------------------------
 
 
 def multipart(parts: Iterable[tuple[str, str | None, bytes]], end: bytes = b"--edge--\r\n") -> bytes:
@@ -427,19 +531,35 @@ def multipart(parts: Iterable[tuple[str, str | None, bytes]], end: bytes = b"--e
     body = b""
     for field, name, content in parts:
         given = "" if name is None else f'; filename="{name}"'
-        body += b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (field.encode(), given.encode(), content)
+        body += b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (
+            field.encode(),
+            given.encode(),
+            content,
+        )
     return body + end
 
 
-async def ask(app: FastAPI, blocks: Iterable[bytes], path: str = "/jobs", vanish: bool = False, **headers: str) -> tuple[int, dict, int]:
-    """POST over ASGI itself: the status, what is told, and how many blocks were read. vanish: the client goes after the last block."""
+async def ask(
+    app: FastAPI, blocks: Iterable[bytes], path: str = "/jobs", vanish: bool = False, **headers: str
+) -> tuple[int, dict, int]:
+    """POST over ASGI itself: the status, what is told, and how many blocks were read. vanish: the client goes after the
+    last block."""
     given = {"authorization": ANNA["Authorization"], "content-type": "multipart/form-data; boundary=edge"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": f"/api/v1{path}",
-        "raw_path": f"/api/v1{path}".encode(), "root_path": "", "query_string": b"", "server": ("testserver", 80), "client": ("1.2.3.4", 5),
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": f"/api/v1{path}",
+        "raw_path": f"/api/v1{path}".encode(),
+        "root_path": "",
+        "query_string": b"",
+        "server": ("testserver", 80),
+        "client": ("1.2.3.4", 5),
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
-    }  # fmt: skip
+    }
     waiting, num_read, sent = iter(blocks), 0, []
 
     async def receive() -> dict:
@@ -461,19 +581,34 @@ def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
     with make_service(tmp_path, max_upload_mb=1) as service:
         head = multipart([("photo", "big.png", b"")], end=b"")[:-2]
         status, told, num_read = asyncio.run(ask(served(service), [head, *[bytes(1 << 16)] * 1000]))
-        assert (status, told) == (413, {"error": "big.png is larger than 1 MB, the most that is accepted."}) and num_read <= 20
+        assert (status, told) == (
+            413,
+            {"error": "big.png is larger than 1 MB, the most that is accepted."},
+        ) and num_read <= 20
         head = multipart([("options", None, b"")], end=b"")[:-2]
         status, told, num_read = asyncio.run(ask(served(service), [head, *[b" " * 1000] * 1000]))
         assert status == 413 and f"options has more than {MAX_TEXT} bytes" in told["error"] and num_read <= 20
         # before the first part anything may stand, so the whole is counted, too
         status, told, num_read = asyncio.run(ask(served(service), [b"\r" + bytes(1 << 16)] * 1000))
-        assert status == 413 and "request is too large" in told["error"] and num_read < 16 * (3 + MAX_MORE_PHOTOS + 1) + 2
+        assert (
+            status == 413 and "request is too large" in told["error"] and num_read < 16 * (3 + MAX_MORE_PHOTOS + 1) + 2
+        )
         assert on_disk(service) == []
-        whole = multipart([("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20)), ("consent", None, b"true")])
-        status, told, _ = asyncio.run(ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)]))
+        whole = multipart(
+            [("photo", "a.png", bytes(1 << 20)), ("motion", "b.npz", bytes(1 << 20)), ("consent", None, b"true")]
+        )
+        status, told, _ = asyncio.run(
+            ask(served(service), [whole[i : i + 50_000] for i in range(0, len(whole), 50_000)])
+        )
         assert status == 202, told  # the most that is accepted is accepted
-        many = multipart([("photo", "a.png", bytes(1 << 20)), *[("more_photos", "c.png", bytes(1 << 20))] * 4, ("motion", "b", b"b"),
-                          ("consent", None, b"true")])  # fmt: skip
+        many = multipart(
+            [
+                ("photo", "a.png", bytes(1 << 20)),
+                *[("more_photos", "c.png", bytes(1 << 20))] * 4,
+                ("motion", "b", b"b"),
+                ("consent", None, b"true"),
+            ]
+        )
         status, told, _ = asyncio.run(ask(served(service), [many[i : i + 50_000] for i in range(0, len(many), 50_000)]))
         assert status == 202, told
         before = on_disk(service)
@@ -491,28 +626,59 @@ def test_a_client_that_goes_away_leaves_nothing_behind(service):
 
 
 def test_bodies_that_are_no_form_or_cut_short_are_one_sentence(service):
-    whole = multipart([("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("photo_poses", "p.npz", b"poses")])
-    bodies = {b"": "ends before", b"hello": "not the multipart", whole[:-20]: "ends before", whole[: len(whole) // 2]: "ends before"}
-    bodies |= {whole.replace(b"edge", b"hedge"): "not the multipart", whole.replace(b"Content-Disposition", b"Content"): "no field ''"}
+    whole = multipart(
+        [("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("photo_poses", "p.npz", b"poses")]
+    )
+    bodies = {
+        b"": "ends before",
+        b"hello": "not the multipart",
+        whole[:-20]: "ends before",
+        whole[: len(whole) // 2]: "ends before",
+    }
+    bodies |= {
+        whole.replace(b"edge", b"hedge"): "not the multipart",
+        whole.replace(b"Content-Disposition", b"Content"): "no field ''",
+    }
     bodies |= {multipart([("photo", "a", b"1"), ("photo", "a", b"2")]): "photo is given twice"}
     bodies |= {multipart([("options", None, b"{}")] * 2): "options is given twice"}
-    bodies |= {multipart([("../photo", "a", b"1")]): "no field '../photo'", multipart([("x" * 3000, "a", b"1")]): "no field 'xxx"}
-    bodies |= {b"--edge\r\n" + b"A: b\r\n" * 1000: "not the multipart", b"--edge\r\n" + b"a" * 100_000: "not the multipart"}
+    bodies |= {
+        multipart([("../photo", "a", b"1")]): "no field '../photo'",
+        multipart([("x" * 3000, "a", b"1")]): "no field 'xxx",
+    }
+    bodies |= {
+        b"--edge\r\n" + b"A: b\r\n" * 1000: "not the multipart",
+        b"--edge\r\n" + b"a" * 100_000: "not the multipart",
+    }
     for body, words in bodies.items():
-        for blocks in ([body], [body[i : i + 6] for i in range(0, min(len(body), 3000), 6)] + [body[3000:]] * (len(body) > 3000)):
+        for blocks in (
+            [body],
+            [body[i : i + 6] for i in range(0, min(len(body), 3000), 6)] + [body[3000:]] * (len(body) > 3000),
+        ):
             status, told, _ = asyncio.run(ask(served(service), blocks))
             assert status == 422 and words in told["error"], (body[:60], told)
-    for kind in ("application/json", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=", ""):
+    for kind in (
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "",
+    ):
         status, told, num_read = asyncio.run(ask(served(service), [whole], content_type=kind))
         assert status == 422 and "multipart/form-data" in told["error"] and num_read == 0
-    status, told, _ = asyncio.run(ask(served(service), [whole], content_type=f"multipart/form-data; boundary={'e' * 5000}"))
+    status, told, _ = asyncio.run(
+        ask(served(service), [whole], content_type=f"multipart/form-data; boundary={'e' * 5000}")
+    )
     assert status == 422
     assert on_disk(service) == []
-    assert asyncio.run(ask(served(service), [whole[i : i + 1] for i in range(len(whole))]))[0] == 202  # whole, in whatever blocks
+    assert (
+        asyncio.run(ask(served(service), [whole[i : i + 1] for i in range(len(whole))]))[0] == 202
+    )  # whole, in whatever blocks
 
 
 def test_a_field_in_which_no_file_was_chosen_is_as_if_it_were_not_there(service):
-    body = multipart([("photo", "", b""), ("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("motion", "", b"")])
+    body = multipart(
+        [("photo", "", b""), ("person_name", None, b"ada"), ("motion_name", None, b"walk"), ("motion", "", b"")]
+    )
     assert asyncio.run(ask(served(service), [body]))[0] == 202
 
 
@@ -521,7 +687,7 @@ def test_a_disk_that_takes_no_file_is_said(client, service, monkeypatch):
     assert "cannot store anything" in refused(client.post("/jobs", **texts(**NO_FILES)), 503)
 
 
-# -- submitting again, and too much ---------------------------------------------------------------------------------------
+# -- submitting again, and too much ------------------------------------------------------------------------------------
 
 
 def test_the_same_key_is_one_job(client, service):
@@ -543,9 +709,14 @@ def test_keys_that_are_none_are_refused(client, service, key):
     assert "idempotency-key: " in refused(answer, 422).lower() and client.get("/jobs").json() == {"jobs": []}
 
 
-@pytest.mark.parametrize("limits, words", [({"max_queue": 2}, "The queue is full (2 jobs"), ({"max_own": 2}, "2 of your jobs")])
+@pytest.mark.parametrize(
+    "limits, words", [({"max_queue": 2}, "The queue is full (2 jobs"), ({"max_own": 2}, "2 of your jobs")]
+)
 def test_too_many_jobs_are_refused_before_their_files_are_read(tmp_path, limits, words):
-    with make_service(tmp_path, **limits) as service, TestClient(served(service), base_url="http://t/api/v1", headers=ANNA) as client:
+    with (
+        make_service(tmp_path, **limits) as service,
+        TestClient(served(service), base_url="http://t/api/v1", headers=ANNA) as client,
+    ):
         known = client.post("/jobs", headers={"Idempotency-Key": "k"}, **texts(**NO_FILES)).json()["id"]
         submitted(client)
         body = multipart([("photo", "a.png", b"photo"), ("motion", "b.npz", b"motion")])
@@ -576,7 +747,9 @@ def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
 
         return method
 
-    monkeypatch.setattr(service, "status", fails(StorageError(f"The job store {service.home}/jobs.sqlite3 cannot be used: locked.")))
+    monkeypatch.setattr(
+        service, "status", fails(StorageError(f"The job store {service.home}/jobs.sqlite3 cannot be used: locked."))
+    )
     assert "try again" in refused(client.get(f"/jobs/{UNKNOWN}"), 503)
     assert "jobs.sqlite3" in caplog.text  # the operator is told
     monkeypatch.setattr(service, "jobs", fails(ValueError(f"a detail in {service.home}")))
@@ -588,16 +761,20 @@ def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
         refused(client.request(method, path.format(job_id=UNKNOWN), **more), 503)
 
 
-# -- the examples, on the real server --------------------------------------------------------------------------------------
+# -- the examples, on the real server ----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example needs curl")
 def test_the_examples_and_a_file_that_is_too_large_on_the_real_server(tmp_path):
     async def program(*arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            *arguments, cwd=REPOSITORY, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, env={**os.environ, "no_proxy": "127.0.0.1"},
-        )  # fmt: skip
+            *arguments,
+            cwd=REPOSITORY,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "no_proxy": "127.0.0.1"},
+        )
         out, _ = await asyncio.wait_for(process.communicate(), 300)
         assert process.returncode == 0, out.decode()
         return out.decode()
@@ -612,14 +789,21 @@ def test_the_examples_and_a_file_that_is_too_large_on_the_real_server(tmp_path):
             assert said.split()[-2] == "done"
             for name in ("python.mp4", "curl.mp4"):
                 assert probe_video(tmp_path / name).num_frames == 60
-            async with httpx.AsyncClient(base_url=f"{server.url}/api/v1", headers=ANNA, trust_env=False, timeout=60) as client:
+            async with httpx.AsyncClient(
+                base_url=f"{server.url}/api/v1", headers=ANNA, trust_env=False, timeout=60
+            ) as client:
                 answer = await client.post("/jobs", files={"photo": ("big.png", bytes(5 << 20))})
                 assert "big.png is larger than 1 MB" in refused(answer, 413)
             (tmp_path / "big.png").write_bytes(bytes(20 << 20))
             said = await program(
-                "curl", "-sS", "-H", f"Authorization: {ANNA['Authorization']}", "-F", f"photo=@{tmp_path / 'big.png'}",
+                "curl",
+                "-sS",
+                "-H",
+                f"Authorization: {ANNA['Authorization']}",
+                "-F",
+                f"photo=@{tmp_path / 'big.png'}",
                 f"{server.url}/api/v1/jobs",
-            )  # fmt: skip
+            )
             assert json.loads(said)["error"].startswith("big.png is larger than 1 MB")
             assert not list((tmp_path / "home" / "incoming").iterdir())
         finally:
@@ -631,7 +815,11 @@ def test_the_examples_and_a_file_that_is_too_large_on_the_real_server(tmp_path):
 
 
 def test_the_examples_say_a_refusal_in_one_sentence(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "examples.api_client"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "python -m examples.api_client http" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.api_client"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        done.returncode == 1 and "python -m examples.api_client http" in done.stderr and "Traceback" not in done.stderr
+    )
     done = subprocess.run(["bash", "examples/api.sh"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

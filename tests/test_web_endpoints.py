@@ -39,21 +39,29 @@ ANNA, BEN = "a" * 43, "b" * 43
 UNKNOWN = "0" * 32
 NO_FILES = {"person_name": "ada", "motion_name": "walk"}
 ENDPOINTS = {
-    "make_token": [], "list_people": [], "list_motions": [],
+    "make_token": [],
+    "list_people": [],
+    "list_motions": [],
     "submit_job": ["token", *FILES, *TEXTS, *AnimateOptions.model_fields],
     "submit_preview": ["token", *FILES, *TEXTS, *SceneOptions.model_fields],
     "submit_motion": ["token", *MotionOptions.model_fields],
-    "list_jobs": ["token"], "show_job": ["job", "token"], "cancel_job": ["job", "token"], "get_result": ["job", "token", "thing"],
-}  # fmt: skip
+    "list_jobs": ["token"],
+    "show_job": ["job", "token"],
+    "cancel_job": ["job", "token"],
+    "get_result": ["job", "token", "thing"],
+}
 ONE_JOB = ("show_job", "cancel_job", "get_result")
 
 
 class Asked:
-    """A whole server in this process, asked as gradio_client asks: with the defaults that the endpoints' description gives."""
+    """A whole server in this process, asked as gradio_client asks: with the defaults that the endpoints' description
+    gives."""
 
     def __init__(self, client: TestClient, service: JobService):
         self.http, self.service = client, service
-        [self.page] = [route.app.get_blocks() for route in client.app.routes if hasattr(getattr(route, "app", None), "get_blocks")]
+        [self.page] = [
+            route.app.get_blocks() for route in client.app.routes if hasattr(getattr(route, "app", None), "get_blocks")
+        ]
         self.info = client.get("/gradio_api/info").json()["named_endpoints"]
 
     def answer(self, name: str, **given):
@@ -125,7 +133,7 @@ def fetched(ask: Asked, **given) -> bytes:
     return answer.content
 
 
-# -- what is described ------------------------------------------------------------------------------------------------------
+# -- what is described -------------------------------------------------------------------------------------------------
 
 
 def test_exactly_the_endpoints_are_public_and_each_is_described(ask):
@@ -138,7 +146,9 @@ def test_exactly_the_endpoints_are_public_and_each_is_described(ask):
         for parameter in told["parameters"]:
             assert parameter["python_type"]["description"].endswith("."), (name, parameter["parameter_name"])
             required = parameter["parameter_name"] in ("token", "job")
-            assert parameter["parameter_has_default"] != required and parameter["python_type"]["type"] != "Any", parameter
+            assert parameter["parameter_has_default"] != required and parameter["python_type"]["type"] != "Any", (
+                parameter
+            )
         [answer] = told["returns"]
         assert answer["python_type"]["description"] and answer["python_type"]["type"] != "Any"
 
@@ -148,14 +158,29 @@ def test_types_defaults_and_ranges_are_those_of_the_options(ask):
     types = {name: parameter["python_type"]["type"] for name, parameter in told.items()}
     assert types["photo"] == types["motion"] == types["photo_poses"] == "filepath"
     assert (types["recipe"], types["seed"], types["align"]) == ("Literal['none', 'fast', 'paper']", "int", "bool")
-    assert (types["person_name"], types["steps"], types["fps"]) == ("str", "int", "float")  # to which gradio_client adds None
-    for options, name in ((AnimateOptions, "submit_job"), (SceneOptions, "submit_preview"), (MotionOptions, "submit_motion")):
+    assert (types["person_name"], types["steps"], types["fps"]) == (
+        "str",
+        "int",
+        "float",
+    )  # to which gradio_client adds None
+    for options, name in (
+        (AnimateOptions, "submit_job"),
+        (SceneOptions, "submit_preview"),
+        (MotionOptions, "submit_motion"),
+    ):
         told = {p["parameter_name"]: p for p in ask.info[f"/{name}"]["parameters"]}
         assert {field: told[field]["parameter_default"] for field in options.model_fields} == options().model_dump()
     words = {p["parameter_name"]: p["python_type"]["description"] for p in ask.info["/submit_job"]["parameters"]}
-    assert "1 to 250." in words["steps"] and "0 to 2147483647." in words["seed"] and "0 or more." in words["first_frame"]
+    assert (
+        "1 to 250." in words["steps"] and "0 to 2147483647." in words["seed"] and "0 or more." in words["first_frame"]
+    )
     [record] = ask.info["/show_job"]["returns"]
-    for part in ("state: Literal['queued', ", "seconds_left: float | None", "num_frames: int (Frames finished.)", "quality: Literal["):
+    for part in (
+        "state: Literal['queued', ",
+        "seconds_left: float | None",
+        "num_frames: int (Frames finished.)",
+        "quality: Literal[",
+    ):
         assert part in record["python_type"]["type"]
 
 
@@ -169,7 +194,7 @@ def test_a_field_that_must_be_given_comes_before_those_with_defaults():
     assert [p.default for p in found.values()] == [*[found["token"].empty] * 2, None, None, 1]
 
 
-# -- jobs -------------------------------------------------------------------------------------------------------------------
+# -- jobs --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_is_made_and_examples_are_named(ask):
@@ -182,14 +207,18 @@ def test_a_token_is_made_and_examples_are_named(ask):
 
 def test_a_job_is_the_same_here_and_in_the_http_api(ask):
     token = ask("make_token")
-    job = ask("submit_job", token=token, **NO_FILES, recipe="none", seed=7, mirror=True, first_frame=2, image_guidance=3)
+    job = ask(
+        "submit_job", token=token, **NO_FILES, recipe="none", seed=7, mirror=True, first_frame=2, image_guidance=3
+    )
     record = ask("show_job", job=job, token=token)
     assert (record["id"], record["state"], record["kind"]) == (job, "queued", "animate")
     chosen = AnimateOptions(recipe="none", seed=7, mirror=True, first_frame=2, image_guidance=3)
     assert record["options"] == chosen.model_dump()
     http = ask.http.get(f"/api/v1/jobs/{job}", headers={"Authorization": f"Bearer {token}"}).json()
     for name in ("status", "cancel"):
-        assert record["links"][name] == "http://testserver" + http["links"][name]  # whole: who asks Gradio knows no other address
+        assert (
+            record["links"][name] == "http://testserver" + http["links"][name]
+        )  # whole: who asks Gradio knows no other address
     assert record | {"links": None} == http | {"links": None}
     assert ask("list_jobs", token=token) == [record]
     stored = StoredRequest.model_validate_json((ask.service.home / "jobs" / job / "request.json").read_bytes())
@@ -234,10 +263,12 @@ def test_files_from_their_upload_to_everything_that_is_made_of_them(working, fil
     assert [one["id"] for one in ask("list_jobs", token=ANNA)] == [job] and ask("list_jobs", token=BEN) == []
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------------
+# -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("token", [None, "", "x", "a" * 42, "a" * 44, "a" * 42 + "!", 5, [], [ANNA], {"owner": ANNA}, True])
+@pytest.mark.parametrize(
+    "token", [None, "", "x", "a" * 42, "a" * 44, "a" * 42 + "!", 5, [], [ANNA], {"owner": ANNA}, True]
+)
 def test_without_a_token_nothing_is_shown_or_taken(ask, token):
     before = ask.jobs()
     for name, parameters in ENDPOINTS.items():
@@ -247,29 +278,53 @@ def test_without_a_token_nothing_is_shown_or_taken(ask, token):
     assert ask.jobs() == before
 
 
-@pytest.mark.parametrize("job", ["x", "", "..", "' OR 1=1 --", "\x00", "a" * 5000, UNKNOWN + "0", "\ud800", 7, None, [], {"id": 1}, True])
+@pytest.mark.parametrize(
+    "job", ["x", "", "..", "' OR 1=1 --", "\x00", "a" * 5000, UNKNOWN + "0", "\ud800", 7, None, [], {"id": 1}, True]
+)
 def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(ask, job):
     for name in ONE_JOB:
         assert ask.refused(name, job=job, token=ANNA) == ask.refused(name, job=UNKNOWN, token=ANNA)
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({}, "needs a photo or a person_name"), ({"person_name": "ada"}, "a motion or a motion_name"),
-    ({"motion_name": "walk"}, "A video needs"), ({"person_name": "", "motion_name": "walk"}, "A video needs"),
-    ({"person_name": "nobody", "motion_name": "walk"}, "person_name is 'nobody'; these are shipped: ada, "),
-    *((NO_FILES | {"motion_name": name}, "motion_name is ") for name in (
-        "walk.npz", "../people/ada", "/etc/passwd", "walk\x00", "walk\u202e\n", "\ud800", "x" * 5000)),
-    *((NO_FILES | {"person_name": name}, "person_name is no text") for name in (7, True, ["ada"], {"ada": 1})),
-    *((NO_FILES | {name: path}, f"{name} is not given as a file") for name in FILES for path in (
-        "/etc/passwd", str(EXAMPLES / "people" / "ada.png"), "", 7, ["x"], True)),
-    (NO_FILES | {"photo": {}}, "not uploaded"), (NO_FILES | {"photo": {"path": 7}}, "not uploaded"),
-    (NO_FILES | {"photo": {"path": "/etc/passwd"}}, "not uploaded"), (NO_FILES | {"motion": {"url": "http://[::1]/"}}, "not uploaded"),
-    (NO_FILES | {"photo": {"path": "http://127.0.0.1:1/a.png", "meta": {"_type": "gradio.FileData"}}}, "not uploaded"),
-    (NO_FILES | {"seed": -1}, "seed: "), (NO_FILES | {"seed": None}, "seed: "), (NO_FILES | {"seed": "\ud800"}, "seed: "),
-    (NO_FILES | {"steps": 0}, "steps: "), (NO_FILES | {"steps": [4]}, "steps: "), (NO_FILES | {"fps": "fast"}, "fps: "),
-    (NO_FILES | {"recipe": "best"}, "recipe: "), (NO_FILES | {"recipe": ["none"]}, "recipe: "), (NO_FILES | {"loops": 101}, "loops: "),
-    (NO_FILES | {"align": "perhaps"}, "align: "), (NO_FILES | {"quality": "x" * 5000}, "quality: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({}, "needs a photo or a person_name"),
+        ({"person_name": "ada"}, "a motion or a motion_name"),
+        ({"motion_name": "walk"}, "A video needs"),
+        ({"person_name": "", "motion_name": "walk"}, "A video needs"),
+        ({"person_name": "nobody", "motion_name": "walk"}, "person_name is 'nobody'; these are shipped: ada, "),
+        *(
+            (NO_FILES | {"motion_name": name}, "motion_name is ")
+            for name in ("walk.npz", "../people/ada", "/etc/passwd", "walk\x00", "walk\u202e\n", "\ud800", "x" * 5000)
+        ),
+        *((NO_FILES | {"person_name": name}, "person_name is no text") for name in (7, True, ["ada"], {"ada": 1})),
+        *(
+            (NO_FILES | {name: path}, f"{name} is not given as a file")
+            for name in FILES
+            for path in ("/etc/passwd", str(EXAMPLES / "people" / "ada.png"), "", 7, ["x"], True)
+        ),
+        (NO_FILES | {"photo": {}}, "not uploaded"),
+        (NO_FILES | {"photo": {"path": 7}}, "not uploaded"),
+        (NO_FILES | {"photo": {"path": "/etc/passwd"}}, "not uploaded"),
+        (NO_FILES | {"motion": {"url": "http://[::1]/"}}, "not uploaded"),
+        (
+            NO_FILES | {"photo": {"path": "http://127.0.0.1:1/a.png", "meta": {"_type": "gradio.FileData"}}},
+            "not uploaded",
+        ),
+        (NO_FILES | {"seed": -1}, "seed: "),
+        (NO_FILES | {"seed": None}, "seed: "),
+        (NO_FILES | {"seed": "\ud800"}, "seed: "),
+        (NO_FILES | {"steps": 0}, "steps: "),
+        (NO_FILES | {"steps": [4]}, "steps: "),
+        (NO_FILES | {"fps": "fast"}, "fps: "),
+        (NO_FILES | {"recipe": "best"}, "recipe: "),
+        (NO_FILES | {"recipe": ["none"]}, "recipe: "),
+        (NO_FILES | {"loops": 101}, "loops: "),
+        (NO_FILES | {"align": "perhaps"}, "align: "),
+        (NO_FILES | {"quality": "x" * 5000}, "quality: "),
+    ],
+)
 def test_wrong_fields_are_one_sentence(ask, fields, words):
     before = ask.jobs()
     assert words in ask.refused("submit_job", token=ANNA, **fields)
@@ -280,7 +335,14 @@ def test_wrong_fields_of_previews_and_motions_are_one_sentence(ask):
     before = ask.jobs()
     assert "A preview needs" in ask.refused("submit_preview", token=ANNA)
     assert "fit: " in ask.refused("submit_preview", token=ANNA, person_name="ada", fit="stretch")
-    for name, value in (("motion", ""), ("motion", 7), ("seconds", 21), ("fps", None), ("clothes", ["close"]), ("seed", 2**31)):
+    for name, value in (
+        ("motion", ""),
+        ("motion", 7),
+        ("seconds", 21),
+        ("fps", None),
+        ("clothes", ["close"]),
+        ("seed", 2**31),
+    ):
         assert f"{name}: " in ask.refused("submit_motion", token=ANNA, **{name: value})
     assert ask.jobs() == before
 
@@ -298,7 +360,13 @@ def test_an_upload_is_copied_as_it_is_and_never_opened(ask, monkeypatch):
         raise AssertionError("the web process opens a picture")
 
     monkeypatch.setattr(Image, "open", opened)
-    job = ask("submit_job", token=ANNA, photo=ask.upload("a.png", b"\x89PNG hostile"), motion=ask.upload("a.npz", b"PK"), consent="true")
+    job = ask(
+        "submit_job",
+        token=ANNA,
+        photo=ask.upload("a.png", b"\x89PNG hostile"),
+        motion=ask.upload("a.npz", b"PK"),
+        consent="true",
+    )
     folder = ask.service.home / "jobs" / job
     stored = StoredRequest.model_validate_json((folder / "request.json").read_bytes())
     assert (stored.image.name, stored.poses.name) == ("a.png", "a.npz")
@@ -312,7 +380,9 @@ def test_what_breaks_inside_is_not_told(ask, monkeypatch, caplog, capfd):
 
         return method
 
-    monkeypatch.setattr(ask.service, "status", fails(StorageError(f"The job store {ask.service.home}/jobs.sqlite3 cannot be used.")))
+    monkeypatch.setattr(
+        ask.service, "status", fails(StorageError(f"The job store {ask.service.home}/jobs.sqlite3 cannot be used."))
+    )
     assert "try again" in ask.refused("show_job", job=UNKNOWN, token=ANNA)
     assert "jobs.sqlite3" in caplog.text  # the operator is told
     monkeypatch.setattr(ask.service, "jobs", fails(ValueError(f"a detail in {ask.service.home}")))
@@ -322,14 +392,17 @@ def test_what_breaks_inside_is_not_told(ask, monkeypatch, caplog, capfd):
     caplog.clear()
     ask.refused("show_job", job=7, token=ANNA)
     ask.refused("submit_job", token=ANNA, photo={"path": "/etc/passwd"})
-    assert "Traceback" not in caplog.text + "".join(capfd.readouterr())  # what a visitor gives wrong is not the operator's business
+    assert "Traceback" not in caplog.text + "".join(
+        capfd.readouterr()
+    )  # what a visitor gives wrong is not the operator's business
 
 
-# -- the queue --------------------------------------------------------------------------------------------------------------
+# -- the queue ---------------------------------------------------------------------------------------------------------
 
 
 def test_endpoints_do_not_wait_for_the_many_pages_that_watch_their_jobs(ask):
-    """gradio_client sends everything through Gradio's queue, where each page that watches a job is an event that goes on."""
+    """gradio_client sends everything through Gradio's queue, where each page that watches a job is an event that goes
+    on."""
     job = ask("submit_job", token=ANNA, **NO_FILES)
     layout = Layout(ask.http.get("/config").json())
 
@@ -352,11 +425,13 @@ def test_endpoints_do_not_wait_for_the_many_pages_that_watch_their_jobs(ask):
 
 def test_what_goes_through_the_queue_is_not_answered_past_it(ask):
     watch = Layout(ask.http.get("/config").json()).watch
-    answer = ask.http.post("/gradio_api/run/predict", json={"data": [None, None], "fn_index": watch["id"], "session_hash": "s"})
+    answer = ask.http.post(
+        "/gradio_api/run/predict", json={"data": [None, None], "fn_index": watch["id"], "session_hash": "s"}
+    )
     assert answer.status_code == 404 and "join the queue" in answer.text
 
 
-# -- the example, and gradio_client, on the real server ---------------------------------------------------------------------
+# -- the example, and gradio_client, on the real server ----------------------------------------------------------------
 
 
 def test_the_example_and_gradio_client_on_the_real_server(tmp_path, monkeypatch):
@@ -373,7 +448,10 @@ def test_the_example_and_gradio_client_on_the_real_server(tmp_path, monkeypatch)
             before = client.predict(token=token, api_name="/list_jobs")
             with pytest.raises(AppError, match="person_name is 'nobody'; these are shipped: ada, "):
                 client.predict(token=token, person_name="nobody", motion_name="walk", api_name="/submit_job")
-            secret = {"path": f"{url}/healthz", "meta": {"_type": "gradio.FileData"}}  # an address, which a server might fetch
+            secret = {
+                "path": f"{url}/healthz",
+                "meta": {"_type": "gradio.FileData"},
+            }  # an address, which a server might fetch
             with pytest.raises(AppError, match="was not uploaded"):
                 client.predict(token=token, photo=secret, motion_name="walk", api_name="/submit_job")
             with pytest.raises(ValueError, match="Cannot find a function"):
@@ -389,9 +467,17 @@ def test_the_example_and_gradio_client_on_the_real_server(tmp_path, monkeypatch)
         try:
             await asyncio.to_thread(told, server.url)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "examples.gradio_api", server.url, str(tmp_path / "ada.mp4"), cwd=REPOSITORY,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=dict(os.environ),
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "examples.gradio_api",
+                server.url,
+                str(tmp_path / "ada.mp4"),
+                cwd=REPOSITORY,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(os.environ),
+            )
             said, _ = await asyncio.wait_for(process.communicate(), 300)
             assert process.returncode == 0 and b"bytes in" in said, said.decode()
             assert probe_video(tmp_path / "ada.mp4").num_frames == 60
@@ -404,5 +490,9 @@ def test_the_example_and_gradio_client_on_the_real_server(tmp_path, monkeypatch)
 
 
 def test_the_example_says_how_it_is_called():
-    done = subprocess.run([sys.executable, "-m", "examples.gradio_api"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "python -m examples.gradio_api http" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.gradio_api"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        done.returncode == 1 and "python -m examples.gradio_api http" in done.stderr and "Traceback" not in done.stderr
+    )

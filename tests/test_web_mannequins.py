@@ -16,8 +16,20 @@ from dreampose_core.web import mannequins
 from dreampose_core.web.handlers import PageHandlers
 from dreampose_core.web.mannequins import MannequinHandlers
 
-CHOSEN = {"motion": "dance", "seconds": 3, "fps": 20, "speed": 0.5, "amplitude": 1.2, "height": "tall", "build": "slim", "clothes": "skirt",
-          "view": 90, "turning": -10, "distance": 1.5, "seed": 7}  # fmt: skip
+CHOSEN = {
+    "motion": "dance",
+    "seconds": 3,
+    "fps": 20,
+    "speed": 0.5,
+    "amplitude": 1.2,
+    "height": "tall",
+    "build": "slim",
+    "clothes": "skirt",
+    "view": 90,
+    "turning": -10,
+    "distance": 1.5,
+    "seed": 7,
+}
 OTHER = "e" * 43
 
 
@@ -28,8 +40,18 @@ def tab(handlers: PageHandlers, monkeypatch: pytest.MonkeyPatch) -> MannequinHan
 
 
 def made(**changes):
-    return job_status(**({"state": "done", "kind": "motion", "result": Path("/x/result.mp4"), "motion": Path("/x/motion.npz"),
-                          "request": JobRequest(kind="motion", motion=MotionOptions(**CHOSEN))} | changes))  # fmt: skip
+    return job_status(
+        **(
+            {
+                "state": "done",
+                "kind": "motion",
+                "result": Path("/x/result.mp4"),
+                "motion": Path("/x/motion.npz"),
+                "request": JobRequest(kind="motion", motion=MotionOptions(**CHOSEN)),
+            }
+            | changes
+        )
+    )
 
 
 def make(tab: MannequinHandlers, browser=None, **changes) -> list[tuple]:
@@ -46,12 +68,17 @@ def test_the_tab_offers_every_motion_once():
 def test_what_is_made_is_seen_as_it_comes_and_can_then_be_used(tab, service: StubService):  # noqa: F811
     told = dict(kind="motion", request=None)
     service.statuses = [
-        job_status("queued", progress=None, **told), job_status(progress=Progress("drawing", 0, 60), **told),
-        job_status(progress=Progress("drawing", 16, 60), **told), job_status(progress=Progress("preview", 30, 60), **told), made(),
-    ]  # fmt: skip
+        job_status("queued", progress=None, **told),
+        job_status(progress=Progress("drawing", 0, 60), **told),
+        job_status(progress=Progress("drawing", 16, 60), **told),
+        job_status(progress=Progress("preview", 30, 60), **told),
+        made(),
+    ]
     seen = make(tab)
     assert service.requests == [JobRequest(kind="motion", motion=MotionOptions(**CHOSEN))]
-    for answer, words in zip(seen, ("Getting ready", "waits for its turn", "Getting ready", "frame 16 of 60", "frame 30 of 60", "<video")):
+    for answer, words in zip(
+        seen, ("Getting ready", "waits for its turn", "Getting ready", "frame 16 of 60", "frame 30 of 60", "<video")
+    ):
         assert words in answer[0]
     first, last = seen[0], seen[-1]
     assert first[1] == first[4] == "" and not first[2]["interactive"], "what was made before is let go at once"
@@ -77,11 +104,19 @@ def test_another_motion_stops_the_one_before(tab, service: StubService):  # noqa
     assert service.cancelled == [JOB]
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"speed": 9}, "speed: "), ({"amplitude": float("nan")}, "amplitude: "), ({"seconds": None}, "seconds: "),
-    ({"height": "giant"}, "height: "), ({"motion": {"a": 1}}, "motion: "), ({"seed": 0.5}, "seed: "), ({"surprise": 1}, "surprise"),
-    ({"browser": {"owner": "short"}}, "reload"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"speed": 9}, "speed: "),
+        ({"amplitude": float("nan")}, "amplitude: "),
+        ({"seconds": None}, "seconds: "),
+        ({"height": "giant"}, "height: "),
+        ({"motion": {"a": 1}}, "motion: "),
+        ({"seed": 0.5}, "seed: "),
+        ({"surprise": 1}, "surprise"),
+        ({"browser": {"owner": "short"}}, "reload"),
+    ],
+)
 def test_what_is_wrong_is_one_sentence(tab, service: StubService, changes: dict, words: str):  # noqa: F811
     *_, last = make(tab, **changes)
     assert 'role="alert"' in last[0] and words in last[0] and not service.requests
@@ -106,12 +141,16 @@ def test_the_motion_is_put_into_field_2(tab, service: StubService):  # noqa: F81
     assert service.requests[-1].poses == Path("/x/own.npz"), "an uploaded file comes before it"
 
 
-@pytest.mark.parametrize("status, owner", [(made(), OTHER), (made(state="running", motion=None), OWNER), (job_status("done"), OWNER)])
+@pytest.mark.parametrize(
+    "status, owner", [(made(), OTHER), (made(state="running", motion=None), OWNER), (job_status("done"), OWNER)]
+)
 def test_what_is_not_there_or_anothers_is_not_used(tab, service: StubService, status, owner: str):  # noqa: F811
     service.statuses = [status]
     *rest, message = tab.use({"owner": owner}, JOB)
     assert "make it again" in message and JOB not in str(rest)
-    assert "make it again" in submit(tab.page, browser={"owner": owner}, motion=f"job:{JOB}")[2] and not service.requests
+    assert (
+        "make it again" in submit(tab.page, browser={"owner": owner}, motion=f"job:{JOB}")[2] and not service.requests
+    )
     assert isinstance(tab.fresh_motion_link({"owner": owner}, JOB), dict), "no link"
     service.statuses = [made()]
     assert ".npz?" in tab.fresh_motion_link({"owner": OWNER}, JOB)

@@ -1,4 +1,5 @@
-"""The shelf: every button does what it says for who owns the thing, and nothing for anybody else; what can be kept is served."""
+"""The shelf: every button does what it says for who owns the thing, and nothing for anybody else; what can be kept is
+served."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def act(client, owner: str, do: str, what: str, name: str = "", shown: str | Non
     by_id = {component["id"]: component for component in config["components"]}
     event = next(event for event, _ in events(client) if event["api_name"] == "act")
     data = [{"owner": owner, "job": shown}, json.dumps({"do": do, "id": what, "name": name})]
-    answer = client.post("/gradio_api/run/predict", json={"fn_index": event["id"], "data": data, "session_hash": "session"})
+    answer = client.post(
+        "/gradio_api/run/predict", json={"fn_index": event["id"], "data": data, "session_hash": "session"}
+    )
     assert answer.status_code == 200, answer.text
     seen = {}
     for number, value in zip(event["outputs"], answer.json()["data"]):
@@ -50,13 +53,19 @@ def test_the_shelf_shows_a_visitors_videos_and_people_and_nobody_elses(client, s
     pictures = links(hers)
     assert len(pictures) == 3 and all(client.get("/" + link).status_code == 200 for link in pictures)
     with zipfile.ZipFile(io.BytesIO(client.get("/" + pictures[-1]).content)) as archive:
-        assert archive.testzip() is None and archive.read("photo_000.png") == b"x" * 500_000 and "subject.json" in archive.namelist()
+        assert (
+            archive.testzip() is None
+            and archive.read("photo_000.png") == b"x" * 500_000
+            and "subject.json" in archive.namelist()
+        )
     own = act(client, BEN, "open", UNKNOWN)
     assert "no such job" in own["dp-message"] and "dp-shelf" not in own
     assert act(client, BEN, "forget", "a" * 32)["dp-message"].count("no such person") == 1
 
 
-@pytest.mark.parametrize("do", ["open", "rename", "delete", "again", "better", "motion", "compare", "use", "forget", "made up"])
+@pytest.mark.parametrize(
+    "do", ["open", "rename", "delete", "again", "better", "motion", "compare", "use", "forget", "made up"]
+)
 def test_what_is_anothers_is_answered_as_what_is_not_there(client, service, job, subject, do):  # noqa: F811
     key = subject(ANNA, "a" * 32)
     what, nothing = (key, "b" * 32) if do in ("use", "forget") else (job, UNKNOWN)
@@ -64,19 +73,26 @@ def test_what_is_anothers_is_answered_as_what_is_not_there(client, service, job,
     assert service.status(ANNA, job).state == "done" and service.subjects(ANNA)
 
 
-@pytest.mark.parametrize("asked", [
-    "", "7", "[]", "{}", '{"do": 1, "id": 2, "name": 3}', "[" * 100_000, '{"do": "open", "id": ["x"], "name": ""}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "asked",
+    ["", "7", "[]", "{}", '{"do": 1, "id": 2, "name": 3}', "[" * 100_000, '{"do": "open", "id": ["x"], "name": ""}'],
+)
 def test_what_no_button_says_is_a_sentence(client, service, asked):  # noqa: F811
     event = next(event for event, _ in events(client) if event["api_name"] == "act")
-    answer = client.post("/gradio_api/run/predict", json={
-        "fn_index": event["id"], "data": [{"owner": ANNA, "job": None}, asked], "session_hash": "session"})  # fmt: skip
+    answer = client.post(
+        "/gradio_api/run/predict",
+        json={"fn_index": event["id"], "data": [{"owner": ANNA, "job": None}, asked], "session_hash": "session"},
+    )
     assert answer.status_code == 200 and "reload it" in answer.text
 
 
 def test_a_video_gets_a_name(client, service, job):  # noqa: F811
     seen = act(client, ANNA, "rename", job, "Anna <b>walks</b>", shown=job)
-    assert "Anna &lt;b&gt;walks&lt;/b&gt;" in seen["dp-shelf"] and "<b>" not in seen["dp-shelf"] and seen["dp-message"] == ""
+    assert (
+        "Anna &lt;b&gt;walks&lt;/b&gt;" in seen["dp-shelf"]
+        and "<b>" not in seen["dp-shelf"]
+        and seen["dp-message"] == ""
+    )
     assert "1 to 60 letters" in act(client, ANNA, "rename", job, "")["dp-message"]
 
 
@@ -91,14 +107,38 @@ def test_a_deleted_video_gives_its_place_to_the_next(client, service, job, files
 
 
 def test_again_puts_the_same_files_and_options_into_the_form(client, service, files):  # noqa: F811
-    options = AnimateOptions(recipe="none", quality="best", seed=0, steps=4, first_frame=1, mirror=True, align=False, fps=12.5, loops=2,
-                             speed=1.5, stride=2, zoom=1.25, solver="ddim")  # fmt: skip
+    options = AnimateOptions(
+        recipe="none",
+        quality="best",
+        seed=0,
+        steps=4,
+        first_frame=1,
+        mirror=True,
+        align=False,
+        fps=12.5,
+        loops=2,
+        speed=1.5,
+        stride=2,
+        zoom=1.25,
+        solver="ddim",
+    )
     first = service.submit(ANNA, request(files, options=options).model_copy(update={"consent": "given"}))
     done = wait_state(service, first, "done", owner=ANNA)
     seen = act(client, ANNA, "again", first, shown=first)
-    assert (seen["dp-frames"], seen["dp-speed"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == ("1:", 3, "12.5", "2", "4")
+    assert (seen["dp-frames"], seen["dp-speed"], seen["Rate, fps"], seen["Loops"], seen["Steps"]) == (
+        "1:",
+        3,
+        "12.5",
+        "2",
+        "4",
+    )
     assert (seen["dp-consent"], seen["Nearer, ×"], seen["dp-solver"]) == (True, 1.25, "ddim")
-    assert seen["dp-changes"] == ["mirror"] and seen["dp-recipe"] == "none" and seen["dp-quality"] == "best" and seen["Seed"] == 0
+    assert (
+        seen["dp-changes"] == ["mirror"]
+        and seen["dp-recipe"] == "none"
+        and seen["dp-quality"] == "best"
+        and seen["Seed"] == 0
+    )
     photo, motion = Path(seen["dp-photo"]["path"]), Path(seen["dp-motion-file"]["path"])
     assert photo.read_bytes() == done.request.image.read_bytes()
     assert (read_poses(motion).parts == read_poses(done.request.poses).parts).all()
@@ -136,9 +176,14 @@ def test_again_and_use_bring_all_photos(client, service, files, subject):  # noq
 def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa: F811
     key = subject(ANNA, "a" * 32)
     seen = act(client, ANNA, "use", key)
-    assert Path(seen["dp-photo"]["path"]).read_bytes() == b"x" * 500_000 and Path(seen["dp-photo-poses"]["path"]).read_bytes() == b"npz"
+    assert (
+        Path(seen["dp-photo"]["path"]).read_bytes() == b"x" * 500_000
+        and Path(seen["dp-photo-poses"]["path"]).read_bytes() == b"npz"
+    )
     assert (seen["dp-recipe"], seen["Seed"]) == ("fast", 7) and "dp-motion-file" not in seen
-    assert (seen["dp-consent"], seen["Nearer, ×"], seen["To the right"]) == (True, 1, 0), "the picture is framed already"
+    assert (seen["dp-consent"], seen["Nearer, ×"], seen["To the right"]) == (True, 1, 0), (
+        "the picture is framed already"
+    )
     service.delete_subject(ANNA, key)
     assert "no such person" in act(client, ANNA, "use", key)["dp-message"]
 
@@ -146,8 +191,13 @@ def test_a_person_is_used_with_another_motion(client, service, subject):  # noqa
 def test_the_motion_of_a_video_is_used_for_another_person(client, service, job):  # noqa: F811
     seen = act(client, ANNA, "motion", job, shown=job)
     taken = Path(seen["dp-motion-file"]["path"])
-    assert (read_poses(taken).parts == read_poses(service.status(ANNA, job).request.poses).parts).all() and "dp-photo" not in seen
-    assert "the motion of that video" in seen["dp-motion"] and 'data-do="motion"' in act(client, ANNA, "open", job)["dp-shelf"]
+    assert (
+        read_poses(taken).parts == read_poses(service.status(ANNA, job).request.poses).parts
+    ).all() and "dp-photo" not in seen
+    assert (
+        "the motion of that video" in seen["dp-motion"]
+        and 'data-do="motion"' in act(client, ANNA, "open", job)["dp-shelf"]
+    )
 
 
 def test_the_same_in_better_quality(client, service, files):  # noqa: F811
@@ -191,9 +241,13 @@ def test_everything_that_can_be_kept_is_served_to_its_owner(client, service, job
     answers = {link.split("/")[2]: client.get("/" + link) for link in found}
     assert list(answers) == ["video", *library.THINGS] and {answer.status_code for answer in answers.values()} == {200}
     assert {thing: answer.headers["content-type"].partition(";")[0] for thing, answer in answers.items()} == {
-        "video": "video/mp4", "side_by_side": "video/mp4", "gif": "image/gif", "frames": "application/zip",
-        "motion": "application/octet-stream", "settings": "application/json",
-    }  # fmt: skip
+        "video": "video/mp4",
+        "side_by_side": "video/mp4",
+        "gif": "image/gif",
+        "frames": "application/zip",
+        "motion": "application/octet-stream",
+        "settings": "application/json",
+    }
     assert all(answer.headers["content-disposition"].startswith("attachment") for answer in answers.values())
     with zipfile.ZipFile(io.BytesIO(answers["frames"].content)) as archive:
         assert len(archive.namelist()) == 4 and archive.read("000001.png") == b"frame 1"

@@ -34,7 +34,9 @@ def ask(client: TestClient, elem_id: str, data: list, session: str, event: str =
     config = client.get("/config").json()
     component = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id)
     found = next(d for d in config["dependencies"] if [component, event] in [list(target) for target in d["targets"]])
-    answer = client.post("/gradio_api/run/predict", json={"fn_index": found["id"], "data": data, "session_hash": session, **more})
+    answer = client.post(
+        "/gradio_api/run/predict", json={"fn_index": found["id"], "data": data, "session_hash": session, **more}
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()["data"]
 
@@ -54,7 +56,12 @@ def test_sessions_are_let_go_when_they_were_not_used_for_long(client, page):
     page.pending_streams["anna"]["run"], page.pending_streams["ben"]["run"] = {}, {}
     used_long_ago(page, "anna")
     assert let_go(page) == 1
-    assert list(page.state_holder.session_data) == list(page.state_holder.time_last_used) == list(page.pending_streams) == ["ben"]
+    assert (
+        list(page.state_holder.session_data)
+        == list(page.state_holder.time_last_used)
+        == list(page.pending_streams)
+        == ["ben"]
+    )
     assert let_go(page) == 0
 
 
@@ -85,7 +92,11 @@ def test_a_page_closed_while_it_watched_leaves_nothing(client, page, service):  
     assert let_go(page) == 0 and "anna" in queue.pending_messages_per_session, "it may be read yet"
     used_long_ago(page, "anna")
     assert let_go(page) == 1
-    assert not queue.pending_event_ids_session and not queue.pending_messages_per_session and not page.state_holder.session_data
+    assert (
+        not queue.pending_event_ids_session
+        and not queue.pending_messages_per_session
+        and not page.state_holder.session_data
+    )
 
 
 def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):
@@ -102,7 +113,9 @@ def test_what_was_chosen_is_in_the_page_and_not_in_the_session(client, page):
 def test_it_happens_by_itself_while_the_page_is_served(settings, service, examples, monkeypatch):  # noqa: F811
     monkeypatch.setattr(sessions, "EVERY_S", 0.05)
     with TestClient(build_app(settings, service, examples)) as client:
-        page = next(route.app for route in client.app.routes if isinstance(route, Mount) and not route.path).get_blocks()
+        page = next(
+            route.app for route in client.app.routes if isinstance(route, Mount) and not route.path
+        ).get_blocks()
         pick_walk(client, "anna")
         used_long_ago(page, "anna")
         end = time.monotonic() + DEADLINE_S

@@ -25,9 +25,19 @@ ANNA, BEN = "a" * 43, "b" * 43
 UNKNOWN = "0" * 32
 HOSTILE = (None, "", "x" * 50, [], ["walk"], {"value": 1}, -1e12, 1e12)
 LABELS = {
-    "motion": "Motion", "seconds": "Length, s", "fps": "Rate, fps", "speed": "Speed, ×", "amplitude": "Movements, ×", "height": "Height",
-    "build": "Build", "clothes": "Clothes", "view": "Seen from, °", "turning": "Goes round, °/s", "distance": "Distance, ×", "seed": "Seed",
-}  # fmt: skip
+    "motion": "Motion",
+    "seconds": "Length, s",
+    "fps": "Rate, fps",
+    "speed": "Speed, ×",
+    "amplitude": "Movements, ×",
+    "height": "Height",
+    "build": "Build",
+    "clothes": "Clothes",
+    "view": "Seen from, °",
+    "turning": "Goes round, °/s",
+    "distance": "Distance, ×",
+    "seed": "Seed",
+}
 IDS = ("x", "../../secret", "%2e%2e%2fsecret", "' OR 1=1 --", "\x00", "a" * 10_000, 7, None, [], {"id": 1}, True)
 
 
@@ -35,7 +45,9 @@ IDS = ("x", "../../secret", "%2e%2e%2fsecret", "' OR 1=1 --", "\x00", "a" * 10_0
 def service(tmp_path, monkeypatch):
     # as app.py does
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))
-    with JobService(Settings(home=tmp_path / "home", estimator="none", secret="a secret", max_own=100), command) as service:
+    with JobService(
+        Settings(home=tmp_path / "home", estimator="none", secret="a secret", max_own=100), command
+    ) as service:
         yield service
 
 
@@ -68,7 +80,8 @@ def ask(client: TestClient, event: dict, data: list, **more) -> tuple[int, str]:
 
 
 def filled(inputs: list[dict], owner: object, job: object, file: object = None) -> list:
-    """Values for an event: the owner's browser or token, the job's id wherever text or a choice is given, `file` wherever a file is."""
+    """Values for an event: the owner's browser or token, the job's id wherever text or a choice is given, `file`
+    wherever a file is."""
     values = []
     for component in inputs:
         kind, props = component["type"], component["props"]
@@ -86,7 +99,8 @@ def filled(inputs: list[dict], owner: object, job: object, file: object = None) 
 
 
 def renew(client: TestClient) -> None:
-    """Has Gradio make the session's components anew, as it does after events that change or skip them: nothing may hang on the old ones."""
+    """Has Gradio make the session's components anew, as it does after events that change or skip them: nothing may hang
+    on the old ones."""
     for event, inputs in events(client):
         if not inputs:
             ask(client, event, [], event_data={"index": -1, "value": None})
@@ -95,10 +109,21 @@ def renew(client: TestClient) -> None:
 def test_another_visitor_is_answered_as_if_the_job_did_not_exist(client, service, job):
     asked = 0
     for event, inputs in events(client):
-        if not any(component["type"] == "browserstate" or component["props"].get("label") == "token" for component in inputs):
+        if not any(
+            component["type"] == "browserstate" or component["props"].get("label") == "token" for component in inputs
+        ):
             continue
         asked += 1
-        for owner in (BEN, ANNA[:-1] + "b", None, {}, {"owner": None}, {"owner": 5}, [ANNA], {"owner": {"owner": ANNA}}):
+        for owner in (
+            BEN,
+            ANNA[:-1] + "b",
+            None,
+            {},
+            {"owner": None},
+            {"owner": 5},
+            [ANNA],
+            {"owner": {"owner": ANNA}},
+        ):
             theirs, nobodys = (ask(client, event, filled(inputs, owner, one)) for one in (job, UNKNOWN))
             said = theirs[1].replace(job, "ID"), nobodys[1].replace(UNKNOWN, "ID")
             # a browser that keeps no token gets a new one, a motion that anybody may have made a new id
@@ -150,7 +175,13 @@ def test_paths_of_the_server_are_never_taken_for_uploads(client, service, job, t
     private = [service.home / "jobs.sqlite3", hers / "input" / "image.png", hers / "result.mp4"]
     (tmp_path / "elsewhere.png").write_bytes(b"private")
     doors = [(e, i) for e, i in events(client) if e["api_name"] in ("submit", "submit_job", "submit_preview")]
-    for path in (*private, tmp_path / "elsewhere.png", "/etc/passwd", f"{service.home}/uploads/../jobs.sqlite3", "/proc/self/environ"):
+    for path in (
+        *private,
+        tmp_path / "elsewhere.png",
+        "/etc/passwd",
+        f"{service.home}/uploads/../jobs.sqlite3",
+        "/proc/self/environ",
+    ):
         before = sorted((service.home / "jobs").iterdir())
         for payload in ({"path": str(path), "meta": {"_type": "gradio.FileData"}}, {"path": str(path)}, str(path)):
             for event, inputs in doors:
@@ -214,7 +245,10 @@ def test_a_motion_that_was_made_is_its_makers_alone(client, service, motion):
     photo.parent.mkdir(parents=True)
     write_png(np.full((8, 6, 3), 90, np.uint8), photo)
     payload = {"path": str(photo), "meta": {"_type": "gradio.FileData"}}
-    told = {answers("submit", BEN, f"job:{one}", payload) for one in (motion, UNKNOWN, "..", "../" + motion, "", "0" * 10_000)}
+    told = {
+        answers("submit", BEN, f"job:{one}", payload)
+        for one in (motion, UNKNOWN, "..", "../" + motion, "", "0" * 10_000)
+    }
     told.add(answers("submit", ANNA, f"job:{UNKNOWN}", payload))
     assert len(told) == 1 and "make it again" in told.pop()
     assert service.jobs(ANNA) == service.jobs(BEN) == []
@@ -232,7 +266,9 @@ def test_a_job_that_made_no_motion_is_no_motion(client, service, job):
 @pytest.mark.parametrize("field", LABELS)
 def test_a_motion_of_values_that_are_none_is_one_sentence(client, service, field):
     config = client.get("/config").json()
-    button = next(component["id"] for component in config["components"] if component["props"].get("elem_id") == "dp-make")
+    button = next(
+        component["id"] for component in config["components"] if component["props"].get("elem_id") == "dp-make"
+    )
     event = next(d for d in config["dependencies"] if [button, "click"] in [list(target) for target in d["targets"]])
     components = {component["id"]: component for component in config["components"]}
     inputs = [components[i] for i in event["inputs"]]
@@ -247,15 +283,31 @@ def test_a_motion_of_values_that_are_none_is_one_sentence(client, service, field
     assert service.health()["queue"] == 0 and list((service.home / "jobs").iterdir()) == []
 
 
-@pytest.mark.parametrize("path", [
-    "jobs.sqlite3", "secret", "workers", "../secret", "jobs/{job}/result.mp4", "jobs/{job}/input/image.png", "uploads/../jobs.sqlite3",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "jobs.sqlite3",
+        "secret",
+        "workers",
+        "../secret",
+        "jobs/{job}/result.mp4",
+        "jobs/{job}/input/image.png",
+        "uploads/../jobs.sqlite3",
+    ],
+)
 def test_no_route_serves_the_data_folder(client, service, job, path):
     path = path.format(job=job)
     for url in (
-        f"/{path}", f"/results/{path}", f"/results/{job}/{path}", f"/results/..%2f{path}/x.mp4", f"/static/{path}", f"/assets/..%2f{path}",
-        f"/gradio_api/file={service.home}/{path}", f"/gradio_api/file=./{path}", f"/gradio_api/stream/{path}",
-    ):  # fmt: skip
+        f"/{path}",
+        f"/results/{path}",
+        f"/results/{job}/{path}",
+        f"/results/..%2f{path}/x.mp4",
+        f"/static/{path}",
+        f"/assets/..%2f{path}",
+        f"/gradio_api/file={service.home}/{path}",
+        f"/gradio_api/file=./{path}",
+        f"/gradio_api/stream/{path}",
+    ):
         answer = client.get(url)
         assert answer.status_code >= 400 or b"gradio" in answer.content, url
         assert b"SQLite" not in answer.content and answer.content != b"video"

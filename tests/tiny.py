@@ -1,4 +1,5 @@
-"""A tiny DreamPose model with random weights: real classes, seconds to load and run, for tests of everything around it."""
+"""A tiny DreamPose model with random weights: real classes, seconds to load and run, for tests of everything around
+it."""
 
 from __future__ import annotations
 
@@ -28,23 +29,40 @@ def make_tiny_model(folder: str | Path) -> Path:
 
 
 def make_tiny_stable_diffusion(folder: str | Path, *, cross_attention_dim: int = 32) -> Path:
-    """Writes a folder in Stable Diffusion's layout: its real classes at tiny sizes, random weights; latents of 4 channels, factor 8."""
+    """Writes a folder in Stable Diffusion's layout: its real classes at tiny sizes, random weights; latents of 4
+    channels, factor 8."""
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         unet = UNet2DConditionModel(
-            sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=2,
-            cross_attention_dim=cross_attention_dim, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            attention_head_dim=2,
+            cross_attention_dim=cross_attention_dim,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )  # fmt: skip
+        )
         vae = AutoencoderKL(
-            latent_channels=4, block_out_channels=(4, 4, 8, 8), norm_num_groups=4, layers_per_block=1, sample_size=64,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
-        )  # fmt: skip
+            latent_channels=4,
+            block_out_channels=(4, 4, 8, 8),
+            norm_num_groups=4,
+            layers_per_block=1,
+            sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            scaling_factor=0.18215,
+        )
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
     PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
     return folder
 
@@ -54,7 +72,12 @@ def make_tiny_clip(folder: str | Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         config = CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=8
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=8,
         )
         CLIPVisionModel(config).save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}).save_pretrained(folder)
@@ -63,7 +86,9 @@ def make_tiny_clip(folder: str | Path) -> Path:
 
 def weights(*modules):
     """A copy of all their weights, by name."""
-    return {f"{i}.{key}": value.clone() for i, module in enumerate(modules) for key, value in module.state_dict().items()}
+    return {
+        f"{i}.{key}": value.clone() for i, module in enumerate(modules) for key, value in module.state_dict().items()
+    }
 
 
 def same(a, b):

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """A context in which calls are made one after the other in another thread; all that were taken are made before it is left."""
+    """A context in which calls are made one after the other in another thread; all that were taken are made before it
+    is left."""
 
     def __init__(self, most_waiting: int):
         """most_waiting: calls that may wait for their turn; who brings another waits with it."""

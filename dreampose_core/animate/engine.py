@@ -1,4 +1,5 @@
-"""Where the networks compute: what a run has to know of the model, and the two things it has it do, tune and make frames; here at hand."""
+"""Where the networks compute: what a run has to know of the model, and the two things it has it do, tune and make
+frames; here at hand."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ from ..subject.previews import Samples
 class ModelFacts:
     """A model, as who does not have it in memory has to know it.
 
-    factor: pixels to a latent. fingerprint: of its weights, see `subject.folder`. device, precision: what it computes on and in, for the result.
-    safety_checker: whether one looks at the frames.
+    factor: pixels to a latent. fingerprint: of its weights, see `subject.folder`. device, precision: what it computes
+    on and in, for the result. safety_checker: whether one looks at the frames.
     """
 
     model_config: ModelConfig
@@ -57,8 +58,9 @@ class ModelFacts:
 class Tuning:
     """A person to be learned.
 
-    photos: uint8 (H, W, 3) each; image_poses: their maps, one each, or None. options: of the frames to come; recipe and seed count, and
-    for pictures of the learning the others. key: of the subject. scene: of which these pictures are, None for no pictures.
+    photos: uint8 (H, W, 3) each; image_poses: their maps, one each, or None. options: of the frames to come; recipe and
+    seed count, and for pictures of the learning the others. key: of the subject. scene: of which these pictures are,
+    None for no pictures.
     """
 
     photos: list[np.ndarray]
@@ -94,11 +96,19 @@ class Engine(Protocol):
     peaks: dict[str, int]
 
     def tune(
-        self, tuning: Tuning, folder: Path, *, checkpoints: Path, samples: Path, on_progress: OnProgress, should_stop: ShouldStop
+        self,
+        tuning: Tuning,
+        folder: Path,
+        *,
+        checkpoints: Path,
+        samples: Path,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
     ) -> tuple[Subject, float]:
         """Writes the subject folder; returns what it holds and the seconds that pictures of the learning took.
 
-        checkpoints: a folder from which a call that was interrupted goes on. samples: the folder for the pictures. Errors as `finetune`.
+        checkpoints: a folder from which a call that was interrupted goes on. samples: the folder for the pictures.
+        Errors as `finetune`.
         """
 
     def frames(
@@ -113,7 +123,9 @@ class Engine(Protocol):
 def sampling(config: ModelConfig, options: AnimateOptions) -> Sampling:
     """How frames are denoised that are made with these options."""
     given = {"num_inference_steps": options.steps, "solver": options.solver}
-    return replace(config.sampling(options.quality), **{name: value for name, value in given.items() if value is not None})
+    return replace(
+        config.sampling(options.quality), **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 class LocalEngine:
@@ -124,7 +136,14 @@ class LocalEngine:
         self.peaks: dict[str, int] = {}
 
     def tune(
-        self, tuning: Tuning, folder: Path, *, checkpoints: Path, samples: Path, on_progress: OnProgress, should_stop: ShouldStop
+        self,
+        tuning: Tuning,
+        folder: Path,
+        *,
+        checkpoints: Path,
+        samples: Path,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
     ) -> tuple[Subject, float]:
         taken = None
         if tuning.scene is not None:
@@ -132,9 +151,19 @@ class LocalEngine:
             if not checkpoints.is_dir():
                 taken.clear()
         subject = finetune(
-            self.pipe, tuning.photos, tuning.image_poses, tuning.options.recipe, tuning.options.seed, folder, key=tuning.key,
-            base=self.model.fingerprint, checkpoints=checkpoints, samples=taken, on_progress=on_progress, should_stop=should_stop,
-        )  # fmt: skip
+            self.pipe,
+            tuning.photos,
+            tuning.image_poses,
+            tuning.options.recipe,
+            tuning.options.seed,
+            folder,
+            key=tuning.key,
+            base=self.model.fingerprint,
+            checkpoints=checkpoints,
+            samples=taken,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
         return subject, 0.0 if taken is None else taken.seconds
 
     def frames(
@@ -158,11 +187,21 @@ class LocalEngine:
         """As `frames`, by the model as it is now."""
         scene, options = making.scene, making.options
         stream = self.pipe.stream(
-            scene.photo, scene.poses, scene.image_poses, image_guidance=options.image_guidance, pose_guidance=options.pose_guidance,
-            generator=torch.Generator().manual_seed(options.seed), batches=batches, batch_size=max(map(len, batches), default=1),
-            should_stop=should_stop, on_step=watch.on_step, on_smaller=watch.on_smaller, on_hidden=watch.on_hidden,
-            on_latent_preview=watch.on_latent_preview if batches and batches[0].start == 0 else None, **vars(sampling(self.pipe.model_config, options)),
-        )  # fmt: skip
+            scene.photo,
+            scene.poses,
+            scene.image_poses,
+            image_guidance=options.image_guidance,
+            pose_guidance=options.pose_guidance,
+            generator=torch.Generator().manual_seed(options.seed),
+            batches=batches,
+            batch_size=max(map(len, batches), default=1),
+            should_stop=should_stop,
+            on_step=watch.on_step,
+            on_smaller=watch.on_smaller,
+            on_hidden=watch.on_hidden,
+            on_latent_preview=watch.on_latent_preview if batches and batches[0].start == 0 else None,
+            **vars(sampling(self.pipe.model_config, options)),
+        )
         with closing(stream):
             for batch in batches:
                 for index in batch:

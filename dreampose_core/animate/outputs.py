@@ -1,4 +1,5 @@
-"""What is kept beside the MP4: photo, motion and result side by side, a GIF, and the beginning of a video that was stopped."""
+"""What is kept beside the MP4: photo, motion and result side by side, a GIF, and the beginning of a video that was
+stopped."""
 
 from __future__ import annotations
 
@@ -22,13 +23,18 @@ Frames = Callable[[], Iterator[np.ndarray]]
 
 
 def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
-    """Writes SIDE_BY_SIDE (photo, motion over the photo, result) and GIF of the finished video with the scene's poses into its folder.
+    """Writes SIDE_BY_SIDE (photo, motion over the photo, result) and GIF of the finished video with the scene's poses
+    into its folder.
 
     Raises StorageError; whatever `frames` raises passes through.
     """
     panels = zip(overlay(scene.photo, scene.poses), frames())
-    write_video((np.concatenate([scene.photo, motion, made], 1) for motion, made in panels), folder / SIDE_BY_SIDE, scene.poses.fps,
-                comment=COMMENT)  # fmt: skip
+    write_video(
+        (np.concatenate([scene.photo, motion, made], 1) for motion, made in panels),
+        folder / SIDE_BY_SIDE,
+        scene.poses.fps,
+        comment=COMMENT,
+    )
     every = math.ceil(scene.poses.fps / GIF_FPS)
     height, width = scene.photo.shape[:2]
     scale = min(1.0, GIF_SIDE / max(height, width))

@@ -1,4 +1,5 @@
-"""One whole run: photo and poses in, tuned subject, frames, chunks, MP4 and result.json out; the same for every door."""
+"""One whole run: photo and poses in, tuned subject, frames, chunks, MP4 and result.json out; the same for every
+door."""
 
 from __future__ import annotations
 
@@ -43,21 +44,36 @@ log = logging.getLogger("dreampose.animation")
 
 
 def animate(
-    engine: Engine, *, image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, options: AnimateOptions,
-    folder: Path, more: Sequence[Photo] = (), sound: Path | None = None, subjects: Path | None = None, subject: Path | None = None,
-    bring: Callable[[str], None] | None = None, exports: bool = False, samples: bool = False,
-    label: bool = False, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> dict:  # fmt: skip
+    engine: Engine,
+    *,
+    image: np.ndarray,
+    poses: PoseSequence,
+    image_poses: PoseSequence | None,
+    options: AnimateOptions,
+    folder: Path,
+    more: Sequence[Photo] = (),
+    sound: Path | None = None,
+    subjects: Path | None = None,
+    subject: Path | None = None,
+    bring: Callable[[str], None] | None = None,
+    exports: bool = False,
+    samples: bool = False,
+    label: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict:
     """Makes the video in `folder` and returns what stands in its result.json.
 
-    engine: what has the model. image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. more: further photos of
-    the same person, which are learned from, too; the frames are made from `image`. sound: a sound file for the result.
-    subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject folder to
-    use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be brought from elsewhere.
-    exports, samples: whether what stands in `outputs` is written, too, and pictures of the person while they are learned, see `subject.previews`.
-    label: whether each frame says in a corner that it is generated, see `media.watermark`; the videos' metadata always does.
-    Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4, result.json; while the first
-    frames are denoised, LATENT_PREVIEW.
+    engine: what has the model. image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None.
+    more: further photos of the same person, which are learned from, too; the frames are made from `image`. sound: a
+    sound file for the result.
+    subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject
+    folder to use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be
+    brought from elsewhere. exports, samples: whether what stands in `outputs` is written, too, and pictures of the
+    person while they are learned, see `subject.previews`. label: whether each frame says in a corner that it is
+    generated, see `media.watermark`; the videos' metadata always does.
+    Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4,
+    result.json; while the first frames are denoised, LATENT_PREVIEW.
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
@@ -72,15 +88,24 @@ def animate(
     run = _Run(engine, options, folder, on_progress, should_stop, {}, list(said), {}, label)
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
         if given is not None and not model.knows_charts(given):
-            run.notices.append(f"The {name} has U, V in {given.charts} charts and the model knows {model.model_config.charts} charts, so only its "
-                               "parts are used and no texture is moved.")  # fmt: skip
+            run.notices.append(
+                f"The {name} has U, V in {given.charts} charts and the model knows {model.model_config.charts} charts, "
+                "so only its parts are used and no texture is moved."
+            )
     for given in (poses, image_poses):
         if given is not None:
             # what the model cannot use is said before it is tuned
-            encode_maps(*pose_tensors(given.clip(0, 1), model.model_config.charts), model.factor, model.model_config.pose_encoding)
+            encode_maps(
+                *pose_tensors(given.clip(0, 1), model.model_config.charts),
+                model.factor,
+                model.model_config.pose_encoding,
+            )
     if subject is None and options.recipe != "none":
         others = FrameOptions(fit=options.fit)  # zoom and shift are the first photo's
-        photos = [Photo(scene.photo, scene.image_poses, "the first photo"), *fit_photos(more, model.model_config.size, others, model.bilinear)]
+        photos = [
+            Photo(scene.photo, scene.image_poses, "the first photo"),
+            *fit_photos(more, model.model_config.size, others, model.bilinear),
+        ]
         known, said = maps_together(photos)
         run.notices += (*said, *crowds(more))
         kept = subjects if subjects is not None else folder / "subjects"
@@ -105,7 +130,8 @@ def animate(
 
 @dataclass
 class _Run:
-    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs, peaks of memory."""
+    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs, peaks of
+    memory."""
 
     engine: Engine
     options: AnimateOptions
@@ -119,10 +145,15 @@ class _Run:
     num_made: int = 0  # frames that were not there yet
 
     def tuned(
-        self, photos: list[np.ndarray], image_poses: PoseSequence | None, subjects: Path, bring: Callable[[str], None] | None,
+        self,
+        photos: list[np.ndarray],
+        image_poses: PoseSequence | None,
+        subjects: Path,
+        bring: Callable[[str], None] | None,
         shown: Scene | None,
-    ) -> tuple[Path, Subject]:  # fmt: skip
-        """The subject folder for these photos and the recipe, tuned now unless it is there, or another process is about to write it.
+    ) -> tuple[Path, Subject]:
+        """The subject folder for these photos and the recipe, tuned now unless it is there, or another process is about
+        to write it.
 
         shown: of what pictures are made of the learning.
         """
@@ -137,9 +168,13 @@ class _Run:
                 return folder, read_subject(folder, base)
             checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
             subject, samples_s = self.engine.tune(
-                Tuning(photos, image_poses, self.options, key, shown), folder, checkpoints=checkpoints / key,
-                samples=self.folder / SAMPLES, on_progress=self.on_progress, should_stop=self.should_stop,
-            )  # fmt: skip
+                Tuning(photos, image_poses, self.options, key, shown),
+                folder,
+                checkpoints=checkpoints / key,
+                samples=self.folder / SAMPLES,
+                on_progress=self.on_progress,
+                should_stop=self.should_stop,
+            )
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
         if shown is not None:
@@ -149,7 +184,11 @@ class _Run:
     def make_frames(self, making: Making) -> None:
         """Writes the frames that are not there yet, and a chunk whenever the next second of video is complete."""
         poses, batch = making.scene.poses, self.options.batch_size
-        started, total, steps = time.monotonic(), len(poses), sampling(self.engine.model.model_config, self.options).num_inference_steps
+        started, total, steps = (
+            time.monotonic(),
+            len(poses),
+            sampling(self.engine.model.model_config, self.options).num_inference_steps,
+        )
         # batches are kept whole, so that a resumed clip equals an uninterrupted one
         batches = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
         batches = [indices for indices in batches if not all(self.frame_path(index).is_file() for index in indices)]
@@ -160,7 +199,9 @@ class _Run:
 
         def tell() -> None:
             nonlocal reached
-            reached = max(reached, min(done + sum(under_way.values()), total))  # what was lost and is made again does not count back
+            reached = max(
+                reached, min(done + sum(under_way.values()), total)
+            )  # what was lost and is made again does not count back
             clock.tick(reached)
 
         def on_step(frame: int, step: int) -> None:
@@ -171,8 +212,11 @@ class _Run:
             nonlocal batch
             if size < batch:
                 batch = size
-                self.notices.append(f"Memory did not hold more, so frames are made {size} at a time." if size > 1 else
-                                    "Memory did not hold more, so frames are made one by one.")  # fmt: skip
+                self.notices.append(
+                    f"Memory did not hold more, so frames are made {size} at a time."
+                    if size > 1
+                    else "Memory did not hold more, so frames are made one by one."
+                )
                 log.warning("%s", self.notices[-1])
 
         def on_latent_preview(frame: int, pixels: np.ndarray) -> None:
@@ -244,27 +288,45 @@ class _Run:
         model, poses, hidden = self.engine.model, scene.poses, self.hidden
         config, used = model.model_config, asdict(sampling(model.model_config, self.options))
         if hidden:
-            self.notices.append(f"The safety checker found {len(hidden)} of {len(poses)} frames unfit to be shown and made them black; "
-                                "another seed or motion may do better.")  # fmt: skip
+            self.notices.append(
+                f"The safety checker found {len(hidden)} of {len(poses)} frames unfit to be shown and made them black; "
+                "another seed or motion may do better."
+            )
         used = {
-            **used, "guidance_interval": list(used["guidance_interval"]),
-            "image_guidance": config.image_guidance if self.options.image_guidance is None else self.options.image_guidance,
+            **used,
+            "guidance_interval": list(used["guidance_interval"]),
+            "image_guidance": config.image_guidance
+            if self.options.image_guidance is None
+            else self.options.image_guidance,
             "pose_guidance": config.pose_guidance if self.options.pose_guidance is None else self.options.pose_guidance,
         }
         return {
-            "num_frames": len(poses), "fps": poses.fps, "height": config.height, "width": config.width,
+            "num_frames": len(poses),
+            "fps": poses.fps,
+            "height": config.height,
+            "width": config.width,
             "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
-            "options": self.options.model_dump(), "used": used, "seed": self.options.seed, "model": model.fingerprint,
-            "subject": None if subject is None else subject.key, "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "options": self.options.model_dump(),
+            "used": used,
+            "seed": self.options.seed,
+            "model": model.fingerprint,
+            "subject": None if subject is None else subject.key,
+            "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
             "seconds_per_frame": round(self.seconds["frames"] / self.num_made, 4) if self.num_made else None,
-            "label": self.label, "safety_checker": model.safety_checker, "hidden_frames": hidden,
-            "notices": self.notices, "versions": {"dreampose": __version__, "torch": torch.__version__},
-            "device": model.device, "precision": model.precision, "peak_memory": self.peaks,
-        }  # fmt: skip
+            "label": self.label,
+            "safety_checker": model.safety_checker,
+            "hidden_frames": hidden,
+            "notices": self.notices,
+            "versions": {"dreampose": __version__, "torch": torch.__version__},
+            "device": model.device,
+            "precision": model.precision,
+            "peak_memory": self.peaks,
+        }
 
 
 class _Chunks:
-    """A run's chunks, a second of video each, of `length` frames but for the last; the next is written when all its frames are there."""
+    """A run's chunks, a second of video each, of `length` frames but for the last; the next is written when all its
+    frames are there."""
 
     def __init__(self, run: _Run, total: int, fps: float):
         self.run, self.total, self.fps, self.length = run, total, fps, max(1, math.ceil(fps))

@@ -1,4 +1,5 @@
-"""What the commands for people, motions and figures do: arguments in, the same core calls as the page's workers, a line or two out."""
+"""What the commands for people, motions and figures do: arguments in, the same core calls as the page's workers, a line
+or two out."""
 
 from __future__ import annotations
 
@@ -49,10 +50,19 @@ def animate(args, on_progress, should_stop) -> None:
         if options.keep_sound:
             _say(keep_sound(Path(args.poses), len(reading.poses), reading.poses.fps, options, sound))
         result = animate(
-            LocalEngine(pipe), image=photo.image, poses=reading.poses, image_poses=photo.image_poses, more=more, options=options,
-            folder=folder, label=args.label, sound=sound if sound.exists() else None, subject=args.subject,
-            on_progress=on_progress, should_stop=should_stop,
-        )  # fmt: skip
+            LocalEngine(pipe),
+            image=photo.image,
+            poses=reading.poses,
+            image_poses=photo.image_poses,
+            more=more,
+            options=options,
+            folder=folder,
+            label=args.label,
+            sound=sound if sound.exists() else None,
+            subject=args.subject,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
         for suffix, source in ((".mp4", "result.mp4"), (".json", "result.json")):
             with appearing(out.with_suffix(suffix)) as temporary:
                 shutil.copyfile(folder / source, temporary)
@@ -61,7 +71,10 @@ def animate(args, on_progress, should_stop) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _say(result["notices"])
-    print(f"{out}: {_frames(result['num_frames'])} at {result['fps']:g} fps, {result['height']} x {result['width']} (height x width)")
+    print(
+        f"{out}: {_frames(result['num_frames'])} at {result['fps']:g} fps, {result['height']} x "
+        f"{result['width']} (height x width)"
+    )
 
 
 def finetune(args, on_progress, should_stop) -> None:
@@ -77,7 +90,9 @@ def finetune(args, on_progress, should_stop) -> None:
     if args.resume and not checkpoints.is_dir():
         raise InputError(f"There is no interrupted tuning of {out.name} to go on with; leave out --resume.")
     if checkpoints.is_dir() and not args.resume:
-        raise InputError(f"A tuning of {out.name} was interrupted; give --resume to go on, or delete {checkpoints} to start anew.")
+        raise InputError(
+            f"A tuning of {out.name} was interrupted; give --resume to go on, or delete {checkpoints} to start anew."
+        )
     images, about_images = _images(args)
     estimate = _estimate(args, on_progress, should_stop)
     photos, about_maps = _photos(args, images, estimate)
@@ -91,11 +106,23 @@ def finetune(args, on_progress, should_stop) -> None:
     _say(said)
     steps: list[Progress] = []
     subject = finetune(
-        pipe, [photo.image for photo in photos], image_poses, options.recipe, options.seed, out, steps=options.steps,
-        checkpoints=checkpoints, on_progress=lambda progress: (steps.append(progress), on_progress(progress)), should_stop=should_stop,
-    )  # fmt: skip
+        pipe,
+        [photo.image for photo in photos],
+        image_poses,
+        options.recipe,
+        options.seed,
+        out,
+        steps=options.steps,
+        checkpoints=checkpoints,
+        on_progress=lambda progress: (steps.append(progress), on_progress(progress)),
+        should_stop=should_stop,
+    )
     _say(subject.notices)
-    how = f"tuned to {len(photos)} photo{'s' * (len(photos) > 1)}" if steps else "was tuned to the same before, and is kept"
+    how = (
+        f"tuned to {len(photos)} photo{'s' * (len(photos) > 1)}"
+        if steps
+        else "was tuned to the same before, and is kept"
+    )
     print(f"{out}: subject {subject.key}, {how}; use it with --subject {out}")
 
 
@@ -104,7 +131,9 @@ def poses_info(args, on_progress, should_stop) -> None:
     reading = _motion(args.file, args, estimate)
     poses = reading.poses
     _say(_about(args.file, reading), estimate.notices)
-    print(f"person on {poses.mask.mean():.1%} of the pixels; nobody in {int((~poses.mask.any(axis=(1, 2))).sum())} frames")
+    print(
+        f"person on {poses.mask.mean():.1%} of the pixels; nobody in {int((~poses.mask.any(axis=(1, 2))).sum())} frames"
+    )
 
 
 def poses_convert(args, on_progress, should_stop) -> None:
@@ -116,7 +145,12 @@ def poses_convert(args, on_progress, should_stop) -> None:
     reading = _motion(args.file, args, estimate)
     poses = edited(reading.poses, options)
     left_out = write_any(poses, args.out)
-    _say(_about(args.file, reading), (MIRRORED,) if poses.uv is None and reading.poses.uv is not None else (), estimate.notices, left_out)
+    _say(
+        _about(args.file, reading),
+        (MIRRORED,) if poses.uv is None and reading.poses.uv is not None else (),
+        estimate.notices,
+        left_out,
+    )
     print(f"{args.out}: {_frames(len(poses))} at {poses.fps:g} fps, {poses.size[0]} x {poses.size[1]} (height x width)")
 
 
@@ -170,7 +204,7 @@ def mannequin_render(args, on_progress, should_stop) -> None:
     print(f"{out}: {_frames(len(rgb))} and poses.npz")
 
 
-# -- what several commands need ------------------------------------------------------------------------------------------------
+# -- what several commands need ----------------------------------------------------------------------------------------
 
 
 def _options(kind: type[Options], args) -> Options:
@@ -188,9 +222,14 @@ def _estimate(args, on_progress, should_stop):
     from ..densepose import Estimates
 
     return Estimates(
-        args.estimator, args.device, args.estimator_file, args.estimator_colours, args.person,
-        on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
+        args.estimator,
+        args.device,
+        args.estimator_file,
+        args.estimator_colours,
+        args.person,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
 
 
 def _motion(path: str, args, estimate):

@@ -1,4 +1,5 @@
-"""The command line: `python -m dreampose_core COMMAND`; each command makes the same core calls as the page's workers."""
+"""The command line: `python -m dreampose_core COMMAND`; each command makes the same core calls as the page's
+workers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ FITS = ("auto", "crop", "pad")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 a user's mistake (one sentence), 1 anything else, 130 stopped."""
+    """Runs one command and returns the exit code: 0 done, 2 a user's mistake (one sentence), 1 anything else, 130
+    stopped."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     stop = threading.Event()
@@ -116,54 +118,89 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     a = command(groups, "animate", commands.animate, "make a video of the person in a photo")
-    a.add_argument("--image", required=True, action="append",
-                   help="the photo: PNG, JPEG or WebP; more photos of the same person may follow, for the learning alone")  # fmt: skip
+    a.add_argument(
+        "--image",
+        required=True,
+        action="append",
+        help="the photo: PNG, JPEG or WebP; more photos of the same person may follow, for the learning alone",
+    )
     a.add_argument("--poses", required=True, help="the motion: DensePose in any form, or a video of somebody moving")
     a.add_argument("--out", required=True, help="the video to write (.mp4); its settings go beside it as .json")
-    a.add_argument("--image-poses", action="append",
-                   help="the photo's own DensePose, one for each --image: FILE, or FILE:K for its map K (default: estimated)")  # fmt: skip
+    a.add_argument(
+        "--image-poses",
+        action="append",
+        help="the photo's own DensePose, one for each --image: FILE, or FILE:K for its map K (default: estimated)",
+    )
     _model_options(a)
     a.add_argument("--subject", type=Path, help="a tuned subject folder, used instead of tuning one")
     a.add_argument("--recipe", default="fast", help="none, fast or paper (default: fast)")
-    a.add_argument("--quality", default="standard",
-                   help="draft, standard or best: the model's own numbers of steps, mini's are 1, 1 and 2 (default: standard)")
+    a.add_argument(
+        "--quality",
+        default="standard",
+        help="draft, standard or best: the model's own numbers of steps, mini's are 1, 1 and 2 (default: standard)",
+    )
     a.add_argument("--steps", type=int, help="denoising steps, 1 to 250, instead of the quality's")
     a.add_argument("--image-guidance", type=float, help="0 to 20 (default: the model's)")
     a.add_argument("--pose-guidance", type=float, help="0 to 20 (default: the model's)")
     a.add_argument("--solver", help=f"{', '.join(get_args(Solver))} (default: the model's)")
-    a.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)")
+    a.add_argument(
+        "--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)"
+    )
     a.add_argument("--label", action="store_true", help="each frame says in a corner that it is generated")
-    a.add_argument("--safety-checker", metavar="MODEL",
-                   help="Stable Diffusion 1.x, a folder or hub id: frames that its checker objects to are black")  # fmt: skip
+    a.add_argument(
+        "--safety-checker",
+        metavar="MODEL",
+        help="Stable Diffusion 1.x, a folder or hub id: frames that its checker objects to are black",
+    )
     a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
     _edit_options(a)
     _scene_options(a)
     _reading_options(a)
 
     f = command(groups, "finetune", commands.finetune, "tune the model to a person and keep the subject")
-    f.add_argument("--image", required=True, action="append", help="a photo; give it again for more photos of the same person")
-    f.add_argument("--image-poses", action="append", help="the photo's DensePose, one for each --image (default: estimated)")
+    f.add_argument(
+        "--image", required=True, action="append", help="a photo; give it again for more photos of the same person"
+    )
+    f.add_argument(
+        "--image-poses", action="append", help="the photo's DensePose, one for each --image (default: estimated)"
+    )
     f.add_argument("--out", required=True, help="the subject folder to write")
     f.add_argument("--recipe", default="fast", help="fast or paper (default: fast)")
-    f.add_argument("--steps", type=int, help="steps of the UNet, and of the decoder in proportion (default: the recipe's)")
+    f.add_argument(
+        "--steps", type=int, help="steps of the UNet, and of the decoder in proportion (default: the recipe's)"
+    )
     f.add_argument("--resume", action="store_true", help="go on with a tuning to --out that was interrupted")
     f.add_argument("--seed", type=int, default=0)
     _frame_options(f)
     _model_options(f)
     _reading_options(f)
 
-    poses = groups.add_parser("poses", help="look into, change and convert pose sequences").add_subparsers(required=True, metavar="COMMAND")
+    poses = groups.add_parser("poses", help="look into, change and convert pose sequences").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     i = command(poses, "info", commands.poses_info, "say what a motion is and holds")
     i.add_argument("file")
     _reading_options(i)
-    v = command(poses, "convert", commands.poses_convert, "read a motion in any form, change it, write it in another form")
+    v = command(
+        poses, "convert", commands.poses_convert, "read a motion in any form, change it, write it in another form"
+    )
     v.add_argument("file", help="any form that animate takes, and detectron2's dumps (.pkl) of your own")
-    v.add_argument("out", help=".npz (everything), .zip (IUV pictures), .mp4 (MagicAnimate rendering) or a folder (DreamPose's .npy)")
-    v.add_argument("--size", type=_size, metavar="HxW", help="of a dump's pictures (default: found beside it, else from the boxes)")
+    v.add_argument(
+        "out",
+        help=".npz (everything), .zip (IUV pictures), .mp4 (MagicAnimate rendering) or a folder (DreamPose's .npy)",
+    )
+    v.add_argument(
+        "--size", type=_size, metavar="HxW", help="of a dump's pictures (default: found beside it, else from the boxes)"
+    )
     v.set_defaults(reads_pickles=True)
     _edit_options(v)
     _reading_options(v)
-    p = command(poses, "preview", commands.poses_preview, "see a motion, or what it does to a photo, in seconds and without a model")
+    p = command(
+        poses,
+        "preview",
+        commands.poses_preview,
+        "see a motion, or what it does to a photo, in seconds and without a model",
+    )
     p.add_argument("file")
     p.add_argument("out", help="the video to write (.mp4)")
     p.add_argument("--image", help="a photo: the motion is laid over it, and its pixels are moved by it")
@@ -173,7 +210,9 @@ def build_parser() -> argparse.ArgumentParser:
     _scene_options(p)
     _reading_options(p)
 
-    group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(required=True, metavar="COMMAND")
+    group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     m = command(group, "render", commands.mannequin_render, "draw a clip with its exact DensePose")
     m.add_argument("--seed", type=int, required=True, help="which figure; 10000 and above are never trained on")
     m.add_argument("--motion", required=True, help="a motion's name, such as walk; any other word lists them all")
@@ -181,10 +220,14 @@ def build_parser() -> argparse.ArgumentParser:
     m.add_argument("--size", type=_size, required=True, metavar="HxW")
     m.add_argument("--fps", type=float, default=20.0)
     m.add_argument("--speed", type=float, default=1.0, help="times the figure's own pace, 0.25 to 4 (default: 1)")
-    m.add_argument("--amplitude", type=float, default=1.0, help="times its own size of movements, 0.25 to 1.5 (default: 1)")
+    m.add_argument(
+        "--amplitude", type=float, default=1.0, help="times its own size of movements, 0.25 to 1.5 (default: 1)"
+    )
     m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
 
-    d = command(groups, "doctor", model_commands.doctor, "look at this machine: what is missing, and what to do about it")
+    d = command(
+        groups, "doctor", model_commands.doctor, "look at this machine: what is missing, and what to do about it"
+    )
     d.add_argument("--model", help="the model that is to run (default: DREAMPOSE_MODEL, or mini)")
     d.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it is to run (default: auto)")
     d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
@@ -193,49 +236,99 @@ def build_parser() -> argparse.ArgumentParser:
     t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
     t.add_argument("--target", choices=("model", "estimator"), default="model", help="what is trained (default: model)")
     t.add_argument("--out", help="the run folder; what is trained is written to its model/ or estimator/")
-    t.add_argument("--init", metavar="MODEL", help="start from its weights: mini, a model folder, or a hub id (default: random ones)")
+    t.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from its weights: mini, a model folder, or a hub id (default: random ones)",
+    )
     t.add_argument("--vae", metavar="MODEL", help="take this model's VAE, and train only the rest from random weights")
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
     t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     # without a default here: the runs' own, which are the measured ones, stand in one place
     t.add_argument("--steps", type=int, help="steps in all, of a model's UNet")
     t.add_argument("--vae-steps", type=int, help="VAE steps before them")
-    t.add_argument("--end-to-end-steps", type=int, help="steps of UNet and VAE decoder together after them, by the frames they make")
+    t.add_argument(
+        "--end-to-end-steps",
+        type=int,
+        help="steps of UNet and VAE decoder together after them, by the frames they make",
+    )
     t.add_argument("--batch-size", type=int)
-    t.add_argument("--accumulate", type=int, metavar="N", help="batches of a step: gradients as of a batch N times as large, in its memory")
-    t.add_argument("--optimizer", choices=("adamw", "adamw8bit"), help="adamw8bit: a quarter of the memory; needs requirements-train.txt")
+    t.add_argument(
+        "--accumulate",
+        type=int,
+        metavar="N",
+        help="batches of a step: gradients as of a batch N times as large, in its memory",
+    )
+    t.add_argument(
+        "--optimizer",
+        choices=("adamw", "adamw8bit"),
+        help="adamw8bit: a quarter of the memory; needs requirements-train.txt",
+    )
     t.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, a fifth more time")
     t.add_argument("--shard", action="store_true", help="of several processes each holds its share of the UNet (FSDP)")
     t.add_argument("--vae-lr", type=float)
     t.add_argument("--lr", type=float)
     t.add_argument("--end-to-end-lr", type=float)
     t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
-    t.add_argument("--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike")
-    t.add_argument("--min-snr", type=float, metavar="GAMMA", help="weigh timesteps by min-SNR, usually 5 (default: all alike)")
-    t.add_argument("--warp-dropout", type=float, help="share of samples without the moved texture, from which the tokens have to be learnt")
-    t.add_argument("--adversarial", type=float, help="weight of the discriminator in the last stage: higher is sharper, 0: no discriminator's judgement")
+    t.add_argument(
+        "--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike"
+    )
+    t.add_argument(
+        "--min-snr", type=float, metavar="GAMMA", help="weigh timesteps by min-SNR, usually 5 (default: all alike)"
+    )
+    t.add_argument(
+        "--warp-dropout",
+        type=float,
+        help="share of samples without the moved texture, from which the tokens have to be learnt",
+    )
+    t.add_argument(
+        "--adversarial",
+        type=float,
+        help="weight of the discriminator in the last stage: higher is sharper, 0: no discriminator's judgement",
+    )
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
     t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")
     t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
     t.add_argument("--precision", choices=("fp32", "bf16"))
     t.add_argument("--seed", type=int)
-    t.add_argument("--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt")
+    t.add_argument(
+        "--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt"
+    )
     _device_option(t)
     t_groups = t.add_subparsers(metavar="prepare|start")
     c = command(t_groups, "prepare", model_commands.train_prepare, "turn clips of people into what is trained on")
-    c.add_argument("folder", help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated")
+    c.add_argument(
+        "folder",
+        help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated",
+    )
     c.add_argument("--out", required=True, help="the folder to write; clips that are ready there are not made again")
-    c.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)")
+    c.add_argument(
+        "--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)"
+    )
     _reading_options(c)
 
     start = command(t_groups, "start", model_commands.train_start, "make the full-size model that training starts from")
     _base_options(start)
-    start.add_argument("--vae", metavar="MODEL", help="another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id")
+    start.add_argument(
+        "--vae", metavar="MODEL", help="another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id"
+    )
     start.add_argument("--pose-encoding", choices=("iuv", "uv"), default="iuv", help="uv is the paper's (default: iuv)")
-    start.add_argument("--reference-warp", choices=("none", "texture"), default="texture", help="none is the paper's (default: texture)")
-    start.add_argument("--size", type=_size, metavar="HxW", default=(640, 512), help="multiples of 64 (default: 640x512)")
+    start.add_argument(
+        "--reference-warp",
+        choices=("none", "texture"),
+        default="texture",
+        help="none is the paper's (default: texture)",
+    )
+    start.add_argument(
+        "--size", type=_size, metavar="HxW", default=(640, 512), help="multiples of 64 (default: 640x512)"
+    )
 
-    r = command(groups, "import-released", model_commands.import_released, "turn the original authors' checkpoints into a model folder")
+    r = command(
+        groups,
+        "import-released",
+        model_commands.import_released,
+        "turn the original authors' checkpoints into a model folder",
+    )
     r.add_argument("--zip", type=Path, help="custom-chkpts.zip as it was downloaded; or the files themselves:")
     r.add_argument("--unet", type=Path, metavar="PTH", help="unet_epoch_20.pth")
     r.add_argument("--adapter", type=Path, metavar="PTH", help="adapter_20.pth")
@@ -243,14 +336,31 @@ def build_parser() -> argparse.ArgumentParser:
     _base_options(r)
 
     e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth, or an estimator")
-    e.add_argument("--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)")
+    e.add_argument(
+        "--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)"
+    )
     _model_options(e)
-    e.add_argument("--data", type=Path, help="a folder of real videos with their DensePose (NAME.mp4, NAME.npz), instead of mannequins")
-    e.add_argument("--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)")
-    e.add_argument("--recipe", default="none", choices=("none", "fast", "paper"), help="measure the tuned model, too (default: none)")
+    e.add_argument(
+        "--data",
+        type=Path,
+        help="a folder of real videos with their DensePose (NAME.mp4, NAME.npz), instead of mannequins",
+    )
+    e.add_argument(
+        "--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)"
+    )
+    e.add_argument(
+        "--recipe",
+        default="none",
+        choices=("none", "fast", "paper"),
+        help="measure the tuned model, too (default: none)",
+    )
     e.add_argument("--quality", default="standard", choices=("draft", "standard", "best"))
-    e.add_argument("--robustness", action="store_true", help="also with the photo's DensePose disturbed or absent, on fewer frames")
-    e.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same report (default: 0)")
+    e.add_argument(
+        "--robustness", action="store_true", help="also with the photo's DensePose disturbed or absent, on fewer frames"
+    )
+    e.add_argument(
+        "--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same report (default: 0)"
+    )
     e.add_argument("--lpips", type=Path, metavar="FILE", help="a TorchScript file of LPIPS, which is measured then")
     e.add_argument("--out", required=True, help="the folder for report.json, report.html and what belongs to them")
     _estimator_options(e)
@@ -270,7 +380,9 @@ def build_parser() -> argparse.ArgumentParser:
     g = command(bench, "generate", model_commands.bench_generate, "how fast frames are made, and what that costs")
     _model_options(g)
     g.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
-    g.add_argument("--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)")
+    g.add_argument(
+        "--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)"
+    )
     g.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
     return parser
 
@@ -279,7 +391,12 @@ def _base_options(sub) -> None:
     base = "Stable Diffusion 1.x, such as CompVis/stable-diffusion-v1-4: a folder or a hub id"
     sub.add_argument("--base", required=True, metavar="MODEL", help=base)
     clip = "openai/clip-vit-base-patch32"
-    sub.add_argument("--image-encoder", default=clip, metavar="MODEL", help=f"CLIP's vision model: a folder or a hub id (default: {clip})")
+    sub.add_argument(
+        "--image-encoder",
+        default=clip,
+        metavar="MODEL",
+        help=f"CLIP's vision model: a folder or a hub id (default: {clip})",
+    )
     sub.add_argument("--out", required=True, help="the model folder to write")
 
 
@@ -290,9 +407,15 @@ def _device_option(sub) -> None:
 def _model_options(sub) -> None:
     sub.add_argument("--model", default="mini", help="mini, a model folder, or a hub id owner/name (default: mini)")
     _device_option(sub)
-    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
-                     help="of the model's numbers (default: bf16 where the GPU has it, else fp16; fp32 on the CPU)")  # fmt: skip
-    sub.add_argument("--low-memory", action="store_true", help="parts that do not compute wait outside the GPU's memory: slower")
+    sub.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the model's numbers (default: bf16 where the GPU has it, else fp16; fp32 on the CPU)",
+    )
+    sub.add_argument(
+        "--low-memory", action="store_true", help="parts that do not compute wait outside the GPU's memory: slower"
+    )
 
 
 def _edit_options(sub) -> None:
@@ -301,7 +424,9 @@ def _edit_options(sub) -> None:
     group.add_argument("--fill-holes", action="store_true", help="close holes in the maps")
     group.add_argument("--smooth", action="store_true", help="take out flicker of the parts")
     group.add_argument("--stride", type=int, default=1, help="every n-th frame, 1 to 100: faster")
-    group.add_argument("--speed", type=float, default=1.0, help="times its own, 0.25 to 4, at the same rate (default: 1)")
+    group.add_argument(
+        "--speed", type=float, default=1.0, help="times its own, 0.25 to 4, at the same rate (default: 1)"
+    )
     group.add_argument("--fps", type=float, help="another rate at the same speed, 1 to 120")
     group.add_argument("--mirror", action="store_true", help="left becomes right")
     group.add_argument("--reverse", action="store_true", help="backwards")
@@ -311,9 +436,18 @@ def _edit_options(sub) -> None:
 def _frame_options(sub) -> None:
     fit = "crop the photo to the model's shape, or pad it; auto crops around the person where their place is known"
     sub.add_argument("--fit", choices=FITS, default="auto", help=fit)
-    sub.add_argument("--zoom", type=float, default=1.0, help="the frame shows the photo so many times larger, 0.5 to 3 (default: 1)")
-    sub.add_argument("--shift-right", type=float, default=0.0, help="the frame is moved by this share of its width, -1 to 1 (default: 0)")
-    sub.add_argument("--shift-down", type=float, default=0.0, help="and by this share of its height, -1 to 1 (default: 0)")
+    sub.add_argument(
+        "--zoom", type=float, default=1.0, help="the frame shows the photo so many times larger, 0.5 to 3 (default: 1)"
+    )
+    sub.add_argument(
+        "--shift-right",
+        type=float,
+        default=0.0,
+        help="the frame is moved by this share of its width, -1 to 1 (default: 0)",
+    )
+    sub.add_argument(
+        "--shift-down", type=float, default=0.0, help="and by this share of its height, -1 to 1 (default: 0)"
+    )
 
 
 def _scene_options(sub) -> None:
@@ -323,13 +457,22 @@ def _scene_options(sub) -> None:
 
 
 def _estimator_options(sub) -> None:
-    sub.add_argument("--estimator", choices=("mini", "torchscript", "none"), default="mini", help="what makes DensePose from pictures")
+    sub.add_argument(
+        "--estimator",
+        choices=("mini", "torchscript", "none"),
+        default="mini",
+        help="what makes DensePose from pictures",
+    )
     sub.add_argument("--estimator-file", type=Path, help="a TorchScript export, instead of the one on the hub")
-    sub.add_argument("--estimator-colours", choices=("bgr", "rgb"), default="bgr", help="the channel order the export wants")
+    sub.add_argument(
+        "--estimator-colours", choices=("bgr", "rgb"), default="bgr", help="the channel order the export wants"
+    )
 
 
 def _reading_options(sub) -> None:
     _estimator_options(sub)
-    sub.add_argument("--person", type=_number, help="whom to follow where torchscript or a dump sees several, 1 is the largest")
+    sub.add_argument(
+        "--person", type=_number, help="whom to follow where torchscript or a dump sees several, 1 is the largest"
+    )
     if not any(action.dest == "device" for action in sub._actions):
         _device_option(sub)

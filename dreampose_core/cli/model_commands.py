@@ -1,4 +1,5 @@
-"""What the commands that make and measure models do: train, import, evaluate, bench; and what looks at the machine that they run on."""
+"""What the commands that make and measure models do: train, import, evaluate, bench; and what looks at the machine that
+they run on."""
 
 from __future__ import annotations
 
@@ -33,20 +34,41 @@ def train(args, on_progress, should_stop) -> None:
     from ..training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
 
     processes = Processes()
-    device = processes.device or (args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    kind, run_it, model = (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
+    device = processes.device or (
+        args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    kind, run_it, model = (
+        (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
+    )
     if args.out is None or args.data is None:
-        raise InputError("--data and --out are needed: what to train on, mannequin or a folder of clips, and the run folder to write.")
-    given = {name: getattr(args, name) for name in {field.name for field in fields(MiniRun)} if getattr(args, name) is not None}
+        raise InputError(
+            "--data and --out are needed: what to train on, mannequin or a folder of clips, and the run folder to "
+            "write."
+        )
+    given = {
+        name: getattr(args, name)
+        for name in {field.name for field in fields(MiniRun)}
+        if getattr(args, name) is not None
+    }
     if args.target == "estimator" and given.pop("data") != "mannequin":
         raise InputError("The estimator is trained on mannequins, whose DensePose is exact; give --data mannequin.")
     if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
-        raise InputError(f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out.")
+        raise InputError(
+            f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out."
+        )
     if args.shard and kind is EstimatorRun:
         raise InputError("The estimator is too small to be sharded; leave out --shard.")
     shard = {"shard": True} if args.shard else {}
-    done = run_it(kind(**given), _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume, **shard,
-                  on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+    done = run_it(
+        kind(**given),
+        _new_folder(args.out),
+        device=device,
+        minutes=args.minutes,
+        resume=args.resume,
+        **shard,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     if processes.main:
         print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
 
@@ -58,7 +80,12 @@ def train_start(args, on_progress, should_stop) -> None:
     out = Path(args.out)
     check_new_folder(out)
     pipe = DreamPosePipeline.from_stable_diffusion(
-        args.base, args.image_encoder, pose_encoding=args.pose_encoding, reference_warp=args.reference_warp, size=args.size, vae=args.vae
+        args.base,
+        args.image_encoder,
+        pose_encoding=args.pose_encoding,
+        reference_warp=args.reference_warp,
+        size=args.size,
+        vae=args.vae,
     )
     check_stop(should_stop)
     with appearing_folder(out) as folder:
@@ -71,9 +98,16 @@ def import_released(args, on_progress, should_stop) -> None:
     from ..model.released import import_released
 
     out = import_released(
-        args.base, Path(args.out), archive=args.zip, unet=args.unet, adapter=args.adapter, vae=args.vae,
-        image_encoder=args.image_encoder, on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
+        args.base,
+        Path(args.out),
+        archive=args.zip,
+        unet=args.unet,
+        adapter=args.adapter,
+        vae=args.vae,
+        image_encoder=args.image_encoder,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     print(f"{out}: the released weights as a model folder; use it with --model {out}")
 
 
@@ -83,17 +117,24 @@ def train_prepare(args, on_progress, should_stop) -> None:
 
     estimate = _estimate(args, ignore_progress, should_stop)
     done = prepare(
-        Path(args.folder), _new_folder(args.out), args.size, estimate=estimate.callback,
+        Path(args.folder),
+        _new_folder(args.out),
+        args.size,
+        estimate=estimate.callback,
         estimator=" ".join(map(str, (args.estimator, args.estimator_file, args.estimator_colours, args.person))),
-        on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     _say(estimate.notices)
     for name, number in done.fewer.items():
         print(f"{name}: {_frames(number)} left out, for they show nobody")
     for name, why in done.left_out.items():
         print(f"{name} is left out: {why}")
     again = f", {len(done.before)} of them ready before" if done.before else ""
-    print(f"{args.out}: {len(done.frames)} clips{again}, {_frames(sum(done.frames.values()))}; left out: {len(done.left_out)} clips")
+    print(
+        f"{args.out}: {len(done.frames)} clips{again}, {_frames(sum(done.frames.values()))}; left out: "
+        f"{len(done.left_out)} clips"
+    )
 
 
 def evaluate(args, on_progress, should_stop) -> None:
@@ -130,10 +171,20 @@ def evaluate(args, on_progress, should_stop) -> None:
         estimator = None
         print(f"The pose accuracy is not measured: {error}")
     report = evaluate(
-        pipe, clips, out, recipe=args.recipe, quality=args.quality, seed=args.seed, robustness=args.robustness, estimator=estimator,
-        lpips=lpips, tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop), on_progress=on_progress,
-        should_stop=should_stop, about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe._execution_device)},
-    )  # fmt: skip
+        pipe,
+        clips,
+        out,
+        recipe=args.recipe,
+        quality=args.quality,
+        seed=args.seed,
+        robustness=args.robustness,
+        estimator=estimator,
+        lpips=lpips,
+        tune=lambda photo, own: tuned_to(pipe, photo, own, args.recipe, should_stop),
+        on_progress=on_progress,
+        should_stop=should_stop,
+        about={"model": str(args.model), "fingerprint": fingerprint(pipe), "device": str(pipe._execution_device)},
+    )
     print(table(report))
 
 
@@ -141,7 +192,11 @@ def bench_poses(args, on_progress, should_stop) -> None:
     from ..evaluation.bench import bench_poses
     from ..evaluation.report import table
 
-    print(table(bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)))
+    print(
+        table(
+            bench_poses(args.frames, args.size, _new_folder(args.out), on_progress=on_progress, should_stop=should_stop)
+        )
+    )
 
 
 def bench_tune(args, on_progress, should_stop) -> None:
@@ -154,9 +209,14 @@ def bench_tune(args, on_progress, should_stop) -> None:
     _new_file_or_none(args.json)
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     figures = bench_tune(
-        pipe, lambda photo, own, recipe: tuned_to(pipe, photo, own, recipe, should_stop), out, people=args.people,
-        estimator=load_estimator("mini", args.device), on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
+        pipe,
+        lambda photo, own, recipe: tuned_to(pipe, photo, own, recipe, should_stop),
+        out,
+        people=args.people,
+        estimator=load_estimator("mini", args.device),
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     _figures(figures, args.json)
 
 
@@ -167,8 +227,12 @@ def bench_generate(args, on_progress, should_stop) -> None:
     _new_file_or_none(args.json)
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
     figures = bench_generate(
-        pipe, (args.model, args.device, args.precision, args.low_memory), people=args.people, frames=args.frames,
-        on_progress=on_progress, should_stop=should_stop,
+        pipe,
+        (args.model, args.device, args.precision, args.low_memory),
+        people=args.people,
+        frames=args.frames,
+        on_progress=on_progress,
+        should_stop=should_stop,
     )
     _figures(figures, args.json)
 

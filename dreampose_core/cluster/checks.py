@@ -1,4 +1,5 @@
-"""Whether the Ray cluster that is set can be used, looked at in a process of its own: whoever asks imports no ray and never hangs."""
+"""Whether the Ray cluster that is set can be used, looked at in a process of its own: whoever asks imports no ray and
+never hangs."""
 
 from __future__ import annotations
 
@@ -20,16 +21,24 @@ _REFUSED = 3  # exit status
 def check_cluster(settings: Settings, deadline_s: float = DEADLINE_S) -> str:
     """What was found, in words. Raises ClusterAway with one sentence where the cluster cannot be used as it is set."""
     if importlib.util.find_spec("ray") is None:
-        raise ClusterAway(f"Ray is not installed; install it with {sys.executable} -m pip install -r requirements-ray.txt.")
+        raise ClusterAway(
+            f"Ray is not installed; install it with {sys.executable} -m pip install -r requirements-ray.txt."
+        )
     given = settings.with_folders().model_dump_json(exclude={"secret"})
     program = f"import sys, {__name__} as checks; sys.exit(checks.main())"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program], input=given, capture_output=True, text=True, timeout=deadline_s, cwd=REPOSITORY
+            [sys.executable, "-c", program],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            cwd=REPOSITORY,
         )
     except subprocess.TimeoutExpired as error:
         raise ClusterAway(
-            f"The Ray cluster at {settings.ray_address} did not answer within {deadline_s:.0f} s; look at ray status on its head node."
+            f"The Ray cluster at {settings.ray_address} did not answer within {deadline_s:.0f} s; look at ray "
+            "status on its head node."
         ) from error
     said = done.stdout.strip().splitlines()[-1:]
     if done.returncode == 0:
@@ -37,7 +46,10 @@ def check_cluster(settings: Settings, deadline_s: float = DEADLINE_S) -> str:
     if done.returncode == _REFUSED:
         raise ClusterAway(said[0])
     why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]
-    raise ClusterAway(f"The Ray cluster at {settings.ray_address} could not be looked at ({why}); look at ray status on its head node.")
+    raise ClusterAway(
+        f"The Ray cluster at {settings.ray_address} could not be looked at ({why}); look at ray status on "
+        "its head node."
+    )
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,10 @@ def complaint(answer: Answer, wanted: tuple[tuple[str, str], ...], home: Path) -
     if other := other_versions(answer.versions, wanted):
         return f"The node {answer.address} has {other}; install the same there as on the server."
     if answer.shared is False:
-        return f"The node {answer.address} does not see the data folder {home}; mount it there at the same path, or leave out " \
-               "DREAMPOSE_RAY_SHARED."  # fmt: skip
+        return (
+            f"The node {answer.address} does not see the data folder {home}; mount it there at the same path, or leave "
+            "out DREAMPOSE_RAY_SHARED."
+        )
     return None
 
 
@@ -100,7 +114,10 @@ def _look(settings: Settings) -> str:
                 found = complaint(ray.get(answer), versions(), settings.home)
             except RayError as error:
                 why = str(error).strip().splitlines()[-1].strip()[:200]
-                found = f"The node {asked[answer]} cannot run DreamPose ({why}); install the same version there as on the server."
+                found = (
+                    f"The node {asked[answer]} cannot run DreamPose ({why}); install the same version there as on the "
+                    "server."
+                )
             if found:
                 raise ClusterAway(found)
         if late:

@@ -1,4 +1,5 @@
-"""A driver's connection to the cluster: reached or refused with a sentence, the pool found or made, its word given again and again."""
+"""A driver's connection to the cluster: reached or refused with a sentence, the pool found or made, its word given
+again and again."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ RENEW_EVERY_S = 2.0
 ANSWER_S = 20.0  # the most that the pool takes for an answer
 NO_MODEL_S = 120.0  # with nobody but nodes that cannot be used, a job waits no longer
 
-_connecting: Future | None = None  # the attempt under way or the last one; one that never ends is not followed by another
+_connecting: Future | None = (
+    None  # the attempt under way or the last one; one that never ends is not followed by another
+)
 
 
 def check_reached(address: str) -> None:
@@ -48,12 +51,14 @@ def check_reached(address: str) -> None:
     except (OSError, ValueError, OverflowError) as error:
         why = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
         raise ClusterAway(
-            f"The Ray cluster at {address} cannot be reached ({why}); start it with ray start, or correct DREAMPOSE_RAY_ADDRESS."
+            f"The Ray cluster at {address} cannot be reached ({why}); start it with ray start, or correct "
+            "DREAMPOSE_RAY_ADDRESS."
         ) from error
 
 
 def connect(address: str) -> None:
-    """This process becomes a driver of the cluster, unless it is one. Raises ClusterAway, at the latest after CONNECT_S."""
+    """This process becomes a driver of the cluster, unless it is one. Raises ClusterAway, at the latest after
+    CONNECT_S."""
     global _connecting
     if ray.is_initialized():
         return
@@ -63,14 +68,20 @@ def connect(address: str) -> None:
         threading.Thread(target=_initialize, args=(address, _connecting), name="connect", daemon=True).start()
     try:
         _connecting.result(CONNECT_S)
-    except (TimeoutError, RayError, OSError, RuntimeError, ValueError) as error:  # among them a Ray or a Python of another version
+    except (
+        TimeoutError,
+        RayError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # among them a Ray or a Python of another version
         said = " ".join(str(error).split())[:300] if _connecting.done() else f"no answer within {CONNECT_S:.0f} s"
         raise ClusterAway(f"The Ray cluster at {address} does not take this program in: {said}") from error
 
 
 def _initialize(address: str, done: Future) -> None:
-    """In a thread of its own: nothing ends Ray's waiting for a head that is silent, and in the main thread it would take the handler of
-    SIGTERM, so that a worker ended in the middle of a step."""
+    """In a thread of its own: nothing ends Ray's waiting for a head that is silent, and in the main thread it would
+    take the handler of SIGTERM, so that a worker ended in the middle of a step."""
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
         done.set_result(None)
@@ -87,15 +98,21 @@ def cluster_device(asked: str) -> str:
 
 
 class Cluster:
-    """What a driver, a worker process of the device queue, knows of the cluster. Raises ClusterAway where there is none."""
+    """What a driver, a worker process of the device queue, knows of the cluster. Raises ClusterAway where there is
+    none."""
 
     def __init__(self, settings: Settings):
         connect(settings.ray_address)
         model = next((name for name, path in MODELS.items() if path == Path(settings.model)), settings.model)
         self._setup = Setup(
-            model, cluster_device(settings.device), settings.precision, settings.low_memory, settings.safety_checker,
-            torch.get_num_threads(), versions(),
-        )  # fmt: skip
+            model,
+            cluster_device(settings.device),
+            settings.precision,
+            settings.low_memory,
+            settings.safety_checker,
+            torch.get_num_threads(),
+            versions(),
+        )
         self.shared = settings.ray_shared
         self.driver = secrets.token_hex(8)
         self._name = f"pool-{hashlib.sha256(repr(self._setup).encode()).hexdigest()[:12]}"
@@ -116,7 +133,9 @@ class Cluster:
             if found is not None and found.model is not None and found.ready:
                 return found
             if time.monotonic() - began > NO_MODEL_S and (found is None or found.problems):
-                raise ClusterAway(found.problems[0] if found is not None else "The Ray cluster does not answer; look at ray status.")
+                raise ClusterAway(
+                    found.problems[0] if found is not None else "The Ray cluster does not answer; look at ray status."
+                )
             time.sleep(0.2)
 
     def situation(self) -> Situation | None:
@@ -140,10 +159,21 @@ class Cluster:
             if self._pool is None:
                 here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
                 options = {
-                    "name": self._name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0,
-                    "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 32, "scheduling_strategy": here,
-                }  # fmt: skip
-                self._pool = ray.remote(concurrency_groups={"news": NUM_LISTENERS})(Pool).options(**options).remote(self._setup, self._name)
+                    "name": self._name,
+                    "namespace": NAMESPACE,
+                    "lifetime": "detached",
+                    "get_if_exists": True,
+                    "num_cpus": 0,
+                    "max_restarts": -1,
+                    "max_task_retries": 0,
+                    "max_concurrency": 32,
+                    "scheduling_strategy": here,
+                }
+                self._pool = (
+                    ray.remote(concurrency_groups={"news": NUM_LISTENERS})(Pool)
+                    .options(**options)
+                    .remote(self._setup, self._name)
+                )
             return ray.get(make(self._pool), timeout=ANSWER_S)
         except Exception as error:  # Ray raises plain ones, too
             log.warning("the pool does not answer: %s", str(error).partition("\n")[0])

@@ -1,4 +1,5 @@
-"""The engine whose networks are elsewhere: tuning goes to a model of the cluster, frames to as many as are free, a batch at a time."""
+"""The engine whose networks are elsewhere: tuning goes to a model of the cluster, frames to as many as are free, a
+batch at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ log = logging.getLogger("dreampose.cluster")
 MOST_LOSSES = 3  # of the computers that worked on the same
 WAIT_S = 0.1  # how often a job looks whether it is to stop
 ASK_EVERY_S = 1.0  # where the pool has told nothing meanwhile
-LAST_WORDS_S = 3.0  # for a last checkpoint of what is stopped; the supervisor ends a worker that takes longer than 4 s to stop
+LAST_WORDS_S = (
+    3.0  # for a last checkpoint of what is stopped; the supervisor ends a worker that takes longer than 4 s to stop
+)
 
 
 @dataclass
@@ -58,7 +61,14 @@ class RayEngine:
         self._news: ray.ObjectRef | None = None  # to come from the pool as soon as other models are held
 
     def tune(
-        self, tuning: Tuning, folder: Path, *, checkpoints: Path, samples: Path, on_progress: OnProgress, should_stop: ShouldStop
+        self,
+        tuning: Tuning,
+        folder: Path,
+        *,
+        checkpoints: Path,
+        samples: Path,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
     ) -> tuple[Subject, float]:
         roots = {"checkpoints": checkpoints, "samples": samples, "subject": folder}
         places = Places(folder, checkpoints, samples) if self._cluster.shared else None
@@ -66,7 +76,9 @@ class RayEngine:
         while True:
             parcels = []
             if places is None:
-                parcels = [parcel for name in ("checkpoints", "samples") for parcel in Mirror(roots[name]).changes(name)]
+                parcels = [
+                    parcel for name in ("checkpoints", "samples") for parcel in Mirror(roots[name]).changes(name)
+                ]
             with self._held():
                 lease, actor = self._one(should_stop)
                 stream = actor.tune.options(num_returns="streaming").remote(lease.number, given, places, parcels)
@@ -123,7 +135,9 @@ class RayEngine:
                     if waiting and lease.number not in busy:
                         batch = waiting.popleft()
                         parts = [batch[start : start + most] for start in range(0, len(batch), most)]
-                        stream = actor.frames.options(num_returns="streaming").remote(lease.number, scene, subject, parts)
+                        stream = actor.frames.options(num_returns="streaming").remote(
+                            lease.number, scene, subject, parts
+                        )
                         at_work[stream] = _Piece(lease, actor, batch, set(batch) - came)
                 for stream in self._wait(at_work, more=bool(waiting)):
                     piece = at_work[stream]
@@ -165,14 +179,19 @@ class RayEngine:
             self._holds = self._news = None
 
     def _hold(self, subject: str, total: int, released: Sequence[int] = ()) -> list[tuple[Lease, object]]:
-        """What the job holds. The pool is asked where something is given back, and where it has told nothing for a while."""
+        """What the job holds. The pool is asked where something is given back, and where it has told nothing for a
+        while."""
         if released or self._holds is None or time.monotonic() - self._asked > ASK_EVERY_S:
-            self._holds, self._news = self._ask(subject, total, released), None  # what is told before the answer is not true any more
+            self._holds, self._news = (
+                self._ask(subject, total, released),
+                None,
+            )  # what is told before the answer is not true any more
             self._asked = time.monotonic()
         return self._holds
 
     def _wait(self, streams: Collection, more: bool) -> list:
-        """Those of `streams` that have an event, for which it waits a moment; where `more` models are wanted, for these, too."""
+        """Those of `streams` that have an event, for which it waits a moment; where `more` models are wanted, for
+        these, too."""
         if more and self._news is None:
             self._news = self._cluster.news(self._job, [lease.number for lease, _ in self._holds])
         refs = [*streams, *([self._news] if self._news is not None else [])]
@@ -234,11 +253,13 @@ class RayEngine:
         log.warning("a computer of the cluster was lost at %s", what)
         if self._losses[str(which)] >= MOST_LOSSES:
             raise ModelError(
-                f"{MOST_LOSSES} computers of the cluster were lost one after the other at {what}; please tell the operator, and try again."
+                f"{MOST_LOSSES} computers of the cluster were lost one after the other at {what}; please tell the "
+                "operator, and try again."
             )
 
     def _carried(self, folder: Path | None) -> list:
-        """What a model is given to carry the subject: its name and, looked at where it is needed, its files or where they are shared."""
+        """What a model is given to carry the subject: its name and, looked at where it is needed, its files or where
+        they are shared."""
         if folder is None:
             return []
         name = hashlib.sha256((folder / "subject.json").read_bytes()).hexdigest()

@@ -1,4 +1,5 @@
-"""The model in a process of the cluster: loaded once, kept warm with the subject that it carried last; one piece of work at a time."""
+"""The model in a process of the cluster: loaded once, kept warm with the subject that it carried last; one piece of
+work at a time."""
 
 from __future__ import annotations
 
@@ -39,8 +40,9 @@ Emit = Callable[..., None]
 class Setup:
     """What every model of a pool is.
 
-    model: a shipped one's name, a folder that is at the same place on every node, or a hub id. device, precision, low_memory,
-    safety_checker: as `load_pipeline`. num_threads: of torch, on every node alike: on a CPU results hang on it. versions: see there.
+    model: a shipped one's name, a folder that is at the same place on every node, or a hub id. device, precision,
+    low_memory, safety_checker: as `load_pipeline`. num_threads: of torch, on every node alike: on a CPU results hang on
+    it. versions: see there.
     """
 
     model: str
@@ -61,12 +63,15 @@ def versions() -> tuple[tuple[str, str], ...]:
 
 def other_versions(found: tuple[tuple[str, str], ...], wanted: tuple[tuple[str, str], ...]) -> str:
     """What differs, in words; empty where nothing does."""
-    return ", ".join(f"{name} {has} instead of {asked}" for (name, asked), (_, has) in zip(wanted, found) if has != asked)
+    return ", ".join(
+        f"{name} {has} instead of {asked}" for (name, asked), (_, has) in zip(wanted, found) if has != asked
+    )
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A subject to be carried: `name` tells it from all others; its files, or where they lie on a folder that is shared."""
+    """A subject to be carried: `name` tells it from all others; its files, or where they lie on a folder that is
+    shared."""
 
     name: str
     files: Parcel | None
@@ -83,7 +88,8 @@ class Places:
 
 
 class WarmModel:
-    """An actor of Ray's. Work comes with the number of the lease that allows it: a higher one ends what came with a lower."""
+    """An actor of Ray's. Work comes with the number of the lease that allows it: a higher one ends what came with a
+    lower."""
 
     def __init__(self, setup: Setup):
         self._setup = setup
@@ -106,12 +112,18 @@ class WarmModel:
         return None, found, None
 
     def frames(self, number: int, making: Making, carried: list, batches: list[range]) -> Iterator[Event]:
-        """The frames of `batches`; carried: nothing, or a reference to `Carried`, which is looked at where it is not carried already."""
-        yield from self._events(number, lambda emit, should_stop: self._make(making, carried, batches, emit, should_stop))
+        """The frames of `batches`; carried: nothing, or a reference to `Carried`, which is looked at where it is not
+        carried already."""
+        yield from self._events(
+            number, lambda emit, should_stop: self._make(making, carried, batches, emit, should_stop)
+        )
 
     def tune(self, number: int, tuning: Tuning, places: Places | None, parcels: list[Parcel]) -> Iterator[Event]:
-        """A subject, written to `places` where these are shared. Else parcels of checkpoints and samples come and go, and it goes last."""
-        yield from self._events(number, lambda emit, should_stop: self._tune(tuning, places, parcels, emit, should_stop))
+        """A subject, written to `places` where these are shared. Else parcels of checkpoints and samples come and go,
+        and it goes last."""
+        yield from self._events(
+            number, lambda emit, should_stop: self._tune(tuning, places, parcels, emit, should_stop)
+        )
 
     @ray.method(concurrency_group="control")
     def stop(self, number: int) -> None:
@@ -121,7 +133,8 @@ class WarmModel:
 
     @ray.method(concurrency_group="control")
     def about(self) -> dict:
-        """pid: of this process. busy: whether there is work. spoiled: whether an error left it in a state that nobody knows."""
+        """pid: of this process. busy: whether there is work. spoiled: whether an error left it in a state that nobody
+        knows."""
         return {"pid": os.getpid(), "busy": self._busy, "spoiled": self._spoiled}
 
     def _events(self, number: int, work: Callable[[Emit, Callable[[], bool]], None]) -> Iterator[Event]:
@@ -149,7 +162,9 @@ class WarmModel:
 
         def run() -> None:
             try:
-                torch.set_num_threads(self._setup.num_threads)  # Ray's way, a runtime_env, starts nothing from a folder with a space
+                torch.set_num_threads(
+                    self._setup.num_threads
+                )  # Ray's way, a runtime_env, starts nothing from a folder with a space
                 work(emit, should_stop)
                 ending = ("done",)
             except Cancelled:
@@ -177,7 +192,9 @@ class WarmModel:
             worker.join()
             self._busy = False
 
-    def _make(self, making: Making, carried: list, batches: list[range], emit: Emit, should_stop: Callable[[], bool]) -> None:
+    def _make(
+        self, making: Making, carried: list, batches: list[range], emit: Emit, should_stop: Callable[[], bool]
+    ) -> None:
         self._carry(carried)
         told = 0.0
 
@@ -188,9 +205,11 @@ class WarmModel:
                 emit("step", frame, step)
 
         watch = Watch(
-            on_step, lambda size: emit("smaller", size), lambda frame, pixels: emit("latent_preview", frame, pixels),
+            on_step,
+            lambda size: emit("smaller", size),
+            lambda frame, pixels: emit("latent_preview", frame, pixels),
             lambda frame: emit("hidden", frame),
-        )  # fmt: skip
+        )
         for index, frame in self._engine.frames(making, batches, watch, should_stop):
             emit("frame", index, frame)
         emit("peaks", self._engine.peaks)
@@ -213,7 +232,7 @@ class WarmModel:
 
     def _tune(
         self, tuning: Tuning, places: Places | None, parcels: list[Parcel], emit: Emit, should_stop: Callable[[], bool]
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._carry([])
         with tempfile.TemporaryDirectory(prefix="dreampose-") as temporary:
             root = Path(temporary)
@@ -234,8 +253,14 @@ class WarmModel:
                 send(*mirrors)
 
             try:
-                _, seconds = self._engine.tune(tuning, own.subject, checkpoints=own.checkpoints, samples=own.samples, on_progress=told,
-                                               should_stop=should_stop)  # fmt: skip
+                _, seconds = self._engine.tune(
+                    tuning,
+                    own.subject,
+                    checkpoints=own.checkpoints,
+                    samples=own.samples,
+                    on_progress=told,
+                    should_stop=should_stop,
+                )
             except Cancelled:
                 send(*mirrors)  # the last checkpoint
                 raise

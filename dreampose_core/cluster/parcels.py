@@ -15,7 +15,8 @@ from ..files import flush, storage_error
 
 @dataclass(frozen=True)
 class Parcel:
-    """What lies at `place`, a path relative to a root: one file, called "", or the files of a folder by name; None once it is gone."""
+    """What lies at `place`, a path relative to a root: one file, called "", or the files of a folder by name; None once
+    it is gone."""
 
     place: str
     files: dict[str, np.ndarray] | None
@@ -55,7 +56,8 @@ def unpack(parcel: Parcel, root: Path) -> None:
 
 
 class Mirror:
-    """Tells what has changed below a folder since it was asked last; folders called checkpoint-... travel whole, other files alone."""
+    """Tells what has changed below a folder since it was asked last; folders called checkpoint-... travel whole, other
+    files alone."""
 
     def __init__(self, root: Path):
         self._root = root

@@ -33,8 +33,8 @@ ALONE_S = 120.0  # without a driver for so long, everything ends
 class Situation:
     """How a pool is.
 
-    model: what all its models are, None while none is loaded. ready: each that is, a node's id and an actor. problems: a sentence for each
-    node that cannot be used.
+    model: what all its models are, None while none is loaded. ready: each that is, a node's id and an actor. problems:
+    a sentence for each node that cannot be used.
     """
 
     model: ModelFacts | None
@@ -44,7 +44,8 @@ class Situation:
 
 @dataclass
 class _Seat:
-    """A place for a model: one of a node's GPUs, or a node where the CPU is the device. waits: for the answer about the model."""
+    """A place for a model: one of a node's GPUs, or a node where the CPU is the device. waits: for the answer about the
+    model."""
 
     name: str
     node: str
@@ -80,9 +81,17 @@ class Pool:
             return Situation(self._model, ready, tuple(sentence for _, sentence in self._problems.values()))
 
     def ask(
-        self, driver: str, job: str, owner: str, subject: str, total: int, released: Sequence[int] = (), lost: Sequence[int] = ()
+        self,
+        driver: str,
+        job: str,
+        owner: str,
+        subject: str,
+        total: int,
+        released: Sequence[int] = (),
+        lost: Sequence[int] = (),
     ) -> list[tuple[Lease, object]]:
-        """As `Turns.ask`, each lease with its model, an actor. lost: leases whose models do not answer any more; these are replaced."""
+        """As `Turns.ask`, each lease with its model, an actor. lost: leases whose models do not answer any more; these
+        are replaced."""
         with self._lock:
             self._hear(driver)
             before = self._turns.valid()
@@ -95,7 +104,8 @@ class Pool:
 
     @ray.method(concurrency_group="news")
     def news(self, job: str, known: Sequence[int]) -> list[tuple[Lease, object]]:
-        """What the job holds, as soon as these are not the leases `known`, or after a moment: so who waits has a free model at once."""
+        """What the job holds, as soon as these are not the leases `known`, or after a moment: so who waits has a free
+        model at once."""
         with self._lock:
             self._changed.wait_for(lambda: {lease.number for lease in self._turns.leases(job)} != set(known), NEWS_S)
             return self._held_by(job)
@@ -140,7 +150,9 @@ class Pool:
                     self._look_at_loading(seat)
                 else:
                     self._look_at(seat)
-            self._problems = {node: told for node, told in self._problems.items() if node in nodes and now - told[0] < AGAIN_AFTER_S}
+            self._problems = {
+                node: told for node, told in self._problems.items() if node in nodes and now - told[0] < AGAIN_AFTER_S
+            }
             for node in nodes.values():
                 self._fill(node)
             self._changed.notify_all()
@@ -156,13 +168,18 @@ class Pool:
         for _ in range(wanted - there):
             self._count += 1
             options = {
-                "num_cpus": int(resource == "CPU"), "num_gpus": int(resource == "GPU"), "max_restarts": 0, "max_task_retries": 0,
+                "num_cpus": int(resource == "CPU"),
+                "num_gpus": int(resource == "GPU"),
+                "max_restarts": 0,
+                "max_task_retries": 0,
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            }  # fmt: skip
+            }
             actor = self._actor_class.options(**options).remote(self._setup)
             name = f"{node['NodeManagerAddress']}-{self._count}"
             loading = actor.load.remote()
-            self._seats[name] = _Seat(name, node["NodeID"], node["NodeManagerAddress"], actor, loading, time.monotonic())
+            self._seats[name] = _Seat(
+                name, node["NodeID"], node["NodeManagerAddress"], actor, loading, time.monotonic()
+            )
 
     def _look_at_loading(self, seat: _Seat) -> None:
         if not ray.wait([seat.loading], timeout=0)[0]:
@@ -172,15 +189,21 @@ class Pool:
         try:
             model, found, problem = ray.get(seat.loading)
         except RayError as error:
-            self._refuse(seat, f"could not start DreamPose ({_last_line(error)}); install the same version there as on the server")
+            self._refuse(
+                seat,
+                f"could not start DreamPose ({_last_line(error)}); install the same version there as on the server",
+            )
             return
         if other := other_versions(found, self._setup.versions):
             self._refuse(seat, f"has {other}; install the same there as on the server")
         elif problem is not None:
             self._refuse(seat, f"cannot load the model: {problem}")
         elif self._model is not None and _kind(model) != _kind(self._model):
-            self._refuse(seat, "has other weights under the model's name, or computes in another precision; copy the model there again, or "
-                               "set DREAMPOSE_PRECISION")  # fmt: skip
+            self._refuse(
+                seat,
+                "has other weights under the model's name, or computes in another precision; copy the model there "
+                "again, or set DREAMPOSE_PRECISION",
+            )
         else:
             self._model = self._model or model
             seat.ready = True
@@ -223,4 +246,3 @@ def _kind(model: ModelFacts) -> tuple:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
-

@@ -1,4 +1,5 @@
-"""Whose turn it is: which waiting job gets the next model that is free, and what is taken back from who no longer renews. Without ray."""
+"""Whose turn it is: which waiting job gets the next model that is free, and what is taken back from who no longer
+renews. Without ray."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Lease:
 
 @dataclass
 class _Asker:
-    """A job that holds models or waits for some. total: how many it could use. since: its place among those who wait."""
+    """A job that holds models or waits for some. total: how many it could use. since: its place among those who
+    wait."""
 
     driver: str
     owner: str
@@ -33,8 +35,9 @@ class _Asker:
 class Turns:
     """The models of a pool by name, the jobs that want them, and who holds what.
 
-    The next free model goes to the owner who holds fewest, of these to who was served longest ago, newcomers behind those who came before;
-    of an owner's jobs to the one that holds fewest and has waited longest. It takes one that carries its subject, where there is one.
+    The next free model goes to the owner who holds fewest, of these to who was served longest ago, newcomers behind
+    those who came before; of an owner's jobs to the one that holds fewest and has waited longest. It takes one that
+    carries its subject, where there is one.
     """
 
     def __init__(self, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic):
@@ -42,7 +45,9 @@ class Turns:
         self._models: dict[str, str] = {}  # name -> the subject that it carries
         self._held: dict[str, Lease] = {}  # by the model's name
         self._askers: dict[str, _Asker] = {}  # by job
-        self._served: dict[str, int] = {}  # by owner, the number of the last lease, or at first of the last before they came
+        self._served: dict[
+            str, int
+        ] = {}  # by owner, the number of the last lease, or at first of the last before they came
         self._number = self._place = 0
 
     def add(self, model: str) -> None:
@@ -55,11 +60,14 @@ class Turns:
         self._models.pop(model, None)
         self._held.pop(model, None)
 
-    def ask(self, driver: str, job: str, owner: str, subject: str, total: int, released: Iterable[int] = ()) -> list[Lease]:
-        """All that the job holds now. total: how many models it could use, those that it holds included; with 0 it needs nothing any more.
+    def ask(
+        self, driver: str, job: str, owner: str, subject: str, total: int, released: Iterable[int] = ()
+    ) -> list[Lease]:
+        """All that the job holds now. total: how many models it could use, those that it holds included; with 0 it
+        needs nothing any more.
 
-        released: numbers of leases that it gives back first, which others have at once. Who asks has renewed. Another driver than before
-        has taken the job over, so that what the one before held is void.
+        released: numbers of leases that it gives back first, which others have at once. Who asks has renewed. Another
+        driver than before has taken the job over, so that what the one before held is void.
         """
         known = self._askers.get(job)
         gives_back = set(released)

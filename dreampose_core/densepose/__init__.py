@@ -22,7 +22,8 @@ _LEAST_PERSON = 0.003  # of the photo: a smaller one is of no use, or a speck of
 class Estimator(Protocol):
     """Makes DensePose from pictures.
 
-    notices: sentences that whoever uses its maps should read. left_out: how many people the last picture shows beside the one in its map.
+    notices: sentences that whoever uses its maps should read. left_out: how many people the last picture shows beside
+    the one in its map.
     """
 
     notices: tuple[str, ...]
@@ -37,13 +38,16 @@ def load_estimator(
 ) -> Estimator | None:
     """The estimator `name`, None for "none". Raises ModelError with one sentence when it cannot be had.
 
-    device: "auto", "cpu" or "cuda". file: a TorchScript export to use instead of the one on the hub; colours: the channel order
-    it wants. person: which one to follow where there are several, 1 for the largest; None for the largest that persists.
+    device: "auto", "cpu" or "cuda". file: a TorchScript export to use instead of the one on the hub; colours: the
+    channel order it wants. person: which one to follow where there are several, 1 for the largest; None for the largest
+    that persists.
     """
     if name == "none":
         return None
     if person is not None and name != "torchscript":
-        raise InputError("Only the estimator torchscript tells people apart; leave out --person, or take --estimator torchscript.")
+        raise InputError(
+            "Only the estimator torchscript tells people apart; leave out --person, or take --estimator torchscript."
+        )
     if device == "auto":
         import torch
 
@@ -64,13 +68,22 @@ class Estimates:
     """
 
     def __init__(
-        self, name: EstimatorName, device: str = "cpu", file: Path | None = None, colours: str = "bgr", person: int | None = None, *,
-        on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    ):  # fmt: skip
+        self,
+        name: EstimatorName,
+        device: str = "cpu",
+        file: Path | None = None,
+        colours: str = "bgr",
+        person: int | None = None,
+        *,
+        on_progress: OnProgress = ignore_progress,
+        should_stop: ShouldStop = never_stop,
+    ):
         self._load = lambda: load_estimator(name, device, file, colours, person)
         self._on_progress, self._should_stop = on_progress, should_stop
         self._estimator: Estimator | None = None
-        self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = None if name == "none" else self._estimate
+        self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = (
+            None if name == "none" else self._estimate
+        )
 
     @property
     def used(self) -> bool:
@@ -82,7 +95,8 @@ class Estimates:
         return () if self._estimator is None else self._estimator.notices
 
     def of_photo(self, photo: np.ndarray) -> tuple[PoseSequence | None, tuple[str, ...]]:
-        """The map (one frame) of a photo uint8 (H, W, 3), and sentences; None without an estimator or where nobody is found."""
+        """The map (one frame) of a photo uint8 (H, W, 3), and sentences; None without an estimator or where nobody is
+        found."""
         if self.callback is None:
             return None, ()
         height, width = photo.shape[:2]

@@ -1,7 +1,8 @@
 """Reads what detectron2's `apply_net.py dump` writes: a pickle, so for the command line on the user's own machine only.
 
-A pickle may run any code when it is read naively. Here torch's restricted reader takes it: tensors, lists, dicts, texts and numbers,
-and in place of DensePose's two classes for results one inert stand-in that only keeps tensors. Every other name is refused.
+A pickle may run any code when it is read naively. Here torch's restricted reader takes it: tensors, lists, dicts, texts
+and numbers, and in place of DensePose's two classes for results one inert stand-in that only keeps tensors. Every other
+name is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from .follow import Detection, followed
 FORM = "detectron2 dump"
 _CLASSES = ("DensePoseChartResult", "DensePoseChartResultQuantized")
 _MODULE = "densepose.structures.chart_result"
-_ACCEPTED = "a .pkl that detectron2's `apply_net.py dump` wrote with a chart model (such as densepose_rcnn_R_50_FPN_s1x) is accepted"
+_ACCEPTED = (
+    "a .pkl that detectron2's `apply_net.py dump` wrote with a chart model (such as densepose_rcnn_R_50_FPN_s1x) "
+    "is accepted"
+)
 
 
 class _ChartResult:
@@ -65,9 +69,10 @@ class _Picture:
 def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int] | None = None) -> Reading:
     """The followed person's maps (charts "densepose") from the dump at `path`.
 
-    person: whom to follow, see follow.followed. size: (height, width) of the pictures; None takes it from the pictures where they
-    lie beside the dump or at their names below the working folder, else from the boxes. Frames are ordered by the last number in
-    the pictures' names; numbers that are left out, and pictures without the person, are filled by poses.gaps.
+    person: whom to follow, see follow.followed. size: (height, width) of the pictures; None takes it from the pictures
+    where they lie beside the dump or at their names below the working folder, else from the boxes. Frames are ordered
+    by the last number in the pictures' names; numbers that are left out, and pictures without the person, are filled by
+    poses.gaps.
 
     Raises InputError with one sentence for anything that is not such a dump.
     """
@@ -81,7 +86,9 @@ def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int]
         raise InputError(f"{name}: {error}") from error
     known = np.array([index is not None for index in chosen])
     if not known.any():
-        raise InputError(f"{name} shows nobody in any of its {len(frames)} frames; please give a dump of pictures with a person.")
+        raise InputError(
+            f"{name} shows nobody in any of its {len(frames)} frames; please give a dump of pictures with a person."
+        )
     gaps = gap_notices(known, f"In {name} the person is missing in", numbers)
     size, said = _frame_size([picture for picture in frames if picture], path, size)
     rows, columns = kept(*size)
@@ -112,30 +119,44 @@ def _load(path: Path) -> list:
         with open(path, "rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
         with torch.serialization.safe_globals(names), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about pickles of another protocol, which are then refused anyway
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # about pickles of another protocol, which are then refused anyway
             entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # hostile and damaged files raise nearly every kind
         _refuse(path, error)
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"{shown(path.name)} does not hold a list of pictures with their DensePose results; {_ACCEPTED}.")
+        raise InputError(
+            f"{shown(path.name)} does not hold a list of pictures with their DensePose results; {_ACCEPTED}."
+        )
     if len(entries) > MAX_FRAMES_READ:
-        raise InputError(f"{shown(path.name)} holds {len(entries)} pictures; at most {MAX_FRAMES_READ} are accepted, please dump fewer.")
+        raise InputError(
+            f"{shown(path.name)} holds {len(entries)} pictures; at most {MAX_FRAMES_READ} are accepted, please dump "
+            "fewer."
+        )
     return entries
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:
     text = str(error)
-    named = re.search(r"\bGLOBAL (\S{1,200})", text) or re.search(r"for unrecognized function (.{1,200}?)(?: which|\n|$)", text)
+    named = re.search(r"\bGLOBAL (\S{1,200})", text) or re.search(
+        r"for unrecognized function (.{1,200}?)(?: which|\n|$)", text
+    )
     name, wanted = shown(path.name), shown(named[1]) if named else ""
     if isinstance(error, PermissionError):
         raise InputError(f"{name} may not be read; please check the file's permissions.") from error
     if "mbedding" in wanted:
-        raise InputError(f"{name} is a dump of a CSE model ({wanted}), which has no parts and no U, V; {_ACCEPTED}.") from error
+        raise InputError(
+            f"{name} is a dump of a CSE model ({wanted}), which has no parts and no U, V; {_ACCEPTED}."
+        ) from error
     if wanted:
         raise InputError(
-            f"{name} asks for {wanted}, which no dump of DensePose results needs; nothing of it was run, and only {_ACCEPTED}."
+            f"{name} asks for {wanted}, which no dump of DensePose results needs; nothing of it was run, and "
+            f"only {_ACCEPTED}."
         ) from error
-    raise InputError(f"{name} cannot be read as a dump; it is damaged, cut short or of another kind: {_ACCEPTED}.") from error
+    raise InputError(
+        f"{name} cannot be read as a dump; it is damaged, cut short or of another kind: {_ACCEPTED}."
+    ) from error
 
 
 def _picture(name: str, entry: Any) -> _Picture:
@@ -148,9 +169,13 @@ def _picture(name: str, entry: Any) -> _Picture:
     count = len(results) if isinstance(results, list) else -1
     scores = _array(entry.get("scores", torch.ones(max(count, 0))), 1)
     if boxes is None or scores is None or not count == len(boxes) == len(scores) or (count and boxes.shape[1] != 4):
-        raise InputError(f"{picture.name} in {name} has scores, boxes and results that do not belong together; {_ACCEPTED}.")
+        raise InputError(
+            f"{picture.name} in {name} has scores, boxes and results that do not belong together; {_ACCEPTED}."
+        )
     if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-        raise InputError(f"{picture.name} in {name} has boxes or scores that are not finite numbers; please dump it again.")
+        raise InputError(
+            f"{picture.name} in {name} has boxes or scores that are not finite numbers; please dump it again."
+        )
     if not all(isinstance(result, _ChartResult) for result in results):
         raise InputError(f"{picture.name} in {name} has results that are not DensePose chart results; {_ACCEPTED}.")
     found = zip(boxes.astype(float).tolist(), scores.astype(float).tolist(), results)
@@ -159,7 +184,8 @@ def _picture(name: str, entry: Any) -> _Picture:
 
 
 def _in_order(pictures: list[_Picture], name: str) -> tuple[list[_Picture | None], Sequence[int], list[str]]:
-    """The pictures by the last number in their names, None where one is left out; what the frames are called; and notices."""
+    """The pictures by the last number in their names, None where one is left out; what the frames are called; and
+    notices."""
     if len(pictures) == 1:
         return list(pictures), range(1), []
     if not all(re.search("[0-9]", os.path.splitext(picture.base)[0]) for picture in pictures):
@@ -172,7 +198,9 @@ def _in_order(pictures: list[_Picture], name: str) -> tuple[list[_Picture | None
     return frames, numbers, []
 
 
-def _frame_size(pictures: list[_Picture], path: Path, size: tuple[int, int] | None) -> tuple[tuple[int, int], list[str]]:
+def _frame_size(
+    pictures: list[_Picture], path: Path, size: tuple[int, int] | None
+) -> tuple[tuple[int, int], list[str]]:
     """(height, width) of the pictures, and notices."""
     name = shown(path.name)
     boxes = np.array([person.box for picture in pictures for person in picture.people]).reshape(-1, 4)
@@ -183,8 +211,8 @@ def _frame_size(pictures: list[_Picture], path: Path, size: tuple[int, int] | No
         _check_size(name, *size)
         if min(size) < 1 or needed[0] > size[0] + 1 or needed[1] > size[1] + 1:
             raise InputError(
-                f"{name} has people reaching to {needed[1]} x {needed[0]} pixels, so its pictures are not {size[1]} x {size[0]}; "
-                "please give the pictures' true width and height."
+                f"{name} has people reaching to {needed[1]} x {needed[0]} pixels, so its pictures are not {size[1]} x "
+                f"{size[0]}; please give the pictures' true width and height."
             )
         return (int(size[0]), int(size[1])), []
     for photo in _photos(pictures, path):
@@ -195,16 +223,22 @@ def _frame_size(pictures: list[_Picture], path: Path, size: tuple[int, int] | No
         if needed[0] <= found[0] + 1 and needed[1] <= found[1] + 1:
             return found, [f"The frames' size, {found[1]} x {found[0]} pixels, is that of {shown(photo.name)}."]
     return needed, [
-        f"{name} does not say how large its pictures are; {needed[1]} x {needed[0]} pixels is inferred from the people's boxes, so "
-        "the border at the right and the bottom may be missing (to have it, put the pictures beside the dump or give their size)."
+        f"{name} does not say how large its pictures are; {needed[1]} x {needed[0]} pixels is inferred from the "
+        "people's boxes, so the border at the right and the bottom may be missing (to have it, put the pictures "
+        "beside the dump or give their size)."
     ]
 
 
 def _photos(pictures: list[_Picture], path: Path) -> Iterable[Path]:
-    """Pictures of the dump that are still there; looked for below the dump's and the working folder only, whatever their names say."""
+    """Pictures of the dump that are still there; looked for below the dump's and the working folder only, whatever
+    their names say."""
     for picture in pictures[:1] + pictures[1:][-1:]:
         names = [picture.base]
-        if not (os.path.isabs(picture.file_name) or ".." in re.split(r"[/\\]", picture.file_name) or picture.file_name[:1] in "/\\"):
+        if not (
+            os.path.isabs(picture.file_name)
+            or ".." in re.split(r"[/\\]", picture.file_name)
+            or picture.file_name[:1] in "/\\"
+        ):
             names.insert(0, picture.file_name)
         for folder in (path.parent, Path()):
             yield from (folder / name for name in names if "\0" not in name and os.path.isfile(folder / name))
@@ -213,25 +247,30 @@ def _photos(pictures: list[_Picture], path: Path) -> Iterable[Path]:
 def _check_size(name: str, height: float, width: float) -> None:
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise InputError(
-            f"{name} is about pictures of {width:g} x {height:g} pixels; at most {MAX_PIXELS // 1_000_000} megapixels and "
-            f"{MAX_SIDE} pixels per side are accepted, please scale the pictures down and dump them again."
+            f"{name} is about pictures of {width:g} x {height:g} pixels; at most {MAX_PIXELS // 1_000_000} megapixels "
+            f"and {MAX_SIDE} pixels per side are accepted, please scale the pictures down and dump them again."
         )
 
 
 def _paste(person: Detection, parts: np.ndarray, uv_out: np.ndarray, where: str) -> None:
-    """Writes one person into a frame's `parts` uint8 (H, W) and `uv_out` float16 (2, H, W); raises InputError with `where` in it."""
+    """Writes one person into a frame's `parts` uint8 (H, W) and `uv_out` float16 (2, H, W); raises InputError with
+    `where` in it."""
     x0, y0, x1, y1 = person.box
     box = max(int(y1 - y0), 1), max(int(x1 - x0), 1)
     labels, uv = _maps(person.payload)
     if labels is None or uv is None or not labels.size or uv.shape != (2, *labels.shape):
-        raise InputError(f"The result of {where} has no labels (h, w) and U, V (2, h, w) that fit each other; {_ACCEPTED}.")
+        raise InputError(
+            f"The result of {where} has no labels (h, w) and U, V (2, h, w) that fit each other; {_ACCEPTED}."
+        )
     if max(abs(a - b) for a, b in zip(labels.shape, box)) > 1:
         raise InputError(
-            f"The result of {where} has {labels.shape[1]} x {labels.shape[0]} pixels, but its box has {box[1]} x {box[0]}; "
-            "please dump it again."
+            f"The result of {where} has {labels.shape[1]} x {labels.shape[0]} pixels, but its box has {box[1]} x "
+            f"{box[0]}; please dump it again."
         )
     if labels.min() < 0 or labels.max() > NUM_PARTS:
-        raise InputError(f"The result of {where} has labels from {labels.min()} to {labels.max()}; DensePose's are 0 to {NUM_PARTS}.")
+        raise InputError(
+            f"The result of {where} has labels from {labels.min()} to {labels.max()}; DensePose's are 0 to {NUM_PARTS}."
+        )
     uv = np.where(labels > 0, uv, 0)
     if not np.isfinite(uv).all():
         raise InputError(f"The result of {where} has U, V that are not finite numbers; please dump it again.")
@@ -257,7 +296,12 @@ def _maps(result: _ChartResult) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 def _array(tensor: Any, dims: int) -> np.ndarray | None:
     """A plain tensor of `dims` dimensions as numpy, without a copy where numpy has its type; None for anything else."""
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+    if (
+        not isinstance(tensor, torch.Tensor)
+        or tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.device.type != "cpu"
+    ):
         return None
     if tensor.ndim != dims or tensor.is_complex() or 0 in tensor.shape[1:] or tensor.numel() > 3 * MAX_PIXELS:
         return None

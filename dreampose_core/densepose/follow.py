@@ -22,7 +22,8 @@ _MAX_RATIO = 2.0  # of two areas of one person, where the boxes overlap too litt
 class Detection:
     """One person seen in one frame.
 
-    box: x0, y0, x1, y1 in pixels. score: 0..1, 1 where the estimator gives none. payload: whatever the caller needs again.
+    box: x0, y0, x1, y1 in pixels. score: 0..1, 1 where the estimator gives none. payload: whatever the caller needs
+    again.
     """
 
     box: tuple[float, float, float, float]
@@ -61,11 +62,12 @@ class _Track:
 def followed(frames: Sequence[Sequence[Detection]], person: int | None = None) -> list[int | None]:
     """For each frame the index of the detection that is the followed person, None where that person is not seen.
 
-    The largest person that persists: of all tracks seen in most of the frames that show anybody (where there is none such: seen at
-    least half as often as the most seen one) the one of the largest median box. person: the N-th largest of these instead, from 1.
+    The largest person that persists: of all tracks seen in most of the frames that show anybody (where there is none
+    such: seen at least half as often as the most seen one) the one of the largest median box. person: the N-th largest
+    of these instead, from 1.
 
-    Detections below MIN_SCORE, without an area or with a box that is no place in a picture are never followed. All None where
-    nobody is.
+    Detections below MIN_SCORE, without an area or with a box that is no place in a picture are never followed. All None
+    where nobody is.
     Raises InputError when there is no N-th person; it says how many there are.
     """
     people = _people(frames)
@@ -119,14 +121,16 @@ def _tracks(frames: Sequence[Sequence[Detection]]) -> list[_Track]:
 
 
 def _joined(tracks: list[_Track]) -> list[_Track]:
-    """Tracks of about one size, of which one begins after the other has ended, made one: somebody left the picture and came back.
+    """Tracks of about one size, of which one begins after the other has ended, made one: somebody left the picture and
+    came back.
 
     Specks of a few frames are left as they are.
     """
     joined: list[_Track] = []
     for track in sorted(tracks, key=lambda track: min(track.seen)):
         before = [
-            other for other in joined
+            other
+            for other in joined
             if other.last < min(track.seen) and max(other.area, track.area) <= _MAX_RATIO * min(other.area, track.area)
         ]
         if before and len(track.seen) >= 5:
@@ -156,7 +160,8 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 def _closeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(A, B): how near the boxes (A, 4) and (B, 4) are, -inf where they are not one person.
 
-    Overlap over union, less the share of the common hull that neither fills: it goes on falling where boxes no longer touch.
+    Overlap over union, less the share of the common hull that neither fills: it goes on falling where boxes no longer
+    touch.
     """
     a, b = a[:, None], b[None]
     upper, lower = np.maximum(a, b), np.minimum(a, b)

@@ -16,13 +16,20 @@ from ..errors import InputError, ModelError
 from ..poses import PoseSequence
 from .network import PERSON_WEIGHT, DensePoseNet
 
-NOTICE = "DensePose was estimated by the small estimator, which knows only figures drawn by this program; on photographs it guesses."
+NOTICE = (
+    "DensePose was estimated by the small estimator, which knows only figures drawn by this program; "
+    "on photographs it guesses."
+)
 _BATCH = 8
 _SMALL = 0.6  # a person lower than this share of the picture is looked at again, enlarged
 _LARGE = 0.85  # to this share
 _EDGE = 0.01  # of the picture's height: who is nearer to its lower edge may be cut off
 _SHAPE = 0.8  # width to height of the pictures it learnt from: narrower ones are widened by their edges
-_BELOW = (0.3, 0.6, 1.0)  # of the height: by so much a picture is continued below where it may cut the person off, whom it knows whole only
+_BELOW = (
+    0.3,
+    0.6,
+    1.0,
+)  # of the height: by so much a picture is continued below where it may cut the person off, whom it knows whole only
 
 
 class MiniEstimator:
@@ -35,16 +42,22 @@ class MiniEstimator:
         try:
             self.net = DensePoseNet.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).to(device).eval()
         except Exception as error:  # diffusers and safetensors raise many kinds on broken folders
-            raise ModelError(f"The DensePose estimator in {folder} cannot be loaded: it is missing, incomplete or damaged.") from error
+            raise ModelError(
+                f"The DensePose estimator in {folder} cannot be loaded: it is missing, incomplete or damaged."
+            ) from error
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
-        """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size (charts: mannequin); all 0 where nobody is seen."""
+        """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size (charts: mannequin); all 0 where nobody is
+        seen."""
         total, images, found = length_hint(images), iter(images), 0
         parts = uv = None
         while batch := list(islice(images, _BATCH)):
             if parts is None:
                 size = batch[0].shape[:2]
-                parts, uv = np.zeros((max(total, _BATCH), *size), np.uint8), np.zeros((max(total, _BATCH), 2, *size), np.float16)
+                parts, uv = (
+                    np.zeros((max(total, _BATCH), *size), np.uint8),
+                    np.zeros((max(total, _BATCH), 2, *size), np.float16),
+                )
             if found + len(batch) > len(parts):  # the hint was too low
                 parts, uv = (np.concatenate([array, np.zeros_like(array)]) for array in (parts, uv))
             for own_parts, own_uv in self._look(torch.from_numpy(np.stack(batch)).movedim(-1, 1)):
@@ -67,7 +80,9 @@ class MiniEstimator:
             if person is not None and person[2] < _SMALL * height:
                 box, own = self._again(pixels[index : index + 1], _around(person, (height, width)))
             if person is not None and person[0] + person[2] > height * (1 - _EDGE):
-                others = [self._again(pixels[index : index + 1], _continued((height, width), below)) for below in _BELOW]
+                others = [
+                    self._again(pixels[index : index + 1], _continued((height, width), below)) for below in _BELOW
+                ]
                 box, own = max([(box, own), *others], key=lambda seen: _certainty(seen[1][0], seen[0], height))
             yield _at_full_size(*own, box, (height, width))
 
@@ -77,7 +92,8 @@ class MiniEstimator:
         return box, (logits[0], uv[0])
 
     def _maps(self, pixels: torch.Tensor, box: tuple[float, float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's logits (N, 25, h, w) and uv (N, 24, 2, h, w) of `box` (top, left, height, width) of pixels (N, 3, H, W)."""
+        """The network's logits (N, 25, h, w) and uv (N, 24, 2, h, w) of `box` (top, left, height, width) of pixels (N,
+        3, H, W)."""
         top, left, height, width = box
         multiple = self.net.multiple
         h = self.net.config.height
@@ -96,21 +112,24 @@ class MiniEstimator:
 
 
 def _continued(size: tuple[int, int], below: float) -> tuple[float, float, float, float]:
-    """A box of whole pixels around a picture of `size` and so much of its height below it, at least as wide as _SHAPE."""
+    """A box of whole pixels around a picture of `size` and so much of its height below it, at least as wide as
+    _SHAPE."""
     height = round(size[0] * (1 + below))
     width = max(size[1], round(_SHAPE * height))
     return 0.0, float((size[1] - width) // 2), float(height), float(width)
 
 
 def _certainty(logits: torch.Tensor, box: tuple[float, float, float, float], height: int) -> float:
-    """0..1: how sure the maps (25, h, w) of a box are of the person's parts, in a picture of that height; the right view is the surest."""
-    rows = (box[0] + (torch.arange(logits.shape[1], device=logits.device) + 0.5) * box[2] / logits.shape[1])
+    """0..1: how sure the maps (25, h, w) of a box are of the person's parts, in a picture of that height; the right
+    view is the surest."""
+    rows = box[0] + (torch.arange(logits.shape[1], device=logits.device) + 0.5) * box[2] / logits.shape[1]
     likely, part = logits[:, (rows >= 0) & (rows < height)].softmax(0).max(0)
     return float(likely[part > 0].mean()) if (part > 0).any() else 0.0
 
 
 def _extent(person: torch.Tensor, box: tuple[float, float, float, float]) -> tuple[float, float, float, float] | None:
-    """(top, left, height, width) in the picture's pixels of the person in the mask (h, w) of a box, None where nobody is."""
+    """(top, left, height, width) in the picture's pixels of the person in the mask (h, w) of a box, None where nobody
+    is."""
     rows, columns = person.any(1).nonzero().flatten(), person.any(0).nonzero().flatten()
     if len(rows) == 0:
         return None
@@ -120,15 +139,22 @@ def _extent(person: torch.Tensor, box: tuple[float, float, float, float]) -> tup
 
 
 def _around(person: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A box of whole pixels around the person, who is `_LARGE` of its height; it may reach beyond the picture of `size`."""
+    """A box of whole pixels around the person, who is `_LARGE` of its height; it may reach beyond the picture of
+    `size`."""
     top, left, height, width = person
     side = max(height / _LARGE, 16.0)
     across = max(side * 0.8, width / _LARGE)
-    return float(round(top + height / 2 - side / 2)), float(round(left + width / 2 - across / 2)), float(round(side)), float(round(across))
+    return (
+        float(round(top + height / 2 - side / 2)),
+        float(round(left + width / 2 - across / 2)),
+        float(round(side)),
+        float(round(across)),
+    )
 
 
 def _at_full_size(logits, uv, box, size) -> tuple[torch.Tensor, torch.Tensor]:
-    """parts uint8 (H, W) and uv float16 (2, H, W) of the picture of `size` from the maps (25, h, w), (24, 2, h, w) of `box`.
+    """parts uint8 (H, W) and uv float16 (2, H, W) of the picture of `size` from the maps (25, h, w), (24, 2, h, w) of
+    `box`.
 
     Logits are enlarged before the part is chosen; U, V are interpolated within the maps of the chosen part alone.
     """

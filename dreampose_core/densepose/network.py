@@ -39,15 +39,19 @@ class _Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, channels, height, width = x.shape
         # (B, 3 C, h, w) -> three of (B, heads, h w, C / heads)
-        q, k, v = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1).transpose(-1, -2).unbind(1)
+        q, k, v = (
+            self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1).transpose(-1, -2).unbind(1)
+        )
         y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, height, width)
         return x + self.out(y)
 
 
 class DensePoseNet(ModelMixin, ConfigMixin):
-    """forward: pixels (B, 3, H, W) in [-1, 1] -> logits (B, 25, H, W), background first, and uv (B, 24, 2, H, W) in 0..1.
+    """forward: pixels (B, 3, H, W) in [-1, 1] -> logits (B, 25, H, W), background first, and uv (B, 24, 2, H, W) in
+    0..1.
 
-    channels: of the levels at 1/2, 1/4, ... of the size; `multiple` divides H and W. height: of the pictures it was trained on.
+    channels: of the levels at 1/2, 1/4, ... of the size; `multiple` divides H and W. height: of the pictures it was
+    trained on.
     """
 
     @register_to_config
@@ -56,7 +60,9 @@ class DensePoseNet(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(3 * 4, channels[0], 3, padding=1)
         self.down = nn.ModuleList(_Block(c_in, c) for c_in, c in zip((channels[0], *channels), channels))
         self.shrink = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[:-1])
-        self.middle = nn.ModuleList([_Attention(channels[-1]), _Block(channels[-1], channels[-1]), _Attention(channels[-1])])
+        self.middle = nn.ModuleList(
+            [_Attention(channels[-1]), _Block(channels[-1], channels[-1]), _Attention(channels[-1])]
+        )
         self.up = nn.ModuleList(_Block(c + below, c) for c, below in zip(channels[:-1], channels[1:]))
         self.norm, self.head = nn.GroupNorm(8, channels[0]), nn.Conv2d(channels[0], MAPS * 4, 3, padding=1)
 

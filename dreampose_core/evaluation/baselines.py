@@ -1,4 +1,5 @@
-"""What can be reached without a generating network: each baseline makes frames from one photo, its map and the target maps."""
+"""What can be reached without a generating network: each baseline makes frames from one photo, its map and the target
+maps."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ BASELINES = ("repeat_photo", "grey_silhouette", "part_colours", "moved_texture",
 def baseline_frames(
     photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, truth: np.ndarray, vae, device=None
 ) -> dict[str, np.ndarray]:
-    """Frames uint8 (T, H, W, 3) of every baseline that these maps allow, by name: "part_colours" needs parts, "moved_texture" U, V as well.
+    """Frames uint8 (T, H, W, 3) of every baseline that these maps allow, by name: "part_colours" needs parts,
+    "moved_texture" U, V as well.
 
-    photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3), which only
-    "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach. device: where the VAE computes,
-    None for where it is.
+    photo: uint8 (H, W, 3) with its map `image_poses` (one frame); poses: T target maps; truth: uint8 (T, H, W, 3),
+    which only "vae_only" looks at: the truth through the VAE and back, the most that a model with this VAE can reach.
+    device: where the VAE computes, None for where it is.
     """
     person, own = (torch.from_numpy(maps.mask)[:, None] for maps in (poses, image_poses))  # (T, 1, H, W), (1, 1, H, W)
     background, _ = fill_background(to_pixels(torch.from_numpy(photo))[None], own.float())

@@ -24,9 +24,14 @@ FORMS = {"npz": "clip.npz", "IUV zip": "iuv.zip", "rendering (MP4)": "clip.mp4",
 
 
 def bench_poses(
-    frames: int, size: tuple[int, int], folder: Path, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    frames: int,
+    size: tuple[int, int],
+    folder: Path,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict[str, dict[str, float]]:
-    """Seconds of reading and of aligning, and the most memory (MB, the interpreter included), for each form of a clip."""
+    """Seconds of reading and of aligning, and the most memory (MB, the interpreter included), for each form of a
+    clip."""
     if frames < 1:
         raise InputError(f"--frames is {frames}; it must be at least 1.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""The benchmark: a model beside baselines that need no network, on clips whose truth is known; figures, pictures, a page."""
+"""The benchmark: a model beside baselines that need no network, on clips whose truth is known; figures, pictures, a
+page."""
 
 from __future__ import annotations
 
@@ -33,20 +34,33 @@ Tune = Callable[[np.ndarray, PoseSequence], AbstractContextManager]
 
 
 def evaluate(
-    pipe, clips: MannequinClips | VideoClips, folder: Path, *, recipe: Recipe = "none", quality: str = "standard", seed: int = 0,
-    robustness: bool = False, tune: Tune | None = None, estimator=None, lpips: Lpips | None = None, about: dict | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> Report:  # fmt: skip
-    """What stands in report.json: for each way to make frames a block of the figures in `scores.KEYS`, means over the clips.
+    pipe,
+    clips: MannequinClips | VideoClips,
+    folder: Path,
+    *,
+    recipe: Recipe = "none",
+    quality: str = "standard",
+    seed: int = 0,
+    robustness: bool = False,
+    tune: Tune | None = None,
+    estimator=None,
+    lpips: Lpips | None = None,
+    about: dict | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Report:
+    """What stands in report.json: for each way to make frames a block of the figures in `scores.KEYS`, means over the
+    clips.
 
-    Blocks: "none", the model as it is; with recipe "fast" also "fast", tuned to each photo by `tune`; every baseline; and with
-    `robustness`, for the first ROBUST_PEOPLE clips and ROBUST_FRAMES frames, "undisturbed" (the model again, to compare with) and one for
-    each name in DISTURBED, where the photo's map given to the model is wrong in that way. Figures that cannot be had are None.
+    Blocks: "none", the model as it is; with recipe "fast" also "fast", tuned to each photo by `tune`; every baseline;
+    and with `robustness`, for the first ROBUST_PEOPLE clips and ROBUST_FRAMES frames, "undisturbed" (the model again,
+    to compare with) and one for each name in DISTURBED, where the photo's map given to the model is wrong in that way.
+    Figures that cannot be had are None.
     estimator, lpips: as in `Scorer`. about: what else about.json shall say.
 
-    The same clips, model and seed give the same report on the same kind of machine. When all is done, `folder` holds report.json, table.md,
-    about.json (what was run, and the figures of each clip), report.html and its pictures and video. Raises InputError for clips that
-    cannot be used, StorageError, Cancelled when should_stop() is true.
+    The same clips, model and seed give the same report on the same kind of machine. When all is done, `folder` holds
+    report.json, table.md, about.json (what was run, and the figures of each clip), report.html and its pictures and
+    video. Raises InputError for clips that cannot be used, StorageError, Cancelled when should_stop() is true.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(pipe, recipe, quality, seed, tune, estimator, lpips, should_stop)
@@ -55,15 +69,24 @@ def evaluate(
         run.measure(clip, number, disturbed=robustness and number < ROBUST_PEOPLE)
         clock.tick(number + 1)
     blocks = (*run.models, *BASELINES, *((UNDISTURBED, *DISTURBED) if robustness else ()))
-    report = {name: mean_scores([one["scores"][name] for one in run.people if name in one["scores"]]) for name in blocks}
-    facts = {**(about or {}), "clips": clips.kind, "people": len(clips), "size": list(clips.size), **run.facts(robustness)}
+    report = {
+        name: mean_scores([one["scores"][name] for one in run.people if name in one["scores"]]) for name in blocks
+    }
+    facts = {
+        **(about or {}),
+        "clips": clips.kind,
+        "people": len(clips),
+        "size": list(clips.size),
+        **run.facts(robustness),
+    }
     _write(folder, report, facts, run)
     return report
 
 
 @dataclass
 class _Run:
-    """A model being measured, and what has come out so far: of every clip its figures, and of the first ones the frames."""
+    """A model being measured, and what has come out so far: of every clip its figures, and of the first ones the
+    frames."""
 
     pipe: object
     recipe: Recipe
@@ -91,7 +114,11 @@ class _Run:
         if self.recipe != "none":
             with self.tune(clip.photo, clip.image_poses):
                 made[self.recipe] = self._generated(clip, number, clip.image_poses, len(clip))
-        made.update(baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, self.pipe.vae, self.pipe._execution_device))
+        made.update(
+            baseline_frames(
+                clip.photo, clip.image_poses, clip.poses, clip.truth, self.pipe.vae, self.pipe._execution_device
+            )
+        )
         scorer, scores = Scorer(clip, self.estimator, self.lpips), {}
         for name, frames in made.items():
             check_stop(self.should_stop)
@@ -114,18 +141,29 @@ class _Run:
         fewer = {"people": min(len(self.people), ROBUST_PEOPLE), "frames": min(ROBUST_FRAMES, length)}
         sampling = self.pipe.model_config.sampling(self.quality)
         return {
-            "recipe": self.recipe, "quality": self.quality, "steps": sampling.num_inference_steps, "seed": self.seed,
-            "robustness": fewer if robustness else None, "not_measured": self.missing,
+            "recipe": self.recipe,
+            "quality": self.quality,
+            "steps": sampling.num_inference_steps,
+            "seed": self.seed,
+            "robustness": fewer if robustness else None,
+            "not_measured": self.missing,
             "seconds_per_frame": round(self.seconds / self.num_frames, 3),
             "versions": {"dreampose": __version__, "torch": torch.__version__},
-        }  # fmt: skip
+        }
 
     def _generated(self, clip: Clip, number: int, image_poses: PoseSequence | None, count: int) -> np.ndarray:
-        """The model's first `count` frames of a clip, uint8 (count, h, w, 3); noise and windows are those of the whole clip."""
+        """The model's first `count` frames of a clip, uint8 (count, h, w, 3); noise and windows are those of the whole
+        clip."""
         started = time.monotonic()
         generator = torch.Generator().manual_seed(self._seed_of(number))
-        stream = self.pipe.stream(clip.photo, clip.poses, image_poses, generator=generator, should_stop=self.should_stop,
-                                  **vars(self.pipe.model_config.sampling(self.quality)))  # fmt: skip
+        stream = self.pipe.stream(
+            clip.photo,
+            clip.poses,
+            image_poses,
+            generator=generator,
+            should_stop=self.should_stop,
+            **vars(self.pipe.model_config.sampling(self.quality)),
+        )
         frames = np.stack(list(islice(stream, count)))
         self.seconds, self.num_frames = self.seconds + time.monotonic() - started, self.num_frames + count
         return frames
@@ -136,9 +174,10 @@ class _Run:
 
 def _write(folder: Path, report: Report, facts: dict, run: _Run) -> None:
     texts = {
-        "report.json": json.dumps(report, indent=1), "table.md": table(report),
+        "report.json": json.dumps(report, indent=1),
+        "table.md": table(report),
         "about.json": json.dumps({**facts, "each": run.people}, indent=1),
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         with appearing(folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -153,8 +192,15 @@ def _write(folder: Path, report: Report, facts: dict, run: _Run) -> None:
     write_course(course, folder / "frames.png")
     write_people(run.people, folder / "people.png")
     plots = {
-        "The main figures of every row": folder / "blocks.png", "Frame by frame, the mean of all clips": folder / "frames.png",
+        "The main figures of every row": folder / "blocks.png",
+        "Frame by frame, the mean of all clips": folder / "frames.png",
         "Clip by clip": folder / "people.png",
-    }  # fmt: skip
-    write_page(report, facts, {"Photo, truth, moved texture and model at four moments": folder / "contact.png"}, plots,
-               folder / "side_by_side.mp4", folder / "report.html")  # fmt: skip
+    }
+    write_page(
+        report,
+        facts,
+        {"Photo, truth, moved texture and model at four moments": folder / "contact.png"},
+        plots,
+        folder / "side_by_side.mp4",
+        folder / "report.html",
+    )

@@ -22,12 +22,17 @@ FRAMES, FPS = 6, 1.5
 
 
 def evaluate_estimator(
-    estimator, people: int, folder: Path, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    estimator,
+    people: int,
+    folder: Path,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
 ) -> dict[str, dict[str, float]]:
     """Part accuracies and U, V error (see `densepose_accuracy`) at several sizes and after video compression (CRF 23).
 
-    Person k is figure 10,000 + k in one of the held-out motions, in turn, six frames over four seconds. Writes report.json and
-    contact.png into `folder`: picture, truth and estimate of every person's frame 4. The row "nobody" is what an empty answer would reach.
+    Person k is figure 10,000 + k in one of the held-out motions, in turn, six frames over four seconds. Writes
+    report.json and contact.png into `folder`: picture, truth and estimate of every person's frame 4. The row "nobody"
+    is what an empty answer would reach.
     """
     if people < 1:
         raise InputError(f"The number of people is {people}; it must be at least 1.")
@@ -49,7 +54,10 @@ def evaluate_estimator(
                 shown = [render_colours(poses.select([4]))[0] for poses in (truth, found)]
                 contact.append(np.concatenate([frames[4], *shown], 1))
             clock.tick(person * len(SIZES) + number + 1)
-    report = {name: {key: round(float(np.mean([s[key] for s in rows])), 4) for key in rows[0]} for name, rows in scores.items()}
+    report = {
+        name: {key: round(float(np.mean([s[key] for s in rows])), 4) for key in rows[0]}
+        for name, rows in scores.items()
+    }
     with appearing(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1))
     write_png(np.concatenate(contact), folder / "contact.png")

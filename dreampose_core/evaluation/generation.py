@@ -1,4 +1,5 @@
-"""How fast frames are made against the original's way of making them, what that costs in quality, and what memory it takes."""
+"""How fast frames are made against the original's way of making them, what that costs in quality, and what memory it
+takes."""
 
 from __future__ import annotations
 
@@ -32,21 +33,29 @@ _OURS = ("draft", "standard", "best")
 
 
 def bench_generate(
-    pipe, loaded: tuple | None = None, *, people: int = 2, frames: int = 4, on_progress: OnProgress = ignore_progress,
+    pipe,
+    loaded: tuple | None = None,
+    *,
+    people: int = 2,
+    frames: int = 4,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> dict[str, float | None]:  # fmt: skip
+) -> dict[str, float | None]:
     """The figures of making frames, means over the first `people` held-out mannequins, all in one run on one machine.
 
-    frames: how many of each clip are made in the original's way, too: one after the other, the photo encoded again for each, three
-    passes of the UNet a step, 100 steps of PNDM, or of the model's own solver where PNDM cannot run it. loaded: what `load_pipeline` was
-    given for `pipe`, for the processes whose memory is measured; None leaves that out. Raises InputError, ModelError, Cancelled.
+    frames: how many of each clip are made in the original's way, too: one after the other, the photo encoded again for
+    each, three passes of the UNet a step, 100 steps of PNDM, or of the model's own solver where PNDM cannot run it.
+    loaded: what `load_pipeline` was given for `pipe`, for the processes whose memory is measured; None leaves that out.
+    Raises InputError, ModelError, Cancelled.
     For q in draft, standard, best:
 
-    passes_ratio_q, wall_ratio_q: how many times as many passes through the UNet, and as long, a frame takes in the original's way.
-    frame_s_q: seconds a frame; decoder_share_q: of them in the VAE's decoder. psnr_mask_q, sharpness_q: on the frames that are made
-    in both ways; psnr_mask_drop_q_db: what is lost against the original's way; the same of the original's way as "original".
+    passes_ratio_q, wall_ratio_q: how many times as many passes through the UNet, and as long, a frame takes in the
+    original's way. frame_s_q: seconds a frame; decoder_share_q: of them in the VAE's decoder. psnr_mask_q, sharpness_q:
+    on the frames that are made in both ways; psnr_mask_drop_q_db: what is lost against the original's way; the same of
+    the original's way as "original".
     preview_s, player_s: from the start until there is a first picture, and a first second of video to play.
-    frames_peak_memory_ratio: most memory while 2,000 frames are made in one step each over that while 50 of the same motion are.
+    frames_peak_memory_ratio: most memory while 2,000 frames are made in one step each over that while 50 of the same
+    motion are.
     """
     if people < 1 or frames < 1:
         raise InputError(f"People are {people} and frames {frames}; both must be at least 1.")
@@ -73,7 +82,9 @@ def bench_generate(
                     made = _in_the_originals_way(pipe, shown, number, should_stop)
                 else:
                     sampling = vars(pipe.model_config.sampling(way))
-                    made = pipe(shown.photo, shown.poses, shown.image_poses, generator=seeded(number), **sampling).frames
+                    made = pipe(
+                        shown.photo, shown.poses, shown.image_poses, generator=seeded(number), **sampling
+                    ).frames
                 took = time.monotonic() - started
             seconds.setdefault(way, []).append(took / len(made))
             passes.setdefault(way, []).append(counts["passes"] / len(made))
@@ -113,8 +124,20 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
             noise = torch.randn(reference.latents.shape, generator=seeded(number)).to(reference.latents.device)
             pose, warp = pipe._encode_batch(clip.poses, range(index, index + 1), reference, reference.latents.device)
             beneath = reference.latents if pipe.model_config.init_leak else None
-            latents = denoise(pipe.unet, pipe.scheduler, pipe.model_config, Sampling(ORIGINALS_STEPS), every, reference, noise, beneath, pose, warp,
-                              lambda *_: None, should_stop)  # fmt: skip
+            latents = denoise(
+                pipe.unet,
+                pipe.scheduler,
+                pipe.model_config,
+                Sampling(ORIGINALS_STEPS),
+                every,
+                reference,
+                noise,
+                beneath,
+                pose,
+                warp,
+                lambda *_: None,
+                should_stop,
+            )
             pixels = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
             frames.append(to_uint8(pixels)[0].cpu().numpy())
     finally:
@@ -123,7 +146,8 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
 
 
 def _pndm(own):
-    """PNDM on the model's noise schedule; the model's own solver where that ends in pure noise, or latents are predicted."""
+    """PNDM on the model's noise schedule; the model's own solver where that ends in pure noise, or latents are
+    predicted."""
     if own.config.prediction_type == "sample" or float(own.alphas_cumprod[-1]) < 1e-6:
         return own
     return PNDMScheduler.from_config(own.config, skip_prk_steps=True)
@@ -145,9 +169,12 @@ def _counted(pipe):
         counts["decoding_s"] += time.monotonic() - started
 
     handles = [
-        pipe.unet.register_forward_hook(lambda module, given, made: counts.update(passes=counts["passes"] + len(given[0]))),
-        pipe.vae.decoder.register_forward_pre_hook(before), pipe.vae.decoder.register_forward_hook(after),
-    ]  # fmt: skip
+        pipe.unet.register_forward_hook(
+            lambda module, given, made: counts.update(passes=counts["passes"] + len(given[0]))
+        ),
+        pipe.vae.decoder.register_forward_pre_hook(before),
+        pipe.vae.decoder.register_forward_hook(after),
+    ]
     try:
         yield counts
     finally:
@@ -180,7 +207,8 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
 
 
 def _peak_mb(loaded: tuple, count: int, should_stop: ShouldStop) -> float:
-    """The most memory, in a process of its own, while the last `count` of _MANY frames are made, one step each, and thrown away."""
+    """The most memory, in a process of its own, while the last `count` of _MANY frames are made, one step each, and
+    thrown away."""
     context = multiprocessing.get_context("spawn")
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_make_and_tell, args=(tell, loaded, count), daemon=True)
@@ -201,7 +229,9 @@ def _make_and_tell(tell, loaded: tuple, count: int) -> None:
     pipe = load_pipeline(*loaded)
     clip = next(iter(MannequinClips(1, pipe.model_config.size)))
     poses: PoseSequence = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
-    for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, generator=seeded(0), first_frame=_MANY - count, batch_size=8):
+    for _ in pipe.stream(
+        clip.photo, poses, clip.image_poses, 1, generator=seeded(0), first_frame=_MANY - count, batch_size=8
+    ):
         pass
     tell.send(most_memory_mb())
 

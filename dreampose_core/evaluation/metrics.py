@@ -29,7 +29,8 @@ def psnr_of_frames(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | Non
 def pooled_psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     """PSNR in dB, at most 100, of all pixels of the mask bool (T, H, W) taken together; NaN where it is empty.
 
-    For masks that are small in some frames: a mean of frames' PSNR would be ruled by those where three pixels happen to be right.
+    For masks that are small in some frames: a mean of frames' PSNR would be ruled by those where three pixels happen to
+    be right.
     """
     pairs = zip(frames, truth, mask)
     errors = np.concatenate([(frame[m].astype(np.float64) - true[m]).ravel() for frame, true, m in pairs])
@@ -44,21 +45,23 @@ def l1(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) ->
 def ssim(frames: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity, at most 1, of whole frames with sides of at least 11 pixels.
 
-    Wang et al. 2004: a Gaussian window of 11 x 11, sigma 1.5, K 0.01 and 0.03, every channel on its own; windows that reach beyond
-    the frame do not count.
+    Wang et al. 2004: a Gaussian window of 11 x 11, sigma 1.5, K 0.01 and 0.03, every channel on its own; windows that
+    reach beyond the frame do not count.
     """
     return ssim_mean(ssim_maps(frames, truth))
 
 
 def ssim_mean(maps: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """The mean of SSIM maps (T, H, W): of all windows inside the frames, or of the windows around the pixels of the mask as in `psnr`."""
+    """The mean of SSIM maps (T, H, W): of all windows inside the frames, or of the windows around the pixels of the
+    mask as in `psnr`."""
     if mask is None:
         return float(maps[:, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS].mean())
     return _mean(_of_frames(maps, mask))
 
 
 def ssim_maps(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The structural similarity around every pixel, float (T, H, W), the mean of the channels; frames go on mirrored beyond their edge."""
+    """The structural similarity around every pixel, float (T, H, W), the mean of the channels; frames go on mirrored
+    beyond their edge."""
     height, width = frames.shape[1:3]
     down, across = _window(height), _window(width).T
     out = np.empty(frames.shape[:3])
@@ -91,20 +94,26 @@ def sharpness(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 
 def inside(mask: np.ndarray) -> np.ndarray:
-    """bool (T, H, W): the pixels of a mask whose four neighbours belong to it, too; the others mix with what is behind."""
+    """bool (T, H, W): the pixels of a mask whose four neighbours belong to it, too; the others mix with what is
+    behind."""
     m = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     return mask & m[:, :-2, 1:-1] & m[:, 2:, 1:-1] & m[:, 1:-1, :-2] & m[:, 1:-1, 2:]
 
 
 def densepose_accuracy(found: PoseSequence, truth: PoseSequence) -> dict[str, float]:
-    """How right DensePose maps are. parts: the share of the true person's pixels with the right part. union: the same among pixels that
-    are person in truth or in the reading. uv: the mean error of U and V (0..1) where the part is right, 1 where that is nowhere."""
+    """How right DensePose maps are. parts: the share of the true person's pixels with the right part. union: the same
+    among pixels that are person in truth or in the reading. uv: the mean error of U and V (0..1) where the part is
+    right, 1 where that is nowhere."""
     person, right = found.mask | truth.mask, (found.parts == truth.parts) & truth.mask
     error = 1.0
     if found.uv is not None and truth.uv is not None and right.any():
         pairs = ((a.astype(np.float32) - b.astype(np.float32))[:, r] for a, b, r in zip(found.uv, truth.uv, right))
         error = float(np.abs(np.concatenate(list(pairs), 1)).mean())
-    return {"parts": float(right.sum() / max(1, truth.mask.sum())), "union": float(right.sum() / max(1, person.sum())), "uv": error}
+    return {
+        "parts": float(right.sum() / max(1, truth.mask.sum())),
+        "union": float(right.sum() / max(1, person.sum())),
+        "uv": error,
+    }
 
 
 def _errors(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -112,7 +121,8 @@ def _errors(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _of_frames(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The mean of values (T, H, W, ...) in each frame, or in what it has of the mask bool (T, H, W); NaN where that is nothing."""
+    """The mean of values (T, H, W, ...) in each frame, or in what it has of the mask bool (T, H, W); NaN where that is
+    nothing."""
     if mask is None:
         return values.reshape(len(values), -1).mean(1)
     return np.array([frame[m].mean() if m.any() else np.nan for frame, m in zip(values, mask)])

@@ -29,21 +29,36 @@ th, td { padding: .35rem .42rem; border-bottom: 1px solid var(--line); text-alig
 th { vertical-align: bottom; line-height: 1.25; }
 td:first-child { text-align: left; white-space: nowrap; } td[colspan] { padding-top: 1.2rem; }
 small { display: block; font-weight: 400; }
-tr.model { background: var(--mark); font-weight: 600; } td.best { text-decoration: underline; text-underline-offset: .2em; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0; }
+tr.model { background: var(--mark); font-weight: 600; }
+td.best { text-decoration: underline; text-underline-offset: .2em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
+dt { font-weight: 600; } dd { margin: 0; }
 figure { margin: 0 0 1.5rem; } img, video { max-width: 100%; height: auto; border-radius: 6px; }
 img.plot { background: white; padding: .4rem; }
 """
-_RATED = (*MODELS, "repeat_photo", "grey_silhouette", "part_colours", "moved_texture")  # the VAE alone has seen the truth
+_RATED = (
+    *MODELS,
+    "repeat_photo",
+    "grey_silhouette",
+    "part_colours",
+    "moved_texture",
+)  # the VAE alone has seen the truth
 
 
-def write_page(report: Report, facts: dict, pictures: dict[str, Path], plots: dict[str, Path], video: Path, path: Path) -> None:
+def write_page(
+    report: Report, facts: dict, pictures: dict[str, Path], plots: dict[str, Path], video: Path, path: Path
+) -> None:
     """Writes the page. facts: what was run, by name. pictures, plots: PNG files by caption, shown in this order."""
-    what = "".join(f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_said(value))}</dd>" for name, value in facts.items())
+    what = "".join(
+        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_said(value))}</dd>" for name, value in facts.items()
+    )
     words = "".join(f"<dt>{escape(figure.title)}</dt><dd>{escape(figure.meaning)}</dd>" for figure in MEASURES.values())
     figures = "".join(_figure(_png(file), caption, "plot") for caption, file in plots.items())
     figures += "".join(_figure(_jpeg(file), caption, "photo") for caption, file in pictures.items())
-    moving = f'<video controls loop muted playsinline preload="metadata" src="data:video/mp4;base64,{_base64(video.read_bytes())}"></video>'
+    moving = (
+        '<video controls loop muted playsinline preload="metadata" '
+        f'src="data:video/mp4;base64,{_base64(video.read_bytes())}"></video>'
+    )
     page = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -51,8 +66,8 @@ def write_page(report: Report, facts: dict, pictures: dict[str, Path], plots: di
 <title>DreamPose benchmark</title>
 <style>{_STYLE}</style>
 <h1>DreamPose benchmark</h1>
-<p>A model beside what can be had without one. Rows of the model are marked; the best of a column is underlined, the VAE alone aside,
-which has seen the truth.</p>
+<p>A model beside what can be had without one. Rows of the model are marked; the best of a column is underlined,
+the VAE alone aside, which has seen the truth.</p>
 <div class="wide">{_table(report, facts["robustness"])}</div>
 <h2>Side by side</h2>
 <figure>{moving}</figure>
@@ -71,7 +86,9 @@ which has seen the truth.</p>
 def best_blocks(report: Report, key: str) -> set[str]:
     """The blocks that are best at a figure, as it is written, among those that have not seen the truth."""
     known = {name: report[name][key] for name in _RATED if name in report and report[name][key] is not None}
-    how_bad = {"high": lambda value: -value, "low": lambda value: value, "one": lambda value: abs(value - 1)}[MEASURES[key].best]
+    how_bad = {"high": lambda value: -value, "low": lambda value: value, "one": lambda value: abs(value - 1)}[
+        MEASURES[key].best
+    ]
     if not known:
         return set()
     least = written(key, min(known.values(), key=how_bad))
@@ -85,8 +102,10 @@ def _table(report: Report, robustness: dict[str, int] | None) -> str:
     for name, block in report.items():
         if robustness and name == UNDISTURBED:
             fewer = f"{robustness['people']} people, {robustness['frames']} frames each"
-            rows.append(f'<tr><td colspan="{len(keys) + 1}">The model given a disturbed map of the photo ({fewer})</td></tr>')
-        cells = "".join(f'<td{" class=best" * (name in best[key])}>{written(key, block[key])}</td>' for key in keys)
+            rows.append(
+                f'<tr><td colspan="{len(keys) + 1}">The model given a disturbed map of the photo ({fewer})</td></tr>'
+            )
+        cells = "".join(f"<td{' class=best' * (name in best[key])}>{written(key, block[key])}</td>" for key in keys)
         marked = " class=model" * (name in MODELS)
         rows.append(f"<tr{marked}><td>{escape(name)}<small>{escape(BLOCKS[name])}</small></td>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
@@ -100,7 +119,10 @@ def _said(value) -> str:
 
 
 def _figure(source: str, caption: str, kind: str) -> str:
-    return f'<figure><img class="{kind}" alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img class="{kind}" alt="{escape(caption)}" '
+        f'src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
 
 
 def _png(path: Path) -> str:

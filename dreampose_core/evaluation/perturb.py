@@ -1,4 +1,5 @@
-"""The photo's DensePose as an estimator might get it wrong, so that it can be measured how much of that a model forgives."""
+"""The photo's DensePose as an estimator might get it wrong, so that it can be measured how much of that a model
+forgives."""
 
 from __future__ import annotations
 
@@ -16,17 +17,21 @@ _BLOCK = 0.05  # heights of the picture within which U, V are wrong alike: an es
 
 
 def disturbances(image_poses: PoseSequence, seed: int) -> dict[str, PoseSequence | None]:
-    """The map of a photo (one frame) disturbed in every way, by the names in DISTURBED; what is random comes from `seed`.
+    """The map of a photo (one frame) disturbed in every way, by the names in DISTURBED; what is random comes from
+    `seed`.
 
-    displaced_1, displaced_2: moved by 1 and 2 % of the height, up, down, left or right. uv_noise: smooth noise on U and V.
-    holes: squares of the person missing. parts_only: without U, V. absent: None. Where parts or U, V are not known, what needs them is
-    left out.
+    displaced_1, displaced_2: moved by 1 and 2 % of the height, up, down, left or right. uv_noise: smooth noise on U and
+    V.
+    holes: squares of the person missing. parts_only: without U, V. absent: None. Where parts or U, V are not known,
+    what needs them is left out.
     """
     random = np.random.default_rng(seed)
     axis, sign = int(random.integers(2)), int(random.choice((-1, 1)))
     made: dict[str, PoseSequence | None] = {}
     for percent in (1, 2):
-        made[f"displaced_{percent}"] = displaced(image_poses, axis, sign * max(1, round(percent / 100 * image_poses.size[0])))
+        made[f"displaced_{percent}"] = displaced(
+            image_poses, axis, sign * max(1, round(percent / 100 * image_poses.size[0]))
+        )
     if image_poses.uv is not None:
         made["uv_noise"] = with_uv_noise(image_poses, random)
     made["holes"] = with_holes(image_poses, random)

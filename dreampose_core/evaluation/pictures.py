@@ -20,9 +20,26 @@ _MOMENTS = (0.1, 0.35, 0.6, 0.9)  # of a clip, in the contact sheet
 _PANEL = 320  # pixels a video's panel is high at least
 _STRIP, _INK, _PAPER = 20, (225, 225, 230), (24, 24, 28)
 _NAMES = {"moved_texture": "moved texture", "none": "model", "fast": "model, tuned"}
-_COLOURS = {"none": "#c2410c", "fast": "#9f1239", "paper": "#a16207", "moved_texture": "#1d4ed8", "vae_only": "#047857",
-            "part_colours": "#6d28d9", "repeat_photo": "#6b7280", "grey_silhouette": "#a8a29e"}  # fmt: skip
-_BARS = ("psnr_mask", "psnr_unseen", "ssim", "sharpness", "identity_seen", "identity_unseen", "pose_accuracy", "temporal_error")
+_COLOURS = {
+    "none": "#c2410c",
+    "fast": "#9f1239",
+    "paper": "#a16207",
+    "moved_texture": "#1d4ed8",
+    "vae_only": "#047857",
+    "part_colours": "#6d28d9",
+    "repeat_photo": "#6b7280",
+    "grey_silhouette": "#a8a29e",
+}
+_BARS = (
+    "psnr_mask",
+    "psnr_unseen",
+    "ssim",
+    "sharpness",
+    "identity_seen",
+    "identity_unseen",
+    "pose_accuracy",
+    "temporal_error",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,11 @@ def write_contact(shown: list[Shown], path: Path) -> None:
     rows = []
     for one in shown:
         at = [int(moment * (len(one.clip) - 1)) for moment in _MOMENTS]
-        groups = {"photo": one.photo[None], "truth": one.clip.scored_truth[at], **{_NAMES[k]: x[at] for k, x in one.frames.items()}}
+        groups = {
+            "photo": one.photo[None],
+            "truth": one.clip.scored_truth[at],
+            **{_NAMES[k]: x[at] for k, x in one.frames.items()},
+        }
         names = [one.clip.name if name == "photo" else name for name in groups]
         strips = [_strip(name, len(group) * group.shape[2], left=True) for name, group in zip(names, groups.values())]
         pictures = [frame for group in groups.values() for frame in group]
@@ -62,7 +83,11 @@ def write_side_by_side(shown: list[Shown], path: Path) -> None:
     def frames() -> Iterator[np.ndarray]:
         for one in shown:
             for index in range(len(one.clip)):
-                panels = {"photo": one.photo, "truth": one.clip.scored_truth[index], **{_NAMES[k]: x[index] for k, x in one.frames.items()}}
+                panels = {
+                    "photo": one.photo,
+                    "truth": one.clip.scored_truth[index],
+                    **{_NAMES[k]: x[index] for k, x in one.frames.items()},
+                }
                 yield np.concatenate([panel(picture, name) for name, picture in panels.items()], 1)
 
     write_video(frames(), path, shown[0].clip.poses.fps)
@@ -99,7 +124,9 @@ def write_bars(report: Report, path: Path) -> None:
             axis.axvline(1, color="#111827", linewidth=1, linestyle=":")
         axis.margins(x=0.16)  # room for what is written beside the bars
         for place, value in enumerate(values):
-            axis.annotate(written(key, value), (value or 0, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5)
+            axis.annotate(
+                written(key, value), (value or 0, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5
+            )
         axis.tick_params(axis="y", labelleft=axis is axes[0] or axis is axes[len(_BARS) // 2], labelsize=9)
     _save(figure, path)
 
@@ -112,7 +139,9 @@ def write_people(people: list[dict], path: Path) -> None:
     figure, axes = _canvas(1, (8.4, 1.1 + 0.24 * len(people)))
     axes = axes[0]
     for name in ("part_colours", "moved_texture", *MODELS):
-        points = [(one["scores"][name]["psnr_mask"], place) for place, one in enumerate(people) if name in one["scores"]]
+        points = [
+            (one["scores"][name]["psnr_mask"], place) for place, one in enumerate(people) if name in one["scores"]
+        ]
         points = [point for point in points if point[0] is not None]
         if points:
             axes.scatter(*zip(*points), color=_COLOURS[name], label=name, s=42 if name in MODELS else 22, zorder=3)

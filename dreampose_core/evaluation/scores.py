@@ -18,9 +18,22 @@ from .metrics import densepose_accuracy, l1, pooled_psnr, psnr, psnr_of_frames, 
 from .surface import Surface, enough
 
 KEYS = (
-    "psnr", "psnr_mask", "psnr_seen", "psnr_unseen", "l1", "l1_mask", "ssim", "ssim_mask", "lpips", "lpips_mask", "sharpness",
-    "identity_seen", "identity_unseen", "pose_accuracy", "temporal_error",
-)  # fmt: skip
+    "psnr",
+    "psnr_mask",
+    "psnr_seen",
+    "psnr_unseen",
+    "l1",
+    "l1_mask",
+    "ssim",
+    "ssim_mask",
+    "lpips",
+    "lpips_mask",
+    "sharpness",
+    "identity_seen",
+    "identity_unseen",
+    "pose_accuracy",
+    "temporal_error",
+)
 POSE_STRIDE = 4  # every fourth frame goes to the estimator, which takes longer than all else together
 _BATCH = 8
 
@@ -32,7 +45,8 @@ class Scorer:
     """What does not depend on who made the frames of a clip, computed once."""
 
     def __init__(self, clip: Clip, estimator=None, lpips: Lpips | None = None):
-        """estimator: a `densepose.Estimator` for the pose accuracy, lpips for the perceptual distance; None leaves them unmeasured."""
+        """estimator: a `densepose.Estimator` for the pose accuracy, lpips for the perceptual distance; None leaves them
+        unmeasured."""
         self.clip, self.estimator, self.lpips = clip, estimator, lpips
         self.mask = clip.scored_poses.mask
         self.surface = Surface.of(clip.scored_poses, clip.image_poses)
@@ -40,20 +54,26 @@ class Scorer:
         self._readable = None if estimator is None else self._pose_accuracy(clip.scored_truth)
 
     def score(self, frames: np.ndarray) -> dict[str, float | None]:
-        """Every figure of KEYS for frames uint8 (T, h, w, 3) in the model's size; None for what cannot be said of this clip.
+        """Every figure of KEYS for frames uint8 (T, h, w, 3) in the model's size; None for what cannot be said of this
+        clip.
 
-        psnr, l1 (0..1), ssim: over the frame; with _mask inside the person; psnr_seen, psnr_unseen: inside the person, of all pixels
-        together whose surface the photo shows or not (see `Surface`). pose_accuracy: the right parts' share that the estimator finds
-        ("union" of `densepose_accuracy`) over the share that it finds in the true frames. lpips_mask: with the truth outside the person.
+        psnr, l1 (0..1), ssim: over the frame; with _mask inside the person; psnr_seen, psnr_unseen: inside the person,
+        of all pixels together whose surface the photo shows or not (see `Surface`). pose_accuracy: the right parts'
+        share that the estimator finds ("union" of `densepose_accuracy`) over the share that it finds in the true
+        frames. lpips_mask: with the truth outside the person.
         """
         frames, truth, mask, surface = self.clip.scored(frames), self.clip.scored_truth, self.mask, self.surface
         likeness = ssim_maps(frames, truth)
         found = {
-            "psnr": psnr(frames, truth), "psnr_mask": psnr(frames, truth, mask),
-            "l1": l1(frames, truth), "l1_mask": l1(frames, truth, mask),
-            "ssim": ssim_mean(likeness), "ssim_mask": ssim_mean(likeness, mask), "sharpness": sharpness(frames, truth, mask),
+            "psnr": psnr(frames, truth),
+            "psnr_mask": psnr(frames, truth, mask),
+            "l1": l1(frames, truth),
+            "l1_mask": l1(frames, truth, mask),
+            "ssim": ssim_mean(likeness),
+            "ssim_mask": ssim_mean(likeness, mask),
+            "sharpness": sharpness(frames, truth, mask),
             "pose_accuracy": self._pose_accuracy(frames) / self._readable if self._readable else None,
-        }  # fmt: skip
+        }
         if surface is not None:
             found["identity_seen"], found["identity_unseen"] = surface.identity_errors(frames, truth)
             found["temporal_error"] = surface.temporal_error(frames, truth)
@@ -88,17 +108,24 @@ def mean_scores(scores: list[dict[str, float | None]]) -> dict[str, float | None
 
 
 def load_lpips(path: Path) -> Lpips:
-    """The perceptual distance in a TorchScript file, as `torch.jit.trace(lpips.LPIPS(), (a, b)).save(path)` makes it. Raises InputError."""
+    """The perceptual distance in a TorchScript file, as `torch.jit.trace(lpips.LPIPS(), (a, b)).save(path)` makes it.
+    Raises InputError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; it is still the one form that needs no code
+            warnings.simplefilter(
+                "ignore"
+            )  # torch calls TorchScript deprecated; it is still the one form that needs no code
             distance = torch.jit.load(str(path), map_location="cpu").eval()
             probe = torch.zeros(2, 3, 64, 64)
             works = distance(probe, probe).numel() == 2
     except Exception as error:  # torch raises many kinds on files of another kind
-        raise InputError(f"{shown(path.name)} cannot be loaded; give a TorchScript file of LPIPS that takes two batches.") from error
+        raise InputError(
+            f"{shown(path.name)} cannot be loaded; give a TorchScript file of LPIPS that takes two batches."
+        ) from error
     if not works:
-        raise InputError(f"{shown(path.name)} does not give one distance for each picture; give a TorchScript file of LPIPS.")
+        raise InputError(
+            f"{shown(path.name)} does not give one distance for each picture; give a TorchScript file of LPIPS."
+        )
     return distance
 
 

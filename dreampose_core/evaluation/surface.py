@@ -1,7 +1,7 @@
 """What exact U, V make possible: colours followed over the body's surface, whatever the pose.
 
-A surface point is a cell of a part's U, V: GRID x GRID cells a part, 24 parts. With 16 cells hardly anything of the photo itself counts
-as unseen (1 % at 160 x 128, 0.1 % at 320 x 256), and a cell is still only some pixels wide.
+A surface point is a cell of a part's U, V: GRID x GRID cells a part, 24 parts. With 16 cells hardly anything of the
+photo itself counts as unseen (1 % at 160 x 128, 0.1 % at 320 x 256), and a cell is still only some pixels wide.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from ..poses import NUM_PARTS, PoseSequence
 from .metrics import inside
 
 GRID = 16
-LEAST = 0.05  # of the person's pixels: less than that may be nothing but the border between seen and unseen, which is a cell wide
+# of the person's pixels: less than that may be nothing but the border between seen and unseen, which is a cell wide
+LEAST = 0.05
 _NUM_CELLS = NUM_PARTS * GRID * GRID
 
 
 class Surface:
     """The surface points that the pixels of a clip show.
 
-    seen, unseen: bool (T, H, W), pixels of the person whose surface point can be seen in the photo (itself or a neighbour on the same
-    part), and those where it cannot; both None where the photo's map is not known in the same charts.
+    seen, unseen: bool (T, H, W), pixels of the person whose surface point can be seen in the photo (itself or a
+    neighbour on the same part), and those where it cannot; both None where the photo's map is not known in the same
+    charts.
     """
 
     def __init__(self, poses: PoseSequence, image_poses: PoseSequence | None):
-        """poses: T maps with parts and U, V; image_poses: the photo's map (one frame), which may be of another size, or None."""
+        """poses: T maps with parts and U, V; image_poses: the photo's map (one frame), which may be of another size, or
+        None."""
         cells, person = _cells(poses), poses.mask
         inner = inside(person)
         self._inner = inner
@@ -44,15 +47,18 @@ class Surface:
     def identity_errors(self, frames: np.ndarray, truth: np.ndarray) -> tuple[float | None, float | None]:
         """How wrong the colours of the surface are, 0..1: at points seen in the photo, and at those unseen.
 
-        For each point its mean colour over all frames in which it is visible, in `frames` and in `truth`, uint8 (T, H, W, 3); the mean
-        absolute difference of the two, points weighted by how many pixels show them. Since both means are taken over the same pixels,
-        light and pose cancel out, and so does what flickers around the right colour, of which `temporal_error` tells. Pixels at the
-        person's edge are left out. None where less than LEAST of the person is such surface.
+        For each point its mean colour over all frames in which it is visible, in `frames` and in `truth`, uint8 (T, H,
+        W, 3); the mean absolute difference of the two, points weighted by how many pixels show them. Since both means
+        are taken over the same pixels, light and pose cancel out, and so does what flickers around the right colour, of
+        which `temporal_error` tells. Pixels at the person's edge are left out. None where less than LEAST of the person
+        is such surface.
         """
         if self._known is None:
             return None, None
         counts = self._counts.sum(0)
-        wrong = np.abs(self._sums(frames).sum(0) - self._sums(truth).sum(0)).mean(1)  # (cells,), times the number of pixels
+        wrong = np.abs(self._sums(frames).sum(0) - self._sums(truth).sum(0)).mean(
+            1
+        )  # (cells,), times the number of pixels
         both = []
         for which in (self._known, ~self._known):
             share = counts[which].sum() / max(1, counts.sum())
@@ -62,9 +68,10 @@ class Surface:
     def temporal_error(self, frames: np.ndarray, truth: np.ndarray) -> float | None:
         """How differently from the truth the surface changes its colour from one frame to the next, 0..1.
 
-        For each point visible in two consecutive frames the change of its mean colour in `frames`, minus the change in `truth`, so that
-        moving light and the raster of pixels count as little as they can; mean absolute value, points weighted by the pixels that show
-        them in both frames. Pixels at the person's edge are left out. None where no point is visible twice.
+        For each point visible in two consecutive frames the change of its mean colour in `frames`, minus the change in
+        `truth`, so that moving light and the raster of pixels count as little as they can; mean absolute value, points
+        weighted by the pixels that show them in both frames. Pixels at the person's edge are left out. None where no
+        point is visible twice.
         """
         wrong = (self._sums(frames) - self._sums(truth)) / np.maximum(self._counts, 1)[..., None]  # (T, cells, 3)
         weights = np.minimum(self._counts[1:], self._counts[:-1])

@@ -17,8 +17,8 @@ from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 class Scene:
     """What frames are made of, all in one size.
 
-    photo: uint8 (H, W, 3). image_poses: its map (one frame), or None. poses: the motion. box: where in the original photo
-    `photo` was taken from. notices: sentences about what was done.
+    photo: uint8 (H, W, 3). image_poses: its map (one frame), or None. poses: the motion. box: where in the original
+    photo `photo` was taken from. notices: sentences about what was done.
     """
 
     photo: np.ndarray
@@ -29,10 +29,15 @@ class Scene:
 
 
 def make_scene(
-    image: np.ndarray, poses: PoseSequence, image_poses: PoseSequence | None, size: tuple[int, int], options: SceneOptions,
+    image: np.ndarray,
+    poses: PoseSequence,
+    image_poses: PoseSequence | None,
+    size: tuple[int, int],
+    options: SceneOptions,
     bilinear: bool = False,
-) -> Scene:  # fmt: skip
-    """The scene of a photo uint8 (H, W, 3), a motion and the photo's own map (one frame, of the photo's aspect) at (height, width).
+) -> Scene:
+    """The scene of a photo uint8 (H, W, 3), a motion and the photo's own map (one frame, of the photo's aspect) at
+    (height, width).
 
     bilinear: as in `poses.fitted`, where the motion is not aligned.
     Raises InputError when the map is another photo's, nobody is in it, or the motion is too long or has nobody in it.
@@ -54,17 +59,22 @@ def make_scene(
 def check_length(motion: PoseSequence) -> None:
     """Raises InputError where an edited motion is longer than what is made at once."""
     if len(motion) > MAX_FRAMES:
-        raise InputError(f"The motion has {len(motion)} frames; at most {MAX_FRAMES} can be made at once, so choose a range of frames.")
+        raise InputError(
+            f"The motion has {len(motion)} frames; at most {MAX_FRAMES} can be made at once, so choose a range of "
+            "frames."
+        )
 
 
 def check_options(poses: PoseSequence, options: EditOptions) -> None:
-    """Raises InputError where `poses` cannot be edited so, or become too long; tried on one pixel of every map, so it takes no time."""
+    """Raises InputError where `poses` cannot be edited so, or become too long; tried on one pixel of every map, so it
+    takes no time."""
     corner = {name: None if x is None else x[..., :1, :1] for name, x in (("parts", poses.parts), ("uv", poses.uv))}
     check_length(edited(replace(poses, **corner), options))
 
 
 def keep_sound(clip: Path, num_frames: int, fps: float, options: SceneOptions, out: Path) -> tuple[str, ...]:
-    """Writes the sound of the motion's file `clip` to `out` (.m4a), cut as `options` cut its frames; a sentence where there is none."""
+    """Writes the sound of the motion's file `clip` to `out` (.m4a), cut as `options` cut its frames; a sentence where
+    there is none."""
     if not options.keeps_timing:
         return ("The clip's sound is left out, because the changes alter its timing.",)
     start = options.first_frame or 0
@@ -75,11 +85,16 @@ def keep_sound(clip: Path, num_frames: int, fps: float, options: SceneOptions, o
 
 
 def fit_photo(
-    image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], options: FrameOptions, bilinear: bool = False
+    image: np.ndarray,
+    image_poses: PoseSequence | None,
+    size: tuple[int, int],
+    options: FrameOptions,
+    bilinear: bool = False,
 ) -> tuple[np.ndarray, PoseSequence | None, Box]:
     """The photo and its map at (height, width) `size`, and the box of the photo that they show; errors as `make_scene`.
 
-    Of several people the map tells the largest alone: whoever tunes, animates or previews goes through here and means the same one.
+    Of several people the map tells the largest alone: whoever tunes, animates or previews goes through here and means
+    the same one.
     """
     source = image.shape[:2]
     if image_poses is not None:
@@ -90,7 +105,10 @@ def fit_photo(
     else:
         box = crop_box(source, size, None if image_poses is None else _person(image_poses, source))
     box = _adjusted(box, options)
-    if min(box.top + box.height, source[0]) - max(box.top, 0) < 1 or min(box.left + box.width, source[1]) - max(box.left, 0) < 1:
+    if (
+        min(box.top + box.height, source[0]) - max(box.top, 0) < 1
+        or min(box.left + box.width, source[1]) - max(box.left, 0) < 1
+    ):
         raise InputError("The frame lies beside the photo; move it back, or make it larger.")
     photo = fit_image(image, size, box)
     if image_poses is None:

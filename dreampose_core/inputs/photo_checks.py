@@ -1,4 +1,5 @@
-"""What a photo shows too little of, in plain sentences: found in the photo's DensePose and in the box of it that is shown."""
+"""What a photo shows too little of, in plain sentences: found in the photo's DensePose and in the box of it that is
+shown."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ import numpy as np
 from ..media import Box, pad_box
 from ..poses import PoseSequence, people, several
 
-NO_DENSEPOSE = "No DensePose for this photo: clothes come from the image encoder only, and the motion is not fitted to the person."
+NO_DENSEPOSE = (
+    "No DensePose for this photo: clothes come from the image encoder only, and the motion is not fitted to the person."
+)
 NOBODY = "Nobody is found in this DensePose: give the map that was made from this photo, or none."
 
 _HEAD, _FEET, _SHINS, _THIGHS, _TORSO = (23, 24), (5, 6), (11, 12, 13, 14), (7, 8, 9, 10), (1, 2)
@@ -15,7 +18,8 @@ _LEFT_ARM, _RIGHT_ARM = (15, 17), (16, 18)  # above the elbow
 _ARMS = (4, *_LEFT_ARM, 19, 21), (3, *_RIGHT_ARM, 20, 22)  # left and right, the hand first
 
 # Measured on rendered people in all motions and from all sides, and on the small estimator's maps of them.
-# Shares of the person, less than which is not seen; of whole ones head, thighs, shins and feet are 0.05, 0.17, 0.11 and 0.013 at least.
+# Shares of the person, less than which is not seen; of whole ones head, thighs, shins and feet are 0.05, 0.17, 0.11 and
+# 0.013 at least.
 _SEEN = {_HEAD: 0.01, _THIGHS: 0.08, _SHINS: 0.07, _FEET: 0.003, (3,): 0.001, (4,): 0.001}
 _WHOLE_FEET = 0.012  # less of them, at the edge, is cut off
 _CUT_HEAD = 0.7  # of the head's greatest width, in the row at the edge: whole heads end narrow
@@ -23,7 +27,11 @@ _CUT_SIDE = 0.04  # of the person's height, along an edge at the side
 _EDGE = 0.01  # of the person's height: what is nearer to an edge is at the edge
 _LOST = 0.01  # of the person's pixels, outside the frame: less is rounding
 _BEHIND, _SIDE_ON = 0.75, 0.9  # of the torso is its back; less than that is its front
-_ONE_ARM, _NEAR_ARMS, _PROFILE = 0.8, 0.35, 0.85  # from the side: shares of one upper arm and one half of the head; torso heights apart
+_ONE_ARM, _NEAR_ARMS, _PROFILE = (
+    0.8,
+    0.35,
+    0.85,
+)  # from the side: shares of one upper arm and one half of the head; torso heights apart
 _FEWEST_ROWS = 36  # of the person in the map: in fewer a foot is a pixel or two, or none
 _SOFT = 2.0  # pixels of a frame for one of the photo, along each side: more is seen as blur
 _LOW = 0.4  # of the frame's height: of somebody lower than this the model sees little
@@ -32,13 +40,15 @@ _LOW = 0.4  # of the frame's height: of somebody lower than this the model sees 
 def photo_checks(own: PoseSequence | None, box: Box, photo: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]:
     """What somebody who wants a good video should know of a photo, the weightiest first; nothing where all is well.
 
-    own: the photo's map, of one frame and the photo's aspect; None where it is unknown. box: what of the photo frames show, as
-    `scene.fit_photo` gives it. photo, size: (height, width) of the photo and of a frame. Hands are not judged: they are often hidden, and
-    matter little. A map without parts tells only how large the person is.
+    own: the photo's map, of one frame and the photo's aspect; None where it is unknown. box: what of the photo frames
+    show, as `scene.fit_photo` gives it. photo, size: (height, width) of the photo and of a frame. Hands are not judged:
+    they are often hidden, and matter little. A map without parts tells only how large the person is.
     """
     if own is None:
         lost = 1 - min(box.height / photo[0], 1) * min(box.width / photo[1], 1)
-        cropped = ("The frame shows only the middle of the photo; choose Pad to show all of it.",) if lost > 0.02 else ()
+        cropped = (
+            ("The frame shows only the middle of the photo; choose Pad to show all of it.",) if lost > 0.02 else ()
+        )
         return (NO_DENSEPOSE, *cropped, *_sharpness(None, box, photo, size))
     labels = own.parts[0] if own.parts is not None else own.mask[0].astype(np.uint8)
     if not labels.any():
@@ -62,23 +72,29 @@ def photo_checks(own: PoseSequence | None, box: Box, photo: tuple[int, int], siz
 def _shown(box: Box, photo: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
     """The rows and columns of a map of `size` that the box shows."""
     down, across = size[0] / photo[0], size[1] / photo[1]
-    ends = (box.top * down, (box.top + box.height) * down, size[0]), (box.left * across, (box.left + box.width) * across, size[1])
+    ends = (
+        (box.top * down, (box.top + box.height) * down, size[0]),
+        (box.left * across, (box.left + box.width) * across, size[1]),
+    )
     return tuple(slice(max(round(low), 0), min(round(high), length)) for low, high, length in ends)
 
 
 def _missing(labels: np.ndarray, in_photo: dict[str, str], shown: tuple[slice, slice]) -> list[str]:
-    """Sentences about what of the person is not in the photo, see `_lacking`, or not in the part of it that is shown."""
+    """Sentences about what of the person is not in the photo, see `_lacking`, or not in the part of it that is
+    shown."""
     cropped = np.count_nonzero(labels[shown]) < (1 - _LOST) * np.count_nonzero(labels)
     in_frame = _lacking(labels[shown]) if cropped else in_photo
     return [
-        f"{clause}, so the model will invent what is missing; a photo of the whole person works better." if in_photo.get(end) == clause
+        f"{clause}, so the model will invent what is missing; a photo of the whole person works better."
+        if in_photo.get(end) == clause
         else f"{clause.replace('the photo', 'the frame')}; choose Pad to show the whole photo."
         for end, clause in in_frame.items()
-    ]  # fmt: skip
+    ]
 
 
 def _lacking(labels: np.ndarray) -> dict[str, str]:
-    """What is not seen of the person in a map that ends where the photo does, for example {"legs": "The feet are outside the photo"}."""
+    """What is not seen of the person in a map that ends where the photo does, for example {"legs": "The feet are
+    outside the photo"}."""
     person = labels > 0
     if not person.any():
         return {"all": "The person is outside the photo"}
@@ -105,7 +121,9 @@ def _lacking(labels: np.ndarray) -> dict[str, str]:
             arm = next((arm for arm in _ARMS if np.isin(edge[edge > 0], arm).mean() > 0.5), None)
             if arm is None:
                 found[side] = f"The person is cut off at the {side} edge of the photo"
-            elif share[arm[:1]] < _SEEN[arm[:1]]:  # an arm that bends out of the photo and comes back with its hand is no matter
+            elif (
+                share[arm[:1]] < _SEEN[arm[:1]]
+            ):  # an arm that bends out of the photo and comes back with its hand is no matter
                 found[side] = f"An arm is cut off at the {side} edge of the photo"
     return found
 
@@ -123,15 +141,21 @@ def _turned(labels: np.ndarray) -> list[str]:
     profile = not 1 - _PROFILE < half < _PROFILE
     sides = np.count_nonzero(labels == _TORSO[1]) < _SIDE_ON * np.count_nonzero(torso)
     if max(len(left), len(right)) >= _ONE_ARM * arms and abs(apart) < _NEAR_ARMS and profile and sides:
-        return ["The person is seen from the side, so the model will invent the other side; a photo from the front works better."]
+        return [
+            "The person is seen from the side, so the model will invent the other side; a photo from the "
+            "front works better."
+        ]
     if np.count_nonzero(labels == _TORSO[0]) >= _BEHIND * np.count_nonzero(torso) and apart < 0:
         what = "the front" if profile else "the face and the front"
-        return [f"The person is seen from behind, so the model will invent {what}; a photo from the front works better."]
+        return [
+            f"The person is seen from behind, so the model will invent {what}; a photo from the front works better."
+        ]
     return []
 
 
 def _sharpness(tall: float | None, box: Box, photo: tuple[int, int], size: tuple[int, int]) -> list[str]:
-    """A sentence where a frame shows the photo much enlarged, or the person very small. tall: pixels of the photo, None where unknown."""
+    """A sentence where a frame shows the photo much enlarged, or the person very small. tall: pixels of the photo, None
+    where unknown."""
     enlarged = size[0] / box.height
     if size[0] / pad_box(photo, size).height > _SOFT or (tall is None and enlarged > _SOFT):
         pixels = f"{photo[0]} x {photo[1]} pixels and a frame {size[0]} x {size[1]} (height x width)"
@@ -141,5 +165,8 @@ def _sharpness(tall: float | None, box: Box, photo: tuple[int, int], size: tuple
         return [f"The person is {pixels}, so the video will be soft; a photo taken from nearer works better."]
     if tall is not None and tall < _LOW * box.height:
         share = f"{tall / box.height:.0%}"
-        return [f"The person fills {share} of the frame's height, so little detail is left; choose Crop to bring them nearer."]
+        return [
+            f"The person fills {share} of the frame's height, so little detail is left; choose Crop to bring them "
+            "nearer."
+        ]
     return []

@@ -1,4 +1,5 @@
-"""Several photos of one person, each with its own map, brought together for whatever is tuned to them; for every door."""
+"""Several photos of one person, each with its own map, brought together for whatever is tuned to them; for every
+door."""
 
 from __future__ import annotations
 
@@ -18,16 +19,19 @@ NOT_USED = "Only the first photo was used: the others serve the learning of a pe
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo of a person, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. name: what its owner calls it."""
+    """A photo of a person, uint8 (H, W, 3). image_poses: its own map, of one frame, or None. name: what its owner calls
+    it."""
 
     image: np.ndarray
     image_poses: PoseSequence | None
     name: str
 
 
-def fit_photos(photos: Sequence[Photo], size: tuple[int, int], options: FrameOptions, bilinear: bool = False) -> list[Photo]:
-    """The photos and their maps at (height, width) `size`, each around its own person, see `scene.fit_photo`. Raises InputError with the
-    photo's name."""
+def fit_photos(
+    photos: Sequence[Photo], size: tuple[int, int], options: FrameOptions, bilinear: bool = False
+) -> list[Photo]:
+    """The photos and their maps at (height, width) `size`, each around its own person, see `scene.fit_photo`. Raises
+    InputError with the photo's name."""
     fitted = []
     for photo in photos:
         try:
@@ -39,10 +43,12 @@ def fit_photos(photos: Sequence[Photo], size: tuple[int, int], options: FrameOpt
 
 
 def maps_together(photos: Sequence[Photo]) -> tuple[PoseSequence | None, tuple[str, ...]]:
-    """The maps of fitted photos as one sequence, in their order, as tuning takes it, and sentences about what of them is not used.
+    """The maps of fitted photos as one sequence, in their order, as tuning takes it, and sentences about what of them
+    is not used.
 
-    None where one is unknown: a person is tuned to with all maps or with none. U, V of different charts do not belong together, nor do
-    maps of which only some know the parts. Raises InputError where nothing is left that all of them know.
+    None where one is unknown: a person is tuned to with all maps or with none. U, V of different charts do not belong
+    together, nor do maps of which only some know the parts. Raises InputError where nothing is left that all of them
+    know.
     """
     maps = [photo.image_poses for photo in photos]
     if len(maps) == 1:
@@ -54,10 +60,16 @@ def maps_together(photos: Sequence[Photo]) -> tuple[PoseSequence | None, tuple[s
     one = len({own.charts for own in maps}) == 1
     same = {"parts": all(own.parts is not None for own in maps), "uv": one and maps[0].uv is not None}
     if not any(same.values()):
-        raise InputError("Of the photos' maps some know only the parts and some only U, V; give maps of one kind, or fewer photos.")
+        raise InputError(
+            "Of the photos' maps some know only the parts and some only U, V; give maps of one kind, or fewer photos."
+        )
     parts, uv = (np.concatenate([getattr(own, kind) for own in maps]) if has else None for kind, has in same.items())
     dropped = uv is None and any(own.uv is not None for own in maps)
-    said = ("Not all the photos' maps have U, V in the same charts, so the person is learned with their parts alone.",) if dropped else ()
+    said = (
+        ("Not all the photos' maps have U, V in the same charts, so the person is learned with their parts alone.",)
+        if dropped
+        else ()
+    )
     return PoseSequence(parts, uv, maps[0].charts if uv is not None else "none"), said
 
 

@@ -1,4 +1,5 @@
-"""The instant preview: a photo as it is understood, a motion laid over it, its texture moved by the motion; seconds, without a model."""
+"""The instant preview: a photo as it is understood, a motion laid over it, its texture moved by the motion; seconds,
+without a model."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ from ..settings import EditOptions, FrameOptions
 from .framing import Scene, fit_photo, on_map
 from .photo_checks import photo_checks
 
-NOTICE = "This is an instant preview: the photo's own pixels moved by the motion, without a model, so unseen sides are missing."
+NOTICE = (
+    "This is an instant preview: the photo's own pixels moved by the motion, without a model, so "
+    "unseen sides are missing."
+)
 COLOURED = "Coloured is the person as found in the photo; the frame shows what the video will show."
 COLOURS_ONLY = "Photo and motion share no U, V, so each part of the body has one colour here."
 HOLES = "The motion has holes in frame {}, marked in the preview; closing holes fills them."
@@ -40,7 +44,9 @@ _BATCH = 8
 _CAPTION, _INK, _PAPER, _MARK = 22, (225, 225, 230), (24, 24, 28), (180, 83, 9)
 
 
-def moved_frames(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, use_uv: bool = True) -> Iterator[np.ndarray]:
+def moved_frames(
+    photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, use_uv: bool = True
+) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3) frames: the texture of a photo (H, W, 3) with its map (one frame), moved to each map of `poses`.
 
     All of one size. Without U, V, with `use_uv` false or where the charts differ, each part takes its mean colour.
@@ -62,13 +68,16 @@ def _share_charts(image_poses: PoseSequence, poses: PoseSequence) -> bool:
 def can_move(scene: Scene) -> bool:
     """Whether the photo's texture can be moved: both maps know their parts, and somebody is in the photo."""
     return (
-        scene.image_poses is not None and scene.image_poses.parts is not None and scene.poses.parts is not None
+        scene.image_poses is not None
+        and scene.image_poses.parts is not None
+        and scene.poses.parts is not None
         and bool(scene.image_poses.mask.any())
-    )  # fmt: skip
+    )
 
 
 def frame_size(model: str | Path) -> tuple[int, int]:
-    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at all."""
+    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at
+    all."""
     try:
         config = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))["model_config"]
         return int(config["height"]), int(config["width"])
@@ -85,14 +94,20 @@ def preview_size(model: str | Path) -> tuple[int, int]:
 
 
 def write_preview(
-    motion: PoseSequence, path: Path, options: EditOptions, scene: Scene | None = None, *, on_progress: OnProgress = ignore_progress,
+    motion: PoseSequence,
+    path: Path,
+    options: EditOptions,
+    scene: Scene | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> tuple[str, ...]:  # fmt: skip
+) -> tuple[str, ...]:
     """Writes an MP4 of panels side by side and returns sentences about it.
 
-    motion: as it came. Without a scene the panel is the motion, edited, in colours. With one: the photo as it is fitted, the scene's
-    motion over it, and the moved texture where it can be had. Below the motion stands which frame of the one that came it is, and a mark
-    where that has holes. Raises StorageError, InputError as `edited`, and Cancelled when should_stop() is true.
+    motion: as it came. Without a scene the panel is the motion, edited, in colours. With one: the photo as it is
+    fitted, the scene's motion over it, and the moved texture where it can be had. Below the motion stands which frame
+    of the one that came it is, and a mark where that has holes. Raises StorageError, InputError as `edited`, and
+    Cancelled when should_stop() is true.
     """
     numbers = source_frames(len(motion), motion.fps, options)
     holes = np.zeros(len(motion), bool) if options.fill_holes else frames_with_holes(motion)
@@ -100,16 +115,23 @@ def write_preview(
     notices: tuple[str, ...] = (HOLES.format(frame_ranges(shown, range(len(motion)))),) if len(shown) else ()
     if scene is None:
         poses = edited(motion, options)
-        panels = {"motion": (frame for index in range(len(poses)) for frame in render_colours(poses.clip(index, index + 1)))}
+        panels = {
+            "motion": (frame for index in range(len(poses)) for frame in render_colours(poses.clip(index, index + 1)))
+        }
     else:
         poses = scene.poses
         panels = {"photo": repeat(scene.photo), "motion": overlay(scene.photo, poses)}
         if can_move(scene):
             textured = _share_charts(scene.image_poses, poses)
-            panels["moved texture" if textured else "colours of the parts"] = moved_frames(scene.photo, scene.image_poses, poses)
+            panels["moved texture" if textured else "colours of the parts"] = moved_frames(
+                scene.photo, scene.image_poses, poses
+            )
             notices += (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
         else:
-            notices += ("The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in the motion.",)
+            notices += (
+                "The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in "
+                "the motion.",
+            )
     clock = StageClock("preview", len(poses), on_progress)
 
     def frames() -> Iterator[np.ndarray]:
@@ -118,7 +140,9 @@ def write_preview(
             number = int(numbers[index])
             words = {"motion": f"motion, frame {number}" + (", holes" if holes[number] else "")}
             papers = {"motion": _MARK if holes[number] else _PAPER}
-            pictures = [_panel(picture, words.get(name, name), papers.get(name, _PAPER)) for name, picture in zip(panels, row)]
+            pictures = [
+                _panel(picture, words.get(name, name), papers.get(name, _PAPER)) for name, picture in zip(panels, row)
+            ]
             yield np.concatenate(pictures, 1)
             clock.tick(index + 1)
 
@@ -129,10 +153,12 @@ def write_preview(
 def write_look(
     image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], options: FrameOptions, path: Path
 ) -> tuple[str, ...]:
-    """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of `size`.
+    """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of
+    `size`.
 
-    size: of the model's own frames, (height, width): how sharp they can be is told, too. Returns sentences about the picture and about
-    what the photo lacks. What lies outside the frame is dark. Raises InputError as `scene.fit_photo`, StorageError.
+    size: of the model's own frames, (height, width): how sharp they can be is told, too. Returns sentences about the
+    picture and about what the photo lacks. What lies outside the frame is dark. Raises InputError as `scene.fit_photo`,
+    StorageError.
     """
     _, _, box = fit_photo(image, image_poses, size, options)
     said = photo_checks(image_poses, box, image.shape[:2], size)

@@ -1,6 +1,7 @@
 """The attached bucket: finished results and subjects are copied there and found again after a restart on an empty disk.
 
-It is a folder that is mounted from elsewhere, slow and sometimes away; the store, frames and checkpoints never lie there.
+It is a folder that is mounted from elsewhere, slow and sometimes away; the store, frames and checkpoints never lie
+there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Bucket:
         self._kept: dict[tuple[str, str], float] = {}  # subjects that the bucket has, and the use that it knows of
 
     def keep(self, store: Store) -> None:
-        """Copies what has been finished since the last call. What cannot be copied is said, and tried again the next time."""
+        """Copies what has been finished since the last call. What cannot be copied is said, and tried again the next
+        time."""
         for job in store.unkept():
             try:
                 self._keep_job(job)
@@ -69,7 +71,8 @@ class Bucket:
         self._kept[owner, key] = used
 
     def restore(self, store: Store) -> None:
-        """Brings back the results that this disk does not have, and their jobs, in the order in which they were submitted."""
+        """Brings back the results that this disk does not have, and their jobs, in the order in which they were
+        submitted."""
         found = []
         for folder in _listed(self.folder / "jobs", _ID):
             try:
@@ -109,11 +112,15 @@ class Bucket:
         self._kept.pop((owner, key), None)
 
     def forget_subjects(self, before: float) -> None:
-        """Removes the subjects that are not on this disk, where they would have been used, and were kept before that time."""
+        """Removes the subjects that are not on this disk, where they would have been used, and were kept before that
+        time."""
         for owner, key in _subjects(self.folder):
             there = self.folder / "subjects" / owner / key
             with suppress(OSError):
-                if not (self.home / "subjects" / owner / key).exists() and (there / "subject.json").stat().st_mtime < before:
+                if (
+                    not (self.home / "subjects" / owner / key).exists()
+                    and (there / "subject.json").stat().st_mtime < before
+                ):
                     shutil.rmtree(there, ignore_errors=True)
 
 

@@ -1,4 +1,5 @@
-"""Removes what has expired, what nobody knows of and what is too much, from the disk and the store; copies results to the bucket."""
+"""Removes what has expired, what nobody knows of and what is too much, from the disk and the store; copies results to
+the bucket."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ log = logging.getLogger("dreampose.cleanup")
 
 TICK_S = 5.0
 SWEEP_EVERY_S = 60.0
-GRACE_S = 3600.0  # what is younger may be about to be known: a job's folder is written before its row, a file under its temporary name
+# what is younger may be about to be known: a job's folder is written before its row, a file under its temporary name
+GRACE_S = 3600.0
 _HOUR, _DAY = 3600.0, 86400.0
 
 
@@ -102,19 +104,23 @@ class Cleanup:
 
     def remove(self, job_id: str) -> None:
         """Removes a job that has ended, with all its files."""
-        if self.store.forget(job_id):  # the row first: a folder that nobody knows is removed later, a row without files would be shown
+        if self.store.forget(
+            job_id
+        ):  # the row first: a folder that nobody knows is removed later, a row without files would be shown
             _delete(self.home / "jobs" / job_id)
             if self.bucket is not None:
                 self.bucket.forget_job(job_id)
 
     def _shrink(self) -> None:
-        """Removes what is oldest until the data folder, less what is at work in it, takes no more than it may: uploads, then jobs that have
-        ended, then subjects; and of each owner the subjects used longest ago that are too much for one. What was used within GRACE_S
-        stays: a worker may be about to load it."""
+        """Removes what is oldest until the data folder, less what is at work in it, takes no more than it may: uploads,
+        then jobs that have ended, then subjects; and of each owner the subjects used longest ago that are too much for
+        one. What was used within GRACE_S stays: a worker may be about to load it."""
         now, ended = self.clock(), self.store.ended()
         idle: list[tuple[Path, Callable[[], None]]] = []
         uploads = [Path(parent, name) for parent, _, files in os.walk(self.home / "uploads") for name in files]
-        used = [folder for folder in subjects(self.home / "subjects") if _changed(folder / "subject.json") < now - GRACE_S]
+        used = [
+            folder for folder in subjects(self.home / "subjects") if _changed(folder / "subject.json") < now - GRACE_S
+        ]
         used.sort(key=lambda folder: _changed(folder / "subject.json"))
         for owner in {folder.parent for folder in used}:
             too_much = size_of(owner) - self.settings.max_own_mb * 1e6
@@ -123,7 +129,9 @@ class Cleanup:
                     too_much -= size_of(folder)
                     _delete(folder)
                     used.remove(folder)
-        idle += [(path, partial(_delete, path)) for path in sorted(uploads, key=_changed) if _changed(path) < now - GRACE_S]
+        idle += [
+            (path, partial(_delete, path)) for path in sorted(uploads, key=_changed) if _changed(path) < now - GRACE_S
+        ]
         idle += [(self.home / "jobs" / job_id, partial(self.remove, job_id)) for job_id in ended]
         idle += [(folder, partial(_delete, folder)) for folder in used]
         busy = sum(size_of(self.home / "jobs" / job_id) for job_id in self.store.ids() - set(ended))
@@ -136,7 +144,11 @@ class Cleanup:
             remove()
             num_removed += 1
         if num_removed:
-            log.warning("the data folder took more than %.3g GB; the %d oldest things were removed", self.settings.max_disk_gb, num_removed)
+            log.warning(
+                "the data folder took more than %.3g GB; the %d oldest things were removed",
+                self.settings.max_disk_gb,
+                num_removed,
+            )
 
     @staticmethod
     def _expire_files(folder: Path, before: float) -> None:

@@ -26,10 +26,12 @@ class Database:
         self.path, self._clock = Path(path), clock
         self._lock = threading.RLock()
         with self._guarded():
-            # One connection for all threads that write, under our lock; autocommit, so that transactions are the ones asked for.
+            # One connection for all threads that write, under our lock; autocommit, so that transactions are the ones
+            # asked for.
             self._db = self._opened()
             prepare(self._db, self.path, BUSY_S)
-        # What is only read does not wait until something is written and flushed: connections of its own, one a thread at a time.
+        # What is only read does not wait until something is written and flushed: connections of its own, one a thread
+        # at a time.
         self._readers: list[sqlite3.Connection] = []
         self._closed = False
 
@@ -51,7 +53,9 @@ class Database:
     def rows(self, sql: str, *values) -> list[sqlite3.Row]:
         """Runs one statement, in the transaction if there is one, and returns its rows."""
         with self._guarded():
-            return self._db.execute(sql, values).fetchall()  # fetched to the end: only then is a RETURNING statement committed
+            return self._db.execute(
+                sql, values
+            ).fetchall()  # fetched to the end: only then is a RETURNING statement committed
 
     def read(self, sql: str, *values) -> list[sqlite3.Row]:
         """As `rows`, for what is only read outside of transactions."""

@@ -1,8 +1,10 @@
-"""Opens what users brought, in a child process of its own for each file; canonical PNG, npz and pictures for the estimator come out.
+"""Opens what users brought, in a child process of its own for each file; canonical PNG, npz and pictures for the
+estimator come out.
 
     python -m dreampose_core.jobs.decoding
 
-is that child: see `confinement` for what it may do, `sandbox` for how it is spoken to. It imports neither torch nor what serves the page.
+is that child: see `confinement` for what it may do, `sandbox` for how it is spoken to. It imports neither torch nor
+what serves the page.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from ..settings import AnimateOptions, Options
 from .confinement import Limits
 from .sandbox import Channel, Child, serve
 
-# Memory and files: the largest motion that is read takes MAX_BYTES, ffmpeg's own limits (video.process) lie below these.
+# Memory and files: the largest motion that is read takes MAX_BYTES, ffmpeg's own limits (video.process) lie below
+# these.
 LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
 PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 
@@ -34,9 +37,9 @@ PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 class Request(Options):
     """What is asked of a child: `source` is decoded to `target`, both of them names in its folder.
 
-    do: "photo" to PNG; "motion" to npz, and `options` are tried on it; "map" to npz, the first map alone, or one for each of `num_photos`
-    where the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were read, to .m4a, cut as `options` say.
-    estimate: pictures of a person are sent, not refused.
+    do: "photo" to PNG; "motion" to npz, and `options` are tried on it; "map" to npz, the first map alone, or one for
+    each of `num_photos` where the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were
+    read, to .m4a, cut as `options` say. estimate: pictures of a person are sent, not refused.
     """
 
     do: Literal["photo", "motion", "map", "sound"]
@@ -61,9 +64,12 @@ class Decoded(Options):
     @classmethod
     def of(cls, reading: Reading) -> Decoded:
         return cls(
-            form=reading.form, description=reading.describe(), num_frames=len(reading.poses), fps=reading.poses.fps,
+            form=reading.form,
+            description=reading.describe(),
+            num_frames=len(reading.poses),
+            fps=reading.poses.fps,
             notices=reading.notices,
-        )  # fmt: skip
+        )
 
 
 class Facts(Options):
@@ -87,9 +93,14 @@ class Facts(Options):
     def of(cls, photos: Photos) -> Facts:
         numbers = None if photos.numbers is None else (photos.numbers.start, photos.numbers.step)
         return cls(
-            name=photos.name, kind=photos.kind, slots=photos.slots, length=photos.length, numbers=numbers, fps=photos.fps,
+            name=photos.name,
+            kind=photos.kind,
+            slots=photos.slots,
+            length=photos.length,
+            numbers=numbers,
+            fps=photos.fps,
             notices=photos.notices,
-        )  # fmt: skip
+        )
 
     def photos(self, frames: Iterator[np.ndarray]) -> Photos:
         numbers = None
@@ -105,8 +116,8 @@ class Facts(Options):
 class Decoder:
     """Has files decoded, one child after another; a file and what comes of it lie in one folder.
 
-    All raise InputError with one sentence about the file by its name there, StorageError, and Cancelled within about 0.2 seconds of
-    `should_stop`.
+    All raise InputError with one sentence about the file by its name there, StorageError, and Cancelled within about
+    0.2 seconds of `should_stop`.
     """
 
     def __init__(self, should_stop: ShouldStop, limits: Limits = LIMITS):
@@ -120,7 +131,9 @@ class Decoder:
         """Writes the sound of a motion's file, where there is one; returns sentences for the user."""
         return self._ask(source, target, do="sound", options=options, num_frames=motion.num_frames, fps=motion.fps)
 
-    def motion(self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None) -> Decoded | Reading:
+    def motion(
+        self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None
+    ) -> Decoded | Reading:
         """Writes the motion as npz; one that was estimated is returned instead, and nothing is written or tried.
 
         The estimator works in this process, on frames that the child sends as it decodes them.
@@ -136,7 +149,9 @@ class Decoder:
     def _child(self, source: Path, target: Path, **asked) -> Iterator[Child]:
         request = Request(source=source.name, target=target.name, **asked)
         try:
-            with Child(PROGRAM, request.model_dump(mode="json"), source.parent, source.name, self._limits, self._should_stop) as child:
+            with Child(
+                PROGRAM, request.model_dump(mode="json"), source.parent, source.name, self._limits, self._should_stop
+            ) as child:
                 yield child
         finally:
             remove_unfinished(target)  # of a child that was killed

@@ -18,13 +18,16 @@ _NAME = re.compile(r"[a-z]+-[0-9a-z]+")
 class WorkerLock:
     """The lock of one worker of this process, with what it says about itself in the file.
 
-    The kernel gives it up with the process; a process that is stopped but not dead keeps it, and loses its claim by its lease.
+    The kernel gives it up with the process; a process that is stopped but not dead keeps it, and loses its claim by its
+    lease.
     """
 
     def __init__(self, folder: Path, name: str):
         """Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while (file := lock_file(folder / name)) is None:  # `living` looks whether it is taken, or took it for a dead worker's
+        while (
+            file := lock_file(folder / name)
+        ) is None:  # `living` looks whether it is taken, or took it for a dead worker's
             time.sleep(0.01)
         self._file = file
 

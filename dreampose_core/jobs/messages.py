@@ -9,7 +9,9 @@ from ..errors import DiskFull, StorageError
 
 MAX_ATTEMPTS = 3
 DISK_FULL = "The server's disk is full; what is finished is kept, and the job goes on by itself when there is room."
-CLUSTER_AWAY = "The computers that make videos cannot be reached just now; the job goes on by itself when they are back."
+CLUSTER_AWAY = (
+    "The computers that make videos cannot be reached just now; the job goes on by itself when they are back."
+)
 GIVEN_UP = (
     f"This job stopped its worker {MAX_ATTEMPTS} times without getting further, so it was given up; "
     "please try fewer frames, another photo or another motion."

@@ -1,4 +1,5 @@
-"""Estimated and drawn motions kept by what they come of: a look, a preview and the job after them estimate the same file once."""
+"""Estimated and drawn motions kept by what they come of: a look, a preview and the job after them estimate the same
+file once."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ KEPT = 24  # of an installation; the ones used longest ago go first
 
 
 class PoseCache:
-    """Readings in a folder, each an npz with its words beside it. Only one process at a time may write: the light queue's worker."""
+    """Readings in a folder, each an npz with its words beside it. Only one process at a time may write: the light
+    queue's worker."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -18,7 +18,8 @@ Queue = Literal["light", "device"]
 QUEUES: tuple[Queue, ...] = ("light", "device")
 Kind = Literal["animate", "preview", "motion"]
 Consent = Literal["given", "drawn"]
-"""Why a photo may be used: somebody said that the people in it agreed, or it is a shipped one of a person who was drawn."""
+"""Why a photo may be used: somebody said that the people in it agreed, or it is a shipped one of a person who was
+drawn."""
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
 MAX_MORE_PHOTOS = 4
 
@@ -26,12 +27,12 @@ MAX_MORE_PHOTOS = 4
 class JobRequest(Options):
     """One job: the uploaded files as they came (server-made paths), and the options.
 
-    kind: "animate" makes the video; "preview" shows in seconds, in the light queue alone, what the motion does to the photo; "motion"
-    has a mannequin do what `motion` says, in the light queue, too, and needs no file.
-    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do without the
-    photo, or without the motion: then it shows how the photo is understood. more_images: further photos of the same person, for the
-    learning alone; where the file `image_poses` holds as many maps as there are photos these are theirs, in the same order. consent: asked
-    for at the doors, see `web.consent`.
+    kind: "animate" makes the video; "preview" shows in seconds, in the light queue alone, what the motion does to the
+    photo; "motion" has a mannequin do what `motion` says, in the light queue, too, and needs no file.
+    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do
+    without the photo, or without the motion: then it shows how the photo is understood. more_images: further photos of
+    the same person, for the learning alone; where the file `image_poses` holds as many maps as there are photos these
+    are theirs, in the same order. consent: asked for at the doors, see `web.consent`.
     """
 
     kind: Kind = "animate"
@@ -51,7 +52,9 @@ class JobRequest(Options):
         else:
             suits = self.motion is None and (all(given) if self.kind == "animate" else any(given))
         if not suits:
-            raise ValueError("an animation needs a photo and a motion, a preview one of them, a motion to be made its options alone")
+            raise ValueError(
+                "an animation needs a photo and a motion, a preview one of them, a motion to be made its options alone"
+            )
         if self.more_images and self.kind != "animate":
             raise ValueError("further photos are for animations alone")
         return self
@@ -78,7 +81,14 @@ class StoredRequest(Options):
     consent: Consent | None = Field(None, exclude_if=lambda consent: consent is None)
 
 
-THINGS = {"video": ".mp4", "side_by_side": ".mp4", "gif": ".gif", "frames": ".zip", "settings": ".json", "motion": ".npz"}
+THINGS = {
+    "video": ".mp4",
+    "side_by_side": ".mp4",
+    "gif": ".gif",
+    "frames": ".zip",
+    "settings": ".json",
+    "motion": ".npz",
+}
 """What of a job can be kept, by name, and how its file's name ends."""
 
 
@@ -112,7 +122,8 @@ class JobFolder:
 
     @property
     def image_poses(self) -> Path:
-        """The photo's own DensePose; the file is absent when it is unknown. One map, or one for each of several photos."""
+        """The photo's own DensePose; the file is absent when it is unknown. One map, or one for each of several
+        photos."""
         return self.input / "image_poses.npz"
 
     def more_image(self, index: int) -> Path:
@@ -143,7 +154,8 @@ class JobFolder:
 
     @property
     def samples(self) -> Path:
-        """What the model made of the person while it learned them: 000017.png after 17 steps; absent where nobody was learned."""
+        """What the model made of the person while it learned them: 000017.png after 17 steps; absent where nobody was
+        learned."""
         return self.path / "samples"
 
     @property
@@ -161,13 +173,19 @@ class JobFolder:
         return self.path / "result.json"
 
     def thing(self, name: str) -> Path | None:
-        """One of THINGS, or of the pictures "photo", "first" (of the video), "look" (of a preview) and "sample_000017" (after 17 steps);
-        None where there is none. "frames" is a folder."""
+        """One of THINGS, or of the pictures "photo", "first" (of the video), "look" (of a preview) and "sample_000017"
+        (after 17 steps); None where there is none. "frames" is a folder."""
         places = {
-            "video": (self.result, self.partial), "side_by_side": (self.path / "side_by_side.mp4",), "gif": (self.path / "result.gif",),
-            "frames": (self.frames,), "settings": (self.settings,), "motion": (self.motion, self.poses), "photo": (self.image,),
-            "first": (self.frames / "000000.png",), "look": (self.look,),
-        }  # fmt: skip
+            "video": (self.result, self.partial),
+            "side_by_side": (self.path / "side_by_side.mp4",),
+            "gif": (self.path / "result.gif",),
+            "frames": (self.frames,),
+            "settings": (self.settings,),
+            "motion": (self.motion, self.poses),
+            "photo": (self.image,),
+            "first": (self.frames / "000000.png",),
+            "look": (self.look,),
+        }
         if sample := re.fullmatch(r"sample_(\d{6})", name, re.ASCII):
             places[name] = (self.samples / f"{sample[1]}.png",)
         return next((path for path in places.get(name, ()) if path.exists()), None)
@@ -185,8 +203,8 @@ class JobFolder:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may wait. waiting: jobs of one kind, of all owners. own: unfinished jobs of one kind of one owner. workers: how many share
-    the work, by which the time until there is room is told."""
+    """How much may wait. waiting: jobs of one kind, of all owners. own: unfinished jobs of one kind of one owner.
+    workers: how many share the work, by which the time until there is room is told."""
 
     waiting: int
     own: int = 1000
@@ -237,8 +255,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the most memory in MB,
-    of the GPU where there is one; what the model runs on."""
+    """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the
+    most memory in MB, of the GPU where there is one; what the model runs on."""
 
     learning_s: float | None
     frame_s: float | None
@@ -250,8 +268,9 @@ class Timing:
 class SubjectEntry:
     """A tuned subject as its owner sees it.
 
-    recipe, seed: that it was tuned with. photo, poses, more: of the person, as it was tuned to, with the maps of all photos in one file and
-    the further photos; with these it is found again. used: seconds since 1970. whose: names it in a link to the photo.
+    recipe, seed: that it was tuned with. photo, poses, more: of the person, as it was tuned to, with the maps of all
+    photos in one file and the further photos; with these it is found again. used: seconds since 1970. whose: names it
+    in a link to the photo.
     """
 
     key: str
@@ -270,14 +289,15 @@ class JobStatus:
     """A job as its owner sees it.
 
     place: 1 for the next job to run on the device, 0 once it has started.
-    losses: the tuning loss so far, one value a step (thinned to a few hundred points). samples: small PNGs of what the model made of the
-    person while it learned them, in order; each is called by the number of steps before it.
+    losses: the tuning loss so far, one value a step (thinned to a few hundred points). samples: small PNGs of what the
+    model made of the person while it learned them, in order; each is called by the number of steps before it.
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
-    look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made, likewise. name: what its
-    owner calls it. things: those of THINGS that there are, once it is final. latent_preview: a PNG of what the first frame is about to be, while
-    that is denoised.
+    look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made,
+    likewise. name: what its owner calls it. things: those of THINGS that there are, once it is final. latent_preview: a
+    PNG of what the first frame is about to be, while that is denoised.
     notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
-    code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again), "internal".
+    code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again),
+    "internal".
     request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
     """
 

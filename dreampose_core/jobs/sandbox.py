@@ -1,6 +1,8 @@
-"""A one-shot child process for what others have made: confined before it opens anything, watched while it works, gone afterwards.
+"""A one-shot child process for what others have made: confined before it opens anything, watched while it works, gone
+afterwards.
 
-What passes between the two is one line of JSON into the child, and lines of JSON out of it, some of them followed by raw bytes.
+What passes between the two is one line of JSON into the child, and lines of JSON out of it, some of them followed by
+raw bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def serve(work: Callable[[dict, Channel], None]) -> int:
 
 
 def _told(error: Exception) -> dict:
-    """The message about an error; what is behind it counts most, because readers take any trouble for a damaged file."""
+    """The message about an error; what is behind it counts most, because readers take any trouble for a damaged
+    file."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, MemoryError):
@@ -98,15 +101,22 @@ class Child:
     name: of the file that it opens, for the sentences.
     """
 
-    def __init__(self, program: Sequence[str], request: dict, folder: Path, name: str, limits: Limits, should_stop: ShouldStop):
+    def __init__(
+        self, program: Sequence[str], request: dict, folder: Path, name: str, limits: Limits, should_stop: ShouldStop
+    ):
         self.name, self._limits, self._should_stop = name, limits, should_stop
         # -P: a folder full of others' files is no place to import from; -B: nothing is written but what was asked for
         command = [sys.executable, "-P", "-B", "-X", "faulthandler", *program]
         # A session of its own: whatever it starts can be ended together with it.
         self._process = subprocess.Popen(
-            command, cwd=folder, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-        )  # fmt: skip
+        )
         self._ready, self._waited, self._unread, self._complaints = False, 0.0, bytearray(), b""
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -132,7 +142,8 @@ class Child:
                 pipe.close()
 
     def message(self) -> dict:
-        """The next message. Raises InputError and StorageError with the child's own sentence, or with one about how it ended; Cancelled."""
+        """The next message. Raises InputError and StorageError with the child's own sentence, or with one about how it
+        ended; Cancelled."""
         while b"\n" not in self._unread:
             if len(self._unread) > _LINE_BYTES:
                 raise self.broken("a line without end")
@@ -214,8 +225,8 @@ class Child:
     def broken(self, why: str) -> InputError:
         log.warning("decoding broke off: %s", why)
         return InputError(
-            f"{self.name} cannot be decoded, because the program that reads it broke off; it is damaged or of an unusual kind, "
-            "please save it again or in another form."
+            f"{self.name} cannot be decoded, because the program that reads it broke off; it is damaged or of an "
+            "unusual kind, please save it again or in another form."
         )
 
 
@@ -223,9 +234,12 @@ def _environment() -> dict[str, str]:
     """Nothing of this process's own but where programs and libraries lie."""
     places = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in places),  # of this process's folder, not of the child's
-        "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",  # each thread takes address space, and the limit counts that
-    }  # fmt: skip
+        "PYTHONPATH": os.pathsep.join(
+            os.path.abspath(place) for place in places
+        ),  # of this process's folder, not of the child's
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",  # each thread takes address space, and the limit counts that
+    }
     if "LD_LIBRARY_PATH" in os.environ:
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     with suppress(RuntimeError):  # there is none; whoever needs it says so

@@ -1,4 +1,5 @@
-"""The tables of the job store, step by step: a new file takes all steps, one of an older version those that it lacks."""
+"""The tables of the job store, step by step: a new file takes all steps, one of an older version those that it
+lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ CREATE TABLE jobs (
     owner TEXT NOT NULL,
     key TEXT,                                  -- idempotency key; NULLs never collide
     queue TEXT NOT NULL CHECK (queue IN ('light', 'device')),
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'interrupted', 'done', 'failed', 'cancelled')),
+    state TEXT NOT NULL CHECK (
+        state IN ('queued', 'running', 'cancelling', 'interrupted', 'done', 'failed', 'cancelled')
+    ),
     request TEXT NOT NULL,
     fence INTEGER NOT NULL DEFAULT 0,
     worker TEXT,
@@ -69,7 +72,8 @@ SCHEMA_VERSION = len(_STEPS)
 
 
 def prepare(db: sqlite3.Connection, path: Path, patience_s: float) -> None:
-    """Brings the file that `db` has open to SCHEMA_VERSION, in one transaction; processes that do so at the same time wait for each other.
+    """Brings the file that `db` has open to SCHEMA_VERSION, in one transaction; processes that do so at the same time
+    wait for each other.
 
     Raises StorageError where a newer version of the program wrote it.
     """
@@ -78,14 +82,18 @@ def prepare(db: sqlite3.Connection, path: Path, patience_s: float) -> None:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             break
-        except sqlite3.OperationalError:  # two processes make a new file: for this one step SQLite does not wait by itself
+        except (
+            sqlite3.OperationalError
+        ):  # two processes make a new file: for this one step SQLite does not wait by itself
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
     if _version(db) < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
         try:
-            for number, step in enumerate(_STEPS[_version(db) :], start=_version(db) + 1):  # asked again: another may have been faster
+            for number, step in enumerate(
+                _STEPS[_version(db) :], start=_version(db) + 1
+            ):  # asked again: another may have been faster
                 for statement in filter(str.strip, step.split(";\n")):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {number}")
@@ -96,8 +104,8 @@ def prepare(db: sqlite3.Connection, path: Path, patience_s: float) -> None:
             raise
     if _version(db) > SCHEMA_VERSION:
         raise StorageError(
-            f"The jobs in {path} were written by a newer version of this program (schema {_version(db)}, this one reads "
-            f"{SCHEMA_VERSION}); update the program or choose another DREAMPOSE_HOME."
+            f"The jobs in {path} were written by a newer version of this program (schema {_version(db)}, this one "
+            f"reads {SCHEMA_VERSION}); update the program or choose another DREAMPOSE_HOME."
         )
 
 

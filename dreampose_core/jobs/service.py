@@ -1,4 +1,5 @@
-"""JobService: submit, watch, cancel, delete. The whole of jobs that the page knows; it neither decodes user bytes nor loads torch."""
+"""JobService: submit, watch, cancel, delete. The whole of jobs that the page knows; it neither decodes user bytes nor
+loads torch."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ class JobService:
             for folder in (self.home, self.home / "jobs", self.home / "subjects"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            words = f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
+            words = (
+                f"The data folder {self.home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
+            )
             raise StorageError(words) from error
         self._store = Store(self.home / "jobs.sqlite3")
         self._cleanup = Cleanup(self._store, self.settings)
@@ -108,8 +111,9 @@ class JobService:
     def health(self) -> dict:
         """How the installation is, for /healthz.
 
-        healthy: all workers live and there is room on the disk. workers: how many live in each queue, of how many. devices: what models
-        run on, of the workers that have loaded one. queue: animations that wait. free_disk_mb. Raises StorageError and OSError.
+        healthy: all workers live and there is room on the disk. workers: how many live in each queue, of how many.
+        devices: what models run on, of the workers that have loaded one. queue: animations that wait. free_disk_mb.
+        Raises StorageError and OSError.
         """
         pids, wanted = self.worker_pids(), {"light": 1, "device": self.settings.workers}
         workers = {queue: {"living": len(pids[queue]), "wanted": wanted[queue]} for queue in QUEUES}
@@ -117,31 +121,42 @@ class JobService:
         complete = all(one["living"] == one["wanted"] for one in workers.values())
         devices = [about["device"] for about in living(self.home / "workers").values() if about.get("device")]
         return {
-            "healthy": complete and free_mb >= MIN_FREE_MB, "workers": workers, "devices": devices,
-            "queue": self.store.num_waiting(), "free_disk_mb": free_mb,
-        }  # fmt: skip
+            "healthy": complete and free_mb >= MIN_FREE_MB,
+            "workers": workers,
+            "devices": devices,
+            "queue": self.store.num_waiting(),
+            "free_disk_mb": free_mb,
+        }
 
     def submit(self, owner: str, request: JobRequest, key: str | None = None) -> str:
         """Queues a job and returns its id; the files are copied first, so the caller may delete them.
 
         key: the same owner and key are one job, however often they are submitted.
-        Raises InputError (a file is missing), TooLarge, Busy (the queue is full, too much is the owner's already) and StorageError.
+        Raises InputError (a file is missing), TooLarge, Busy (the queue is full, too much is the owner's already) and
+        StorageError.
         """
-        if (known := self.admit(owner, request.kind, key)) is not None:  # before anything is copied; asked again when the row is written
+        if (
+            known := self.admit(owner, request.kind, key)
+        ) is not None:  # before anything is copied; asked again when the row is written
             return known
         owner = _hashed(owner)
         job_id = secrets.token_hex(16)
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
-            # Files first, the row last: after a crash in between there is a folder that nobody knows, never a job without files.
+            # Files first, the row last: after a crash in between there is a folder that nobody knows, never a job
+            # without files.
             folder.input.mkdir(parents=True, mode=0o700)
             stored = StoredRequest(
                 kind=request.kind,
                 image=self._stored(request.image, "image", folder) if request.image else None,
                 poses=self._stored(request.poses, "poses", folder) if request.poses else None,
                 image_poses=self._stored(request.image_poses, "image_poses", folder) if request.image_poses else None,
-                more_images=tuple(self._stored(path, f"more_{index}", folder) for index, path in enumerate(request.more_images)),
-                options=request.options, motion=request.motion, consent=request.consent,
+                more_images=tuple(
+                    self._stored(path, f"more_{index}", folder) for index, path in enumerate(request.more_images)
+                ),
+                options=request.options,
+                motion=request.motion,
+                consent=request.consent,
             ).model_dump_json()
             with open(folder.request, "x", encoding="utf-8") as file:
                 file.write(stored)
@@ -153,7 +168,9 @@ class JobService:
         except BaseException as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, OSError):
-                reason = f"The job could not be stored ({error.strerror}); nothing was started. Please tell the operator."
+                reason = (
+                    f"The job could not be stored ({error.strerror}); nothing was started. Please tell the operator."
+                )
                 raise storage_error(error) or StorageError(reason) from error
             raise
         if added != job_id:  # the same key came twice at the same time
@@ -163,7 +180,8 @@ class JobService:
         return added
 
     def admit(self, owner: str, kind: Kind, key: str | None = None) -> str | None:
-        """Whether a job of this kind may be submitted now: None where it may, the id of the job where `key` is known already.
+        """Whether a job of this kind may be submitted now: None where it may, the id of the job where `key` is known
+        already.
 
         For those who want to know before its files have come. Raises Busy and StorageError as `submit`.
         """
@@ -207,7 +225,8 @@ class JobService:
         self.store.rename(_hashed(owner), _checked(job_id), name)
 
     def delete(self, owner: str, job_id: str) -> None:
-        """The job and all its files go: at once where it has ended, else as soon as its worker has let go of it. Raises UnknownJob."""
+        """The job and all its files go: at once where it has ended, else as soon as its worker has let go of it. Raises
+        UnknownJob."""
         self.store.disown(_hashed(owner), _checked(job_id))
         self._cleanup.remove_unwanted()
 
@@ -220,12 +239,24 @@ class JobService:
         found = []
         for folder in subjects(self.home / "subjects" / _hashed(owner)):
             with suppress(OSError, ValueError, KeyError):  # it is being removed
-                told, used = json.loads((folder / "subject.json").read_text()), (folder / "subject.json").stat().st_mtime
+                told, used = (
+                    json.loads((folder / "subject.json").read_text()),
+                    (folder / "subject.json").stat().st_mtime,
+                )
                 (photo, *more), poses = sorted(folder.glob("photo_[0-9]*.png")), folder / "photo_poses.npz"
-                found.append(SubjectEntry(
-                    folder.name, f"{folder.parent.name}-{folder.name}", told["recipe"], told["seed"], size_of(folder) / 1e6, used, photo,
-                    poses if poses.exists() else None, tuple(more),
-                ))  # fmt: skip
+                found.append(
+                    SubjectEntry(
+                        folder.name,
+                        f"{folder.parent.name}-{folder.name}",
+                        told["recipe"],
+                        told["seed"],
+                        size_of(folder) / 1e6,
+                        used,
+                        photo,
+                        poses if poses.exists() else None,
+                        tuple(more),
+                    )
+                )
         return sorted(found, key=lambda subject: -subject.used)
 
     def subject(self, owner: str, key: str) -> SubjectEntry:
@@ -236,11 +267,17 @@ class JobService:
         return found
 
     def delete_subject(self, owner: str, key: str) -> None:
-        """The subject's files go; a job that needs it tunes it again. Raises InputError as `subject`, and while one of the owner's jobs is
-        at work, which may be about to load it."""
+        """The subject's files go; a job that needs it tunes it again. Raises InputError as `subject`, and while one of
+        the owner's jobs is at work, which may be about to load it."""
         folder = self.subject(owner, key).photo.parent
-        if any(job.queue == "device" and job.state in ("running", "cancelling") for job in self.store.jobs_of(_hashed(owner))):
-            raise InputError("One of your videos is being made right now; wait until it is finished, or stop it, then delete the person.")
+        if any(
+            job.queue == "device" and job.state in ("running", "cancelling")
+            for job in self.store.jobs_of(_hashed(owner))
+        ):
+            raise InputError(
+                "One of your videos is being made right now; wait until it is finished, or stop it, then delete the "
+                "person."
+            )
         shutil.rmtree(folder, ignore_errors=True)
         if self._cleanup.bucket is not None:
             self._cleanup.bucket.forget_subject(folder.parent.name, key)
@@ -277,7 +314,8 @@ class JobService:
                     break
 
     def pulse(self, owner: str, job_id: str) -> tuple:
-        """Changes whenever the job does: its row, its place, the listing of its frames, chunks or samples, or the first frame's latent preview.
+        """Changes whenever the job does: its row, its place, the listing of its frames, chunks or samples, or the first
+        frame's latent preview.
 
         Costs a small part of what `status` does. Raises UnknownJob.
         """
@@ -291,17 +329,32 @@ class JobService:
         # For its owner a job that is being checked by the light queue still waits for the device.
         kind = "animate" if request is None else request.kind
         looks = kind == "preview" and request.poses is None
-        state = "queued" if kind == "animate" and job.queue == "light" and job.state in ("running", "interrupted") else job.state
+        state = (
+            "queued"
+            if kind == "animate" and job.queue == "light" and job.state in ("running", "interrupted")
+            else job.state
+        )
         return JobStatus(
-            id=job.id, state=state, place=job.place, progress=job.progress, created=job.created, kind=kind,
-            losses=tuple(loss for _, loss in job.losses), samples=_listed(folder.samples, _FRAME),
-            chunks=_listed(folder.chunks, _CHUNK), frames=_listed(folder.frames, _FRAME),
+            id=job.id,
+            state=state,
+            place=job.place,
+            progress=job.progress,
+            created=job.created,
+            kind=kind,
+            losses=tuple(loss for _, loss in job.losses),
+            samples=_listed(folder.samples, _FRAME),
+            chunks=_listed(folder.chunks, _CHUNK),
+            frames=_listed(folder.frames, _FRAME),
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
             motion=folder.motion if job.state == "done" and kind == "motion" else None,
             latent_preview=_content(folder.latent_preview) if job.state == "running" else None,
-            name=job.name, things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
-            error=job.error, code=job.code, notices=job.notices, request=request,
+            name=job.name,
+            things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
+            error=job.error,
+            code=job.code,
+            notices=job.notices,
+            request=request,
         )
 
     def _check_disk(self, owner: str) -> None:
@@ -310,8 +363,14 @@ class JobService:
         Subjects do not count here: the cleanup removes those used longest ago, and they are tuned again.
         """
         if shutil.disk_usage(self.home).free >> 20 < MIN_FREE_MB:
-            raise DiskFull(f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the operator.")
-        used_mb = sum(size_of(self.home / "jobs" / job.id) for job in self.store.jobs_of(owner) if job.state in FINAL_STATES) / 1e6
+            raise DiskFull(
+                f"The server's disk has less than {MIN_FREE_MB} MB left, so nothing new is begun; please tell the "
+                "operator."
+            )
+        used_mb = (
+            sum(size_of(self.home / "jobs" / job.id) for job in self.store.jobs_of(owner) if job.state in FINAL_STATES)
+            / 1e6
+        )
         if used_mb >= self.settings.max_own_mb:
             raise Busy(
                 f"Your results take {used_mb:.0f} MB on the server, and {self.settings.max_own_mb} MB is the most; "
@@ -327,7 +386,8 @@ class JobService:
         )
         limit = self.settings.max_upload_mb << 20
         try:
-            # Non-blocking, so that a pipe in a file's place cannot hold us; asked what it is before anything is read from it.
+            # Non-blocking, so that a pipe in a file's place cannot hold us; asked what it is before anything is read
+            # from it.
             descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
@@ -337,7 +397,9 @@ class JobService:
         with open(descriptor, "rb") as reader, open(folder.input / upload.file, "xb") as writer:
             while block := reader.read(1 << 20):
                 if writer.tell() + len(block) > limit:
-                    raise TooLarge(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
+                    raise TooLarge(
+                        f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted."
+                    )
                 writer.write(block)
             writer.flush()
             os.fsync(writer.fileno())
@@ -385,5 +447,12 @@ def _canonical(job: Job, folder: JobFolder) -> JobRequest | None:
     poses = folder.poses if stored.poses is not None else None
     more = tuple(folder.more_image(index) for index in range(len(stored.more_images)))
     return JobRequest(
-        kind=stored.kind, image=image, poses=poses, image_poses=image_poses, more_images=more, options=stored.options,
-        motion=stored.motion, consent=stored.consent)
+        kind=stored.kind,
+        image=image,
+        poses=poses,
+        image_poses=image_poses,
+        more_images=more,
+        options=stored.options,
+        motion=stored.motion,
+        consent=stored.consent,
+    )

@@ -1,5 +1,5 @@
-"""Keeps the worker processes alive, one in the light queue and one a GPU: starts, watches, stops and restarts them; takes back the jobs of
-dead ones."""
+"""Keeps the worker processes alive, one in the light queue and one a GPU: starts, watches, stops and restarts them;
+takes back the jobs of dead ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def worker_command(queue: Queue) -> Sequence[str]:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment in which a worker finds the same settings and the same code; without the secret, which it does not need."""
+    """The environment in which a worker finds the same settings and the same code; without the secret, which it does
+    not need."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
     for name, value in settings.model_dump(exclude={"secret"}, exclude_none=True).items():
         environment[f"DREAMPOSE_{name.upper()}"] = str(value)
@@ -46,11 +47,13 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def gpu_of(number: int, workers: int, visible: str | None, num_gpus: int) -> str | None:
-    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or of all `num_gpus`;
-    None to leave it as it is. Workers that are too many share."""
+    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or
+    of all `num_gpus`; None to leave it as it is. Workers that are too many share."""
     if workers == 1 or (visible is None and num_gpus == 0):
         return None
-    devices = [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(num_gpus)]
+    devices = (
+        [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(num_gpus)]
+    )
     return devices[number % len(devices)]
 
 
@@ -63,7 +66,8 @@ def _num_gpus() -> int:
 
 
 class _Slot:
-    """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None for all."""
+    """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None
+    for all."""
 
     def __init__(self, queue: Queue, gpu: str | None = None):
         self.queue, self.gpu = queue, gpu
@@ -93,10 +97,14 @@ class Supervisor:
     def pids(self) -> list[tuple[Queue, int | None]]:
         """The queue and the process id of each worker; None for one that is being restarted."""
         processes = [(slot.queue, slot.process) for slot in self._slots]
-        return [(queue, process.pid if process is not None and process.poll() is None else None) for queue, process in processes]
+        return [
+            (queue, process.pid if process is not None and process.poll() is None else None)
+            for queue, process in processes
+        ]
 
     def stop(self, timeout_s: float = 22.0) -> None:
-        """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s` seconds."""
+        """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s`
+        seconds."""
         self._stopping.set()
         self._thread.join()
         processes = [(slot, slot.process) for slot in self._slots if slot.process is not None]
@@ -134,7 +142,9 @@ class Supervisor:
         if slot.process is not None and slot.process.poll() is not None:
             log.log(
                 logging.INFO if slot.told_to_stop else logging.WARNING,
-                "worker %s has ended with status %s", slot.name, slot.process.returncode,
+                "worker %s has ended with status %s",
+                slot.name,
+                slot.process.returncode,
             )
             if not self._take_back(slot.name):
                 return  # the store is away; seen again at the next tick
@@ -151,7 +161,9 @@ class Supervisor:
         command = [*self.command(slot.queue), "--name", slot.name, "--parent", str(os.getpid())]
         try:
             # A session of its own: Ctrl-C reaches the server alone, which then lets the workers give their jobs back.
-            environment = self._environment if slot.gpu is None else {**self._environment, "CUDA_VISIBLE_DEVICES": slot.gpu}
+            environment = (
+                self._environment if slot.gpu is None else {**self._environment, "CUDA_VISIBLE_DEVICES": slot.gpu}
+            )
             slot.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
             log.error("worker %s cannot be started: %s", slot.name, error)
@@ -178,7 +190,8 @@ class Supervisor:
             slot.told_to_stop = True
 
     def _replace_hung(self) -> None:
-        """Takes back jobs whose worker is dead or whose lease ran out; our own worker among these hangs and is killed, to be replaced."""
+        """Takes back jobs whose worker is dead or whose lease ran out; our own worker among these hangs and is killed,
+        to be replaced."""
         silent = self.store.recover(dead=[name for name in self.store.holders() if not is_alive(self._locks, name)])
         for slot in self._slots:
             if slot.name in silent and slot.process is not None:

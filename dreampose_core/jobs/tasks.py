@@ -1,4 +1,5 @@
-"""What the two queues do with a job: the light queue reads the uploads, makes previews and motions, the device queue makes the video.
+"""What the two queues do with a job: the light queue reads the uploads, makes previews and motions, the device queue
+makes the video.
 
 torch is imported only where a network or a texture is at work, so the light queue stays small and starts at once.
 """
@@ -41,7 +42,8 @@ def for_queue(queue: Queue, settings: Settings) -> Callable[[Work], Notices]:
 
 
 class LightTasks:
-    """Turns the uploads into files of our own making and deletes them; makes the preview or the motion, where that is the job."""
+    """Turns the uploads into files of our own making and deletes them; makes the preview or the motion, where that is
+    the job."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -58,22 +60,28 @@ class LightTasks:
     def _read_uploads(self, work: Work) -> Notices:
         """What an attempt that was interrupted later has read before is left alone.
 
-        Each file is opened by a child process (`decoding`) and goes as soon as what it holds is there; a refusal takes them all.
+        Each file is opened by a child process (`decoding`) and goes as soon as what it holds is there; a refusal takes
+        them all.
         """
         request, folder = work.request, work.folder
         settings = self.settings
         decoder = Decoder(work.should_stop)
         estimates = Estimates(
-            settings.estimator, "cpu", settings.estimator_file, settings.estimator_colours,
-            on_progress=work.on_progress, should_stop=work.should_stop,
-        )  # fmt: skip
+            settings.estimator,
+            "cpu",
+            settings.estimator_file,
+            settings.estimator_colours,
+            on_progress=work.on_progress,
+            should_stop=work.should_stop,
+        )
         kept = PoseCache(settings.home / "readings")
 
         def key(path: Path, *role: str) -> str:
             return kept.key(path, settings.estimator, str(settings.estimator_file), settings.estimator_colours, *role)
 
         def estimated(name: str, find: Callable[[], Reading | Decoded | None]) -> Reading | Decoded | None:
-            """What `find` gives, or what was kept under `name` because it had to be estimated; the estimator's words included."""
+            """What `find` gives, or what was kept under `name` because it had to be estimated; the estimator's words
+            included."""
             reading = kept.get(name)
             if reading is None:
                 reading = find()
@@ -107,11 +115,17 @@ class LightTasks:
         def own_map(path: Path) -> Notices:
             number = 1 + len(request.more_images)
             role = ("map",) if number == 1 else ("maps", str(number))
-            found = estimated(key(path, *role), lambda: decoder.map(path, folder.image_poses, estimates.callback, number))
+            found = estimated(
+                key(path, *role), lambda: decoder.map(path, folder.image_poses, estimates.callback, number)
+            )
             if isinstance(found, Reading):
                 write_poses(found.poses, folder.image_poses)
                 found = Decoded.of(found)
-            of_all = (f"{path.name} holds {number} maps: one for each photo, in their order.",) if found.num_frames > 1 else ()
+            of_all = (
+                (f"{path.name} holds {number} maps: one for each photo, in their order.",)
+                if found.num_frames > 1
+                else ()
+            )
             return (*found.notices, *of_all)
 
         def estimated_map(image: Path, target: Path) -> Notices:
@@ -168,11 +182,14 @@ class LightTasks:
         poses = read_poses(folder.poses)
         if work.request.image is not None:
             scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options)
-        notices = write_preview(poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop)
+        notices = write_preview(
+            poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop
+        )
         return (*(scene.notices if scene is not None else ()), *notices)
 
     def _motion(self, work: Work) -> Notices:
-        """The maps of a mannequin's motion, and a video of them in colours. What was drawn lately is not drawn again."""
+        """The maps of a mannequin's motion, and a video of them in colours. What was drawn lately is not drawn
+        again."""
         folder, options = work.folder, work.request.motion
         work.on_progress(Progress("drawing", 0, options.num_frames))  # said first: the import of torch takes seconds
         from ..inputs.preview import preview_size, write_preview
@@ -186,12 +203,15 @@ class LightTasks:
             found = Reading(poses, "drawn by a mannequin", ())
             kept.keep(name, found)
         write_poses(found.poses, folder.motion)
-        write_preview(found.poses, folder.result, EditOptions(), on_progress=work.on_progress, should_stop=work.should_stop)
+        write_preview(
+            found.poses, folder.result, EditOptions(), on_progress=work.on_progress, should_stop=work.should_stop
+        )
         return (f"The motion: {found.describe()}.",)
 
 
 def _once(target: Path, make: Callable[[], Notices]) -> Notices:
-    """The sentences of `make`, which writes `target`; kept beside it, so that a later attempt says them again without making it."""
+    """The sentences of `make`, which writes `target`; kept beside it, so that a later attempt says them again without
+    making it."""
     kept = target.with_suffix(".said.json")
     if kept.exists():
         return tuple(json.loads(kept.read_text(encoding="utf-8")))
@@ -269,7 +289,9 @@ class DeviceTasks:
         """The model here, as soon as it is loaded; the import of torch alone takes seconds."""
         with self._loading:
             if self._engine is None:
-                from ..animate import LocalEngine  # with all that `animate` needs: the first job should not have to wait for it
+                from ..animate import (
+                    LocalEngine,
+                )  # with all that `animate` needs: the first job should not have to wait for it
                 from ..model.loading import load_pipeline
 
                 settings = self.settings

@@ -1,4 +1,5 @@
-"""How long learning and frames take on this machine, and what memory: kept from finished jobs, told before the next one is begun."""
+"""How long learning and frames take on this machine, and what memory: kept from finished jobs, told before the next one
+is begun."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class Timings:
         def middle(name: str) -> float | None:
             return median(told[name]) if told.get(name) else None
 
-        return Timing(middle(f"learning {recipe}"), middle(f"frame {quality}"), middle(f"memory {recipe}"), told.get("device"))
+        return Timing(
+            middle(f"learning {recipe}"), middle(f"frame {quality}"), middle(f"memory {recipe}"), told.get("device")
+        )
 
     def add(self, result: dict, device: str | None) -> None:
         """Takes the figures of a finished run from what stands in its result.json. Raises StorageError.

@@ -42,7 +42,8 @@ Handler = Callable[[Work], tuple[str, ...]]
 
 
 def with_loss(losses: Losses, step: int, loss: float) -> Losses:
-    """The loss curve with one more point; evenly thinned, and cut back first when tuning went back to an earlier step."""
+    """The loss curve with one more point; evenly thinned, and cut back first when tuning went back to an earlier
+    step."""
     kept = [point for point in losses if point[0] < step]
     stride = kept[1][0] - kept[0][0] if len(kept) > 1 else 1
     if kept and step - kept[-1][0] < stride:
@@ -86,7 +87,8 @@ class Attempt:
                 self._try(lambda: self.store.record(self.claim, self._latest, self._losses))
 
     def beat(self) -> None:
-        """The heartbeat thread's part: renews the lease, and stores reports that the handler was too quick to store itself."""
+        """The heartbeat thread's part: renews the lease, and stores reports that the handler was too quick to store
+        itself."""
         with self._lock:
             if time.monotonic() - self._written_at >= PROGRESS_EVERY_S:
                 self.flush()
@@ -95,7 +97,8 @@ class Attempt:
                 self._try(lambda: self.store.renew(self.claim))
 
     def should_stop(self) -> bool:
-        """Whether to stop, because of a cancel, a shutdown or a lost claim; looks into the store every 0.3 s at most."""
+        """Whether to stop, because of a cancel, a shutdown or a lost claim; looks into the store every 0.3 s at
+        most."""
         if time.monotonic() - self._checked_at >= STOP_CHECK_EVERY_S:
             self._checked_at = time.monotonic()
             self._try(self._ask_store)
@@ -109,7 +112,9 @@ class Attempt:
             action()
         except LostClaim:
             self.lost = True
-        except StorageError as error:  # progress can be missed; if the store stays away, the lease runs out and the job is resumed
+        except (
+            StorageError
+        ) as error:  # progress can be missed; if the store stays away, the lease runs out and the job is resumed
             self.log.warning("%s", error)
 
 
@@ -122,9 +127,13 @@ class Worker:
     def __init__(self, queue: Queue, settings: Settings, handler: Handler, name: str, parent: int | None = None):
         self.queue, self.settings, self.handler, self.name, self.parent = queue, settings, handler, name, parent
         try:
-            self._lock = WorkerLock(settings.home / "workers", name)  # before the first claim, which only the living may hold
+            self._lock = WorkerLock(
+                settings.home / "workers", name
+            )  # before the first claim, which only the living may hold
         except OSError as error:
-            raise storage_error(error) or StorageError(f"The data folder {settings.home} cannot be used ({error.strerror}).") from error
+            raise storage_error(error) or StorageError(
+                f"The data folder {settings.home} cannot be used ({error.strerror})."
+            ) from error
         self.store = Store(settings.home / "jobs.sqlite3")
         self._attempt: Attempt | None = None
         self._leave = False  # a plain flag: an Event's lock must not be taken in a signal handler
@@ -191,7 +200,8 @@ class Worker:
                     attempt.log.error("%s", error)
                     ending = partial(self.store.pause, claim, CLUSTER_AWAY)
                 elif "CUDA error" in str(error):
-                    # Whatever this process asks of its GPU from now on fails, too. The next one takes the job over, so many times.
+                    # Whatever this process asks of its GPU from now on fails, too. The next one takes the job over, so
+                    # many times.
                     attempt.log.exception("the GPU failed")
                     ending, foreseen = None, False
                 else:
@@ -261,7 +271,9 @@ def _failure(error: Exception, attempt: Attempt) -> tuple[str, str]:
     return sentence, "internal"
 
 
-def run(queue: Queue, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None) -> int:
+def run(
+    queue: Queue, settings: Settings, handler: Handler | None = None, name: str | None = None, parent: int | None = None
+) -> int:
     """Works on `queue` until told to leave; returns the exit status. Must be called from the main thread.
 
     handler: what is done with a job; None takes the queue's own (`tasks.for_queue`).
@@ -279,7 +291,10 @@ def main(arguments: list[str] | None = None, handler: Handler | None = None) -> 
     parser.add_argument("--name", help="how the store calls this worker")
     parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
     given = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # until the worker has its own: nothing is begun yet, so there is nothing to give back
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         give_way(NICE)

@@ -17,7 +17,9 @@ try:
 except ImportError:  # a system without these limits; the watchdog still ends what takes too long
     resource = None
 
-MAX_MEMORY = 3 << 30  # bytes of address space for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
+MAX_MEMORY = (
+    3 << 30
+)  # bytes of address space for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
 MAX_CPU_S = 600
 MAX_WAIT_S = 300.0  # seconds somebody has waited for ffmpeg in all; a slow reader of its frames is not counted
 _TICK_S = 0.1
@@ -28,7 +30,8 @@ _LINE_BYTES = 1 << 16
 class Run:
     """A running ffmpeg. Its messages are drained, so that it never stalls on a full pipe.
 
-    head, tail: the first messages (what the input is) and the last (why it failed). late: whether the watchdog ended it.
+    head, tail: the first messages (what the input is) and the last (why it failed). late: whether the watchdog ended
+    it.
     """
 
     def __init__(self, process: subprocess.Popen, on_line: Callable[[Run, str], bool] | None):
@@ -85,7 +88,9 @@ class Run:
 
     @property
     def out_of_time(self) -> bool:
-        return self.late or resource is not None and f"received signal {signal.SIGXCPU:d}" in self.tail  # ffmpeg catches it
+        return (
+            self.late or resource is not None and f"received signal {signal.SIGXCPU:d}" in self.tail
+        )  # ffmpeg catches it
 
     @property
     def out_of_memory(self) -> bool:
@@ -93,15 +98,19 @@ class Run:
 
 
 @contextmanager
-def ffmpeg(arguments: list[str], *, on_line: Callable[[Run, str], bool] | None = None, limited: bool = False, **pipes) -> Iterator[Run]:
+def ffmpeg(
+    arguments: list[str], *, on_line: Callable[[Run, str], bool] | None = None, limited: bool = False, **pipes
+) -> Iterator[Run]:
     """A run of ffmpeg that is over when the block is left, however that happens.
 
-    on_line: is given the run and each line that ffmpeg says, in another thread; returns whether it has used the line up.
+    on_line: is given the run and each line that ffmpeg says, in another thread; returns whether it has used the line
+    up.
     limited: the limits above hold. pipes: stdin and stdout, as for Popen.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *arguments]
-    # A process group of its own: Ctrl-C in a terminal reaches us, and we decide what becomes of ffmpeg. Who leads a session (a worker, a
-    # decoder) is reached by no Ctrl-C, but may be killed together with its group, and then ffmpeg goes, too.
+    # A process group of its own: Ctrl-C in a terminal reaches us, and we decide what becomes of ffmpeg. Who leads a
+    # session (a worker, a decoder) is reached by no Ctrl-C, but may be killed together with its group, and then ffmpeg
+    # goes, too.
     group = None if os.getsid(0) == os.getpid() else 0
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **pipes}
     with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=group, **pipes) as process:
@@ -127,4 +136,6 @@ def why(run: Run) -> OSError:
     if "File too large" in run.tail or run.process.returncode == -getattr(signal, "SIGXFSZ", 0):
         return OSError(errno.EFBIG, "file too large")
     lines = run.tail.strip().splitlines()
-    return OSError(errno.EIO, f"ffmpeg ended with status {run.process.returncode} ({lines[-1].strip() if lines else 'no message'})")
+    return OSError(
+        errno.EIO, f"ffmpeg ended with status {run.process.returncode} ({lines[-1].strip() if lines else 'no message'})"
+    )

@@ -1,7 +1,7 @@
 """The only place where photos are decoded, converted, fitted to a size and written as PNG.
 
-Uploaded bytes are hostile: only PNG, JPEG and WebP are tried, the size is judged by the header before a pixel is decoded, and of
-all metadata only the orientation (and a CMYK photo's colour profile) is used.
+Uploaded bytes are hostile: only PNG, JPEG and WebP are tried, the size is judged by the header before a pixel is
+decoded, and of all metadata only the orientation (and a CMYK photo's colour profile) is used.
 """
 
 from __future__ import annotations
@@ -28,17 +28,25 @@ _ASPECT_SLACK = 2  # pixels: estimators and croppers round
 NEUTRAL = 128  # the grey behind transparent pixels
 LOW, FILLED = 0.6, 0.8  # a person who fills less than LOW of a crop's height is brought nearer, to FILLED
 _ACCEPTED = "PNG, JPEG and WebP photos are accepted"
-_LIMIT = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels per side are accepted; please scale it down"
+_LIMIT = (
+    f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels per side are accepted; please scale it down"
+)
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in a picture's own pixels, of the shape that the picture is fitted to; it may reach beyond the picture."""
+    """A rectangle in a picture's own pixels, of the shape that the picture is fitted to; it may reach beyond the
+    picture."""
 
     top: float
     left: float
@@ -47,10 +55,11 @@ class Box:
 
 
 def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """uint8 (H, W, 3), RGB: the photo at `path`, upright, over neutral grey where it is transparent; and what the user should know.
+    """uint8 (H, W, 3), RGB: the photo at `path`, upright, over neutral grey where it is transparent; and what the user
+    should know.
 
-    An animation gives its first picture and a notice. Raises InputError with one sentence when there is no such file, or it is not a
-    PNG, JPEG or WebP, damaged, cut short or too large.
+    An animation gives its first picture and a notice. Raises InputError with one sentence when there is no such file,
+    or it is not a PNG, JPEG or WebP, damaged, cut short or too large.
     """
     path = Path(path)
     name = shown(path.name)
@@ -60,7 +69,9 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
     if num_bytes == 0:
         raise InputError(f"{name} is empty (0 bytes); {_ACCEPTED}.")
     if num_bytes > MAX_FILE_BYTES:
-        raise InputError(f"{name} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted.")
+        raise InputError(
+            f"{name} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted."
+        )
     try:
         file = open(path, "rb")
     except PermissionError as error:
@@ -75,7 +86,8 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def open_picture(file: IO[bytes], name: str) -> Image.Image:
-    """The decoded picture in an open file: PNG, JPEG or WebP, its size judged before a pixel is decoded; of an animation the first one.
+    """The decoded picture in an open file: PNG, JPEG or WebP, its size judged before a pixel is decoded; of an
+    animation the first one.
 
     name: what the user calls it. Raises InputError with one sentence.
     """
@@ -95,8 +107,12 @@ def open_picture(file: IO[bytes], name: str) -> Image.Image:
         raise InputError(f"{name} is far too large; {_LIMIT}.") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image that can be read; {_ACCEPTED}.") from error
-    except Exception as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
-        raise InputError(f"{name} is damaged or cut short and cannot be decoded; please save or upload it again.") from error
+    except (
+        Exception
+    ) as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
+        raise InputError(
+            f"{name} is damaged or cut short and cannot be decoded; please save or upload it again."
+        ) from error
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -105,26 +121,32 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3), RGB: a Pillow image as `read_image` gives it, upright, over neutral grey where it is transparent."""
+    """uint8 (H, W, 3), RGB: a Pillow image as `read_image` gives it, upright, over neutral grey where it is
+    transparent."""
     image.load()
     return np.array(_upright(_as_rgb(image), image))
 
 
 def pad_box(source: tuple[int, int], size: tuple[int, int]) -> Box:
-    """The smallest box of the shape of (height, width) = `size` around the whole of a picture of (height, width) `source`."""
+    """The smallest box of the shape of (height, width) = `size` around the whole of a picture of (height, width)
+    `source`."""
     (source_height, source_width), (height, width) = source, size
     scale = min(height / source_height, width / source_width)
     box_height, box_width = height / scale, width / scale
     return Box((source_height - box_height) / 2, (source_width - box_width) / 2, box_height, box_width)
 
 
-def crop_box(source: tuple[int, int], size: tuple[int, int], person: tuple[float, float, float, float] | None = None) -> Box:
-    """The box of the shape of `size` to take out of a picture of (height, width) `source`, around the person where it is known.
+def crop_box(
+    source: tuple[int, int], size: tuple[int, int], person: tuple[float, float, float, float] | None = None
+) -> Box:
+    """The box of the shape of `size` to take out of a picture of (height, width) `source`, around the person where it
+    is known.
 
-    person: (top, left, bottom, right), the last two being the first row and column without the person. Without it the box is the
-    largest one, in the middle. Otherwise it is centred on the person as far as it stays inside, reaches beyond the picture only
-    where that is needed to hold the whole person, and is so small that the person fills at least 60 % of its height: 80 %, where
-    the largest box would show less. Raises ValueError when the person is empty or not inside the picture.
+    person: (top, left, bottom, right), the last two being the first row and column without the person. Without it the
+    box is the largest one, in the middle. Otherwise it is centred on the person as far as it stays inside, reaches
+    beyond the picture only where that is needed to hold the whole person, and is so small that the person fills at
+    least 60 % of its height: 80 %, where the largest box would show less. Raises ValueError when the person is empty or
+    not inside the picture.
     """
     (source_height, source_width), aspect = source, size[1] / size[0]
     height = min(source_height, source_width / aspect)
@@ -147,7 +169,8 @@ def crop_box(source: tuple[int, int], size: tuple[int, int], person: tuple[float
 
 
 def placement(source: tuple[int, int], size: tuple[int, int], box: Box) -> tuple[Box, tuple[int, int, int, int]]:
-    """Which part of a picture of (height, width) `source` is seen in `box`, and where it lies when `box` becomes `size`.
+    """Which part of a picture of (height, width) `source` is seen in `box`, and where it lies when `box` becomes
+    `size`.
 
     Returns that part, in source pixels, and (top, left, height, width) in whole target pixels, at least 1 x 1.
     Photos and pose maps both go through here, so they stay aligned. Raises ValueError when the box misses the picture.
@@ -170,8 +193,8 @@ def _placed(source: int, target: int, start: float, length: float) -> tuple[floa
 def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
     """uint8 (height, width, 3): what `box` shows of `image`, scaled to (height, width) = `size`, never squashed.
 
-    image: uint8 (H, W, 3). box: of the shape of `size`; None holds the whole picture, centred. What lies beyond the picture takes the
-    mean colour of the photo's outermost pixels.
+    image: uint8 (H, W, 3). box: of the shape of `size`; None holds the whole picture, centred. What lies beyond the
+    picture takes the mean colour of the photo's outermost pixels.
     """
     _check(image)
     if box is None and image.shape[:2] == tuple(size):
@@ -181,8 +204,13 @@ def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) 
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])  # (2W + 2H, 3)
     out = np.empty((*size, 3), np.uint8)
     out[:] = edge.mean(axis=0).round().astype(np.uint8)
-    right, bottom = min(seen.left + seen.width, image.shape[1]), min(seen.top + seen.height, image.shape[0])  # against rounding
-    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=(seen.left, seen.top, right, bottom))
+    right, bottom = (
+        min(seen.left + seen.width, image.shape[1]),
+        min(seen.top + seen.height, image.shape[0]),
+    )  # against rounding
+    scaled = Image.fromarray(image).resize(
+        (width, height), Image.Resampling.LANCZOS, box=(seen.left, seen.top, right, bottom)
+    )
     out[top : top + height, left : left + width] = np.asarray(scaled)
     return out
 
@@ -235,8 +263,8 @@ def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
     """Raises InputError when a map of (height, width) `poses` cannot be that of a photo of (height, width) `photo`."""
     if not same_aspect(photo, poses):
         raise InputError(
-            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which is another picture's "
-            "shape; give the map that was made from this photo."
+            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which "
+            "is another picture's shape; give the map that was made from this photo."
         )
 
 

@@ -1,4 +1,5 @@
-"""Videos that others have made: what they are by their first bytes, their frames, and the limits that hold while they are decoded."""
+"""Videos that others have made: what they are by their first bytes, their frames, and the limits that hold while they
+are decoded."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class VideoInfo:
     """What a video holds, found by decoding it.
 
     fps: frames per second; where frames are of uneven length, the rate of most of them. height, width: of the decoded
-    frames, after rotation. codec: for example "h264". pixel_format: for example "yuv420p". seconds: from the first frame to
-    the end of the last. variable: whether frames are of uneven length; `read_video` with fps makes them even.
+    frames, after rotation. codec: for example "h264". pixel_format: for example "yuv420p". seconds: from the first
+    frame to the end of the last. variable: whether frames are of uneven length; `read_video` with fps makes them even.
     """
 
     num_frames: int
@@ -51,7 +52,8 @@ class VideoInfo:
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether the first bytes of the file at `path` are those of a video that is accepted; False where it cannot be read."""
+    """Whether the first bytes of the file at `path` are those of a video that is accepted; False where it cannot be
+    read."""
     try:
         return demuxer(path) is not None
     except InputError:
@@ -59,7 +61,8 @@ def is_video(path: str | Path) -> bool:
 
 
 def demuxer(path: str | Path) -> str | None:
-    """ffmpeg's name for the form of the file at `path`, by its first bytes; None when it is no accepted form. Raises InputError."""
+    """ffmpeg's name for the form of the file at `path`, by its first bytes; None when it is no accepted form. Raises
+    InputError."""
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long or may not be looked at
         raise InputError(f"There is no video file at {path}.")
@@ -76,7 +79,8 @@ def demuxer(path: str | Path) -> str | None:
 
 
 def source(path: str | Path) -> list[str]:
-    """ffmpeg's arguments that open the video at `path`, with the form forced and nothing but this file within reach. Raises InputError."""
+    """ffmpeg's arguments that open the video at `path`, with the form forced and nothing but this file within reach.
+    Raises InputError."""
     form = demuxer(path)
     if form is None:
         raise unreadable(path)
@@ -89,13 +93,13 @@ def read_video(
 ) -> Iterator[np.ndarray]:
     """Yields the frames of the first video stream as uint8 (H, W, 3), upright, in order, all of one size.
 
-    fps: a constant rate to which frames are repeated or left out: of each moment the frame that is on the screen, or the next one if
-    that comes within half a frame; None gives each frame once.
-    max_side: larger pictures are reduced to this longer side, by averaging; with `nearest` by picking single pixels, for pictures
-    whose colours are labels.
+    fps: a constant rate to which frames are repeated or left out: of each moment the frame that is on the screen, or
+    the next one if that comes within half a frame; None gives each frame once.
+    max_side: larger pictures are reduced to this longer side, by averaging; with `nearest` by picking single pixels,
+    for pictures whose colours are labels.
 
-    Raises InputError with one sentence when the file is missing, is not an MP4, MOV, WebM, Matroska or GIF video, is damaged, or is
-    longer, larger or faster than the limits above; for length and rate possibly after the first frames.
+    Raises InputError with one sentence when the file is missing, is not an MP4, MOV, WebM, Matroska or GIF video, is
+    damaged, or is longer, larger or faster than the limits above; for length and rate possibly after the first frames.
     """
     flags = "neighbor" if nearest else "area"
     filters = [_SQUARE.format(flags=flags), "showinfo=checksum=0"]
@@ -104,8 +108,12 @@ def read_video(
         half = f"if(gt(FR,0),0.5/max(FR,{fps:.6f}),0.25/{fps:.6f})"
         filters.append(f"setpts='PTS-STARTPTS-{half}/TB',fps={Fraction(fps).limit_denominator(100_000)}:round=up")
     if max_side is not None:
-        filters.append("format=rgb24")  # before the scaling, so that colours of a map are not mixed by halved chroma planes
-        filters.append(f"scale=w='min(iw,{max_side})':h='min(ih,{max_side})':force_original_aspect_ratio=decrease:flags={flags}")
+        filters.append(
+            "format=rgb24"
+        )  # before the scaling, so that colours of a map are not mixed by halved chroma planes
+        filters.append(
+            f"scale=w='min(iw,{max_side})':h='min(ih,{max_side})':force_original_aspect_ratio=decrease:flags={flags}"
+        )
     output = ["-fps_mode", "passthrough", "-c:v", "ppm", "-f", "image2pipe", "-"]
     most = int((MAX_SECONDS + 1) * (fps or MAX_FPS)) + 2
     watch, num_frames, shape = _Watch(path), 0, None
@@ -141,9 +149,15 @@ def probe_video(path: str | Path) -> VideoInfo:
     stream = _STREAM.search(given)
     fps, variable = watch.rate()
     return VideoInfo(
-        watch.num_frames, fps, *watch.size, stream[1] if stream else "unknown", watch.pixel_format, watch.seconds(),
-        _SOUND.search(given) is not None, variable,
-    )  # fmt: skip
+        watch.num_frames,
+        fps,
+        *watch.size,
+        stream[1] if stream else "unknown",
+        watch.pixel_format,
+        watch.seconds(),
+        _SOUND.search(given) is not None,
+        variable,
+    )
 
 
 def unreadable(path: str | Path) -> InputError:
@@ -193,8 +207,8 @@ class _Watch:
         size = (int(height), int(width))
         if self.size not in (None, size):
             self.refusal = InputError(
-                f"{shown(self.path.name)} changes its picture size from {self.size[1]} x {self.size[0]} to {size[1]} x {size[0]} "
-                "on the way; please convert it to one size."
+                f"{shown(self.path.name)} changes its picture size from {self.size[1]} x {self.size[0]} to {size[1]} x "
+                f"{size[0]} on the way; please convert it to one size."
             )
         self.size, self.pixel_format = size, pixel_format
 
@@ -204,18 +218,28 @@ class _Watch:
         elapsed = float((self.times[-1] - self.times[0]) * self.time_base)
         if elapsed > MAX_SECONDS:
             return self.too_long()
-        if self.num_frames > MAX_SECONDS * MAX_FPS + 1 or (elapsed >= 1 and self.num_frames - 2 > 1.01 * MAX_FPS * elapsed):
+        if self.num_frames > MAX_SECONDS * MAX_FPS + 1 or (
+            elapsed >= 1 and self.num_frames - 2 > 1.01 * MAX_FPS * elapsed
+        ):
             return self._too_fast()
         return None
 
     def too_long(self) -> InputError:
-        return InputError(f"{shown(self.path.name)} is longer than {MAX_SECONDS} seconds; please cut it to the part that is needed.")
+        return InputError(
+            f"{shown(self.path.name)} is longer than {MAX_SECONDS} seconds; please cut it to the part that is needed."
+        )
 
     def _too_fast(self) -> InputError:
-        return InputError(f"{shown(self.path.name)} has more than {MAX_FPS} frames per second; please convert it to {MAX_FPS} or fewer.")
+        return InputError(
+            f"{shown(self.path.name)} has more than {MAX_FPS} frames per second; please convert it to {MAX_FPS} or "
+            "fewer."
+        )
 
     def _too_large(self, height: int, width: int) -> InputError:
-        return InputError(f"{shown(self.path.name)} is {width} x {height} pixels; at most {MAX_SIDE} per side are accepted, scale it down.")
+        return InputError(
+            f"{shown(self.path.name)} is {width} x {height} pixels; at most {MAX_SIDE} per side are accepted, "
+            "scale it down."
+        )
 
     def seconds(self) -> float:
         """From the first frame to the end of the last."""
@@ -224,7 +248,9 @@ class _Watch:
 
     def rate(self) -> tuple[float, bool]:
         """Frames per second, and whether they are of uneven length."""
-        declared = float(self.declared_rate or 0) or (float(1 / (self.last_duration * self.time_base)) if self.last_duration else 0.0)
+        declared = float(self.declared_rate or 0) or (
+            float(1 / (self.last_duration * self.time_base)) if self.last_duration else 0.0
+        )
         steps = np.diff(self.times) * float(self.time_base)  # seconds
         if len(steps) == 0 or steps.sum() <= 0:
             return min(max(declared or 25.0, 1.0), MAX_FPS), False
@@ -250,7 +276,9 @@ class _Watch:
             if "matches no streams" in run.tail and "Stream #0" in run.head:
                 raise InputError(f"{name} holds no video; {_ACCEPTED}.")
             if run.out_of_memory:
-                raise InputError(f"{name} needs more memory to decode than is allowed; please convert it to a smaller MP4.")
+                raise InputError(
+                    f"{name} needs more memory to decode than is allowed; please convert it to a smaller MP4."
+                )
             raise unreadable(self.path)
         if self.num_frames > 1 and self.num_frames - 1 > 1.01 * MAX_FPS * self.seconds():
             raise self._too_fast()

@@ -8,9 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # The second is the name that the press's standard (IPTC) has for it.
-COMMENT = (
-    "AI-generated video, made with DreamPose. Digital source type: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-)
+COMMENT = "AI-generated video, made with DreamPose. Digital source type: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 WORDS = "AI-generated"
 _SHARE, _LEAST = 1 / 24, 11  # of the picture's height, and pixels: how high the letters are
 

@@ -11,8 +11,9 @@ from torch import nn
 class ImageAdapter(ModelMixin, ConfigMixin):
     """Mixes CLIP's tokens with tokens made of the photo's latents.
 
-    Each latent channel becomes one token: 2 x 2 max pooling, then a linear map over positions. A linear map over the token axis then mixes
-    both kinds down to as many tokens as CLIP gave. It starts as the identity on CLIP's tokens with zero weight on the VAE's.
+    Each latent channel becomes one token: 2 x 2 max pooling, then a linear map over positions. A linear map over the
+    token axis then mixes both kinds down to as many tokens as CLIP gave. It starts as the identity on CLIP's tokens
+    with zero weight on the VAE's.
 
     num_clip_tokens, width: CLIP's tokens and their size, which is also the UNet's cross_attention_dim.
     latent_channels, latent_height, latent_width: the photo's latents.
@@ -20,7 +21,12 @@ class ImageAdapter(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, num_clip_tokens: int = 50, width: int = 768, latent_channels: int = 4, latent_height: int = 80, latent_width: int = 64
+        self,
+        num_clip_tokens: int = 50,
+        width: int = 768,
+        latent_channels: int = 4,
+        latent_height: int = 80,
+        latent_width: int = 64,
     ):
         super().__init__()
         self.pool = nn.MaxPool2d(2)

@@ -16,7 +16,9 @@ from .texture import WARP_PLANES
 
 def unet_in_channels(config: ModelConfig, latent_channels: int, factor: int) -> int:
     """Input channels of the UNet: noisy latent, five encoded maps, unshuffled texture planes; `factor` is the VAE's."""
-    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[config.reference_warp]
+    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[
+        config.reference_warp
+    ]
     return latent_channels + pose_channels(config) + warp
 
 
@@ -41,18 +43,21 @@ def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None,
     uv = None if poses.uv is None or poses.charts != charts else torch.from_numpy(poses.uv.astype("float32"))
     if parts is None and uv is None:
         raise InputError(
-            f"This pose sequence has only U, V, in {poses.charts} charts, and the model was trained on {charts} charts; "
-            "give a sequence with parts, or one in the model's charts."
+            f"This pose sequence has only U, V, in {poses.charts} charts, and the model was trained on {charts} "
+            "charts; give a sequence with parts, or one in the model's charts."
         )
     return parts, uv
 
 
-def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv") -> torch.Tensor:
+def encode_maps(
+    parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv"
+) -> torch.Tensor:
     """Pose maps as channels at latent resolution: (N, C, H / factor, W / factor); parts (N, H, W), uv (N, 2, H, W).
 
-    "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell; U and V are
-    those of the cell's middle pixel, never averaged; two flags say which of the two are known.
-    "uv", 2 channels, as the original has it: U and V of the cell's first pixel in [-1, 1], or a little beyond where they are not clamped,
+    "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell;
+    U and V are those of the cell's middle pixel, never averaged; two flags say which of the two are known.
+    "uv", 2 channels, as the original has it: U and V of the cell's first pixel in [-1, 1], or a little beyond where
+    they are not clamped,
     -1 where nobody is. Raises InputError without U, V.
     """
     if parts is None and uv is None:
@@ -60,7 +65,10 @@ def encode_maps(parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int
     middle = factor // 2
     if encoding == "uv":
         if uv is None:
-            raise InputError("This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that has.")
+            raise InputError(
+                "This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that "
+                "has."
+            )
         return uv[:, :, ::factor, ::factor].float() * 2 - 1
     given = parts if parts is not None else uv[:, 0]
     count, height, width = given.shape
@@ -90,10 +98,12 @@ def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tenso
 
 
 def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tensor:
-    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f, W / f).
+    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f,
+    W / f).
 
-    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved texture, zeros where
-    there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...) for "none".
+    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved
+    texture, zeros where there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...)
+    for "none".
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if config.reference_warp == "none":
@@ -107,23 +117,27 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
 
 
 def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
-    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps (B,) or one of them.
+    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps
+    (B,) or one of them.
 
-    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy difference from
-    them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an untrained UNet repeats the moved
-    texture, and training goes into what is wrong with it.
+    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy
+    difference from them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an
+    untrained UNet repeats the moved texture, and training goes into what is wrong with it.
     """
     if config.reference_warp != "encoded":
         return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
     start = warp[:, : noisy.shape[1]].float()
     alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    prediction = unet(unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
+    prediction = unet(
+        unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens
+    ).sample.float()
     share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
     return prediction + share * start
 
 
 def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler predicts."""
+    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler
+    predicts."""
     alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     kind = scheduler.config.prediction_type
@@ -138,7 +152,8 @@ def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | No
 
 
 def condition_latents(config: ModelConfig, vae, photos: torch.Tensor) -> torch.Tensor:
-    """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes, 0 to 255."""
+    """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes,
+    0 to 255."""
     return encode_latents(vae, photos if config.photo_encoding == "own" else to_uint8(photos).movedim(-1, -3).float())
 
 
@@ -159,23 +174,29 @@ def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
     return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
 
 
-def reference_tokens(config: ModelConfig, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter):
+def reference_tokens(
+    config: ModelConfig, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter
+):
     """Cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C, h, w).
 
-    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the released weights were run: CLIP's own processor
-    cuts its middle square, and the VAE is given bytes.
+    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the released weights were run:
+    CLIP's own processor cuts its middle square, and the VAE is given bytes.
     """
     if config.photo_encoding == "own":
         seen = clip_pixels(photos, image_processor)
     else:
-        seen = image_processor(images=list(to_uint8(photos).cpu().numpy()), return_tensors="pt")["pixel_values"].to(photos.device)
+        seen = image_processor(images=list(to_uint8(photos).cpu().numpy()), return_tensors="pt")["pixel_values"].to(
+            photos.device
+        )
     clip = image_encoder(pixel_values=seen.to(image_encoder.dtype)).last_hidden_state
     return adapter(clip.to(adapter.dtype), latents.to(adapter.dtype))
 
 
-def blank_tokens(config: ModelConfig, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter) -> torch.Tensor:
-    """What stands for tokens (B, n, d) where there is no photo, (1, n, d): zeros; with photo_encoding "released" the tokens of a black
-    photo whose bytes reach the VAE with height and width exchanged, as they did there."""
+def blank_tokens(
+    config: ModelConfig, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter
+) -> torch.Tensor:
+    """What stands for tokens (B, n, d) where there is no photo, (1, n, d): zeros; with photo_encoding "released" the
+    tokens of a black photo whose bytes reach the VAE with height and width exchanged, as they did there."""
     if config.photo_encoding == "own":
         return torch.zeros_like(tokens[:1])
     black = torch.full((1, 3, *config.size), -1.0, device=tokens.device)

@@ -10,7 +10,8 @@ from ..settings import Quality, Solver
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
 POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
-# what stands in a frame's window of five maps beyond the ends of the clip: the nearest map; or, as the original was run, the frame's own
+# what stands in a frame's window of five maps beyond the ends of the clip: the nearest map; or, as the original was
+# run, the frame's own
 POSE_WINDOWS = {"five": "nearest", "centred": "centre"}
 
 
@@ -18,8 +19,9 @@ POSE_WINDOWS = {"five": "nearest", "centred": "centre"}
 class Sampling:
     """How frames are denoised, by the names of `DreamPosePipeline.stream`.
 
-    guidance_interval: the part of the noise schedule that is guided, from 0, the clean frame, to 1, pure noise; outside one pass is made
-    instead of three. reuse_steps: the UNet's deep features are computed at every such step only. solver: None as the model has it.
+    guidance_interval: the part of the noise schedule that is guided, from 0, the clean frame, to 1, pure noise; outside
+    one pass is made instead of three. reuse_steps: the UNet's deep features are computed at every such step only.
+    solver: None as the model has it.
     """
 
     num_inference_steps: int
@@ -33,14 +35,16 @@ class ModelConfig:
     """How a model must be fed; stands in the model folder's config.
 
     pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five" or "centred", see `POSE_WINDOWS`.
-    photo_encoding: "own" or "released", see `reference_tokens`. init_leak: frames start from the photo's latents with noise on top, not
-    from noise alone; where the first timestep is not the noisiest some of the photo is left in it (7.2 % with 100 steps of PNDM).
+    photo_encoding: "own" or "released", see `reference_tokens`. init_leak: frames start from the photo's latents with
+    noise on top, not from noise alone; where the first timestep is not the noisiest some of the photo is left in it
+    (7.2 % with 100 steps of PNDM).
     charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background.
     height, width: of photo and frames.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
     draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
-    guidance_from, guidance_to, reuse_steps: what `draft` and `standard` leave out, see `Sampling`; `best` leaves out nothing.
+    guidance_from, guidance_to, reuse_steps: what `draft` and `standard` leave out, see `Sampling`; `best` leaves out
+    nothing.
     """
 
     pose_encoding: str = "iuv"
@@ -64,7 +68,11 @@ class ModelConfig:
     def sampling(self, quality: Quality) -> Sampling:
         """How frames of a quality are denoised."""
         steps = {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
-        return Sampling(steps) if quality == "best" else Sampling(steps, (self.guidance_from, self.guidance_to), self.reuse_steps)
+        return (
+            Sampling(steps)
+            if quality == "best"
+            else Sampling(steps, (self.guidance_from, self.guidance_to), self.reuse_steps)
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,9 +82,12 @@ class ModelConfig:
 def check_config(config: ModelConfig) -> None:
     """Raises InputError for a name that is none of those that a field may have."""
     known = {
-        "pose_encoding": POSE_CHANNELS, "pose_window": POSE_WINDOWS, "photo_encoding": ("own", "released"),
-        "charts": ("densepose", "mannequin"), "reference_warp": ("none", "texture", "encoded"),
-    }  # fmt: skip
+        "pose_encoding": POSE_CHANNELS,
+        "pose_window": POSE_WINDOWS,
+        "photo_encoding": ("own", "released"),
+        "charts": ("densepose", "mannequin"),
+        "reference_warp": ("none", "texture", "encoded"),
+    }
     for name, names in known.items():
         if getattr(config, name) not in names:
             raise InputError(f"{name} is {getattr(config, name)!r}; there are {', '.join(names)}.")

@@ -1,4 +1,5 @@
-"""The denoising loop: from noise to a frame's latents under dual guidance, and what is left out of it where less is enough."""
+"""The denoising loop: from noise to a frame's latents under dual guidance, and what is left out of it where less is
+enough."""
 
 from __future__ import annotations
 
@@ -19,13 +20,14 @@ from .config import ModelConfig, Sampling
 from .texture import Texture
 
 OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
-"""Called after each step with its number, the number of all and a function that gives the clean latents as they seem."""
+"""Called after each step with its number, the number of all and a function that gives the clean latents as they
+seem."""
 
 
 @dataclass
 class Reference:
-    """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of one person or None,
-    see `colour_map`."""
+    """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of
+    one person or None, see `colour_map`."""
 
     tokens: torch.Tensor
     blank: torch.Tensor
@@ -37,10 +39,14 @@ class Reference:
 def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:
     """The UNet passes that dual guidance needs, as (weight, has image, has pose).
 
-    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes whose weight cancels to 0 are left
-    out: equal weights need two, both 1 need one (paper, section 4.3).
+    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes whose weight cancels to 0 are
+    left out: equal weights need two, both 1 need one (paper, section 4.3).
     """
-    passes = [(1 - image_guidance, False, False), (image_guidance - pose_guidance, True, False), (pose_guidance, True, True)]
+    passes = [
+        (1 - image_guidance, False, False),
+        (image_guidance - pose_guidance, True, False),
+        (pose_guidance, True, True),
+    ]
     return [p for p in passes if abs(p[0]) > 1e-9]
 
 
@@ -50,9 +56,14 @@ def solver_named(name: Solver, scheduler) -> SchedulerMixin:
     Raises InputError for one that cannot use what the model predicts.
     """
     if name == "pndm" and scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise InputError("PNDM cannot solve for this model, which predicts the clean frame itself; choose another solver.")
+        raise InputError(
+            "PNDM cannot solve for this model, which predicts the clean frame itself; choose another solver."
+        )
     kind, how = {
-        "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),  # Lu et al., arXiv 2211.01095
+        "dpm++": (
+            DPMSolverMultistepScheduler,
+            {"algorithm_type": "dpmsolver++", "solver_order": 2},
+        ),  # Lu et al., arXiv 2211.01095
         "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),  # Zhao et al., arXiv 2302.04867
         "ddim": (DDIMScheduler, {}),  # Song et al., arXiv 2010.02502
         "pndm": (PNDMScheduler, {"skip_prk_steps": True}),  # Liu et al., arXiv 2202.09778
@@ -62,14 +73,24 @@ def solver_named(name: Solver, scheduler) -> SchedulerMixin:
 
 @torch.no_grad()
 def denoise(
-    unet, scheduler, config: ModelConfig, sampling: Sampling, branches: list[tuple[float, bool, bool]], reference: Reference,
-    noise: torch.Tensor, beneath: torch.Tensor | None, pose: torch.Tensor, warp: torch.Tensor | None, on_step: OnStep,
+    unet,
+    scheduler,
+    config: ModelConfig,
+    sampling: Sampling,
+    branches: list[tuple[float, bool, bool]],
+    reference: Reference,
+    noise: torch.Tensor,
+    beneath: torch.Tensor | None,
+    pose: torch.Tensor,
+    warp: torch.Tensor | None,
+    on_step: OnStep,
     should_stop: ShouldStop,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Clean latents (B, C, h, w) from noise of that shape, with the latents `beneath` under it if there are any.
 
-    branches: as from `guidance_branches`; outside sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724) there is no guidance,
-    so one pass. scheduler: the model's own; stays as it is. pose, warp: channels of the frames, as the UNet takes them. Raises Cancelled.
+    branches: as from `guidance_branches`; outside sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724)
+    there is no guidance, so one pass. scheduler: the model's own; stays as it is. pose, warp: channels of the frames,
+    as the UNet takes them. Raises Cancelled.
     """
     scheduler = copy.deepcopy(scheduler) if sampling.solver is None else solver_named(sampling.solver, scheduler)
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)
@@ -101,8 +122,9 @@ def denoise(
 
 @contextmanager
 def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContextManager]]:
-    """A function (step, branch) -> context, in which the UNet computes its deep features at every `every`-th step and in between goes from
-    its first convolution straight to its last layer, with what the branch's last full pass left there (DeepCache, arXiv 2312.00858).
+    """A function (step, branch) -> context, in which the UNet computes its deep features at every `every`-th step and
+    in between goes from its first convolution straight to its last layer, with what the branch's last full pass left
+    there (DeepCache, arXiv 2312.00858).
 
     1 changes nothing.
     """
@@ -142,7 +164,9 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContex
         finally:
             shallow = False
 
-    shorts = [(block, past_down) for block in unet.down_blocks] + [(block, past) for block in (unet.mid_block, *unet.up_blocks[:-1])]
+    shorts = [(block, past_down) for block in unet.down_blocks] + [
+        (block, past) for block in (unet.mid_block, *unet.up_blocks[:-1])
+    ]
     own = [(block, block.__dict__.get("forward")) for block, _ in (*shorts, (last, last_layer))]
     handle = last.resnets[-1].register_forward_pre_hook(keep)
     for block, short in (*shorts, (last, last_layer)):

@@ -1,4 +1,5 @@
-"""A preview of frames while they are denoised: latents as colours by a linear map that is fitted to the photo, without the VAE."""
+"""A preview of frames while they are denoised: latents as colours by a linear map that is fitted to the photo, without
+the VAE."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ _COLOURLESS = 1e-3  # ridge: keeps the map tame where a photo has few colours
 
 
 def colour_map(photo: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """(C + 1, 3): the linear map, with an offset, from a photo's latents (1, C, h, w) to its pixels (1, 3, H, W) that errs least."""
+    """(C + 1, 3): the linear map, with an offset, from a photo's latents (1, C, h, w) to its pixels (1, 3, H, W) that
+    errs least."""
     channels = latents.shape[1]
     small = F.adaptive_avg_pool2d(photo.float().cpu(), latents.shape[2:])
     given = _with_offset(latents.float().cpu())

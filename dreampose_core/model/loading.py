@@ -22,13 +22,17 @@ _SMALL = 100 << 20  # bytes of a model's weights
 
 
 def load_pipeline(
-    model: str | Path, device: str = "auto", precision: Precision = "auto", low_memory: bool = False,
+    model: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    low_memory: bool = False,
     safety_checker: str | Path | None = None,
-) -> DreamPosePipeline:  # fmt: skip
+) -> DreamPosePipeline:
     """The model on a device, ready to run, in the precision that suits it; its `precision` says which, and why.
 
-    model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda". low_memory: see `memory`.
-    safety_checker: Stable Diffusion 1.x, a folder or hub id, whose checker looks at every frame; None: nobody does.
+    model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
+    low_memory: see `memory`. safety_checker: Stable Diffusion 1.x, a folder or hub id, whose checker looks at every
+    frame; None: nobody does.
     Raises ModelError with one sentence when there is no such model or device.
     """
     device = memory.chosen_device(device)
@@ -41,7 +45,9 @@ def load_pipeline(
     quiet_libraries()
     dtype, reason = memory.chosen_precision(device, precision)
     try:
-        pipe = DreamPosePipeline.from_pretrained(path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True)
+        pipe = DreamPosePipeline.from_pretrained(
+            path if path.is_dir() else str(model), dtype=dtype, use_safetensors=True
+        )
     except Exception as error:  # diffusers, transformers and safetensors raise many kinds on broken folders
         raise ModelError(why_not_loaded(error, f"model {model}", model)) from error
     pipe.set_progress_bar_config(disable=True)
@@ -53,14 +59,17 @@ def load_pipeline(
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
-    """Writes the model folder in fp16, small models in safetensors shards below 9 MB, as they lie in a repository. Raises StorageError."""
+    """Writes the model folder in fp16, small models in safetensors shards below 9 MB, as they lie in a repository.
+    Raises StorageError."""
     quiet_libraries()
     parts = {name: copy.deepcopy(part) for name, part in pipe.components.items()}
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
         if "_name_or_path" in getattr(part, "_internal_dict", {}):  # where its weights once lay is nobody's business
-            part._internal_dict = FrozenDict({key: value for key, value in part.config.items() if key != "_name_or_path"})
+            part._internal_dict = FrozenDict(
+                {key: value for key, value in part.config.items() if key != "_name_or_path"}
+            )
     write_weights(DreamPosePipeline(**parts, model_config=pipe.model_config), folder)
 
 

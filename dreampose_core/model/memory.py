@@ -22,7 +22,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def chosen_device(asked: str) -> str:
-    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises ModelError where there is no GPU, or one that PyTorch is not built for."""
+    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises ModelError where there is no GPU, or one that PyTorch is not
+    built for."""
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
@@ -33,14 +34,15 @@ def chosen_device(asked: str) -> str:
     if built and (major, minor) < min(built):
         least = ".".join(map(str, min(built)))
         raise ModelError(
-            f"This GPU ({torch.cuda.get_device_name()}, compute capability {major}.{minor}) is older than this PyTorch supports ({least} "
-            "and above); install a PyTorch built for it, or choose --device cpu."
+            f"This GPU ({torch.cuda.get_device_name()}, compute capability {major}.{minor}) is older than this PyTorch "
+            f"supports ({least} and above); install a PyTorch built for it, or choose --device cpu."
         )
     return "cuda"
 
 
 def chosen_precision(device: str, asked: Precision = "auto") -> tuple[torch.dtype, str]:
-    """The type of numbers, and why: bfloat16 where the GPU computes in it, else float16; float32 on the CPU. The reason is logged."""
+    """The type of numbers, and why: bfloat16 where the GPU computes in it, else float16; float32 on the CPU. The reason
+    is logged."""
     if asked != "auto":
         dtype, reason = _DTYPES[asked], f"{asked}, as it was asked for"
     elif device == "cpu":
@@ -54,8 +56,9 @@ def chosen_precision(device: str, asked: Precision = "auto") -> tuple[torch.dtyp
 
 
 def placed(pipe, device: str, low_memory: bool):
-    """The pipeline on its device. On a GPU convolutions have their channels last and frames are decoded one by one; with low_memory
-    components that do not compute wait in the host's memory. Raises ModelError where there is not enough."""
+    """The pipeline on its device. On a GPU convolutions have their channels last and frames are decoded one by one;
+    with low_memory components that do not compute wait in the host's memory. Raises ModelError where there is not
+    enough."""
     if device == "cpu":
         return pipe.to(device)
     for module in (pipe.unet, pipe.vae):
@@ -70,7 +73,8 @@ def placed(pipe, device: str, low_memory: bool):
 
 @contextmanager
 def all_there(pipe) -> Iterator[None]:
-    """In this context all components are on the device, also where they take turns on it: training needs them together."""
+    """In this context all components are on the device, also where they take turns on it: training needs them
+    together."""
     device = pipe._execution_device
     offloaded = getattr(pipe, "_all_hooks", None)
     if offloaded:
@@ -87,13 +91,18 @@ def all_there(pipe) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the GPU's or the host's memory is full.
 
-    Other errors of CUDA, for example an illegal memory access, are none of these: after them the process is of no use any more.
+    Other errors of CUDA, for example an illegal memory access, are none of these: after them the process is of no use
+    any more.
     """
     words = ("can't allocate memory", "not enough memory", "out of memory", "_status_alloc_failed")
     said = str(error).lower()
     _, cuda, told = said.partition("cuda error: ")
-    said = told.partition("\n")[0] if cuda else said  # its first line says which; what follows is advice and where it was
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (isinstance(error, RuntimeError) and any(w in said for w in words))
+    said = (
+        told.partition("\n")[0] if cuda else said
+    )  # its first line says which; what follows is advice and where it was
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(w in said for w in words)
+    )
 
 
 def too_little(size: tuple[int, int]) -> ModelError:
@@ -104,7 +113,9 @@ def too_little(size: tuple[int, int]) -> ModelError:
 def _too_little(what: str) -> ModelError:
     free = free_memory_mb()
     left = f"; the GPU has {free} MB free" if free is not None else ""
-    return ModelError(f"There is not enough memory {what}{left}; close what else uses it, or try --low-memory or --device cpu.")
+    return ModelError(
+        f"There is not enough memory {what}{left}; close what else uses it, or try --low-memory or --device cpu."
+    )
 
 
 @contextmanager
@@ -132,7 +143,8 @@ def free_memory_mb() -> int | None:
 
 @contextmanager
 def peaks() -> Iterator[dict[str, int]]:
-    """Fills the dict, at the end of the context, with "host_mb", the process's peak so far, and "gpu_mb", the context's, on a GPU."""
+    """Fills the dict, at the end of the context, with "host_mb", the process's peak so far, and "gpu_mb", the
+    context's, on a GPU."""
     found: dict[str, int] = {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

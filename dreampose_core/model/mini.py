@@ -16,10 +16,16 @@ from .pipeline import DreamPosePipeline
 
 
 def build_mini(
-    config: ModelConfig, seed: int = 0, *, unet_channels: tuple[int, ...] = (64, 128, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64), latent_channels: int = 16, width: int = 128, groups: int = 8,
+    config: ModelConfig,
+    seed: int = 0,
+    *,
+    unet_channels: tuple[int, ...] = (64, 128, 192),
+    vae_channels: tuple[int, ...] = (24, 48, 64),
+    latent_channels: int = 16,
+    width: int = 128,
+    groups: int = 8,
     vae: AutoencoderKL | None = None,
-) -> DreamPosePipeline:  # fmt: skip
+) -> DreamPosePipeline:
     """A new model with random weights drawn from `seed`; the keyword arguments are its widths.
 
     vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`.
@@ -32,37 +38,63 @@ def build_mini(
         height, width_ = config.height // factor, config.width // factor
         levels = len(unet_channels)
         vae = vae or AutoencoderKL(
-            in_channels=3, out_channels=3, latent_channels=latent_channels, block_out_channels=vae_channels, layers_per_block=1,
-            down_block_types=("DownEncoderBlock2D",) * len(vae_channels), up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
-            norm_num_groups=groups, mid_block_add_attention=False, sample_size=config.height,
-        )  # fmt: skip
+            in_channels=3,
+            out_channels=3,
+            latent_channels=latent_channels,
+            block_out_channels=vae_channels,
+            layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
+            up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
+            norm_num_groups=groups,
+            mid_block_add_attention=False,
+            sample_size=config.height,
+        )
         unet = UNet2DConditionModel(
-            sample_size=(height, width_), in_channels=unet_in_channels(config, latent_channels, factor), out_channels=latent_channels,
-            block_out_channels=unet_channels, layers_per_block=1, norm_num_groups=groups, cross_attention_dim=width, attention_head_dim=4,
+            sample_size=(height, width_),
+            in_channels=unet_in_channels(config, latent_channels, factor),
+            out_channels=latent_channels,
+            block_out_channels=unet_channels,
+            layers_per_block=1,
+            norm_num_groups=groups,
+            cross_attention_dim=width,
+            attention_head_dim=4,
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
-        )  # fmt: skip
+        )
         if config.reference_warp != "none":
             # the moved texture enters through columns of its own that start at zero: nothing changes at the start
             with torch.no_grad():
-                warp = unet.config.in_channels - unet_in_channels(replace(config, reference_warp="none"), latent_channels, factor)
+                warp = unet.config.in_channels - unet_in_channels(
+                    replace(config, reference_warp="none"), latent_channels, factor
+                )
                 unet.conv_in.weight[:, -warp:] = 0
                 if config.reference_warp == "encoded":  # the UNet starts by repeating the moved texture, deaf to noise
                     unet.conv_in.weight[:, :latent_channels] = 0
                     unet.conv_out.weight.zero_()
                     unet.conv_out.bias.zero_()
         clip = CLIPVisionConfig(
-            hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=max(1, width // 32),
-            image_size=64, patch_size=16, projection_dim=width,
-        )  # fmt: skip
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=2,
+            num_attention_heads=max(1, width // 32),
+            image_size=64,
+            patch_size=16,
+            projection_dim=width,
+        )
         image_encoder = CLIPVisionModel(clip)
         adapter = ImageAdapter(17, width, latent_channels, height, width_)
-    # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted, not
-    # noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
+    # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted,
+    # not noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="sample", rescale_betas_zero_snr=True,
-        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="sample",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
     processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     pipe = DreamPosePipeline(vae, unet, adapter, scheduler, image_encoder, processor, model_config=config)
     for module in (vae, unet, adapter, image_encoder):

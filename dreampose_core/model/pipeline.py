@@ -69,11 +69,23 @@ class DreamPosePipeline(DiffusionPipeline):
     safety_checker: SafetyChecker | None = None  # what it finds unfit is black
 
     def __init__(
-        self, vae, unet, adapter, scheduler, image_encoder, image_processor, model_config: ModelConfig | dict | None = None
+        self,
+        vae,
+        unet,
+        adapter,
+        scheduler,
+        image_encoder,
+        image_processor,
+        model_config: ModelConfig | dict | None = None,
     ):
         super().__init__()
         self.register_modules(
-            vae=vae, unet=unet, adapter=adapter, scheduler=scheduler, image_encoder=image_encoder, image_processor=image_processor
+            vae=vae,
+            unet=unet,
+            adapter=adapter,
+            scheduler=scheduler,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
         )
         if not isinstance(model_config, ModelConfig):
             model_config = ModelConfig(**(model_config or {}))
@@ -81,24 +93,42 @@ class DreamPosePipeline(DiffusionPipeline):
 
     @classmethod
     def from_stable_diffusion(
-        cls, base: str | Path, image_encoder: str | Path = stable_diffusion.CLIP, *, pose_encoding: str = "iuv",
-        reference_warp: str = "texture", size: tuple[int, int] = stable_diffusion.SIZE, vae: str | Path | None = None,
+        cls,
+        base: str | Path,
+        image_encoder: str | Path = stable_diffusion.CLIP,
+        *,
+        pose_encoding: str = "iuv",
+        reference_warp: str = "texture",
+        size: tuple[int, int] = stable_diffusion.SIZE,
+        vae: str | Path | None = None,
         charts: str = "densepose",
-    ) -> DreamPosePipeline:  # fmt: skip
-        """A new model of full size, to be trained: Stable Diffusion's weights, with channels for poses and texture that count nothing yet.
+    ) -> DreamPosePipeline:
+        """A new model of full size, to be trained: Stable Diffusion's weights, with channels for poses and texture that
+        count nothing yet.
 
-        Until it is trained it says what Stable Diffusion says for CLIP's tokens of the photo, whatever the poses (paper, section 4.2).
-        base: Stable Diffusion 1.x, such as "CompVis/stable-diffusion-v1-4"; image_encoder: CLIP; vae: another VAE, such as
-        "stabilityai/sd-vae-ft-mse"; each a folder or a hub id. pose_encoding: "iuv", or "uv" for the paper's; reference_warp: "none", the
-        paper's, or "texture". size: (height, width), multiples of 64. charts: whose U, V it will be trained on.
+        Until it is trained it says what Stable Diffusion says for CLIP's tokens of the photo, whatever the poses
+        (paper, section 4.2). base: Stable Diffusion 1.x, such as "CompVis/stable-diffusion-v1-4"; image_encoder: CLIP;
+        vae: another VAE, such as "stabilityai/sd-vae-ft-mse"; each a folder or a hub id. pose_encoding: "iuv", or "uv"
+        for the paper's; reference_warp: "none", the paper's, or "texture". size: (height, width), multiples of 64.
+        charts: whose U, V it will be trained on.
         Raises InputError, and ModelError for what cannot be loaded or does not fit together.
         """
         quiet_libraries()
         config = ModelConfig(
-            pose_encoding=pose_encoding, charts=charts, reference_warp=reference_warp, height=size[0], width=size[1],
-            image_guidance=8.0, pose_guidance=3.0, draft_steps=10, standard_steps=25, best_steps=50,
-            guidance_from=0.1, guidance_to=0.8, reuse_steps=2,
-        )  # fmt: skip
+            pose_encoding=pose_encoding,
+            charts=charts,
+            reference_warp=reference_warp,
+            height=size[0],
+            width=size[1],
+            image_guidance=8.0,
+            pose_guidance=3.0,
+            draft_steps=10,
+            standard_steps=25,
+            best_steps=50,
+            guidance_from=0.1,
+            guidance_to=0.8,
+            reuse_steps=2,
+        )
         check_config(config)
         pipe = cls(**stable_diffusion.components(config, base, image_encoder, vae), model_config=config)
         pipe.set_progress_bar_config(disable=True)
@@ -120,56 +150,113 @@ class DreamPosePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(
-        self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
-        generator: torch.Generator | None = None, batch_size: int = 8, noise: torch.Tensor | None = None, init_leak: bool | None = None,
-        output_type: OutputType = "uint8", guidance_interval: tuple[float, float] | None = None, reuse_steps: int | None = None,
+        self,
+        image: ImageLike | list[ImageLike],
+        poses: PoseSequence,
+        image_poses: PoseSequence | None = None,
+        num_inference_steps: int | None = None,
+        image_guidance: float | None = None,
+        pose_guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 8,
+        noise: torch.Tensor | None = None,
+        init_leak: bool | None = None,
+        output_type: OutputType = "uint8",
+        guidance_interval: tuple[float, float] | None = None,
+        reuse_steps: int | None = None,
         solver: Solver | None = None,
-    ) -> DreamPoseOutput:  # fmt: skip
+    ) -> DreamPoseOutput:
         """All frames of a clip; arguments and errors as in `stream`."""
-        frames = self.stream(image, poses, image_poses, num_inference_steps, image_guidance, pose_guidance, generator, batch_size,
-                             noise=noise, init_leak=init_leak, output_type=output_type, guidance_interval=guidance_interval,
-                             reuse_steps=reuse_steps, solver=solver)  # fmt: skip
+        frames = self.stream(
+            image,
+            poses,
+            image_poses,
+            num_inference_steps,
+            image_guidance,
+            pose_guidance,
+            generator,
+            batch_size,
+            noise=noise,
+            init_leak=init_leak,
+            output_type=output_type,
+            guidance_interval=guidance_interval,
+            reuse_steps=reuse_steps,
+            solver=solver,
+        )
         return DreamPoseOutput(frames=np.stack(list(frames)))
 
     @torch.no_grad()
     def stream(
-        self, image: ImageLike | list[ImageLike], poses: PoseSequence, image_poses: PoseSequence | None = None,
-        num_inference_steps: int | None = None, image_guidance: float | None = None, pose_guidance: float | None = None,
-        generator: torch.Generator | None = None, batch_size: int = 8, first_frame: int = 0,
-        on_step: Callable[[int, int], None] | None = None, should_stop: ShouldStop = never_stop, noise: torch.Tensor | None = None,
-        init_leak: bool | None = None, output_type: OutputType = "uint8", on_smaller: Callable[[int], None] | None = None,
-        on_latent_preview: Callable[[int, np.ndarray], None] | None = None, guidance_interval: tuple[float, float] | None = None,
-        reuse_steps: int | None = None, solver: Solver | None = None, on_hidden: Callable[[int], None] | None = None,
+        self,
+        image: ImageLike | list[ImageLike],
+        poses: PoseSequence,
+        image_poses: PoseSequence | None = None,
+        num_inference_steps: int | None = None,
+        image_guidance: float | None = None,
+        pose_guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 8,
+        first_frame: int = 0,
+        on_step: Callable[[int, int], None] | None = None,
+        should_stop: ShouldStop = never_stop,
+        noise: torch.Tensor | None = None,
+        init_leak: bool | None = None,
+        output_type: OutputType = "uint8",
+        on_smaller: Callable[[int], None] | None = None,
+        on_latent_preview: Callable[[int, np.ndarray], None] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        reuse_steps: int | None = None,
+        solver: Solver | None = None,
+        on_hidden: Callable[[int], None] | None = None,
         batches: Sequence[range] | None = None,
-    ) -> Iterator[np.ndarray]:  # fmt: skip
-        """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type "np".
+    ) -> Iterator[np.ndarray]:
+        """Frames in order, as they are made: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for output_type
+        "np".
 
-        image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never squashed.
-        image_poses: the photos' own maps, one each; without them there is no moved texture.
-        num_inference_steps, guidance_interval, reuse_steps, solver: see `Sampling`; None takes the model's own of standard quality.
-        image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the model's own.
+        image: the photo, or several photos of the person. poses: one map for each frame; other sizes are fitted, never
+        squashed. image_poses: the photos' own maps, one each; without them there is no moved texture.
+        num_inference_steps, guidance_interval, reuse_steps, solver: see `Sampling`; None takes the model's own of
+        standard quality. image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), >= 0; None takes the
+        model's own.
         generator: a CPU generator for the start noise, which all frames share. batch_size: frames made together.
-        first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal). batches: the frames that
-        are made and come, in this order, each range's together; None for all from first_frame on.
+        first_frame: frames before it are not made again (a multiple of batch_size keeps a resumed clip bit-equal).
+        batches: the frames that are made and come, in this order, each range's together; None for all from first_frame
+        on.
         on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
-        noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see `ModelConfig`; None takes the
-        model's own. on_smaller(batch_size): called where memory did not hold a batch and smaller ones are made from there on.
-        on_latent_preview(frame, pixels): called every few steps of the first batch with what its first frame is about to be, uint8 (H, W, 3),
-        without detail. on_hidden(frame): called before a frame comes that the safety checker made black.
-        Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step, and ModelError where memory does not
-        hold a single frame.
+        noise: the start noise itself, (1, C, h, w). init_leak: whether the photo's latents lie under it, see
+        `ModelConfig`; None takes the model's own. on_smaller(batch_size): called where memory did not hold a batch and
+        smaller ones are made from there on. on_latent_preview(frame, pixels): called every few steps of the first batch
+        with what its first frame is about to be, uint8 (H, W, 3), without detail. on_hidden(frame): called before a
+        frame comes that the safety checker made black.
+        Raises InputError for wrong input, Cancelled when should_stop() is true, asked at every step, and ModelError
+        where memory does not hold a single frame.
         """
         # 1. check and fit the inputs
         s_image = self.model_config.image_guidance if image_guidance is None else image_guidance
         s_pose = self.model_config.pose_guidance if pose_guidance is None else pose_guidance
-        given = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval, "reuse_steps": reuse_steps,
-                 "solver": solver}  # fmt: skip
-        sampling = replace(self.model_config.sampling("standard"), **{name: value for name, value in given.items() if value is not None})
-        if sampling.num_inference_steps < 1 or batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
-            raise InputError("Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0.")
+        given = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_interval": guidance_interval,
+            "reuse_steps": reuse_steps,
+            "solver": solver,
+        }
+        sampling = replace(
+            self.model_config.sampling("standard"),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        if (
+            sampling.num_inference_steps < 1
+            or batch_size < 1
+            or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose))
+        ):
+            raise InputError(
+                "Steps and batch size must be at least 1, and both guidance weights finite numbers of at least 0."
+            )
         if sampling.reuse_steps < 1 or not 0 <= sampling.guidance_interval[0] <= sampling.guidance_interval[1] <= 1:
-            raise InputError("reuse_steps must be at least 1, and the guidance interval two shares of the noise schedule, from 0 to 1.")
+            raise InputError(
+                "reuse_steps must be at least 1, and the guidance interval two shares of the noise schedule, from 0 "
+                "to 1."
+            )
         if sampling.solver not in (None, *get_args(Solver)):
             raise InputError(f"The solver is {sampling.solver!r}; there are {', '.join(get_args(Solver))}.")
         if not 0 <= first_frame <= len(poses):
@@ -185,7 +272,9 @@ class DreamPosePipeline(DiffusionPipeline):
         if noise is None:
             noise = torch.randn(reference.latents.shape, generator=generator)
         elif noise.shape != reference.latents.shape:
-            raise InputError(f"The noise is {tuple(noise.shape)}; this model starts from {tuple(reference.latents.shape)}.")
+            raise InputError(
+                f"The noise is {tuple(noise.shape)}; this model starts from {tuple(reference.latents.shape)}."
+            )
         noise = noise.to(device, torch.float32)
         beneath = reference.latents if (self.model_config.init_leak if init_leak is None else init_leak) else None
         branches = guidance_branches(s_image, s_pose)
@@ -203,11 +292,26 @@ class DreamPosePipeline(DiffusionPipeline):
                 frames = None
                 try:
                     pose, warp = self._encode_batch(poses, indices, reference, device)
-                    latents = denoise(self.unet, self.scheduler, self.model_config, sampling, branches, reference,
-                                      noise.expand(len(indices), -1, -1, -1), beneath, pose, warp,
-                                      self._step_watcher(start, reference, on_step, shown), should_stop)  # fmt: skip
+                    latents = denoise(
+                        self.unet,
+                        self.scheduler,
+                        self.model_config,
+                        sampling,
+                        branches,
+                        reference,
+                        noise.expand(len(indices), -1, -1, -1),
+                        beneath,
+                        pose,
+                        warp,
+                        self._step_watcher(start, reference, on_step, shown),
+                        should_stop,
+                    )
                     pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-                    made = to_uint8(pixels) if output_type == "uint8" else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+                    made = (
+                        to_uint8(pixels)
+                        if output_type == "uint8"
+                        else (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+                    )
                     frames = made.cpu().numpy()
                     hidden = self._hide(frames)
                 except (RuntimeError, MemoryError) as error:
@@ -234,22 +338,32 @@ class DreamPosePipeline(DiffusionPipeline):
             self.maybe_free_model_hooks()
 
     @torch.no_grad()
-    def encode_reference(self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None) -> Reference:
+    def encode_reference(
+        self, image: ImageLike | list[ImageLike], image_poses: PoseSequence | None = None
+    ) -> Reference:
         """Tokens, latents and texture of the photo or photos; tokens and latents are the first photo's."""
         photos = image if isinstance(image, list) else [image]
         pixels = self.fit_photos(photos, image_poses)
         if image_poses is not None and len(image_poses) != len(photos):
-            raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
+            raise InputError(
+                f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
+            )
         device = self._execution_device
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
         encoders = self.image_encoder, self.image_processor, self.adapter
-        seen = latents if self.model_config.photo_encoding == "own" else condition_latents(self.model_config, self.vae, first)
+        seen = (
+            latents
+            if self.model_config.photo_encoding == "own"
+            else condition_latents(self.model_config, self.vae, first)
+        )
         tokens = reference_tokens(self.model_config, first, seen, *encoders).to(self.unet.dtype)
         blank = blank_tokens(self.model_config, tokens, self.vae, *encoders)
         texture = parts = uv = None
         if image_poses is not None and self.knows_charts(image_poses):
-            maps = pose_tensors(fitted(image_poses, self.model_config.size, bilinear=self.bilinear), self.model_config.charts)
+            maps = pose_tensors(
+                fitted(image_poses, self.model_config.size, bilinear=self.bilinear), self.model_config.charts
+            )
             parts, uv = (None if x is None else x.to(device) for x in maps)
         if self.model_config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
@@ -267,13 +381,20 @@ class DreamPosePipeline(DiffusionPipeline):
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed.
 
-        Raises InputError for what is no photo, and when `image_poses`, their maps, are of another aspect than the photos.
+        Raises InputError for what is no photo, and when `image_poses`, their maps, are of another aspect than the
+        photos.
         """
         if not photos:
             raise InputError("There is no photo; give at least one.")
         arrays = [from_pil(photo) if isinstance(photo, Image.Image) else photo for photo in photos]
         for array in arrays:
-            if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            if (
+                not isinstance(array, np.ndarray)
+                or array.dtype != np.uint8
+                or array.ndim != 3
+                or array.shape[2] != 3
+                or 0 in array.shape
+            ):
                 given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {given}.")
             if image_poses is not None:
@@ -311,9 +432,13 @@ class DreamPosePipeline(DiffusionPipeline):
             return pose, None
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
-            return pose, warp_channels(self.model_config, pose.new_zeros(len(indices), WARP_PLANES, *self.model_config.size), self.vae)
+            return pose, warp_channels(
+                self.model_config, pose.new_zeros(len(indices), WARP_PLANES, *self.model_config.size), self.vae
+            )
         middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
-        planes = move(reference.texture.expand(len(indices)), *middle, background=self.model_config.reference_background)
+        planes = move(
+            reference.texture.expand(len(indices)), *middle, background=self.model_config.reference_background
+        )
         return pose, warp_channels(self.model_config, planes, self.vae)
 
 
@@ -322,5 +447,3 @@ def quiet_libraries() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-
-

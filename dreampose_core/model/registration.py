@@ -1,4 +1,5 @@
-"""A map that lies a little beside its person in a photo is found its place: DensePose that went through another size or crop often does.
+"""A map that lies a little beside its person in a photo is found its place: DensePose that went through another size or
+crop often does.
 
 Where the person's outline in the map runs along edges of the photo, it lies right.
 """
@@ -12,15 +13,19 @@ _GAIN = 1.1  # how much more edge there must be elsewhere before a map is moved
 _EDGE = 0.6  # a step of colour (sum over R, G, B in [-1, 1]) that counts whole: one strong edge is no proof
 
 
-def registered(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Maps (B, H, W) and (B, 2, H, W) of photos (B, 3, H, W) in [-1, 1], each moved by up to REACH to where its outline fits best."""
+def registered(
+    photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Maps (B, H, W) and (B, 2, H, W) of photos (B, 3, H, W) in [-1, 1], each moved by up to REACH to where its outline
+    fits best."""
     down, right = displacements(photos, parts > 0)
     moved = _rolled(parts, down, right)
     return moved, None if uv is None else _rolled(uv, down, right)
 
 
 def displacements(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many pixels down and to the right, each (B,), persons (B, H, W) must be moved to lie on those in photos (B, 3, H, W)."""
+    """How many pixels down and to the right, each (B,), persons (B, H, W) must be moved to lie on those in photos (B,
+    3, H, W)."""
     batch, _, height, width = photos.shape
     reach = max(1, round(REACH * height))
     fit = photos.new_zeros(batch, 2 * reach + 1, 2 * reach + 1)
@@ -35,8 +40,11 @@ def displacements(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Ten
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor, reach: int) -> torch.Tensor:
-    """sum of a(y, x) b(y + down, x + right) for (B, H, W) and all down and right from -reach to reach, (B, 2 reach + 1, 2 reach + 1)."""
-    size = [side + reach for side in a.shape[1:]]  # room for what is moved out, so that nothing comes in on the other side
+    """sum of a(y, x) b(y + down, x + right) for (B, H, W) and all down and right from -reach to reach, (B, 2 reach + 1,
+    2 reach + 1)."""
+    size = [
+        side + reach for side in a.shape[1:]
+    ]  # room for what is moved out, so that nothing comes in on the other side
     spectrum = torch.fft.rfft2(a, s=size).conj() * torch.fft.rfft2(b, s=size)
     around = torch.fft.irfft2(spectrum, s=size)
     return around.roll((reach, reach), (1, 2))[:, : 2 * reach + 1, : 2 * reach + 1]

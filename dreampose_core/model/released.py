@@ -24,12 +24,23 @@ from .pipeline import DreamPosePipeline, quiet_libraries
 from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
 
 FORM = ModelConfig(
-    pose_encoding="uv", pose_window="centred", charts="densepose", reference_warp="none", reference_background=False,
-    photo_encoding="released", init_leak=True, height=SIZE[0], width=SIZE[1], image_guidance=8.0, pose_guidance=3.0,
-    draft_steps=25, standard_steps=100, best_steps=100,
-)  # fmt: skip
-"""How the released weights were run: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the photo's bytes in the VAE; some
-of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
+    pose_encoding="uv",
+    pose_window="centred",
+    charts="densepose",
+    reference_warp="none",
+    reference_background=False,
+    photo_encoding="released",
+    init_leak=True,
+    height=SIZE[0],
+    width=SIZE[1],
+    image_guidance=8.0,
+    pose_guidance=3.0,
+    draft_steps=25,
+    standard_steps=100,
+    best_steps=100,
+)
+"""How the released weights were run: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the photo's
+bytes in the VAE; some of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
 
 _MEMBERS = {"unet": r"unet_epoch_(\d+)\.pth", "adapter": r"adapter_(\d+)\.pth", "vae": r"vae_(\d+)\.pth"}
 # of the VAE's attention as diffusers named it in 2023
@@ -38,18 +49,30 @@ _LISTED = 12  # names in a sentence
 
 
 def import_released(
-    base: str | Path, out: Path, *, archive: Path | None = None, unet: Path | None = None, adapter: Path | None = None,
-    vae: Path | None = None, image_encoder: str | Path = CLIP, on_progress: OnProgress = ignore_progress,
+    base: str | Path,
+    out: Path,
+    *,
+    archive: Path | None = None,
+    unet: Path | None = None,
+    adapter: Path | None = None,
+    vae: Path | None = None,
+    image_encoder: str | Path = CLIP,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> Path:  # fmt: skip
+) -> Path:
     """Writes the model folder `out`, which is new or empty, and returns it.
 
-    base: Stable Diffusion 1.4, for the form of the UNet, the scheduler and, where none was tuned, the VAE; image_encoder: CLIP; folders or
-    hub ids. archive: the authors' custom-chkpts.zip, of which one file at a time is unpacked; or unet, adapter and perhaps vae: .pth files.
-    Nothing is unpickled but tensors. Raises InputError, ModelError for what does not fit, StorageError, Cancelled.
+    base: Stable Diffusion 1.4, for the form of the UNet, the scheduler and, where none was tuned, the VAE;
+    image_encoder: CLIP; folders or hub ids. archive: the authors' custom-chkpts.zip, of which one file at a time is
+    unpacked; or unet, adapter and perhaps vae: .pth files. Nothing is unpickled but tensors. Raises InputError,
+    ModelError for what does not fit, StorageError, Cancelled.
     """
     quiet_libraries()
-    if (archive is None) == (unet is None and adapter is None) or (archive is None and None in (unet, adapter)) or (archive and vae):
+    if (
+        (archive is None) == (unet is None and adapter is None)
+        or (archive is None and None in (unet, adapter))
+        or (archive and vae)
+    ):
         raise InputError("Give either the zip, or the UNet's and the adapter's file and perhaps the VAE's.")
     check_new_folder(out)
     clock = StageClock("import", 4, on_progress)
@@ -82,7 +105,8 @@ def import_released(
 
 @contextmanager
 def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iterator[tuple[str, Path, str]]]:
-    """Yields (component, file, what to call it), one after the other; those of an archive exist until the next is asked for."""
+    """Yields (component, file, what to call it), one after the other; those of an archive exist until the next is asked
+    for."""
     if archive is None:
         for path in filter(None, given.values()):
             if not path.is_file():
@@ -102,7 +126,14 @@ def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iter
 def _readable(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:  # the last: encrypted
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # the last: encrypted
         raise InputError(f"{shown(archive.name)} is no zip, damaged or encrypted; please download it again.") from error
 
 
@@ -116,7 +147,10 @@ def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
                 if component not in found or number > found[component][0]:
                     found[component] = number, info
     if missing := [component for component in ("unet", "adapter") if component not in found]:
-        raise InputError(f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; is it another zip?")
+        raise InputError(
+            f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; "
+            "is it another zip?"
+        )
     return {component: found[component][1] for component in _MEMBERS if component in found}
 
 
@@ -148,8 +182,14 @@ def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # torch and its unpickler raise many kinds
-        raise ModelError(f"{called} cannot be read: it is damaged, or holds something else than tensors, which is never loaded.") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()) or not state:
+        raise ModelError(
+            f"{called} cannot be read: it is damaged, or holds something else than tensors, which is never loaded."
+        ) from error
+    if (
+        not isinstance(state, dict)
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+        or not state
+    ):
         raise ModelError(f"{called} is no list of named tensors, as the released checkpoints are.")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -169,10 +209,11 @@ def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) 
         "holds besides": [key for key in state if key not in wanted],
         "has in other shapes": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted if key in state and state[key].shape != wanted[key].shape
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
         ],
         "has without numbers": [key for key in wanted if key in state and not state[key].is_floating_point()],
-    }  # fmt: skip
+    }
     if said := [f"{what} {_listed(keys)}" for what, keys in wrong.items() if keys]:
         raise ModelError(f"{called} does not fit this model: it {'; it '.join(said)}.")
     module.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)

@@ -20,21 +20,29 @@ SIZE = (640, 512)
 _MULTIPLE = 64  # of the sides: the VAE's factor of 8, and the UNet's of 8
 
 
-def components(config: ModelConfig, base: str | Path, image_encoder: str | Path = CLIP, vae: str | Path | None = None) -> dict:
-    """The components of a new model in float32, by name, which at its start says what Stable Diffusion says, whatever the poses.
+def components(
+    config: ModelConfig, base: str | Path, image_encoder: str | Path = CLIP, vae: str | Path | None = None
+) -> dict:
+    """The components of a new model in float32, by name, which at its start says what Stable Diffusion says, whatever
+    the poses.
 
-    config: pose_encoding, reference_warp and size are free. base: Stable Diffusion 1.x, and vae: another VAE for it, each a folder in
-    diffusers' layout or a hub id. Raises InputError for sizes and warps that it cannot have, ModelError for what cannot be loaded or does
-    not fit.
+    config: pose_encoding, reference_warp and size are free. base: Stable Diffusion 1.x, and vae: another VAE for it,
+    each a folder in diffusers' layout or a hub id. Raises InputError for sizes and warps that it cannot have,
+    ModelError for what cannot be loaded or does not fit.
     """
     check_size(config.size)
     if config.reference_warp not in ("none", "texture"):
-        raise InputError(f"reference_warp is {config.reference_warp!r}; a model that starts from Stable Diffusion has none or texture.")
+        raise InputError(
+            f"reference_warp is {config.reference_warp!r}; a model that starts from Stable Diffusion has none or "
+            "texture."
+        )
     found = {**clip_parts(image_encoder), "vae": load_vae(base, vae)}
     unet = load(UNet2DConditionModel, base, "unet")
     found["adapter"] = new_adapter(config, found["image_encoder"], found["vae"], unet.config, base)
     scheduler = load(DPMSolverMultistepScheduler, base, "scheduler")
-    found["scheduler"] = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="dpmsolver++", solver_order=2)
+    found["scheduler"] = DPMSolverMultistepScheduler.from_config(
+        scheduler.config, algorithm_type="dpmsolver++", solver_order=2
+    )
     factor = 2 ** (len(found["vae"].config.block_out_channels) - 1)
     found["unet"] = widened(unet, unet_in_channels(config, found["vae"].config.latent_channels, factor))
     return found
@@ -47,9 +55,12 @@ def check_size(size: tuple[int, int]) -> None:
 
 
 def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
-    """The UNet with more input channels behind its own, which count nothing yet; weights and bias of its own stay as they are."""
+    """The UNet with more input channels behind its own, which count nothing yet; weights and bias of its own stay as
+    they are."""
     old = unet.conv_in
-    new = torch.nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, dtype=old.weight.dtype)
+    new = torch.nn.Conv2d(
+        in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, dtype=old.weight.dtype
+    )
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight
@@ -61,7 +72,10 @@ def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionMode
 
 def clip_parts(image_encoder: str | Path) -> dict:
     """CLIP's vision tower and its processor, as "image_encoder" and "image_processor"."""
-    return {"image_encoder": load(CLIPVisionModel, image_encoder), "image_processor": load(CLIPImageProcessorPil, image_encoder)}
+    return {
+        "image_encoder": load(CLIPVisionModel, image_encoder),
+        "image_processor": load(CLIPImageProcessorPil, image_encoder),
+    }
 
 
 def load_vae(base: str | Path, vae: str | Path | None = None) -> AutoencoderKL:
@@ -69,23 +83,29 @@ def load_vae(base: str | Path, vae: str | Path | None = None) -> AutoencoderKL:
     return load(AutoencoderKL, base, "vae") if vae is None else load(AutoencoderKL, vae)
 
 
-def new_adapter(config: ModelConfig, image_encoder: CLIPVisionModel, vae: AutoencoderKL, unet: dict, base: str | Path) -> ImageAdapter:
-    """The paper's adapter, which starts as the identity on CLIP's tokens. unet: its config. Raises ModelError where these do not fit."""
+def new_adapter(
+    config: ModelConfig, image_encoder: CLIPVisionModel, vae: AutoencoderKL, unet: dict, base: str | Path
+) -> ImageAdapter:
+    """The paper's adapter, which starts as the identity on CLIP's tokens. unet: its config. Raises ModelError where
+    these do not fit."""
     clip, latent_channels = image_encoder.config, vae.config.latent_channels
     if unet["cross_attention_dim"] != clip.hidden_size:
         raise ModelError(
-            f"The UNet of {base} takes tokens of {unet['cross_attention_dim']} numbers and this image encoder gives {clip.hidden_size}; "
-            f"Stable Diffusion 1.x and {CLIP} fit."
+            f"The UNet of {base} takes tokens of {unet['cross_attention_dim']} numbers and this image encoder gives "
+            f"{clip.hidden_size}; Stable Diffusion 1.x and {CLIP} fit."
         )
     if unet["out_channels"] != latent_channels:
-        raise ModelError(f"The UNet of {base} makes latents of {unet['out_channels']} channels and the VAE reads {latent_channels}.")
+        raise ModelError(
+            f"The UNet of {base} makes latents of {unet['out_channels']} channels and the VAE reads {latent_channels}."
+        )
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     tokens = (clip.image_size // clip.patch_size) ** 2 + 1
     return ImageAdapter(tokens, clip.hidden_size, latent_channels, config.height // factor, config.width // factor)
 
 
 def load(kind: type, source: str | Path, subfolder: str | None = None):
-    """An object of diffusers' or transformers' class `kind` from a folder or hub id; models in float32. Raises ModelError."""
+    """An object of diffusers' or transformers' class `kind` from a folder or hub id; models in float32. Raises
+    ModelError."""
     what = f"{subfolder or kind.__name__} of {source}"
     given = {} if subfolder is None else {"subfolder": subfolder}
     if issubclass(kind, torch.nn.Module):
@@ -119,8 +139,14 @@ def why_not_loaded(error: Exception, what: str, source: str | Path) -> str:
         cause = cause.__cause__ or cause.__context__
     chain = [] if Path(source).is_dir() else chain
     if any(isinstance(one, RepositoryNotFoundError) for one in chain):
-        return f"There is no {source} on the Hugging Face hub, or it is private or gated; check the name, or log in with: hf auth login"
+        return (
+            f"There is no {source} on the Hugging Face hub, or it is private or gated; check the name, or log "
+            "in with: hf auth login"
+        )
     if any(isinstance(one, (LocalEntryNotFoundError, OfflineModeIsEnabled)) for one in chain):
-        return f"{source} is not on this machine and the Hugging Face hub cannot be reached; connect it, or give a folder with a copy."
+        return (
+            f"{source} is not on this machine and the Hugging Face hub cannot be reached; connect it, or give "
+            "a folder with a copy."
+        )
     said = " ".join(str(error).split())[:160] or type(error).__name__
     return f"The {what} cannot be loaded: it is incomplete, damaged or of another kind ({said})."

@@ -1,8 +1,9 @@
 """The photo's texture: harvested part by part through its DensePose, moved to another pose's map.
 
-Pixels are float in [-1, 1], maps as in `poses.PoseSequence` but as tensors. What is kept of a part is not colours but places: for a grid
-of K x K points over its U, V, where in the photo each lies, and how that changes with U and V. Colours are read from the photo itself,
-once, so that nothing is averaged. K = 15 % of the image height, 24 for 160 rows.
+Pixels are float in [-1, 1], maps as in `poses.PoseSequence` but as tensors. What is kept of a part is not colours but
+places: for a grid of K x K points over its U, V, where in the photo each lies, and how that changes with U and V.
+Colours are read from the photo itself, once, so that nothing is averaged. K = 15 % of the image height, 24 for 160
+rows.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from .registration import registered
 WARP_PLANES = 5  # R, G, B, seen, source
 SOURCE_TEXEL, SOURCE_MEAN, SOURCE_BACKGROUND = 1.0, 0.5, -1.0
 EROSION = 0.00625  # of the image height: that far inside the person's edge its colours begin to be its own
-SLIVER = 0.35  # a part smaller than that beside its front or back twin, all of it at the edge, has no colours of its own
+SLIVER = (
+    0.35  # a part smaller than that beside its front or back twin, all of it at the edge, has no colours of its own
+)
 REACH = 1.5  # grid steps from a point in U, V up to which photo pixels say where it lies
 MARGIN = 0.03  # of the image height: the person and so much around it is taken out of the background
-ALONG, ROUNDS = 4.0, 30  # how much more a pixel of a filled background has of its row than of its column; steps towards that on each level
+ALONG, ROUNDS = (
+    4.0,
+    30,
+)  # how much more a pixel of a filled background has of its row than of its column; steps towards that on each level
 RIDGE = 0.1  # square grid steps: keeps a change over U, V that too few pixels tell at zero
 LEAST = 0.02  # weight of photo pixels below which a point was not seen
 # where a part was not seen its front or back twin stands in, then its left or right twin (1-based part numbers)
@@ -36,9 +42,12 @@ def _pairs(table: dict[int, int]) -> list[int]:
 
 
 def turned(parts: torch.Tensor) -> torch.Tensor:
-    """Maps of parts, 0..24, as if the person stood with their back to where their front is: fronts are backs, the left is the right."""
+    """Maps of parts, 0..24, as if the person stood with their back to where their front is: fronts are backs, the left
+    is the right."""
     twins, mirror = _pairs(_TWINS), _pairs(_MIRROR)
-    limbs = range(7 - 1, 22)  # hands, feet and the head's halves are each other's twins: there that is the mirror already
+    limbs = range(
+        7 - 1, 22
+    )  # hands, feet and the head's halves are each other's twins: there that is the mirror already
     behind = [mirror[twin] if part in limbs else twin for part, twin in enumerate(twins)]
     return torch.tensor([0, *(1 + part for part in behind)], device=parts.device)[parts.long()]
 
@@ -47,10 +56,12 @@ def turned(parts: torch.Tensor) -> torch.Tensor:
 class Texture:
     """Textures of B references, each from N photos of one person.
 
-    photos: (B, N, 3, H, W). places: (B, N, 24, K, K, 7) over V and U: x and y in the photo, -1..1 from edge to edge, their change for one
-    step of U, for one step of V, and how much of the photo says so, 0 where the point was not seen.
+    photos: (B, N, 3, H, W). places: (B, N, 24, K, K, 7) over V and U: x and y in the photo, -1..1 from edge to edge,
+    their change for one step of U, for one step of V, and how much of the photo says so, 0 where the point was not
+    seen.
     means: (B, 24, 3) mean colour of each part, own or its twin's. known: (B, 24) whether there is any such mean.
-    rows: (B, 24, K, 3) the same at each height V, so that an unseen back has its hems and belts where the front has them.
+    rows: (B, 24, K, 3) the same at each height V, so that an unseen back has its hems and belts where the front has
+    them.
     background: (B, 3, H, W) the photo with its person filled in. covered: (B, 1, H, W) 1 where it was filled in.
     """
 
@@ -79,8 +90,8 @@ class Texture:
 def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, same_person: bool = False) -> Texture:
     """The textures of photos (B, 3, H, W) in [-1, 1] with parts (B, H, W) 0..24 and uv (B, 2, H, W) 0..1 or None.
 
-    Maps that lie a little beside their person are moved back, see `registration`. same_person: all photos show one person; the result
-    has B = 1 and all photos, and the background is the first one's.
+    Maps that lie a little beside their person are moved back, see `registration`. same_person: all photos show one
+    person; the result has B = 1 and all photos, and the background is the first one's.
     """
     batch, _, height, width = photos.shape
     k = max(8, height * 3 // 20)
@@ -108,7 +119,8 @@ def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, backgro
     """The textures moved to target maps: planes (B, 5, H, W), R, G, B in [-1, 1], seen 0/1, source.
 
     parts (B, H, W), uv (B, 2, H, W) or None (then parts' mean colours only); `background` also lays the photo's filled
-    background around the person. source: 1 texel, 0.5 mean of the part (at that V, where U, V are known), 0 none, -1 background.
+    background around the person. source: 1 texel, 0.5 mean of the part (at that V, where U, V are known), 0 none, -1
+    background.
     """
     k = texture.rows.shape[2]
     person = parts > 0
@@ -121,7 +133,9 @@ def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, backgro
         at = uv.movedim(1, -1)[b, y, x].float() * k
         colour = texture.rows[b, part, at[:, 1].long().clamp(0, k - 1)] * known
         weight = torch.zeros_like(known)
-        for photo, places in zip(texture.photos.unbind(1), texture.places.unbind(1)):  # the photo that shows a place largest wins
+        for photo, places in zip(
+            texture.photos.unbind(1), texture.places.unbind(1)
+        ):  # the photo that shows a place largest wins
             place, here = _found(places, b, part, at - 0.5, k)
             better = (here > weight) & (here > LEAST)
             colour = torch.where(better, _read(photo, b, y, x, place), colour)
@@ -133,7 +147,8 @@ def move(texture: Texture, parts: torch.Tensor, uv: torch.Tensor | None, backgro
 
 
 def laid(planes: torch.Tensor, person: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
-    """Planes (B, 5, H, W) of persons (B, H, W) over others: the colours along an outline are mixed, as a camera would mix them."""
+    """Planes (B, 5, H, W) of persons (B, H, W) over others: the colours along an outline are mixed, as a camera would
+    mix them."""
     person = person[:, None]
     share = F.avg_pool2d(F.pad(person.to(planes.dtype), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     mixed = torch.cat([torch.lerp(behind[:, :3], planes[:, :3], share), planes[:, 3:]], 1)
@@ -151,8 +166,8 @@ def fill_background(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.T
 
 
 def filled(photos: torch.Tensor, hole: torch.Tensor, along: float = 1.0) -> torch.Tensor:
-    """Photos (B, 3, H, W) with the hole (B, 1, H, W), 0/1, filled smoothly from its edge: every pixel of it becomes the mean of its
-    neighbours, those in its row counting `along` times.
+    """Photos (B, 3, H, W) with the hole (B, 1, H, W), 0/1, filled smoothly from its edge: every pixel of it becomes the
+    mean of its neighbours, those in its row counting `along` times.
 
     Colours are averaged down a pyramid, ignoring the hole, and refined on every level of the way back up.
     """
@@ -176,7 +191,8 @@ def filled(photos: torch.Tensor, hole: torch.Tensor, along: float = 1.0) -> torc
 def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
     """Where in a photo the points of a grid over each part's V and U lie, (B, 24, K, K, 7); see `Texture`.
 
-    Moving least squares: the pixels within REACH of a point, the near ones more, give a place that changes linearly with U and V.
+    Moving least squares: the pixels within REACH of a point, the near ones more, give a place that changes linearly
+    with U and V.
     """
     batch, height, width = parts.shape
     b, y, x = (parts > 0).nonzero(as_tuple=True)
@@ -189,7 +205,9 @@ def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
         for right in steps:
             point = at.round() + torch.tensor([right, down], device=at.device)
             off = at - point
-            weight = (1 - off.abs() / REACH).clamp_min(0).prod(1, keepdim=True) * ((point >= 0) & (point < k)).all(1, keepdim=True)
+            weight = (1 - off.abs() / REACH).clamp_min(0).prod(1, keepdim=True) * ((point >= 0) & (point < k)).all(
+                1, keepdim=True
+            )
             column, row = point.long().clamp(0, k - 1).unbind(1)
             u, v = off[:, :1], off[:, 1:]
             terms = torch.cat([torch.ones_like(u), u, v, u * u, u * v, v * v, place, place * u, place * v], 1)
@@ -204,9 +222,11 @@ def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat([place - by_u * u - by_v * v, by_u, by_v, weight], 1).reshape(batch, NUM_PARTS, k, k, 7)
 
 
-def _found(places: torch.Tensor, b: torch.Tensor, part: torch.Tensor, at: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where in the photos (M, 2) the positions `at` (M, 2), in grid steps over U and V of `part`, lie, and how much of the photo says so,
-    (M, 1): the four points around each are asked, and blended."""
+def _found(
+    places: torch.Tensor, b: torch.Tensor, part: torch.Tensor, at: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where in the photos (M, 2) the positions `at` (M, 2), in grid steps over U and V of `part`, lie, and how much of
+    the photo says so, (M, 1): the four points around each are asked, and blended."""
     total, low = at.new_zeros(len(at), 4), at.floor()
     for right in (0, 1):
         for down in (0, 1):
@@ -222,7 +242,8 @@ def _found(places: torch.Tensor, b: torch.Tensor, part: torch.Tensor, at: torch.
 
 
 def _read(photos: torch.Tensor, b: torch.Tensor, y: torch.Tensor, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Colours (M, 3) of photos (B, 3, H, W) at places (M, 2); the M places belong to pixels (b, y, x), of which there are at most B H W."""
+    """Colours (M, 3) of photos (B, 3, H, W) at places (M, 2); the M places belong to pixels (b, y, x), of which there
+    are at most B H W."""
     grid = place.new_zeros(len(photos), *photos.shape[2:], 2)
     grid[b, y, x] = place
     read = F.grid_sample(photos, grid.to(photos.dtype), mode="bicubic", padding_mode="border", align_corners=False)
@@ -243,8 +264,11 @@ def _inside(parts: torch.Tensor, radius: int) -> torch.Tensor:
     return torch.maximum(inner, person * thin.gather(1, index).reshape(person.shape))
 
 
-def _sums(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of colours and their count, of parts (B, 24, 4) and of parts at each height V (B, 24, K, 4), zeros without U, V."""
+def _sums(
+    photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of colours and their count, of parts (B, 24, 4) and of parts at each height V (B, 24, K, 4), zeros without
+    U, V."""
     batch = len(photos)
     b, y, x = (parts > 0).nonzero(as_tuple=True)
     colour = F.pad(photos.movedim(1, -1)[b, y, x], (0, 1), value=1.0)

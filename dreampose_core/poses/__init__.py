@@ -1,4 +1,5 @@
-"""DensePose maps over time: the sequence type, every form in and out, changes, fitting, alignment and pictures; no torch."""
+"""DensePose maps over time: the sequence type, every form in and out, changes, fitting, alignment and pictures; no
+torch."""
 
 from .align import Alignment, aligned
 from .clean import frames_with_holes, holes_filled, smoothed
@@ -20,14 +21,49 @@ from .reading import (
     read_any,
     read_image_map,
     read_image_poses,
-)  # fmt: skip
+)
 from .sequence import NUM_PARTS, WINDOW, Charts, PoseSequence, window_indices
 from .write import check_target, write_any
 
 __all__ = [
-    "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "MIRRORED", "NUM_PARTS", "WINDOW", "Alignment", "Charts", "Estimate", "Photos",
-    "PoseSequence", "Reading", "aligned", "check_target", "edited", "fill_gaps", "fitted", "frame_ranges", "frames_with_holes",
-    "holes_filled", "largest_alone", "looped", "mirrored", "one_map", "overlay", "own_maps", "people", "person_box", "read_any",
-    "read_image_map", "read_image_poses", "read_poses", "render_colours", "resampled", "several", "smoothed", "source_frames", "window_indices",
-    "write_any", "write_poses",
+    "DEFAULT_FPS",
+    "MAX_FRAMES_READ",
+    "MAX_MAP_SIDE",
+    "MIRRORED",
+    "NUM_PARTS",
+    "WINDOW",
+    "Alignment",
+    "Charts",
+    "Estimate",
+    "Photos",
+    "PoseSequence",
+    "Reading",
+    "aligned",
+    "check_target",
+    "edited",
+    "fill_gaps",
+    "fitted",
+    "frame_ranges",
+    "frames_with_holes",
+    "holes_filled",
+    "largest_alone",
+    "looped",
+    "mirrored",
+    "one_map",
+    "overlay",
+    "own_maps",
+    "people",
+    "person_box",
+    "read_any",
+    "read_image_map",
+    "read_image_poses",
+    "read_poses",
+    "render_colours",
+    "resampled",
+    "several",
+    "smoothed",
+    "source_frames",
+    "window_indices",
+    "write_any",
+    "write_poses",
 ]

@@ -1,7 +1,7 @@
 """Mending pose maps: small holes and specks within a frame, flicker of parts from frame to frame.
 
-Flickering DensePose is where flickering videos come from. What is mended stays a map: a filled pixel takes part, U and V together
-from one pixel, so they fit each other.
+Flickering DensePose is where flickering videos come from. What is mended stays a map: a filled pixel takes part, U and
+V together from one pixel, so they fit each other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def holes_filled(poses: PoseSequence) -> PoseSequence:
 
 
 def frames_with_holes(poses: PoseSequence) -> np.ndarray:
-    """bool (T,): the frames with holes that can be seen, and that are none of the gaps between arms and body: one part lies all around.
+    """bool (T,): the frames with holes that can be seen, and that are none of the gaps between arms and body: one part
+    lies all around.
 
     False where the parts are not known.
     """
@@ -79,9 +80,9 @@ def _fill(arrays: list[np.ndarray], holes: np.ndarray, mask: np.ndarray) -> None
 def smoothed(poses: PoseSequence) -> PoseSequence:
     """`poses` without flicker: parts that are lost, swapped or wrongly seen for a frame or two.
 
-    Limbs that move are neither delayed nor thinned: a lost part is put where it would have been on its way from the frame before
-    to the frame after, and single pixels are outvoted by those frames only where their part stands still. UV-only sequences are
-    smoothed as one part.
+    Limbs that move are neither delayed nor thinned: a lost part is put where it would have been on its way from the
+    frame before to the frame after, and single pixels are outvoted by those frames only where their part stands still.
+    UV-only sequences are smoothed as one part.
     """
     labels = poses.parts if poses.parts is not None else poses.mask.astype(np.uint8)  # (T, H, W)
     out = _Copy(poses)
@@ -118,7 +119,8 @@ def _count(labels: np.ndarray) -> np.ndarray:
 
 
 def _outvoted(labels: np.ndarray, areas: np.ndarray) -> _Pixels:
-    """The pixels of the second of three maps (3, H, W) whose label differs from that before and after, which are one, and that may change.
+    """The pixels of the second of three maps (3, H, W) whose label differs from that before and after, which are one,
+    and that may change.
 
     areas: (3, 25) pixels of each label.
     """
@@ -128,13 +130,16 @@ def _outvoted(labels: np.ndarray, areas: np.ndarray) -> _Pixels:
     if len(rows) == 0:
         return rows, columns
     steady = _count(here[(here == before) & (here == after)]) >= STEADY * areas[1]
-    # A part that is much larger than before and after, nearly all of that where it is neither before nor after, was never there.
+    # A part that is much larger than before and after, nearly all of that where it is neither before nor after, was
+    # never there.
     most = np.maximum(areas[0], areas[2])
     ghost = (most < MISSING * areas[1]) & (_count(here[lonely]) >= 0.9 * (areas[1] - most))
     ghost[0] = False
     now, then = here[rows, columns], before[rows, columns]
     # Two parts that have each taken the other's place, as left and right leg do.
-    taken = np.bincount(now * np.intp(NUM_PARTS + 1) + then, minlength=(NUM_PARTS + 1) ** 2).reshape(NUM_PARTS + 1, NUM_PARTS + 1)
+    taken = np.bincount(now * np.intp(NUM_PARTS + 1) + then, minlength=(NUM_PARTS + 1) ** 2).reshape(
+        NUM_PARTS + 1, NUM_PARTS + 1
+    )
     swapped = taken >= SWAPPED * np.maximum(areas[1], 1)[:, None]
     swapped &= swapped.T
     swapped[0], swapped[:, 0] = False, False
@@ -143,7 +148,8 @@ def _outvoted(labels: np.ndarray, areas: np.ndarray) -> _Pixels:
 
 
 def _gaps(area: np.ndarray) -> list[tuple[int, int]]:
-    """(before, after): frames around each stretch of at most MAX_GAP frames in which a part of this area over time is lost."""
+    """(before, after): frames around each stretch of at most MAX_GAP frames in which a part of this area over time is
+    lost."""
     found = []
     for before in range(len(area) - 2):
         for after in range(before + 2, min(before + 2 + MAX_GAP, len(area))):

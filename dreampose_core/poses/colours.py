@@ -1,4 +1,5 @@
-"""Pose maps as pictures for people: one colour a part, shaded by U and V where they are known; alone or laid over a photo."""
+"""Pose maps as pictures for people: one colour a part, shaded by U and V where they are known; alone or laid over a
+photo."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def render_colours(poses: PoseSequence) -> np.ndarray:
 
 
 def overlay(photo: np.ndarray, poses: PoseSequence, opacity: float = 0.6) -> Iterator[np.ndarray]:
-    """Yields each map as uint8 (H, W, 3): the person's colours at `opacity` (0..1) over `photo`, the rest as in the photo.
+    """Yields each map as uint8 (H, W, 3): the person's colours at `opacity` (0..1) over `photo`, the rest as in the
+    photo.
 
     photo: uint8 (H, W, 3), of the maps' size. Raises ValueError where it is not.
     """

@@ -8,7 +8,8 @@ import numpy as np
 def small_regions(mask: np.ndarray, limit: float, *, eight: bool, touching: bool) -> np.ndarray:
     """bool (H, W): the connected regions of `mask` of at most `limit` pixels, the largest one of all left out.
 
-    mask: bool (H, W). eight: whether pixels that meet at a corner are connected. touching: whether regions at the border count.
+    mask: bool (H, W). eight: whether pixels that meet at a corner are connected. touching: whether regions at the
+    border count.
     """
     out = np.zeros_like(mask)
     rows, starts, ends = _runs(mask)
@@ -27,7 +28,8 @@ def small_regions(mask: np.ndarray, limit: float, *, eight: bool, touching: bool
 
 
 def numbered_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int32 (H, W): the connected regions of `mask`, bool (H, W), as 1, 2, ..., the largest first, 0 outside; and their areas (N,).
+    """int32 (H, W): the connected regions of `mask`, bool (H, W), as 1, 2, ..., the largest first, 0 outside; and their
+    areas (N,).
 
     Pixels that meet at a corner are connected.
     """
@@ -39,7 +41,9 @@ def numbered_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-areas, kind="stable")
     number = np.empty(len(order), np.int32)
     number[order] = np.arange(1, len(order) + 1)
-    steps = np.zeros((mask.shape[0], mask.shape[1] + 1), np.int32)  # a run's number comes in at its start and goes at its end
+    steps = np.zeros(
+        (mask.shape[0], mask.shape[1] + 1), np.int32
+    )  # a run's number comes in at its start and goes at its end
     steps[rows, starts], steps[rows, ends] = number[region], -number[region]
     return steps.cumsum(axis=1, dtype=np.int32)[:, :-1], areas[order]
 
@@ -54,9 +58,12 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _regions(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, stride: int, corner: int) -> np.ndarray:
-    """(N,) for each run the number of the first run of its region. corner: 1 where runs that meet at a corner belong together."""
+    """(N,) for each run the number of the first run of its region. corner: 1 where runs that meet at a corner belong
+    together."""
     below = (rows + 1) * stride
-    first = np.searchsorted(rows * stride + ends, below + starts + 1 - corner)  # the first run below that ends behind our start
+    first = np.searchsorted(
+        rows * stride + ends, below + starts + 1 - corner
+    )  # the first run below that ends behind our start
     behind = np.searchsorted(rows * stride + starts, below + ends + corner)  # the first one that starts behind our end
     number = np.maximum(behind - first, 0)
     upper = np.repeat(np.arange(len(rows)), number)

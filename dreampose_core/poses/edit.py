@@ -1,4 +1,5 @@
-"""Changing a pose sequence before it is used: trimmed, thinned out, at another speed or rate, backwards, mirrored, repeated, cleaned."""
+"""Changing a pose sequence before it is used: trimmed, thinned out, at another speed or rate, backwards, mirrored,
+repeated, cleaned."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ _HEAD = (NUM_PARTS - 1, NUM_PARTS)
 
 
 def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
-    """`poses` as `options` ask: trimmed, cleaned, thinned out, at another speed, at another rate, mirrored, reversed, repeated; in this
-    order.
+    """`poses` as `options` ask: trimmed, cleaned, thinned out, at another speed, at another rate, mirrored, reversed,
+    repeated; in this order.
 
     Raises InputError for a range outside the sequence and as `at_speed`, `resampled`, `mirrored` and `looped` do.
     """
@@ -49,14 +50,18 @@ def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
 
 
 def source_frames(num_frames: int, fps: float, options: EditOptions) -> np.ndarray:
-    """int (T,): which frame of a sequence of so many frames each frame of `edited` is, counted from 0 as it came; errors as `edited`."""
-    numbers = (np.arange(num_frames, dtype=np.float32) / num_frames).reshape(-1, 1, 1, 1).repeat(2, 1)  # U, V are told from 0 to 1
+    """int (T,): which frame of a sequence of so many frames each frame of `edited` is, counted from 0 as it came;
+    errors as `edited`."""
+    numbers = (
+        (np.arange(num_frames, dtype=np.float32) / num_frames).reshape(-1, 1, 1, 1).repeat(2, 1)
+    )  # U, V are told from 0 to 1
     kept = options.model_copy(update={"fill_holes": False, "smooth": False, "mirror": False})
     return np.rint(edited(PoseSequence(None, numbers, "densepose", fps), kept).uv[:, 0, 0, 0] * num_frames).astype(int)
 
 
 def at_speed(poses: PoseSequence, speed: float) -> PoseSequence:
-    """The same motion `speed` times as fast at its own rate: frames are left out, or repeated; the first one stays the first.
+    """The same motion `speed` times as fast at its own rate: frames are left out, or repeated; the first one stays the
+    first.
 
     Raises InputError where more than MAX_FRAMES frames would come out.
     """
@@ -64,7 +69,8 @@ def at_speed(poses: PoseSequence, speed: float) -> PoseSequence:
 
 
 def resampled(poses: PoseSequence, fps: float) -> PoseSequence:
-    """The same motion at `fps` frames per second, 1..240: each new frame is the nearest in time, the first one stays the first.
+    """The same motion at `fps` frames per second, 1..240: each new frame is the nearest in time, the first one stays
+    the first.
 
     Raises InputError for another rate, or where more than MAX_FRAMES frames would come out.
     """
@@ -93,11 +99,14 @@ def looped(poses: PoseSequence, loops: int) -> PoseSequence:
 def mirrored(poses: PoseSequence) -> PoseSequence:
     """What a mirror shows: left and right exchanged, in the picture and in the numbers of the parts.
 
-    U, V of mannequins are turned with the parts. Those of real DensePose are left out, for their atlas has no simple symmetry
-    and tables of it are not part of this program. Raises InputError for a sequence that holds nothing but U, V.
+    U, V of mannequins are turned with the parts. Those of real DensePose are left out, for their atlas has no simple
+    symmetry and tables of it are not part of this program. Raises InputError for a sequence that holds nothing but U,
+    V.
     """
     if poses.parts is None:
-        raise InputError("The pose sequence holds U, V only and cannot be mirrored; parts are needed to tell left from right.")
+        raise InputError(
+            "The pose sequence holds U, V only and cannot be mirrored; parts are needed to tell left from right."
+        )
     parts = np.empty_like(poses.parts)
     for old, new in zip(poses.parts, parts):
         new[:] = _MIRRORED[old[:, ::-1]]
@@ -115,6 +124,6 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
 def _check_number(number: int) -> None:
     if number > MAX_FRAMES:
         raise InputError(
-            f"The motion would have {number} frames; at most {MAX_FRAMES} are accepted, please choose fewer loops, a lower rate or a "
-            "shorter range."
+            f"The motion would have {number} frames; at most {MAX_FRAMES} are accepted, please choose fewer loops, a "
+            "lower rate or a shorter range."
         )

@@ -13,17 +13,34 @@ _FRONT = 2
 _KIND = {"torso": 1, "feet": 2, "thighs": 3, "shins": 4, "head": 5}
 _KINDS = np.full(NUM_PARTS + 1, 6, np.uint8)
 _KINDS[0] = 0
-for _name, _parts in (("torso", (1, 2)), ("feet", (5, 6)), ("thighs", (7, 8, 9, 10)), ("shins", (11, 12, 13, 14)), ("head", (23, 24))):
+for _name, _parts in (
+    ("torso", (1, 2)),
+    ("feet", (5, 6)),
+    ("thighs", (7, 8, 9, 10)),
+    ("shins", (11, 12, 13, 14)),
+    ("head", (23, 24)),
+):
     _KINDS[list(_parts)] = _KIND[_name]
 _GRID = (40, 30)  # points of a likeness, down and across
-_REACH = (-1.2, 3.0, 1.6)  # of a likeness: from above the torso's top to below it, and to both sides of its middle; in torso heights
+_REACH = (
+    -1.2,
+    3.0,
+    1.6,
+)  # of a likeness: from above the torso's top to below it, and to both sides of its middle; in torso heights
 _SIDEWAYS = 0.15  # how much less of one side of the torso may be seen for two figures to count as turned alike
 
 # From where to where two figures can be compared, the longest way first; the two ends are named in sentences.
 SPANS = (
-    ("head", "feet"), ("neck", "feet"), ("head", "ankles"), ("neck", "ankles"), ("head", "knees"), ("neck", "knees"), ("head", "hips"),
-    ("neck", "hips"), ("head", "chin"),
-)  # fmt: skip
+    ("head", "feet"),
+    ("neck", "feet"),
+    ("head", "ankles"),
+    ("neck", "ankles"),
+    ("head", "knees"),
+    ("neck", "knees"),
+    ("head", "hips"),
+    ("neck", "hips"),
+    ("head", "chin"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,8 @@ class Figure:
     """The person in one map; lengths in pixels of that map.
 
     heights: how far down the ends of SPANS are that can be seen, and always the "body", the middle of what is seen.
-    middle: of the torso (of the whole person without parts), from the left. width: of the torso, None without parts or torso.
+    middle: of the torso (of the whole person without parts), from the left. width: of the torso, None without parts or
+    torso.
     facing: 1 where only one side of the torso, front or back, is seen, 0.5 for both alike.
     frame: (top, middle, unit) to which a likeness is taken: its origin and the torso's height.
     """
@@ -48,7 +66,8 @@ class Figure:
 
 
 def measured(labels: np.ndarray, parts_known: bool) -> Figure | None:
-    """The figure in a map of labels, uint8 (H, W): parts, or 1 on the person where parts are not known. None where nobody is seen."""
+    """The figure in a map of labels, uint8 (H, W): parts, or 1 on the person where parts are not known. None where
+    nobody is seen."""
     whole = _rows(labels > 0)
     if whole is None:
         return None
@@ -64,8 +83,13 @@ def _by_parts(labels: np.ndarray, whole: tuple[int, int]) -> Figure:
         heights["head"], heights["chin"] = spans["head"]
     if spans["torso"] and spans["torso"][0] > 0:
         heights["neck"] = spans["torso"][0]
-    # The end of a part is a joint only where the next part is seen; otherwise clothes, or the photo's edge, have cut it.
-    for end, part, following in (("hips", "torso", "thighs"), ("knees", "thighs", "shins"), ("ankles", "shins", "feet")):
+    # The end of a part is a joint only where the next part is seen; otherwise clothes, or the photo's edge, have cut
+    # it.
+    for end, part, following in (
+        ("hips", "torso", "thighs"),
+        ("knees", "thighs", "shins"),
+        ("ankles", "shins", "feet"),
+    ):
         if spans[part] and spans[following]:
             heights[end] = spans[part][1]
     if spans["feet"] and spans["feet"][1] < labels.shape[0]:
@@ -109,7 +133,8 @@ def _width(mask: np.ndarray) -> float | None:
 
 
 def likeness(figure: Figure, labels: np.ndarray) -> np.ndarray:
-    """int16 (points,): labels at points around the torso, -1 beyond the map: equal for one pose whatever its size and place."""
+    """int16 (points,): labels at points around the torso, -1 beyond the map: equal for one pose whatever its size and
+    place."""
     top, middle, unit = figure.frame
     above, below, aside = _REACH
     rows = np.floor(top + np.linspace(above, below, _GRID[0]) * unit).astype(int)

@@ -1,4 +1,5 @@
-"""Pose maps at another size: nearest neighbour, or U, V as the original resized them; aspect kept, borders filled with background."""
+"""Pose maps at another size: nearest neighbour, or U, V as the original resized them; aspect kept, borders filled with
+background."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from .sequence import PoseSequence
 def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, bilinear: bool = False) -> PoseSequence:
     """What `box` shows of `poses`, scaled to (height, width) = `size`; what lies beyond the maps is background.
 
-    box: in the maps' own pixels, of the shape of `size`; None holds the whole maps, centred. A photo fitted with the same box
-    (`images.fit_image`) stays aligned with its map. bilinear: U, V are interpolated, also across the borders of parts, as the original
-    does it; parts never are.
+    box: in the maps' own pixels, of the shape of `size`; None holds the whole maps, centred. A photo fitted with the
+    same box (`images.fit_image`) stays aligned with its map. bilinear: U, V are interpolated, also across the borders
+    of parts, as the original does it; parts never are.
     """
     if box is None and poses.size == tuple(size):
         return poses
@@ -26,7 +27,9 @@ def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, b
         if array is None:
             return None
         out = np.zeros((*array.shape[:-2], *size), array.dtype)
-        for old, new in zip(array.reshape(-1, *array.shape[-2:]), out.reshape(-1, *size)):  # map by map: no copy of the whole
+        for old, new in zip(
+            array.reshape(-1, *array.shape[-2:]), out.reshape(-1, *size)
+        ):  # map by map: no copy of the whole
             new[top : top + height, left : left + width] = resize(old)
         return out
 

@@ -17,8 +17,8 @@ def fill_gaps(
 ) -> tuple[PoseSequence, tuple[str, ...]]:
     """`poses` with each unknown frame taken from the nearest known one (the earlier of two), and what to tell the user.
 
-    known: bool (T,). what: the notice's start, for example "Nobody was found in". numbers: what the frames are called, else 0, 1, ...
-    Raises InputError when more than half is unknown.
+    known: bool (T,). what: the notice's start, for example "Nobody was found in". numbers: what the frames are called,
+    else 0, 1, ... Raises InputError when more than half is unknown.
     """
     known = np.asarray(known, bool)
     notices = gap_notices(known, what, numbers)
@@ -26,7 +26,8 @@ def fill_gaps(
 
 
 def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = None) -> tuple[str, ...]:
-    """The notice that names the unknown frames, none where all are known; numbers: what the frames are called, else 0, 1, ...
+    """The notice that names the unknown frames, none where all are known; numbers: what the frames are called, else 0,
+    1, ...
 
     Raises InputError when more than half is unknown.
     """
@@ -37,7 +38,8 @@ def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = No
     frames = f"{what} frame{'s' * (len(missing) > 1)} {frame_ranges(missing, names)}"
     if 2 * len(missing) > len(known):
         raise InputError(
-            f"{frames}, which is {len(missing)} of {len(known)}; at least half of the frames are needed, please give a fuller motion."
+            f"{frames}, which is {len(missing)} of {len(known)}; at least half of the frames are needed, please "
+            "give a fuller motion."
         )
     return (f"{frames}; {'they repeat' if len(missing) > 1 else 'it repeats'} the nearest frame.",)
 

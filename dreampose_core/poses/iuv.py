@@ -14,7 +14,8 @@ _FEWEST_PARTS = 3
 
 
 def order_of(frames: Sequence[np.ndarray]) -> str | None:
-    """RGB or BGR, the order in which `frames`, uint8 (H, W, 3) each, hold I, U, V; LOSSY; None when they are something else."""
+    """RGB or BGR, the order in which `frames`, uint8 (H, W, 3) each, hold I, U, V; LOSSY; None when they are something
+    else."""
     seen = [frame for frame in frames if frame.any()]
     for order in (RGB, BGR):
         if seen and all(is_exact(frame, order) for frame in seen) and any(frame.max() > NUM_PARTS for frame in seen):
@@ -47,7 +48,8 @@ def encode(parts: np.ndarray, uv: np.ndarray | None) -> np.ndarray:
 
 
 def _is_blurred(frame: np.ndarray) -> bool:
-    """Whether `frame` looks like IUV after compression with loss: black around a figure that is bright in U and V, but dark in I."""
+    """Whether `frame` looks like IUV after compression with loss: black around a figure that is bright in U and V, but
+    dark in I."""
     first, rest = frame[..., 0], frame[..., 1:]
     brightest = rest.max(axis=-1)
     figure, ground = brightest > 48, brightest <= 16
@@ -56,5 +58,8 @@ def _is_blurred(frame: np.ndarray) -> bool:
     u, v = np.percentile(rest[figure], (10, 90), axis=0).T
     dark = first[figure]
     return bool(
-        np.median(first[ground]) <= 6 and np.median(dark) <= 36 and np.percentile(dark, 85) <= 80 and min(u[1] - u[0], v[1] - v[0]) > 50
+        np.median(first[ground]) <= 6
+        and np.median(dark) <= 36
+        and np.percentile(dark, 85) <= 80
+        and min(u[1] - u[0], v[1] - v[0]) > 50
     )

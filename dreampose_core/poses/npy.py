@@ -1,4 +1,5 @@
-"""Arrays in numpy's .npy form from untrusted bytes, and the original DreamPose's maps in it: `frame_<n>_densepose.npy`."""
+"""Arrays in numpy's .npy form from untrusted bytes, and the original DreamPose's maps in it:
+`frame_<n>_densepose.npy`."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Header(NamedTuple):
 
 
 def read_header(file: IO[bytes], what: str) -> Header:
-    """The header at the start of `file`. Raises InputError for arrays of Python objects, any error at all for damaged headers."""
+    """The header at the start of `file`. Raises InputError for arrays of Python objects, any error at all for damaged
+    headers."""
     version = npy.read_magic(file)
     header = Header(*(npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file))
     if header.dtype.hasobject:
@@ -52,7 +54,8 @@ def read_body(file: IO[bytes], header: Header, num_bytes: int, what: str) -> np.
 
 
 def fill(array: np.ndarray, file: IO[bytes]) -> bool:
-    """Fills `array` in its own memory order from `file`, piece by piece, so that no second copy is ever held; False at an early end."""
+    """Fills `array` in its own memory order from `file`, piece by piece, so that no second copy is ever held; False at
+    an early end."""
     flat = array.reshape(-1, order="A").view(np.uint8)
     done = 0
     while done < len(flat):
@@ -65,7 +68,8 @@ def fill(array: np.ndarray, file: IO[bytes]) -> bool:
 
 
 def read_maps(folder: Folder, entries: list[Entry], default_fps: float) -> tuple[PoseSequence, tuple[str, ...]]:
-    """The original's maps as one sequence (parts unknown), and notices. Missing numbers repeat the nearest map. Raises InputError."""
+    """The original's maps as one sequence (parts unknown), and notices. Missing numbers repeat the nearest map. Raises
+    InputError."""
     order = numbered(entries, folder.name, "maps")
     charts, fps = _sidecar(folder)
     notices = gap_notices(order.known, "There are no maps for", order.numbers)
@@ -100,7 +104,9 @@ def _read_map(folder: Folder, entry: Entry) -> np.ndarray:
             if header.dtype.str.lstrip("<|>=") not in _FLOATS:
                 raise InputError(f"{what} holds {header.dtype}; the original DreamPose's maps are float64, U and V.")
             if len(header.shape) != 3 or header.shape[0] != 2 or min(header.shape) < 1:
-                raise InputError(f"{what} has shape {header.shape}; the original DreamPose's maps are (2, height, width), U and V.")
+                raise InputError(
+                    f"{what} has shape {header.shape}; the original DreamPose's maps are (2, height, width), U and V."
+                )
             map_ = read_body(file, header, entry.num_bytes, what)
     except InputError:
         raise
@@ -110,7 +116,10 @@ def _read_map(folder: Folder, entry: Entry) -> np.ndarray:
         raise InputError(f"{what} has U, V values that are not finite numbers; please write the maps again.")
     least, most = float(map_.min()), float(map_.max())
     if least < UNCLAMPED[0] or most > UNCLAMPED[1]:
-        raise InputError(f"{what} has values from {least:g} to {most:g}; the original's U, V lie between 0 and 1, or a little beyond.")
+        raise InputError(
+            f"{what} has values from {least:g} to {most:g}; the original's U, V lie between 0 and 1, or a little "
+            "beyond."
+        )
     return map_
 
 
@@ -124,5 +133,7 @@ def _sidecar(folder: Folder) -> tuple[Charts, float | None]:
         if charts not in ("densepose", "mannequin") or not 1 <= fps <= 240:
             raise ValueError
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{SIDECAR} in {folder.name} does not say charts and fps as this program does; mend it or delete it.") from error
+        raise InputError(
+            f"{SIDECAR} in {folder.name} does not say charts and fps as this program does; mend it or delete it."
+        ) from error
     return charts, fps

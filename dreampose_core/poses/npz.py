@@ -16,14 +16,21 @@ from .sequence import UNCLAMPED, PoseSequence, check_uv_range
 
 VERSION = 1
 MAX_BYTES = 6 << 30  # 1200 frames of 768 x 768 with U, V, also unclamped ones
-_DTYPES = {"parts": ("u1",), "uv": ("f2", "f4", "f8"), "fps": ("f2", "f4", "f8", "i4", "i8"), "version": ("i1", "i4", "i8")}
+_DTYPES = {
+    "parts": ("u1",),
+    "uv": ("f2", "f4", "f8"),
+    "fps": ("f2", "f4", "f8", "i4", "i8"),
+    "version": ("i1", "i4", "i8"),
+}
 
 
 def write_poses(poses: PoseSequence, path: str | Path) -> None:
-    """Writes `poses` as npz; the file appears whole or not at all. Raises StorageError, and InputError for more than can be read again."""
+    """Writes `poses` as npz; the file appears whole or not at all. Raises StorageError, and InputError for more than
+    can be read again."""
     if sum(array.nbytes for array in (poses.parts, poses.uv) if array is not None) > MAX_BYTES:
         raise InputError(
-            f"The motion's {len(poses)} frames of {poses.size[0]} x {poses.size[1]} take more than {MAX_BYTES >> 30} GiB; take fewer."
+            f"The motion's {len(poses)} frames of {poses.size[0]} x {poses.size[1]} take more than {MAX_BYTES >> 30} "
+            "GiB; take fewer."
         )
     arrays = {"charts": np.array(poses.charts), "fps": np.float64(poses.fps), "version": np.int64(VERSION)}
     if poses.parts is not None:
@@ -54,7 +61,9 @@ def read_poses(path: str | Path) -> PoseSequence:
     if "version" not in arrays or "charts" not in arrays or "fps" not in arrays:
         raise InputError(f"{name} is an npz, but not a pose file: it needs version, charts and fps beside parts or uv.")
     if int(arrays["version"]) != VERSION:
-        raise InputError(f"{name} has pose file version {int(arrays['version'])}; this program reads version {VERSION}.")
+        raise InputError(
+            f"{name} has pose file version {int(arrays['version'])}; this program reads version {VERSION}."
+        )
     try:
         uv = arrays.get("uv")
         if uv is not None:
@@ -88,7 +97,9 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             if header.dtype.kind != "U" or header.shape != () or header.dtype.itemsize > 256:
                 raise InputError("its charts are not a short text.")
         elif header.dtype.str.lstrip("<|>=") not in _DTYPES[name]:
-            raise InputError(f"{what} is {header.dtype}; expected {' or '.join(str(np.dtype(d)) for d in _DTYPES[name])}.")
+            raise InputError(
+                f"{what} is {header.dtype}; expected {' or '.join(str(np.dtype(d)) for d in _DTYPES[name])}."
+            )
         if name in ("fps", "version") and header.shape != ():
             raise InputError(f"its {name} is not a single number.")
         return read_body(file, header, info.file_size, what)

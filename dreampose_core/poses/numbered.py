@@ -43,7 +43,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Order:
-    """Files in time: `slots` says in which of `len(known)` frames each entry stands, `numbers` what each frame is called."""
+    """Files in time: `slots` says in which of `len(known)` frames each entry stands, `numbers` what each frame is
+    called."""
 
     entries: list[Entry]
     slots: list[int]
@@ -54,8 +55,8 @@ class Order:
 class Folder:
     """The files of a folder or a zip, or one file as if it stood alone in a folder; closed by `with`.
 
-    path: the folder or file. Raises InputError for archives that are damaged, encrypted, too large, or hold links, paths that lead
-    elsewhere or the same name twice.
+    path: the folder or file. Raises InputError for archives that are damaged, encrypted, too large, or hold links,
+    paths that lead elsewhere or the same name twice.
     """
 
     def __init__(self, path: Path):
@@ -77,7 +78,9 @@ class Folder:
             raise InputError(f"{self.name} may not be read; please check its permissions.") from error
         except Exception as error:  # zipfile raises many kinds on damaged files
             self.close()
-            raise InputError(f"{self.name} cannot be read as a zip; it is damaged, please make or upload it again.") from error
+            raise InputError(
+                f"{self.name} cannot be read as a zip; it is damaged, please make or upload it again."
+            ) from error
 
     def __enter__(self) -> Folder:
         return self
@@ -93,11 +96,15 @@ class Folder:
         return [entry for entry in self.entries if entry.suffix in suffixes]
 
     def open(self, entry: Entry) -> IO[bytes]:
-        """The entry's bytes as a file. Raises InputError when it, or all that was opened until now, is too large or it cannot be read."""
+        """The entry's bytes as a file. Raises InputError when it, or all that was opened until now, is too large or it
+        cannot be read."""
         is_map = entry.suffix == ".npy"
         limit, limit_in_all = (MAX_NPY_BYTES, MAX_NPY_BYTES_IN_ALL) if is_map else (MAX_BYTES, MAX_BYTES_IN_ALL)
         if entry.num_bytes > limit:
-            raise InputError(f"{entry.name} in {self.name} has {entry.num_bytes >> 20} MB; at most {limit >> 20} MB a file are accepted.")
+            raise InputError(
+                f"{entry.name} in {self.name} has {entry.num_bytes >> 20} MB; at most {limit >> 20} MB a file are "
+                "accepted."
+            )
         self._done += entry.num_bytes  # zipfile reads no more than this, whatever the packed bytes would unpack to
         if self._done > 2 * limit_in_all:  # files are looked at first, then read
             raise InputError(f"{self.name} holds more than {limit_in_all >> 20} MB; please split it or scale it down.")
@@ -115,7 +122,9 @@ class Folder:
         except InputError:
             raise
         except Exception as error:  # zipfile and zlib raise many kinds on damaged files
-            raise InputError(f"{entry.name} in {self.name} is damaged or cut short; please save or upload it again.") from error
+            raise InputError(
+                f"{entry.name} in {self.name} is damaged or cut short; please save or upload it again."
+            ) from error
 
 
 class _Bounded(io.BufferedReader):
@@ -142,7 +151,8 @@ def zipfile_magic(path: Path) -> bool:
 
 
 def numbered(entries: list[Entry], name: str, what: str) -> Order:
-    """`entries` in time by the last number in each name; a constant stride is no gap. `what`: what they are, for the sentences.
+    """`entries` in time by the last number in each name; a constant stride is no gap. `what`: what they are, for the
+    sentences.
 
     Raises InputError for a number twice, several files without numbers, and numbers too far apart.
     """
@@ -153,7 +163,8 @@ def numbered(entries: list[Entry], name: str, what: str) -> Order:
 
 
 def in_time(names: list[str], place: str, what: str) -> tuple[list[int], list[int], np.ndarray, range]:
-    """Two or more file names in time: their order, the frame of each in that order, which frames there are, what frames are called.
+    """Two or more file names in time: their order, the frame of each in that order, which frames there are, what frames
+    are called.
 
     Raises InputError as `numbered` does; `place` is where they lie.
     """
@@ -162,11 +173,15 @@ def in_time(names: list[str], place: str, what: str) -> tuple[list[int], list[in
         stem, suffix = os.path.splitext(name)
         found = re.findall("[0-9]+", stem)
         if not found or len(found[-1]) > _MOST_DIGITS:
-            raise InputError(f"{name} in {place} has no frame number in its name; several {what} need numbers, as in frame_0001{suffix}.")
+            raise InputError(
+                f"{name} in {place} has no frame number in its name; several {what} need numbers, as in "
+                f"frame_0001{suffix}."
+            )
         other = by_number.setdefault(int(found[-1]), index)
         if other != index:
             raise InputError(
-                f"{names[other]} and {name} in {place} have the same number {int(found[-1])}; please give one sequence only."
+                f"{names[other]} and {name} in {place} have the same number {int(found[-1])}; please give one sequence "
+                "only."
             )
     ordered = sorted(by_number)
     stride = math.gcd(*(b - a for a, b in zip(ordered, ordered[1:])))
@@ -207,7 +222,10 @@ def _members(archive: zipfile.ZipFile, name: str) -> list[Entry]:
         file = shown(path[-1] or info.orig_filename)
         mode = info.external_attr >> 16
         if not path[0] or path[0][1:2] == ":" or ".." in path or "\0" in info.orig_filename:
-            raise InputError(f"{name} holds {shown(info.orig_filename)}, a path that leads out of the zip; please make the zip again.")
+            raise InputError(
+                f"{name} holds {shown(info.orig_filename)}, a path that leads out of the zip; please make the zip "
+                "again."
+            )
         if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{file} in {name} is a link or a device, not a file; please zip the files themselves.")
         if info.orig_filename in seen:

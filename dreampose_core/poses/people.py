@@ -13,7 +13,8 @@ HEAD, TORSO, ARMS, THIGHS, SHINS = (23, 24), (1, 2), (3, 4, *range(15, 23)), (7,
 _APART = 1.2  # in head sizes, centre to centre: nearer pieces are one head, parted by an arm or by hair
 _LEAST_HEAD = 0.05  # of the largest head's area: what is smaller is a speck; somebody so small stands far behind
 _LEAST_TORSO = 0.3  # of the largest torso's area, for somebody whose head is not seen
-# Of the pixels of somebody beside the largest, measured on pairs of rendered people and on half of one, of which estimators see too much.
+# Of the pixels of somebody beside the largest, measured on pairs of rendered people and on half of one, of which
+# estimators see too much.
 _HEAD_SHARE, _TORSO_SHARE, _ARM_SHARE = (0.025, 0.45), 0.07, 0.05
 _GROUP_SHARE, _GROUPS_NEEDED = 0.03, 4  # so many of head, torso, arms, thighs, and shins with feet, each of this share
 _GRID = 160  # rows in which people are told apart
@@ -21,7 +22,8 @@ _GRID = 160  # rows in which people are told apart
 
 @dataclass(frozen=True)
 class _Seed:
-    """From where a person is found: bool (H, W) pixels of the head, or of the torso where there is no head; how large a head is."""
+    """From where a person is found: bool (H, W) pixels of the head, or of the torso where there is no head; how large a
+    head is."""
 
     pixels: np.ndarray
     size: float
@@ -31,8 +33,8 @@ class _Seed:
 def people(labels: np.ndarray) -> list[np.ndarray]:
     """bool (H, W): each person in a map of parts, uint8 (H, W), the one with most pixels first; none where nobody is.
 
-    Somebody beside the largest counts only with head (or apart from all heads), torso and arms, and with legs where the largest has them:
-    what an estimator sees where there is nobody is less than that.
+    Somebody beside the largest counts only with head (or apart from all heads), torso and arms, and with legs where the
+    largest has them: what an estimator sees where there is nobody is less than that.
     """
     mask = labels > 0
     if not mask.any():
@@ -45,10 +47,14 @@ def people(labels: np.ndarray) -> list[np.ndarray]:
     largest = max(range(len(seeds)), key=lambda index: shares[index][0])
     needed = min(_GROUPS_NEEDED, _num_groups(shares[largest]))
     kept = [
-        seed for index, (seed, own) in enumerate(zip(seeds, shares))
-        if index == largest or _num_groups(own) >= needed and (not seed.is_head or _HEAD_SHARE[0] <= own[1] <= _HEAD_SHARE[1])
-        and own[2] >= _TORSO_SHARE and own[3] >= _ARM_SHARE
-    ]  # fmt: skip
+        seed
+        for index, (seed, own) in enumerate(zip(seeds, shares))
+        if index == largest
+        or _num_groups(own) >= needed
+        and (not seed.is_head or _HEAD_SHARE[0] <= own[1] <= _HEAD_SHARE[1])
+        and own[2] >= _TORSO_SHARE
+        and own[3] >= _ARM_SHARE
+    ]
     return sorted(_parted(kept, mask), key=lambda one: -np.count_nonzero(one)) if len(kept) > 1 else [mask]
 
 
@@ -78,7 +84,8 @@ def _heads(labels: np.ndarray) -> list[_Seed]:
 
 
 def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[_Seed]:
-    """The torsos of people who are apart from everybody with a head, and beside them: one below may be the same person's, cut in two."""
+    """The torsos of people who are apart from everybody with a head, and beside them: one below may be the same
+    person's, cut in two."""
     torso, head = np.isin(labels, TORSO), np.zeros_like(mask)
     for seed in heads:
         head |= seed.pixels
@@ -100,7 +107,9 @@ def _shares(labels: np.ndarray, person: np.ndarray) -> np.ndarray:
     """(6,): the person's pixels, and the shares of head, torso, arms, thighs, and shins with feet among them."""
     count = np.bincount(labels[person], minlength=25)
     total = count.sum()
-    return np.array([total, *(count[list(group)].sum() / max(total, 1) for group in (HEAD, TORSO, ARMS, THIGHS, SHINS))])
+    return np.array(
+        [total, *(count[list(group)].sum() / max(total, 1) for group in (HEAD, TORSO, ARMS, THIGHS, SHINS))]
+    )
 
 
 def _num_groups(shares: np.ndarray) -> int:
@@ -108,7 +117,8 @@ def _num_groups(shares: np.ndarray) -> int:
 
 
 def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
-    """bool (H, W): for each seed the pixels of the mask that are nearest to it on a way inside the mask, counted in head sizes.
+    """bool (H, W): for each seed the pixels of the mask that are nearest to it on a way inside the mask, counted in
+    head sizes.
 
     Pixels without such a way belong to whom they are nearest to. Found in cells of some pixels.
     """
@@ -144,7 +154,9 @@ def _steps(start: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def _spread(values: np.ndarray) -> np.ndarray:
     """The largest of each pixel and its four neighbours."""
     framed = np.pad(values.astype(np.int16), 1, constant_values=-1)
-    return np.max([framed[1:-1, 1:-1], framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]], axis=0)
+    return np.max(
+        [framed[1:-1, 1:-1], framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]], axis=0
+    )
 
 
 def several(number: int) -> str:

@@ -12,7 +12,8 @@ SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def raw_rgb(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3): the stored values as they are, neither turned nor converted by a colour profile, without their transparency."""
+    """uint8 (H, W, 3): the stored values as they are, neither turned nor converted by a colour profile, without their
+    transparency."""
     if image.mode in ("RGBA", "RGBX"):
         return np.array(image)[..., :3]
     return np.array(image.convert("RGB")) if image.mode in ("RGB", "P", "L", "1", "LA", "PA") else from_pil(image)

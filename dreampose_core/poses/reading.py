@@ -1,4 +1,5 @@
-"""Whatever holds or shows a motion becomes a pose sequence: every DensePose form, found out by content, and videos through an estimator."""
+"""Whatever holds or shows a motion becomes a pose sequence: every DensePose form, found out by content, and videos
+through an estimator."""
 
 from __future__ import annotations
 
@@ -23,27 +24,40 @@ from .sequence import Charts, PoseSequence
 from .sources import PictureFrames, Stream, VideoFrames
 
 __all__ = [
-    "DEFAULT_FPS", "MAX_FRAMES_READ", "MAX_MAP_SIDE", "Estimate", "Photos", "Reading", "one_map", "own_maps", "read_any",
-    "read_image_map", "read_image_poses",
+    "DEFAULT_FPS",
+    "MAX_FRAMES_READ",
+    "MAX_MAP_SIDE",
+    "Estimate",
+    "Photos",
+    "Reading",
+    "one_map",
+    "own_maps",
+    "read_any",
+    "read_image_map",
+    "read_image_poses",
 ]
 
 DEFAULT_FPS = 30.0
 NO_RATE = f"No rate is known, {DEFAULT_FPS:g} fps is assumed."
 FORM_NPZ, FORM_ESTIMATED = "pose file (npz)", "estimated"
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
-"""uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it `Photos`."""
+"""uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it
+`Photos`."""
 
 _HALVES = (
-    lambda frame: frame[:, : frame.shape[1] // 2], lambda frame: frame[:, frame.shape[1] // 2 :],
-    lambda frame: frame[: frame.shape[0] // 2], lambda frame: frame[frame.shape[0] // 2 :],
-)  # fmt: skip
+    lambda frame: frame[:, : frame.shape[1] // 2],
+    lambda frame: frame[:, frame.shape[1] // 2 :],
+    lambda frame: frame[: frame.shape[0] // 2],
+    lambda frame: frame[frame.shape[0] // 2 :],
+)
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
-# Pickles of protocol 2 and up name themselves; older ones begin with a global's name or a container; all end in a full stop.
+# Pickles of protocol 2 and up name themselves; older ones begin with a global's name or a container; all end in a full
+# stop.
 _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\((lp|dp|i[a-z_])|[\]}]q")
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _ACCEPTED = (
-    "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a person, "
-    "as a file, a folder or a zip"
+    "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a "
+    "person, as a file, a folder or a zip"
 )
 
 
@@ -56,22 +70,28 @@ class Reading:
     notices: tuple[str, ...]
 
     def describe(self) -> str:
-        """For example "120 frames at 30 fps, 640 x 512, MagicAnimate rendering, parts only"; the size is height x width."""
+        """For example "120 frames at 30 fps, 640 x 512, MagicAnimate rendering, parts only"; the size is height x
+        width."""
         poses, (height, width) = self.poses, self.poses.size
         if poses.uv is None:
             kinds = "parts only"
         else:
             kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
-        return f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, {kinds}"
+        return (
+            f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, "
+            f"{kinds}"
+        )
 
 
 @dataclass(frozen=True)
 class Photos:
     """Frames that show a person, for an estimator, and what makes a reading of its maps.
 
-    frames: uint8 (H, W, 3) RGB, of one size, once through. name: the file's, for sentences. kind: "video" or "pictures".
-    slots: the place in time of each frame, of `length` places; a video may end a little earlier. numbers: what the places are called,
-    None where that is their index. fps: None when unknown. notices: what the user should know of the frames.
+    frames: uint8 (H, W, 3) RGB, of one size, once through. name: the file's, for sentences. kind: "video" or
+    "pictures".
+    slots: the place in time of each frame, of `length` places; a video may end a little earlier. numbers: what the
+    places are called, None where that is their index. fps: None when unknown. notices: what the user should know of the
+    frames.
     """
 
     frames: Iterable[np.ndarray]
@@ -93,7 +113,9 @@ class Photos:
         """What comes of the maps of all frames. Raises InputError where nobody was found, or in too few frames."""
         seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
         if not seen.any():
-            raise InputError(f"Nobody was found in {self.name}; please give pictures that show one person from head to foot.")
+            raise InputError(
+                f"Nobody was found in {self.name}; please give pictures that show one person from head to foot."
+            )
         numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
         poses, notices = fill_gaps(poses, seen, "Nobody was found in", numbers)
         known = np.zeros(self.length, bool)
@@ -104,7 +126,9 @@ class Photos:
             poses = poses.select(place[nearest_known(known)])
         fps, rate_notices = _rate(self.fps, len(poses))
         shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
-        return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", self.notices + notices + rate_notices)
+        return Reading(
+            replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", self.notices + notices + rate_notices
+        )
 
 
 def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
@@ -150,7 +174,8 @@ def read_image_poses(spec: str | Path, estimate: Estimate | None = None) -> Pose
 
 
 def read_image_map(spec: str | Path, estimate: Estimate | None = None) -> Reading:
-    """The one map that belongs to a photo, in any form: `FILE` takes the first, `FILE:K` map K. Raises InputError as `read_any` does."""
+    """The one map that belongs to a photo, in any form: `FILE` takes the first, `FILE:K` map K. Raises InputError as
+    `read_any` does."""
     text, frame = str(spec), 0
     head, colon, tail = text.rpartition(":")
     if colon and tail.isdecimal() and len(tail) < 10 and not os.path.exists(text):
@@ -165,7 +190,8 @@ def one_map(reading: Reading, frame: int = 0) -> Reading:
 
 
 def own_maps(reading: Reading, num_photos: int) -> Reading:
-    """A map for each of so many photos, in their order, where the reading holds as many; else its first, as the first photo's own."""
+    """A map for each of so many photos, in their order, where the reading holds as many; else its first, as the first
+    photo's own."""
     first = one_map(reading)
     return replace(first, poses=reading.poses) if len(reading.poses) == num_photos else first
 
@@ -174,7 +200,9 @@ def _read_folder(path: Path, estimate: Estimate | None) -> Reading:
     with Folder(path) as folder:
         npzs = folder.with_suffix(".npz")
         if len(npzs) == 1 and not folder.with_suffix(".npy"):
-            return Reading(read_poses(npzs[0].source), FORM_NPZ, (f"The poses are taken from {npzs[0].name} in {folder.name}.",))
+            return Reading(
+                read_poses(npzs[0].source), FORM_NPZ, (f"The poses are taken from {npzs[0].name} in {folder.name}.",)
+            )
         return _numbered(folder, estimate)
 
 
@@ -221,19 +249,20 @@ def _from_frames(source: VideoFrames | PictureFrames, estimate: Estimate | None)
         return _rendering(source, palette)
     if is_overlay(samples):
         raise InputError(
-            f"{source.name} seems to be detectron2's picture of DensePose over the photo, from which the parts cannot be won back; please "
-            "let detectron2 write its dump (apply_net.py dump) and convert it with python -m dreampose_core poses convert FILE poses.npz."
+            f"{source.name} seems to be detectron2's picture of DensePose over the photo, from which the parts cannot "
+            "be won back; please let detectron2 write its dump (apply_net.py dump) and convert it with python -m "
+            "dreampose_core poses convert FILE poses.npz."
         )
     if any(palette_of([half(frame) for frame in samples]) for half in _HALVES):
         raise InputError(
-            f"{source.name} shows a DensePose rendering beside another picture, so which of them is meant is unclear; please cut it to the "
-            "rendering alone, or to the person alone."
+            f"{source.name} shows a DensePose rendering beside another picture, so which of them is meant is unclear; "
+            "please cut it to the rendering alone, or to the person alone."
         )
     if estimate is None:
         raise InputError(
-            f"{source.name} shows no DensePose that is known here (IUV, or the colours of MagicAnimate, vid2densepose or parula on black), "
-            "and no estimator is chosen (--estimator, DREAMPOSE_ESTIMATOR); choose one, or bring a pose file (.npz), "
-            "frame_<n>_densepose.npy, IUV pictures or a rendering."
+            f"{source.name} shows no DensePose that is known here (IUV, or the colours of MagicAnimate, vid2densepose "
+            "or parula on black), and no estimator is chosen (--estimator, DREAMPOSE_ESTIMATOR); choose one, or bring "
+            "a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
     return _estimated(source, estimate)
 
@@ -241,8 +270,8 @@ def _from_frames(source: VideoFrames | PictureFrames, estimate: Estimate | None)
 def _iuv(source: VideoFrames | PictureFrames, order: str, charts: Charts | None, fps: float | None) -> Reading:
     kind = "video" if isinstance(source, VideoFrames) else "picture"
     lossy = InputError(
-        f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts and U, V; "
-        "please save the IUV frames as PNG, in a folder or a zip, or as FFV1 in .mkv."
+        f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts "
+        "and U, V; please save the IUV frames as PNG, in a folder or a zip, or as FFV1 in .mkv."
     )
     if order == iuv.LOSSY or source.lossy:
         raise lossy
@@ -276,7 +305,9 @@ def _rendering(source: VideoFrames | PictureFrames, palette: Palette) -> Reading
         parts[slot] = parts_of(frame, palette)
         count = slot + 1
     if palette.swapped:
-        stream = replace(stream, notices=(f"Red and blue are swapped in {source.name}; they were put right.", *stream.notices))
+        stream = replace(
+            stream, notices=(f"Red and blue are swapped in {source.name}; they were put right.", *stream.notices)
+        )
     return _finished(parts[:count], None, "none", None, stream, palette.form)
 
 
@@ -284,7 +315,14 @@ def _estimated(source: VideoFrames | PictureFrames, estimate: Estimate) -> Readi
     stream = source.photos()
     kind = "video" if isinstance(source, VideoFrames) else "pictures"
     photos = Photos(
-        stream.frames, source.name, kind, tuple(stream.slots), len(stream.known), stream.numbers, stream.fps, stream.notices
+        stream.frames,
+        source.name,
+        kind,
+        tuple(stream.slots),
+        len(stream.known),
+        stream.numbers,
+        stream.fps,
+        stream.notices,
     )
     return photos.reading(estimate(photos))
 
@@ -323,6 +361,6 @@ def _is_empty(path: Path) -> bool:
 
 def _pickle(name: str) -> InputError:
     return InputError(
-        f"{name} is a pickle, which may run code when opened, so it is never opened here; turn it into a safe file on your own machine "
-        "with: python -m dreampose_core poses convert FILE poses.npz."
+        f"{name} is a pickle, which may run code when opened, so it is never opened here; turn it into a safe file on "
+        "your own machine with: python -m dreampose_core poses convert FILE poses.npz."
     )

@@ -1,4 +1,5 @@
-"""Coloured DensePose pictures, as other programs draw them, back to part maps: recognised, and read through compression noise."""
+"""Coloured DensePose pictures, as other programs draw them, back to part maps: recognised, and read through compression
+noise."""
 
 from __future__ import annotations
 
@@ -12,20 +13,66 @@ from .sequence import NUM_PARTS
 
 # OpenCV's colour maps at index int(part * 255 / 24), RGB, parts 0..24.
 _VIRIDIS = (
-    (68, 1, 84), (71, 16, 99), (72, 31, 112), (71, 44, 122), (68, 57, 131), (64, 70, 136), (59, 81, 139), (54, 93, 141), (49, 104, 142),
-    (44, 113, 142), (40, 124, 142), (37, 133, 142), (33, 144, 141), (31, 154, 138), (32, 163, 134), (39, 173, 129), (53, 183, 121),
-    (70, 192, 111), (92, 200, 99), (115, 208, 86), (142, 214, 69), (170, 220, 50), (197, 224, 33), (226, 228, 24), (253, 231, 37),
-)  # fmt: skip
+    (68, 1, 84),
+    (71, 16, 99),
+    (72, 31, 112),
+    (71, 44, 122),
+    (68, 57, 131),
+    (64, 70, 136),
+    (59, 81, 139),
+    (54, 93, 141),
+    (49, 104, 142),
+    (44, 113, 142),
+    (40, 124, 142),
+    (37, 133, 142),
+    (33, 144, 141),
+    (31, 154, 138),
+    (32, 163, 134),
+    (39, 173, 129),
+    (53, 183, 121),
+    (70, 192, 111),
+    (92, 200, 99),
+    (115, 208, 86),
+    (142, 214, 69),
+    (170, 220, 50),
+    (197, 224, 33),
+    (226, 228, 24),
+    (253, 231, 37),
+)
 _PARULA = (
-    (53, 42, 135), (37, 60, 163), (20, 80, 194), (4, 97, 223), (8, 110, 221), (14, 122, 216), (20, 132, 212), (15, 144, 208),
-    (11, 156, 203), (6, 166, 198), (22, 173, 185), (38, 179, 172), (55, 185, 159), (86, 187, 144), (114, 189, 130), (145, 191, 116),
-    (170, 189, 105), (192, 188, 96), (216, 186, 86), (228, 192, 74), (240, 199, 60), (252, 206, 46), (251, 220, 36), (250, 235, 25),
+    (53, 42, 135),
+    (37, 60, 163),
+    (20, 80, 194),
+    (4, 97, 223),
+    (8, 110, 221),
+    (14, 122, 216),
+    (20, 132, 212),
+    (15, 144, 208),
+    (11, 156, 203),
+    (6, 166, 198),
+    (22, 173, 185),
+    (38, 179, 172),
+    (55, 185, 159),
+    (86, 187, 144),
+    (114, 189, 130),
+    (145, 191, 116),
+    (170, 189, 105),
+    (192, 188, 96),
+    (216, 186, 86),
+    (228, 192, 74),
+    (240, 199, 60),
+    (252, 206, 46),
+    (251, 220, 36),
+    (250, 235, 25),
     (249, 251, 14),
-)  # fmt: skip
+)
 ALPHA = 0.7  # of vid2densepose over its canvas, and of detectron2's pictures over the photo
-# Weights of a step of chroma against one of luma. Video stores chroma at half resolution: it tells parts apart inside, less at borders.
+# Weights of a step of chroma against one of luma. Video stores chroma at half resolution: it tells parts apart inside,
+# less at borders.
 _CHROMA, _CHROMA_AT_BORDERS = 0.5, 0.3
-_TRUNCATION = 1.5  # decoders cut RGB off instead of rounding it, so colours come out this much too dark; found by measurement
+_TRUNCATION = (
+    1.5  # decoders cut RGB off instead of rounding it, so colours come out this much too dark; found by measurement
+)
 _REACH = 4  # pixels around a doubtful one in which its part must be seen
 _WEIGHT_OF_A_NEIGHBOUR = 16.0  # in squared steps of luma
 _REACH_OF_SMOOTHING = 3
@@ -49,7 +96,10 @@ class Palette:
 
 
 def _blended(colours) -> tuple[tuple[int, int, int], ...]:
-    return tuple(tuple(int(ALPHA * c + (1 - ALPHA) * canvas + 1e-6) for c, canvas in zip(colour, colours[0])) for colour in colours)
+    return tuple(
+        tuple(int(ALPHA * c + (1 - ALPHA) * canvas + 1e-6) for c, canvas in zip(colour, colours[0]))
+        for colour in colours
+    )
 
 
 MAGIC_ANIMATE = Palette("MagicAnimate rendering", _VIRIDIS)
@@ -62,10 +112,11 @@ PALETTES = (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA) + tuple(
 
 
 def palette_of(frames: Sequence[np.ndarray]) -> Palette | None:
-    """The style in which `frames`, uint8 (H, W, 3) each, are drawn; None when they are something else, or nobody is in them.
+    """The style in which `frames`, uint8 (H, W, 3) each, are drawn; None when they are something else, or nobody is in
+    them.
 
-    Judged on even patches only, where compression changes little: nearly all must have a colour of the style, and both the
-    background and parts must be seen.
+    Judged on even patches only, where compression changes little: nearly all must have a colour of the style, and both
+    the background and parts must be seen.
     """
     colours = np.concatenate([_even_colours(frame) for frame in frames])
     best, least = None, np.inf
@@ -82,15 +133,19 @@ def palette_of(frames: Sequence[np.ndarray]) -> Palette | None:
 
 
 def is_overlay(frames: Sequence[np.ndarray]) -> bool:
-    """Whether `frames` seem to be detectron2's default pictures: parula at 0.7 over the photo, from which no map can be won back.
+    """Whether `frames` seem to be detectron2's default pictures: parula at 0.7 over the photo, from which no map can be
+    won back.
 
-    The photo adds at most 0.3 x 255 to each channel. At least eight parts must be seen, the head above the trunk above the legs.
+    The photo adds at most 0.3 x 255 to each channel. At least eight parts must be seen, the head above the trunk above
+    the legs.
     """
     return sum(_is_overlay(frame) for frame in frames) * 2 > len(frames)
 
 
 def _is_overlay(frame: np.ndarray) -> bool:
-    rest = frame.reshape(-1, 1, 3).astype(np.float32) - ALPHA * np.array(_PARULA, np.float32)  # (N, 25, 3): the photo's share
+    rest = frame.reshape(-1, 1, 3).astype(np.float32) - ALPHA * np.array(
+        _PARULA, np.float32
+    )  # (N, 25, 3): the photo's share
     fits = ((rest > -5) & (rest < (1 - ALPHA) * 255 + 5)).all(axis=-1)
     fits[:, 0] = False
     spread = np.where(fits, ((rest - (1 - ALPHA) * 128) ** 2).sum(axis=-1), np.inf)
@@ -119,9 +174,10 @@ def _even_colours(frame: np.ndarray) -> np.ndarray:
 def parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
     """uint8 (H, W), 0..24: the part map that the rendering `frame`, uint8 (H, W, 3), shows.
 
-    Every pixel takes the nearest colour first. Between two areas, compression leaves thin bands whose colours belong to parts
-    that are not there. So a pixel outside every solid patch (3 x 3 of one part) may only be a part whose patch is near; then
-    all pixels near borders are weighed again together with their neighbours. Exact colours (to one step) are taken as they are.
+    Every pixel takes the nearest colour first. Between two areas, compression leaves thin bands whose colours belong to
+    parts that are not there. So a pixel outside every solid patch (3 x 3 of one part) may only be a part whose patch is
+    near; then all pixels near borders are weighed again together with their neighbours. Exact colours (to one step) are
+    taken as they are.
     """
     sample = frame[::8, ::8].reshape(-1, 3)
     if _off(palette.array()[_distances(sample, palette, 1.0, 0.0).argmin(axis=1)], sample) <= 1:
@@ -152,7 +208,8 @@ def _off(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _grown(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.ndarray:
-    """`labels`, where pixels outside every solid patch take a part of the patches in reach: near in colour and often there."""
+    """`labels`, where pixels outside every solid patch take a part of the patches in reach: near in colour and often
+    there."""
     none = NUM_PARTS + 1
     core = np.pad(np.where(_uniform(labels, 1), labels, none), 1, constant_values=none)
     solid = np.zeros(labels.shape, bool)
@@ -161,7 +218,9 @@ def _grown(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.ndar
             solid |= core[dy : dy + labels.shape[0], dx : dx + labels.shape[1]] == labels
     y, x = np.nonzero(~solid)
     counts = _neighbours(np.where(solid, labels, none), y, x, _REACH)
-    cost = np.where(counts > 0, _distances(colours[y, x], palette, _CHROMA_AT_BORDERS) - _WEIGHT_OF_A_NEIGHBOUR / 2 * counts, np.inf)
+    cost = np.where(
+        counts > 0, _distances(colours[y, x], palette, _CHROMA_AT_BORDERS) - _WEIGHT_OF_A_NEIGHBOUR / 2 * counts, np.inf
+    )
     out = labels.copy()
     out[y, x] = np.where((counts > 0).any(axis=1), cost.argmin(axis=1), labels[y, x])
     return out
@@ -185,7 +244,8 @@ def _smooth(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.nda
 
 
 def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
-    """bool (H, W): all within `radius` rows and columns are of one part; beyond the frame's edge its last pixels go on."""
+    """bool (H, W): all within `radius` rows and columns are of one part; beyond the frame's edge its last pixels go
+    on."""
     least = most = np.pad(labels, radius, mode="edge")
     for axis in (0, 1):
         least = np.minimum.reduce(_shifted(least, 2 * radius + 1, axis))
@@ -194,7 +254,8 @@ def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(labels: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int) -> np.ndarray:
-    """float32 (N, 25): how many pixels of each part lie within `radius` rows and columns of the pixels (y, x), themselves left out."""
+    """float32 (N, 25): how many pixels of each part lie within `radius` rows and columns of the pixels (y, x),
+    themselves left out."""
     around = _around(labels, y, x, radius, beyond=NUM_PARTS + 1)
     bins = NUM_PARTS + 2  # one more for what is none
     counts = np.bincount((np.arange(len(y), dtype=np.int32)[:, None] * bins + around).ravel(), minlength=len(y) * bins)
@@ -216,12 +277,15 @@ def _shifted(array: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
 
 
 def _distances(colours: np.ndarray, palette: Palette, chroma: float, truncation: float = _TRUNCATION) -> np.ndarray:
-    """float32 (N, 25): squared distances of RGB colours (N, 3) to those of the palette; a step of chroma weighs `chroma`."""
+    """float32 (N, 25): squared distances of RGB colours (N, 3) to those of the palette; a step of chroma weighs
+    `chroma`."""
     to_ycc = (_YCC * np.array([[1], [chroma], [chroma]], np.float32)).T
     there = palette.array().astype(np.float32)
     there[there.any(axis=1)] -= truncation
     here, there = colours.astype(np.float32) @ to_ycc, there @ to_ycc
-    return sum((here[:, i, None] - there[:, i]) ** 2 for i in range(3))  # three planes: a product of matrices this thin is slower
+    return sum(
+        (here[:, i, None] - there[:, i]) ** 2 for i in range(3)
+    )  # three planes: a product of matrices this thin is slower
 
 
 @lru_cache(maxsize=2)

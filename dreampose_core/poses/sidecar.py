@@ -9,7 +9,8 @@ _MAPS = {".npy", ".npz", ".png", ".jpg", ".jpeg", ".webp"}
 
 
 def poses_beside(video: Path) -> Path | None:
-    """The file or folder with the DensePose of NAME.mp4: NAME.npz, NAME.zip, a folder NAME of maps or pictures, or NAME.densepose.mp4;
+    """The file or folder with the DensePose of NAME.mp4: NAME.npz, NAME.zip, a folder NAME of maps or pictures, or
+    NAME.densepose.mp4;
     None without any."""
     paths = (video.with_name(video.stem + ending) for ending in _ENDINGS)
     return next((path for path in paths if path != video and _holds_something(path)), None)

@@ -1,4 +1,5 @@
-"""Pictures over time, from a video, a picture or numbered pictures: raw for maps, as people see them for the estimator."""
+"""Pictures over time, from a video, a picture or numbered pictures: raw for maps, as people see them for the
+estimator."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _MOST_FPS_OF_PHOTOS = 30.0
 class Stream:
     """Frames, uint8 (H, W, 3), all of one size, on their way.
 
-    slots: the place in time of each. known: bool (T,), which places have a frame. numbers: what the places are called, for the user;
+    slots: the place in time of each. known: bool (T,), which places have a frame. numbers: what the places are called,
+    for the user;
     None where that is their index. fps: None when unknown. notices: what the user should know.
     """
 
@@ -40,11 +42,12 @@ class Stream:
 class VideoFrames:
     """A video. lossy: whether its pixels went through more than RGB. text: nothing; pictures may carry words."""
 
-
     def __init__(self, path: Path):
         self.path, self.name = path, shown(path.name)
         self.info = probe_video(path)
-        self.lossy = not self.info.pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8"))
+        self.lossy = not self.info.pixel_format.startswith(
+            ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8")
+        )
         self.format = f"{self.info.codec}, {self.info.pixel_format}"
         self.text: dict[str, str] = {}
 
@@ -60,7 +63,8 @@ class VideoFrames:
         return replace(stream, notices=stream.notices + reduction_notice((self.info.height, self.info.width)))
 
     def photos(self) -> Stream:
-        """The frames for the estimator, at 30 fps or fewer, no side above MAX_MAP_SIDE; of a long clip as many as are made at once."""
+        """The frames for the estimator, at 30 fps or fewer, no side above MAX_MAP_SIDE; of a long clip as many as are
+        made at once."""
         return self._stream(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
 
     def _stream(self, most_fps: float, nearest: bool) -> Stream:
@@ -68,7 +72,8 @@ class VideoFrames:
         length = self.info.num_frames if rate is None else math.ceil(self.info.seconds * rate) + 1
         if length > MAX_FRAMES_READ:
             raise InputError(
-                f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it to the part that is needed."
+                f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it to the "
+                "part that is needed."
             )
         frames = read_video(self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest)
         return Stream(frames, range(length), np.ones(length, bool), None, rate or self.info.fps, notices)
@@ -95,7 +100,9 @@ class PictureFrames:
             self.text = {key: value for key, value in first.info.items() if isinstance(value, str)}
         self.lossy, self.format = first.format == "JPEG", first.format
         self._size = (first.height, first.width)
-        self._animation = self.order.entries[0].name if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1 else ""
+        self._animation = (
+            self.order.entries[0].name if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1 else ""
+        )
 
     def samples(self) -> list[np.ndarray]:
         """A few raw frames, spread over the whole."""
@@ -108,7 +115,8 @@ class PictureFrames:
         return self._stream(lambda entry: raw_rgb(self._open(entry)), reduction_notice(self._size))
 
     def photos(self) -> Stream:
-        """All pictures, upright, for the estimator, no side above MAX_MAP_SIDE. The frames raise InputError when they differ in size."""
+        """All pictures, upright, for the estimator, no side above MAX_MAP_SIDE. The frames raise InputError when they
+        differ in size."""
         return self._stream(lambda entry: upright_rgb(self._open(entry)), ())
 
     def _stream(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Stream:
@@ -125,8 +133,9 @@ class PictureFrames:
             shape = shape or frame.shape
             if frame.shape != shape:
                 raise InputError(
-                    f"{entry.name} in {self.name} is {frame.shape[1]} x {frame.shape[0]} pixels, but {self.order.entries[0].name} is "
-                    f"{shape[1]} x {shape[0]}; all pictures of a sequence must have one size."
+                    f"{entry.name} in {self.name} is {frame.shape[1]} x {frame.shape[0]} pixels, but "
+                    f"{self.order.entries[0].name} is {shape[1]} x {shape[0]}; all pictures of a sequence must have "
+                    "one size."
                 )
             yield _reduced(frame)
 

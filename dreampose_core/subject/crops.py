@@ -7,16 +7,25 @@ import torch.nn.functional as F
 
 
 def same_part(share: float, draw: torch.Generator, *planes: torch.Tensor) -> list[torch.Tensor]:
-    """A random part of each sample, `share` of its sides, the same of all `planes` (B, C, h, w); sides are multiples of the first's."""
+    """A random part of each sample, `share` of its sides, the same of all `planes` (B, C, h, w); sides are multiples of
+    the first's."""
     count, _, height, width = planes[0].shape
     high, wide = max(1, round(share * height)), max(1, round(share * width))
     rows, columns = (
-        (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist() for side, cut in ((height, high), (width, wide))
+        (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist()
+        for side, cut in ((height, high), (width, wide))
     )
     cuts = []
     for plane in planes:
         by = plane.shape[2] // height
-        cuts.append(torch.stack([one[..., r * by : (r + high) * by, c * by : (c + wide) * by] for one, r, c in zip(plane, rows, columns)]))
+        cuts.append(
+            torch.stack(
+                [
+                    one[..., r * by : (r + high) * by, c * by : (c + wide) * by]
+                    for one, r, c in zip(plane, rows, columns)
+                ]
+            )
+        )
     return cuts
 
 
@@ -25,7 +34,10 @@ def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torc
     height, width = size
     scale = zoom + (1 - zoom) * torch.rand(count, generator=generator)
     h, w = scale * height, scale * width
-    top, left = torch.rand(count, generator=generator) * (height - h), torch.rand(count, generator=generator) * (width - w)
+    top, left = (
+        torch.rand(count, generator=generator) * (height - h),
+        torch.rand(count, generator=generator) * (width - w),
+    )
     return torch.stack([top, left, h, w], 1)
 
 
@@ -34,7 +46,9 @@ def crop_pixels(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     rows, columns = _positions(boxes, pixels.shape[2:])
     height, width = pixels.shape[2:]
     y, x = 2 * rows / height - 1, 2 * columns / width - 1  # grid_sample's range over pixel edges
-    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1).to(pixels.device)
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1).to(
+        pixels.device
+    )
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

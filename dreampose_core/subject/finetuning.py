@@ -1,4 +1,5 @@
-"""The model tuned to a person: a subject folder, or for a while; with checkpoints, pictures on the way, and less where memory is short."""
+"""The model tuned to a person: a subject folder, or for a while; with checkpoints, pictures on the way, and less where
+memory is short."""
 
 from __future__ import annotations
 
@@ -17,15 +18,7 @@ from ..model import memory
 from ..model.pipeline import DreamPosePipeline
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from .folder import (
-    Subject,
-    base_restored,
-    check_subject_folder,
-    fingerprint,
-    read_subject,
-    save_subject,
-    subject_key,
-)
+from .folder import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key
 from .oom_fallback import Rung, ladder, on_ladder
 from .previews import Samples
 from .recipe import recipe_named, tune_subject
@@ -34,17 +27,30 @@ log = logging.getLogger("dreampose.finetuning")
 
 
 def finetune(
-    pipe: DreamPosePipeline, photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, folder: Path, *,
-    steps: int | None = None, key: str | None = None, base: str | None = None, checkpoints: Path | None = None,
-    samples: Samples | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> Subject:  # fmt: skip
-    """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left as it was.
+    pipe: DreamPosePipeline,
+    photos: list[np.ndarray],
+    image_poses: PoseSequence | None,
+    recipe: str,
+    seed: int,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    key: str | None = None,
+    base: str | None = None,
+    checkpoints: Path | None = None,
+    samples: Samples | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Subject:
+    """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left
+    as it was.
 
-    A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one each, or None: the
-    pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted call resumes,
-    removed when the subject is written. samples: what takes pictures on the way. Where memory does not hold the tuning it goes on with
-    less, see `training.ladder`, and the subject's notices say how. Raises InputError, also when what is resumed was another tuning, and
-    ModelError where memory does not hold the last of the ladder either.
+    A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one
+    each, or None: the pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder
+    from which an interrupted call resumes, removed when the subject is written. samples: what takes pictures on the
+    way. Where memory does not hold the tuning it goes on with less, see `training.ladder`, and the subject's notices
+    say how. Raises InputError, also when what is resumed was another tuning, and ModelError where memory does not hold
+    the last of the ladder either.
     """
     base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
     key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
@@ -53,7 +59,9 @@ def finetune(
         if (found := read_subject(folder, base)).key == key:
             return found
     if image_poses is not None and len(image_poses) != len(photos):
-        raise InputError(f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each.")
+        raise InputError(
+            f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
+        )
     if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
         which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
         raise InputError(f"{which} shows nobody; give the map that was made from that photo, or none for any photo.")
@@ -62,8 +70,17 @@ def finetune(
     start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
 
     def tune(rung: Rung) -> Subject:
-        losses = tune_subject(pipe, pipe.fit_photos(photos, image_poses), image_poses, rung.how, seed, folder=checkpoints,
-                              sample=samples and samples.take, on_progress=on_progress, should_stop=should_stop)  # fmt: skip
+        losses = tune_subject(
+            pipe,
+            pipe.fit_photos(photos, image_poses),
+            image_poses,
+            rung.how,
+            seed,
+            folder=checkpoints,
+            sample=samples and samples.take,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
         if samples is not None:
             done = sum(map(len, losses.values()))
             samples.take(done, done)
@@ -78,7 +95,10 @@ def finetune(
             samples.clear()
         if checkpoints is not None:
             if rung.recipe != before.recipe:
-                for stage in ("tuning", "decoder"):  # of other weights, and gone before the rung is told: whoever dies here starts anew
+                for stage in (
+                    "tuning",
+                    "decoder",
+                ):  # of other weights, and gone before the rung is told: whoever dies here starts anew
                     shutil.rmtree(checkpoints / stage, ignore_errors=True)
             _write_resumed(checkpoints, tuning | {"rung": rung.name})
 
@@ -90,12 +110,14 @@ def finetune(
 
 
 def _check_resumed(checkpoints: Path, tuning: dict) -> str:
-    """Writes what is being tuned to tuning.json and returns the name of the rung to go on from, see `oom_fallback`; raises InputError when the
-    checkpoints that are there are of another tuning."""
+    """Writes what is being tuned to tuning.json and returns the name of the rung to go on from, see `oom_fallback`;
+    raises InputError when the checkpoints that are there are of another tuning."""
     told = checkpoints / "tuning.json"
     before = {"rung": "full", **(json.loads(told.read_text()) if told.is_file() else tuning)}
     if changed := [name for name in tuning if before.get(name) != tuning[name]]:
-        raise InputError(f"The tuning to go on with has another {' and another '.join(changed)}; give the same, or start anew.")
+        raise InputError(
+            f"The tuning to go on with has another {' and another '.join(changed)}; give the same, or start anew."
+        )
     _write_resumed(checkpoints, before)
     return before["rung"]
 
@@ -108,7 +130,11 @@ def _write_resumed(checkpoints: Path, tuning: dict) -> None:
 
 @contextmanager
 def tuned_to(
-    pipe: DreamPosePipeline, photo: np.ndarray, image_poses: PoseSequence | None, recipe: str, should_stop: ShouldStop = never_stop
+    pipe: DreamPosePipeline,
+    photo: np.ndarray,
+    image_poses: PoseSequence | None,
+    recipe: str,
+    should_stop: ShouldStop = never_stop,
 ) -> Iterator[None]:
     """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
     how = recipe_named(recipe)

@@ -1,4 +1,5 @@
-"""A subject folder: what tuning changed against a base model, with the photos it was tuned to; loaded onto a model and taken off."""
+"""A subject folder: what tuning changed against a base model, with the photos it was tuned to; loaded onto a model and
+taken off."""
 
 from __future__ import annotations
 
@@ -31,9 +32,9 @@ _ADAPTER_FILE, _DECODER_FILE = "adapter.safetensors", "vae_decoder.safetensors"
 class Subject:
     """What stands in a subject folder's subject.json.
 
-    key: of the content it was tuned to, and of what was asked for. base: fingerprint of the model it belongs to. recipe: that it was
-    tuned with, also where memory did not hold the one asked for. losses: of UNet and decoder steps. knows_poses: the photos' DensePose
-    was known in tuning. notices: sentences about fall-backs in tuning.
+    key: of the content it was tuned to, and of what was asked for. base: fingerprint of the model it belongs to.
+    recipe: that it was tuned with, also where memory did not hold the one asked for. losses: of UNet and decoder steps.
+    knows_poses: the photos' DensePose was known in tuning. notices: sentences about fall-backs in tuning.
     """
 
     key: str
@@ -49,8 +50,8 @@ class Subject:
 def fingerprint(pipe) -> str:
     """A short name for a model's weights: a hash of names, shapes and the first values of every tensor.
 
-    The values count as bfloat16, so that a model has one name in whatever precision it was loaded; only a folder in float32 that is loaded
-    in float16 has another one.
+    The values count as bfloat16, so that a model has one name in whatever precision it was loaded; only a folder in
+    float32 that is loaded in float16 has another one.
     """
     digest = hashlib.sha256()
     for part in ("unet", "vae", "adapter", "image_encoder"):
@@ -73,10 +74,14 @@ def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, reci
     return digest.hexdigest()[:32]
 
 
-def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None) -> None:
-    """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at all.
+def save_subject(
+    pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None
+) -> None:
+    """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at
+    all.
 
-    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something else.
+    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something
+    else.
     """
     check_subject_folder(folder)
     temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
@@ -89,7 +94,9 @@ def save_subject(pipe, folder: Path, subject: Subject, photos: list[np.ndarray],
         else:
             modules[_UNET_FILE] = pipe.unet
         for name, module in modules.items():
-            save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name)
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name
+            )
         for i, photo in enumerate(photos):
             write_png(photo, temporary / f"photo_{i:03d}.png")
         if image_poses is not None:
@@ -129,7 +136,9 @@ def read_subject(folder: str | Path, base: str | None = None) -> Subject:
     if damaged:
         raise ModelError(f"The subject in {folder} is damaged ({', '.join(damaged)}); tune it again.")
     if base is not None and subject.base != base:
-        raise ModelError(f"The subject in {folder} was tuned from another model; choose that model, or tune the subject again.")
+        raise ModelError(
+            f"The subject in {folder} was tuned from another model; choose that model, or tune the subject again."
+        )
     return subject
 
 
@@ -146,7 +155,9 @@ def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
         if whole:
             pipe.unet.load_state_dict(load_file(folder / _UNET_FILE))
         else:
-            pipe.unet.load_lora_adapter(folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True)
+            pipe.unet.load_lora_adapter(
+                folder, prefix=None, adapter_name=LORA, weight_name=_LORA_FILE, use_safetensors=True
+            )
         pipe.adapter.load_state_dict(load_file(folder / _ADAPTER_FILE))
         pipe.vae.decoder.load_state_dict(load_file(folder / _DECODER_FILE))
         yield subject
@@ -159,8 +170,14 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
     whole: the UNet's own weights are tuned, too, and copied back from the CPU's memory.
     """
     tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
-    kept = [(module, next(module.parameters()).dtype, {key: value.detach().to("cpu", copy=True) for key, value in state.items()})
-            for module, state in ((module, module.state_dict()) for module in tuned)]  # fmt: skip
+    kept = [
+        (
+            module,
+            next(module.parameters()).dtype,
+            {key: value.detach().to("cpu", copy=True) for key, value in state.items()},
+        )
+        for module, state in ((module, module.state_dict()) for module in tuned)
+    ]
     modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
     try:
         yield

@@ -1,4 +1,5 @@
-"""Small pictures of what a model makes of a person while it is tuned to them; few, cheap, and without a trace in what is learned."""
+"""Small pictures of what a model makes of a person while it is tuned to them; few, cheap, and without a trace in what
+is learned."""
 
 from __future__ import annotations
 
@@ -33,11 +34,13 @@ log = logging.getLogger("dreampose.samples")
 class Samples:
     """Pictures of a scene's middle frame, each from the weights that the pipeline has at that moment, in a folder.
 
-    options: of the frames that are made later; the pictures are drafts of these. Those that an interrupted tuning left in the folder are
-    not made again. seconds: how long the pictures took so far.
+    options: of the frames that are made later; the pictures are drafts of these. Those that an interrupted tuning left
+    in the folder are not made again. seconds: how long the pictures took so far.
     """
 
-    def __init__(self, pipe: DreamPosePipeline, scene: Scene, options: AnimateOptions, folder: Path, should_stop: ShouldStop):
+    def __init__(
+        self, pipe: DreamPosePipeline, scene: Scene, options: AnimateOptions, folder: Path, should_stop: ShouldStop
+    ):
         self.folder, self.seconds = folder, 0.0
         self._pipe, self._scene, self._options, self._should_stop = pipe, scene, options, should_stop
         self._newest = max((int(path.stem) for path in folder.glob("[0-9]*.png")), default=-1)
@@ -58,7 +61,10 @@ class Samples:
                 frame = self._frame()
             scale = min(1.0, _SIDE / max(frame.shape[:2]))
             self.folder.mkdir(exist_ok=True)
-            write_png(fit_image(frame, (round(frame.shape[0] * scale), round(frame.shape[1] * scale))), self.folder / f"{step:06d}.png")
+            write_png(
+                fit_image(frame, (round(frame.shape[0] * scale), round(frame.shape[1] * scale))),
+                self.folder / f"{step:06d}.png",
+            )
             self._newest = step
         except Cancelled:
             raise
@@ -84,10 +90,17 @@ class Samples:
         low = pipe.vae.dtype  # the model's precision; what is trained is in float32 meanwhile
         with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32):
             frames = pipe.stream(
-                scene.photo, around, scene.image_poses, image_guidance=options.image_guidance, pose_guidance=options.pose_guidance,
-                generator=torch.Generator().manual_seed(options.seed), batch_size=1, first_frame=WINDOW.index(0),
-                should_stop=self._should_stop, **vars(replace(draft, num_inference_steps=steps)),
-            )  # fmt: skip
+                scene.photo,
+                around,
+                scene.image_poses,
+                image_guidance=options.image_guidance,
+                pose_guidance=options.pose_guidance,
+                generator=torch.Generator().manual_seed(options.seed),
+                batch_size=1,
+                first_frame=WINDOW.index(0),
+                should_stop=self._should_stop,
+                **vars(replace(draft, num_inference_steps=steps)),
+            )
             try:
                 return next(frames)
             finally:
@@ -96,7 +109,8 @@ class Samples:
 
 @contextmanager
 def _left_as_it_is(pipe: DreamPosePipeline) -> Iterator[None]:
-    """In this context the networks are in the mode for use; afterwards each of their modules is in the mode it was in."""
+    """In this context the networks are in the mode for use; afterwards each of their modules is in the mode it was
+    in."""
     networks = (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:

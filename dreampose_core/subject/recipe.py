@@ -36,14 +36,15 @@ from .folder import LORA, tuned_parameters
 class SubjectRecipe:
     """How long and how hard a subject is tuned.
 
-    unet_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the smallest crop, as a
-    share of the photo's side; crops, because the network must not tie clothes to places in the picture (paper: texture sticking).
-    decoder_steps of `decoder_batch_size` such crops; of each a random part is decoded, `decoder_part` of its sides: more of them for the
-    same work. views: so many crops are made once, with all that the networks are given for them, and used again; part of the person is
-    held back from them, and the weights that do best there are kept; some are turned, see `_Source`. None: every sample is a crop of its
-    own, and nothing is held back.
-    The last three save memory, see `oom_fallback`: a step's samples one after another, activations computed twice, another optimizer. They are no
-    part of the name that a subject is found by.
+    unet_steps of `batch_size` random crops each. rank: of the UNet's LoRA, None for all of its weights. zoom: the
+    smallest crop, as a share of the photo's side; crops, because the network must not tie clothes to places in the
+    picture (paper: texture sticking). decoder_steps of `decoder_batch_size` such crops; of each a random part is
+    decoded, `decoder_part` of its sides: more of them for the same work. views: so many crops are made once, with all
+    that the networks are given for them, and used again; part of the person is held back from them, and the weights
+    that do best there are kept; some are turned, see `_Source`. None: every sample is a crop of its own, and nothing is
+    held back.
+    The last three save memory, see `oom_fallback`: a step's samples one after another, activations computed twice,
+    another optimizer. They are no part of the name that a subject is found by.
     """
 
     unet_steps: int = 50
@@ -65,7 +66,14 @@ class SubjectRecipe:
 RECIPES = {
     "fast": SubjectRecipe(),
     "paper": SubjectRecipe(
-        unet_steps=500, decoder_steps=1500, unet_lr=1e-5, decoder_lr=5e-5, batch_size=1, decoder_batch_size=1, decoder_part=1, rank=None,
+        unet_steps=500,
+        decoder_steps=1500,
+        unet_lr=1e-5,
+        decoder_lr=5e-5,
+        batch_size=1,
+        decoder_batch_size=1,
+        decoder_part=1,
+        rank=None,
         views=None,
     ),
 }
@@ -91,16 +99,23 @@ def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
 
 
 def tune_subject(
-    pipe, photos: torch.Tensor, image_poses: PoseSequence | None, recipe: SubjectRecipe, seed: int = 0, *,
-    folder: Path | None = None, sample: OnLearned | None = None, on_progress: OnProgress = ignore_progress,
+    pipe,
+    photos: torch.Tensor,
+    image_poses: PoseSequence | None,
+    recipe: SubjectRecipe,
+    seed: int = 0,
+    *,
+    folder: Path | None = None,
+    sample: OnLearned | None = None,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> dict[str, list[float]]:  # fmt: skip
+) -> dict[str, list[float]]:
     """Tunes `pipe` in place and returns the losses of both stages, "tuning" and "decoder".
 
     photos: pixels (N, 3, H, W) in [-1, 1]; image_poses: their N maps, or None: the pose is then dropped in tuning.
-    folder: for checkpoints; an interrupted call resumes from there. sample(step, total): called before the first of the UNet's `total`
-    steps and after each, with the weights as they are, and with those that are kept when they are done, which may be earlier; it must
-    leave them and all randomness alone. Call it inside `subject.base_restored`.
+    folder: for checkpoints; an interrupted call resumes from there. sample(step, total): called before the first of the
+    UNet's `total` steps and after each, with the weights as they are, and with those that are kept when they are done,
+    which may be earlier; it must leave them and all randomness alone. Call it inside `subject.base_restored`.
     """
     device = pipe.unet.device
     for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
@@ -110,7 +125,9 @@ def tune_subject(
     photos = photos.to(device)
     parts = uv = None
     if image_poses is not None:
-        parts, uv = pose_tensors(fitted(image_poses, pipe.model_config.size, bilinear=pipe.bilinear), pipe.model_config.charts)
+        parts, uv = pose_tensors(
+            fitted(image_poses, pipe.model_config.size, bilinear=pipe.bilinear), pipe.model_config.charts
+        )
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
     texture = None
     if pipe.model_config.reference_warp != "none" and parts is not None and pipe.knows_charts(image_poses):
@@ -127,8 +144,9 @@ def tune_subject(
 
 @dataclass
 class _Views:
-    """B crops of the photos and what the networks are given for them: target pixels (B, 3, H, W), their latents (B, C, h, w), pose and
-    warp channels, the photo each is of (B,). person, held: (B, 1, H, W) 0/1, the person, and what of it is held back from training.
+    """B crops of the photos and what the networks are given for them: target pixels (B, 3, H, W), their latents (B, C,
+    h, w), pose and warp channels, the photo each is of (B,). person, held: (B, 1, H, W) 0/1, the person, and what of it
+    is held back from training.
     seen: (B, 1, H, W) 0/1, where the texture is."""
 
     pixels: torch.Tensor
@@ -153,15 +171,18 @@ class _Views:
 class _Source:
     """The photos with their maps and texture, and crops of them: made anew for each step, or once, as the recipe says.
 
-    Of crops that are made once some are turned: fronts are backs, most of which the photo does not show, and what is wanted is
-    what the model said before it was tuned (prior preservation). So a photo's front does not come out on the person's back.
+    Of crops that are made once some are turned: fronts are backs, most of which the photo does not show, and what is
+    wanted is what the model said before it was tuned (prior preservation). So a photo's front does not come out on the
+    person's back.
     """
 
     def __init__(self, pipe, photos, parts, uv, texture: Texture | None, recipe: SubjectRecipe, seed: int):
         self.pipe, self.photos, self.parts, self.uv, self.texture = pipe, photos, parts, uv, texture
         self.recipe, self.seed = recipe, seed
         self.low = pipe.vae.dtype  # the model's precision; weights are trained in float32
-        self.blocks = (torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7)) < _HELD).float().to(photos.device)
+        self.blocks = (
+            (torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7)) < _HELD).float().to(photos.device)
+        )
         self.mask = torch.zeros_like(photos[:, 0])
         if parts is not None or uv is not None:
             self.mask = (parts > 0 if parts is not None else (uv > 0).any(1)).float()
@@ -170,11 +191,14 @@ class _Source:
             self.photo_latents = condition_latents(pipe.model_config, pipe.vae, photos).float()
         self.kept = None
         if recipe.views is not None:
-            # a single prediction from noise is the model's answer only where latents are predicted, and only parts tell front from back
+            # a single prediction from noise is the model's answer only where latents are predicted, and only parts tell
+            # front from back
             self.answers = pipe.scheduler.config.prediction_type == "sample"
             turns = self.answers and parts is not None and pipe.model_config.pose_encoding == "iuv"
-            chunks = [self._made(recipe.batch_size, random(seed, number, 10), turn=turns and number % _TURNED == _TURNED - 1)
-                      for number in range(-(-recipe.views // recipe.batch_size))]  # fmt: skip
+            chunks = [
+                self._made(recipe.batch_size, random(seed, number, 10), turn=turns and number % _TURNED == _TURNED - 1)
+                for number in range(-(-recipe.views // recipe.batch_size))
+            ]
             self.kept = _Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
 
     def views(self, step: int, purpose: int, count: int) -> tuple[_Views, torch.Generator]:
@@ -185,24 +209,36 @@ class _Source:
         return self.kept.select(torch.randint(len(self.kept.which), (count,), generator=draw)), draw
 
     def prediction(self, views: _Views, draw: torch.Generator, noisiest: bool = False, only: slice = _ALL):
-        """What the UNet predicts for the noisy latents of `views`, of `only` these, what it should, these latents, and their timesteps."""
+        """What the UNet predicts for the noisy latents of `views`, of `only` these, what it should, these latents, and
+        their timesteps."""
         pipe, device, total = self.pipe, self.photos.device, self.pipe.scheduler.config.num_train_timesteps
         timesteps = torch.randint(total, (len(views.which),), generator=draw).to(device)
         timesteps = torch.full_like(timesteps, total - 1) if noisiest else timesteps
         noise = torch.randn(views.latents.shape, generator=draw).to(device)
-        noisy, wanted, timesteps = (x[only] for x in (*noised(pipe.scheduler, views.latents, noise, timesteps), timesteps))
+        noisy, wanted, timesteps = (
+            x[only] for x in (*noised(pipe.scheduler, views.latents, noise, timesteps), timesteps)
+        )
         which, poses, warp = (x[only] for x in (views.which, views.poses, views.warp))
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
-            tokens = reference_tokens(pipe.model_config, self.photos[which], self.photo_latents[which], pipe.image_encoder, pipe.image_processor,
-                                      pipe.adapter)  # fmt: skip
+            tokens = reference_tokens(
+                pipe.model_config,
+                self.photos[which],
+                self.photo_latents[which],
+                pipe.image_encoder,
+                pipe.image_processor,
+                pipe.adapter,
+            )
             prediction = predict(pipe.unet, pipe.scheduler, pipe.model_config, noisy, timesteps, poses, warp, tokens)
         return prediction, wanted, noisy, timesteps
 
     def _held_back(self) -> torch.Tensor:
-        """(N, H, W) 0/1: the pixels of the person whose texels are held back; of a photo without maps, squares of the picture."""
+        """(N, H, W) 0/1: the pixels of the person whose texels are held back; of a photo without maps, squares of the
+        picture."""
         height, width = self.mask.shape[1:]
         if self.parts is None or self.uv is None:
-            squares = (torch.rand(len(self.mask), 1, _BLOCKS, _BLOCKS, generator=random(self.seed, 1, 7)) < _HELD).float()
+            squares = (
+                torch.rand(len(self.mask), 1, _BLOCKS, _BLOCKS, generator=random(self.seed, 1, 7)) < _HELD
+            ).float()
             return F.interpolate(squares, size=(height, width))[:, 0].to(self.mask.device)
         column, row = (self.uv.float() * _BLOCKS).long().clamp(0, _BLOCKS - 1).unbind(1)
         return self.blocks[(self.parts.long() - 1).clamp_min(0), row, column] * self.mask
@@ -220,7 +256,8 @@ class _Source:
         return self._as_it_is(replace(views, held=torch.zeros_like(held)), draw) if turn else views
 
     def _as_it_is(self, views: _Views, draw: torch.Generator) -> _Views:
-        """The views with the latents that the UNet predicts for them from noise instead of their own, and with the pixels of these."""
+        """The views with the latents that the UNet predicts for them from noise instead of their own, and with the
+        pixels of these."""
         prediction, _, noisy, timesteps = self.prediction(views, draw, noisiest=True)
         latents = clean_latents(self.pipe.scheduler, noisy, prediction.float(), timesteps)
         return replace(views, latents=latents, pixels=self.decoded(latents).float())
@@ -229,8 +266,9 @@ class _Source:
     def predicted(self) -> _Views:
         """The views that are kept, with the latents that the UNet predicts from noise instead of their own.
 
-        Their pixels are the photo's where the texture is seen. Where it is hidden they are what is decoded now, so that what was learnt
-        about surfaces that no photo shows is kept (prior preservation). Views without any texture are left out, unless none has any.
+        Their pixels are the photo's where the texture is seen. Where it is hidden they are what is decoded now, so that
+        what was learnt about surfaces that no photo shows is kept (prior preservation). Views without any texture are
+        left out, unless none has any.
         """
         made = []
         for number, views in enumerate(self.kept.split(self.recipe.batch_size)):
@@ -247,8 +285,8 @@ class _Source:
             return vae.decode(latents.to(vae.post_quant_conv.weight.dtype) / vae.config.scaling_factor).sample
 
     def _given(self, which, boxes, draw, turn: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pose and moved texture channels of cropped photos, and where they see texture; it is hidden wholly in half of them, else in
-        part."""
+        """Pose and moved texture channels of cropped photos, and where they see texture; it is hidden wholly in half of
+        them, else in part."""
         pipe, config, device = self.pipe, self.pipe.model_config, self.photos.device
         no_warp = warp_channels(config, torch.zeros(len(which), WARP_PLANES, *config.size, device=device), pipe.vae)
         nothing = torch.zeros(len(which), 1, *config.size, device=device)
@@ -261,7 +299,8 @@ class _Source:
         pose = window_channels(encoded, still)
         if self.texture is None or maps[0] is None:
             return pose, no_warp, nothing
-        # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the texels removed
+        # the photo must not simply be copied: half of the samples see no texture, the others have 30 to 70 % of the
+        # texels removed
         hidden = self.texture.expand(len(which))
         share = (0.3 + 0.4 * torch.rand(len(which), generator=draw))[:, None, None, None]
         side = hidden.rows.shape[2]
@@ -300,16 +339,31 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict, sample: OnLearne
     @torch.no_grad()
     def held() -> float:
         views = enumerate(source.kept.split(recipe.batch_size))
-        return float(torch.stack([error(some, random(source.seed, number, 11), some.held + 1e-6) for number, some in views]).mean())
+        return float(
+            torch.stack(
+                [error(some, random(source.seed, number, 11), some.held + 1e-6) for number, some in views]
+            ).mean()
+        )
 
     def between(step: int) -> None:
         if step < recipe.unet_steps:
             sample(step, recipe.unet_steps)
 
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None, sample_every=1)
+    options = LoopOptions(
+        recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None, sample_every=1
+    )
     with gradient_checkpointing(recipe.checkpointing, pipe.unet):
-        losses, _ = train({}, loss_at, options, "tuning", parameters=unet + list(pipe.adapter.parameters()), folder=folder,
-                          sample=None if sample is None else between, held=None if source.kept is None else held, **run)  # fmt: skip
+        losses, _ = train(
+            {},
+            loss_at,
+            options,
+            "tuning",
+            parameters=unet + list(pipe.adapter.parameters()),
+            folder=folder,
+            sample=None if sample is None else between,
+            held=None if source.kept is None else held,
+            **run,
+        )
     if sample is not None:
         sample(len(losses), len(losses))
     return losses
@@ -317,7 +371,9 @@ def _tune_unet(source: _Source, folder: Path | None, run: dict, sample: OnLearne
 
 def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float]:
     pipe, recipe, count = source.pipe, source.recipe, source.recipe.decoder_batch_size
-    predicted = source.kept if source.kept is None or not source.answers else source.predicted()  # by the UNet as it is tuned now
+    predicted = (
+        source.kept if source.kept is None or not source.answers else source.predicted()
+    )  # by the UNet as it is tuned now
     pipe.vae.decoder.float().requires_grad_(True)
 
     parts = count if recipe.one_by_one else 1
@@ -335,21 +391,46 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
         made = predicted.select(which)
-        views = _Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors())))
+        views = _Views(
+            *(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors()))
+        )
         return error(*same_part(recipe.decoder_part, draw, views.latents, views.pixels, 1 - views.held), only)
 
     @torch.no_grad()
     def held() -> float:
-        # these tell enough, and all of them would take as long as the steps between; turned ones would only ever forbid to learn
-        own = [error(views.latents, views.pixels, views.held + 1e-6) for views in source.kept.split(recipe.batch_size)[:_TURNED:2]]
-        made = [error(views.latents, views.pixels, torch.ones_like(views.held)) for views in predicted.split(recipe.batch_size)[:_TURNED:2]]
+        # these tell enough, and all of them would take as long as the steps between; turned ones would only ever forbid
+        # to learn
+        own = [
+            error(views.latents, views.pixels, views.held + 1e-6)
+            for views in source.kept.split(recipe.batch_size)[:_TURNED:2]
+        ]
+        made = [
+            error(views.latents, views.pixels, torch.ones_like(views.held))
+            for views in predicted.split(recipe.batch_size)[:_TURNED:2]
+        ]
         return float(torch.stack(own).mean() + torch.stack(made).mean())
 
-    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None,
-                          held_every=_LOOK, patience=_PATIENCE)  # fmt: skip
+    options = LoopOptions(
+        recipe.decoder_steps,
+        recipe.decoder_lr,
+        parts,
+        recipe.optimizer,
+        warmup=5,
+        cooldown=0.5,
+        ema=None,
+        held_every=_LOOK,
+        patience=_PATIENCE,
+    )
     with gradient_checkpointing(recipe.checkpointing, pipe.vae):
-        losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", folder=folder,
-                          held=None if predicted is None else held, **run)  # fmt: skip
+        losses, _ = train(
+            {"decoder": pipe.vae.decoder},
+            loss_at,
+            options,
+            "decoder",
+            folder=folder,
+            held=None if predicted is None else held,
+            **run,
+        )
     return losses
 
 

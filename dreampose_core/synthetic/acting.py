@@ -32,8 +32,12 @@ _BATCH = 8  # frames drawn at once; between two batches it can be stopped
 
 
 def acted(
-    options: MotionOptions, size: tuple[int, int], *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> PoseSequence:  # fmt: skip
+    options: MotionOptions,
+    size: tuple[int, int],
+    *,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> PoseSequence:
     """The maps (height, width) = `size` of the motion, in its exact parts and U, V (charts: mannequin).
 
     U, V are rounded to steps of 1/255, as DensePose's own files have them: a third of the bytes on disk.
@@ -58,13 +62,27 @@ def _mannequin(options: MotionOptions) -> Figure:
     """Somebody in close or skirted clothes, of whom only maps are drawn: nothing is painted on them."""
     dice = Dice(torch.Generator().manual_seed(options.seed))
     tall, broad = _HEIGHTS[options.height], _BUILDS[options.build]
-    drawn = {name: dice.around(getattr(tall, name) * getattr(broad, name), 0.03) for name in ("shoulders", "hips", "girth", "legs", "head")}
+    drawn = {
+        name: dice.around(getattr(tall, name) * getattr(broad, name), 0.03)
+        for name in ("shoulders", "hips", "girth", "legs", "head")
+    }
     shape = Shape(**drawn, height=tall.height)
     hem = _HEMS[options.clothes]
     outfit = Outfit(
-        one_piece=False, waist=0.6, hem=hem, flare=1.5, sleeve=0.0, loose_sleeve=0.0, leg=0.0, loose_leg=0.0, folds=0.0, hair="short",
-        hat="none", bag="none", side=1,
-    )  # fmt: skip
+        one_piece=False,
+        waist=0.6,
+        hem=hem,
+        flare=1.5,
+        sleeve=0.0,
+        loose_sleeve=0.0,
+        leg=0.0,
+        loose_leg=0.0,
+        folds=0.0,
+        hair="short",
+        hat="none",
+        bag="none",
+        side=1,
+    )
     manner = Manner(options.speed, options.amplitude, 0.0, 1 if dice.chance(0.5) else -1)
     light = Light((0.0, math.sqrt(0.5), math.sqrt(0.5)), 0.5, (1.0, 1.0, 1.0))  # that nobody sees
     cones = body_cones(shape) + outfit_cones(shape, outfit)

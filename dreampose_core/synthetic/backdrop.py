@@ -1,4 +1,5 @@
-"""Where mannequins stand: studios and rooms, drawn a little larger than the frame, so that a camera can move over them."""
+"""Where mannequins stand: studios and rooms, drawn a little larger than the frame, so that a camera can move over
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ MARGIN = 1.25  # sides of a backdrop, in sides of the frame
 
 
 def backdrop(dice: Dice, size: tuple[int, int]) -> torch.Tensor:
-    """(H', W', 3) in [0, 1] around a frame of `size` (height, width); H', W' are even multiples of MARGIN away from it."""
+    """(H', W', 3) in [0, 1] around a frame of `size` (height, width); H', W' are even multiples of MARGIN away from
+    it."""
     height, width = backdrop_size(size)
     # of the frame: y 0 at its top, 1 at its bottom; x -1 .. 1 across
     y = ((torch.arange(height) + 0.5 - height / 2) / size[0] + 0.5)[:, None].expand(height, width)
@@ -41,10 +43,13 @@ def backdrop_size(size: tuple[int, int]) -> tuple[int, int]:
     return tuple(side + 2 * math.ceil(side * (MARGIN - 1) / 2) for side in size)
 
 
-def seen_through(backdrops: torch.Tensor, size: tuple[int, int], zoom: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def seen_through(
+    backdrops: torch.Tensor, size: tuple[int, int], zoom: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
     """Frames (T, H, W, 3) cut from backdrops (T, H', W', 3).
 
-    zoom (T,): how much larger than drawn the backdrop is seen. shift (T, 2): of the middle to the right and down, in frame heights.
+    zoom (T,): how much larger than drawn the backdrop is seen. shift (T, 2): of the middle to the right and down, in
+    frame heights.
     """
     count, high, wide, _ = backdrops.shape
     height, width = size
@@ -82,14 +87,20 @@ def _room(dice: Dice, x, y, wall, floor, soft):
     paper = dice.pick(none=0.6, stripes=0.22, panels=0.18)
     picture = wall.expand(*y.shape, 3)
     if paper == "stripes":
-        picture = _lay(picture, 0.5 * (0.5 + 3 * torch.sin(x * dice.uniform(14, 34))).clamp(0, 1), wall * dice.uniform(0.84, 0.95))
+        picture = _lay(
+            picture, 0.5 * (0.5 + 3 * torch.sin(x * dice.uniform(14, 34))).clamp(0, 1), wall * dice.uniform(0.84, 0.95)
+        )
     elif paper == "panels":
         step = torch.remainder(x * dice.uniform(1.2, 2.2) + dice.uniform(), 1)
         frame = ((step - 0.5).abs() - 0.4).abs() < 0.02
         picture = _lay(picture, (frame & (y > 0.1) & (y < horizon - 0.12)).float() * 0.6, wall * 0.8)
     for _ in range(dice.choice((0, 1, 1, 2, 2))):
         picture = _thing_on_the_wall(dice, picture, x, y, soft)
-    boards = floor * (1 + 0.08 * torch.sin((x - 0.1) / (0.35 + y) * 22).sign())[..., None] if dice.chance(0.5) else floor.expand_as(picture)
+    boards = (
+        floor * (1 + 0.08 * torch.sin((x - 0.1) / (0.35 + y) * 22).sign())[..., None]
+        if dice.chance(0.5)
+        else floor.expand_as(picture)
+    )
     nearer = ((y - horizon) / (1 - horizon)).clamp(0, 1)
     picture = torch.where((y > horizon)[..., None], boards * (0.86 + 0.14 * nearer)[..., None], picture)
     if dice.chance(0.3):
@@ -107,11 +118,15 @@ def _thing_on_the_wall(dice: Dice, picture, x, y, soft):
     if dice.chance(0.4):  # a window
         sky = torch.tensor([0.82, 0.9, 0.98]) * dice.uniform(0.85, 1.02)
         frame, middle = torch.tensor([0.93, 0.92, 0.9]), left + wide / 2
-        picture = _lay(picture, _box(x, y, left - 0.04, left + wide + 0.04, top - 0.015, top + high + 0.015, soft), frame)
+        picture = _lay(
+            picture, _box(x, y, left - 0.04, left + wide + 0.04, top - 0.015, top + high + 0.015, soft), frame
+        )
         picture = _lay(picture, _box(x, y, left, left + wide, top, top + high, soft), sky)
         return _lay(picture, _box(x, y, middle - 0.015, middle + 0.015, top, top + high, soft), frame)
     right, bottom = left + wide * 0.7, top + high * 0.8
-    picture = _lay(picture, _box(x, y, left - 0.03, right + 0.03, top - 0.012, bottom + 0.012, soft), _paint(dice, 0.5, (0.1, 0.5)))
+    picture = _lay(
+        picture, _box(x, y, left - 0.03, right + 0.03, top - 0.012, bottom + 0.012, soft), _paint(dice, 0.5, (0.1, 0.5))
+    )
     inside = _box(x, y, left, right, top, bottom, soft)
     sea, land = _paint(dice, 0.5, (0.6, 0.95)), _paint(dice, 0.7, (0.2, 0.7))
     hills = top + high * (0.45 + 0.1 * torch.sin(9 * x + dice.uniform(0, 6)))
@@ -123,18 +138,28 @@ def _thing_on_the_floor(dice: Dice, picture, x, y, horizon, soft):
     middle, wide, high = side * dice.uniform(0.6, 1.1), dice.uniform(0.2, 0.5), dice.uniform(0.1, 0.3)
     foot = horizon + dice.uniform(0.0, 0.05)
     colour = _paint(dice, 0.6, (0.2, 0.75))
-    picture = _lay(picture, 0.35 * torch.exp(-(((x - middle) / (wide * 0.8)) ** 2) - ((y - foot) / 0.02) ** 2), colour * 0.2)
+    picture = _lay(
+        picture, 0.35 * torch.exp(-(((x - middle) / (wide * 0.8)) ** 2) - ((y - foot) / 0.02) ** 2), colour * 0.2
+    )
     if dice.chance(0.3):  # a plant
         picture = _lay(picture, _box(x, y, middle - 0.08, middle + 0.08, foot - 0.07, foot, soft), colour)
         green = torch.tensor(colorsys.hsv_to_rgb(dice.uniform(0.25, 0.4), 0.5, dice.uniform(0.25, 0.5)))
         for k in range(7):
             lean = (k - 3) * 0.09
-            leaf = 1 - torch.hypot((x - middle - lean * (foot - y) / 0.15) / 0.05, (y - foot + 0.07 + 0.4 * high) / (0.5 * high))
+            leaf = 1 - torch.hypot(
+                (x - middle - lean * (foot - y) / 0.15) / 0.05, (y - foot + 0.07 + 0.4 * high) / (0.5 * high)
+            )
             picture = _lay(picture, (leaf / 0.15).clamp(0, 1), green * (0.8 + 0.06 * k))
         return picture
     picture = _lay(picture, _box(x, y, middle - wide / 2, middle + wide / 2, foot - high, foot, soft), colour)
-    picture = _lay(picture, _box(x, y, middle - wide / 2, middle + wide / 2, foot - high, foot - high + 0.02, soft), colour * 1.25)
+    picture = _lay(
+        picture, _box(x, y, middle - wide / 2, middle + wide / 2, foot - high, foot - high + 0.02, soft), colour * 1.25
+    )
     for k in range(dice.choice((0, 2, 3))):
         line = foot - high + 0.02 + (k + 1) * (high - 0.02) / 4
-        picture = _lay(picture, _box(x, y, middle - wide / 2 + 0.03, middle + wide / 2 - 0.03, line, line + 0.006, soft), colour * 0.55)
+        picture = _lay(
+            picture,
+            _box(x, y, middle - wide / 2 + 0.03, middle + wide / 2 - 0.03, line, line + 0.006, soft),
+            colour * 0.55,
+        )
     return picture

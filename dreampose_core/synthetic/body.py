@@ -11,14 +11,38 @@ from dataclasses import dataclass, fields
 import torch
 
 JOINTS = (
-    "root", "spine", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
-    "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle",
-)  # fmt: skip
+    "root",
+    "spine",
+    "head",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+)
 _PARENT = {
-    "spine": "root", "head": "spine", "left_shoulder": "spine", "left_elbow": "left_shoulder", "left_wrist": "left_elbow",
-    "right_shoulder": "spine", "right_elbow": "right_shoulder", "right_wrist": "right_elbow", "left_hip": "root",
-    "left_knee": "left_hip", "left_ankle": "left_knee", "right_hip": "root", "right_knee": "right_hip", "right_ankle": "right_knee",
-}  # fmt: skip
+    "spine": "root",
+    "head": "spine",
+    "left_shoulder": "spine",
+    "left_elbow": "left_shoulder",
+    "left_wrist": "left_elbow",
+    "right_shoulder": "spine",
+    "right_elbow": "right_shoulder",
+    "right_wrist": "right_elbow",
+    "left_hip": "root",
+    "left_knee": "left_hip",
+    "left_ankle": "left_knee",
+    "right_hip": "root",
+    "right_knee": "right_hip",
+    "right_ankle": "right_knee",
+}
 JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
 HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
 NUM_LAYERS = 27
@@ -26,10 +50,19 @@ NUM_LAYERS = 27
 # DensePose's fine labels as (front, back); hands and feet have one chart, the head is split (left, right) instead.
 TORSO = (2, 1)
 PARTS = {
-    "right_hand": (3, 3), "left_hand": (4, 4), "left_foot": (5, 5), "right_foot": (6, 6),
-    "right_upper_leg": (9, 7), "left_upper_leg": (10, 8), "right_lower_leg": (13, 11), "left_lower_leg": (14, 12),
-    "left_upper_arm": (15, 17), "right_upper_arm": (16, 18), "left_lower_arm": (19, 21), "right_lower_arm": (20, 22),
-}  # fmt: skip
+    "right_hand": (3, 3),
+    "left_hand": (4, 4),
+    "left_foot": (5, 5),
+    "right_foot": (6, 6),
+    "right_upper_leg": (9, 7),
+    "left_upper_leg": (10, 8),
+    "right_lower_leg": (13, 11),
+    "left_lower_leg": (14, 12),
+    "left_upper_arm": (15, 17),
+    "right_upper_arm": (16, 18),
+    "left_lower_arm": (19, 21),
+    "right_lower_arm": (20, 22),
+}
 HEAD = (24, 23)  # left and right half
 TORSO_HEIGHTS = (0.43, 0.875)  # V 0 and 1 of the torso's two charts
 LEG_HEIGHTS = {"upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}  # the same of the legs' charts
@@ -37,18 +70,16 @@ HIP_HEIGHT, KNEE_HEIGHT = 0.5, 0.27  # where cloth passes from one chart to the 
 HEAD_HEIGHTS = (0.845, 1.02)  # V 0 and 1 of the head's two charts
 
 
-
-
 @dataclass(frozen=True)
 class Cone:
     """A rounded cone: the hull of two balls, on a joint, with an elliptic cross section.
 
-    start, end: ball centres in the joint's frame. radii: of the two balls, (0, 0) where it is absent. scale: of the cross section
-    along x and z. chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or "none" for what is no part of the body.
-    parts: (front, back). layer: the texture layer, None for the part's own.
+    start, end: ball centres in the joint's frame. radii: of the two balls, (0, 0) where it is absent. scale: of the
+    cross section along x and z. chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or
+    "none" for what is no part of the body. parts: (front, back). layer: the texture layer, None for the part's own.
     span: V at start and end, of a limb's sleeve; rest heights at start and end, of a skirt; (0, 0) otherwise.
-    cut: the second ball is cut off, for cloth that hangs open. swing: how far the end lags behind the joint, 0..1. folds: how deep
-    its folds are.
+    cut: the second ball is cut off, for cloth that hangs open. swing: how far the end lags behind the joint, 0..1.
+    folds: how deep its folds are.
     """
 
     joint: str
@@ -86,9 +117,7 @@ def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
     knee = 0.5 * hip + 0.02
     shoulder_x = 0.1 * shape.shoulders
     lift = hip - 0.515
-    joints = {
-        "root": (0, 0.53 + lift, 0), "spine": (0, 0.62 + lift, 0), "head": (0, 0.855 + lift, 0.0),
-    }  # fmt: skip
+    joints = {"root": (0, 0.53 + lift, 0), "spine": (0, 0.62 + lift, 0), "head": (0, 0.855 + lift, 0.0)}
     for side, sign in (("left", 1), ("right", -1)):
         joints[f"{side}_shoulder"] = (sign * shoulder_x, 0.80 + lift, -0.005)
         joints[f"{side}_elbow"] = (sign * (shoulder_x + 0.012), 0.635 + lift, -0.005)
@@ -105,34 +134,71 @@ def body_cones(shape: Shape) -> list[Cone]:
     slim = 0.6 + 0.4 * g
     belly = 1 + 0.55 * max(0.0, g - 1.1)  # what is heavy is round in front
     body = [
-        Cone("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * slim, 0.062 * g), (1.5 * hips, 1.05 * belly), "torso", TORSO),
+        Cone(
+            "root",
+            (0, -0.045, -0.004),
+            (0, 0.03, 0),
+            (0.064 * slim, 0.062 * g),
+            (1.5 * hips, 1.05 * belly),
+            "torso",
+            TORSO,
+        ),
         Cone("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * slim), (1.36, 1.02 * belly), "torso", TORSO),
         Cone("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * slim, 0.054), (1.46 * wide, 0.98), "torso", TORSO),
-        *(Cone("spine", (x * 0.014, 0.192, -0.005), (x * 0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1), "torso", TORSO)
-          for x in (1, -1)),
+        *(
+            Cone(
+                "spine",
+                (x * 0.014, 0.192, -0.005),
+                (x * 0.086 * wide, 0.17, -0.005),
+                (0.036, 0.032),
+                (1, 1),
+                "torso",
+                TORSO,
+            )
+            for x in (1, -1)
+        ),
         Cone("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0), "torso", TORSO),
     ]
     for side, sign in (("left", 1), ("right", -1)):
         body += [
             bone(shape, side, "shoulder", "elbow", (1, 1.05)),
             bone(shape, side, "elbow", "wrist", (1, 1)),
-            Cone(f"{side}_wrist", (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2), "whole", PARTS[f"{side}_hand"]),
+            Cone(
+                f"{side}_wrist",
+                (0, -0.012, 0),
+                (0, -0.062, 0.006),
+                (0.0165, 0.014),
+                (0.72, 1.2),
+                "whole",
+                PARTS[f"{side}_hand"],
+            ),
             bone(shape, side, "hip", "knee", (1, 1.05)),
             bone(shape, side, "knee", "ankle", (1, 1.08)),
-            Cone(f"{side}_ankle", (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8), "whole",
-                 PARTS[f"{side}_foot"]),
-        ]  # fmt: skip
+            Cone(
+                f"{side}_ankle",
+                (0, -0.018, -0.012),
+                (sign * 0.012, -0.026, 0.078),
+                (0.026, 0.018),
+                (1.05, 0.8),
+                "whole",
+                PARTS[f"{side}_foot"],
+            ),
+        ]
     s = shape.head
     return body + [
         Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", HEAD),
-        Cone("head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1), "head", HEAD),  # nose
+        Cone(
+            "head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1), "head", HEAD
+        ),  # nose
     ]
 
 
 _LIMBS = {  # by start joint: limb, radii of its two balls
-    "shoulder": ("upper_arm", (0.033, 0.024)), "elbow": ("lower_arm", (0.025, 0.0165)),
-    "hip": ("upper_leg", (0.06, 0.039)), "knee": ("lower_leg", (0.041, 0.025)),
-}  # fmt: skip
+    "shoulder": ("upper_arm", (0.033, 0.024)),
+    "elbow": ("lower_arm", (0.025, 0.0165)),
+    "hip": ("upper_leg", (0.06, 0.039)),
+    "knee": ("lower_leg", (0.041, 0.025)),
+}
 
 
 def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, float]) -> Cone:
@@ -141,15 +207,24 @@ def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, floa
     offset = tuple(q - p for p, q in zip(joints[f"{side}_{start}"], joints[f"{side}_{end}"]))
     thin = 0.55 + 0.45 * shape.girth
     first = shape.girth if start == "hip" else thin
-    return Cone(f"{side}_{start}", (0, 0, 0), offset, (radii[0] * first, radii[1] * thin), scale, "limb", PARTS[f"{side}_{limb}"])
+    return Cone(
+        f"{side}_{start}",
+        (0, 0, 0),
+        offset,
+        (radii[0] * first, radii[1] * thin),
+        scale,
+        "limb",
+        PARTS[f"{side}_{limb}"],
+    )
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C, 2), cut (0 or 1),
-    swing and folds (F, C), head (F,).
+    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C,
+    2), cut (0 or 1), swing and folds (F, C), head (F,).
 
-    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is absent.
+    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is
+    absent.
     head: the size of the head.
     """
 
@@ -170,11 +245,20 @@ class Bodies:
         """The bodies with these proportions, made of these cones, which are the same kinds for all."""
 
         def stack(name: str) -> torch.Tensor:
-            return torch.tensor([[getattr(cone, name) for cone in table] for table in tables], dtype=torch.float32, device=device)
+            return torch.tensor(
+                [[getattr(cone, name) for cone in table] for table in tables], dtype=torch.float32, device=device
+            )
 
         rest = [[rest_joints(shape)[name] for name in JOINTS] for shape in shapes]
-        rest, head = (torch.tensor(x, dtype=torch.float32, device=device) for x in (rest, [shape.head for shape in shapes]))
-        return cls(tables[0], rest, *(stack(name) for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")), head)
+        rest, head = (
+            torch.tensor(x, dtype=torch.float32, device=device) for x in (rest, [shape.head for shape in shapes])
+        )
+        return cls(
+            tables[0],
+            rest,
+            *(stack(name) for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")),
+            head,
+        )
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of frames, `owner` (T,) being each frame's body."""
@@ -186,14 +270,22 @@ def euler_matrices(angles: torch.Tensor) -> torch.Tensor:
     x, y, z = angles.unbind(-1)
     cx, sx, cy, sy, cz, sz = x.cos(), x.sin(), y.cos(), y.sin(), z.cos(), z.sin()
     rows = [
-        cy * cz + sy * sx * sz, -cy * sz + sy * sx * cz, sy * cx,
-        cx * sz, cx * cz, -sx,
-        -sy * cz + cy * sx * sz, sy * sz + cy * sx * cz, cy * cx,
-    ]  # fmt: skip
+        cy * cz + sy * sx * sz,
+        -cy * sz + sy * sx * cz,
+        sy * cx,
+        cx * sz,
+        cx * cz,
+        -sx,
+        -sy * cz + cy * sx * sz,
+        sy * sz + cy * sx * cz,
+        cy * cx,
+    ]
     return torch.stack(rows, -1).reshape(*angles.shape[:-1], 3, 3)
 
 
-def forward_kinematics(rest: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def forward_kinematics(
+    rest: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """World rotations (T, J, 3, 3) and positions (T, J, 3) of the joints.
 
     rest: (T, J, 3) joints at rest; angles: (T, J, 3) as in `euler_matrices`; offset: (T, 3) added to the root.

@@ -12,10 +12,14 @@ _SKIRT_LAG = 0.6  # share of a skirt's hem that is still where the legs were
 _THIGH, _CALF = 1.15, 1.3  # room around the legs, as a factor of their radii
 
 
-def hang(bodies: Bodies, now: tuple[torch.Tensor, torch.Tensor], before: tuple[torch.Tensor, torch.Tensor]) -> tuple[Bodies, torch.Tensor]:
-    """The bodies (of T frames) with their cloth as it hangs, and how far each skirt's hem is still turned back (T,), in radians.
+def hang(
+    bodies: Bodies, now: tuple[torch.Tensor, torch.Tensor], before: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[Bodies, torch.Tensor]:
+    """The bodies (of T frames) with their cloth as it hangs, and how far each skirt's hem is still turned back (T,), in
+    radians.
 
-    now, before: rotations (T, J, 3, 3) and positions (T, J, 3) of the frame and of a moment before it, from `forward_kinematics`.
+    now, before: rotations (T, J, 3, 3) and positions (T, J, 3) of the frame and of a moment before it, from
+    `forward_kinematics`.
     """
     start, end, radii, scale = bodies.start, bodies.end.clone(), bodies.radii.clone(), bodies.scale.clone()
     for i, kind in enumerate(bodies.kinds):
@@ -35,7 +39,8 @@ def hang(bodies: Bodies, now: tuple[torch.Tensor, torch.Tensor], before: tuple[t
 
 
 def _hang_skirt(i: int, bodies: Bodies, now, before, end, radii, scale) -> None:
-    """Ends the skirt around both legs at the height of its hem, and lets it lag; writes into end, radii and scale (T, C, ...)."""
+    """Ends the skirt around both legs at the height of its hem, and lets it lag; writes into end, radii and scale (T,
+    C, ...)."""
     to_root = now[0][:, JOINT_INDEX["root"]].transpose(1, 2)
     middle = now[1][:, JOINT_INDEX["root"]]
 
@@ -54,7 +59,9 @@ def _hang_skirt(i: int, bodies: Bodies, now, before, end, radii, scale) -> None:
     legs, were = legs_at_hem(now), legs_at_hem(before)
     centre = torch.lerp(legs.mean(1), were.mean(1), _SKIRT_LAG)
     # wide enough for the legs within it
-    thigh = next(k for k, kind in enumerate(bodies.kinds) if kind.joint == "left_hip")  # the bare body's cones come first
+    thigh = next(
+        k for k, kind in enumerate(bodies.kinds) if kind.joint == "left_hip"
+    )  # the bare body's cones come first
     thick = bodies.radii[:, thigh, 1]
     spread = (legs - centre[:, None]).abs().amax(1)
     wide = torch.maximum(radii[:, i, 1] * scale[:, i, 0], spread[:, 0] + _THIGH * thick)

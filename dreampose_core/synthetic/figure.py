@@ -25,8 +25,8 @@ LAG_S = 0.12  # how far loose cloth and hair are behind the body
 
 @dataclass(frozen=True)
 class Camera:
-    """zoom: image heights a grown-up's height. shift: of the middle, in body heights. sway: how far it moves to the sides, in frame
-    heights; breathe: how far it zooms, as a share; rate: of both, in cycles a second; phase 0..1."""
+    """zoom: image heights a grown-up's height. shift: of the middle, in body heights. sway: how far it moves to the
+    sides, in frame heights; breathe: how far it zooms, as a share; rate: of both, in cycles a second; phase 0..1."""
 
     zoom: float
     shift: float
@@ -38,7 +38,8 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """direction: where the light comes from, of unit length. ambient: the share that comes from everywhere. tint: its colour."""
+    """direction: where the light comes from, of unit length. ambient: the share that comes from everywhere. tint: its
+    colour."""
 
     direction: tuple[float, float, float]
     ambient: float
@@ -47,7 +48,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Figure:
-    """A person made by the program: proportions, clothes and their cones, looks (27, K, K, 3), manner; the camera and the light."""
+    """A person made by the program: proportions, clothes and their cones, looks (27, K, K, 3), manner; the camera and
+    the light."""
 
     seed: int
     shape: Shape
@@ -67,33 +69,48 @@ class Figure:
         shape, outfit = random_shape(dice), random_outfit(dice)
         moves = dice.chance(0.3)
         camera = Camera(
-            dice.uniform(0.76, 0.88), dice.uniform(-0.05, 0.05), moves * dice.uniform(0, 0.025), moves * dice.uniform(0, 0.05),
-            dice.uniform(0.05, 0.15), dice.uniform(),
-        )  # fmt: skip
+            dice.uniform(0.76, 0.88),
+            dice.uniform(-0.05, 0.05),
+            moves * dice.uniform(0, 0.025),
+            moves * dice.uniform(0, 0.05),
+            dice.uniform(0.05, 0.15),
+            dice.uniform(),
+        )
         with torch.device(device):
             atlas = dress(dice, outfit)
         return cls(
-            seed, shape, outfit, body_cones(shape) + outfit_cones(shape, outfit), atlas, random_manner(dice.generator), camera,
+            seed,
+            shape,
+            outfit,
+            body_cones(shape) + outfit_cones(shape, outfit),
+            atlas,
+            random_manner(dice.generator),
+            camera,
             _random_light(dice),
-        )  # fmt: skip
+        )
 
     def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
-        """Where the figure stands, larger than a frame of `size`, on the device of its looks; see `backdrop.backdrop`."""
+        """Where the figure stands, larger than a frame of `size`, on the device of its looks; see
+        `backdrop.backdrop`."""
         with self.atlas.device:
             return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 29)), size)
 
     def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
-        """The figure doing the named motion at `times` (T,), in seconds, ascending; in its own manner unless another is given."""
+        """The figure doing the named motion at `times` (T,), in seconds, ascending; in its own manner unless another is
+        given."""
         manner = manner or self.manner
         c, cycle = self.camera, 2 * math.pi * (self.camera.rate * times + self.camera.phase)
-        zoom, pan = 1 + c.breathe * torch.sin(cycle), c.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1)
+        zoom, pan = (
+            1 + c.breathe * torch.sin(cycle),
+            c.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1),
+        )
         return Moments(*motion(name, times, manner), *motion(name, (times - LAG_S).clamp_min(0), manner), zoom, pan)
 
 
 @dataclass
 class Moments:
-    """T moments of a motion: joint angles (T, J, 3) and offsets (T, 3), the same LAG_S before, and the camera's zoom (T,), 1 at rest, and
-    pan (T, 2) to the right and down, in frame heights."""
+    """T moments of a motion: joint angles (T, J, 3) and offsets (T, 3), the same LAG_S before, and the camera's zoom
+    (T,), 1 at rest, and pan (T, 2) to the right and down, in frame heights."""
 
     angles: torch.Tensor
     offset: torch.Tensor
@@ -123,7 +140,8 @@ class Moments:
         return replace(self, angles=self.angles + turn, before_angles=self.before_angles + turn)
 
     def seen_from(self, angles: torch.Tensor) -> Moments:
-        """The same before a camera that stands at `angles` (T,) around the figure's place, in radians, growing towards its left side."""
+        """The same before a camera that stands at `angles` (T,) around the figure's place, in radians, growing towards
+        its left side."""
         turn = torch.zeros_like(self.angles)
         turn[:, JOINT_INDEX["root"], 1] = -angles
         cos, sin = angles.cos(), angles.sin()
@@ -133,9 +151,12 @@ class Moments:
             return torch.stack([cos * x - sin * z, y, sin * x + cos * z], -1)
 
         return replace(
-            self, angles=self.angles + turn, before_angles=self.before_angles + turn, offset=moved(self.offset),
+            self,
+            angles=self.angles + turn,
+            before_angles=self.before_angles + turn,
+            offset=moved(self.offset),
             before_offset=moved(self.before_offset),
-        )  # fmt: skip
+        )
 
     def to(self, device: str | torch.device) -> Moments:
         """The same on a device."""
@@ -146,12 +167,19 @@ class Moments:
 
 
 def render(
-    figures: list[Figure], owner: torch.Tensor, moments: Moments, size: tuple[int, int], *, device: str | torch.device = "cpu",
-    supersample: int = 2, maps_only: bool = False,
-) -> Rendering:  # fmt: skip
+    figures: list[Figure],
+    owner: torch.Tensor,
+    moments: Moments,
+    size: tuple[int, int],
+    *,
+    device: str | torch.device = "cpu",
+    supersample: int = 2,
+    maps_only: bool = False,
+) -> Rendering:
     """T frames, each of one of `figures`: owner (T,) says whose.
 
-    size: (height, width). supersample: rays a pixel side. maps_only: no pictures. All frames are drawn at once on `device`.
+    size: (height, width). supersample: rays a pixel side. maps_only: no pictures. All frames are drawn at once on
+    `device`.
     """
     owner, m = owner.to(device), moments.to(device)
     bodies = Bodies.of([figure.shape for figure in figures], [figure.cones for figure in figures], device).select(owner)
@@ -165,9 +193,12 @@ def render(
     centre = torch.stack([own([figure.camera.shift for figure in figures]), 0.5 / still - 0.045], -1)
     scale = still * m.zoom
     view = View(
-        scale, centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None], own([figure.light.direction for figure in figures]),
-        own([figure.light.ambient for figure in figures]), own([figure.light.tint for figure in figures]),
-    )  # fmt: skip
+        scale,
+        centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None],
+        own([figure.light.direction for figure in figures]),
+        own([figure.light.ambient for figure in figures]),
+        own([figure.light.tint for figure in figures]),
+    )
     if maps_only:
         return draw(bodies, *now, twist, None, owner, None, view, size, supersample)
     backdrops = torch.stack([figure.backdrop(size) for figure in figures]).to(device)
@@ -178,14 +209,24 @@ def render(
 
 
 def render_clip(
-    figure: Figure, name: str, frames: int, size: tuple[int, int], *, fps: float = 20.0, start_s: float = 0.0,
-    manner: Manner | None = None, device: str | torch.device = "cpu",
+    figure: Figure,
+    name: str,
+    frames: int,
+    size: tuple[int, int],
+    *,
+    fps: float = 20.0,
+    start_s: float = 0.0,
+    manner: Manner | None = None,
+    device: str | torch.device = "cpu",
 ) -> tuple[torch.Tensor, PoseSequence]:
-    """rgb uint8 (T, H, W, 3) on the CPU and its exact pose sequence (charts: mannequin); in the figure's own manner unless one is given."""
+    """rgb uint8 (T, H, W, 3) on the CPU and its exact pose sequence (charts: mannequin); in the figure's own manner
+    unless one is given."""
     moments = figure.moments(name, start_s + torch.arange(frames) / fps, manner)
     chunks = []
     for which in torch.arange(frames).split(64):
-        chunks.append(render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, device=device))
+        chunks.append(
+            render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, device=device)
+        )
     rgb, parts, uv = (torch.cat([getattr(c, key).cpu() for c in chunks]) for key in ("rgb", "parts", "uv"))
     return rgb, PoseSequence(parts.numpy(), uv.numpy(), "mannequin", fps)
 
@@ -206,7 +247,8 @@ def _random_light(dice: Dice) -> Light:
 
 
 def _with_shadow(background, positions, height_above_floor, view: View) -> torch.Tensor:
-    """Backgrounds (T, H, W, 3) with a soft shadow on the floor: dark under the feet, faint where the body's falls away from the light."""
+    """Backgrounds (T, H, W, 3) with a soft shadow on the floor: dark under the feet, faint where the body's falls away
+    from the light."""
     _, height, width, _ = background.shape
     feet = positions[:, [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]], 0]
     middle, reach = feet.mean(1), 0.08 + 0.5 * (feet[:, 0] - feet[:, 1]).abs()
@@ -217,7 +259,9 @@ def _with_shadow(background, positions, height_above_floor, view: View) -> torch
     def blob(x0, wide, deep) -> torch.Tensor:
         left = ((x0 - view.centre[:, 0]) * pixels)[:, None, None]
         top = (height / 2 - (FLOOR + 0.002 - view.centre[:, 1]) * pixels)[:, None, None]
-        return torch.exp(-(((x - left) / (wide * pixels)[:, None, None]) ** 2) - ((y - top) / (deep * pixels)[:, None, None]) ** 2)
+        return torch.exp(
+            -(((x - left) / (wide * pixels)[:, None, None]) ** 2) - ((y - top) / (deep * pixels)[:, None, None]) ** 2
+        )
 
     near = torch.exp(-height_above_floor.clamp_min(0) / 0.08)[:, None, None]
     dark = 0.36 * near * blob(middle, reach, torch.full_like(middle, 0.016))

@@ -1,4 +1,5 @@
-"""What a mannequin wears and carries, and the cones that this hangs on the body: cloth that is wider than the body, hair, hats, bags."""
+"""What a mannequin wears and carries, and the cones that this hangs on the body: cloth that is wider than the body,
+hair, hats, bags."""
 
 from __future__ import annotations
 
@@ -45,10 +46,11 @@ class Dice:
 
 @dataclass(frozen=True)
 class Outfit:
-    """waist, hem: rest heights of a skirt's waist and hem, hem 0 for trousers. flare: how much wider the hem is than the hips.
+    """waist, hem: rest heights of a skirt's waist and hem, hem 0 for trousers. flare: how much wider the hem is than
+    the hips.
 
-    sleeve, leg: how far arms and legs are covered, in limb segments (2 is down to the wrist or ankle). loose_sleeve, loose_leg: how much
-    wider than the limb the cloth hangs, 0 for close. folds: of the skirt.
+    sleeve, leg: how far arms and legs are covered, in limb segments (2 is down to the wrist or ankle). loose_sleeve,
+    loose_leg: how much wider than the limb the cloth hangs, 0 for close. folds: of the skirt.
     """
 
     one_piece: bool
@@ -69,10 +71,23 @@ class Outfit:
 def random_shape(dice: Dice) -> Shape:
     """A plausible body: most are grown-ups, one in eight a child."""
     if dice.chance(0.12):
-        return Shape(dice.around(0.9, 0.06), dice.around(0.86, 0.06), dice.around(0.94, 0.1), dice.around(0.9, 0.04),
-                     dice.around(1.24, 0.05), dice.uniform(0.72, 0.86))  # fmt: skip
+        return Shape(
+            dice.around(0.9, 0.06),
+            dice.around(0.86, 0.06),
+            dice.around(0.94, 0.1),
+            dice.around(0.9, 0.04),
+            dice.around(1.24, 0.05),
+            dice.uniform(0.72, 0.86),
+        )
     girth = dice.around(1.0, 0.2) if dice.chance(0.8) else dice.uniform(1.2, 1.5)
-    return Shape(dice.around(1, 0.12), dice.around(1, 0.15), girth, dice.around(1, 0.08), dice.around(1, 0.07), dice.uniform(0.93, 1.04))
+    return Shape(
+        dice.around(1, 0.12),
+        dice.around(1, 0.15),
+        girth,
+        dice.around(1, 0.08),
+        dice.around(1, 0.07),
+        dice.uniform(0.93, 1.04),
+    )
 
 
 def random_outfit(dice: Dice) -> Outfit:
@@ -85,19 +100,30 @@ def random_outfit(dice: Dice) -> Outfit:
     leg = (0.57 - hem) / 0.335 if skirted else dice.choice((0.4, 0.85, 1.6, 2.0, 2.0, 2.0))
     return Outfit(
         one_piece=kind == "dress" or (kind == "trousers" and dice.chance(0.1)),
-        waist=dice.uniform(0.575, 0.625), hem=hem, flare=dice.uniform(1.0, 1.25) if dice.chance(0.35) else dice.uniform(1.3, 2.1),
-        sleeve=sleeve, loose_sleeve=dice.uniform(0.25, 1.0) if sleeve and dice.chance(0.45) else 0.0,
-        leg=leg, loose_leg=dice.uniform(0.15, 0.7) if not skirted and dice.chance(0.5) else 0.0,
+        waist=dice.uniform(0.575, 0.625),
+        hem=hem,
+        flare=dice.uniform(1.0, 1.25) if dice.chance(0.35) else dice.uniform(1.3, 2.1),
+        sleeve=sleeve,
+        loose_sleeve=dice.uniform(0.25, 1.0) if sleeve and dice.chance(0.45) else 0.0,
+        leg=leg,
+        loose_leg=dice.uniform(0.15, 0.7) if not skirted and dice.chance(0.5) else 0.0,
         folds=dice.uniform(0.03, 0.14) if dice.chance(0.7) else 0.0,
         hair=dice.pick(none=0.06, short=0.3, bob=0.16, bun=0.1, ponytail=0.12, long=0.2, afro=0.06),
-        hat=dice.pick(none=0.8, beanie=0.08, cap=0.07, brim=0.05), bag=dice.pick(none=0.82, handbag=0.07, backpack=0.05, crossbody=0.06),
+        hat=dice.pick(none=0.8, beanie=0.08, cap=0.07, brim=0.05),
+        bag=dice.pick(none=0.82, handbag=0.07, backpack=0.05, crossbody=0.06),
         side=dice.choice((1, -1)),
-    )  # fmt: skip
+    )
 
 
 def outfit_cones(shape: Shape, outfit: Outfit) -> list[Cone]:
     """The same list of kinds for every outfit; what is not worn has radius 0."""
-    return [*_loose_cloth(shape, outfit), _skirt(shape, outfit), *_hair(shape, outfit), *_hat(shape, outfit), *_bag(shape, outfit)]
+    return [
+        *_loose_cloth(shape, outfit),
+        _skirt(shape, outfit),
+        *_hair(shape, outfit),
+        *_hat(shape, outfit),
+        *_bag(shape, outfit),
+    ]
 
 
 def _worn(radii: tuple[float, float], worn: bool) -> tuple[float, float]:
@@ -120,11 +146,20 @@ def _loose_cloth(shape: Shape, outfit: Outfit) -> list[Cone]:
                 first, last = limb.radii[0], limb.radii[0] + (limb.radii[1] - limb.radii[0]) * max(share, 0.0)
                 reach = max(share, 0.05)
                 widths = (first * (1.04 + 0.5 * number * loose), last * (1.05 + (0.5 + 0.5 * number) * loose))
-                pieces.append(Cone(
-                    limb.joint, limb.start, tuple(reach * x for x in limb.end), _worn(widths, loose > 0 and share > 0.05), (1, 1.05),
-                    "limb", limb.parts, span=(limb.radii[0] / whole, (limb.radii[0] + reach * length) / whole),
-                    cut=share < 0.98 or number == 1, swing=0.35 * loose if covered > number else 0.0,
-                ))  # fmt: skip
+                pieces.append(
+                    Cone(
+                        limb.joint,
+                        limb.start,
+                        tuple(reach * x for x in limb.end),
+                        _worn(widths, loose > 0 and share > 0.05),
+                        (1, 1.05),
+                        "limb",
+                        limb.parts,
+                        span=(limb.radii[0] / whole, (limb.radii[0] + reach * length) / whole),
+                        cut=share < 0.98 or number == 1,
+                        swing=0.35 * loose if covered > number else 0.0,
+                    )
+                )
     return pieces
 
 
@@ -135,8 +170,18 @@ def _skirt(shape: Shape, outfit: Outfit) -> Cone:
     fall = outfit.waist - outfit.hem
     widen = 1 + (outfit.flare - 1) * min(1.0, fall / 0.3)
     hem = -(ROOT_HEIGHT + lift - outfit.hem * (1 + lift / 0.515)) if outfit.hem else -0.2
-    return Cone("root", (0, outfit.waist - ROOT_HEIGHT, 0), (0, hem, 0), _worn((hips * 0.95, hips * widen), outfit.hem > 0),
-                (1.42 * shape.hips, 1.1), "skirt", TORSO, span=(outfit.waist, outfit.hem), cut=True, folds=outfit.folds)  # fmt: skip
+    return Cone(
+        "root",
+        (0, outfit.waist - ROOT_HEIGHT, 0),
+        (0, hem, 0),
+        _worn((hips * 0.95, hips * widen), outfit.hem > 0),
+        (1.42 * shape.hips, 1.1),
+        "skirt",
+        TORSO,
+        span=(outfit.waist, outfit.hem),
+        cut=True,
+        folds=outfit.folds,
+    )
 
 
 def _hair(shape: Shape, outfit: Outfit) -> list[Cone]:
@@ -148,7 +193,13 @@ def _hair(shape: Shape, outfit: Outfit) -> list[Cone]:
         return Cone("head", start, end, radii, scale, "head", HEAD, layer=HAIR_LAYER, swing=swing)
 
     return [
-        lock((0, 0.088, -0.012), (0, 0.096, -0.008), (0.055, 0.0545), (0.98, 1.05), ("short", "bob", "bun", "ponytail", "long")),
+        lock(
+            (0, 0.088, -0.012),
+            (0, 0.096, -0.008),
+            (0.055, 0.0545),
+            (0.98, 1.05),
+            ("short", "bob", "bun", "ponytail", "long"),
+        ),
         lock((0, 0.125, -0.05), (0, 0.135, -0.055), (0.026, 0.026), (1.1, 1), ("bun",)),
         lock((0, 0.075, -0.026), (0, 0.008, -0.026), (0.05, 0.046), (1.24, 0.85), ("bob",), 0.3),
         lock((0, 0.075, -0.03), (0, -0.1, -0.04), (0.047, 0.04), (1.3, 0.72), ("long",), 0.8),
@@ -163,7 +214,16 @@ def _hat(shape: Shape, outfit: Outfit) -> list[Cone]:
 
     def piece(start, end, radii, scale, hats) -> Cone:
         start, end = (tuple(s * x for x in point) for point in (start, end))
-        return Cone("head", start, end, _worn(tuple(s * room * r for r in radii), hat in hats), scale, "head", HEAD, layer=HAT_LAYER)
+        return Cone(
+            "head",
+            start,
+            end,
+            _worn(tuple(s * room * r for r in radii), hat in hats),
+            scale,
+            "head",
+            HEAD,
+            layer=HAT_LAYER,
+        )
 
     return [
         piece((0, 0.112, -0.006), (0, 0.12, -0.008), (0.056, 0.051), (0.98, 1.04), ("beanie", "cap", "brim")),
@@ -176,7 +236,9 @@ def _bag(shape: Shape, outfit: Outfit) -> list[Cone]:
     side = "left" if outfit.side > 0 else "right"
 
     def piece(joint, start, end, radii, scale, bag, swing=0.0) -> Cone:
-        return Cone(joint, start, end, _worn(radii, outfit.bag == bag), scale, "none", (0, 0), layer=BAG_LAYER, swing=swing)
+        return Cone(
+            joint, start, end, _worn(radii, outfit.bag == bag), scale, "none", (0, 0), layer=BAG_LAYER, swing=swing
+        )
 
     bags = []
     for name in ("left", "right"):  # both, because all figures have the same cones
@@ -188,5 +250,13 @@ def _bag(shape: Shape, outfit: Outfit) -> list[Cone]:
     hip = 0.115 * shape.hips
     return bags + [
         piece("spine", (0, 0.12, -0.105), (0, 0.03, -0.11), (0.062, 0.07), (1.05, 0.6), "backpack"),
-        piece("root", (outfit.side * hip, -0.03, -0.02), (outfit.side * hip, -0.03, 0.035), (0.036, 0.036), (0.55, 1.0), "crossbody", 0.3),
+        piece(
+            "root",
+            (outfit.side * hip, -0.03, -0.02),
+            (outfit.side * hip, -0.03, 0.035),
+            (0.036, 0.036),
+            (0.55, 1.0),
+            "crossbody",
+            0.3,
+        ),
     ]

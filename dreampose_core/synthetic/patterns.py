@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .outfit import Dice
 
-Cloth = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # arc length and rest height, in body heights -> colours (..., 3)
+Cloth = Callable[
+    [torch.Tensor, torch.Tensor], torch.Tensor
+]  # arc length and rest height, in body heights -> colours (..., 3)
 _TILE = 32  # texels of one period
 _PRINT = 48  # texels of a print
 
@@ -21,19 +23,32 @@ _PRINT = 48  # texels of a print
 def cloth_colour(dice: Dice) -> torch.Tensor:
     """A colour that clothes have: vivid, muted, dark or light."""
     hue, kind = dice.uniform(), dice.pick(vivid=0.28, muted=0.34, dark=0.2, light=0.18)
-    saturation, value = {"vivid": (0.45, 0.8), "muted": (0.1, 0.4), "dark": (0.0, 0.5), "light": (0.0, 0.12)}[kind], {
-        "vivid": (0.4, 0.88), "muted": (0.45, 0.88), "dark": (0.08, 0.28), "light": (0.85, 0.98)}[kind]  # fmt: skip
+    saturation, value = (
+        {"vivid": (0.45, 0.8), "muted": (0.1, 0.4), "dark": (0.0, 0.5), "light": (0.0, 0.12)}[kind],
+        {"vivid": (0.4, 0.88), "muted": (0.45, 0.88), "dark": (0.08, 0.28), "light": (0.85, 0.98)}[kind],
+    )
     return torch.tensor(colorsys.hsv_to_rgb(hue, dice.uniform(*saturation), dice.uniform(*value)))
 
 
 def random_cloth(dice: Dice) -> Cloth:
     """A pattern: about half of all cloth is plain."""
     kind = dice.pick(
-        plain=0.4, denim=0.08, stripes=0.08, bars=0.05, checks=0.06, plaid=0.07, dots=0.07, zigzag=0.05, floral=0.08, blots=0.06,
-    )  # fmt: skip
+        plain=0.4,
+        denim=0.08,
+        stripes=0.08,
+        bars=0.05,
+        checks=0.06,
+        plaid=0.07,
+        dots=0.07,
+        zigzag=0.05,
+        floral=0.08,
+        blots=0.06,
+    )
     base = cloth_colour(dice)
     if kind == "denim":
-        base = torch.tensor(colorsys.hsv_to_rgb(dice.uniform(0.57, 0.63), dice.uniform(0.3, 0.65), dice.uniform(0.25, 0.65)))
+        base = torch.tensor(
+            colorsys.hsv_to_rgb(dice.uniform(0.57, 0.63), dice.uniform(0.3, 0.65), dice.uniform(0.25, 0.65))
+        )
     second = cloth_colour(dice)
     if float((base - second).abs().mean()) < 0.15:
         second = (base + 0.45) % 1.0
@@ -119,7 +134,10 @@ def _spots(dice, count: int, draw) -> list:
     """`draw(dx, dy, number)` of the distances (K, K) to each of `count` random places of a periodic tile."""
     x, y = _grid()
     places = [(dice.uniform(), dice.uniform()) for _ in range(count)]
-    return [draw(torch.remainder(x - a + 0.5, 1) - 0.5, torch.remainder(y - b + 0.5, 1) - 0.5, k) for k, (a, b) in enumerate(places)]
+    return [
+        draw(torch.remainder(x - a + 0.5, 1) - 0.5, torch.remainder(y - b + 0.5, 1) - 0.5, k)
+        for k, (a, b) in enumerate(places)
+    ]
 
 
 def _floral(dice, base, second):
@@ -148,9 +166,17 @@ def _blots(dice, base, second):
 
 
 _TILES = {
-    "plain": _plain, "denim": _denim, "stripes": _stripes, "bars": _bars, "checks": _checks, "plaid": _plaid, "dots": _dots,
-    "zigzag": _zigzag, "floral": _floral, "blots": _blots,
-}  # fmt: skip
+    "plain": _plain,
+    "denim": _denim,
+    "stripes": _stripes,
+    "bars": _bars,
+    "checks": _checks,
+    "plaid": _plaid,
+    "dots": _dots,
+    "zigzag": _zigzag,
+    "floral": _floral,
+    "blots": _blots,
+}
 
 
 def random_print(dice: Dice) -> torch.Tensor:
@@ -161,7 +187,13 @@ def random_print(dice: Dice) -> torch.Tensor:
     if kind in ("word", "number"):
         letters = string.digits if kind == "number" else string.ascii_uppercase
         text = "".join(dice.choice(letters) for _ in range(dice.choice((1, 2) if kind == "number" else (1, 2, 3))))
-        pen.text((middle, middle), text, fill=255, anchor="mm", font=ImageFont.load_default(40 if len(text) == 1 else 66 / len(text)))
+        pen.text(
+            (middle, middle),
+            text,
+            fill=255,
+            anchor="mm",
+            font=ImageFont.load_default(40 if len(text) == 1 else 66 / len(text)),
+        )
     elif kind == "star":
         tips = [(22 if a % 2 == 0 else 9, a * math.pi / 5) for a in range(10)]
         pen.polygon([(middle + r * math.sin(a), middle - r * math.cos(a)) for r, a in tips], fill=255)

@@ -1,7 +1,7 @@
 """Draws mannequins: rounded cones intersected with parallel rays, batched over frames, on any device.
 
-Every pixel's part, U and V are those of the surface point that gives it its colour, so the DensePose is exact; where that is a bag,
-those of the body behind it.
+Every pixel's part, U and V are those of the surface point that gives it its colour, so the DensePose is exact; where
+that is a bag, those of the body behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .body import (
     TORSO_HEIGHTS,
     Bodies,
     Cone,
-)  # fmt: skip
+)
 
 _FAR = -1e4
 
@@ -76,8 +76,9 @@ def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tenso
 class View:
     """How T frames are seen by a parallel camera that looks along -z.
 
-    scale (T,): image heights a body height. centre (T, 2): the point, in body heights, at the image's middle. light (T, 3): the direction
-    the light comes from, of unit length. ambient (T,): the share of light that comes from everywhere, 0..1. tint (T, 3): its colour.
+    scale (T,): image heights a body height. centre (T, 2): the point, in body heights, at the image's middle. light (T,
+    3): the direction the light comes from, of unit length. ambient (T,): the share of light that comes from everywhere,
+    0..1. tint (T, 3): its colour.
     """
 
     scale: torch.Tensor
@@ -92,15 +93,25 @@ class View:
 
 
 def draw(
-    bodies: Bodies, rotations: torch.Tensor, positions: torch.Tensor, twist: torch.Tensor, atlases: torch.Tensor | None,
-    owner: torch.Tensor, background: torch.Tensor | None, view: View, size: tuple[int, int], supersample: int = 2,
-) -> Rendering:  # fmt: skip
+    bodies: Bodies,
+    rotations: torch.Tensor,
+    positions: torch.Tensor,
+    twist: torch.Tensor,
+    atlases: torch.Tensor | None,
+    owner: torch.Tensor,
+    background: torch.Tensor | None,
+    view: View,
+    size: tuple[int, int],
+    supersample: int = 2,
+) -> Rendering:
     """Frames of figures; without a background, only their maps.
 
-    bodies: of the T frames, their cloth hanging as it should; rotations (T, J, 3, 3), positions (T, J, 3) from `forward_kinematics`;
-    twist (T,) of the skirts' hems; atlases (F, 27, K, K, 3) in [0, 1] and owner (T,) the atlas of each frame; background
-    (T, H, W, 3) in [0, 1]; size (height, width).
-    supersample: rays a pixel side; colours are averaged, a pixel belongs to the person when half of its rays hit a part of the body.
+    bodies: of the T frames, their cloth hanging as it should; rotations (T, J, 3, 3), positions (T, J, 3) from
+    `forward_kinematics`;
+    twist (T,) of the skirts' hems; atlases (F, 27, K, K, 3) in [0, 1] and owner (T,) the atlas of each frame;
+    background (T, H, W, 3) in [0, 1]; size (height, width).
+    supersample: rays a pixel side; colours are averaged, a pixel belongs to the person when half of its rays hit a part
+    of the body.
     """
     height, width = size[0] * supersample, size[1] * supersample
     # z, part, layer, u, v, shade of every ray
@@ -158,7 +169,11 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
 
     # rays (x, y, 0) + t (0, 0, -1) in the bone's scaled frame
     base = -(to_local @ a[..., None])[..., 0]
-    origin = base[:, None, None] + x[:, None, :, None] * to_local[:, None, None, :, 0] + y[:, :, None, None] * to_local[:, None, None, :, 1]
+    origin = (
+        base[:, None, None]
+        + x[:, None, :, None] * to_local[:, None, None, :, 0]
+        + y[:, :, None, None] * to_local[:, None, None, :, 1]
+    )
     direction = -to_local[:, :, 2]
     speed = direction.norm(dim=-1)[:, None, None]
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
@@ -168,11 +183,17 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     hit = hit & ((along <= 1) | (bodies.cut[:, i, None, None] == 0))
 
     part, layer, u, v, angle = _chart(kind, i, bodies, point, along, frame, scale, twist)
-    world_normal = torch.nn.functional.normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
+    world_normal = torch.nn.functional.normalize(
+        (normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1
+    )
     # light wraps softly round the form, and the rim turns a little darker
     facing = (world_normal @ view.light[:, None, :, None])[..., 0]
     soft = ((facing + 0.3) / 1.3).clamp_min(0)
-    shade = view.ambient[:, None, None] + (1.12 - view.ambient[:, None, None]) * soft - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
+    shade = (
+        view.ambient[:, None, None]
+        + (1.12 - view.ambient[:, None, None]) * soft
+        - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
+    )
     if kind.chart == "skirt":
         shade = shade * (1 + bodies.folds[:, i, None, None] * along.clamp(0, 1) * torch.sin(11 * angle + 3 * along))
 
@@ -193,7 +214,8 @@ def _bone_frame(axis: torch.Tensor) -> torch.Tensor:
 
 
 def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist):
-    """Part, texture layer, U, V and angle about the axis of surface points (T, h, w, 3) given in the cone's own scaled frame.
+    """Part, texture layer, U, V and angle about the axis of surface points (T, h, w, 3) given in the cone's own scaled
+    frame.
 
     along (T, h, w): the points' place on the axis, 0 at its start and 1 at its end.
     """
@@ -204,7 +226,9 @@ def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist
         local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
         angle = torch.atan2(local[..., 0], local[..., 2])
         if kind.chart == "torso":
-            lift = (bodies.rest[:, JOINT_INDEX["head"], 1] - 0.855)[:, None, None]  # longer legs raise everything above them
+            lift = (bodies.rest[:, JOINT_INDEX["head"], 1] - 0.855)[
+                :, None, None
+            ]  # longer legs raise everything above them
             height, (low, high) = local[..., 1] + joint[..., 1] - lift, TORSO_HEIGHTS
         else:
             height, (low, high) = local[..., 1] / bodies.head[:, None, None] + 0.855, HEAD_HEIGHTS
@@ -232,25 +256,34 @@ def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist
 def _halves(angle, front: float, back: float):
     """U and part around a limb or the torso, whose front chart faces angle 0."""
     is_front = angle.abs() <= math.pi / 2
-    return torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5), torch.where(is_front, float(front), float(back))
+    return torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5), torch.where(
+        is_front, float(front), float(back)
+    )
 
 
 def _skirt_chart(angle, height):
-    """Part, layer, U, V of a skirt's points by their angle and rest height: as DensePose has it, cloth is the body part under it.
+    """Part, layer, U, V of a skirt's points by their angle and rest height: as DensePose has it, cloth is the body part
+    under it.
 
-    Above the hips that is the torso; below, each quarter of the skirt is one leg's front or back, from its inner side to its outer.
+    Above the hips that is the torso; below, each quarter of the skirt is one leg's front or back, from its inner side
+    to its outer.
     """
     low, high = TORSO_HEIGHTS
     u, part = _halves(angle, *TORSO)
     v = (height - low) / (high - low)
     left, is_front = angle >= 0, angle.abs() <= math.pi / 2
-    outwards = torch.where(is_front, angle.abs(), math.pi - angle.abs()) * 2 / math.pi  # 0 between the legs, 1 at the side
+    outwards = (
+        torch.where(is_front, angle.abs(), math.pi - angle.abs()) * 2 / math.pi
+    )  # 0 between the legs, 1 at the side
     # U grows towards the person's left on a front, towards the right on a back
     leg_u = torch.where(left == is_front, outwards, 1 - outwards)
     for limb, bottom in (("upper_leg", HIP_HEIGHT), ("lower_leg", KNEE_HEIGHT)):
         below = height < bottom
         first, last = LEG_HEIGHTS[limb]
-        sides = [torch.where(is_front, float(PARTS[f"{side}_{limb}"][0]), float(PARTS[f"{side}_{limb}"][1])) for side in ("left", "right")]
+        sides = [
+            torch.where(is_front, float(PARTS[f"{side}_{limb}"][0]), float(PARTS[f"{side}_{limb}"][1]))
+            for side in ("left", "right")
+        ]
         part = torch.where(below, torch.where(left, *sides), part)
         u, v = torch.where(below, leg_u, u), torch.where(below, (height - first) / (last - first), v)
     return part, part - 1, u.clamp(0, 1), v.clamp(0, 1)
@@ -286,7 +319,8 @@ def _coloured(buffer, atlases, owner, background, tint, size, s) -> torch.Tensor
 
 
 def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
-    """Parts uint8 (T, H, W) and U, V float16 (T, 2, H, W): those of one of the rays of each pixel of which half hit the person."""
+    """Parts uint8 (T, H, W) and U, V float16 (T, 2, H, W): those of one of the rays of each pixel of which half hit the
+    person."""
     hits = _blocks(buffer[:, 1] > 0, size, s)
     chosen = hits.float().argmax(-1, keepdim=True)  # the first ray of the pixel that hits
     keep = hits.float().mean(-1) >= 0.5
@@ -294,7 +328,9 @@ def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
     def pick(x: torch.Tensor) -> torch.Tensor:
         return torch.where(keep, _blocks(x, size, s).gather(3, chosen)[..., 0], 0.0)
 
-    return pick(buffer[:, 1]).to(torch.uint8), torch.stack([pick(buffer[:, 3]), pick(buffer[:, 4])], 1).to(torch.float16)
+    return pick(buffer[:, 1]).to(torch.uint8), torch.stack([pick(buffer[:, 3]), pick(buffer[:, 4])], 1).to(
+        torch.float16
+    )
 
 
 def _looked_up(atlases, layer, u, v) -> torch.Tensor:

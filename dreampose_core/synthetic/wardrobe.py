@@ -11,23 +11,58 @@ from .outfit import Dice, Outfit
 from .patterns import Cloth, cloth_colour, placed_print, random_cloth, random_print
 
 TEXELS = 80
-_SKINS = ((0.96, 0.80, 0.69), (0.90, 0.71, 0.57), (0.80, 0.59, 0.44), (0.66, 0.46, 0.33), (0.48, 0.32, 0.23), (0.35, 0.23, 0.17))
+_SKINS = (
+    (0.96, 0.80, 0.69),
+    (0.90, 0.71, 0.57),
+    (0.80, 0.59, 0.44),
+    (0.66, 0.46, 0.33),
+    (0.48, 0.32, 0.23),
+    (0.35, 0.23, 0.17),
+)
 _HAIRS = (
-    (0.09, 0.07, 0.06), (0.20, 0.13, 0.08), (0.38, 0.24, 0.13), (0.72, 0.55, 0.30), (0.55, 0.24, 0.12), (0.62, 0.60, 0.58),
+    (0.09, 0.07, 0.06),
+    (0.20, 0.13, 0.08),
+    (0.38, 0.24, 0.13),
+    (0.72, 0.55, 0.30),
+    (0.55, 0.24, 0.12),
+    (0.62, 0.60, 0.58),
     (0.85, 0.74, 0.52),
-)  # fmt: skip
+)
 _EYES = ((0.16, 0.10, 0.07), (0.25, 0.38, 0.45), (0.28, 0.33, 0.18), (0.10, 0.08, 0.07))
 _SOFT = 0.004  # half the width of a seam's edge, in body heights
 # texture layer (part - 1) -> (limb, side of the limb); see body.PARTS
 _LAYERS = {
-    0: ("torso", "back"), 1: ("torso", "front"), 2: ("hand", "right"), 3: ("hand", "left"), 4: ("foot", "left"), 5: ("foot", "right"),
-    6: ("upper_leg", "right back"), 7: ("upper_leg", "left back"), 8: ("upper_leg", "right front"), 9: ("upper_leg", "left front"),
-    10: ("lower_leg", "right back"), 11: ("lower_leg", "left back"), 12: ("lower_leg", "right front"), 13: ("lower_leg", "left front"),
-    14: ("upper_arm", "left front"), 15: ("upper_arm", "right front"), 16: ("upper_arm", "left back"), 17: ("upper_arm", "right back"),
-    18: ("lower_arm", "left front"), 19: ("lower_arm", "right front"), 20: ("lower_arm", "left back"), 21: ("lower_arm", "right back"),
-    22: ("head", "right"), 23: ("head", "left"),
-}  # fmt: skip
-_HEIGHTS = {"upper_arm": (0.835, 0.61), "lower_arm": (0.66, 0.48), **LEG_HEIGHTS, "torso": TORSO_HEIGHTS}  # at V 0 and 1
+    0: ("torso", "back"),
+    1: ("torso", "front"),
+    2: ("hand", "right"),
+    3: ("hand", "left"),
+    4: ("foot", "left"),
+    5: ("foot", "right"),
+    6: ("upper_leg", "right back"),
+    7: ("upper_leg", "left back"),
+    8: ("upper_leg", "right front"),
+    9: ("upper_leg", "left front"),
+    10: ("lower_leg", "right back"),
+    11: ("lower_leg", "left back"),
+    12: ("lower_leg", "right front"),
+    13: ("lower_leg", "left front"),
+    14: ("upper_arm", "left front"),
+    15: ("upper_arm", "right front"),
+    16: ("upper_arm", "left back"),
+    17: ("upper_arm", "right back"),
+    18: ("lower_arm", "left front"),
+    19: ("lower_arm", "right front"),
+    20: ("lower_arm", "left back"),
+    21: ("lower_arm", "right back"),
+    22: ("head", "right"),
+    23: ("head", "left"),
+}
+_HEIGHTS = {
+    "upper_arm": (0.835, 0.61),
+    "lower_arm": (0.66, 0.48),
+    **LEG_HEIGHTS,
+    "torso": TORSO_HEIGHTS,
+}  # at V 0 and 1
 _RADII = {"upper_arm": 0.028, "lower_arm": 0.021, "upper_leg": 0.047, "lower_leg": 0.031, "torso": 0.085}
 _SKIRT_RADIUS = 0.11
 
@@ -61,7 +96,11 @@ def dress(dice: Dice, outfit: Outfit) -> torch.Tensor:
                 covered, cloth, under = outfit.sleeve - (limb == "lower_arm"), top, skin.expand(TEXELS, TEXELS, 3)
             else:
                 covered, cloth = outfit.leg - (limb == "lower_leg"), bottom
-                under = _over(skin.expand(TEXELS, TEXELS, 3), _edge(v - 0.72, 0.02) if limb == "lower_leg" else torch.zeros_like(v), sock)
+                under = _over(
+                    skin.expand(TEXELS, TEXELS, 3),
+                    _edge(v - 0.72, 0.02) if limb == "lower_leg" else torch.zeros_like(v),
+                    sock,
+                )
                 if outfit.hem:  # the pattern runs round the skirt, not round each leg
                     covered = (start - outfit.hem) / (start - end)
                     arc = _skirt_angle(u, side) * _SKIRT_RADIUS
@@ -69,7 +108,9 @@ def dress(dice: Dice, outfit: Outfit) -> torch.Tensor:
     strands = 1 + 0.16 * torch.sin(2 * math.pi * u * 9) * torch.sin(3 + 4 * v)
     atlas[HAIR_LAYER] = hair * strands[..., None]
     hat, band, bag = cloth_colour(dice), cloth_colour(dice), cloth_colour(dice)
-    atlas[HAT_LAYER] = _over(hat.expand(TEXELS, TEXELS, 3), _edge(0.08 - (v - 0.7).abs(), 0.03) * dice.chance(0.4), band)
+    atlas[HAT_LAYER] = _over(
+        hat.expand(TEXELS, TEXELS, 3), _edge(0.08 - (v - 0.7).abs(), 0.03) * dice.chance(0.4), band
+    )
     atlas[BAG_LAYER] = _over(bag.expand(TEXELS, TEXELS, 3), _edge(0.06 - (v - 0.62).abs(), 0.03), bag * 0.6)
     return atlas.clamp(0.02, 1)
 
@@ -92,7 +133,8 @@ def _skirt_angle(u: torch.Tensor, side: str) -> torch.Tensor:
 
 
 def _torso(dice: Dice, outfit: Outfit, skin: torch.Tensor, top: Cloth, bottom: Cloth):
-    """Colours of the torso by angle and rest height: neckline, what is buttoned or open in front, prints, belt, straps."""
+    """Colours of the torso by angle and rest height: neckline, what is buttoned or open in front, prints, belt,
+    straps."""
     neck, depth, width = dice.uniform(0.815, 0.845), dice.uniform(0.0, 0.07), dice.uniform(0.3, 0.8)
     back_depth = dice.uniform(0.0, 0.1) if dice.chance(0.2) else 0.0
     belt = cloth_colour(dice) if dice.chance(0.35) else None
@@ -116,14 +158,20 @@ def _torso(dice: Dice, outfit: Outfit, skin: torch.Tensor, top: Cloth, bottom: C
         if mark is not None and front == "closed":
             chest = angle - math.pi if behind else angle
             chest = torch.atan2(chest.sin(), chest.cos())
-            colours = _over(colours, placed_print(mark, chest * radius / size, (height - at) / size) * (chest.abs() < 1.5), ink)
+            colours = _over(
+                colours, placed_print(mark, chest * radius / size, (height - at) / size) * (chest.abs() < 1.5), ink
+            )
         if front == "buttons":
             down = torch.remainder(height / 0.035, 1) - 0.5
             colours = _over(colours, _edge(0.16 - torch.hypot(turned / 0.35, down), 0.06), trim)
         open_front = torch.exp(-((turned / width) ** 2)) * depth
         open_back = torch.exp(-(((turned.abs() - math.pi) / 0.6) ** 2)) * back_depth
         colours = _over(skin.expand_as(colours), _edge(neck - open_front - open_back - height, _SOFT), colours)
-        colours = _over(colours, _edge(outfit.waist - height, _SOFT), bottom(arc if not outfit.hem else turned * _SKIRT_RADIUS, height))
+        colours = _over(
+            colours,
+            _edge(outfit.waist - height, _SOFT),
+            bottom(arc if not outfit.hem else turned * _SKIRT_RADIUS, height),
+        )
         if belt is not None:
             colours = _over(colours, _edge(0.009 - (height - outfit.waist).abs(), _SOFT), belt)
         if outfit.bag == "crossbody":

@@ -1,4 +1,5 @@
-"""The base recipe: a VAE on crops of frames, then UNet, adapter and image encoder on pairs of frames (paper, section 4.4)."""
+"""The base recipe: a VAE on crops of frames, then UNet, adapter and image encoder on pairs of frames (paper, section
+4.4)."""
 
 from __future__ import annotations
 
@@ -47,10 +48,20 @@ class Dropout:
 
 
 def train_vae(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, frames: int = 8, crops: int = 2, side: int = 64,
-    precision: torch.dtype = torch.float32, checkpointing: bool = False, folder: Path | None = None,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
+    pipe,
+    samples,
+    options: LoopOptions,
+    seed: int = 0,
+    *,
+    frames: int = 8,
+    crops: int = 2,
+    side: int = 64,
+    precision: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    folder: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:
     """Trains the VAE on random square crops around people and sets its scaling factor; True when all steps are done.
 
     checkpointing: of gradients, here and below.
@@ -71,7 +82,9 @@ def train_vae(
         return picture_loss(decoded, pixels) + 1e-4 * latents.float().square().mean()
 
     with gradient_checkpointing(checkpointing, vae):
-        _, done = train({"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop)
+        _, done = train(
+            {"vae": vae}, loss_at, options, "vae", folder=folder, on_progress=on_progress, should_stop=should_stop
+        )
     vae.eval()
     with torch.no_grad():
         pixels = to_pixels(samples.frames(10**6, 32, whole=True).rgb)
@@ -80,15 +93,29 @@ def train_vae(
 
 
 def train_base(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = Dropout(), person_weight: float = 4.0, crop: float = 1.0,
-    noisier: float = 0.6, min_snr: float | None = None, precision: torch.dtype = torch.float32, checkpointing: bool = False,
-    folder: Path | None = None, sample: Sample | None = None, on_progress: OnProgress = ignore_progress,
+    pipe,
+    samples,
+    options: LoopOptions,
+    seed: int = 0,
+    *,
+    dropout: Dropout = Dropout(),
+    person_weight: float = 4.0,
+    crop: float = 1.0,
+    noisier: float = 0.6,
+    min_snr: float | None = None,
+    precision: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    folder: Path | None = None,
+    sample: Sample | None = None,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
+) -> bool:
     """Trains UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
-    crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always seen whole.
-    noisier: see `draw_timesteps`. min_snr: gamma of `min_snr_weight`, None for all timesteps alike. sample: see `loop.train`.
+    crop: sides of the random part of each target that is trained on, as a share of the frame's; the photo is always
+    seen whole.
+    noisier: see `draw_timesteps`. min_snr: gamma of `min_snr_weight`, None for all timesteps alike. sample: see
+    `loop.train`.
     """
     modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
     for module in modules.values():
@@ -104,31 +131,58 @@ def train_base(
         return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * given.person, by_noise)
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder):
-        _, done = train(modules, loss_at, options, "base", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop)
+        _, done = train(
+            modules,
+            loss_at,
+            options,
+            "base",
+            folder=folder,
+            sample=sample,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     for module in modules.values():
         module.eval()
     return done
 
 
 def train_end_to_end(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, warp_dropout: float = 0.4, person_weight: float = 4.0,
-    adversarial: float = 0.05, crop: float = 1.0, noisier: float = 0.6, precision: torch.dtype = torch.float32,
-    checkpointing: bool = False, folder: Path | None = None,
-    sample: Sample | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
-    """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps are done.
+    pipe,
+    samples,
+    options: LoopOptions,
+    seed: int = 0,
+    *,
+    warp_dropout: float = 0.4,
+    person_weight: float = 4.0,
+    adversarial: float = 0.05,
+    crop: float = 1.0,
+    noisier: float = 0.6,
+    precision: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    folder: Path | None = None,
+    sample: Sample | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:
+    """Trains UNet, adapter, image encoder and the VAE's decoder together by the frames they make; True when all steps
+    are done.
 
-    What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels teaches both.
-    Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person count `person_weight` times.
-    Neither pose nor photo is dropped, but the moved texture is in `warp_dropout` of the samples: the decoder must meet what comes then.
-    adversarial: weight of a discriminator's judgement, which is trained beside them: without it what is uncertain is blurred. 0: no discriminator.
+    What the UNet cannot know costs it a blurred latent, the decoder an error it has never seen; the error of the pixels
+    teaches both. Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the person
+    count `person_weight` times.
+    Neither pose nor photo is dropped, but the moved texture is in `warp_dropout` of the samples: the decoder must meet
+    what comes then. adversarial: weight of a discriminator's judgement, which is trained beside them: without it what
+    is uncertain is blurred. 0: no discriminator.
     """
     dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
     pipe.vae.eval().requires_grad_(False)
     trained = {
-        "unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder,
-        "post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder,
-    }  # fmt: skip
+        "unet": pipe.unet,
+        "adapter": pipe.adapter,
+        "image_encoder": pipe.image_encoder,
+        "post_quant_conv": pipe.vae.post_quant_conv,
+        "decoder": pipe.vae.decoder,
+    }
     if adversarial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -146,12 +200,21 @@ def train_end_to_end(
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
             weight = 1 + (person_weight - 1) * given.mask
             weight = weight / weight.mean((1, 2, 3), keepdim=True)
-            realism, discriminator_loss = adversarial_losses(discriminator, decoded, given.target, weight) if adversarial else (0, 0)
+            realism, discriminator_loss = (
+                adversarial_losses(discriminator, decoded, given.target, weight) if adversarial else (0, 0)
+            )
         return picture_loss(decoded, given.target, weight) + adversarial * realism + discriminator_loss
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
         _, done = train(
-            trained, loss_at, options, "end_to_end", folder=folder, sample=sample, on_progress=on_progress, should_stop=should_stop
+            trained,
+            loss_at,
+            options,
+            "end_to_end",
+            folder=folder,
+            sample=sample,
+            on_progress=on_progress,
+            should_stop=should_stop,
         )
     for module in (*trained.values(), pipe.vae):
         module.eval()
@@ -162,8 +225,9 @@ def train_end_to_end(
 class Conditioned:
     """One training batch as the networks see it.
 
-    target pixels and their latents, photos with theirs, pose and warp channels; has: what was kept, see `draw_dropout`; mask: the person,
-    0/1; person: its share of each latent cell; and, once they are made, the noisy latents and their timesteps.
+    target pixels and their latents, photos with theirs, pose and warp channels; has: what was kept, see `draw_dropout`;
+    mask: the person, 0/1; person: its share of each latent cell; and, once they are made, the noisy latents and their
+    timesteps.
     """
 
     target: torch.Tensor
@@ -183,7 +247,8 @@ class Conditioned:
 def conditioned(
     pipe, batch, dropout: Dropout, crop: float, precision: torch.dtype, seed: int, step: int, share: Share = (0, 1)
 ) -> Conditioned:
-    """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in `train_base`."""
+    """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in
+    `train_base`."""
     config, factor, device = pipe.model_config, pipe.factor, pipe.unet.device
     photo = to_pixels(batch.photo)
     has = draw_dropout(len(photo), dropout, Draws(seed, step, 3, share), device)
@@ -205,7 +270,8 @@ def conditioned(
 
 
 def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):
-    """What the UNet predicts for latents made noisy, at timesteps (B,), and what it should; sets `given.noisy` and `given.timesteps`."""
+    """What the UNet predicts for latents made noisy, at timesteps (B,), and what it should; sets `given.noisy` and
+    `given.timesteps`."""
     device = given.latents.device
     noise = draws.randn(*given.latents.shape).to(device)
     given.timesteps = timesteps = timesteps.to(device)
@@ -216,7 +282,9 @@ def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torc
         keep = given.has["image"][:, None, None]
         if not keep.all():
             tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.model_config, tokens, pipe.vae, *encoders))
-        return predict(pipe.unet, pipe.scheduler, pipe.model_config, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
+        return predict(
+            pipe.unet, pipe.scheduler, pipe.model_config, given.noisy, timesteps, given.poses, given.warp, tokens
+        ), wanted
 
 
 def random_part(
@@ -228,8 +296,7 @@ def random_part(
     """
     high, wide = (side if share == 1 else max(multiple, round(share * side / multiple) * multiple) for side in size)
     rows, columns = (
-        (draws.rand(count) * ((side - cut) // multiple + 1)).long() * multiple
-        for side, cut in zip(size, (high, wide))
+        (draws.rand(count) * ((side - cut) // multiple + 1)).long() * multiple for side, cut in zip(size, (high, wide))
     )
 
     def cut(x: torch.Tensor) -> torch.Tensor:
@@ -239,13 +306,14 @@ def random_part(
 
 
 def draw_timesteps(count: int, total: int, noisier: float, draws: Draws) -> torch.Tensor:
-    """Random timesteps (B,) in 0..total-1; the further `noisier` is below 1 the more of them are noisy: what the frame shows is decided
-    there. 1 is uniform."""
+    """Random timesteps (B,) in 0..total-1; the further `noisier` is below 1 the more of them are noisy: what the frame
+    shows is decided there. 1 is uniform."""
     return (draws.rand(count) ** noisier * total).long()
 
 
 def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, draws: Draws) -> torch.Tensor:
-    """Square crops (B, 3, side, side) that each contain a random pixel of the person (of the frame, where nobody is)."""
+    """Square crops (B, 3, side, side) that each contain a random pixel of the person (of the frame, where nobody
+    is)."""
     count, _, height, width = frames.shape
     side = min(side, height, width)
     crops = []
@@ -265,15 +333,23 @@ def draw_dropout(count: int, dropout: Dropout, draws: Draws, device) -> dict[str
     a, b, c = dropout.both, dropout.both + dropout.image, dropout.both + dropout.image + dropout.pose
     image, pose = kind >= b, (kind >= c) | ((kind >= a) & (kind < b))
     keeps = {
-        "image": image, "pose": pose, "warp": image & pose & (warp >= dropout.warp),
-        "uv": maps >= dropout.uv, "parts": maps < 1 - dropout.parts,
-    }  # fmt: skip
+        "image": image,
+        "pose": pose,
+        "warp": image & pose & (warp >= dropout.warp),
+        "uv": maps >= dropout.uv,
+        "parts": maps < 1 - dropout.parts,
+    }
     return {name: keep.float().to(device) for name, keep in keeps.items()}
 
 
-def encode_windows(config: ModelConfig, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
-    """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of maps."""
-    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding).unflatten(0, parts.shape[:2])
+def encode_windows(
+    config: ModelConfig, parts: torch.Tensor, uv: torch.Tensor, has: dict[str, torch.Tensor], factor: int
+) -> torch.Tensor:
+    """Windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with dropped maps and dropped kinds of
+    maps."""
+    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding).unflatten(
+        0, parts.shape[:2]
+    )
     if config.pose_encoding == "iuv":
         from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
         covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
@@ -284,8 +360,8 @@ def encode_windows(config: ModelConfig, parts: torch.Tensor, uv: torch.Tensor, h
 def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool, draws: Draws) -> torch.Tensor:
     """Moved textures (B, 5, H, W) harvested through photo maps that are as wrong as an estimator's.
 
-    The map is displaced by up to 2 % of the height (what `harvest` cannot undo of that remains), its U, V are noisy by up to 0.08, it has
-    holes, limbs are swapped left and right, or it has parts only. Dropped samples are all zeros.
+    The map is displaced by up to 2 % of the height (what `harvest` cannot undo of that remains), its U, V are noisy by
+    up to 0.08, it has holes, limbs are swapped left and right, or it has parts only. Dropped samples are all zeros.
     """
     count, height, width = batch.photo_parts.shape
     device = photo.device
@@ -307,14 +383,18 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     blocks = draws.randn(count, 2, height // 8 + 1, width // 8 + 1).to(device)
     uv = (uv + strength * torch.nn.functional.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
     hole = ((uniform(count) < 0.2)[:, None, None]) & (
-        ((torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs() < 0.06 * height)
-        & ((torch.arange(width, device=device)[None, None] - width * uniform(count)[:, None, None]).abs() < 0.2 * width))
+        (
+            (torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs()
+            < 0.06 * height
+        )
+        & ((torch.arange(width, device=device)[None, None] - width * uniform(count)[:, None, None]).abs() < 0.2 * width)
+    )
     parts = torch.where(hole, torch.zeros_like(parts), parts)
     mirrored = parts + torch.where(parts % 2 == 1, 1, -1)
     paired = ((parts >= 7) & (parts <= 22)) & ((uniform(count) < 0.05)[:, None, None])
     parts = torch.where(paired, mirrored, parts)
-    # as in the pipeline: a photo with parts only gives mean colours, a target with parts only takes them, and a target with
-    # U, V only has no warp
+    # as in the pipeline: a photo with parts only gives mean colours, a target with parts only takes them, and a target
+    # with U, V only has no warp
     only_parts = (uniform(count) < 0.1)[:, None, None, None]
     texture = harvest(photo, parts, uv).without(only_parts[..., None].float())
     texture.rows = torch.where(only_parts, texture.means[:, :, None], texture.rows)

@@ -1,4 +1,5 @@
-"""Checkpoints: folders that appear whole, carry the sums of their files, and of which the newest that is sound is gone on from."""
+"""Checkpoints: folders that appear whole, carry the sums of their files, and of which the newest that is sound is gone
+on from."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ log = logging.getLogger("dreampose.training")
 class Checkpoints:
     """The folders `checkpoint-<step>` in `folder`, each of state.safetensors and manifest.json (its size and SHA-256).
 
-    What a crash left half written is removed when this is made. writes: whether this process is the one that writes and removes.
+    What a crash left half written is removed when this is made. writes: whether this process is the one that writes and
+    removes.
     Raises StorageError where there can be no folder.
     """
 
@@ -37,7 +39,8 @@ class Checkpoints:
             shutil.rmtree(left)
 
     def save(self, step: int, state: dict[str, torch.Tensor]) -> None:
-        """Writes a checkpoint beside the others, whole or not at all, then drops all but the newest KEPT. Raises StorageError."""
+        """Writes a checkpoint beside the others, whole or not at all, then drops all but the newest KEPT. Raises
+        StorageError."""
         temporary, final = self.folder / f".checkpoint-{step}.part", self.folder / f"checkpoint-{step}"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -57,7 +60,8 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """The step and the state of the newest checkpoint that is sound, None without any; damaged ones are said and set aside."""
+        """The step and the state of the newest checkpoint that is sound, None without any; damaged ones are said and
+        set aside."""
         for path in reversed(self._all()):
             try:
                 manifest = json.loads((path / _MANIFEST).read_text())
@@ -72,9 +76,10 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted((path for path in self.folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step)
+        return sorted(
+            (path for path in self.folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step
+        )
 
 
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1])
-

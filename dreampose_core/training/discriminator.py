@@ -1,4 +1,5 @@
-"""The discriminator of the end-to-end stage: a small network that tells made pictures from real ones, patch by patch."""
+"""The discriminator of the end-to-end stage: a small network that tells made pictures from real ones, patch by
+patch."""
 
 from __future__ import annotations
 
@@ -9,17 +10,22 @@ from torch.func import functional_call
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] -> scores (B, 1, H/4, W/4), high where a patch of 26 x 26 pixels looks real (Isola et al., 2017).
+    """Pictures (B, 3, H, W) in [-1, 1] -> scores (B, 1, H/4, W/4), high where a patch of 26 x 26 pixels looks real
+    (Isola et al., 2017).
 
-    All weights but the last layer's are divided by their spectral norms (Miyato et al., 2018), taken exactly at every call: there is no
-    state beside the weights, so that a resumed run is the same run.
+    All weights but the last layer's are divided by their spectral norms (Miyato et al., 2018), taken exactly at every
+    call: there is no state beside the weights, so that a resumed run is the same run.
     """
 
     def __init__(self, width: int = 32):
         super().__init__()
-        self.layers = nn.ModuleList([
-            nn.Conv2d(3, width, 4, 2, 1), nn.Conv2d(width, 2 * width, 4, 2, 1), nn.Conv2d(2 * width, 4 * width, 3, 1, 1),
-        ])  # fmt: skip
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(3, width, 4, 2, 1),
+                nn.Conv2d(width, 2 * width, 4, 2, 1),
+                nn.Conv2d(2 * width, 4 * width, 3, 1, 1),
+            ]
+        )
         self.score = nn.Conv2d(4 * width, 1, 3, 1, 1)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -33,10 +39,11 @@ class PatchDiscriminator(nn.Module):
 def adversarial_losses(
     discriminator: PatchDiscriminator, made: torch.Tensor, real: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two losses to be minimised together: what `made` must do to look real, and the discriminator's own (hinge; Lim and Ye, 2017).
+    """Two losses to be minimised together: what `made` must do to look real, and the discriminator's own (hinge; Lim
+    and Ye, 2017).
 
-    made, real: (B, 3, H, W) in [-1, 1]; weight: (B, 1, H, W) with mean 1. The discriminator learns nothing from the first loss, `made` nothing
-    from the second.
+    made, real: (B, 3, H, W) in [-1, 1]; weight: (B, 1, H, W) with mean 1. The discriminator learns nothing from the
+    first loss, `made` nothing from the second.
     """
     still = {name: value.detach() for name, value in discriminator.named_parameters()}
     judged = functional_call(discriminator, still, (made,)).float()

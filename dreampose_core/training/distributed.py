@@ -1,4 +1,5 @@
-"""The processes that train together: one, or as many as `accelerate launch` or `torchrun` started, each with its share of every batch."""
+"""The processes that train together: one, or as many as `accelerate launch` or `torchrun` started, each with its share
+of every batch."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Share = tuple[int, int]
 
 
 class Processes:
-    """This process among those that train together. rank: its number; count: of all of them; main: whether it is the one that writes.
+    """This process among those that train together. rank: its number; count: of all of them; main: whether it is the
+    one that writes.
 
     device: the GPU of this process where there are several; None where any will do.
     """
@@ -34,10 +36,15 @@ class Processes:
         PartialState().wait_for_everyone()
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sets every gradient to its mean over the processes; those of spread parameters (see `sharding`) have it already."""
+        """Sets every gradient to its mean over the processes; those of spread parameters (see `sharding`) have it
+        already."""
         if self.count == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None and not isinstance(parameter, DTensor)]
+        gradients = [
+            parameter.grad
+            for parameter in parameters
+            if parameter.grad is not None and not isinstance(parameter, DTensor)
+        ]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, part in zip(gradients, (flat / self.count).split([gradient.numel() for gradient in gradients])):
@@ -65,7 +72,8 @@ def random(seed: int, step: int, purpose: int) -> torch.Generator:
 
 
 class Draws:
-    """Random draws of one purpose in one step: a pure function of (seed, step, purpose) and of the samples' number in all processes.
+    """Random draws of one purpose in one step: a pure function of (seed, step, purpose) and of the samples' number in
+    all processes.
 
     Every method gives this process's rows of what one process alone would draw, on the CPU.
     """

@@ -17,9 +17,17 @@ from .prefetch import Prefetch
 
 
 def train_estimator(
-    net, samples, options: LoopOptions, seed: int = 0, *, batch_size: int = 12, precision: torch.dtype = torch.float32,
-    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
+    net,
+    samples,
+    options: LoopOptions,
+    seed: int = 0,
+    *,
+    batch_size: int = 12,
+    precision: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:
     """Trains a `densepose.DensePoseNet` on `samples.frames(step, batch_size)`; True when all steps are done."""
     net.train()
 
@@ -35,7 +43,9 @@ def train_estimator(
             logits, found = net(pixels)
         return densepose_loss(logits.float(), found.float(), parts, uv, PERSON_WEIGHT)
 
-    _, done = train({"net": net}, loss_at, options, "estimator", folder=folder, on_progress=on_progress, should_stop=should_stop)
+    _, done = train(
+        {"net": net}, loss_at, options, "estimator", folder=folder, on_progress=on_progress, should_stop=should_stop
+    )
     net.eval()
     return done
 

@@ -1,4 +1,5 @@
-"""Clips on disk to train on: numbered pictures of a person with the DensePose of each, read frame by frame when they are asked for."""
+"""Clips on disk to train on: numbered pictures of a person with the DensePose of each, read frame by frame when they
+are asked for."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ _FRAME = re.compile(r"frame_(\d+)(\.png|\.npz|_densepose\.npy)")
 
 @dataclass(frozen=True)
 class Frame:
-    """frame_<number>.png in a folder, with any zeros before the number, and the map beside it: frame_<number>.npz (`train prepare`'s) or
-    frame_<number>_densepose.npy (the original's); None without one."""
+    """frame_<number>.png in a folder, with any zeros before the number, and the map beside it: frame_<number>.npz
+    (`train prepare`'s) or frame_<number>_densepose.npy (the original's); None without one."""
 
     number: int
     picture: Path
@@ -32,7 +33,8 @@ class Frame:
 
 @dataclass(frozen=True)
 class Footage:
-    """A clip: the folder, its frames in order of time, and whose U, V its maps have ("none" where they have parts only).
+    """A clip: the folder, its frames in order of time, and whose U, V its maps have ("none" where they have parts
+    only).
 
     A map lies beside each frame's picture, or one poses.npz holds the maps of all frames.
     """
@@ -60,15 +62,21 @@ class Footage:
 def find_footage(folder: Path) -> list[Footage]:
     """The clips in `folder`, itself one or with one in each of its folders, by name.
 
-    Raises InputError when there is none, one has a single frame, maps are missing or of another shape than their pictures, or the clips
-    have U, V of different charts.
+    Raises InputError when there is none, one has a single frame, maps are missing or of another shape than their
+    pictures, or the clips have U, V of different charts.
     """
     if not folder.is_dir():
-        raise InputError(f"There is no folder {shown(str(folder))}; give mannequin, or a folder that train prepare made.")
+        raise InputError(
+            f"There is no folder {shown(str(folder))}; give mannequin, or a folder that train prepare made."
+        )
     if own := frames_in(folder):
         return [_footage(folder, own)]
     listed = _listed(folder)
-    paths = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and (listed is None or path.name in listed))
+    paths = (
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and path.name[0] != "." and (listed is None or path.name in listed)
+    )
     found = [_footage(path, frames) for path in sorted(paths) if (frames := frames_in(path))]
     if not found:
         raise InputError(
@@ -86,12 +94,16 @@ def frames_in(folder: Path) -> tuple[Frame, ...]:
     for path in folder.iterdir():
         if match := _FRAME.fullmatch(path.name):
             found.setdefault(int(match[1]), {})[match[2]] = path
-    return tuple(Frame(number, files[".png"], files.get(".npz") or files.get("_densepose.npy"))
-                 for number, files in sorted(found.items()) if ".png" in files)  # fmt: skip
+    return tuple(
+        Frame(number, files[".png"], files.get(".npz") or files.get("_densepose.npy"))
+        for number, files in sorted(found.items())
+        if ".png" in files
+    )
 
 
 def folder_maps(folder: Path, frames: tuple[Frame, ...]) -> PoseSequence | None:
-    """The maps of all frames of a folder; None unless each has one. Raises InputError when one is damaged or they are not of one kind."""
+    """The maps of all frames of a folder; None unless each has one. Raises InputError when one is damaged or they are
+    not of one kind."""
     if (folder / WHOLE).is_file():
         return _whole(folder / WHOLE)
     if any(frame.map is None for frame in frames):
@@ -102,15 +114,22 @@ def folder_maps(folder: Path, frames: tuple[Frame, ...]) -> PoseSequence | None:
 def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
     name = shown(folder.name)
     if len(frames) < LEAST:
-        raise InputError(f"The clip {name} has one frame; a photo and another frame are needed, so give {LEAST} or more.")
+        raise InputError(
+            f"The clip {name} has one frame; a photo and another frame are needed, so give {LEAST} or more."
+        )
     if (folder / WHOLE).is_file():
         first = _whole(folder / WHOLE)
         if len(first) != len(frames):
-            raise InputError(f"The clip {name} has {len(frames)} pictures and {len(first)} maps in {WHOLE}; give one map a picture.")
+            raise InputError(
+                f"The clip {name} has {len(frames)} pictures and {len(first)} maps in {WHOLE}; give one map a picture."
+            )
     else:
         missing = next((frame.number for frame in frames if frame.map is None), None)
         if missing is not None:
-            raise InputError(f"The clip {name} has no DensePose for frame {missing}; run `train prepare` on it, or remove that frame.")
+            raise InputError(
+                f"The clip {name} has no DensePose for frame {missing}; run `train prepare` on it, or remove that "
+                "frame."
+            )
         first = _read_map(frames[0].map)
     size = read_image(frames[0].picture).shape[:2]
     if not same_aspect(size, first.size):
@@ -121,9 +140,12 @@ def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
 
 def _joined(maps: list[PoseSequence]) -> PoseSequence:
     if len({(own.size, own.charts, own.parts is None) for own in maps}) > 1:
-        raise InputError("A clip's maps differ in size or kind from frame to frame; give maps of one size and one kind.")
+        raise InputError(
+            "A clip's maps differ in size or kind from frame to frame; give maps of one size and one kind."
+        )
     parts, uv = (
-        None if getattr(maps[0], kind) is None else np.concatenate([getattr(own, kind) for own in maps]) for kind in ("parts", "uv")
+        None if getattr(maps[0], kind) is None else np.concatenate([getattr(own, kind) for own in maps])
+        for kind in ("parts", "uv")
     )
     return PoseSequence(parts, uv, maps[0].charts)
 

@@ -26,9 +26,10 @@ class LoopOptions:
     accumulate: losses of a step, whose gradients are averaged: batches so many times as large, in the memory of one.
     optimizer: see `optimizers`. ema: decay of the averaged weights, None for none.
     minutes: stop (with a checkpoint) after so long, None for never.
-    checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the one before is
-    no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of the caller's `sample` and `held`.
-    patience: after so many calls of `held` in a row that were no better than the best, training ends. curve, tensorboard: see `Record`.
+    checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the
+    one before is no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of
+    the caller's `sample` and `held`. patience: after so many calls of `held` in a row that were no better than the
+    best, training ends. curve, tensorboard: see `Record`.
     """
 
     steps: int
@@ -62,24 +63,32 @@ class LoopOptions:
 
 
 def train(
-    modules: dict[str, torch.nn.Module], loss_at: Callable[[int], torch.Tensor], options: LoopOptions, stage: str, *,
-    folder: Path | None = None, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None, sample: Sample | None = None,
+    modules: dict[str, torch.nn.Module],
+    loss_at: Callable[[int], torch.Tensor],
+    options: LoopOptions,
+    stage: str,
+    *,
+    folder: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    parameters: Iterable[torch.nn.Parameter] | None = None,
+    sample: Sample | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
     """Runs `loss_at` and the optimizer until `options.steps`; the modules hold the EMA weights afterwards.
 
-    modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the weights; step s
-    takes the mean of `options.accumulate` = n losses, those from s n on.
-    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness alone. Where the
-    weights are spread over the processes all of them call it.
-    held(): the error on what is held back from training, asked before the first step, now and then, and after the last; the weights with
-    the smallest are kept. It needs one process, and no average.
-    folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps nothing.
-    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint, StorageError, and
-    ModelError when the loss is no longer a number: Diverged, if there is a checkpoint from before. Where several processes train
-    together, each takes the mean of all gradients, and the main one writes and reports.
-    """  # fmt: skip
+    modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the
+    weights; step s takes the mean of `options.accumulate` = n losses, those from s n on.
+    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness
+    alone. Where the weights are spread over the processes all of them call it.
+    held(): the error on what is held back from training, asked before the first step, now and then, and after the last;
+    the weights with the smallest are kept. It needs one process, and no average.
+    folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps
+    nothing.
+    Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint,
+    StorageError, and ModelError when the loss is no longer a number: Diverged, if there is a checkpoint from before.
+    Where several processes train together, each takes the mean of all gradients, and the main one writes and reports.
+    """
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
     processes, device = Processes(), trained[0].device
     if not processes.main:
@@ -91,7 +100,9 @@ def train(
     best = None if held is None else _Best(options.patience)
     if not processes.main:
         processes.wait()  # until the main process has set aside what is damaged
-    step, losses = (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
+    step, losses = (
+        (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
+    )
     if processes.main:
         processes.wait()
     clock = StageClock(stage, options.steps, on_progress, first=step)
@@ -100,7 +111,9 @@ def train(
     keeps = checkpoints is not None and processes.main
     record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
     whole = True  # not while a step is half done: an interruption there must not be kept
-    agreed = not together  # whether all processes know that it ends here: only then can they put a last checkpoint together
+    agreed = (
+        not together
+    )  # whether all processes know that it ends here: only then can they put a last checkpoint together
 
     def stop() -> None:
         nonlocal agreed
@@ -141,7 +154,10 @@ def train(
                 if keeps or together:
                     _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
                     _settle(trained, average, best)
-                raise Diverged(f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate.")
+                raise Diverged(
+                    f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning "
+                    "rate."
+                )
             whole = False
             optimizer.step()
             if average is not None:
@@ -185,8 +201,11 @@ def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | Non
         parameter.copy_(value)
 
 
-def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]) -> float:
-    """Adds the gradients of the mean of a step's `count` losses to the weights' and returns the mean over the processes.
+def _backward(
+    loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]
+) -> float:
+    """Adds the gradients of the mean of a step's `count` losses to the weights' and returns the mean over the
+    processes.
 
     Ends at the first loss that is not finite, and returns it. Between two losses `stop` is called, which may raise.
     """
@@ -219,11 +238,14 @@ class _Best:
     @property
     def tired(self) -> bool:
         """Whether the last `patience` errors were no better than the best before them."""
-        return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(self.errors[: -self.patience])
+        return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(
+            self.errors[: -self.patience]
+        )
 
 
 def _state(trained, optimizer, average, best: _Best | None, losses: list[float], keep: bool) -> dict[str, torch.Tensor]:
-    """Everything that changes in training, by name. keep: False only lends a hand in putting together what is spread."""
+    """Everything that changes in training, by name. keep: False only lends a hand in putting together what is
+    spread."""
 
     def whole(tensor: torch.Tensor) -> torch.Tensor:
         tensor = gathered(tensor.detach())
@@ -231,7 +253,9 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float],
             return tensor.new_empty(0)
         if is_sharded(trained):
             return tensor.contiguous().cpu()  # all of it may be more than a GPU holds
-        return tensor if tensor.is_contiguous() else tensor.cpu().contiguous()  # so may copies, above all when memory has just run out
+        return (
+            tensor if tensor.is_contiguous() else tensor.cpu().contiguous()
+        )  # so may copies, above all when memory has just run out
 
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     if best is not None:
@@ -244,8 +268,11 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float],
     return state | optimizer_state(optimizer, trained, whole)
 
 
-def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None) -> tuple[int, list[float]]:
-    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the losses so far.
+def _resume(
+    checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None
+) -> tuple[int, list[float]]:
+    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the
+    losses so far.
 
     kind: the optimizer's name.
     """
@@ -263,5 +290,8 @@ def _resume(checkpoints: Checkpoints, trained, optimizer, kind: str, average, be
                 average[i].copy_(spread_like(state[f"average.{i}"], parameter))
     load_optimizer_state(optimizer, trained, state, kind)
     if best is not None:
-        best.errors, best.weights = state["held"].tolist(), [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
+        best.errors, best.weights = (
+            state["held"].tolist(),
+            [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)],
+        )
     return step, state["losses"].tolist() if "losses" in state else []

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 
 
-def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy latents and what the UNet must predict for them: epsilon, v or the latents ("sample"), as the scheduler says.
+def noised(
+    scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy latents and what the UNet must predict for them: epsilon, v or the latents ("sample"), as the scheduler
+    says.
 
     latents, noise (B, C, h, w); timesteps (B,) integers. v = alpha noise - sigma latents (Salimans and Ho, 2022).
     """
@@ -19,12 +22,14 @@ def noised(scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: tor
 
 
 def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Min-SNR weights (B,) of the errors at timesteps (B,): those of latents count min(SNR, gamma) each (Hang et al., 2023).
+    """Min-SNR weights (B,) of the errors at timesteps (B,): those of latents count min(SNR, gamma) each (Hang et al.,
+    2023).
 
-    SNR = alpha_bar / (1 - alpha_bar). By what the UNet predicts: min(SNR, gamma) for "sample", over SNR + 1 for v, over SNR for epsilon.
-    Where the schedule ends in pure noise, SNR is 0 there, and what v and "sample" say about pure noise, the start of every sampling, would
-    never be learnt: there SNR counts as 1 at least (the truncated SNR of Salimans and Ho, 2022), at that step and all before it that
-    are noisier than SNR = 1, which else would be all but forgotten. Epsilon's weight goes to 1 by itself.
+    SNR = alpha_bar / (1 - alpha_bar). By what the UNet predicts: min(SNR, gamma) for "sample", over SNR + 1 for v, over
+    SNR for epsilon. Where the schedule ends in pure noise, SNR is 0 there, and what v and "sample" say about pure
+    noise, the start of every sampling, would never be learnt: there SNR counts as 1 at least (the truncated SNR of
+    Salimans and Ho, 2022), at that step and all before it that are noisier than SNR = 1, which else would be all but
+    forgotten. Epsilon's weight goes to 1 by itself.
     """
     alpha_bar = scheduler.alphas_cumprod.to(timesteps.device).double()
     ends_in_noise, alpha_bar = bool(alpha_bar[-1] < 1e-6), alpha_bar[timesteps]
@@ -41,8 +46,8 @@ def denoising_loss(
 ) -> torch.Tensor:
     """Mean squared error (B, C, h, w), weighted by cell (B, 1, h, w), and by sample (B,), None for all alike.
 
-    A sample's cells count relative to each other, its own weight as it is; so the loss of a batch is the mean of its shares' in several
-    processes.
+    A sample's cells count relative to each other, its own weight as it is; so the loss of a batch is the mean of its
+    shares' in several processes.
     """
     error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
     return error.mean() if sample_weight is None else (error * sample_weight).mean()
@@ -51,7 +56,8 @@ def denoising_loss(
 def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Error of pixels (B, 3, H, W), of their colour differences, and of differences between neighbours.
 
-    The second keeps colours from fading, the third edges sharp. weight: of each pixel (B, 1, H, W), with mean 1; None for all alike.
+    The second keeps colours from fading, the third edges sharp. weight: of each pixel (B, 1, H, W), with mean 1; None
+    for all alike.
     """
     error = prediction.float() - target
     weight = torch.ones_like(error[:, :1]) if weight is None else weight
@@ -65,8 +71,8 @@ def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.T
 def densepose_loss(
     logits: torch.Tensor, found: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, person_weight: float
 ) -> torch.Tensor:
-    """Cross-entropy of logits (B, 25, H, W) against parts (B, H, W), person pixels `person_weight` times as heavy, and the
-    error of `found` (B, 24, 2, H, W), taken at the true part, against uv (B, 2, H, W) on the person."""
+    """Cross-entropy of logits (B, 25, H, W) against parts (B, H, W), person pixels `person_weight` times as heavy, and
+    the error of `found` (B, 24, 2, H, W), taken at the true part, against uv (B, 2, H, W) on the person."""
     person = (parts > 0).float()
     weight = 1 + (person_weight - 1) * person
     labels = (F.cross_entropy(logits, parts, reduction="none") * weight).sum((1, 2)) / weight.sum((1, 2))

@@ -22,7 +22,9 @@ def is_available(name: str) -> bool:
     return True
 
 
-def make_optimizer(name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """An optimizer of `optimizer_class`, which see, of all the groups' parameters."""
     if name == "adamw8bit":
         for parameter in (parameter for group in groups for parameter in group):
@@ -31,7 +33,8 @@ def make_optimizer(name: str, groups: list[list[torch.nn.Parameter]], lr: float,
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """AdamW with its averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at least 4096 elements.
+    """AdamW with its averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at least
+    4096 elements.
 
     Raises InputError for other names, and where bitsandbytes is missing.
     """
@@ -41,9 +44,12 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], whole: Callable[[torch.Tensor], torch.Tensor]
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    whole: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as `number.<...>.<name>`.
+    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as
+    `number.<...>.<name>`.
 
     whole: makes of each tensor what is kept.
     """
@@ -63,8 +69,8 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor], name: str
 ) -> None:
-    """Sets what `optimizer_state` gave for an optimizer of this name, or for AdamW, which AdamW in 8 bits goes on from with what it
-    remembers rounded. Raises ModelError for another optimizer's."""
+    """Sets what `optimizer_state` gave for an optimizer of this name, or for AdamW, which AdamW in 8 bits goes on from
+    with what it remembers rounded. Raises ModelError for another optimizer's."""
     for key, value in state.items():
         kind, _, rest = key.partition(".")
         if kind not in ("optimizer", "number"):
@@ -72,11 +78,19 @@ def load_optimizer_state(
         number, _, inner = rest.partition(".")
         remembered = optimizer.state[parameters[int(number)]]
         # AdamW counts its steps on the CPU
-        remembered[inner] = value.item() if kind == "number" else value if inner == "step" else spread_like(value, parameters[int(number)])
+        remembered[inner] = (
+            value.item()
+            if kind == "number"
+            else value
+            if inner == "step"
+            else spread_like(value, parameters[int(number)])
+        )
     if name == "adamw8bit":
         _round(optimizer)
     if any(remembered and OPTIMIZERS[name] not in remembered for remembered in optimizer.state.values()):
-        raise ModelError(f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder.")
+        raise ModelError(
+            f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder."
+        )
 
 
 @torch.no_grad()
@@ -94,7 +108,9 @@ def _round(optimizer: torch.optim.Optimizer) -> None:
             after["step"] = int(before["step"])
             for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
                 value = before[name]
-                if f"qmap{number}" in after:  # blocks of 256 numbers, each by the nearest in a table, times the block's largest
+                if (
+                    f"qmap{number}" in after
+                ):  # blocks of 256 numbers, each by the nearest in a table, times the block's largest
                     value, block = quantize_blockwise(value, code=after[f"qmap{number}"], blocksize=256)
                     after[f"absmax{number}"].copy_(block.absmax)
                 after[f"state{number}"].copy_(value)

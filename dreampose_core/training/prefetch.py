@@ -8,7 +8,8 @@ import torch
 
 
 class Prefetch:
-    """Calls `make(step)` one step ahead; what comes out is what `make` returns, so a run stays a pure function of its steps."""
+    """Calls `make(step)` one step ahead; what comes out is what `make` returns, so a run stays a pure function of its
+    steps."""
 
     def __init__(self, make):
         self.make = make

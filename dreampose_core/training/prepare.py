@@ -1,4 +1,5 @@
-"""Clips of people turned into what is trained on: every frame with its DensePose, cut around the person, in one folder a clip."""
+"""Clips of people turned into what is trained on: every frame with its DensePose, cut around the person, in one folder
+a clip."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ MAX_FRAMES = 3000  # of a clip: its maps are held in memory
 class Prepared:
     """What `prepare` did. frames: of each clip that is ready, by name; before: those that were ready before.
 
-    fewer: how many frames of a clip were left out because nobody was found in them. left_out: why a clip could not be used.
+    fewer: how many frames of a clip were left out because nobody was found in them. left_out: why a clip could not be
+    used.
     """
 
     frames: dict[str, int]
@@ -52,16 +54,23 @@ class _Source:
 
 
 def prepare(
-    folder: Path, out: Path, size: tuple[int, int], *, estimate: Estimate | None = None, estimator: str = "none",
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> Prepared:  # fmt: skip
+    folder: Path,
+    out: Path,
+    size: tuple[int, int],
+    *,
+    estimate: Estimate | None = None,
+    estimator: str = "none",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Prepared:
     """Writes one folder of frame_<n>.png and frame_<n>.npz into `out` for every clip below `folder`, and report.json.
 
-    A clip is a video, or a folder of frame_<n>.png. Its DensePose is what lies beside it (see `poses_beside`; the original's
-    frame_<n>_densepose.npy beside the pictures), else what `estimate` finds; `estimator` says how, in words that change with it. Frames
-    are cut to (height, width) = `size` around all that the person fills in the clip; frames that show nobody are left out, and so are clips
-    that cannot be used: report.json says why, and which folders count. Clips that are ready are not made again; nothing that was not made
-    here is replaced. Raises InputError when there are no clips or none can be used, ModelError, StorageError, Cancelled.
+    A clip is a video, or a folder of frame_<n>.png. Its DensePose is what lies beside it (see `poses_beside`; the
+    original's frame_<n>_densepose.npy beside the pictures), else what `estimate` finds; `estimator` says how, in words
+    that change with it. Frames are cut to (height, width) = `size` around all that the person fills in the clip; frames
+    that show nobody are left out, and so are clips that cannot be used: report.json says why, and which folders count.
+    Clips that are ready are not made again; nothing that was not made here is replaced. Raises InputError when there
+    are no clips or none can be used, ModelError, StorageError, Cancelled.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {shown(str(folder))}; give one that holds videos of people.")
@@ -71,7 +80,9 @@ def prepare(
         raise InputError(f"There is a {REPORT} in {shown(str(out))} that is of something else; give another folder.")
     paths = _clips(folder, out)
     if not paths:
-        raise InputError(f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips.")
+        raise InputError(
+            f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,7 +108,9 @@ def prepare(
         except InputError as error:
             left_out[name] = str(error)
         with appearing(out / REPORT) as temporary:
-            temporary.write_text(json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1))
+            temporary.write_text(
+                json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1)
+            )
         clock.tick(number + 1)
     if not frames:
         name, why = next(iter(left_out.items()))
@@ -106,7 +119,8 @@ def prepare(
 
 
 def _clips(folder: Path, out: Path) -> dict[str, Path]:
-    """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared before is no source."""
+    """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared
+    before is no source."""
     found = {folder.resolve().name: folder} if frames_in(folder) else {}
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
@@ -114,7 +128,9 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
             continue
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
-            of_video = any(other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir())
+            of_video = any(
+                other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir()
+            )
             clip = bool(frames_in(path)) and not of_video and not _is_prepared(path)
         else:
             clip = path.is_file() and is_video(path) and not is_densepose_of(path)
@@ -154,21 +170,33 @@ def _source(path: Path, about: dict) -> _Source:
     return _Source(about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
 
 
-def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop) -> dict:
-    """Writes the folder of a clip, whole or not at all; what its clip.json says. Raises InputError, StorageError, Cancelled."""
+def _prepared(
+    source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop
+) -> dict:
+    """Writes the folder of a clip, whole or not at all; what its clip.json says. Raises InputError, StorageError,
+    Cancelled."""
     if final.exists() and not _is_prepared(final):
-        raise InputError(f"There is a {shown(final.name)} in the folder to write that was not prepared from clips; give another folder.")
+        raise InputError(
+            f"There is a {shown(final.name)} in the folder to write that was not prepared from clips; give another "
+            "folder."
+        )
     if source.count > MAX_FRAMES:
-        raise InputError(f"It has {source.count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips.")
+        raise InputError(
+            f"It has {source.count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips."
+        )
     poses = source.maps(estimate)
     if len(poses) != source.count:
         raise InputError(f"It has {source.count} frames and its DensePose {len(poses)}; give one map for each frame.")
     if not same_aspect(source.size, poses.size):
-        sizes = f"{source.size[0]} x {source.size[1]} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
+        sizes = (
+            f"{source.size[0]} x {source.size[1]} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
+        )
         raise InputError(f"It is {sizes}; give maps that were made from it.")
     shows = poses.mask.mean((1, 2)) >= _LEAST_SHARE
     if shows.sum() < LEAST:
-        raise InputError(f"Somebody is found in {int(shows.sum())} of its {source.count} frames, and at least {LEAST} are needed.")
+        raise InputError(
+            f"Somebody is found in {int(shows.sum())} of its {source.count} frames, and at least {LEAST} are needed."
+        )
     box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
     about = {**source.about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
     temporary = final.with_name(f".{final.name}.part")
@@ -178,7 +206,10 @@ def _prepared(source: _Source, final: Path, size: tuple[int, int], estimate: Est
         for index, frame in enumerate(source.frames()):
             check_stop(should_stop)
             if frame.shape[:2] != source.size:
-                raise InputError(f"Its frames differ in size: {source.size[0]} x {source.size[1]} and {frame.shape[0]} x {frame.shape[1]}.")
+                raise InputError(
+                    f"Its frames differ in size: {source.size[0]} x {source.size[1]} and {frame.shape[0]} x "
+                    f"{frame.shape[1]}."
+                )
             if shows[index]:
                 write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
                 own = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
@@ -200,20 +231,30 @@ def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -
     mask = poses.mask[shows].any(0)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     down, across = source[0] / poses.size[0], source[1] / poses.size[1]
-    return rows[0] * down, columns[0] * across, min((rows[-1] + 1) * down, source[0]), min((columns[-1] + 1) * across, source[1])
+    return (
+        rows[0] * down,
+        columns[0] * across,
+        min((rows[-1] + 1) * down, source[0]),
+        min((columns[-1] + 1) * across, source[1]),
+    )
 
 
 def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
     if estimate is None:
         name = shown(path.stem)
-        raise InputError(f"There is no DensePose beside it and no estimator was chosen; put {name}.npz beside it, or give --estimator.")
+        raise InputError(
+            f"There is no DensePose beside it and no estimator was chosen; put {name}.npz beside it, or give "
+            "--estimator."
+        )
     return estimate(frames)
 
 
 def _reduced(picture: np.ndarray) -> np.ndarray:
     """A picture with no side above what maps need."""
     scale = min(1.0, MAX_MAP_SIDE / max(picture.shape[:2]))
-    return picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
+    return (
+        picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
+    )
 
 
 def _ready(folder: Path, about: dict) -> dict | None:
@@ -241,7 +282,13 @@ def _state(path: Path) -> str:
     """Digits that change with the files of a clip and of the DensePose beside it: with their names, sizes and times."""
     digest = hashlib.sha256()
     for given in (path, poses_beside(path)):
-        files = [] if given is None else [given] if given.is_file() else sorted(file for file in given.iterdir() if file.is_file())
+        files = (
+            []
+            if given is None
+            else [given]
+            if given.is_file()
+            else sorted(file for file in given.iterdir() if file.is_file())
+        )
         for file in files:
             about = file.stat()
             digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}\n".encode())

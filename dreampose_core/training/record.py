@@ -1,4 +1,5 @@
-"""What a training writes about itself in its stage's folder: stats.jsonl, a picture of its losses, and TensorBoard's events."""
+"""What a training writes about itself in its stage's folder: stats.jsonl, a picture of its losses, and TensorBoard's
+events."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ Sample = Callable[[int], np.ndarray | None]
 
 
 class Record:
-    """stats.jsonl with a line for every `every` steps; loss.png (see `write_curve`) if `curve`; the folder tensorboard/ if `tensorboard`.
+    """stats.jsonl with a line for every `every` steps; loss.png (see `write_curve`) if `curve`; the folder tensorboard/
+    if `tensorboard`.
 
-    first: the step that was done when this training began or went on: TensorBoard then forgets what an interrupted one said after it.
-    Raises InputError where TensorBoard is missing.
+    first: the step that was done when this training began or went on: TensorBoard then forgets what an interrupted one
+    said after it. Raises InputError where TensorBoard is missing.
     """
 
     def __init__(self, folder: Path, stage: str, first: int, every: int, curve: bool, tensorboard: bool):
@@ -42,7 +44,13 @@ class Record:
                 board.add_scalar("lr", lr, step)
         if step % self.every == 0:
             mean = sum(losses[-self.every :]) / min(len(losses), self.every)
-            line = {"stage": self.stage, "step": step, "loss": round(mean, 6), "lr": float(f"{lr:.6g}"), "seconds": round(seconds, 1)}
+            line = {
+                "stage": self.stage,
+                "step": step,
+                "loss": round(mean, 6),
+                "lr": float(f"{lr:.6g}"),
+                "seconds": round(seconds, 1),
+            }
             with self._storing("stats.jsonl"), open(self.folder / "stats.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -86,13 +94,15 @@ def summary_writer():
     try:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
     except ImportError as error:
-        raise InputError("--tensorboard needs TensorBoard, which is missing; please run: pip install -r requirements-train.txt") from error
+        raise InputError(
+            "--tensorboard needs TensorBoard, which is missing; please run: pip install -r requirements-train.txt"
+        ) from error
     return SummaryWriter
 
 
 def write_curve(losses: list[float], stage: str, path: Path) -> None:
-    """Writes a PNG plot of the losses of all steps, faint, and of their mean over the steps around each; logarithmic where that falls
-    by more than ten times. Raises StorageError."""
+    """Writes a PNG plot of the losses of all steps, faint, and of their mean over the steps around each; logarithmic
+    where that falls by more than ten times. Raises StorageError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes seconds to import
     from matplotlib.figure import Figure
 
@@ -114,7 +124,8 @@ def write_curve(losses: list[float], stage: str, path: Path) -> None:
 
 
 def smoothed(losses: list[float]) -> np.ndarray:
-    """The mean of the losses in a window of a fortieth of them around each, five at least; at the ends of those that are there."""
+    """The mean of the losses in a window of a fortieth of them around each, five at least; at the ends of those that
+    are there."""
     width = min(len(losses), max(5, len(losses) // 40) | 1)
     window = np.ones(width)
     return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")

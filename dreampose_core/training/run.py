@@ -44,12 +44,13 @@ class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
     data: "mannequin" for people drawn by the program, or a folder of clips, see `find_footage`.
-    init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size, reference_warp and
-    unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken, for a UNet that starts from random
-    weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
-    accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of these names.
-    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see `train_base`.
-    warp_dropout: share of samples without the moved texture. adversarial: see `train_end_to_end`.
+    init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size,
+    reference_warp and unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken,
+    for a UNet that starts from random weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
+    accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of
+    these names.
+    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see
+    `train_base`. warp_dropout: share of samples without the moved texture. adversarial: see `train_end_to_end`.
     precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32. tensorboard: whether its events are written, too.
     """
 
@@ -80,26 +81,43 @@ class MiniRun:
 
     @property
     def model_config(self) -> ModelConfig:
-        """How such a model is fed. Few denoising steps: more of them change nothing in so small a model (docs/experiments.md)."""
+        """How such a model is fed. Few denoising steps: more of them change nothing in so small a model
+        (docs/experiments.md)."""
         return ModelConfig(
-            height=self.size[0], width=self.size[1], reference_warp=self.reference_warp, draft_steps=1, standard_steps=1, best_steps=2
+            height=self.size[0],
+            width=self.size[1],
+            reference_warp=self.reference_warp,
+            draft_steps=1,
+            standard_steps=1,
+            best_steps=2,
         )
 
 
 def train_mini(
-    run: MiniRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False, shard: bool = False,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
-    """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True when all is done.
+    run: MiniRun,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    resume: bool = False,
+    shard: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:
+    """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True
+    when all is done.
 
-    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record` writes) and, at the
-    end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after so long; `resume` goes on from there.
-    shard: each of several processes holds its share of the UNet, see `training.sharding`; a run may go on sharded or not.
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record`
+    writes) and, at the end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after
+    so long; `resume` goes on from there. shard: each of several processes holds its share of the UNet, see
+    `training.sharding`; a run may go on sharded or not.
     Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
     if shard and processes.count == 1:
-        raise InputError("To shard is to spread the UNet over several processes; start them with accelerate launch or torchrun.")
+        raise InputError(
+            "To shard is to spread the UNet over several processes; start them with accelerate launch or torchrun."
+        )
     if shard and run.optimizer != "adamw":
         raise InputError(f"The optimizer {run.optimizer} cannot be sharded; take adamw.")
     source = run.init or run.vae
@@ -117,34 +135,59 @@ def train_mini(
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard)
+        return LoopOptions(
+            steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard
+        )
 
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples", processes.main)
         return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
 
-    common = {"precision": precision, "checkpointing": run.gradient_checkpointing, "on_progress": on_progress, "should_stop": should_stop}
+    common = {
+        "precision": precision,
+        "checkpointing": run.gradient_checkpointing,
+        "on_progress": on_progress,
+        "should_stop": should_stop,
+    }
     vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
 
     def stages() -> bool:
         done = given is not None and not vae_steps
         if not done:
-            done = train_vae(pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common)
+            done = train_vae(
+                pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common
+            )
         if done:
             with sharded(shard, pipe):
-                done = train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, dropout=Dropout(warp=run.warp_dropout),
-                                  min_snr=run.min_snr, **frames("base"))  # fmt: skip
+                done = train_base(
+                    pipe,
+                    samples,
+                    options(run.steps, run.lr, 0.998),
+                    run.seed,
+                    dropout=Dropout(warp=run.warp_dropout),
+                    min_snr=run.min_snr,
+                    **frames("base"),
+                )
         if done:
             end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
             with sharded(shard, pipe):
-                done = train_end_to_end(pipe, samples, end_to_end, run.seed, warp_dropout=run.warp_dropout, adversarial=run.adversarial,
-                                        **frames("end_to_end"))  # fmt: skip
+                done = train_end_to_end(
+                    pipe,
+                    samples,
+                    end_to_end,
+                    run.seed,
+                    warp_dropout=run.warp_dropout,
+                    adversarial=run.adversarial,
+                    **frames("end_to_end"),
+                )
         return done
 
     return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
 
 
-def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes) -> MannequinSamples | VideoSamples:
+def _samples(
+    run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes
+) -> MannequinSamples | VideoSamples:
     """What the run trains on; the model takes on the charts of its U, V."""
     given = pipe.model_config.size, run.batch_size, run.seed, device
     if run.data == "mannequin":
@@ -157,12 +200,17 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
 
 
 def sample_sheets(
-    pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path, writes: bool = True
+    pipe: DreamPosePipeline,
+    pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]],
+    folder: Path,
+    writes: bool = True,
 ) -> Callable[[int], np.ndarray]:
-    """A function of the step that writes a PNG and returns its pixels (H, W, 3): the photo, the pose asked for, the sample, the truth.
+    """A function of the step that writes a PNG and returns its pixels (H, W, 3): the photo, the pose asked for, the
+    sample, the truth.
 
-    pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same noise, so that the
-    sheets of a run can be laid beside each other. writes: whether this process is the one that writes.
+    pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same
+    noise, so that the sheets of a run can be laid beside each other. writes: whether this process is the one that
+    writes.
     """
 
     def write(step: int) -> np.ndarray:
@@ -197,10 +245,17 @@ class EstimatorRun:
 
 
 def train_mini_estimator(
-    run: EstimatorRun, folder: Path, *, device: str = "cpu", minutes: float | None = None, resume: bool = False,
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop,
-) -> bool:  # fmt: skip
-    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in fp16.
+    run: EstimatorRun,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    resume: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> bool:
+    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in
+    fp16.
 
     Raises InputError, Cancelled.
     """
@@ -212,13 +267,22 @@ def train_mini_estimator(
             torch.manual_seed(run.seed)
             net = DensePoseNet(height=run.size[0])
         net.to(device)
-    options = LoopOptions(run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard)
+    options = LoopOptions(
+        run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard
+    )
     samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
     stage = partial(
-        train_estimator, net, samples, options, run.seed, batch_size=run.batch_size,
+        train_estimator,
+        net,
+        samples,
+        options,
+        run.seed,
+        batch_size=run.batch_size,
         precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
-        folder=folder / "checkpoints", on_progress=on_progress, should_stop=should_stop,
-    )  # fmt: skip
+        folder=folder / "checkpoints",
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     model = folder / "estimator"
     return _kept(stage, lambda: write_weights(copy.deepcopy(net).to("cpu", torch.float16), model), model, processes)
 
@@ -226,7 +290,8 @@ def train_mini_estimator(
 def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
     """What `train()` returns, after the main process has called `save()`, which writes the folder `model`.
 
-    It is written also where the loss diverged, since the same run would end there again: another may start from it. Raises Diverged.
+    It is written also where the loss diverged, since the same run would end there again: another may start from it.
+    Raises Diverged.
     """
     diverged = None
     try:
@@ -244,7 +309,9 @@ def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, proc
 def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
     """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
-        raise InputError(f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2.")
+        raise InputError(
+            f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2."
+        )
     widths = getattr(run, "unet_channels", (8, 8))
     if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
@@ -254,7 +321,10 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     if run.tensorboard:
         summary_writer()
     if not 0 <= getattr(run, "adversarial", 0) <= 10:
-        raise InputError(f"adversarial is {run.adversarial}; it is the weight of the discriminator's judgement, at least 0 and at most 10.")
+        raise InputError(
+            f"adversarial is {run.adversarial}; it is the weight of the discriminator's judgement, at least "
+            "0 and at most 10."
+        )
     if not 0 <= getattr(run, "warp_dropout", 0) <= 1:
         raise InputError(f"warp_dropout is {run.warp_dropout}; it is a share of the samples, at least 0 and at most 1.")
     if not 0 < getattr(run, "noisier", 1) <= 10:
@@ -262,19 +332,27 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
     if getattr(run, "min_snr", None) is not None and not 0 < run.min_snr <= 1000:
         raise InputError(f"min_snr is {run.min_snr}; it must be above 0 and at most 1000, and is usually 5.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
-    if min(value for value in steps if value is not None) < 0 or not all(0 < rate < 1 for rate in rates) or not 0 <= run.seed <= MAX_SEED:
-        raise InputError(f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}.")
+    if (
+        min(value for value in steps if value is not None) < 0
+        or not all(0 < rate < 1 for rate in rates)
+        or not 0 <= run.seed <= MAX_SEED
+    ):
+        raise InputError(
+            f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}."
+        )
     if run.init is not None and getattr(run, "vae", None) is not None:
-        raise InputError("Both init and vae are given; the model that training starts from has a VAE, so leave out vae.")
+        raise InputError(
+            "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
+        )
     if not 0 < getattr(run, "crop", 1) <= 1:
         raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
     if run.batch_size % (2 * processes.count):
         least = 2 * processes.count
-        raise InputError(f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}.")
+        raise InputError(
+            f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
+        )
     if getattr(run, "data", "mannequin") != "mannequin":
         find_footage(Path(run.data))  # or nothing is written
     if processes.main:
         claim(run, folder, resume, "model" if isinstance(run, MiniRun) else "estimator")
     processes.wait()
-
-

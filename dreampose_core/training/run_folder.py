@@ -13,9 +13,11 @@ _FREE = {"tensorboard"}  # fields that the weights do not depend on
 
 
 def claim(run, folder: Path, resume: bool, model: str) -> None:
-    """Makes `folder` the run's, with its run.json. Raises InputError where there is a run already, or, with `resume`, another one.
+    """Makes `folder` the run's, with its run.json. Raises InputError where there is a run already, or, with `resume`,
+    another one.
 
-    run: a dataclass whose fields all have defaults and can be written as JSON. model: the folder in it where its weights are found.
+    run: a dataclass whose fields all have defaults and can be written as JSON. model: the folder in it where its
+    weights are found.
     """
     path = folder / "run.json"
     if path.is_file():
@@ -28,8 +30,8 @@ def claim(run, folder: Path, resume: bool, model: str) -> None:
 
 
 def _check_same(run, path: Path, model: Path) -> None:
-    """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates of learning depend
-    on the number of steps. What an older version did not write down had its default."""
+    """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates
+    of learning depend on the number of steps. What an older version did not write down had its default."""
     try:
         before = json.loads(path.read_text())
         now, defaults = (json.loads(json.dumps(asdict(one))) for one in (run, type(run)()))
@@ -38,8 +40,10 @@ def _check_same(run, path: Path, model: Path) -> None:
         raise InputError(f"{path} is damaged; choose another folder.") from error
     changed = [_as_option(name, before[name]) for name in sorted(now.keys() - _FREE) if before[name] != now[name]]
     if changed:
-        raise InputError(f"The run in {path.parent} was started {', '.join(changed)}; go on so, or from its weights "
-                         f"in another folder (--init {model}).")  # fmt: skip
+        raise InputError(
+            f"The run in {path.parent} was started {', '.join(changed)}; go on so, or from its weights "
+            f"in another folder (--init {model})."
+        )
 
 
 def _as_option(name: str, value) -> str:

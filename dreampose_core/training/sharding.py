@@ -1,4 +1,5 @@
-"""FSDP (Zhao et al., 2023): a UNet's weights, gradients, averages and optimizer state, spread over the processes that train together."""
+"""FSDP (Zhao et al., 2023): a UNet's weights, gradients, averages and optimizer state, spread over the processes that
+train together."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from .distributed import Processes
 
 @contextmanager
 def sharded(on: bool, pipe) -> Iterator[None]:
-    """In this context each process holds its share of `pipe.unet`, whose blocks are put together one after the other as they compute.
+    """In this context each process holds its share of `pipe.unet`, whose blocks are put together one after the other as
+    they compute.
 
-    It computes what the whole UNet computes, in less memory. All processes enter and leave together; afterwards each has the whole
-    UNet again, a new one. on: False changes nothing.
+    It computes what the whole UNet computes, in less memory. All processes enter and leave together; afterwards each
+    has the whole UNet again, a new one. on: False changes nothing.
     """
     if not on:
         yield
@@ -30,7 +32,10 @@ def sharded(on: bool, pipe) -> Iterator[None]:
         fully_shard(block, mesh=mesh)
     try:
         yield
-    except (Cancelled, Diverged):  # in all processes; at any other error the others are somewhere else, and would be waited for in vain
+    except (
+        Cancelled,
+        Diverged,
+    ):  # in all processes; at any other error the others are somewhere else, and would be waited for in vain
         _put_together(pipe)
         raise
     _put_together(pipe)
@@ -76,7 +81,9 @@ def _put_together(pipe) -> None:
     spread = pipe.unet
     with torch.device("meta"):
         # FSDP has given the UNet a class derived from its own
-        whole = next(kind for kind in type(spread).__mro__ if not issubclass(kind, FSDPModule)).from_config(spread.config)
+        whole = next(kind for kind in type(spread).__mro__ if not issubclass(kind, FSDPModule)).from_config(
+            spread.config
+        )
     state = {name: gathered(tensor.detach()) for name, tensor in spread.state_dict().items()}
     whole.load_state_dict(state, assign=True)
     whole.set_attn_processor(dict(spread.attn_processors))

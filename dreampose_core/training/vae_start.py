@@ -1,8 +1,9 @@
 """A head start for a small VAE: its weights begin as a linear transform coder instead of as noise.
 
-Trained from random weights, an AutoencoderKL of this size stays grey for a thousand steps, because colour differences are
-a small part of the error and every path ends in a group norm. Here the encoder starts as the low frequencies of the cosine
-transform of each 4 x 4 block (brightness ten, colour six), the decoder as the block's mean colour; training adds the rest.
+Trained from random weights, an AutoencoderKL of this size stays grey for a thousand steps, because colour differences
+are a small part of the error and every path ends in a group norm. Here the encoder starts as the low frequencies of the
+cosine transform of each 4 x 4 block (brightness ten, colour six), the decoder as the block's mean colour; training adds
+the rest.
 Used by the base recipe of mini only; measured in docs/experiments.md.
 """
 
@@ -26,7 +27,10 @@ def start_linear(vae) -> None:
     """Sets the weights of an AutoencoderKL with three levels, 16 latent channels and no attention."""
     config = vae.config
     if len(config.block_out_channels) != 3 or config.latent_channels != _LATENTS or config.block_out_channels[1] < 48:
-        raise ValueError("the linear start fits AutoencoderKL with 3 levels, at least 48 channels in the second, and 16 latent channels")
+        raise ValueError(
+            "the linear start fits AutoencoderKL with 3 levels, at least 48 channels in the second, and 16 latent "
+            "channels"
+        )
     for name, module in vae.named_modules():
         if name.endswith("conv2"):
             nn.init.zeros_(module.weight)  # residual blocks start as the identity
@@ -44,7 +48,12 @@ def start_linear(vae) -> None:
     width = last.out_channels // groups
     share = _LATENTS // groups  # coefficients of a group
     place = {z: z // share * width + 2 * (z % share) for z in range(_LATENTS)}  # of x; -x follows
-    taps = {(place[z] + sign, c, 0, 0): float(basis[z, c]) * (1 - 2 * sign) for z in range(_LATENTS) for c in range(48) for sign in (0, 1)}
+    taps = {
+        (place[z] + sign, c, 0, 0): float(basis[z, c]) * (1 - 2 * sign)
+        for z in range(_LATENTS)
+        for c in range(48)
+        for sign in (0, 1)
+    }
     used = [g * width + k for g in range(groups) for k in range(2 * share + 1)]
     _taps(last, taps, {g * width + 2 * share: _CONSTANT for g in range(groups)}, clear=used)
     _open_norm(encoder.conv_norm_out, range(groups), 2 * share + 1)
@@ -57,7 +66,12 @@ def start_linear(vae) -> None:
     mean = torch.zeros(3, _LATENTS)
     mean[:, _PLAIN] = torch.linalg.pinv(basis[_PLAIN].reshape(3, 16, 3).sum(1))  # constant blocks come back exactly
     used = [3 * c + k for c in range(3) for k in range(3)]
-    taps = {(3 * c + sign, z, 1, 1): float(mean[c, z]) * (1 - 2 * sign) for c in range(3) for z in range(_LATENTS) for sign in (0, 1)}
+    taps = {
+        (3 * c + sign, z, 1, 1): float(mean[c, z]) * (1 - 2 * sign)
+        for c in range(3)
+        for z in range(_LATENTS)
+        for sign in (0, 1)
+    }
     _taps(decoder.conv_in, taps, {3 * c + 2: _CONSTANT for c in range(3)}, clear=used)
     carry = dict.fromkeys(used, 1.0)
     for block in decoder.up_blocks:
@@ -71,12 +85,14 @@ def start_linear(vae) -> None:
 
 
 def _basis() -> torch.Tensor:
-    """Rows of latent channels over a 4 x 4 block's 48 values, in the order in which two space-to-depth steps leave them."""
+    """Rows of latent channels over a 4 x 4 block's 48 values, in the order in which two space-to-depth steps leave
+    them."""
     grey, colours = torch.tensor([1.0, 1.0, 1.0]) / 3, torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
     rows = [_wave(f)[..., None] * grey * (2.0 if f == (0, 0) else 5.0) / 16 for f in _BRIGHTNESS]
     rows += [_wave(f)[..., None] * colour * (2.5 if f == (0, 0) else 5.0) / 16 for f in _COLOUR for colour in colours]
     block = torch.stack(rows)  # (16, row, column, colour)
-    # row = 2 i + k, column = 2 j + l; the second step's (i, j) is outermost, then the first step's (k, l), then colour...
+    # row = 2 i + k, column = 2 j + l; the second step's (i, j) is outermost, then the first step's (k, l), then
+    # colour...
     block = block.reshape(_LATENTS, 2, 2, 2, 2, 3)  # (16, i, k, j, l, colour)
     return block.permute(0, 1, 3, 2, 4, 5).reshape(_LATENTS, 48)
 
@@ -91,7 +107,8 @@ def _cosine(frequency: int, position: int) -> float:
 
 
 def _taps(conv: nn.Conv2d, taps: dict, bias: dict | None = None, clear=()) -> None:
-    """Sets single weights (out, in, row, column) and biases of a quietened convolution; `clear` outputs get nothing else."""
+    """Sets single weights (out, in, row, column) and biases of a quietened convolution; `clear` outputs get nothing
+    else."""
     conv.weight.mul_(_QUIET)
     conv.bias.mul_(_QUIET)
     for out in {key[0] for key in taps} | set(clear):
@@ -104,7 +121,8 @@ def _taps(conv: nn.Conv2d, taps: dict, bias: dict | None = None, clear=()) -> No
 
 
 def _open_norm(norm: nn.GroupNorm, groups, used: int) -> None:
-    """Affine weights that undo the norm for groups whose first `used` channels hold pairs x, -x and the constant, the rest near zero."""
+    """Affine weights that undo the norm for groups whose first `used` channels hold pairs x, -x and the constant, the
+    rest near zero."""
     width = norm.num_channels // norm.num_groups
     mean, std = _CONSTANT / width, _CONSTANT * math.sqrt((1 - 1 / width) / width)
     for g in groups:

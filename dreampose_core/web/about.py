@@ -1,4 +1,5 @@
-"""What this server is: its model, what that is for, what it runs on, how long things are kept; for visitors, so without paths."""
+"""What this server is: its model, what that is for, what it runs on, how long things are kept; for visitors, so without
+paths."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from .render import length_words
 
 _ESTIMATORS = {
     "mini": "estimated by the small estimator that comes with the program and knows only people drawn by it",
-    "torchscript": "estimated by DensePose itself", "none": "not estimated here; bring your own",
-}  # fmt: skip
+    "torchscript": "estimated by DensePose itself",
+    "none": "not estimated here; bring your own",
+}
 
 
 def about_server(settings: Settings, service: JobService, words: str) -> str:
@@ -22,10 +24,15 @@ def about_server(settings: Settings, service: JobService, words: str) -> str:
     drawn = "people drawn by this program; a photograph will not come out well"
     return words.format(
         model=shipped or _name(settings.model),
-        purpose=drawn if shipped else "what it was trained on; for one made from Stable Diffusion, photographs of people",
-        device=_device(service), storage=_storage(settings), estimator=_ESTIMATORS[settings.estimator],
-        keep_results=length_words(settings.keep_results_h), keep_subjects=length_words(24 * settings.keep_subjects_days),
-    )  # fmt: skip
+        purpose=drawn
+        if shipped
+        else "what it was trained on; for one made from Stable Diffusion, photographs of people",
+        device=_device(service),
+        storage=_storage(settings),
+        estimator=_ESTIMATORS[settings.estimator],
+        keep_results=length_words(settings.keep_results_h),
+        keep_subjects=length_words(24 * settings.keep_subjects_days),
+    )
 
 
 def _name(model: str) -> str:
@@ -36,7 +43,9 @@ def _name(model: str) -> str:
 def _storage(settings: Settings) -> str:
     if settings.bucket is not None:
         return "videos and people are also on attached storage, and are there after a restart"
-    return "on this machine's disk" + ("; no storage is attached, so a restart loses them" if os.environ.get("SPACE_ID") else "")
+    return "on this machine's disk" + (
+        "; no storage is attached, so a restart loses them" if os.environ.get("SPACE_ID") else ""
+    )
 
 
 def _device(service: JobService) -> str:

@@ -30,7 +30,8 @@ class Acts:
         self.page = page
 
     def act(self, browser: dict | None, asked: str) -> dict:
-        """A button on the shelf was pressed: one of the visitor's videos or people is shown, compared, renamed, deleted or used again."""
+        """A button on the shelf was pressed: one of the visitor's videos or people is shown, compared, renamed, deleted
+        or used again."""
         try:
             owner = owner_of(browser)
             do, what, name = _asked(asked)
@@ -59,11 +60,19 @@ class Acts:
             else:
                 raise InputError("This page is of another version; reload it.")
         except (DreamPoseError, OSError) as error:  # a file may just have expired
-            words = str(error) if isinstance(error, DreamPoseError) else "What it was made from is gone; choose a photo and a motion anew."
+            words = (
+                str(error)
+                if isinstance(error, DreamPoseError)
+                else "What it was made from is gone; choose a photo and a motion anew."
+            )
             return {self.page.parts["message"]: render.error_box(words)}
         updates = {
-            "browser": {"owner": owner, "job": shown}, "job": shown, "message": "", "shelf": self.page.shelf(owner, shown), "compared": "",
-        } | fields  # fmt: skip
+            "browser": {"owner": owner, "job": shown},
+            "job": shown,
+            "message": "",
+            "shelf": self.page.shelf(owner, shown),
+            "compared": "",
+        } | fields
         if "motion_file" in fields:
             updates["motion_words"] = self.page.motion_words("the motion of that video")
         return self.page.named(updates)
@@ -85,4 +94,6 @@ class Acts:
         both = [self.page.service.status(owner, job) for job in (shown, other)]
         if not all("video" in status.things for status in both):
             raise InputError("Both videos must be finished to be compared.")
-        return library.compared(*((library.job_name(status, ids.index(status.id) + 1), self.page.link(status, "video")) for status in both))
+        return library.compared(
+            *((library.job_name(status, ids.index(status.id) + 1), self.page.link(status, "video")) for status in both)
+        )

@@ -21,10 +21,13 @@ _FRAME = FrameOptions().model_dump()
 def form_of(request: JobRequest) -> dict[str, object]:
     """The form's fields by the names of `PageHandlers._request`, as they were for this job."""
     return {
-        "photo": _uploaded(request.image, "photo.png"), "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
-        "more_photos": _more(request.more_images), **motion_of(request),
-        "consent": request.consent is not None, **_fields(request.options),
-    }  # fmt: skip
+        "photo": _uploaded(request.image, "photo.png"),
+        "photo_poses": _uploaded(request.image_poses, "photo_poses.npz"),
+        "more_photos": _more(request.more_images),
+        **motion_of(request),
+        "consent": request.consent is not None,
+        **_fields(request.options),
+    }
 
 
 def motion_of(request: JobRequest) -> dict[str, object]:
@@ -35,22 +38,31 @@ def motion_of(request: JobRequest) -> dict[str, object]:
 def person_of(subject: SubjectEntry) -> dict[str, object]:
     """The fields that find the subject again; the rest of the form stays."""
     return {
-        "photo": _uploaded(subject.photo, "photo.png"), "photo_poses": _uploaded(subject.poses, "photo_poses.npz"),
-        # the photos are in the model's shape already: to pad them leaves them as they are, another crop would be another person
-        "more_photos": _more(subject.more), "consent": True, **_FRAME, "fit": "pad", "recipe": subject.recipe, "seed": subject.seed,
-    }  # fmt: skip
+        "photo": _uploaded(subject.photo, "photo.png"),
+        "photo_poses": _uploaded(subject.poses, "photo_poses.npz"),
+        # the photos are in the model's shape already: to pad them leaves them as they are, another crop would be
+        # another person
+        "more_photos": _more(subject.more),
+        "consent": True,
+        **_FRAME,
+        "fit": "pad",
+        "recipe": subject.recipe,
+        "seed": subject.seed,
+    }
 
 
 def _fields(options: AnimateOptions) -> dict[str, object]:
     plain, own = AnimateOptions(), options.model_dump()
     ends = ["" if end is None else str(end) for end in (options.first_frame, options.last_frame)]
     return {
-        "frames": ":".join(ends) if any(ends) else "", "changes": [name for name in SWITCHES if own[name]],
+        "frames": ":".join(ends) if any(ends) else "",
+        "changes": [name for name in SWITCHES if own[name]],
         # empty texts take their defaults
         **{name: "" if own[name] == getattr(plain, name) else f"{own[name]:g}" for name in _TEXTS},
         **{name: own[name] for name in (*_FRAME, "recipe", "quality", "seed")},
-        "solver": options.solver or "", "speed": min(4, options.speed * options.stride),  # the page has no stride
-    }  # fmt: skip
+        "solver": options.solver or "",
+        "speed": min(4, options.speed * options.stride),  # the page has no stride
+    }
 
 
 def _more(paths: Sequence[Path]) -> list[str] | None:
@@ -58,7 +70,8 @@ def _more(paths: Sequence[Path]) -> list[str] | None:
 
 
 def _uploaded(path: Path | None, name: str) -> str | None:
-    """A copy among the uploads, as if the browser had sent it: the page takes files from nowhere else, and the original may go."""
+    """A copy among the uploads, as if the browser had sent it: the page takes files from nowhere else, and the original
+    may go."""
     if path is None:
         return None
     copy = Path(get_upload_folder(), secrets.token_hex(16), name)
@@ -73,4 +86,6 @@ def better(request: JobRequest) -> JobRequest | None:
     at = qualities.index(request.options.quality) + 1
     if at == len(qualities):
         return None
-    return request.model_copy(update={"options": request.options.model_copy(update={"quality": qualities[at], "steps": None})})
+    return request.model_copy(
+        update={"options": request.options.model_copy(update={"quality": qualities[at], "steps": None})}
+    )

@@ -1,4 +1,5 @@
-"""The HTTP API: what the page does, for programs. Mounted by `server` under /api/v1, with an OpenAPI document of its own."""
+"""The HTTP API: what the page does, for programs. Mounted by `server` under /api/v1, with an OpenAPI document of its
+own."""
 
 from __future__ import annotations
 
@@ -26,17 +27,30 @@ from .owners import is_token, new_token
 from .programs import BROKEN, FILES, TEXTS, Desk, no_result, one_line, refusal
 
 FIELDS = TEXTS | {"options": "Options as a JSON object; those left out take their defaults."}
-_OFTEN = dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS}, dict.fromkeys(FIELDS, 1)  # how often each may be given
-_STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))  # the first that fits
+_OFTEN = (
+    dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS},
+    dict.fromkeys(FIELDS, 1),
+)  # how often each may be given
+_STATUS = (
+    (UnknownJob, 404),
+    (TooLarge, 413),
+    (Busy, 429),
+    (InputError, 422),
+    (StorageError, 503),
+)  # the first that fits
 _NOWHERE = {
     404: "There is nothing at this address; /api/v1/openapi.json says what there is.",
     405: "This address does not take this method; /api/v1/openapi.json says what there is.",
 }
 _MEANINGS = {
-    401: "No owner token, or none of the right form.", 404: "No such job, or somebody else's.", 409: "The job has no result (yet).",
-    413: "Something sent is too large.", 422: "What was sent cannot be used.", 429: "Too much waits or is kept already; try again later.",
+    401: "No owner token, or none of the right form.",
+    404: "No such job, or somebody else's.",
+    409: "The job has no result (yet).",
+    413: "Something sent is too large.",
+    422: "What was sent cannot be used.",
+    429: "Too much waits or is kept already; try again later.",
     503: "The server cannot store anything at the moment.",
-}  # fmt: skip
+}
 
 
 def _refusals(*codes: int) -> dict[int | str, dict]:
@@ -51,13 +65,19 @@ def _form_body() -> dict:
     several = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_MORE_PHOTOS}
     fields["more_photos"] = several | {"description": FILES["more_photos"]}
     fields["options"] = {"allOf": [{"$ref": "#/components/schemas/AnimateOptions"}], "description": FIELDS["options"]}
-    form = {"schema": {"type": "object", "properties": fields}, "encoding": {"options": {"contentType": "application/json"}}}
+    form = {
+        "schema": {"type": "object", "properties": fields},
+        "encoding": {"options": {"contentType": "application/json"}},
+    }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
 
 
-def _owner(given: Annotated[HTTPAuthorizationCredentials | None, Depends(
-    HTTPBearer(auto_error=False, description="An owner token; POST /tokens makes one.")
-)]) -> str:  # fmt: skip
+def _owner(
+    given: Annotated[
+        HTTPAuthorizationCredentials | None,
+        Depends(HTTPBearer(auto_error=False, description="An owner token; POST /tokens makes one.")),
+    ],
+) -> str:
     if given is None or not is_token(given.credentials):
         sentence = "Send your owner token as 'Authorization: Bearer TOKEN'; POST /api/v1/tokens makes one."
         raise HTTPException(401, sentence, {"WWW-Authenticate": "Bearer"})
@@ -68,24 +88,35 @@ Owner = Annotated[str, Depends(_owner)]
 Key = Annotated[
     str | None,
     Header(
-        min_length=1, max_length=100, pattern="^[ -~]*$",
-        description="1 to 100 printable ASCII characters: the same owner and key are one job, however often it is submitted.",
+        min_length=1,
+        max_length=100,
+        pattern="^[ -~]*$",
+        description="1 to 100 printable ASCII characters: the same owner and key are "
+        "one job, however often it is submitted.",
     ),
-]  # fmt: skip
+]
 
 
 def build_api(settings: Settings, service: JobService, links: ResultLinks, examples: Path) -> FastAPI:
     """The API as an application of its own, with its own answers to errors: every one is {"error": "one sentence"}."""
     api = FastAPI(
-        title="DreamPose", version=__version__, summary="One photo of a person and a motion become a video of that person moving.",
-        openapi_url="/openapi.json", docs_url=None, redoc_url=None,  # the pages behind these two load scripts from elsewhere
-        redirect_slashes=False, generate_unique_id_function=lambda route: route.name,
-    )  # fmt: skip
+        title="DreamPose",
+        version=__version__,
+        summary="One photo of a person and a motion become a video of that person moving.",
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,  # the pages behind these two load scripts from elsewhere
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
     api.include_router(api_router(settings, Desk.with_examples(service, links, examples)))
     answers = {
-        DreamPoseError: _refused, StarletteHTTPException: _not_here, RequestValidationError: _not_valid, ClientDisconnect: _gone,
+        DreamPoseError: _refused,
+        StarletteHTTPException: _not_here,
+        RequestValidationError: _not_valid,
+        ClientDisconnect: _gone,
         Exception: _broken,
-    }  # fmt: skip
+    }
     for kind, answer in answers.items():
         api.add_exception_handler(kind, answer)
     return api
@@ -110,7 +141,12 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
         """The names of the shipped motions."""
         return Motions(motions=list(desk.motions))
 
-    submission = {"status_code": 202, "openapi_extra": _form_body(), "responses": _refusals(401, 413, 422, 429, 503), "tags": ["jobs"]}
+    submission = {
+        "status_code": 202,
+        "openapi_extra": _form_body(),
+        "responses": _refusals(401, 413, 422, 429, 503),
+        "tags": ["jobs"],
+    }
 
     @router.post("/jobs", **submission)
     async def submit_job(request: Request, owner: Owner, idempotency_key: Key = None) -> Submitted:
@@ -119,7 +155,8 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
 
     @router.post("/previews", **submission)
     async def submit_preview(request: Request, owner: Owner, idempotency_key: Key = None) -> Submitted:
-        """Queues a preview, which takes seconds: what the motion does to the photo, or how a photo alone is understood (a PNG)."""
+        """Queues a preview, which takes seconds: what the motion does to the photo, or how a photo alone is understood
+        (a PNG)."""
         return await submit(request, owner, "preview", idempotency_key)
 
     async def submit(request: Request, owner: str, kind: Kind, key: str | None) -> Submitted:
@@ -129,7 +166,9 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
             async with received(request, settings.home / "incoming", *_OFTEN, settings.max_upload_mb) as form:
                 asked = desk.request(kind, form, _options(form.texts.get("options", "")))
                 job = await run_in_threadpool(service.submit, owner, asked, key)
-        return view(request, await run_in_threadpool(service.status, owner, job))  # of which FastAPI sends what Submitted has
+        return view(
+            request, await run_in_threadpool(service.status, owner, job)
+        )  # of which FastAPI sends what Submitted has
 
     def view(request: Request, status: JobStatus) -> JobView:
         # where the page is, and .../api/v1
@@ -151,10 +190,16 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
         service.cancel(owner, job_id)
         return view(request, service.status(owner, job_id))
 
-    served = {"description": "The video, or the picture of a preview without a motion.", "content": {"video/mp4": {}, "image/png": {}}}
+    served = {
+        "description": "The video, or the picture of a preview without a motion.",
+        "content": {"video/mp4": {}, "image/png": {}},
+    }
 
     @router.get(
-        "/jobs/{job_id}/result", response_class=FileResponse, responses={200: served, **_refusals(401, 404, 409, 422, 503)}, tags=["jobs"]
+        "/jobs/{job_id}/result",
+        response_class=FileResponse,
+        responses={200: served, **_refusals(401, 404, 409, 422, 503)},
+        tags=["jobs"],
     )
     def get_result(owner: Owner, job_id: str) -> FileResponse:
         """The finished MP4."""
@@ -176,9 +221,9 @@ def _options(text: str) -> AnimateOptions:
     try:
         values = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise InputError("options is not JSON; give an object, for example {\"recipe\": \"none\", \"seed\": 7}.") from error
+        raise InputError('options is not JSON; give an object, for example {"recipe": "none", "seed": 7}.') from error
     if not isinstance(values, dict):
-        raise InputError("options is JSON, but no object; give one, for example {\"recipe\": \"none\", \"seed\": 7}.")
+        raise InputError('options is JSON, but no object; give one, for example {"recipe": "none", "seed": 7}.')
     return validated(AnimateOptions, values)
 
 
@@ -192,7 +237,11 @@ async def _refused(request: Request, error: DreamPoseError) -> JSONResponse:
 
 async def _not_here(request: Request, error: StarletteHTTPException) -> JSONResponse:
     """Refusals made in this module have sentences; those of the framework get some."""
-    sentence = error.detail if isinstance(error, HTTPException) else _NOWHERE.get(error.status_code, "The request cannot be understood.")
+    sentence = (
+        error.detail
+        if isinstance(error, HTTPException)
+        else _NOWHERE.get(error.status_code, "The request cannot be understood.")
+    )
     return _failure(error.status_code, sentence, error.headers)
 
 

@@ -39,7 +39,9 @@ class JobLinks(BaseModel):
 
     status: str
     cancel: str
-    result: str | None = Field(description="The finished MP4, for ten minutes and without a token; null while there is none.")
+    result: str | None = Field(
+        description="The finished MP4, for ten minutes and without a token; null while there is none."
+    )
 
 
 class Submitted(BaseModel):
@@ -77,7 +79,9 @@ class JobView(Submitted):
     code: str | None = Field(description="Why it failed: 'input' (what was given), 'crash_loop' or 'internal'.")
     notices: list[str] = Field(description="Sentences about what was done otherwise than asked for.")
     num_frames: int = Field(description="Frames finished.")
-    samples: list[Sample] = Field(description="Pictures from the learning, about five; none where the person had been learned before.")
+    samples: list[Sample] = Field(
+        description="Pictures from the learning, about five; none where the person had been learned before."
+    )
     options: AnimateOptions | None
 
 

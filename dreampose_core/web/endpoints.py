@@ -1,4 +1,5 @@
-"""The named Gradio endpoints: what the HTTP API does, for programs that use gradio_client; `Client(address).view_api()` describes them."""
+"""The named Gradio endpoints: what the HTTP API does, for programs that use gradio_client; `Client(address).view_api()`
+describes them."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ from .programs import BROKEN, FILES, TEXTS, Desk, no_result, refusal
 
 log = logging.getLogger("dreampose.api")
 
-# gradio_client sends everything through the queue: there each endpoint has a lane of its own, in which nothing waits for anything. Who asks
-# directly (POST /gradio_api/run/NAME), as browsers' programs do, is answered in the request.
+# gradio_client sends everything through the queue: there each endpoint has a lane of its own, in which nothing waits
+# for anything. Who asks directly (POST /gradio_api/run/NAME), as browsers' programs do, is answered in the request.
 _AT_ONCE = {"queue": False, "concurrency_limit": None}
 
 Thing = Literal[tuple(THINGS)]
@@ -40,35 +41,53 @@ _ASKED = {
     "thing": "What of it: the video (of a preview without a motion the picture), or something that is kept beside it.",
 }
 _OPTIONS = {
-    "first_frame": "The motion's first frame that is taken.", "last_frame": "The first that is not taken any more.",
-    "fill_holes": "Whether holes in the motion's maps are closed.", "smooth": "Whether flicker is taken out of the motion.",
-    "stride": "Every n-th frame is taken, so the motion runs faster.", "speed": "Times the motion's own.",
+    "first_frame": "The motion's first frame that is taken.",
+    "last_frame": "The first that is not taken any more.",
+    "fill_holes": "Whether holes in the motion's maps are closed.",
+    "smooth": "Whether flicker is taken out of the motion.",
+    "stride": "Every n-th frame is taken, so the motion runs faster.",
+    "speed": "Times the motion's own.",
     "fps": "Another rate at the same speed.",
-    "mirror": "Whether left becomes right.", "reverse": "Whether it runs backwards.", "loops": "How often it is shown.",
+    "mirror": "Whether left becomes right.",
+    "reverse": "Whether it runs backwards.",
+    "loops": "How often it is shown.",
     "fit": "How the photo comes into the model's shape; auto crops around the person where the DensePose is known.",
-    "zoom": "The frame shows the photo so many times larger.", "shift_right": "The frame is moved by this share of its width.",
-    "shift_down": "And by this share of its height.", "solver": "How noise becomes a frame. None takes the model's own.",
+    "zoom": "The frame shows the photo so many times larger.",
+    "shift_right": "The frame is moved by this share of its width.",
+    "shift_down": "And by this share of its height.",
+    "solver": "How noise becomes a frame. None takes the model's own.",
     "align": "Whether the motion is moved and scaled to the person in the photo.",
-    "recipe": "Whether and how the person is learned first.", "quality": "How often each frame is gone over.",
-    "steps": "None takes those of the quality.", "image_guidance": "More: nearer to the photo. None takes the model's own.",
-    "pose_guidance": "More: nearer to the motion. None takes the model's own.", "seed": "The same seed makes the same video.",
-    "batch_size": "Frames that are made at a time.", "keep_sound": "Whether the motion clip's sound goes into the video.",
-}  # fmt: skip
+    "recipe": "Whether and how the person is learned first.",
+    "quality": "How often each frame is gone over.",
+    "steps": "None takes those of the quality.",
+    "image_guidance": "More: nearer to the photo. None takes the model's own.",
+    "pose_guidance": "More: nearer to the motion. None takes the model's own.",
+    "seed": "The same seed makes the same video.",
+    "batch_size": "Frames that are made at a time.",
+    "keep_sound": "Whether the motion clip's sound goes into the video.",
+}
 _MOTION = {
-    "motion": f"What the mannequin does: {', '.join(MOTIONS.values())}.", "seconds": "Its length.", "fps": "Its rate.",
-    "speed": "Times the natural pace.", "amplitude": "Times the natural size of the movements.", "height": "The mannequin's.",
-    "build": "The mannequin's.", "clothes": "The mannequin's.", "view": "Degrees; 0 is the front, 90 the mannequin's left side.",
-    "turning": "Degrees a second by which the camera goes round.", "distance": "Times the usual one.",
+    "motion": f"What the mannequin does: {', '.join(MOTIONS.values())}.",
+    "seconds": "Its length.",
+    "fps": "Its rate.",
+    "speed": "Times the natural pace.",
+    "amplitude": "Times the natural size of the movements.",
+    "height": "The mannequin's.",
+    "build": "The mannequin's.",
+    "clothes": "The mannequin's.",
+    "view": "Degrees; 0 is the front, 90 the mannequin's left side.",
+    "turning": "Degrees a second by which the camera goes round.",
+    "distance": "Times the usual one.",
     "seed": "Of small differences in its proportions.",
-}  # fmt: skip
+}
 _ID = {"type": "string", "description": "The job's id."}
 
 
 def add_endpoints(page: gr.Blocks, desk: Desk) -> None:
     """Adds the endpoints to the page that is being built.
 
-    They are answered by the service that answers the HTTP API, under the names that its document has for the same actions; every error is
-    a gr.Error of one sentence.
+    They are answered by the service that answers the HTTP API, under the names that its document has for the same
+    actions; every error is a gr.Error of one sentence.
     """
     service = desk.service
 
@@ -89,8 +108,8 @@ def add_endpoints(page: gr.Blocks, desk: Desk) -> None:
         return list(desk.motions)
 
     def submission(
-        name: str, about: str, form: Collection[str], options: type[Options], asked: Callable[[Form, Any], JobRequest],
-    ) -> Callable:  # fmt: skip
+        name: str, about: str, form: Collection[str], options: type[Options], asked: Callable[[Form, Any], JobRequest]
+    ) -> Callable:
         """The endpoint that submits what `asked` makes of a form with the fields `form`, and of options."""
         parameters = _parameters(form, options)
 
@@ -102,24 +121,34 @@ def add_endpoints(page: gr.Blocks, desk: Desk) -> None:
 
         submit.__name__, submit.__doc__ = name, about
         submit.__signature__ = inspect.Signature(list(parameters.values()), return_annotation=str)
-        submit.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()} | {"return": str}
+        submit.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()} | {
+            "return": str
+        }
         return submit
 
     submit_job = submission(
         "submit_job",
-        "Queues a video: one of photo and person_name, one of motion and motion_name. Files are given as handle_file(path).",
-        (*FILES, *TEXTS), AnimateOptions, lambda form, options: desk.request("animate", form, options),
-    )  # fmt: skip
+        "Queues a video: one of photo and person_name, one of motion and motion_name. Files are given as "
+        "handle_file(path).",
+        (*FILES, *TEXTS),
+        AnimateOptions,
+        lambda form, options: desk.request("animate", form, options),
+    )
     submit_preview = submission(
         "submit_preview",
         "Queues a preview, which takes seconds: what the motion does to the photo, or how a photo alone is understood.",
-        (*FILES, *TEXTS), SceneOptions, lambda form, options: desk.request("preview", form, AnimateOptions(**options.model_dump())),
-    )  # fmt: skip
+        (*FILES, *TEXTS),
+        SceneOptions,
+        lambda form, options: desk.request("preview", form, AnimateOptions(**options.model_dump())),
+    )
     submit_motion = submission(
         "submit_motion",
-        "Queues a motion that a mannequin does, which takes seconds; get_result has it as the thing motion, to be submitted with a photo.",
-        (), MotionOptions, lambda form, options: JobRequest(kind="motion", motion=options),
-    )  # fmt: skip
+        "Queues a motion that a mannequin does, which takes seconds; get_result has it as the thing "
+        "motion, to be submitted with a photo.",
+        (),
+        MotionOptions,
+        lambda form, options: JobRequest(kind="motion", motion=options),
+    )
 
     def list_jobs(token: str, request: gr.Request) -> list:
         """Your videos, newest first; previews and motions are not listed."""
@@ -157,15 +186,23 @@ def add_endpoints(page: gr.Blocks, desk: Desk) -> None:
     _add(page, submit_job, form | _described(AnimateOptions, _OPTIONS), "job", _ID)
     _add(page, submit_preview, form | _described(SceneOptions, _OPTIONS), "job", _ID)
     _add(page, submit_motion, _ASKED | _described(MotionOptions, _MOTION), "job", _ID)
-    _add(page, list_jobs, _ASKED, "jobs", {"type": "array", "items": {"type": "object"}, "description": "As show_job tells of each."})
+    _add(
+        page,
+        list_jobs,
+        _ASKED,
+        "jobs",
+        {"type": "array", "items": {"type": "object"}, "description": "As show_job tells of each."},
+    )
     _add(page, show_job, _ASKED, "record", _short(JobView.model_json_schema(mode="serialization")))
     _add(page, cancel_job, _ASKED, "record", {"type": "object", "description": "As show_job tells of it."})
-    _add(page, get_result, _ASKED, "address", {"type": "string", "description": "Of an MP4, GIF, zip, npz, JSON or PNG."})
+    _add(
+        page, get_result, _ASKED, "address", {"type": "string", "description": "Of an MP4, GIF, zip, npz, JSON or PNG."}
+    )
 
 
 def _add(page: gr.Blocks, function: Callable, words: dict[str, str], label: str, answer: dict) -> None:
-    """Adds one endpoint, with what view_api says of it: words, of its parameters, by name; label and answer, the name and the JSON schema
-    of what it gives."""
+    """Adds one endpoint, with what view_api says of it: words, of its parameters, by name; label and answer, the name
+    and the JSON schema of what it gives."""
     # as types, not as texts: Gradio does not evaluate the one of the answer
     function.__annotations__ = hints = get_type_hints(function)
     event = gr.api(_refusing(function), api_name=function.__name__, **_AT_ONCE)
@@ -188,7 +225,8 @@ def _tell(part: gr.components.Component, label: str, schema: dict) -> None:
 
 
 def _short(schema: Any) -> Any:
-    """The schema of an answer without what view_api makes no words of, some of which it stumbles over (additionalProperties: false)."""
+    """The schema of an answer without what view_api makes no words of, some of which it stumbles over
+    (additionalProperties: false)."""
     needless = ("title", "default", "minimum", "maximum", "required", "additionalProperties")
     if isinstance(schema, dict):
         return {name: _short(part) for name, part in schema.items() if name not in needless or isinstance(part, dict)}
@@ -212,11 +250,14 @@ def _refusing(function: Callable) -> Callable:
 
 
 def _parameters(form: Collection[str], options: type[Options]) -> dict[str, inspect.Parameter]:
-    """Of an endpoint that submits, by name: the token, then the form's fields and the options with their defaults; those without one
-    come first."""
+    """Of an endpoint that submits, by name: the token, then the form's fields and the options with their defaults;
+    those without one come first."""
     empty = inspect.Parameter.empty
     told = [("token", str, empty), *((name, _kind(name), None) for name in form)]
-    told += [(name, field.annotation, empty if field.is_required() else field.default) for name, field in options.model_fields.items()]
+    told += [
+        (name, field.annotation, empty if field.is_required() else field.default)
+        for name, field in options.model_fields.items()
+    ]
     told.sort(key=lambda one: one[2] is not empty)
     how = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return {name: inspect.Parameter(name, how, default=default, annotation=hint) for name, hint, default in told}
@@ -246,7 +287,8 @@ def _owner(token: object) -> str:
 
 
 def _form(told: dict[str, object]) -> Form:
-    """Fields of FILES and TEXTS, as they were sent, as a form; None leaves one out. Raises InputError for what is no upload, or no text."""
+    """Fields of FILES and TEXTS, as they were sent, as a form; None leaves one out. Raises InputError for what is no
+    upload, or no text."""
     form = Form()
     for name, value in told.items():
         if value is None:

@@ -34,7 +34,8 @@ def example_people(folder: Path) -> list[Person]:
 
 
 def example_motions(folder: Path) -> list[Motion]:
-    """The motions in `folder`/motions, by name: NAME.npz with NAME.webp or NAME.gif beside it; one without a picture is left out."""
+    """The motions in `folder`/motions, by name: NAME.npz with NAME.webp or NAME.gif beside it; one without a picture is
+    left out."""
     motions = []
     for poses in sorted((folder / "motions").glob("*.npz")):
         pictures = [poses.with_suffix(suffix) for suffix in (".webp", ".gif")]

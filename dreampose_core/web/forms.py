@@ -1,4 +1,5 @@
-"""A request's multipart form: its files go straight to the disk, with limits that hold while they are read, and are gone afterwards."""
+"""A request's multipart form: its files go straight to the disk, with limits that hold while they are read, and are
+gone afterwards."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ MAX_AROUND = 1 << 20  # bytes of a request beside its files: headers of parts, t
 
 @dataclass
 class Form:
-    """What a request brought. files: by field in the order in which they came, under names of ours that end as the user's do; texts: the
-    other fields."""
+    """What a request brought. files: by field in the order in which they came, under names of ours that end as the
+    user's do; texts: the other fields."""
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -45,7 +46,8 @@ async def received(
     """The form that comes with `request`; its files lie under `folder` until the block ends.
 
     files, texts: the fields it may have, and how often. max_mb: the most that each file may take.
-    Raises InputError (it is no such form, or is cut short), TooLarge and StorageError before the block; then nothing is left on the disk.
+    Raises InputError (it is no such form, or is cut short), TooLarge and StorageError before the block; then nothing is
+    left on the disk.
     """
     kind, given = parse_options_header(request.headers.get("Content-Type"))
     if kind != b"multipart/form-data" or not given.get(b"boundary"):
@@ -65,7 +67,9 @@ async def received(
                 if reader.complete:
                     break
         except FormParserError as error:
-            raise InputError("The request is not the multipart/form-data that its header says; please build it with a library.") from error
+            raise InputError(
+                "The request is not the multipart/form-data that its header says; please build it with a library."
+            ) from error
         except OSError as error:
             raise StorageError(f"The files could not be stored ({error.strerror}).") from error
         if not reader.complete:
@@ -90,7 +94,16 @@ class _Reader:
         self._writer: BinaryIO = io.BytesIO()
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
-        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "part_end", "end")
+        names = (
+            "part_begin",
+            "header_field",
+            "header_value",
+            "header_end",
+            "headers_finished",
+            "part_data",
+            "part_end",
+            "end",
+        )
         return {f"on_{name}": getattr(self, name) for name in names}
 
     def close(self) -> None:
@@ -114,11 +127,15 @@ class _Reader:
         _, given = parse_options_header(self._disposition)
         self._name = name = given.get(b"name", b"").decode("utf-8", "replace")
         if name not in self._files and name not in self._texts:
-            raise InputError(f"There is no field {shown(name)!r} here; there are {', '.join([*self._files, *self._texts])}.")
+            raise InputError(
+                f"There is no field {shown(name)!r} here; there are {', '.join([*self._files, *self._texts])}."
+            )
         self._seen[name] += 1
         most = (self._files | self._texts)[name]
         if self._seen[name] > most:
-            raise InputError(f"{name} is given twice; give it once." if most == 1 else f"{name} may be given at most {most} times.")
+            raise InputError(
+                f"{name} is given twice; give it once." if most == 1 else f"{name} may be given at most {most} times."
+            )
         if name in self._texts:
             self._writer = io.BytesIO()
         elif b"filename" not in given:
@@ -151,5 +168,6 @@ class _Reader:
 
 
 def _name_on_disk(given: str, field: str) -> str:
-    """A name without a folder that its user knows again in a sentence; at most 60 characters, so that any file system takes it."""
+    """A name without a folder that its user knows again in a sentence; at most 60 characters, so that any file system
+    takes it."""
     return re.sub(r"[^\w. ()+-]", "_", re.split(r"[/\\]", given)[-1])[-60:].strip(". ") or field

@@ -38,7 +38,8 @@ NOTHING = {"card": "", "loss": "", "samples": "", "result": "", "download": "", 
 
 
 def uploaded(file: str | dict) -> Path:
-    """The path of a file that was uploaded, or of an example; `file` as Gradio names it, or as a browser sends it, {"path": ...}.
+    """The path of a file that was uploaded, or of an example; `file` as Gradio names it, or as a browser sends it,
+    {"path": ...}.
 
     Raises InputError for any other path of the server, and for addresses.
     """
@@ -53,7 +54,9 @@ def _uploads(files: object) -> tuple[Path, ...]:
     """The paths of the further photos; raises InputError as `uploaded`, and where there are too many."""
     given = files if isinstance(files, list) else [files] if files else []
     if len(given) > MAX_MORE_PHOTOS:
-        raise InputError(f"There are {len(given)} more photos, and at most {MAX_MORE_PHOTOS} are taken; remove some in field 1.")
+        raise InputError(
+            f"There are {len(given)} more photos, and at most {MAX_MORE_PHOTOS} are taken; remove some in field 1."
+        )
     return tuple(uploaded(file) for file in given)
 
 
@@ -66,13 +69,16 @@ def owner_of(browser: dict | None) -> str:
 
 
 class PageHandlers:
-    """The page's event handlers. One object serves all visitors: whatever belongs to one of them lies in their browser or in the store."""
+    """The page's event handlers. One object serves all visitors: whatever belongs to one of them lies in their browser
+    or in the store."""
 
     def __init__(self, service: JobService, links: ResultLinks, people: list[Person], motions: list[Motion]):
         self.service, self.links = service, links
         self.people, self.motions = people, motions
         self._turns: dict[str, object] = {}  # page session -> the watch that may still write to it
-        self._previews: dict[tuple[str, str], list[str]] = {}  # owner and place -> the preview under way there; none yet while it is sent
+        self._previews: dict[
+            tuple[str, str], list[str]
+        ] = {}  # owner and place -> the preview under way there; none yet while it is sent
 
     def watched(self, **components) -> None:
         """Names the components that `watch` writes to."""
@@ -148,8 +154,11 @@ class PageHandlers:
         return {"owner": owner, "job": job}, job, ""
 
     async def look(self, browser, photo, photo_poses, **frame) -> str:
-        """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo. frame: FrameOptions."""
-        if photo and isinstance(browser, dict) and browser.get("owner"):  # a photo may be dropped in before the page has opened
+        """How the photo is understood: the person in it, and what of it will be shown; nothing without a photo. frame:
+        FrameOptions."""
+        if (
+            photo and isinstance(browser, dict) and browser.get("owner")
+        ):  # a photo may be dropped in before the page has opened
 
             def request(_) -> JobRequest:
                 own = uploaded(photo_poses) if photo_poses else None
@@ -166,16 +175,22 @@ class PageHandlers:
         return ""
 
     async def preview(self, browser, **form) -> AsyncIterator[str]:
-        """What the motion does to the photo: what was read first, then the video; one sentence where something is wrong."""
+        """What the motion does to the photo: what was read first, then the video; one sentence where something is
+        wrong."""
         try:
-            async for status in self.followed("preview", browser, lambda owner: self._request("preview", owner, **form)):
+            async for status in self.followed(
+                "preview", browser, lambda owner: self._request("preview", owner, **form)
+            ):
                 yield render.preview_box(status, self.link(status, "video") if status.result else None)
         except DreamPoseError as error:
             yield render.error_box(str(error))
 
-    async def followed(self, place: str, browser, make_request: Callable[[str], JobRequest]) -> AsyncIterator[JobStatus]:
-        """A job of seconds as it goes on, up to its end; the one that was followed at the same `place` in the same browser before is
-        stopped, and no more comes of it. make_request: of its owner's token. Raises DreamPoseError."""
+    async def followed(
+        self, place: str, browser, make_request: Callable[[str], JobRequest]
+    ) -> AsyncIterator[JobStatus]:
+        """A job of seconds as it goes on, up to its end; the one that was followed at the same `place` in the same
+        browser before is stopped, and no more comes of it. make_request: of its owner's token. Raises
+        DreamPoseError."""
         owner = owner_of(browser)
         request, key = make_request(owner), (owner, place)
         for before in self._previews.get(key, ()):
@@ -213,9 +228,23 @@ class PageHandlers:
         return next((m.poses for m in self.motions if m.name == motion), None)
 
     def _request(
-        self, kind, owner, *, photo, photo_poses, consent, motion, motion_file, seed, frames, changes, more_photos=None, **options
+        self,
+        kind,
+        owner,
+        *,
+        photo,
+        photo_poses,
+        consent,
+        motion,
+        motion_file,
+        seed,
+        frames,
+        changes,
+        more_photos=None,
+        **options,
     ) -> JobRequest:
-        """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields by name;
+        """The form as a typed request. changes: the switches of AnimateOptions that are on. options: its other fields
+        by name;
         empty texts take their defaults."""
         if not photo and kind == "animate":
             raise InputError("Choose a photo first: drop one into field 1, or take an example person.")
@@ -231,9 +260,14 @@ class PageHandlers:
         given["first_frame"], given["last_frame"] = frame_range(frames if isinstance(frames, str) else None, "Frames")
         image = uploaded(photo) if photo else None
         return JobRequest(
-            kind=kind, image=image, poses=poses, image_poses=uploaded(photo_poses) if photo_poses else None, more_images=more,
-            options=validated(AnimateOptions, {"seed": seed, **given}), consent=image and consent_to((image, *more), self.people, consent),
-        )  # fmt: skip
+            kind=kind,
+            image=image,
+            poses=poses,
+            image_poses=uploaded(photo_poses) if photo_poses else None,
+            more_images=more,
+            options=validated(AnimateOptions, {"seed": seed, **given}),
+            consent=image and consent_to((image, *more), self.people, consent),
+        )
 
     def cancel(self, browser: dict | None, job: str | None):
         """Asks the job to stop; the watch shows what comes of it."""
@@ -284,7 +318,9 @@ class PageHandlers:
                 await asyncio.sleep(max(pause, CROWD_POLL_S * len(self._turns)))
                 if self.service.pulse(owner, job) != pulse:  # takes no longer than to hand it to a thread
                     status, pulse = await asyncio.to_thread(self._status, owner, job)
-            yield self.named({"card": gr.skip()})  # Gradio sends the last yield again at the end, when another job is shown already
+            yield self.named(
+                {"card": gr.skip()}
+            )  # Gradio sends the last yield again at the end, when another job is shown already
         except DreamPoseError as error:
             yield self.named({"card": render.error_box(str(error))})
         finally:
@@ -292,9 +328,11 @@ class PageHandlers:
                 del self._turns[request.session_hash]
 
     async def _settled(self, owner: str, job: str, session: str, turn: object) -> str | None:
-        """The shelf as it is a moment after the job's end; None where another job is shown by then, or this one was deleted.
+        """The shelf as it is a moment after the job's end; None where another job is shown by then, or this one was
+        deleted.
 
-        Gradio sends the last yield once more when a watch ends; at once, that could undo what its viewer has just done with the job.
+        Gradio sends the last yield once more when a watch ends; at once, that could undo what its viewer has just done
+        with the job.
         """
         await asyncio.sleep(SETTLED_S)
         with suppress(UnknownJob):
@@ -352,9 +390,13 @@ class PageHandlers:
     def _download(self, status: JobStatus) -> str:
         if "video" not in status.things:
             return ""
-        return render.download_link(self.link(status, "video"), "Download the MP4", len(status.frames)) + library.things(status, self.link)
+        return render.download_link(
+            self.link(status, "video"), "Download the MP4", len(status.frames)
+        ) + library.things(status, self.link)
 
     def link(self, status: JobStatus, thing: str) -> str:
         """A fresh link to a thing of the job's, under a name that tells nothing but what it is."""
         number = hashlib.sha256(status.id.encode()).hexdigest()[:8]
-        return self.links.make(status.id, f"dreampose-{number}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}", thing)
+        return self.links.make(
+            status.id, f"dreampose-{number}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}", thing
+        )

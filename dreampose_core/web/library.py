@@ -1,6 +1,8 @@
-"""What a visitor has here, as HTML: their videos and the people that were learned; every button names what it does and to which.
+"""What a visitor has here, as HTML: their videos and the people that were learned; every button names what it does and
+to which.
 
-A click is handed to the page's hidden button `dp-act` by the script in `page`, as JSON: {"do": ..., "id": ..., "name": ...}.
+A click is handed to the page's hidden button `dp-act` by the script in `page`, as JSON: {"do": ..., "id": ..., "name":
+...}.
 """
 
 from __future__ import annotations
@@ -11,7 +13,13 @@ from html import escape
 from ..jobs.records import JobStatus, SubjectEntry
 from .again import better
 
-WORDS = {"done": "Finished", "failed": "Did not work", "cancelled": "Stopped", "queued": "Waiting", "interrupted": "Paused"}
+WORDS = {
+    "done": "Finished",
+    "failed": "Did not work",
+    "cancelled": "Stopped",
+    "queued": "Waiting",
+    "interrupted": "Paused",
+}
 THINGS = {  # beside the MP4: what they are called, and what they are
     "side_by_side": ("Side by side", "MP4: photo, motion and video beside each other"),
     "gif": ("GIF", "A small moving picture"),
@@ -29,8 +37,11 @@ def job_name(status: JobStatus, number: int) -> str:
     return status.name or f"Video {number}"
 
 
-def shelf(jobs: list[tuple[JobStatus, float]], subjects: Iterable[SubjectEntry], shown: str | None, link: Link, now: float) -> str:
-    """Jobs, newest first, with their sizes in MB, and subjects; nothing where there is neither. shown: the job that is looked at."""
+def shelf(
+    jobs: list[tuple[JobStatus, float]], subjects: Iterable[SubjectEntry], shown: str | None, link: Link, now: float
+) -> str:
+    """Jobs, newest first, with their sizes in MB, and subjects; nothing where there is neither. shown: the job that is
+    looked at."""
     cards = "".join(_job_card(status, len(jobs) - i, size, shown, link, now) for i, (status, size) in enumerate(jobs))
     people = "".join(_subject_card(subject, link, now) for subject in subjects)
     parts = []
@@ -38,7 +49,9 @@ def shelf(jobs: list[tuple[JobStatus, float]], subjects: Iterable[SubjectEntry],
         parts.append(f'<h3>Your videos</h3><ul class="dp-shelf" data-jobs="{len(jobs)}">{cards}</ul>')
     if people:
         about = "They are kept, so another motion of the same person starts at once."
-        parts.append(f'<h3>People that were learned</h3><p class="dp-quiet">{about}</p><ul class="dp-shelf">{people}</ul>')
+        parts.append(
+            f'<h3>People that were learned</h3><p class="dp-quiet">{about}</p><ul class="dp-shelf">{people}</ul>'
+        )
     return f"<h2>5 · Yours</h2>{''.join(parts)}" if parts else ""
 
 
@@ -74,7 +87,8 @@ def _card(picture: str | None, name: str, detail: str, buttons: list[str], curre
     image = f'<img src="{escape(picture)}" alt="" loading="lazy">' if picture else '<span class="dp-no-picture"></span>'
     title = f"<strong>{escape(name)}</strong>" if name else ""
     return (
-        f'<li class="dp-item"{" aria-current=true" if current else ""}>{image}<div>{title}<p class="dp-quiet">{escape(detail)}</p>'
+        f'<li class="dp-item"{" aria-current=true" if current else ""}>{image}<div>{title}<p '
+        f'class="dp-quiet">{escape(detail)}</p>'
         f'<div class="dp-buttons">{"".join(buttons)}</div></div></li>'
     )
 
@@ -83,16 +97,18 @@ def _button(do: str, what: str, words: str, of: str, pressed: bool = False) -> s
     label = f' aria-label="{escape(words)}: {escape(of)}"' if of else ""
     return (
         f'<button type="button" data-do="{do}" data-id="{escape(what)}" data-name="{escape(of)}"{label}'
-        f'{" disabled" if pressed else ""}>{escape(words)}</button>'
+        f"{' disabled' if pressed else ''}>{escape(words)}</button>"
     )
 
 
 def things(status: JobStatus, link: Callable[[JobStatus, str], str]) -> str:
-    """Links to all that can be kept beside the MP4, as `link` gives them; and a button that makes the same in the next quality."""
+    """Links to all that can be kept beside the MP4, as `link` gives them; and a button that makes the same in the next
+    quality."""
     items = [
         f'<a href="{escape(link(status, thing))}&amp;download=1" title="{about}" download>{words}</a>'
-        for thing, (words, about) in THINGS.items() if thing in status.things
-    ]  # fmt: skip
+        for thing, (words, about) in THINGS.items()
+        if thing in status.things
+    ]
     found = f'<p class="dp-things">{"".join(items)}</p>' if items else ""
     if status.state == "done" and status.request is not None and better(status.request) is not None:
         found += f'<div class="dp-buttons">{_button("better", status.id, "The same in better quality", "")}</div>'
@@ -102,12 +118,14 @@ def things(status: JobStatus, link: Callable[[JobStatus, str], str]) -> str:
 def compared(left: tuple[str, str], right: tuple[str, str]) -> str:
     """Two videos, each (name, link), one over the other; a slider says where one ends and the other begins."""
     videos = "".join(
-        f'<video src="{escape(link)}" muted loop autoplay playsinline aria-label="{escape(name)}"></video>' for name, link in (left, right)
+        f'<video src="{escape(link)}" muted loop autoplay playsinline aria-label="{escape(name)}"></video>'
+        for name, link in (left, right)
     )
     slide = "this.parentElement.style.setProperty('--cut', this.value + '%')"
     return (
         f'<figure class="dp-compare"><div style="--cut: 50%">{videos}'
-        f'<input type="range" min="0" max="100" value="50" aria-label="Where one video ends and the other begins" oninput="{slide}"></div>'
+        '<input type="range" min="0" max="100" value="50" aria-label="Where one video ends and the other '
+        f'begins" oninput="{slide}"></div>'
         f"<figcaption><span>{escape(left[0])}</span><span>{escape(right[0])}</span></figcaption></figure>"
     )
 

@@ -1,4 +1,5 @@
-"""Links to results that work for ten minutes and only for what they were made for, and the secret they are signed with."""
+"""Links to results that work for ten minutes and only for what they were made for, and the secret they are signed
+with."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.[a-z0-9]{1,5}")
 
 
 def installation_secret(settings: Settings) -> str:
-    """The secret of this installation: `settings.secret`, else the one kept in its data folder (made on first use, mode 0600).
+    """The secret of this installation: `settings.secret`, else the one kept in its data folder (made on first use, mode
+    0600).
 
     Where a bucket is attached it has a copy, so that browsers are known again after a restart on an empty disk.
     Raises StorageError when the data folder cannot be written.
@@ -51,13 +53,20 @@ def installation_secret(settings: Settings) -> str:
                 part.write_text(path.read_text(encoding="ascii"), encoding="ascii")
         return path.read_text(encoding="ascii")
     except OSError as error:
-        where = "bucket" if copy is not None and str(error.filename or "").startswith(str(settings.bucket)) else "data folder"
+        where = (
+            "bucket"
+            if copy is not None and str(error.filename or "").startswith(str(settings.bucket))
+            else "data folder"
+        )
         folder, option = (settings.bucket, "--bucket") if where == "bucket" else (settings.home, "--home")
-        raise StorageError(f"The {where} {folder} cannot be used ({error.strerror}); choose another with {option}.") from error
+        raise StorageError(
+            f"The {where} {folder} cannot be used ({error.strerror}); choose another with {option}."
+        ) from error
 
 
 def derived_key(secret: str, purpose: str) -> bytes:
-    """32 bytes for one purpose, so that giving one key away (the browser's) tells nothing about another (the links')."""
+    """32 bytes for one purpose, so that giving one key away (the browser's) tells nothing about another (the
+    links')."""
     return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
 
 
@@ -70,8 +79,9 @@ class ResultLinks:
         self._clock = clock
 
     def make(self, job_id: str, name: str, thing: str = "video") -> str:
-        """The link, relative to the page, under which a thing of the job's (see `JobFolder.thing`) is served as `name` from now on for
-        `lifetime_s` seconds; or a "subject" or the photo of that "person", with OWNER-KEY of the subject for the job's id.
+        """The link, relative to the page, under which a thing of the job's (see `JobFolder.thing`) is served as `name`
+        from now on for `lifetime_s` seconds; or a "subject" or the photo of that "person", with OWNER-KEY of the
+        subject for the job's id.
 
         The caller has made sure that whom it hands the link owns the job or the subject.
         """
@@ -81,7 +91,12 @@ class ResultLinks:
 
     def valid(self, job_id: str, name: str, expires: str, signature: str, thing: str = "video") -> bool:
         """Whether these parts are those of a link made here that has not expired."""
-        if not (_WHOSE.fullmatch(job_id) and _THING.fullmatch(thing) and _NAME.fullmatch(name) and re.fullmatch(r"[0-9]{1,12}", expires)):
+        if not (
+            _WHOSE.fullmatch(job_id)
+            and _THING.fullmatch(thing)
+            and _NAME.fullmatch(name)
+            and re.fullmatch(r"[0-9]{1,12}", expires)
+        ):
             return False
         expected = self._signature(job_id, thing, name, int(expires))
         return hmac.compare_digest(expected.encode(), signature.encode()) and int(expires) >= self._clock()

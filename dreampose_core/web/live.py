@@ -1,4 +1,5 @@
-"""The parts of the stream that plays while a video is made: each chunk becomes one once, for all who watch, not once for each of them."""
+"""The parts of the stream that plays while a video is made: each chunk becomes one once, for all who watch, not once
+for each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ KEPT = 4  # jobs; those that were watched longest ago go first
 
 
 class _Parts:
-    """The parts of one job's stream so far; each goes on in time, and in its packets' numbers, where the last one ended."""
+    """The parts of one job's stream so far; each goes on in time, and in its packets' numbers, where the last one
+    ended."""
 
     def __init__(self):
         self.lock = asyncio.Lock()
@@ -30,10 +32,11 @@ class _Parts:
 
 
 class SharedStream:
-    """What a gr.Video's `stream_output` does, for videos that are chunks 000000.mp4, 000001.mp4, ... without sound in a job's folder.
+    """What a gr.Video's `stream_output` does, for videos that are chunks 000000.mp4, 000001.mp4, ... without sound in a
+    job's folder.
 
-    Gradio's own runs ffprobe and ffmpeg for every chunk and every watcher, in the threads that answer all other requests, and keeps a
-    copy for each.
+    Gradio's own runs ffprobe and ffmpeg for every chunk and every watcher, in the threads that answer all other
+    requests, and keeps a copy for each.
     """
 
     def __init__(self):
@@ -41,7 +44,12 @@ class SharedStream:
 
     async def stream_output(self, value: str | None, output_id: str, first_chunk: bool) -> tuple[dict | None, dict]:
         """The part that `value` becomes, None for none, and the file that the player is told of."""
-        file = {"path": output_id, "is_stream": True, "orig_name": "video-stream.mp4", "meta": {"_type": "gradio.FileData"}}
+        file = {
+            "path": output_id,
+            "is_stream": True,
+            "orig_name": "video-stream.mp4",
+            "meta": {"_type": "gradio.FileData"},
+        }
         return None if value is None else await self._part(Path(value)), file
 
     async def _part(self, chunk: Path) -> dict | None:

@@ -1,4 +1,5 @@
-"""Owner tokens: 256 random bits that only the visitor keeps say whose a job is; the server stores a hash of them with each job."""
+"""Owner tokens: 256 random bits that only the visitor keeps say whose a job is; the server stores a hash of them with
+each job."""
 
 from __future__ import annotations
 

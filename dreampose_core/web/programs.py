@@ -1,4 +1,5 @@
-"""What the HTTP API and the Gradio endpoints share: the fields that programs send, the request these make, and what is answered."""
+"""What the HTTP API and the Gradio endpoints share: the fields that programs send, the request these make, and what is
+answered."""
 
 from __future__ import annotations
 
@@ -22,8 +23,10 @@ log = logging.getLogger("dreampose.api")
 FILES = {
     "photo": "The photo: PNG, JPEG or WebP.",
     "motion": "The motion: a video of one person, or DensePose in any form that the page takes.",
-    "photo_poses": "The photo's own DensePose, if it is known; with more_photos, a file of as many maps as photos is of them all.",
-    "more_photos": f"Up to {MAX_MORE_PHOTOS} further photos of the same person, for the learning alone; a preview leaves them aside.",
+    "photo_poses": "The photo's own DensePose, if it is known; with more_photos, a file "
+    "of as many maps as photos is of them all.",
+    "more_photos": f"Up to {MAX_MORE_PHOTOS} further photos of the same person, for the learning alone; a preview "
+    "leaves them aside.",
 }
 TEXTS = {
     "person_name": "An example person instead of a photo; list_people names them.",
@@ -47,12 +50,15 @@ class Desk:
     def with_examples(cls, service: JobService, links: ResultLinks, examples: Path) -> Desk:
         """With the people and motions of the folder `examples`."""
         people, motions = example_people(examples), example_motions(examples)
-        return cls(service, links, {person.name: person for person in people}, {motion.name: motion for motion in motions})
+        return cls(
+            service, links, {person.name: person for person in people}, {motion.name: motion for motion in motions}
+        )
 
     def request(self, kind: Kind, form: Form, options: AnimateOptions) -> JobRequest:
         """A video ("animate") or a preview as a typed request. form: of FILES and TEXTS.
 
-        Raises InputError: something is missing, given twice, there is no example of that name, or nobody said that the person agreed.
+        Raises InputError: something is missing, given twice, there is no example of that name, or nobody said that the
+        person agreed.
         """
         person, motion = self._example(form, "photo", "person_name"), self._example(form, "motion", "motion_name")
         image, poses = form.file("photo") or (person and person.image), form.file("motion") or (motion and motion.poses)
@@ -66,7 +72,14 @@ class Desk:
         agreed = form.texts.get("consent", "").strip().lower() == "true"
         consent = consent_to((image, *more), list(self.people.values()), agreed) if moved else None
         return JobRequest(
-            kind=kind, image=image, poses=poses, image_poses=image_poses, more_images=more, options=options, consent=consent)
+            kind=kind,
+            image=image,
+            poses=poses,
+            image_poses=image_poses,
+            more_images=more,
+            options=options,
+            consent=consent,
+        )
 
     def _example(self, form: Form, file: str, field: str) -> Person | Motion | None:
         """The example that the field names; None where it is empty."""
@@ -80,20 +93,29 @@ class Desk:
         return shipped[name]
 
     def _sample(self, job_id: str, path: Path, page: str) -> Sample:
-        return Sample(step=int(path.stem), picture=f"{page}/{self.links.make(job_id, path.name, f'sample_{path.stem}')}")
+        return Sample(
+            step=int(path.stem), picture=f"{page}/{self.links.make(job_id, path.name, f'sample_{path.stem}')}"
+        )
 
     def record(self, status: JobStatus, page: str, api: str) -> JobView:
         """The job for whoever owns it. page, api: where the page and the HTTP API are, as its links begin."""
         result = f"{page}/{self.links.make(status.id, f'{status.id}.mp4')}" if status.result else None
         step = status.progress
         return JobView(
-            id=status.id, state=status.state, kind=status.kind, created=datetime.fromtimestamp(status.created, UTC), place=status.place,
+            id=status.id,
+            state=status.state,
+            kind=status.kind,
+            created=datetime.fromtimestamp(status.created, UTC),
+            place=status.place,
             progress=step and Step(stage=step.stage, step=step.step, total=step.total, seconds_left=step.seconds_left),
-            error=status.error, code=status.code, notices=list(status.notices), num_frames=len(status.frames),
+            error=status.error,
+            code=status.code,
+            notices=list(status.notices),
+            num_frames=len(status.frames),
             samples=[self._sample(status.id, path, page) for path in status.samples],
             options=status.request and status.request.options,
             links=JobLinks(status=f"{api}/jobs/{status.id}", cancel=f"{api}/jobs/{status.id}/cancel", result=result),
-        )  # fmt: skip
+        )
 
 
 def no_result(status: JobStatus) -> str:
@@ -106,7 +128,8 @@ def no_result(status: JobStatus) -> str:
 
 
 def refusal(error: DreamPoseError) -> str:
-    """What whoever asked is told of an error, in one line; where it may name folders of the server, that goes into the log instead."""
+    """What whoever asked is told of an error, in one line; where it may name folders of the server, that goes into the
+    log instead."""
     if isinstance(error, InputError | DiskFull):
         return one_line(str(error))
     log.error("%s", error)
@@ -116,4 +139,4 @@ def refusal(error: DreamPoseError) -> str:
 def one_line(sentence: str) -> str:
     """The sentence in printable characters, not too many, whatever the request's own that it repeats."""
     sentence = "".join(c if c.isprintable() else "?" for c in sentence)
-    return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:MAX_SENTENCE - 3]}..."
+    return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[: MAX_SENTENCE - 3]}..."

@@ -31,7 +31,8 @@ def status_card(status: JobStatus, live: bool = True) -> str:
     """
     headline, detail = _words(status)
     card = [
-        f'<div class="dp-card" data-job="{escape(status.id)}" data-state="{escape(status.state)}" data-frames="{len(status.frames)}"'
+        f'<div class="dp-card" data-job="{escape(status.id)}" data-state="{escape(status.state)}" '
+        f'data-frames="{len(status.frames)}"'
         f' data-live="{live}">',
         f'<p class="dp-headline" role="status">{escape(headline)}</p>',
         f'<p class="dp-detail">{escape(detail) or "&nbsp;"}</p>',
@@ -42,7 +43,9 @@ def status_card(status: JobStatus, live: bool = True) -> str:
     if status.state == "failed" or status.error:
         card.append(error_box(status.error or "The job failed; try again."))
     if status.notices:
-        card.append('<ul class="dp-notices">' + "".join(f"<li>{escape(notice)}</li>" for notice in status.notices) + "</ul>")
+        card.append(
+            '<ul class="dp-notices">' + "".join(f"<li>{escape(notice)}</li>" for notice in status.notices) + "</ul>"
+        )
     return "".join(card)
 
 
@@ -60,14 +63,17 @@ def loss_curve(status: JobStatus) -> str:
         smooth.append(value)
     low, high = min(smooth), max(smooth)
     height = high - low or 1.0
-    points = " ".join(f"{300 * i / (len(smooth) - 1):.1f},{56 - 52 * (v - low) / height:.1f}" for i, v in enumerate(smooth))
+    points = " ".join(
+        f"{300 * i / (len(smooth) - 1):.1f},{56 - 52 * (v - low) / height:.1f}" for i, v in enumerate(smooth)
+    )
     words = f"How far off it is while it learns, from {smooth[0]:.3g} to {smooth[-1]:.3g}; it need not fall all the way"
     return _loss_figure(f'<polyline points="{points}"/>', words)
 
 
 def _loss_figure(drawing: str, words: str) -> str:
     return (
-        f'<figure class="dp-loss"><svg viewBox="0 0 300 60" preserveAspectRatio="none" role="img" aria-label="{words}">{drawing}</svg>'
+        '<figure class="dp-loss"><svg viewBox="0 0 300 60" preserveAspectRatio="none" role="img" '
+        f'aria-label="{words}">{drawing}</svg>'
         f"<figcaption>{words}</figcaption></figure>"
     )
 
@@ -94,8 +100,12 @@ def _learns(status: JobStatus) -> bool:
 
 
 def result_player(link: str) -> str:
-    """The finished video; when its link has expired by the time it is played, the player takes the newest download link."""
-    retry = "if(!this.dataset.again){this.dataset.again=1;this.src=document.querySelector('#dp-download a').getAttribute('href')}"
+    """The finished video; when its link has expired by the time it is played, the player takes the newest download
+    link."""
+    retry = (
+        "if(!this.dataset.again){this.dataset.again=1;this.src=document.querySelector('#dp-download "
+        "a').getAttribute('href')}"
+    )
     return (
         f'<video class="dp-result" controls loop playsinline preload="auto" src="{escape(link)}" onerror="{retry}" '
         'aria-label="The finished video"></video>'
@@ -103,26 +113,34 @@ def result_player(link: str) -> str:
 
 
 def result_placeholder(status: JobStatus | None) -> str:
-    """What stands where the finished video will be: a preview of its first frame while that is denoised, else a sentence."""
+    """What stands where the finished video will be: a preview of its first frame while that is denoised, else a
+    sentence."""
     if status is not None and status.latent_preview is not None:
         picture = base64.b64encode(status.latent_preview).decode()
         return (
-            f'<figure class="dp-latent-preview"><img src="data:image/png;base64,{picture}" alt="What the first frame is about to be">'
+            f'<figure class="dp-latent-preview"><img src="data:image/png;base64,{picture}" alt="What the first '
+            'frame is about to be">'
             "<figcaption>A first preview; details come last.</figcaption></figure>"
         )
     stopped = status is not None and status.final
-    return f'<div class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
+    return (
+        "<div "
+        f'class="dp-empty">{"There is no finished video." if stopped else "The finished video appears here."}</div>'
+    )
 
 
 def download_link(link: str, words: str, num_frames: int = 0) -> str:
     """The download button; the file is called as the link's path ends."""
     detail = f' <span class="dp-quiet">{num_frames} frames</span>' if num_frames else ""
     name = link.partition("?")[0].rpartition("/")[2]
-    return f'<a class="dp-download" href="{escape(link)}&amp;download=1" download="{escape(name)}">{escape(words)}</a>{detail}'
+    return (
+        f'<a class="dp-download" href="{escape(link)}&amp;download=1" '
+        f'download="{escape(name)}">{escape(words)}</a>{detail}'
+    )
 
 
 def time_left(seconds: float) -> str:
-    """"about 40 s left", in steps coarse enough not to flicker."""
+    """ "about 40 s left", in steps coarse enough not to flicker."""
     if seconds < 5:
         return "a few seconds left"
     if seconds < 90:
@@ -188,13 +206,16 @@ def _stages(status: JobStatus) -> str:
 
 
 def preview_box(status: JobStatus, link: str | None) -> str:
-    """The preview as it comes, or the motion that is made: where it stands, what was found out about the files, the video."""
+    """The preview as it comes, or the motion that is made: where it stands, what was found out about the files, the
+    video."""
     what = "motion" if status.kind == "motion" else "preview"
     said = "".join(f"<li>{escape(notice)}</li>" for notice in status.notices)
     notices = f'<ul class="dp-notices">{said}</ul>' if said else ""
     if status.look is not None:
         picture = base64.b64encode(status.look.read_bytes()).decode()
-        image = f'<img class="dp-look" src="data:image/png;base64,{picture}" alt="The photo with the person found in it">'
+        image = (
+            f'<img class="dp-look" src="data:image/png;base64,{picture}" alt="The photo with the person found in it">'
+        )
         return f'<div class="dp-preview-box" data-state="done">{image}{notices}</div>'
     if link is not None:
         label = "Preview: the photo, the motion on it, the photo's pixels moved by it"
@@ -223,11 +244,17 @@ def preview_box(status: JobStatus, link: str | None) -> str:
 def pace_line(pace: Timing, recipe: str) -> str:
     """What pressing Run will cost on this machine, as far as it was measured."""
     if pace.frame_s is None:
-        return chosen("How long it takes on this server is not known yet: nobody has made a video in this quality here.")
+        return chosen(
+            "How long it takes on this server is not known yet: nobody has made a video in this quality here."
+        )
     parts = []
     if recipe != "none":
         known = pace.learning_s is not None
-        parts.append(f"learning a new person {seconds_words(pace.learning_s)}" if known else "learning a new person: not measured yet")
+        parts.append(
+            f"learning a new person {seconds_words(pace.learning_s)}"
+            if known
+            else "learning a new person: not measured yet"
+        )
     parts.append(f"60 frames {seconds_words(60 * pace.frame_s)}")
     memory = f", with at most {pace.memory_mb / 1000:.1f} GB of memory" if pace.memory_mb is not None else ""
     where = f" ({pace.device.partition(', ')[0]})" if pace.device else ""  # not why in which precision
@@ -235,14 +262,14 @@ def pace_line(pace: Timing, recipe: str) -> str:
 
 
 def seconds_words(seconds: float) -> str:
-    """"about 50 s" or "about 3 min"."""
+    """ "about 50 s" or "about 3 min"."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def length_words(hours: float) -> str:
-    """"6 hours" or "3 days"."""
+    """ "6 hours" or "3 days"."""
     number, unit = (hours, "hour") if hours < 48 else (hours / 24, "day")
     return f"{number:g} {unit}{'' if number == 1 else 's'}"
 

@@ -1,4 +1,5 @@
-"""The route that serves what jobs have made to whoever holds a fresh signed link, and folders as a zip that is made while it is read."""
+"""The route that serves what jobs have made to whoever holds a fresh signed link, and folders as a zip that is made
+while it is read."""
 
 from __future__ import annotations
 
@@ -16,8 +17,12 @@ from .links import ResultLinks
 
 _BLOCK = 1 << 20  # bytes read at a time: weights may be gigabytes
 _MEDIA_TYPES = {
-    ".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png", ".json": "application/json", ".npz": "application/octet-stream",
-}  # fmt: skip
+    ".mp4": "video/mp4",
+    ".gif": "image/gif",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".npz": "application/octet-stream",
+}
 
 
 def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
@@ -25,13 +30,18 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
     router = APIRouter()
 
     @router.get("/results/{job_id}/{thing}/{name}")
-    def result(job_id: str, thing: str, name: str, expires: str = "", signature: str = "", download: str = "") -> Response:
-        """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same answer."""
+    def result(
+        job_id: str, thing: str, name: str, expires: str = "", signature: str = "", download: str = ""
+    ) -> Response:
+        """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same
+        answer."""
         path = None
         if links.valid(job_id, name, expires, signature, thing):
             path = _place(settings.home, job_id, thing)
         if path is None:
-            return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
+            return JSONResponse(
+                {"error": "This link is unknown or has expired; open the page again for a new one."}, 404
+            )
         headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
         if path.is_dir():
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -43,7 +53,8 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
 
 
 def _place(home: Path, whose: str, thing: str) -> Path | None:
-    """Where a job's thing lies, or a "subject", or the photo of the "person" who it is; `whose` as in the signed link."""
+    """Where a job's thing lies, or a "subject", or the photo of the "person" who it is; `whose` as in the signed
+    link."""
     if thing not in ("person", "subject"):
         return JobFolder(home / "jobs" / whose).thing(thing)
     folder = home / "subjects" / whose.replace("-", "/", 1)
@@ -70,11 +81,15 @@ class _Written(io.RawIOBase):
 
 
 def zipped(folder: Path) -> Iterator[bytes]:
-    """A zip of the folder's files in their order, piece by piece, those that are being written left out; they are compressed already."""
+    """A zip of the folder's files in their order, piece by piece, those that are being written left out; they are
+    compressed already."""
     written = _Written()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.glob("[!.]*")):
-            with open(path, "rb") as source, archive.open(zipfile.ZipInfo.from_file(path, path.name), "w", force_zip64=True) as member:
+            with (
+                open(path, "rb") as source,
+                archive.open(zipfile.ZipInfo.from_file(path, path.name), "w", force_zip64=True) as member,
+            ):
                 while block := source.read(_BLOCK):
                     member.write(block)
                     yield written.take()

@@ -30,7 +30,9 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     settings = settings.with_folders()  # as the job service does
     secret = installation_secret(settings)
     links = ResultLinks(secret)
-    page = build_page(settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples)
+    page = build_page(
+        settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples
+    )
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None, lifespan=sessions_let_go(page))
 
     @app.get("/healthz")
@@ -53,15 +55,23 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     app.include_router(results_router(settings, links))
     app.mount("/api/v1", build_api(settings, service, links, examples))
     gr.mount_gradio_app(
-        app, page, path="/",
-        show_error=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
+        app,
+        page,
+        path="/",
+        show_error=False,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=[],
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], text_size="lg"),
         css_paths=[PAGE_ASSETS / "style.css"],
     )
     inner = app.routes[-1].app  # the page's own application, mounted last
-    inner.add_exception_handler(ClientDisconnect, _gone)  # a tab that is closed in the middle of an upload is no error of the server
+    inner.add_exception_handler(
+        ClientDisconnect, _gone
+    )  # a tab that is closed in the middle of an upload is no error of the server
     inner.state_holder = Sessions(page)
     return app
 

@@ -1,4 +1,5 @@
-"""What Gradio keeps of each visitor's session: little, and let go soon after its last use, not only when ten thousand others have come."""
+"""What Gradio keeps of each visitor's session: little, and let go soon after its last use, not only when ten thousand
+others have come."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from gradio.state_holder import SessionState, StateHolder
 
-# The page keeps what a visitor did in fields of its own, so nothing is lost with a session: the next event has a new one. Gradio marks
-# sessions of closed pages, but not where the connection breaks off, so their last use is what counts. An open page asks for new
-# links more often than that.
+# The page keeps what a visitor did in fields of its own, so nothing is lost with a session: the next event has a new
+# one. Gradio marks sessions of closed pages, but not where the connection breaks off, so their last use is what counts.
+# An open page asks for new links more often than that.
 IDLE_S = 300.0
 EVERY_S = 15.0
 
 
 class _Session(SessionState):
-    """Gradio's, without what each component looks like now: Gradio keeps that for links to a page as it stands, which there are none of
-    here, and to make it took longer than all else when many visitors came at a time."""
+    """Gradio's, without what each component looks like now: Gradio keeps that for links to a page as it stands, which
+    there are none of here, and to make it took longer than all else when many visitors came at a time."""
 
     def __init__(self, page: gr.Blocks):
         super().__init__(SimpleNamespace(default_config=page.default_config, blocks=()))
@@ -52,8 +53,8 @@ class Sessions(StateHolder):
 
 
 def let_go(page: gr.Blocks) -> int:
-    """Drops the sessions that have nothing running and were not used for IDLE_S seconds, with the videos that were streamed to them, and
-    returns how many."""
+    """Drops the sessions that have nothing running and were not used for IDLE_S seconds, with the videos that were
+    streamed to them, and returns how many."""
     holder, queue = page.state_holder, page._queue
     before = datetime.datetime.now() - datetime.timedelta(seconds=IDLE_S)
 
@@ -87,8 +88,9 @@ def sessions_let_go(page: gr.Blocks) -> Callable[[FastAPI], AbstractAsyncContext
         async def sweep() -> None:
             while True:
                 await asyncio.sleep(EVERY_S)
-                # In a thread of the pool, also where there is nothing to give back: threads that many visitors needed end when one is
-                # asked for, and until then each keeps a piece of the memory from which visitors were served.
+                # In a thread of the pool, also where there is nothing to give back: threads that many visitors needed
+                # end when one is asked for, and until then each keeps a piece of the memory from which visitors were
+                # served.
                 await run_in_threadpool(give_back if let_go(page) else int)
 
         task = asyncio.create_task(sweep())

@@ -26,8 +26,9 @@ TRAINING_MOTIONS = tuple(name for name in MOTIONS if name not in HELD_OUT_MOTION
 class Manner:
     """How one figure does a motion: speed and size of its movements (1 is usual), phase 0..1, side +1 or -1.
 
-    The motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2, and bear 0.25 to 4 and 0.25 to 1.8; arms that touch something
-    do so at every size. phase: how far into its cycle a motion begins; at 0 it begins facing us. side: -1 exchanges left and right.
+    The motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2, and bear 0.25 to 4 and 0.25 to 1.8; arms
+    that touch something do so at every size. phase: how far into its cycle a motion begins; at 0 it begins facing us.
+    side: -1 exchanges left and right.
     """
 
     speed: float = 1.0
@@ -39,7 +40,8 @@ class Manner:
 def motion(name: str, times: torch.Tensor, manner: Manner = Manner()) -> tuple[torch.Tensor, torch.Tensor]:
     """Joint angles (T, J, 3) and root offsets (T, 3) at `times` (T,), in seconds, ascending.
 
-    The offset's x and z move the figure across the floor; its y is the height of the lower sole above the floor, 0 but in a jump.
+    The offset's x and z move the figure across the floor; its y is the height of the lower sole above the floor, 0 but
+    in a jump.
     Every motion goes on for ever. Raises InputError for an unknown name.
     """
     if name not in MOTIONS:
@@ -53,11 +55,18 @@ def motion(name: str, times: torch.Tensor, manner: Manner = Manner()) -> tuple[t
     return posed if manner.side > 0 else mirrored(*posed)
 
 
-# Breathing and swaying: (part, index, size, turns a second, turns a phase). Their periods do not meet, so no two moments are alike.
+# Breathing and swaying: (part, index, size, turns a second, turns a phase). Their periods do not meet, so no two
+# moments are alike.
 _LIFE = (
-    ("spine", 0, 0.012, 0.27, 1), ("head", 0, -0.012, 0.27, 1), ("hips", 0, 0.006, 0.13, 2), ("spine", 2, 0.012, 0.13, 2),
-    ("head", 1, 0.06, 0.11, 3), ("head", 2, 0.025, 0.083, 2), ("left_arm", 1, 0.015, 0.27, 1), ("right_arm", 1, 0.015, 0.27, 1),
-)  # fmt: skip
+    ("spine", 0, 0.012, 0.27, 1),
+    ("head", 0, -0.012, 0.27, 1),
+    ("hips", 0, 0.006, 0.13, 2),
+    ("spine", 2, 0.012, 0.13, 2),
+    ("head", 1, 0.06, 0.11, 3),
+    ("head", 2, 0.025, 0.083, 2),
+    ("left_arm", 1, 0.015, 0.27, 1),
+    ("right_arm", 1, 0.015, 0.27, 1),
+)
 _LIFE_RATE, _LIFE_PHASE = (torch.tensor([row[i] for row in _LIFE]) for i in (3, 4))
 _LIFE_SIZE = torch.zeros(len(_LIFE), len(STAND))
 for _row, (_part, _index, _size, *_) in enumerate(_LIFE):
@@ -71,6 +80,7 @@ def _life(times: torch.Tensor, manner: Manner) -> torch.Tensor:
 
 def random_manner(generator: torch.Generator) -> Manner:
     """A manner of moving."""
+
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 

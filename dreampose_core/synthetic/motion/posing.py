@@ -1,7 +1,9 @@
-"""Poses as people speak of them (feet on the floor, hips over them, arms raised), and the joint angles that they ask for.
+"""Poses as people speak of them (feet on the floor, hips over them, arms raised), and the joint angles that they ask
+for.
 
-A pose is a row of numbers, a few for each of `PARTS`. Lengths are in body heights, angles in radians. The feet are given by their
-place on the floor and the legs follow (inverse kinematics of the average body), so planted feet stay planted while the hips move.
+A pose is a row of numbers, a few for each of `PARTS`. Lengths are in body heights, angles in radians. The feet are
+given by their place on the floor and the legs follow (inverse kinematics of the average body), so planted feet stay
+planted while the hips move.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ PARTS = {
     "right_arm": ("raise", "out", "elbow", "twist"),
     "left_hand": ("bend", "out"),
     "right_hand": ("bend", "out"),
-    "left_foot": ("out", "lift", "forward", "turn", "heel"),  # from where it stands at rest; turned outwards; heel up, toes down
+    "left_foot": (
+        "out",
+        "lift",
+        "forward",
+        "turn",
+        "heel",
+    ),  # from where it stands at rest; turned outwards; heel up, toes down
     "right_foot": ("out", "lift", "forward", "turn", "heel"),
 }
 _starts = [sum(len(numbers) for numbers in list(PARTS.values())[:i]) for i in range(len(PARTS))]
@@ -35,7 +43,9 @@ HEADING, HEIGHT = WHERE["heading"].start, WHERE["height"].start
 
 _REST = rest_joints(Shape())
 _SIDES = torch.tensor([1.0, -1.0])  # left, right
-_LEGS = torch.tensor([JOINT_INDEX[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle") for side in ("left", "right")])
+_LEGS = torch.tensor(
+    [JOINT_INDEX[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle") for side in ("left", "right")]
+)
 
 
 def _rest(joint: str) -> torch.Tensor:
@@ -48,8 +58,13 @@ _HIPS = _rest("hip") - _ROOT
 _ANKLES = _rest("ankle")
 _THIGH_BONE, _SHANK_BONE = (_rest("knee") - _rest("hip"))[0].tolist(), (_ANKLES - _rest("knee"))[0].tolist()
 _THIGH, _SHANK = math.hypot(*_THIGH_BONE[1:]), math.hypot(*_SHANK_BONE[1:])
-_BENT_AT_REST = math.atan2(_THIGH_BONE[2], -_THIGH_BONE[1]) - math.atan2(_SHANK_BONE[2], -_SHANK_BONE[1])  # what the knee is
-_REACH, _CLOSEST = 0.997 * (_THIGH + _SHANK), 0.34 * (_THIGH + _SHANK)  # never quite straight, or the knee would snap; never folded
+_BENT_AT_REST = math.atan2(_THIGH_BONE[2], -_THIGH_BONE[1]) - math.atan2(
+    _SHANK_BONE[2], -_SHANK_BONE[1]
+)  # what the knee is
+_REACH, _CLOSEST = (
+    0.997 * (_THIGH + _SHANK),
+    0.34 * (_THIGH + _SHANK),
+)  # never quite straight, or the knee would snap; never folded
 _ABOVE_SOLE, _BALL, _HEEL = 0.044, 0.055, -0.012  # the ankle above the sole; what a foot rolls over, before the ankle
 
 
@@ -76,15 +91,20 @@ def _angle_map() -> torch.Tensor:
 
 
 _TO_ANGLES = _angle_map()
-_MIRROR = torch.tensor([JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS])
+_MIRROR = torch.tensor(
+    [JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS]
+)
 
 
 def pose_vector(pose: dict[str, tuple[float, ...]]) -> torch.Tensor:
-    """(C,) the numbers of a pose; parts that it does not name stand at ease, and so do numbers left out at the end of a part.
+    """(C,) the numbers of a pose; parts that it does not name stand at ease, and so do numbers left out at the end of a
+    part.
 
     "arms", "hands" and "feet" stand for both sides, unless a side is named too.
     """
-    both = {f"{side}_{single}": pose[name] for name, single in _BOTH.items() if name in pose for side in ("left", "right")}
+    both = {
+        f"{side}_{single}": pose[name] for name, single in _BOTH.items() if name in pose for side in ("left", "right")
+    }
     vector = STAND.clone()
     for name, numbers in (both | {name: numbers for name, numbers in pose.items() if name not in _BOTH}).items():
         vector[WHERE[name].start : WHERE[name].start + len(numbers)] = torch.tensor(numbers, dtype=torch.float32)
@@ -101,8 +121,8 @@ STAND[WHERE["hips"].start + 1] = 0.002
 def reach(wrist: tuple[float, float, float], elbow: tuple[float, float, float]) -> tuple[float, float, float, float]:
     """An arm whose wrist is at a place of the average body: raise, out, elbow, twist.
 
-    wrist: (out, up, forward) in body heights from the floor, as the body is at rest. elbow: the direction (out, up, forward) in which
-    the elbow points. A wrist farther than the arm is long is brought nearer.
+    wrist: (out, up, forward) in body heights from the floor, as the body is at rest. elbow: the direction (out, up,
+    forward) in which the elbow points. A wrist farther than the arm is long is brought nearer.
     """
     shoulder, middle, end = (torch.tensor(_REST[f"left_{joint}"]) for joint in ("shoulder", "elbow", "wrist"))
     upper, lower = (middle - shoulder).norm(), (end - middle).norm()
@@ -128,18 +148,24 @@ HAND_ON_HIP = reach((0.138, 0.588, 0.022), (1.0, 0.0, -0.45))
 
 
 def assemble(channels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Joint angles (T, J, 3) and root offsets (T, 3) of poses (T, C); the offset's y is the lower sole's height above the floor."""
+    """Joint angles (T, J, 3) and root offsets (T, 3) of poses (T, C); the offset's y is the lower sole's height above
+    the floor."""
     angles = (channels @ _TO_ANGLES).unflatten(1, (-1, 3))
     angles[:, _LEGS] = _legs(channels)
     heading = channels[:, HEADING]
     left, _, forward = channels[:, WHERE["hips"]].unbind(-1)
     cos, sin = heading.cos(), heading.sin()
-    return angles, torch.stack([cos * left + sin * forward, channels[:, HEIGHT].clamp_min(0), cos * forward - sin * left], -1)
+    return angles, torch.stack(
+        [cos * left + sin * forward, channels[:, HEIGHT].clamp_min(0), cos * forward - sin * left], -1
+    )
 
 
 def _legs(channels: torch.Tensor) -> torch.Tensor:
-    """(T, 6, 3) angles of both hips, both knees and both ankles, left first, so that the feet are where the poses put them."""
-    out, lift, forward, turn, heel = channels[:, WHERE["left_foot"].start :].unflatten(1, (2, 5)).unbind(-1)  # (T, 2) each
+    """(T, 6, 3) angles of both hips, both knees and both ankles, left first, so that the feet are where the poses put
+    them."""
+    out, lift, forward, turn, heel = (
+        channels[:, WHERE["left_foot"].start :].unflatten(1, (2, 5)).unbind(-1)
+    )  # (T, 2) each
     left, sink, ahead = channels[:, WHERE["hips"]].unbind(-1)
     pelvis_angles = channels[:, WHERE["pelvis"]]
     turn = turn * _SIDES
@@ -151,14 +177,17 @@ def _legs(channels: torch.Tensor) -> torch.Tensor:
     pivot = torch.where(heel > 0, _BALL, _HEEL)
     cos, sin = heel.cos(), heel.sin()
     rise, advance = _ABOVE_SOLE * (cos - 1) + pivot * sin, _ABOVE_SOLE * sin + pivot * (1 - cos)
-    ankle = _ANKLES + torch.stack([out * _SIDES + advance * turn.sin(), lift + rise, forward + advance * turn.cos()], -1)
+    ankle = _ANKLES + torch.stack(
+        [out * _SIDES + advance * turn.sin(), lift + rise, forward + advance * turn.cos()], -1
+    )
     hip = (pelvis @ _HIPS[..., None])[..., 0] + _ROOT + torch.stack([left, -sink, ahead], -1)[:, None]
     way = ankle - hip
     height = (_REACH**2 - way[..., 0] ** 2 - way[..., 2] ** 2).clamp_min(0.01).sqrt()
     too_high = (-way[..., 1] - height).amax(1).clamp_min(0)
     way[..., 1] += too_high[:, None]
 
-    # two bones: the knee's bend from the distance, then the hip that points the bent leg along the way, knee where the foot points
+    # two bones: the knee's bend from the distance, then the hip that points the bent leg along the way, knee where the
+    # foot points
     way = (pelvis.transpose(-1, -2) @ way[..., None])[..., 0]
     distance = way.norm(dim=-1)
     way = way / distance[..., None]
@@ -194,11 +223,16 @@ def mirrored(angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, 
 _FREE = (-math.inf, math.inf)
 # How far joints turn about x, y, z, those of the left side; up to 1.2 times their size no motion asks for more.
 _REACHES = {
-    "root": ((-0.35, 0.61), _FREE, (-0.15, 0.15)), "spine": ((-0.2, 0.57), (-0.92, 0.92), (-0.48, 0.48)),
-    "head": ((-0.5, 0.5), (-1.19, 1.19), (-0.3, 0.3)), "shoulder": ((-3.02, 0.95), _FREE, (-0.63, 2.52)),
-    "elbow": ((-2.5, -0.02), (-1.7, 2.2), _FREE), "wrist": ((-0.5, 0.5), _FREE, (-0.45, 0.45)),
-    "hip": ((-2.2, 0.6), _FREE, _FREE), "knee": ((0.0, 2.5), _FREE, _FREE), "ankle": ((-0.8, 1.2), _FREE, _FREE),
-}  # fmt: skip
+    "root": ((-0.35, 0.61), _FREE, (-0.15, 0.15)),
+    "spine": ((-0.2, 0.57), (-0.92, 0.92), (-0.48, 0.48)),
+    "head": ((-0.5, 0.5), (-1.19, 1.19), (-0.3, 0.3)),
+    "shoulder": ((-3.02, 0.95), _FREE, (-0.63, 2.52)),
+    "elbow": ((-2.5, -0.02), (-1.7, 2.2), _FREE),
+    "wrist": ((-0.5, 0.5), _FREE, (-0.45, 0.45)),
+    "hip": ((-2.2, 0.6), _FREE, _FREE),
+    "knee": ((0.0, 2.5), _FREE, _FREE),
+    "ankle": ((-0.8, 1.2), _FREE, _FREE),
+}
 _REACH_OF = torch.tensor([_REACHES[name.rpartition("_")[2]] for name in JOINTS])  # (J, 3, 2)
 _RIGHT = torch.tensor([name.startswith("right") for name in JOINTS])
 _REACH_OF[_RIGHT, 1:] = -_REACH_OF[_RIGHT, 1:].flip(-1)

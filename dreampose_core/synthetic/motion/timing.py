@@ -38,8 +38,8 @@ def key(move_s: float, hold_s: float = 0.0, **pose: tuple[float, ...]) -> Key:
 class Sequence:
     """Key poses, one after the other and again from the start; at time 0 the first is held.
 
-    turns: whole turns of the heading that are made on the way back to the first key. contact: the arms touch something (the body, each
-    other), so the size of the manner leaves them alone.
+    turns: whole turns of the heading that are made on the way back to the first key. contact: the arms touch something
+    (the body, each other), so the size of the manner leaves them alone.
     """
 
     def __init__(self, *keys: Key, turns: int = 0, contact: bool = False):
@@ -74,7 +74,8 @@ class Sequence:
 class Cycle:
     """A loop through evenly spaced poses, as smooth as sines.
 
-    rows: what is added to standing, by channel (part, index): the values at even moments of one period. harmonics: how fine it is.
+    rows: what is added to standing, by channel (part, index): the values at even moments of one period. harmonics: how
+    fine it is.
     """
 
     def __init__(self, period: float, rows: dict[tuple[str, int], list[float]], harmonics: int = 4):
@@ -95,7 +96,8 @@ class Cycle:
 class Faded:
     """A layer that is there only some of the time.
 
-    spans: (start, end) in seconds of a period between which it is there; it fades in and out over `fade` seconds around both.
+    spans: (start, end) in seconds of a period between which it is there; it fades in and out over `fade` seconds around
+    both.
     """
 
     def __init__(self, layer: Cycle, period: float, spans: tuple[tuple[float, float], ...], fade: float = 0.5):
