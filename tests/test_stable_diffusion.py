@@ -44,7 +44,8 @@ def test_at_the_start_it_says_what_stable_diffusion_says_whatever_the_poses(base
     given = torch.randn(2, channels, 16, 8, generator=draw)
     with torch.no_grad():
         said = original(noisy, torch.tensor([700, 3]), tokens).sample
-        assert torch.equal(pipe.unet(torch.cat([noisy, given], 1), torch.tensor([700, 3]), tokens).sample, said)
+        widened = pipe.unet(torch.cat([noisy, given], 1), torch.tensor([700, 3]), tokens).sample
+        assert torch.allclose(widened, said, atol=1e-5)  # kernels add in another order for more channels
     assert torch.equal(pipe.unet.conv_in.bias, original.conv_in.bias)
     assert (
         torch.equal(pipe.unet.conv_in.weight[:, :4], original.conv_in.weight)
