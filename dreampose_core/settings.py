@@ -13,6 +13,7 @@ from .errors import InputError
 REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
 MODELS = {"mini": MINI}  # those that are shipped, by name
+BODY_TRACKER = REPOSITORY / "assets" / "body"
 MINI_ESTIMATOR = REPOSITORY / "assets" / "estimator"
 EXAMPLES = REPOSITORY / "examples"
 
@@ -25,7 +26,7 @@ Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
 EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
 LabelChoice = Literal["auto", "on", "off"]
-EstimatorName = Literal["none", "mini", "torchscript"]
+EstimatorName = Literal["none", "body", "mini", "torchscript"]
 Height = Literal["child", "short", "average", "tall"]
 Build = Literal["slim", "average", "heavy"]
 Clothes = Literal["close", "skirt", "long_skirt"]
@@ -188,7 +189,7 @@ class Settings(Options):
     safety_checker: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
-    estimator: EstimatorName = "mini"
+    estimator: EstimatorName = "body"
     estimator_file: Path | None = None
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
     engine: EngineName = "local"

@@ -15,7 +15,7 @@ WIDTH, BOX, GAP, LEFT = 1060, 34, 10, 20
 WORDS = (
     "what every room may use",
     "pixels and pose sequences",
-    "the model, DensePose from pictures, people that are drawn",
+    "a body, DensePose from pictures, the model, people that are drawn",
     "a photo and a motion brought together; training; fine-tuning to a subject",
     "whole runs: a video, on a cluster, a report",
     "jobs that lose nothing; the doctor",

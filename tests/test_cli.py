@@ -272,16 +272,15 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     given = animate_arguments(files, image=photo, poses=clip, out=out, frames="2:6")
     assert main([*given, "--keep-sound"]) == 0
     said = capsys.readouterr().out
-    assert (
-        "estimated from a video" in said
-        and "knows only figures drawn by this program" in said
-        and "no sound" not in said
-    )
+    assert "estimated from a video, parts and U, V, body charts" in said and "no sound" not in said
     info = probe_video(out)
     assert info.has_sound and info.num_frames == 4 and info.seconds == pytest.approx(0.5, abs=0.05)
     assert main([*given, "--keep-sound", "--reverse"]) == 0
     assert "The clip's sound is left out" in capsys.readouterr().out and not probe_video(out).has_sound
-    assert "tells people apart" in refused(capsys, *given, "--person", "2")
+    for option, number in (("--person", 2), ("--motion-person", 3)):
+        assert main([*given, option, str(number)]) == 2
+        assert f"error: --person is {number}, but there is one person" in capsys.readouterr().err
+    assert "cannot tell people apart" in refused(capsys, *given, "--estimator", "mini", "--person", "2")
     assert "shows one person already" in refused(capsys, "poses", "info", files / "poses.npz", "--person", 1)
     assert "no estimator is chosen" in refused(capsys, *given, "--estimator", "none")
     assert main([*animate_arguments(files, out=out, image_poses=files / "poses.npz"), "--keep-sound"]) == 0

@@ -20,7 +20,7 @@ PACKAGE = "dreampose_core"
 ROWS = (
     ("errors", "settings", "progress", "files"),
     ("media", "poses"),
-    ("densepose", "model", "synthetic"),
+    ("body", "densepose", "model", "synthetic"),
     ("inputs", "training", "subject"),
     ("animate", "cluster", "evaluation"),
     ("doctor", "jobs"),

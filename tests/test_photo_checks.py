@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dreampose_core.body.cones import JOINT_INDEX
 from dreampose_core.densepose import Estimates, load_estimator
 from dreampose_core.inputs.framing import fit_photo
 from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks
@@ -19,7 +20,6 @@ from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
 from dreampose_core.poses.people import several
 from dreampose_core.settings import EXAMPLES, FrameOptions
 from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, Moments, render
-from dreampose_core.synthetic.body import JOINT_INDEX
 
 SIZE = (160, 128)
 HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)

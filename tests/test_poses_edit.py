@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreampose_core.body.cones import JOINT_INDEX, JOINTS
 from dreampose_core.errors import InputError
 from dreampose_core.poses import PoseSequence
 from dreampose_core.poses.clean import holes_filled, smoothed
 from dreampose_core.poses.edit import edited, looped, mirrored, resampled, source_frames
 from dreampose_core.settings import MAX_FRAMES, EditOptions
 from dreampose_core.synthetic import Figure, Moments, render
-from dreampose_core.synthetic.body import JOINT_INDEX, JOINTS
 from dreampose_core.synthetic.motion import motion
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)

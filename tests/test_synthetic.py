@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dreampose_core.body.cones import body_cones
 from dreampose_core.errors import InputError
 from dreampose_core.synthetic import (
     HELD_OUT,
@@ -22,7 +23,6 @@ from dreampose_core.synthetic import (
     render_clip,
 )
 from dreampose_core.synthetic.backdrop import backdrop_size
-from dreampose_core.synthetic.body import body_cones
 from dreampose_core.synthetic.dataset import MannequinSamples
 from dreampose_core.synthetic.figure import FLOOR, Camera
 from dreampose_core.synthetic.motion import motion

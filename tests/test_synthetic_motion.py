@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dreampose_core.body.cones import JOINT_INDEX, JOINTS, Shape, euler_matrices, forward_kinematics, rest_joints
 from dreampose_core.errors import InputError
-from dreampose_core.synthetic.body import JOINT_INDEX, JOINTS, Shape, euler_matrices, forward_kinematics, rest_joints
 from dreampose_core.synthetic.motion import (
     HELD_OUT_MOTIONS,
     MADE_FOR,

@@ -16,7 +16,7 @@ from ..inputs.framing import Scene
 from ..model import memory
 from ..model.config import ModelConfig, Sampling
 from ..model.pipeline import DreamPosePipeline
-from ..poses import PoseSequence
+from ..poses import PoseSequence, convertible
 from ..progress import OnProgress, ShouldStop
 from ..settings import AnimateOptions
 from ..subject.finetuning import finetune
@@ -51,7 +51,7 @@ class ModelFacts:
 
     def knows_charts(self, poses: PoseSequence) -> bool:
         """As the pipeline's."""
-        return poses.charts in ("none", self.model_config.charts)
+        return poses.charts == "none" or convertible(poses.charts, self.model_config.charts)
 
 
 @dataclass(frozen=True)

@@ -227,6 +227,7 @@ def _estimate(args, on_progress, should_stop):
         args.estimator_file,
         args.estimator_colours,
         args.person,
+        getattr(args, "motion_person", args.person),
         on_progress=on_progress,
         should_stop=should_stop,
     )
@@ -241,9 +242,10 @@ def _motion(path: str, args, estimate):
 
         return read_dump(path, args.person, args.size)
     reading = read_any(path, estimate.callback)
-    if args.person is not None and not estimate.notices:
-        raise InputError(f"{path} shows one person already; leave out --person.")
-    return reading
+    option = "motion_person" if hasattr(args, "motion_person") else "person"
+    if getattr(args, option) is not None and not estimate.used:
+        raise InputError(f"{path} shows one person already; leave out --{option.replace('_', '-')}.")
+    return replace(reading, notices=(*reading.notices, *estimate.notices))
 
 
 def _about(path: str, reading) -> tuple[str, ...]:

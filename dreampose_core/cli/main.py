@@ -155,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
     _edit_options(a)
     _scene_options(a)
-    _reading_options(a)
+    _reading_options(a, motion=True)
 
     f = command(groups, "finetune", commands.finetune, "tune the model to a person and keep the subject")
     f.add_argument(
@@ -208,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--model", default="mini", help="the model whose size is shown (default: mini)")
     _edit_options(p)
     _scene_options(p)
-    _reading_options(p)
+    _reading_options(p, motion=True)
 
     group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(
         required=True, metavar="COMMAND"
@@ -459,9 +459,9 @@ def _scene_options(sub) -> None:
 def _estimator_options(sub) -> None:
     sub.add_argument(
         "--estimator",
-        choices=("mini", "torchscript", "none"),
-        default="mini",
-        help="what makes DensePose from pictures",
+        choices=("body", "mini", "torchscript", "none"),
+        default="body",
+        help="what makes DensePose from pictures (default: body, the body tracker)",
     )
     sub.add_argument("--estimator-file", type=Path, help="a TorchScript export, instead of the one on the hub")
     sub.add_argument(
@@ -469,10 +469,12 @@ def _estimator_options(sub) -> None:
     )
 
 
-def _reading_options(sub) -> None:
+def _reading_options(sub, motion: bool = False) -> None:
+    """motion: there is a clip beside the photo, with people of its own."""
     _estimator_options(sub)
-    sub.add_argument(
-        "--person", type=_number, help="whom to follow where torchscript or a dump sees several, 1 is the largest"
-    )
+    whom = "whom to take of several people: 1 is the leftmost (body), or the largest (torchscript, a dump)"
+    sub.add_argument("--person", type=_number, help=f"{whom}; default: the largest")
+    if motion:
+        sub.add_argument("--motion-person", type=_number, help="the same in the motion's clip")
     if not any(action.dest == "device" for action in sub._actions):
         _device_option(sub)

@@ -1,4 +1,4 @@
-"""DensePose from pictures: one interface, a small estimator of our own and the public TorchScript export."""
+"""DensePose from pictures: the body tracker, a small estimator of our own, the public TorchScript export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..media import Box, fit_image
 from ..poses import MAX_MAP_SIDE, PoseSequence
 from ..poses.people import several
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import MINI_ESTIMATOR, EstimatorName
+from ..settings import BODY_TRACKER, MINI_ESTIMATOR, EstimatorName
 
 _LEAST_PERSON = 0.003  # of the photo: a smaller one is of no use, or a speck of something else
 
@@ -22,10 +22,12 @@ _LEAST_PERSON = 0.003  # of the photo: a smaller one is of no use, or a speck of
 class Estimator(Protocol):
     """Makes DensePose from pictures.
 
-    notices: sentences that whoever uses its maps should read. left_out: how many people the last picture shows beside
+    person: whom to follow, None for the largest. notices: sentences that whoever uses its maps should read.
+    left_out: how many people the last picture shows beside
     the one in its map.
     """
 
+    person: int | None
     notices: tuple[str, ...]
     left_out: int
 
@@ -39,19 +41,23 @@ def load_estimator(
     """The estimator `name`, None for "none". Raises ModelError with one sentence when it cannot be had.
 
     device: "auto", "cpu" or "cuda". file: a TorchScript export to use instead of the one on the hub; colours: the
-    channel order it wants. person: which one to follow where there are several, 1 for the largest; None for the largest
-    that persists.
+    channel order it wants. person: which one to follow where there are several, counted from 1 (body: from the left;
+    torchscript: from the largest); None for the largest.
     """
     if name == "none":
         return None
-    if person is not None and name != "torchscript":
+    if person is not None and name not in ("body", "torchscript"):
         raise InputError(
-            "Only the estimator torchscript tells people apart; leave out --person, or take --estimator torchscript."
+            f"The estimator {name} cannot tell people apart; leave out --person, or take --estimator body."
         )
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "body":
+        from .body_tracker import BodyTracker
+
+        return BodyTracker(BODY_TRACKER, device, person)
     if name == "mini":
         from .mini import MiniEstimator
 
@@ -64,7 +70,8 @@ def load_estimator(
 class Estimates:
     """An estimator that is loaded when it is first needed; arguments as `load_estimator`'s.
 
-    callback: what `poses.read_any` takes, None for "none". notices: the estimator's, once it was used.
+    person, motion_person: whom to follow in photos, and in clips. callback: what `poses.read_any` takes for clips, None
+    for "none". notices: the estimator's about what it was used for last.
     """
 
     def __init__(
@@ -74,15 +81,17 @@ class Estimates:
         file: Path | None = None,
         colours: str = "bgr",
         person: int | None = None,
+        motion_person: int | None = None,
         *,
         on_progress: OnProgress = ignore_progress,
         should_stop: ShouldStop = never_stop,
     ):
-        self._load = lambda: load_estimator(name, device, file, colours, person)
+        self._load = lambda: load_estimator(name, device, file, colours, person or motion_person)
+        self._person = person
         self._on_progress, self._should_stop = on_progress, should_stop
         self._estimator: Estimator | None = None
         self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = (
-            None if name == "none" else self._estimate
+            None if name == "none" else lambda images: self._estimate(images, motion_person)
         )
 
     @property
@@ -102,14 +111,15 @@ class Estimates:
         height, width = photo.shape[:2]
         scale = min(1.0, MAX_MAP_SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        found = self._estimate([fit_image(photo, size, Box(0, 0, height, width))])
+        found = self._estimate([fit_image(photo, size, Box(0, 0, height, width))], self._person)
         if found.mask.mean() < _LEAST_PERSON:
             return None, ("Nobody was found in the photo; a photo of one person seen whole works best.",)
         return found, (several(1 + self._estimator.left_out),) if self._estimator.left_out else ()
 
-    def _estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
+    def _estimate(self, images: Iterable[np.ndarray], person: int | None) -> PoseSequence:
         if self._estimator is None:
             self._estimator = self._load()
+        self._estimator.person = person
         clock = StageClock("estimating", max(1, length_hint(images)), self._on_progress)
         clock.tick(0)
         found = self._estimator.estimate(self._watched(images, clock))

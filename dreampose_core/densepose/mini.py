@@ -35,6 +35,7 @@ _BELOW = (
 class MiniEstimator:
     """Estimates with a `DensePoseNet`. folder: where it was saved. Raises ModelError when it cannot be loaded."""
 
+    person = None
     notices = (NOTICE,)
     left_out = 0  # its maps show everybody
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InputError
-from ..poses import PoseSequence, people
+from ..poses import PoseSequence, converted, people
 from ..poses.people import several
 from ..settings import FrameOptions
 from .framing import fit_photo
@@ -57,6 +57,7 @@ def maps_together(photos: Sequence[Photo]) -> tuple[PoseSequence | None, tuple[s
     if unknown:
         said = f"The DensePose of {', '.join(unknown)} is unknown, so the person is learned without that of any photo."
         return None, (said,) if len(unknown) < len(maps) else ()
+    maps = [converted(own, maps[0].charts) for own in maps]
     one = len({own.charts for own in maps}) == 1
     same = {"parts": all(own.parts is not None for own in maps), "uv": one and maps[0].uv is not None}
     if not any(same.values()):

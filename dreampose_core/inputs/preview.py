@@ -18,6 +18,7 @@ from ..model.conditioning import pose_tensors, to_pixels, to_uint8
 from ..model.texture import harvest, move
 from ..poses import (
     PoseSequence,
+    convertible,
     edited,
     fitted,
     frame_ranges,
@@ -62,7 +63,7 @@ def moved_frames(
 
 
 def _share_charts(image_poses: PoseSequence, poses: PoseSequence) -> bool:
-    return poses.uv is not None and poses.charts == image_poses.charts
+    return poses.uv is not None and convertible(poses.charts, image_poses.charts)
 
 
 def can_move(scene: Scene) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..poses import NUM_PARTS, WINDOW, PoseSequence, window_indices
+from ..poses import NUM_PARTS, WINDOW, PoseSequence, converted, window_indices
 from .config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
 from .texture import WARP_PLANES
 
@@ -39,6 +39,7 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """parts (T, H, W) int64 and uv (T, 2, H, W) float; U, V of other charts than the model's are dropped."""
+    poses = converted(poses, charts)
     parts = None if poses.parts is None else torch.from_numpy(poses.parts.astype("int64"))
     uv = None if poses.uv is None or poses.charts != charts else torch.from_numpy(poses.uv.astype("float32"))
     if parts is None and uv is None:

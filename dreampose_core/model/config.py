@@ -85,7 +85,7 @@ def check_config(config: ModelConfig) -> None:
         "pose_encoding": POSE_CHANNELS,
         "pose_window": POSE_WINDOWS,
         "photo_encoding": ("own", "released"),
-        "charts": ("densepose", "mannequin"),
+        "charts": ("densepose", "mannequin", "body"),
         "reference_warp": ("none", "texture", "encoded"),
     }
     for name, names in known.items():

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..media import check_aspect, fit_image, from_pil
-from ..poses import PoseSequence, fitted
+from ..poses import PoseSequence, convertible, fitted
 from ..progress import ShouldStop, never_stop
 from ..settings import Solver
 
@@ -376,7 +376,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
     def knows_charts(self, poses: PoseSequence) -> bool:
         """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
-        return poses.charts in ("none", self.model_config.charts)
+        return poses.charts == "none" or convertible(poses.charts, self.model_config.charts)
 
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed.

@@ -2,6 +2,7 @@
 torch."""
 
 from .align import Alignment, aligned
+from .charts import converted, convertible
 from .clean import frames_with_holes, holes_filled, smoothed
 from .colours import overlay, render_colours
 from .edit import MIRRORED, edited, looped, mirrored, resampled, source_frames
@@ -40,6 +41,8 @@ __all__ = [
     "Reading",
     "aligned",
     "check_target",
+    "convertible",
+    "converted",
     "edited",
     "fill_gaps",
     "fitted",

@@ -110,7 +110,7 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
     parts = np.empty_like(poses.parts)
     for old, new in zip(poses.parts, parts):
         new[:] = _MIRRORED[old[:, ::-1]]
-    if poses.charts != "mannequin":
+    if poses.charts not in ("mannequin", "body"):
         return replace(poses, parts=parts, uv=None, charts="none")
     uv = np.empty_like(poses.uv)
     for old, new, part in zip(poses.uv, uv, parts):

@@ -130,7 +130,7 @@ def _sidecar(folder: Folder) -> tuple[Charts, float | None]:
     try:
         said = json.loads(folder.read(found[0]))
         charts, fps = said["charts"], float(said["fps"])
-        if charts not in ("densepose", "mannequin") or not 1 <= fps <= 240:
+        if charts not in ("densepose", "mannequin", "body") or not 1 <= fps <= 240:
             raise ValueError
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
-Charts = Literal["densepose", "mannequin", "none"]
+Charts = Literal["densepose", "mannequin", "body", "none"]
 NUM_PARTS = 24
 WINDOW = (-2, -1, 0, 1, 2)  # paper, section 4.2.2: five consecutive poses around the target
 UNCLAMPED = (

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from ..body.cones import Shape, body_cones
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MotionOptions
-from .body import Shape, body_cones
 from .figure import Camera, Figure, Light, render
 from .motion import Manner
 from .outfit import Dice, Outfit, outfit_cones

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..body.drawing import Rendering
 from ..poses import PoseSequence
 from .figure import HELD_OUT, Figure, Moments, render, render_clip
 from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS, random_manner
-from .renderer import Rendering
 
 _WINDOW_STEPS = (1 / 30, 1 / 20, 1 / 12)  # seconds between the maps of a window
 _TURNED = 0.35  # share of clips seen from any side: what a photo does not show is what has to be learnt

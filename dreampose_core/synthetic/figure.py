@@ -7,15 +7,15 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from ..body.cones import JOINT_INDEX, Bodies, Cone, Shape, body_cones, forward_kinematics, sole_height
+from ..body.drawing import Rendering, View, draw
 from ..errors import InputError
 from ..poses import PoseSequence
 from ..settings import MAX_SEED
 from .backdrop import backdrop, seen_through
-from .body import JOINT_INDEX, Bodies, Cone, Shape, body_cones, forward_kinematics, sole_height
 from .cloth import hang
 from .motion import Manner, motion, random_manner
 from .outfit import Dice, Outfit, outfit_cones, random_outfit, random_shape
-from .renderer import Rendering, View, draw
 from .wardrobe import dress
 
 HELD_OUT = 10_000  # seeds below are for training, this and above are never trained on

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .body import BAG_LAYER, HAIR_LAYER, HAT_LAYER, HEAD, TORSO, Cone, Shape, bone
+from ..body.cones import BAG_LAYER, HAIR_LAYER, HAT_LAYER, HEAD, TORSO, Cone, Shape, bone
 
 ROOT_HEIGHT = 0.53  # of the root joint at rest
 HAIR_STYLES = ("none", "short", "bob", "bun", "ponytail", "long", "afro")

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .body import BAG_LAYER, HAIR_LAYER, HAT_LAYER, HEAD_HEIGHTS, LEG_HEIGHTS, NUM_LAYERS, TORSO_HEIGHTS
+from ..body.cones import BAG_LAYER, HAIR_LAYER, HAT_LAYER, HEAD_HEIGHTS, LEG_HEIGHTS, NUM_LAYERS, TORSO_HEIGHTS
 from .outfit import Dice, Outfit
 from .patterns import Cloth, cloth_colour, placed_print, random_cloth, random_print
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..body.drawing import Rendering
 from ..errors import InputError
 from ..inputs.framing import on_map
 from ..media import Box, check_aspect, crop_box, fit_image
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
 from ..synthetic.dataset import Samples
-from ..synthetic.renderer import Rendering
 from .distributed import Draws
 from .footage import Footage, find_footage
 

@@ -12,6 +12,7 @@ from ..settings import MODELS, Settings
 from .render import length_words
 
 _ESTIMATORS = {
+    "body": "found by the body tracker that comes with the program",
     "mini": "estimated by the small estimator that comes with the program and knows only people drawn by it",
     "torchscript": "estimated by DensePose itself",
     "none": "not estimated here; bring your own",
@@ -21,7 +22,7 @@ _ESTIMATORS = {
 def about_server(settings: Settings, service: JobService, words: str) -> str:
     """Markdown: `words`, a page text, with what it leaves open filled in."""
     shipped = next((name for name, folder in MODELS.items() if Path(settings.model).absolute() == folder), None)
-    drawn = "people drawn by this program; a photograph will not come out well"
+    drawn = "people drawn by this program; of a photograph clothes and motion come out, in small, and faces do not"
     return words.format(
         model=shipped or _name(settings.model),
         purpose=drawn

@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from ..body import JOINT_INDEX, JOINTS, Shape, euler_matrices, rest_joints
+from ...body.cones import JOINT_INDEX, JOINTS, Shape, euler_matrices, rest_joints
 
 # Numbers of each part. Of limbs, "out" is away from the body's middle on either side.
 PARTS = {

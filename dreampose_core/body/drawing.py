@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from .body import (
+from .cones import (
     HEAD_HEIGHTS,
     HIP_HEIGHT,
     JOINT_INDEX,

@@ -1,0 +1,248 @@
+"""The body tracker: BlazePose as LiteRT runs it, drawn and real people found from all sides, maps on their masks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dreampose_core.body.nearest import nearest
+from dreampose_core.densepose import Estimates, load_estimator
+from dreampose_core.densepose.blazepose import BlazePose, Roi, mask_logits, refined_mask
+from dreampose_core.densepose.body_tracker import BodyTracker
+from dreampose_core.errors import InputError, ModelError
+from dreampose_core.media import read_video
+from dreampose_core.poses import PoseSequence, converted, convertible
+from dreampose_core.settings import BODY_TRACKER, EXAMPLES, REPOSITORY
+from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+
+REAL = Path(os.environ.get("DREAMPOSE_REAL", REPOSITORY.parent / "shared" / "real"))
+SIZE = (320, 256)
+SIDES = ["walk", "turn", "dance", "catwalk", "boxing", "jump"]
+
+
+@pytest.fixture(scope="module")
+def network() -> BlazePose:
+    return BlazePose(BODY_TRACKER)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Eight frames of a drawn person who turns round, and their exact maps."""
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT + 703), "turn", 8, SIZE, fps=2.0)
+    return rgb.numpy(), poses
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("name", ["detector", "landmarks"])
+def test_the_networks_answer_as_litert_does(network, name):
+    """tests/blazepose.npz: LiteRT's outputs for two example people, as scripts/convert_blazepose.py thins them out."""
+    expected = np.load(Path(__file__).parent / "blazepose.npz")
+    graph = {"detector": network.detector, "landmarks": network.network}[name]
+    pictures = []
+    for person in ("ada", "emil"):
+        with Image.open(EXAMPLES / "people" / f"{person}.png") as opened:
+            pixels = opened.convert("RGB").resize((graph.side, graph.side), Image.Resampling.BILINEAR)
+        pictures.append(torch.tensor(np.asarray(pixels, np.float32) / 255).movedim(-1, 0))
+    batch = torch.stack(pictures)
+    found = graph(batch * 2 - 1 if name == "detector" else batch)
+    # in their own units: pixels, metres, logits
+    close = {
+        "landmarks": 0.1,
+        "world": 1e-3,
+        "presence": 1e-4,
+        "mask": 1.0,
+        "heatmaps": 0.1,
+        "boxes": 0.1,
+        "scores": 0.1,
+    }
+    assert {f"{name}.{key}" for key in found} == {key for key in expected.files if key.startswith(name)}
+    for key, value in found.items():
+        value = value.permute(0, 2, 3, 1)[:, ::8, ::8] if value.dim() == 4 else value[:, ::7]
+        wanted = expected[f"{name}.{key}"]
+        assert value.shape == wanted.shape and np.abs(value.numpy() - wanted).max() < close[key], key
+
+
+def test_a_batch_is_its_pictures_one_by_one(network, clip):
+    roi = network.detect(clip[0][0])[0].roi
+    both = network.poses(clip[0][0], [roi, replace(roi, angle=0.3)])
+    alone = network.poses(clip[0][0], [replace(roi, angle=0.3)])[0]
+    assert np.allclose(both[1].xy, alone.xy, atol=0.05) and not np.allclose(both[0].mask, alone.mask, atol=1)
+
+
+def test_a_square_and_its_matrix_agree():
+    roi = Roi(100, 60, 80, 0.5)
+    corners = np.array([[0, 0], [256, 256], [128, 128]]) @ roi.matrix(256)[:, :2].T + roi.matrix(256)[:, 2]
+    assert np.allclose(corners[2], [100, 60]) and np.isclose(np.linalg.norm(corners[1] - corners[0]), 80 * 2**0.5)
+    upright = Roi.around(np.array([50.0, 50.0]), np.array([50.0, 10.0]))
+    assert upright.angle == pytest.approx(0) and upright.side == pytest.approx(100)
+
+
+@pytest.mark.parametrize("motion", SIDES)
+def test_drawn_people_are_found_from_all_sides(motion):
+    rgb, poses = render_clip(Figure.from_seed(HELD_OUT + 710 + SIDES.index(motion)), motion, 4, SIZE, fps=1.0)
+    found = converted(BodyTracker(BODY_TRACKER).estimate(list(rgb.numpy())), "mannequin")
+    assert (found.charts, found.size, len(found)) == ("mannequin", SIZE, 4)
+    assert np.mean([iou(a, b) for a, b in zip(found.mask, poses.mask)]) > 0.9
+    both = found.mask & poses.mask
+    assert (found.parts[both] == poses.parts[both]).mean() > 0.6  # by chance 0.1; left for right 0.2
+
+
+def test_a_refined_mask_lies_on_the_pictures_edges(network):
+    rough, fine = [], []
+    for seed in range(700, 705):
+        rgb, poses = render_clip(Figure.from_seed(HELD_OUT + seed), "walk", 1, (512, 410))
+        pose = network.people(rgb[0].numpy())[0]
+        rough.append(iou(mask_logits(pose, (512, 410)) > 0, poses.mask[0]))
+        fine.append(iou(refined_mask(pose, rgb[0].numpy()) > 127, poses.mask[0]))
+    assert np.mean(fine) > np.mean(rough) + 0.005 and np.mean(rough) > 0.9
+
+
+def test_who_is_small_in_a_wide_picture_is_found(clip):
+    wide = np.full((700, 1100, 3), 190, np.uint8)
+    small = np.asarray(Image.fromarray(clip[0][0]).resize((104, 130)))
+    wide[400:530, 800:904] = small
+    wide[:, :, 1] -= np.linspace(0, 60, 700).astype(np.uint8)[:, None]
+    found = BodyTracker(BODY_TRACKER).estimate([wide])
+    rows, columns = np.nonzero(found.mask[0])
+    assert len(rows) and 395 < rows.min() and rows.max() < 535 and 795 < columns.min() and columns.max() < 910
+
+
+@pytest.mark.parametrize("picture", ["green", "noise", "stripes", "room"])
+def test_where_nobody_is_nobody_is_found(picture, clip):
+    rows, columns = np.mgrid[:240, :320]
+    pictures = {
+        "green": np.full((240, 320, 3), (40, 160, 60), np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8),
+        "stripes": np.repeat(((columns // 9 + rows // 31) % 2 * 200 + 20).astype(np.uint8)[..., None], 3, -1),
+        "room": (Figure.from_seed(HELD_OUT + 3).backdrop((240, 320)).numpy() * 255).astype(np.uint8),
+    }
+    found, said = Estimates("body").of_photo(pictures[picture])
+    assert found is None and said == ("Nobody was found in the photo; a photo of one person seen whole works best.",)
+
+
+def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(clip):
+    left, right = clip[0][:3], render_clip(Figure.from_seed(HELD_OUT + 720), "wave", 3, SIZE, fps=4.0)[0].numpy()
+    smaller = np.stack([np.asarray(Image.fromarray(frame).resize((179, 224))) for frame in right])
+    both = np.full((3, *SIZE[:1], 450, 3), 128, np.uint8)
+    both[:, :, :256], both[:, 96:, 256:435] = left, smaller
+
+    def middle(tracker: BodyTracker) -> list[float]:
+        return [float(np.nonzero(mask)[1].mean()) for mask in tracker.estimate(list(both)).mask]
+
+    tracker = BodyTracker(BODY_TRACKER)
+    assert all(x < 230 for x in middle(tracker)) and tracker.left_out == 1
+    assert all(x < 230 for x in middle(BodyTracker(BODY_TRACKER, person=1)))
+    assert all(x > 270 for x in middle(BodyTracker(BODY_TRACKER, person=2)))
+    with pytest.raises(InputError, match="--person is 3, but there are 2 people in the picture"):
+        BodyTracker(BODY_TRACKER, person=3).estimate(list(both))
+
+
+def test_frames_in_which_the_person_is_lost_are_filled_in_and_said(clip):
+    frames = list(render_clip(Figure.from_seed(HELD_OUT + 703), "walk", 9, SIZE, fps=12.0)[0].numpy())
+    whole = BodyTracker(BODY_TRACKER).estimate(frames)
+    frames[3], frames[4] = np.zeros_like(frames[3]), np.full_like(frames[4], 99)
+    tracker = BodyTracker(BODY_TRACKER)
+    found = tracker.estimate(frames)
+    assert tracker.notices == ("The person was not found in frames 3-4, which lie between the frames around them.",)
+    assert all(iou(found.mask[i], whole.mask[i]) > 0.7 for i in (3, 4))
+    first = BodyTracker(BODY_TRACKER).estimate([np.zeros_like(frames[0]), *frames[:2]])
+    assert not first.mask[0].any() and first.mask[1:].any(axis=(1, 2)).all()
+
+
+def test_a_map_covers_the_mask_and_nothing_else(network, clip):
+    tracker = BodyTracker(BODY_TRACKER)
+    pose = network.people(clip[0][0])[0]
+    mask = refined_mask(pose, clip[0][0])
+    found = tracker._maps([pose], [mask], SIZE)
+    assert iou(found.mask[0], mask > 150) > 0.97 and not (found.mask[0] & (mask < 128)).any()
+    assert set(np.unique(found.parts)) >= {0, 2, 23, 24} and ((found.uv >= 0) & (found.uv <= 1)).all()
+
+
+def test_charts_there_and_back(clip):
+    poses = clip[1]
+    there = converted(poses, "body")
+    back = converted(there, "mannequin")
+    assert convertible("body", "mannequin") and not convertible("body", "densepose")
+    arms = (poses.parts >= 15) & (poses.parts <= 22)
+    assert (there.parts != poses.parts)[arms].any() and np.array_equal(there.parts[~arms], poses.parts[~arms])
+    # a pixel on the very border of front and back may fall on either side, by rounding
+    assert (back.parts == poses.parts).mean() > 0.9999
+    same = (back.parts == poses.parts)[:, None] & np.ones((1, 2, 1, 1), bool)
+    assert np.abs(back.uv.astype(float) - poses.uv)[same].max() < 2e-3
+    densepose = PoseSequence(poses.parts, poses.uv, "densepose")
+    assert converted(densepose, "body") is densepose and converted(there, "body") is there
+
+
+def test_the_nearest_pixel_is_the_nearest():
+    draw = np.random.default_rng(0)
+    marked = draw.random((2, 40, 31)) < 0.02
+    rows, columns = (x.numpy() for x in nearest(torch.from_numpy(marked)))
+    for t in range(2):
+        places = np.argwhere(marked[t])
+        for y, x in draw.integers(0, (40, 31), (60, 2)):
+            best = ((places - (y, x)) ** 2).sum(1).min()
+            assert (rows[t, y, x] - y) ** 2 + (columns[t, y, x] - x) ** 2 == best and marked[t][
+                rows[t, y, x], columns[t, y, x]
+            ]
+    nothing = nearest(torch.zeros(1, 3, 4, dtype=torch.bool))
+    assert torch.equal(nothing[0][0, :, 0], torch.arange(3)) and torch.equal(nothing[1][0, 0], torch.arange(4))
+
+
+def test_a_folder_without_the_networks_is_one_sentence(tmp_path):
+    with pytest.raises(ModelError, match="The body tracker's detector cannot be read from"):
+        BodyTracker(tmp_path)
+    with pytest.raises(InputError, match="leave out --person, or take --estimator body"):
+        load_estimator("mini", person=2)
+
+
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")
+
+
+@needs_real
+def test_real_densepose_agrees():
+    """A man dancing at home beside real DensePose, every tenth frame: person IoU, part accuracy, mean part IoU."""
+    frames = list(read_video(REAL / "dance-man-densepose.mp4"))[5::10]
+    found = BodyTracker(BODY_TRACKER).estimate([np.ascontiguousarray(frame[:, 94:498]) for frame in frames])
+    seen = np.ones(found.size, bool)
+    seen[628:, 140:] = False  # a watermark
+    rows = []
+    for own, frame in zip(found.parts, frames):
+        real = _parula(frame[:, 774:1178])
+        a, b = (own > 0) & seen, (real > 0) & seen
+        parts = [k for k in range(1, 25) if ((real == k) & seen).sum() > 60]
+        each = [((own == k) & (real == k) & seen).sum() / (((own == k) | (real == k)) & seen).sum() for k in parts]
+        rows.append((iou(a, b), (own == real)[a & b].mean(), np.mean(each)))
+    agreement = np.mean(rows, axis=0)
+    assert (agreement > (0.86, 0.75, 0.33)).all(), agreement
+
+
+def _parula(rgb: np.ndarray) -> np.ndarray:
+    """Parts (H, W) of detectron2's colours, the most frequent of 5 x 5 pixels."""
+    from dreampose_core.poses.renderings import _PARULA
+
+    palette = np.array([(0, 0, 0), *_PARULA[1:]], np.float32)
+    labels = ((rgb[:, :, None].astype(np.float32) - palette) ** 2).sum(-1).argmin(-1)
+
+    def box(x: np.ndarray) -> np.ndarray:
+        return sum(np.roll(np.roll(x, a, 0), b, 1) for a in range(-2, 3) for b in range(-2, 3))
+
+    return np.stack([box((labels == k).astype(np.int16)) for k in range(25)], -1).argmax(-1)
+
+
+@needs_real
+@pytest.mark.parametrize(
+    "photo", ["ubc-dress.png", "fashion-top.png", "wall-sweater.jpg", "half-body.jpg", "generated-sitting.jpg"]
+)
+def test_people_in_real_photos_are_found(photo):
+    with Image.open(REAL / photo) as opened:
+        found, said = Estimates("body").of_photo(np.asarray(opened.convert("RGB")))
+    assert said == () and 0.1 < found.mask.mean() < 0.3 and {2, 23, 24} <= set(np.unique(found.parts))
