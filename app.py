@@ -44,9 +44,7 @@ def _settings(arguments: list[str] | None) -> Settings:
     parser.add_argument("--home", help="folder for jobs and results (default ~/.local/share/dreampose)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default auto)")
     parser.add_argument(
-        "--estimator",
-        choices=("body", "mini", "torchscript", "none"),
-        help="what makes DensePose from pictures (default body)",
+        "--estimator", choices=("body", "torchscript", "none"), help="what makes DensePose from pictures (default body)"
     )
     parser.add_argument(
         "--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub"

@@ -20,7 +20,7 @@ from typing import Literal
 
 from .cluster.checks import check_cluster
 from .errors import DreamPoseError, ModelError
-from .settings import BODY_TRACKER, MIN_FREE_MB, MINI, MINI_ESTIMATOR, MODELS, REPOSITORY, Settings
+from .settings import BODY_TRACKER, MIN_FREE_MB, MINI, MODELS, REPOSITORY, Settings
 
 OLDEST_PYTHON = (3, 11)
 FEW_FREE_MB = 2000  # of the disk
@@ -163,7 +163,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _shipped(settings: Settings) -> Finding:
-    folders = {**MODELS, "body tracker": BODY_TRACKER, "estimator": MINI_ESTIMATOR}
+    folders = {**MODELS, "body tracker": BODY_TRACKER}
     missing = [name for name, folder in folders.items() if not list(folder.rglob("*.safetensors"))]
     if missing:
         todo = f"Fetch {REPOSITORY / 'assets'} anew from the repository."

@@ -14,7 +14,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
 MODELS = {"mini": MINI}  # those that are shipped, by name
 BODY_TRACKER = REPOSITORY / "assets" / "body"
-MINI_ESTIMATOR = REPOSITORY / "assets" / "estimator"
 EXAMPLES = REPOSITORY / "examples"
 
 Recipe = Literal["none", "fast", "paper"]
@@ -26,7 +25,7 @@ Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
 EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
 LabelChoice = Literal["auto", "on", "off"]
-EstimatorName = Literal["none", "body", "mini", "torchscript"]
+EstimatorName = Literal["none", "body", "torchscript"]
 Height = Literal["child", "short", "average", "tall"]
 Build = Literal["slim", "average", "heavy"]
 Clothes = Literal["close", "skirt", "long_skirt"]

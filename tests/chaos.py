@@ -268,7 +268,7 @@ async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str,
         await server.stop()
 
 
-_ESTIMATOR = {"estimator": "mini"}
+_ESTIMATOR = {"estimator": "body"}
 
 
 async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2, seed: int = 0) -> dict:

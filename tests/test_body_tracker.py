@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dreampose_core.body.nearest import nearest
-from dreampose_core.densepose import Estimates, load_estimator
+from dreampose_core.densepose import Estimates
 from dreampose_core.densepose.blazepose import BlazePose, Roi, mask_logits, refined_mask
 from dreampose_core.densepose.body_tracker import BodyTracker
 from dreampose_core.errors import InputError, ModelError
@@ -200,8 +200,6 @@ def test_the_nearest_pixel_is_the_nearest():
 def test_a_folder_without_the_networks_is_one_sentence(tmp_path):
     with pytest.raises(ModelError, match="The body tracker's detector cannot be read from"):
         BodyTracker(tmp_path)
-    with pytest.raises(InputError, match="leave out --person, or take --estimator body"):
-        load_estimator("mini", person=2)
 
 
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")

@@ -280,20 +280,10 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     for option, number in (("--person", 2), ("--motion-person", 3)):
         assert main([*given, option, str(number)]) == 2
         assert f"error: --person is {number}, but there is one person" in capsys.readouterr().err
-    assert "cannot tell people apart" in refused(capsys, *given, "--estimator", "mini", "--person", "2")
     assert "shows one person already" in refused(capsys, "poses", "info", files / "poses.npz", "--person", 1)
     assert "no estimator is chosen" in refused(capsys, *given, "--estimator", "none")
     assert main([*animate_arguments(files, out=out, image_poses=files / "poses.npz"), "--keep-sound"]) == 0
     assert "There is no sound to keep" in capsys.readouterr().out
-
-
-def test_train_and_evaluate_an_estimator(tmp_path, capsys):
-    given = ["train", "--data", "mannequin", "--target", "estimator", "--out", str(tmp_path), "--device", "cpu"]
-    assert "--vae-steps is nothing" in refused(capsys, *given, "--vae-steps", 1)
-    assert main([*given, "--size", "32x32", "--steps", "1", "--batch-size", "2"]) == 0
-    assert (tmp_path / "estimator" / "config.json").is_file()
-    assert main(["evaluate", "--target", "estimator", "--people", "1", "--out", str(tmp_path / "report")]) == 0
-    assert "| nobody |" in capsys.readouterr().out and (tmp_path / "report" / "contact.png").is_file()
 
 
 def test_bench_poses(tmp_path, capsys):
@@ -573,8 +563,6 @@ def test_bad_model_folders(files, tmp_path, capsys):
         (["train", "--data", "photos"], "no folder photos"),
         (["train"], "--data"),
         (["train", "prepare", "photos"], "no folder photos"),
-        (["train", "--data", "mannequin", "--target", "estimator", "--size", "40x32"], "multiples of 32"),
-        (["train", "--data", "mannequin", "--target", "estimator", "--lr", 2], "between 0 and 1"),
         (["bench", "poses", "--frames", 0], "--frames"),
         (["train", "--data", "mannequin", "--steps", -1], "at least 0"),
         (["evaluate", "--people", 0], "number of people"),

@@ -116,7 +116,7 @@ def test_baselines_stand_in_their_known_order(clips):
         made["vae_only"] = np.clip(clip.truth + np.random.default_rng(0).normal(0, 5, clip.truth.shape), 0, 255).astype(
             np.uint8
         )
-        scorer = Scorer(clip, load_estimator("mini"))
+        scorer = Scorer(clip, load_estimator("body"))
         for name, frames in made.items():
             scores[name].append(scorer.score(frames))
     mean = {name: mean_scores(found) for name, found in scores.items()}
@@ -162,7 +162,7 @@ def test_the_truth_as_generator_is_perfect(tmp_path, clips):
         robustness=True,
         tune=tune,
         seed=3,
-        estimator=load_estimator("mini"),
+        estimator=load_estimator("body"),
         on_progress=seen.append,
     )
     assert set(report) == {"none", "fast", *BASELINES, "undisturbed", *DISTURBED}
@@ -203,7 +203,7 @@ class Sources(HTMLParser):
 def test_a_tiny_model_end_to_end(tmp_path):
     pipe = tiny_pipeline()
     clips = Listed(MannequinClips(1, pipe.model_config.size))
-    given = dict(quality="draft", estimator=load_estimator("mini"), about={"model": "<script>alert(1)</script>"})
+    given = dict(quality="draft", estimator=load_estimator("body"), about={"model": "<script>alert(1)</script>"})
     reports = [
         evaluate(pipe, made, tmp_path / name, **given)
         for name, made in (("a", clips), ("b", MannequinClips(1, pipe.model_config.size)))
@@ -245,7 +245,7 @@ def test_real_videos_with_what_their_poses_know(tmp_path):
         VideoClips(folder, pipe.model_config.size),
         tmp_path / "whole",
         quality="draft",
-        estimator=load_estimator("mini"),
+        estimator=load_estimator("body"),
     )
     assert {key for key, value in report["none"].items() if value is None} == {"lpips", "lpips_mask"}
     film(folder, "a$b_{", lambda poses: PoseSequence(poses.parts, None, "none", 30.0))

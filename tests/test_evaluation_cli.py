@@ -57,7 +57,7 @@ def test_real_videos_and_no_estimator(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "data").mkdir()
     write_video(rgb.numpy(), tmp_path / "data" / "ada.mp4", 30)
     write_poses(poses, tmp_path / "data" / "ada.npz")
-    monkeypatch.setattr(densepose, "MINI_ESTIMATOR", tmp_path / "nowhere")
+    monkeypatch.setattr(densepose, "BODY_TRACKER", tmp_path / "nowhere")
     assert evaluate(model, tmp_path / "out", "--data", tmp_path / "data") == 0
     assert "The pose accuracy is not measured: " in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -76,7 +76,6 @@ def test_real_videos_and_no_estimator(model, tmp_path, capsys, monkeypatch):
         (["--data", "missing"], "no folder missing"),
         (["--data", ".", "--people", 0], "number of people is 0"),
         (["--data", "."], "no video"),
-        (["--target", "estimator", "--data", "."], "leave out --data"),
         (["--people", -3], "number of people is -3"),
         (["--people", "all"], "--people"),
         (["--seed", -1], "--seed is -1"),

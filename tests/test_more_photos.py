@@ -265,7 +265,7 @@ def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
             return poses if (frames[0] != NOBODY).any() else replace(poses, parts=poses.parts * 0)
 
     monkeypatch.setattr("dreampose_core.densepose.load_estimator", lambda *_: Estimator())
-    return LightTasks(settings.model_copy(update={"estimator": "mini"})), asked
+    return LightTasks(settings.model_copy(update={"estimator": "body"})), asked
 
 
 def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, person, settings, monkeypatch):

@@ -22,7 +22,7 @@ from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.recipe import SubjectRecipe
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.training.checkpoints import Checkpoints
-from dreampose_core.training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+from dreampose_core.training.run import MiniRun, train_mini
 
 STEPS = 40  # so that a checkpoint is written on the way
 RECIPES = {
@@ -41,11 +41,6 @@ def work(kind: str, folder: Path) -> Path:
             tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints"
         )
         return folder / "subject"
-    if kind == "estimator":
-        train_mini_estimator(
-            EstimatorRun(size=(32, 32), steps=STEPS, batch_size=2), folder, resume=(folder / "run.json").exists()
-        )
-        return folder / "estimator"
     steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
     train_mini(
         MiniRun(size=(32, 32), batch_size=2, unet_channels=(8, 16), **steps),
@@ -68,7 +63,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
             for one in (
                 ("vae_steps", "vae"),
                 ("end_to_end_steps", "end_to_end"),
-                ("estimator", "checkpoints"),
                 ("fast", "tuning"),
                 ("fast", "decoder"),
                 ("paper", "tuning"),

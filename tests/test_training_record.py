@@ -12,11 +12,10 @@ from tiny import same, stop_after, weights
 from dreampose_core.errors import Cancelled, InputError, StorageError
 from dreampose_core.media import read_image
 from dreampose_core.training import record
-from dreampose_core.training import run as training_run
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.record import smoothed, write_curve
-from dreampose_core.training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+from dreampose_core.training.run import MiniRun, train_mini
 
 OPTIONS = LoopOptions(6, lr=0.1, warmup=3, ema=None, sample_every=2, checkpoint_share=1e9, curve=True, tensorboard=True)
 FULL = OSError(28, "No space left on device")
@@ -144,11 +143,6 @@ def test_the_stages_of_a_run_write_them(tmp_path):
     for stage, steps in (("vae", 1), ("base", 2), ("end_to_end", 1)):
         assert read_image(tmp_path / "mini" / stage / "loss.png").shape[2] == 3
         assert [e.step for e in events(tmp_path / "mini" / stage).Scalars("loss")] == [*range(1, steps + 1)]
-    assert train_mini_estimator(
-        EstimatorRun(size=(32, 32), steps=1, batch_size=2, tensorboard=True), tmp_path / "estimator"
-    )
-    assert (tmp_path / "estimator" / "checkpoints" / "loss.png").is_file()
-    assert events(tmp_path / "estimator" / "checkpoints").Scalars("lr")[0].value > 0
 
 
 def test_a_missing_tensorboard_is_one_sentence_before_anything_begins(tmp_path, monkeypatch):
@@ -159,10 +153,6 @@ def test_a_missing_tensorboard_is_one_sentence_before_anything_begins(tmp_path, 
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for run, start in (
-        (MiniRun(tensorboard=True), training_run.train_mini),
-        (EstimatorRun(tensorboard=True), training_run.train_mini_estimator),
-    ):
-        with pytest.raises(InputError, match="needs TensorBoard.*pip install -r requirements-train.txt"):
-            start(run, tmp_path / "run")
+    with pytest.raises(InputError, match="needs TensorBoard.*pip install -r requirements-train.txt"):
+        train_mini(MiniRun(tensorboard=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -232,10 +232,9 @@ def build_parser() -> argparse.ArgumentParser:
     d.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it is to run (default: auto)")
     d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
 
-    t = command(groups, "train", model_commands.train, "train a base model, or the small DensePose estimator")
+    t = command(groups, "train", model_commands.train, "train a base model")
     t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
-    t.add_argument("--target", choices=("model", "estimator"), default="model", help="what is trained (default: model)")
-    t.add_argument("--out", help="the run folder; what is trained is written to its model/ or estimator/")
+    t.add_argument("--out", help="the run folder; what is trained is written to its model/")
     t.add_argument(
         "--init",
         metavar="MODEL",
@@ -335,10 +334,7 @@ def build_parser() -> argparse.ArgumentParser:
     r.add_argument("--vae", type=Path, metavar="PTH", help="vae_1499.pth, where the VAE was tuned, too")
     _base_options(r)
 
-    e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth, or an estimator")
-    e.add_argument(
-        "--target", choices=("model", "estimator"), default="model", help="what is measured (default: model)"
-    )
+    e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth")
     _model_options(e)
     e.add_argument(
         "--data",
@@ -363,7 +359,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     e.add_argument("--lpips", type=Path, metavar="FILE", help="a TorchScript file of LPIPS, which is measured then")
     e.add_argument("--out", required=True, help="the folder for report.json, report.html and what belongs to them")
-    _estimator_options(e)
 
     bench = groups.add_parser("bench", help="measure time and memory").add_subparsers(required=True, metavar="COMMAND")
     b = command(bench, "poses", model_commands.bench_poses, "read and align a motion in every form")
@@ -459,7 +454,7 @@ def _scene_options(sub) -> None:
 def _estimator_options(sub) -> None:
     sub.add_argument(
         "--estimator",
-        choices=("body", "mini", "torchscript", "none"),
+        choices=("body", "torchscript", "none"),
         default="body",
         help="what makes DensePose from pictures (default: body, the body tracker)",
     )

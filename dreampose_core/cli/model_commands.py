@@ -31,14 +31,11 @@ def train(args, on_progress, should_stop) -> None:
     import torch
 
     from ..training.distributed import Processes
-    from ..training.run import EstimatorRun, MiniRun, train_mini, train_mini_estimator
+    from ..training.run import MiniRun, train_mini
 
     processes = Processes()
     device = processes.device or (
         args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
-    kind, run_it, model = (
-        (MiniRun, train_mini, "model") if args.target == "model" else (EstimatorRun, train_mini_estimator, "estimator")
     )
     if args.out is None or args.data is None:
         raise InputError(
@@ -50,27 +47,18 @@ def train(args, on_progress, should_stop) -> None:
         for name in {field.name for field in fields(MiniRun)}
         if getattr(args, name) is not None
     }
-    if args.target == "estimator" and given.pop("data") != "mannequin":
-        raise InputError("The estimator is trained on mannequins, whose DensePose is exact; give --data mannequin.")
-    if strange := sorted(given.keys() - {field.name for field in fields(kind)}):
-        raise InputError(
-            f"--{strange[0].replace('_', '-')} is nothing that the training of the {args.target} knows; leave it out."
-        )
-    if args.shard and kind is EstimatorRun:
-        raise InputError("The estimator is too small to be sharded; leave out --shard.")
-    shard = {"shard": True} if args.shard else {}
-    done = run_it(
-        kind(**given),
+    done = train_mini(
+        MiniRun(**given),
         _new_folder(args.out),
         device=device,
         minutes=args.minutes,
         resume=args.resume,
-        **shard,
+        shard=args.shard,
         on_progress=on_progress,
         should_stop=should_stop,
     )
     if processes.main:
-        print(f"{args.out}/{model}: {'all steps done' if done else 'not all steps done; go on with --resume'}")
+        print(f"{args.out}/model: {'all steps done' if done else 'not all steps done; go on with --resume'}")
 
 
 def train_start(args, on_progress, should_stop) -> None:
@@ -139,26 +127,17 @@ def train_prepare(args, on_progress, should_stop) -> None:
 
 def evaluate(args, on_progress, should_stop) -> None:
     from ..densepose import load_estimator
-    from ..evaluation.report import table
-
-    out, people = _new_folder(args.out), 8 if args.people is None else args.people
-    if args.target == "estimator":
-        from ..evaluation.estimator import evaluate_estimator
-
-        if args.data is not None:
-            raise InputError("An estimator is measured on mannequins; leave out --data.")
-        estimator = load_estimator(args.estimator, args.device, args.estimator_file, args.estimator_colours)
-        print(table(evaluate_estimator(estimator, people, out, on_progress=on_progress, should_stop=should_stop)))
-        return
     from ..errors import ModelError
     from ..evaluation.benchmark import evaluate
     from ..evaluation.clips import MannequinClips, VideoClips
+    from ..evaluation.report import table
     from ..evaluation.scores import load_lpips
     from ..model.loading import load_pipeline
     from ..settings import MAX_SEED
     from ..subject.finetuning import tuned_to
     from ..subject.folder import fingerprint
 
+    out, people = _new_folder(args.out), 8 if args.people is None else args.people
     if not 0 <= args.seed <= MAX_SEED:
         raise InputError(f"--seed is {args.seed}; it must be 0 to {MAX_SEED}.")
     lpips = None if args.lpips is None else load_lpips(args.lpips)
@@ -166,7 +145,7 @@ def evaluate(args, on_progress, should_stop) -> None:
     size = pipe.model_config.size
     clips = MannequinClips(people, size) if args.data is None else VideoClips(args.data, size, args.people)
     try:
-        estimator = load_estimator("mini", args.device)
+        estimator = load_estimator("body", args.device)
     except ModelError as error:
         estimator = None
         print(f"The pose accuracy is not measured: {error}")
@@ -213,7 +192,7 @@ def bench_tune(args, on_progress, should_stop) -> None:
         lambda photo, own, recipe: tuned_to(pipe, photo, own, recipe, should_stop),
         out,
         people=args.people,
-        estimator=load_estimator("mini", args.device),
+        estimator=load_estimator("body", args.device),
         on_progress=on_progress,
         should_stop=should_stop,
     )

@@ -1,4 +1,4 @@
-"""DensePose from pictures: the body tracker, a small estimator of our own, the public TorchScript export."""
+"""DensePose from pictures: the body tracker, the public TorchScript export."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError
 from ..media import Box, fit_image
 from ..poses import MAX_MAP_SIDE, PoseSequence
 from ..poses.people import several
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import BODY_TRACKER, MINI_ESTIMATOR, EstimatorName
+from ..settings import BODY_TRACKER, EstimatorName
 
 _LEAST_PERSON = 0.003  # of the photo: a smaller one is of no use, or a speck of something else
 
@@ -46,10 +45,6 @@ def load_estimator(
     """
     if name == "none":
         return None
-    if person is not None and name not in ("body", "torchscript"):
-        raise InputError(
-            f"The estimator {name} cannot tell people apart; leave out --person, or take --estimator body."
-        )
     if device == "auto":
         import torch
 
@@ -58,10 +53,6 @@ def load_estimator(
         from .body_tracker import BodyTracker
 
         return BodyTracker(BODY_TRACKER, device, person)
-    if name == "mini":
-        from .mini import MiniEstimator
-
-        return MiniEstimator(MINI_ESTIMATOR, device)
     from .torchscript import TorchScriptEstimator
 
     return TorchScriptEstimator(file, device=device, color_order=colours, person=person)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..body.cones import PARTS
 from ..body.fitting import Build, Points, Stance, body_height, drawn, fitted_widths, lean, snapped, stance_of
 from ..errors import InputError
 from ..poses import PoseSequence, converted, frame_ranges
@@ -78,11 +79,15 @@ class BodyTracker:
             self.notices = (f"The person was not found in frames {where}, which lie between the frames around them.",)
         there = [index for index, pose in enumerate(found) if pose is not None or index in between]
         if there:
-            stances, builds = _fit(found, masks, there, size)
+            stances, builds, points = _fit(found, masks, there, size)
             for start in range(0, len(there), _BATCH):
                 which = slice(start, start + _BATCH)
                 raw = drawn(stances[which], builds[which], size)
-                for index, own_parts, own_uv, stance in zip(there[which], *raw, stances[which]):
+                for index, own_parts, own_uv, stance, at in zip(there[which], *raw, stances[which], points[which]):
+                    for ankle, foot in zip(at.ankle, ("left_foot", "right_foot")):
+                        if abs(ankle[0]) > size[1] / 2 or abs(ankle[1]) > size[0] / 2:
+                            # it ends outside the picture: what is seen there is the leg
+                            own_parts = np.where(np.isin(own_parts, PARTS[foot]), 0, own_parts)
                     if masks[index] is not None:
                         own_parts, own_uv = snapped(own_parts, own_uv, masks[index], stance.height)
                     parts[index], uv[index] = own_parts, own_uv.clip(0, 1)
@@ -98,8 +103,8 @@ def _between(found: list[Pose | None]) -> list[int]:
 
 def _fit(
     found: list[Pose | None], masks: list[np.ndarray | None], there: list[int], size: tuple[int, int]
-) -> tuple[list[Stance], list[Build]]:
-    """The person's body in the frames `there`, with the widths that they have in all of them."""
+) -> tuple[list[Stance], list[Build], list[Points]]:
+    """The person's body in the frames `there`, with the widths that they have in all of them, and their landmarks."""
     seen = [index for index in there if found[index] is not None]
     xy, world = (
         _interpolated(np.stack([getattr(found[index], name) for index in seen]), seen, there)
@@ -121,7 +126,7 @@ def _fit(
         parts: tuple(np.median([some[parts] for some in fitted if parts in some], axis=0))
         for parts in {parts for some in fitted for parts in some}
     }
-    return stances, [Build(b.bones, b.torso, b.shoulders, b.hips, widths) for b in builds]
+    return stances, [Build(b.bones, b.torso, b.shoulders, b.hips, widths) for b in builds], points
 
 
 def _interpolated(x: np.ndarray, seen: list[int], there: list[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError, shown
 from ..model.conditioning import to_pixels
-from ..poses import PoseSequence
+from ..poses import PoseSequence, converted
 from .clips import Clip
 from .metrics import densepose_accuracy, l1, pooled_psnr, psnr, psnr_of_frames, sharpness, ssim_maps, ssim_mean
 from .surface import Surface, enough
@@ -93,7 +93,8 @@ class Scorer:
         truth = self.clip.scored_poses.select(self._probed)
         if truth.parts is None:
             return 0.0
-        return densepose_accuracy(self.estimator.estimate(list(frames[self._probed])), truth)["union"]
+        found = converted(self.estimator.estimate(list(frames[self._probed])), truth.charts)
+        return densepose_accuracy(found, truth)["union"]
 
     def _lpips(self, frames: np.ndarray) -> float:
         batches = zip(*(to_pixels(torch.from_numpy(x)).split(_BATCH) for x in (frames, self.clip.scored_truth)))
@@ -135,7 +136,7 @@ def unmeasured(estimator, lpips, poses: PoseSequence) -> dict[str, str]:
     if lpips is None:
         missing["lpips"] = "not measured: no weights were given (--lpips)"
     if estimator is None:
-        missing["pose_accuracy"] = "not measured: the estimator in assets/estimator is missing or damaged"
+        missing["pose_accuracy"] = "not measured: the body tracker in assets/body is missing or damaged"
     if poses.parts is None or poses.uv is None:
         missing["identity, temporal_error, seen and unseen"] = "not measured: parts and U, V are not both known"
     return missing

@@ -17,7 +17,7 @@ _HEAD, _FEET, _SHINS, _THIGHS, _TORSO = (23, 24), (5, 6), (11, 12, 13, 14), (7, 
 _LEFT_ARM, _RIGHT_ARM = (15, 17), (16, 18)  # above the elbow
 _ARMS = (4, *_LEFT_ARM, 19, 21), (3, *_RIGHT_ARM, 20, 22)  # left and right, the hand first
 
-# Measured on rendered people in all motions and from all sides, and on the small estimator's maps of them.
+# Measured on rendered people in all motions and from all sides, and on the body tracker's maps of them.
 # Shares of the person, less than which is not seen; of whole ones head, thighs, shins and feet are 0.05, 0.17, 0.11 and
 # 0.013 at least.
 _SEEN = {_HEAD: 0.01, _THIGHS: 0.08, _SHINS: 0.07, _FEET: 0.003, (3,): 0.001, (4,): 0.001}

@@ -1,32 +1,27 @@
-"""The run that trains mini, or the small DensePose estimator, in a run folder."""
+"""The run that trains mini in a run folder."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..densepose.mini import MiniEstimator
-from ..densepose.network import DensePoseNet
 from ..errors import Diverged, InputError
 from ..media import write_png
 from ..model.config import ModelConfig
-from ..model.loading import load_pipeline, save_model, write_weights
+from ..model.loading import load_pipeline, save_model
 from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from ..settings import MAX_SEED, MINI_ESTIMATOR
+from ..settings import MAX_SEED
 from ..synthetic.dataset import MannequinSamples
 from .base import Dropout, train_base, train_end_to_end, train_vae
 from .distributed import Processes
-from .estimator import train_estimator
 from .footage import find_footage
 from .loop import LoopOptions
 from .optimizers import optimizer_class
@@ -227,66 +222,6 @@ def sample_sheets(
     return write
 
 
-@dataclass(frozen=True)
-class EstimatorRun:
-    """What a training run of the small DensePose estimator is asked to do; stands in the run folder's run.json.
-
-    init: the estimator's folder, or "mini", whose weights training starts from, None for random ones.
-    """
-
-    init: str | None = None
-    size: tuple[int, int] = (160, 128)
-    steps: int = 6500
-    batch_size: int = 12
-    lr: float = 1e-3
-    precision: str = "fp32"
-    seed: int = 0
-    tensorboard: bool = False
-
-
-def train_mini_estimator(
-    run: EstimatorRun,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    minutes: float | None = None,
-    resume: bool = False,
-    on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
-) -> bool:
-    """Trains the small DensePose estimator in the run folder, as `train_mini` does; writes its folder estimator/ in
-    fp16.
-
-    Raises InputError, Cancelled.
-    """
-    processes = Processes()
-    init = None if run.init is None else MiniEstimator(MINI_ESTIMATOR if run.init == "mini" else run.init, device).net
-    _begin(run, folder, resume, processes)
-    if (net := init) is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.seed)
-            net = DensePoseNet(height=run.size[0])
-        net.to(device)
-    options = LoopOptions(
-        run.steps, run.lr, warmup=100, cooldown=0.5, ema=0.998, minutes=minutes, curve=True, tensorboard=run.tensorboard
-    )
-    samples = MannequinSamples(run.size, 2 * processes.count, run.seed, device, share=processes.share)
-    stage = partial(
-        train_estimator,
-        net,
-        samples,
-        options,
-        run.seed,
-        batch_size=run.batch_size,
-        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
-        folder=folder / "checkpoints",
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
-    model = folder / "estimator"
-    return _kept(stage, lambda: write_weights(copy.deepcopy(net).to("cpu", torch.float16), model), model, processes)
-
-
 def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
     """What `train()` returns, after the main process has called `save()`, which writes the folder `model`.
 
@@ -306,30 +241,30 @@ def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, proc
     return done
 
 
-def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: Processes) -> None:
+def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> None:
     """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
     if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
         raise InputError(
             f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2."
         )
-    widths = getattr(run, "unet_channels", (8, 8))
+    widths = run.unet_channels
     if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
         raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
-    if not 1 <= getattr(run, "accumulate", 1) <= 1024:
+    if not 1 <= run.accumulate <= 1024:
         raise InputError(f"accumulate is {run.accumulate}; it is the number of batches of a step, 1 to 1024.")
-    optimizer_class(getattr(run, "optimizer", "adamw"))
+    optimizer_class(run.optimizer)
     if run.tensorboard:
         summary_writer()
-    if not 0 <= getattr(run, "adversarial", 0) <= 10:
+    if not 0 <= run.adversarial <= 10:
         raise InputError(
             f"adversarial is {run.adversarial}; it is the weight of the discriminator's judgement, at least "
             "0 and at most 10."
         )
-    if not 0 <= getattr(run, "warp_dropout", 0) <= 1:
+    if not 0 <= run.warp_dropout <= 1:
         raise InputError(f"warp_dropout is {run.warp_dropout}; it is a share of the samples, at least 0 and at most 1.")
-    if not 0 < getattr(run, "noisier", 1) <= 10:
+    if not 0 < run.noisier <= 10:
         raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
-    if getattr(run, "min_snr", None) is not None and not 0 < run.min_snr <= 1000:
+    if run.min_snr is not None and not 0 < run.min_snr <= 1000:
         raise InputError(f"min_snr is {run.min_snr}; it must be above 0 and at most 1000, and is usually 5.")
     steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
     if (
@@ -340,19 +275,19 @@ def _begin(run: MiniRun | EstimatorRun, folder: Path, resume: bool, processes: P
         raise InputError(
             f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}."
         )
-    if run.init is not None and getattr(run, "vae", None) is not None:
+    if run.init is not None and run.vae is not None:
         raise InputError(
             "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
         )
-    if not 0 < getattr(run, "crop", 1) <= 1:
+    if not 0 < run.crop <= 1:
         raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
     if run.batch_size % (2 * processes.count):
         least = 2 * processes.count
         raise InputError(
             f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
         )
-    if getattr(run, "data", "mannequin") != "mannequin":
+    if run.data != "mannequin":
         find_footage(Path(run.data))  # or nothing is written
     if processes.main:
-        claim(run, folder, resume, "model" if isinstance(run, MiniRun) else "estimator")
+        claim(run, folder, resume, "model")
     processes.wait()

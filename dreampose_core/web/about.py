@@ -13,7 +13,6 @@ from .render import length_words
 
 _ESTIMATORS = {
     "body": "found by the body tracker that comes with the program",
-    "mini": "estimated by the small estimator that comes with the program and knows only people drawn by it",
     "torchscript": "estimated by DensePose itself",
     "none": "not estimated here; bring your own",
 }
