@@ -495,7 +495,7 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     write_video((np.full((32, 24, 3), 40 * i, np.uint8) for i in range(5)), clip, 25)
     (work.folder.input / "upload-poses.npz").unlink()
     work = replace(work, request=work.request.model_copy(update={"poses": Upload(file=clip.name, name="walk.mp4")}))
-    monkeypatch.setattr(Estimates, "_estimate", lambda self, frames: corpus.estimate(frames))
+    monkeypatch.setattr(Estimates, "_estimate", lambda self, frames, person: corpus.estimate(frames))
 
     def forbidden(*_, **__):
         raise AssertionError("opened in the worker")

@@ -22,6 +22,7 @@ from dreampose_core.settings import EXAMPLES, FrameOptions
 from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, Moments, render
 
 SIZE = (160, 128)
+GUESSED = 2  # every how many people the tracker is asked about, too, where it takes long
 HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
 PEOPLE = sorted(path.stem for path in (EXAMPLES / "people").glob("*.png"))
 SEEDS = range(HELD_OUT + 700, HELD_OUT + 716)
@@ -153,16 +154,19 @@ KINDS = ("ankles", "shins", "knees", "thighs", "hips", "chest", "face", "no head
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_cut_off_is_said(kind, standing, estimator):
     right = {"exact": 0, "guessed": 0}
-    for picture, parts in zip(*standing):
+    for number, (picture, parts) in enumerate(zip(*standing)):
         _, down, across, words = next(cut for cut in cuts(parts) if cut[0] == kind)
         photo = np.ascontiguousarray(picture[down, across])
-        for how, own in (("exact", parts[down, across]), ("guessed", estimator.estimate([photo]).parts[0])):
+        maps = [("exact", parts[down, across])]
+        if number % GUESSED == 0:
+            maps.append(("guessed", estimator.estimate([photo]).parts[0]))
+        for how, own in maps:
             found = said(photo, own_map(own))
             right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
             right[how] += how == "guessed" and found == (NOBODY,)  # of a torso alone the tracker makes nothing
             assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
     least = {"half": 0.6, "ankles": 0.6, "no head": 0.6}.get(kind, 0.75)  # of a part the tracker makes what it can
-    assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS), right
+    assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS) / GUESSED, right
 
 
 def test_feet_that_are_not_at_the_edge_are_hidden(standing):

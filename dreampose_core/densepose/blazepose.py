@@ -41,7 +41,7 @@ _PRESENT = 0.5  # the landmarks' own confidence that somebody is in their square
 # of a person in a photo at least: confidence, mean visibility, share of the square that the mask fills (measured on
 # photos: .99, .70, .058; on walls, doors and skies: one of .77, .48, .05 or less)
 _SURELY_PRESENT, _SEEN, _FILLED = 0.9, 0.6, 0.052
-_CANDIDATES, _LEAST_TILE = 16, 224
+_CANDIDATES, _LEAST_TILE = 6, 224
 
 
 @dataclass(frozen=True)
