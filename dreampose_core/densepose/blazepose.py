@@ -33,11 +33,11 @@ NOSE = 0
 _CENTRE, _TOP = 33, 34  # auxiliary landmarks: the middle of the hips, and a point above the head
 _STRIDES = (8, 16, 32, 32, 32)
 _ROI_SCALE = 1.25  # of the square around a person
-_SURE, _POSSIBLE = 0.5, 0.12  # scores of the detector
+_POSSIBLE = 0.12  # score of the detector above which the landmarks are asked
 _MASK_CELLS = 1.5  # of the mask's: half the width of the filter that brings it to the picture's edges
 _LEAST_RADIUS = 3  # pixels
 _EDGE = 1e-4  # variance of the picture's grey, 0 to 1, below which there is no edge
-_PRESENT = 0.5  # the landmarks' own confidence that somebody is in their square
+_PRESENT = 0.5  # the landmarks' own confidence that a person is in their square
 # of a person in a photo at least: confidence, mean visibility, share of the square that the mask fills (measured on
 # photos: .99, .70, .058; on walls, doors and skies: one of .77, .48, .05 or less)
 _SURELY_PRESENT, _SEEN, _FILLED = 0.9, 0.6, 0.052
@@ -68,7 +68,7 @@ class Roi:
 
 @dataclass(frozen=True)
 class Detection:
-    """Somebody found in a picture: where to look for their landmarks, and how sure it is."""
+    """A person found in a picture: where to look for their landmarks, and the detector's score."""
 
     roi: Roi
     score: float
@@ -79,7 +79,7 @@ class Pose:
     """A person's landmarks.
 
     xy: (33, 2) in pixels. world: (33, 3) in metres about the hips' middle, x right, y down, z away from the camera, as
-    the picture shows them. visibility: (33,) in 0..1. presence: how sure it is that somebody is there. mask: logits of
+    the picture shows them. visibility: (33,) in 0..1. presence: confidence that a person is there. mask: logits of
     the person over `roi`, (256, 256). next_roi: where to look in the next frame.
     """
 
@@ -106,8 +106,8 @@ class BlazePose:
         self.network = Graph(folder, "landmarks").to(self.device)
         self._anchors = _anchors(self.detector.side)
 
-    def detect(self, image: np.ndarray, least: float = _SURE) -> list[Detection]:
-        """Everybody whose score is at least `least` in a picture uint8 (H, W, 3), the surest first."""
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """Everyone who may be in a picture uint8 (H, W, 3), the highest score first."""
         height, width = image.shape[:2]
         side, scale = self.detector.side, self.detector.side / max(height, width)
         small = max(1, round(height * scale)), max(1, round(width * scale))
@@ -120,7 +120,7 @@ class BlazePose:
         boxes = out["boxes"][0].double().cpu().numpy().reshape(-1, 6, 2) / side
         found: list[tuple[Detection, np.ndarray, float]] = []
         for i in np.argsort(-scores)[:60]:
-            if scores[i] < least:
+            if scores[i] < _POSSIBLE:
                 break
             middle = ((boxes[i, 0] + self._anchors[i]) * side - (left, top)) / scale
             centre, above = ((boxes[i, 2:4] + self._anchors[i]) * side - (left, top)) / scale
@@ -138,12 +138,12 @@ class BlazePose:
         return [self._pose(roi, {name: value[i] for name, value in out.items()}) for i, roi in enumerate(rois)]
 
     def people(self, image: np.ndarray) -> list[Pose]:
-        """Everybody in a picture uint8 (H, W, 3), each looked at twice, from left to right.
+        """All people in a picture uint8 (H, W, 3), each looked at twice, from left to right.
 
         Where several are in a picture the detector scores some of them low, and all who sit or are small in a wide
-        picture: the landmarks' own confidence judges, and where nobody is found parts of the picture are searched.
+        picture: the landmarks' own confidence judges, and where no one is found parts of the picture are searched.
         """
-        found = self._confirmed(image, self.detect(image, _POSSIBLE)[:_CANDIDATES])
+        found = self._confirmed(image, self.detect(image)[:_CANDIDATES])
         if not found:
             candidates = sorted(self._in_tiles(image), key=lambda detection: -detection.score)
             found = self._confirmed(image, candidates[:_CANDIDATES])
@@ -152,7 +152,7 @@ class BlazePose:
     def _confirmed(self, image: np.ndarray, detections: list[Detection]) -> list[Pose]:
         """Those of the detections that the landmarks confirm, one pose for each person, from left to right."""
         first = [pose for pose in self.poses(image, [d.roi for d in detections]) if pose.presence >= _PRESENT]
-        poses = [pose for pose in self.poses(image, [pose.next_roi for pose in first]) if _is_somebody(pose)]
+        poses = [pose for pose in self.poses(image, [pose.next_roi for pose in first]) if _is_person(pose)]
         kept: list[Pose] = []
         for pose in sorted(poses, key=lambda pose: -pose.presence * float(pose.visibility.mean())):
             if all(math.hypot(pose.roi.x - p.roi.x, pose.roi.y - p.roi.y) > 0.25 * p.roi.side for p in kept):
@@ -168,7 +168,7 @@ class BlazePose:
                 continue
             for top in _starts(height, side):
                 for left in _starts(width, side):
-                    for one in self.detect(image[top : top + side, left : left + side], _POSSIBLE):
+                    for one in self.detect(image[top : top + side, left : left + side]):
                         moved = Roi(one.roi.x + left, one.roi.y + top, one.roi.side, one.roi.angle)
                         found.append(Detection(moved, one.score))
         return found
@@ -211,7 +211,7 @@ class BlazePose:
         return Pose(xy[:NUM_LANDMARKS], world, visibility, float(out["presence"][0]), out["mask"][0], roi, next_roi)
 
 
-def _is_somebody(pose: Pose) -> bool:
+def _is_person(pose: Pose) -> bool:
     filled = float((pose.mask > 0).mean())
     return pose.presence >= _SURELY_PRESENT and float(pose.visibility.mean()) >= _SEEN and filled >= _FILLED
 

@@ -1,4 +1,4 @@
-"""A network of few kinds of steps, as scripts/convert_blazepose.py writes it: a list of steps beside the weights."""
+"""A network as scripts/convert_blazepose.py writes it: a list of steps (JSON) and their weights (safetensors)."""
 
 from __future__ import annotations
 
