@@ -21,6 +21,7 @@ Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["auto", "crop", "pad"]
+Align = Literal["body", "outline", "none"]
 Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
 EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
@@ -94,10 +95,11 @@ class FrameOptions(Options):
 class SceneOptions(EditOptions, FrameOptions):
     """How a photo and a motion come together.
 
-    align: the motion is moved and scaled to the person in the photo, where their DensePose is known.
+    align: how the motion is brought to the person in the photo, where their DensePose is known: "body" draws it on
+    their own body where the joints of both are known, and is else "outline", which moves and scales the maps.
     """
 
-    align: bool = True
+    align: Align = "body"
 
 
 class AnimateOptions(SceneOptions):

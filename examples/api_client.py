@@ -21,16 +21,18 @@ def told(answer: httpx.Response) -> dict:
 def main(url: str, out: str) -> None:
     api = httpx.Client(base_url=f"{url.rstrip('/')}/api/v1", timeout=60)
     api.headers["Authorization"] = f"Bearer {told(api.post('/tokens'))['token']}"
-    job = told(api.post(
-        "/jobs",
-        files={
-            "photo": ("ada.png", (PEOPLE / "ada.png").read_bytes()),
-            "photo_poses": ("ada.poses.npz", (PEOPLE / "ada.poses.npz").read_bytes()),
-        },
-        data={"motion_name": "walk", "consent": "true", "options": json.dumps({"recipe": "none", "seed": 7})},
-        # send the same again after a broken connection: it is one job
-        headers={"Idempotency-Key": secrets.token_hex(16)},
-    ))
+    job = told(
+        api.post(
+            "/jobs",
+            files={
+                "photo": ("ada.png", (PEOPLE / "ada.png").read_bytes()),
+                "photo_poses": ("ada.poses.npz", (PEOPLE / "ada.poses.npz").read_bytes()),
+            },
+            data={"motion_name": "walk", "consent": "true", "options": json.dumps({"recipe": "none", "seed": 7})},
+            # send the same again after a broken connection: it is one job
+            headers={"Idempotency-Key": secrets.token_hex(16)},
+        )
+    )
     while job["state"] not in ("done", "failed", "cancelled"):
         time.sleep(1)
         job = told(api.get(f"/jobs/{job['id']}"))

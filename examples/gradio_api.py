@@ -27,8 +27,14 @@ def main(url: str, out: str) -> None:
 
     token = ask("make_token")  # keep it: it alone shows your jobs
     job = ask(
-        "submit_job", token=token, photo=handle_file(PEOPLE / "ada.png"), photo_poses=handle_file(PEOPLE / "ada.poses.npz"),
-        consent="true", motion_name="walk", recipe="none", seed=7,
+        "submit_job",
+        token=token,
+        photo=handle_file(PEOPLE / "ada.png"),
+        photo_poses=handle_file(PEOPLE / "ada.poses.npz"),
+        consent="true",
+        motion_name="walk",
+        recipe="none",
+        seed=7,
     )
     record = ask("show_job", job=job, token=token)
     while record["state"] not in ("done", "failed", "cancelled"):

@@ -21,7 +21,10 @@ def panels(photo: str, motion: str, result: str, num_frames: int, size: tuple[in
     rows = []
     for index in range(num_frames):
         parts = [fit_image(read_image(photo), size)]
-        parts += [np.asarray(Image.fromarray(x[index % len(frames)]).resize(size[::-1], Image.Resampling.BICUBIC)) for x in (poses, frames)]
+        parts += [
+            np.asarray(Image.fromarray(x[index % len(frames)]).resize(size[::-1], Image.Resampling.BICUBIC))
+            for x in (poses, frames)
+        ]
         rows.append(np.concatenate(parts, axis=1))
     return np.stack(rows)
 
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> None:
     triples = list(zip(inputs[0::3], inputs[1::3], inputs[2::3]))
     fps = probe_video(triples[0][2]).fps
     rows = [panels(*triple, num_frames=60, size=(240, 192)) for triple in triples]
-    write_gif(np.concatenate(rows, axis=2)[:: 2], out, fps / 2)
+    write_gif(np.concatenate(rows, axis=2)[::2], out, fps / 2)
 
 
 if __name__ == "__main__":

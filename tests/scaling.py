@@ -107,7 +107,7 @@ class Bench:
             folder = Path(temporary)
             write_png(np.full((*SIZE, 3), 90, np.uint8), folder / "photo.png")
             write_poses(PoseSequence(np.ones((frames, *SIZE), np.uint8), None, "none"), folder / "motion.npz")
-            options = AnimateOptions(recipe="none", batch_size=BATCH, align=False)
+            options = AnimateOptions(recipe="none", batch_size=BATCH, align="none")
             return self.service.submit(
                 owner, JobRequest(image=folder / "photo.png", poses=folder / "motion.npz", options=options)
             )

@@ -440,7 +440,7 @@ def test_a_model_tuned_for_a_while(pipe, clip):
 def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
     """The second waits for the first and finds its subject; told to stop it waits no longer."""
     frames, poses = clip
-    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
     given = {"image": frames[0], "poses": poses, "image_poses": None, "options": options}
     pipes = [copy.deepcopy(pipe) for pipe in [tiny_pipeline()] * 3]
     tuned, begun, go_on = [], threading.Event(), threading.Event()

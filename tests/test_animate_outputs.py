@@ -29,7 +29,7 @@ def greys(path: Path) -> list[int]:
 
 def test_photo_motion_and_result_stand_side_by_side(tmp_path):
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (40, 32), fps=6.0)
-    scene = make_scene(rgb[0].numpy(), poses, poses.select([0]), (40, 32), SceneOptions(align=False))
+    scene = make_scene(rgb[0].numpy(), poses, poses.select([0]), (40, 32), SceneOptions(align="none"))
     write_exports(scene, lambda: iter(frames(6)), tmp_path)
     info = probe_video(tmp_path / SIDE_BY_SIDE)
     assert (info.num_frames, info.height, info.width, info.fps) == (6, 40, 96, 6)
@@ -45,7 +45,7 @@ def test_photo_motion_and_result_stand_side_by_side(tmp_path):
 
 def test_a_gif_of_a_large_fast_video_is_smaller_and_slower(tmp_path):
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 8, (640, 512), fps=30.0)
-    scene = make_scene(rgb[0].numpy(), poses, None, (640, 512), SceneOptions(align=False))
+    scene = make_scene(rgb[0].numpy(), poses, None, (640, 512), SceneOptions(align="none"))
     write_exports(scene, lambda: iter(frames(8, (640, 512))), tmp_path)
     gif = Image.open(tmp_path / GIF)
     assert gif.n_frames == 4 and max(gif.size) == GIF_SIDE

@@ -67,7 +67,7 @@ def test_in_a_crop_photo_and_motion_stay_together(clip):
 def test_another_persons_motion_takes_the_photos_place(clip, other):
     rgb, poses = clip
     own = poses.select([0])
-    moved, kept = (make_scene(rgb[0], other, own, SIZE, SceneOptions(align=align)) for align in (True, False))
+    moved, kept = (make_scene(rgb[0], other, own, SIZE, SceneOptions(align=align)) for align in ("outline", "none"))
     assert len(moved.notices) == 1 and kept.notices == ()
     assert np.array_equal(kept.poses.parts, fitted(other, SIZE).parts)
     want, got = extent(own.mask[0]), np.median([extent(mask) for mask in moved.poses.mask], 0)
@@ -80,7 +80,7 @@ def test_without_alignment_what_lies_on_the_photo_stays_on_it(clip):
     wide = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(80, 0)]) for x in (poses.parts, poses.uv)]
     poses = PoseSequence(*wide, poses.charts, poses.fps)
     photo = np.pad(rgb[0], ((0, 0), (80, 0), (0, 0)), mode="edge")
-    scene = make_scene(photo, poses.clip(1, 4), poses.select([0]), SIZE, SceneOptions(align=False))
+    scene = make_scene(photo, poses.clip(1, 4), poses.select([0]), SIZE, SceneOptions(align="none"))
     both = scene.image_poses.mask[0] & scene.poses.mask[0]
     assert both.sum() > 0.5 * scene.image_poses.mask[0].sum()
 

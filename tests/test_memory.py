@@ -117,7 +117,7 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     whole = pipe(photo, poses, poses.select([0]), 2, generator=torch.Generator().manual_seed(0), batch_size=1).frames
     full = Full(pipe.unet, 2, error)
     monkeypatch.setattr(pipe.unet, "forward", full)
-    options = AnimateOptions(recipe="none", steps=2, batch_size=8, align=False, fit="pad")
+    options = AnimateOptions(recipe="none", steps=2, batch_size=8, align="none", fit="pad")
     result = animate(
         LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
     )
@@ -204,7 +204,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
     pipe, (photo, poses), calls = tiny_pipeline(), clip, []
     settings = Settings(home=tmp_path, device="cpu")
-    options = AnimateOptions(recipe="fast" if stage == "tuning" else "none", steps=1, align=False, fit="pad")
+    options = AnimateOptions(recipe="fast" if stage == "tuning" else "none", steps=1, align="none", fit="pad")
     folder = JobFolder(tmp_path / "jobs" / "a")
     folder.path.mkdir(parents=True)
     folder.image.parent.mkdir(exist_ok=True)
@@ -245,7 +245,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
 def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):
     """Low memory, with the CPU as the device: the components' hooks are those that a GPU would have."""
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
-    options = AnimateOptions(recipe="fast", steps=2, batch_size=3, align=False, fit="pad")
+    options = AnimateOptions(recipe="fast", steps=2, batch_size=3, align="none", fit="pad")
     made = {}
     for name in ("whole", "in turns"):
         pipe, (photo, poses) = tiny_pipeline(), clip
@@ -274,7 +274,7 @@ def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypat
     pipe, (photo, poses) = tiny_pipeline(), clip
     for module in (pipe.unet, pipe.vae):
         module.to(memory_format=torch.channels_last)
-    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
     animate(
         LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
     )
@@ -286,7 +286,7 @@ def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp
     monkeypatch.setattr(pipe.vae.encoder, "forward", Full(pipe.vae.encoder, 0, ERRORS[0]))
     with pytest.raises(ModelError, match="not enough memory to look at the photo"):
         list(pipe.stream(photo, poses, None, 1))
-    options = AnimateOptions(recipe="fast", steps=1, align=False, fit="pad")
+    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
     with pytest.raises(ModelError, match="not enough memory to tune the model"):
         animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
 
@@ -294,7 +294,7 @@ def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp
 def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
     pipe, (photo, poses) = tiny_pipeline(), clip
     pipe.precision = "fp32, because the model runs on the CPU"
-    options = AnimateOptions(recipe="none", steps=1, align=False, fit="pad")
+    options = AnimateOptions(recipe="none", steps=1, align="none", fit="pad")
     result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
     assert (
         result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100

@@ -269,7 +269,7 @@ def test_without_bitsandbytes_its_rung_is_left_out(clip, tmp_path, monkeypatch):
 
 
 def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_path, monkeypatch):
-    pipe, options = tiny_pipeline(), AnimateOptions(recipe="paper", steps=1, align=False, fit="pad")
+    pipe, options = tiny_pipeline(), AnimateOptions(recipe="paper", steps=1, align="none", fit="pad")
     full = Full(monkeypatch, pipe, "tuning", 1, 3)
 
     def run(name, photo=0):

@@ -157,7 +157,11 @@ def test_types_defaults_and_ranges_are_those_of_the_options(ask):
     told = {p["parameter_name"]: p for p in ask.info["/submit_job"]["parameters"]}
     types = {name: parameter["python_type"]["type"] for name, parameter in told.items()}
     assert types["photo"] == types["motion"] == types["photo_poses"] == "filepath"
-    assert (types["recipe"], types["seed"], types["align"]) == ("Literal['none', 'fast', 'paper']", "int", "bool")
+    assert (types["recipe"], types["seed"], types["align"]) == (
+        "Literal['none', 'fast', 'paper']",
+        "int",
+        "Literal['body', 'outline', 'none']",
+    )
     assert (types["person_name"], types["steps"], types["fps"]) == (
         "str",
         "int",

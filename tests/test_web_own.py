@@ -114,7 +114,7 @@ def test_again_puts_the_same_files_and_options_into_the_form(client, service, fi
         steps=4,
         first_frame=1,
         mirror=True,
-        align=False,
+        align="none",
         fps=12.5,
         loops=2,
         speed=1.5,

@@ -10,24 +10,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-JOINTS = (
-    "root",
-    "spine",
-    "head",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "right_shoulder",
-    "right_elbow",
-    "right_wrist",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_hip",
-    "right_knee",
-    "right_ankle",
-)
-_PARENT = {
+from ..poses import JOINT_INDEX, JOINTS
+
+PARENT = {
     "spine": "root",
     "head": "spine",
     "left_shoulder": "spine",
@@ -43,7 +28,6 @@ _PARENT = {
     "right_knee": "right_hip",
     "right_ankle": "right_knee",
 }
-JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
 HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
 NUM_LAYERS = 27
 
@@ -65,6 +49,7 @@ PARTS = {
 }
 HEAD = (24, 23)  # left and right half
 TORSO_HEIGHTS = (0.43, 0.875)  # V 0 and 1 of the torso's two charts
+TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # heights of its joints, average legs provided
 LEG_HEIGHTS = {"upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}  # the same of the legs' charts
 HIP_HEIGHT, KNEE_HEIGHT = 0.5, 0.27  # where cloth passes from one chart to the next
 HEAD_HEIGHTS = (0.845, 1.02)  # V 0 and 1 of the head's two charts
@@ -221,11 +206,11 @@ def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, floa
 @dataclass(frozen=True)
 class Bodies:
     """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C,
-    2), cut (0 or 1), swing and folds (F, C), head (F,).
+    2), cut (0 or 1), swing and folds (F, C), head and torso (F,).
 
     kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is
     absent.
-    head: the size of the head.
+    head, torso: the size of the head and the length of the torso, over the average's.
     """
 
     kinds: list[Cone]
@@ -239,25 +224,29 @@ class Bodies:
     swing: torch.Tensor
     folds: torch.Tensor
     head: torch.Tensor
+    torso: torch.Tensor
 
     @classmethod
-    def of(cls, shapes: list[Shape], tables: list[list[Cone]], device: str | torch.device = "cpu") -> Bodies:
-        """The bodies with these proportions, made of these cones, which are the same kinds for all."""
+    def of(
+        cls,
+        rest: list[dict[str, tuple[float, float, float]]],
+        head: list[float],
+        tables: list[list[Cone]],
+        device: str | torch.device = "cpu",
+        torso: list[float] | None = None,
+    ) -> Bodies:
+        """The bodies with these joints at rest, made of these cones, which are the same kinds for all."""
 
-        def stack(name: str) -> torch.Tensor:
-            return torch.tensor(
-                [[getattr(cone, name) for cone in table] for table in tables], dtype=torch.float32, device=device
-            )
+        def tensor(values) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
 
-        rest = [[rest_joints(shape)[name] for name in JOINTS] for shape in shapes]
-        rest, head = (
-            torch.tensor(x, dtype=torch.float32, device=device) for x in (rest, [shape.head for shape in shapes])
-        )
+        moving = ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")
         return cls(
             tables[0],
-            rest,
-            *(stack(name) for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")),
-            head,
+            tensor([[joints[name] for name in JOINTS] for joints in rest]),
+            *(tensor([[getattr(cone, name) for cone in table] for table in tables]) for name in moving),
+            tensor(head),
+            tensor([1.0] * len(tables) if torso is None else torso),
         )
 
     def select(self, owner: torch.Tensor) -> Bodies:
@@ -297,7 +286,7 @@ def forward_kinematics(
             rotations.append(local[:, i])
             positions.append(rest[:, i] + offset)
             continue
-        parent = JOINT_INDEX[_PARENT[name]]
+        parent = JOINT_INDEX[PARENT[name]]
         bone = rest[:, i] - rest[:, parent]
         rotations.append(rotations[parent] @ local[:, i])
         positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])

@@ -21,6 +21,7 @@ from .cones import (
     PARTS,
     TORSO,
     TORSO_HEIGHTS,
+    TORSO_JOINTS,
     Bodies,
     Cone,
 )
@@ -222,14 +223,11 @@ def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist
     front, back = kind.parts
     span = bodies.span[:, i, None, None]
     if kind.chart in ("torso", "head"):
-        joint = bodies.rest[:, JOINT_INDEX[kind.joint], None, None]
         local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
         angle = torch.atan2(local[..., 0], local[..., 2])
         if kind.chart == "torso":
-            lift = (bodies.rest[:, JOINT_INDEX["head"], 1] - 0.855)[
-                :, None, None
-            ]  # longer legs raise everything above them
-            height, (low, high) = local[..., 1] + joint[..., 1] - lift, TORSO_HEIGHTS
+            height = local[..., 1] / bodies.torso[:, None, None] + TORSO_JOINTS[kind.joint]
+            low, high = TORSO_HEIGHTS
         else:
             height, (low, high) = local[..., 1] / bodies.head[:, None, None] + 0.855, HEAD_HEIGHTS
         v = (height - low) / (high - low)

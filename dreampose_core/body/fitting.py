@@ -1,51 +1,38 @@
-"""A body of our own, fitted to a person's landmarks and mask: rotations of its joints, lengths of its bones, widths."""
+"""A body fitted to a person: its joints to landmarks; its widths, hair and skirt to a mask; a map to a mask."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from .cones import HEAD, JOINT_INDEX, JOINTS, PARTS, TORSO, Bodies, Cone, Shape, body_cones
-from .drawing import View, draw
+from ..poses import JOINT_INDEX, JOINTS
+from . import outline
+from .build import HEAD_TOP, HEAD_WIDTH, LIMBS, SIDES, Build, Stances, drawn
+from .cones import HEAD, PARENT, PARTS, TORSO
 from .nearest import nearest
 
 _DOWN = np.array([0.0, -1.0, 0.0])
 _TORSO_LENGTH, _LEG_LENGTH = 0.285, 0.47  # of the average body: shoulders to hips, hip to ankle
-_SHOULDERS, _HIPS = 0.2, 0.096  # widths between its joints
-_HAND, _FOOT = 0.055, 0.11  # wrist to knuckles, heel to toe
-_FINGERS = 1.6  # a hand's length over that to its knuckles
-_GROIN = 0.02  # by so much the torso reaches further down
-SIDES = ("left", "right")
-LIMBS = {
-    "upper_arm": ("shoulder", "elbow"),
-    "lower_arm": ("elbow", "wrist"),
-    "upper_leg": ("hip", "knee"),
-    "lower_leg": ("knee", "ankle"),
+_NECK = 0.068  # from the head's joint up to between the ears
+# Where a limb's twist is smooth: it is turned from hanging to this direction and from there to its own, so that only
+# the opposite of this direction, which no joint reaches, has no twist of its own. Of the left side.
+_MIDDLE = {
+    "shoulder": np.array([0.7, -0.66, 0.27]),
+    "elbow": np.array([0.0, -0.75, 0.66]),
+    "hip": np.array([0.17, -0.87, 0.46]),
+    "knee": np.array([0.0, -0.85, -0.53]),
 }
-
-
+_WHOLE, _LONG = 0.95, 80  # share of its length from which a bone is seen whole; percentile of what is seen of it
+_BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # of hips, waist and chest: shares of the way from hips to shoulders
+_LEAST_STEP = 0.003  # body heights: hair that stands off the head by less is part of the head
+_LEG_STEPS, _NEAR_STEPS = 48, 6  # places between hips and ankles where a skirt is looked for; and on each side of a hem
 # the probability, 0 to 255, above which a pixel is the person's, by its distance from the body in thousandths of its
 # height: logits from 0.5 on it to 2.5 far from it, where masks bulge and nobody is
 _PER_HEIGHT = 1000
 _LEAST_CHANCE = 255 / (1 + np.exp(-0.5 - np.minimum(np.arange(200) / 5, 2.0)))
-_MORE = (
-    Cone("head", (0, -0.02, 0.0), (0, 0.035, 0.008), (0.032, 0.036), (1, 1), "head", HEAD),
-    *(
-        Cone(
-            f"{side}_ankle",
-            (0, 0.03, -0.004),
-            (0, -0.015, -0.006),
-            (0.03, 0.031),
-            (1, 1),
-            "whole",
-            PARTS[f"{side}_foot"],
-        )
-        for side in SIDES
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -66,59 +53,6 @@ class Points:
     toe: np.ndarray
 
 
-@dataclass(frozen=True)
-class Stance:
-    """A body in one frame: rotations (J, 3, 3) of its joints to the world, their positions (J, 3) in body heights about
-    the picture's middle; height: pixels a body height."""
-
-    rotations: np.ndarray
-    positions: np.ndarray
-    height: float
-
-
-@dataclass(frozen=True)
-class Build:
-    """What a body is like, in whatever pose. Lengths in body heights.
-
-    bones: of limbs, hands and feet by joint (shoulder, elbow, wrist, hip, knee, ankle). torso: shoulders to hips over
-    the average. widths: by DensePose part pair, over the average's: at a limb's start and its end; of torso and head.
-    """
-
-    bones: dict[str, float]
-    torso: float
-    shoulders: float
-    hips: float
-    widths: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
-
-    def cones(self) -> list[Cone]:
-        """The rounded cones of this body: the mannequin's with its lengths and widths, with the ankles part of the feet
-        and the throat part of the head, as DensePose has them."""
-        found = []
-        shape = Shape(shoulders=self.shoulders, hips=self.hips)
-        for cone in (*body_cones(shape), *_MORE):
-            start, end, radii, scale = (np.array(x, float) for x in (cone.start, cone.end, cone.radii, cone.scale))
-            wide = np.array(self.widths.get(cone.parts, (1.0, 1.0)))
-            name = cone.joint.split("_")[-1]
-            if cone.chart == "torso":
-                if cone.joint == "root":
-                    start[1] -= _GROIN
-                start[1], end[1] = start[1] * self.torso, end[1] * self.torso
-                scale[0] *= wide[0]
-            elif cone.chart == "limb":
-                end = _DOWN * self.bones[cone.joint]
-                radii = radii * wide
-            elif name == "wrist":
-                size = max(0.7, self.bones[cone.joint] / _HAND)
-                start, end, radii = start * size, end * size * _FINGERS, radii * size * 1.7
-            elif name == "ankle":
-                size = np.clip(self.bones[cone.joint] / _FOOT, 0.8, 1.6)
-                start, end, radii = start * size, end * size, radii * 1.15
-            elif cone.chart == "head":
-                start, end, radii = start * wide[0], end * wide[0], radii * wide[0]
-            found.append(replace(cone, start=tuple(start), end=tuple(end), radii=tuple(radii), scale=tuple(scale)))
-        return found
-
-
 def lean(points: Points) -> float:
     """By how much the line from ankles to shoulders leans out of the picture, in radians; towards the viewer is > 0."""
     up = points.shoulder.sum(0) - points.ankle.sum(0)
@@ -132,10 +66,52 @@ def body_height(points: Points, legs: bool = True) -> float:
     return float(0.5 * torso + 0.5 * leg.mean() / _LEG_LENGTH) if legs else float(torso)
 
 
-def stance_of(points: Points, height: float) -> tuple[Stance, Build]:
-    """The stance whose joints lie at these points, and the lengths of its bones; height: pixels a body height.
+def lifted(points: list[Points], scale: np.ndarray) -> list[Points]:
+    """The landmarks of T frames at depths at which torso and limbs have one length in all of them.
 
-    A bone's rotation is the smallest that brings it where it is from where its parent takes it, so it has no twist.
+    scale: (T,) how large the person is seen. Where a landmark lies in the picture is known better than its depth: that
+    follows from how much of the length is seen (Taylor, Computer Vision and Image Understanding 80, 2000); on which
+    side it lies is kept.
+    """
+    names = Points.__dataclass_fields__
+    p = {
+        name: np.stack([getattr(some, name) for some in points]) / scale[:, None, None]
+        for name in names
+        if name != "nose"
+    }
+    p["nose"] = np.stack([some.nose for some in points])[:, None] / scale[:, None, None]
+    done = {name: x.copy() for name, x in p.items()}
+
+    def move(names: tuple[str, ...], depth: np.ndarray) -> None:
+        for name in names:
+            done[name][..., 2] += depth
+
+    trunk, neck = ((p[a].mean(1) - p[b].mean(1))[:, None] for a, b in (("shoulder", "hip"), ("ear", "shoulder")))
+    move(("nose", "ear", "shoulder", "elbow", "wrist", "hand"), _depth(trunk) - trunk[..., 2])
+    move(("nose", "ear"), _depth(neck) - neck[..., 2])
+    for first, second, last in (("shoulder", "elbow", ("wrist", "hand")), ("hip", "knee", ("ankle", "heel", "toe"))):
+        for a, b, more in ((first, second, last), (second, last[0], last[1:])):
+            bone = p[b] - p[a]
+            move((b, *more), _depth(bone) - bone[..., 2])
+    done = {name: x * scale[:, None, None] for name, x in done.items()}
+    done["nose"] = done["nose"][:, 0]
+    return [Points(**{name: x[i] for name, x in done.items()}) for i in range(len(points))]
+
+
+def _depth(bone: np.ndarray) -> np.ndarray:
+    """(T, S) depths of the ends of a bone (T, S, 3), seen S times a frame, at which its length is always the same.
+
+    A bone that is seen nearly whole is taken to lie in the picture, so that what trembles in depth does not shorten it.
+    """
+    seen = np.linalg.norm(bone[..., :2], axis=-1)
+    length = max(_WHOLE * float(np.median(np.linalg.norm(bone, axis=-1))), float(np.percentile(seen, _LONG)))
+    return np.sign(bone[..., 2]) * np.sqrt((length**2 - seen**2).clip(0))
+
+
+def stance_of(points: Points, height: float) -> tuple[Stances, Build]:
+    """The stance (one frame) whose joints lie at these points, and its bones; height: pixels a body height.
+
+    A limb's rotation follows from its direction alone, see `_limb`, so photo and motion agree about its twist.
     """
     p = {name: getattr(points, name) / height for name in Points.__dataclass_fields__}
     shoulders, hips = p["shoulder"].mean(0), p["hip"].mean(0)
@@ -145,43 +121,48 @@ def stance_of(points: Points, height: float) -> tuple[Stance, Build]:
     rotations["root"], rotations["spine"] = (_axes(up, p[name][0] - p[name][1]) for name in ("hip", "shoulder"))
     positions["root"], positions["spine"] = hips + up * 0.015 * torso, hips + up * 0.105 * torso
     rotations["head"], positions["head"] = _head(p, up, shoulders, rotations["spine"])
-    bones = {}
-    for i, side in enumerate(SIDES):
+    for i, (side, sign) in enumerate(zip(SIDES, (1, -1))):
         for first, middle, last in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")):
             base = rotations["spine" if first == "shoulder" else "root"]
-            one, two = p[middle][i] - p[first][i], p[last][i] - p[middle][i]
-            upper = _turn(base @ _DOWN, one) @ base
-            lower = _turn(upper @ _DOWN, two) @ upper
+            upper = _limb(base, p[middle][i] - p[first][i], _MIDDLE[first] * [sign, 1, 1])
+            lower = _limb(upper, p[last][i] - p[middle][i], _MIDDLE[middle] * [sign, 1, 1])
             rotations[f"{side}_{first}"], rotations[f"{side}_{middle}"] = upper, lower
-            bones[f"{side}_{first}"], bones[f"{side}_{middle}"] = map(float, map(np.linalg.norm, (one, two)))
             for name in (first, middle, last):
                 positions[f"{side}_{name}"] = p[name][i]
-        hand = p["hand"][i] - p["wrist"][i]
-        bones[f"{side}_wrist"], fore = float(np.linalg.norm(hand)), rotations[f"{side}_elbow"]
-        rotations[f"{side}_wrist"] = _turn(fore @ _DOWN, hand) @ fore if bones[f"{side}_wrist"] > 0.005 else fore
+        hand, fore = p["hand"][i] - p["wrist"][i], rotations[f"{side}_elbow"]
+        rotations[f"{side}_wrist"] = _turn(fore @ _DOWN, hand) @ fore if np.linalg.norm(hand) > 0.005 else fore
         foot, shank = p["toe"][i] - p["heel"][i], rotations[f"{side}_knee"]
-        bones[f"{side}_ankle"] = float(np.linalg.norm(foot))
-        if bones[f"{side}_ankle"] > 0.02:
+        rotations[f"{side}_ankle"] = shank
+        if np.linalg.norm(foot) > 0.02:
             front = _unit(foot)
             left = np.cross(shank[:, 1], front)
             left = _unit(left) if np.linalg.norm(left) > 0.05 else shank[:, 0]
             rotations[f"{side}_ankle"] = np.stack([left, np.cross(front, left), front], 1)
-        else:
-            rotations[f"{side}_ankle"] = shank
+    turned, placed = (np.stack([x[name] for name in JOINTS]) for x in (rotations, positions))
     build = Build(
-        bones,
-        torso,
-        float(np.clip(np.linalg.norm(p["shoulder"][0] - p["shoulder"][1]) / _SHOULDERS, 0.7, 1.5)),
-        float(np.clip(np.linalg.norm(p["hip"][0] - p["hip"][1]) / _HIPS, 0.7, 1.6)),
+        offsets_of(turned, placed),
+        *(float(np.linalg.norm(p[a] - p[b], axis=1).mean()) for a, b in (("hand", "wrist"), ("toe", "heel"))),
     )
-    stance = Stance(*(np.stack([x[name] for name in JOINTS]) for x in (rotations, positions)), height)
-    return stance, build
+    return Stances(turned[None], placed[None], np.array([height])), build
+
+
+def offsets_of(rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(J, 3) of a `Build` whose joints, turned by rotations (J, 3, 3), lie at positions (J, 3)."""
+    found = np.zeros((len(JOINTS), 3))
+    for i, name in enumerate(JOINTS[1:], 1):
+        if name != "head":
+            parent = JOINT_INDEX[PARENT[name]]
+            found[i] = rotations[parent].T @ (positions[i] - positions[parent])
+    spine, at = JOINT_INDEX["spine"], JOINT_INDEX["head"]
+    neck = np.array([0, np.mean([found[JOINT_INDEX[f"{side}_shoulder"], 1] for side in SIDES]), 0])
+    found[at] = neck + rotations[at].T @ (positions[at] - positions[spine] - rotations[spine] @ neck)
+    return found
 
 
 def _head(p: dict, up: np.ndarray, shoulders: np.ndarray, spine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rotation and position of the head: its left is from ear to ear, its up from the neck to between them."""
     between, across = p["ear"].mean(0), p["ear"][0] - p["ear"][1]
-    top = _unit(0.5 * _unit(between - shoulders - up * 0.03) + 0.5 * up)
+    top = _unit((between - shoulders - up * 0.03) * [1, 1, 0.5])
     nose = p["nose"] - between
     nose = nose - across * (nose @ across) / max(1e-9, across @ across)
     if abs(_unit(across) @ top) < 0.8:
@@ -190,25 +171,7 @@ def _head(p: dict, up: np.ndarray, shoulders: np.ndarray, spine: np.ndarray) -> 
         front = _unit(nose) if np.linalg.norm(nose) > 0.01 else spine[:, 2]
         left = _unit(np.cross(top, front))
         rotation = np.stack([left, top, np.cross(left, top)], 1)
-    return rotation, between - rotation[:, 1] * 0.068
-
-
-def drawn(stances: list[Stance], builds: list[Build], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Parts uint8 (T, H, W) and U, V float32 (T, 2, H, W) of bodies in their stances; size: (height, width)."""
-    count = len(stances)
-    shapes = [Shape(shoulders=build.shoulders, hips=build.hips) for build in builds]
-    bodies = Bodies.of(shapes, [build.cones() for build in builds])
-    ones = torch.ones(count)
-    scale = torch.tensor([stance.height / size[0] for stance in stances], dtype=torch.float32)
-    view = View(
-        scale, torch.zeros(count, 2), torch.tensor([[0, 0, 1.0]]).expand(count, 3), ones, ones[:, None].expand(count, 3)
-    )
-    rotations, positions = (
-        torch.tensor(np.stack([getattr(stance, name) for stance in stances]), dtype=torch.float32)
-        for name in ("rotations", "positions")
-    )
-    found = draw(bodies, rotations, positions, torch.zeros(count), None, torch.arange(count), None, view, size, 1)
-    return found.parts.numpy(), found.uv.float().numpy()
+    return rotation, between - rotation[:, 1] * _NECK
 
 
 def snapped(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
@@ -232,49 +195,221 @@ def snapped(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) 
     return out_parts, out_uv
 
 
-def fitted_widths(stance: Stance, build: Build, mask: np.ndarray, rounds: int = 3) -> Build:
-    """The build with widths of limbs, torso and head as the mask (H, W), uint8 probabilities, asks: from the area that
-    falls to each."""
+def fitted_body(
+    stance: Stances, build: Build, mask: np.ndarray, parts: np.ndarray | None = None, rounds: int = 3
+) -> Build:
+    """The build with widths, hair and skirt as the mask (H, W), uint8 probabilities, asks.
+
+    stance: of one frame. parts: (H, W) what each pixel of the mask is, None where that is not known. Widths come from
+    the area that falls to each part, hair from how far the mask stands off the head, a skirt from the gap between the
+    legs.
+    """
+    build = replace(build, skirt=_skirt(stance, build, mask))
+    near = parts
     for _ in range(rounds):
-        raw, uv = drawn([stance], [build], mask.shape)
-        near, _ = snapped(raw[0], uv[0], mask, stance.height)
+        raw, uv = drawn(stance, [build], mask.shape)
+        if parts is None:
+            near, _ = snapped(raw[0], uv[0], mask, stance.height[0])
         build = _refitted(stance, build, raw[0], near)
-    return build
+    build = _with_hair(stance, build, raw[0], near)
+    raw, uv = drawn(stance, [build], mask.shape)
+    return replace(build, outline=outline.offsets_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0]))
 
 
-def _refitted(stance: Stance, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
+def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
     """One round: raw is the body as it is drawn, near what of the mask falls to each part."""
-    height, width = raw.shape
-    rows, columns = np.mgrid[:height, :width]
-    x, y = columns + 0.5 - width / 2, height / 2 - rows - 0.5
-    widths = dict(build.widths)
-    for name, parts in PARTS.items():
-        side, limb = name.split("_", 1)
-        if limb not in LIMBS:
-            continue
-        a, b = (stance.positions[JOINT_INDEX[f"{side}_{joint}"]][:2] * stance.height for joint in LIMBS[limb])
-        along = b - a
-        length = np.linalg.norm(along)
-        got, was = np.isin(near, parts), np.isin(raw, parts)
-        if length < 0.04 * stance.height or got.sum() < 20 or was.sum() < 20:
-            continue
-        new = []
-        for k, (low, high) in enumerate(((0.0, 0.5), (0.5, 1.0))):
+    height, places, x, y = _pixels(stance, raw.shape)
+    limbs, trunk = build.limbs.copy(), build.trunk.copy()
+    for number, (limb, ends) in enumerate(LIMBS.items()):
+        ratios, bare = [], np.ones(raw.shape, bool)
+        if "leg" in limb and build.skirt[1] > 0:
+            # further up the mask shows cloth
+            hips, ankles = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "ankle"))
+            down = ankles - hips
+            bare = (x - hips[0]) * down[0] + (y - hips[1]) * down[1] > (_step(build.skirt[0]) + 0.03) * (down @ down)
+        for side in SIDES:
+            parts = PARTS[f"{side}_{limb}"]
+            a, b = (places[f"{side}_{joint}"] for joint in ends)
+            length = np.linalg.norm(b - a)
+            got, was = np.isin(near, parts) & bare, np.isin(raw, parts) & bare
+            if length >= 0.04 * height and got.sum() >= 20 and was.sum() >= 20:
+                at = ((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / length**2
+                halves = [(at >= low) & (at < low + 0.5) for low in (0.0, 0.5)]
+                if not bare[was | (at < 0.5)].all():
+                    halves = [np.ones_like(bare)] * 2
+                ratios.append([(got & half).sum() / max(10, (was & half).sum()) for half in halves])
+        if ratios:
+            limbs[number] = (limbs[number] * np.mean(ratios, 0).clip(0.7, 1.5)).clip(0.6, 2.6)
+    hips, shoulders = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "shoulder"))
+    up = shoulders - hips
+    at = ((x - hips[0]) * up[0] + (y - hips[1]) * up[1]) / max(1.0, up @ up)
+    got, was = np.isin(near, TORSO), np.isin(raw, TORSO)
+    for number, (low, high) in enumerate(_BANDS):
+        band = (at >= low) & (at < high)
+        if (was & band).sum() > 20:
+            ratio = np.clip((got & band).sum() / (was & band).sum(), 0.8, 1.25)
+            trunk[number] = np.clip(trunk[number] * ratio, 0.75, 1.6)
+    head, was = build.head, np.isin(raw, HEAD).sum()
+    if was > 20:
+        head = float(np.clip(head * np.clip((np.isin(near, HEAD).sum() / was) ** 0.5, 0.85, 1.2), 0.85, 1.1))
+    return replace(build, limbs=limbs, trunk=trunk, head=head)
 
-            def area(where, low=low, high=high, a=a, along=along, length=length):
-                at = ((x[where] - a[0]) * along[0] + (y[where] - a[1]) * along[1]) / length**2
-                return ((at >= low) & (at < high)).sum()
 
-            ratio = np.clip(area(got) / max(10, area(was)), 0.7, 1.5)
-            new.append(float(np.clip(widths.get(parts, (1.0, 1.0))[k] * ratio, 0.6, 2.6)))
-        widths[parts] = tuple(new)
-    for parts, power, steps, limits in ((TORSO, 1.0, (0.8, 1.25), (0.75, 1.6)), (HEAD, 0.5, (0.85, 1.2), (0.8, 1.35))):
-        was = np.isin(raw, parts).sum()
-        if was > 20:
-            ratio = np.clip((np.isin(near, parts).sum() / was) ** power, *steps)
-            value = float(np.clip(widths.get(parts, (1.0, 1.0))[0] * ratio, *limits))
-            widths[parts] = (value, value)
-    return replace(build, widths=widths)
+def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
+    """The build with what of the mask stands off its head. raw: the body as it is drawn; near: what of the mask falls
+    to each part."""
+    height, places, x, y = _pixels(stance, near.shape)
+    up = stance.rotations[0, JOINT_INDEX["head"], :2, 1]
+    if np.linalg.norm(up) < 0.7:
+        return build  # seen from above
+    seen, up = float(np.linalg.norm(up)), up / np.linalg.norm(up)
+    at, size, bare = places["head"], build.head, HEAD_WIDTH * build.head
+    across = ((x - at[0]) * up[1] - (y - at[1]) * up[0]) / height
+    along = ((x - at[0]) * up[0] + (y - at[1]) * up[1]) / height / seen
+
+    def half_width(mask: np.ndarray, low: float, high: float) -> float:
+        band = mask & (along >= low * size) & (along < high * size)
+        return band.sum() / height**2 / (high - low) / size / seen / 2
+
+    def top(mask: np.ndarray) -> float:
+        middle = mask & (np.abs(across) < 0.3 * bare)
+        return float(along[middle].max()) if middle.any() else 0.0
+
+    own, drawn_head = np.isin(near, HEAD), np.isin(raw, HEAD)
+    beside = (near > 0) & (np.abs(across) < 3 * bare)
+    rise = top(own) - top(drawn_head)
+    wide, low = (half_width(own, *band) - half_width(drawn_head, *band) for band in ((0.07, 0.11), (0.03, 0.06)))
+    locks = half_width(beside, -0.02, 0.02)
+    hair, fall = np.zeros(4), np.zeros(2)
+    if max(rise, wide) > _LEAST_STEP:
+        radius = min(bare + max(wide, 0.5 * rise, 0.0), 2.2 * bare)
+        # a ball around the head, that goes on down the cheeks where it is wide there, too
+        cheeks = min(radius, bare + low) if low > _LEAST_STEP else 0.7 * bare
+        hair = np.array([0.045 * size, cheeks, max(HEAD_TOP * size + max(rise, 0.0), radius + 0.05 * size), radius])
+    if locks > 1.2 * bare and low > 0:
+        fall = np.array([0.16, min(locks, 2 * bare)])
+    return replace(build, hair=hair, locks=fall)
+
+
+def _skirt(stance: Stances, build: Build, mask: np.ndarray) -> np.ndarray:
+    """(2,) hem and half its width, see `Build`, by the gap between the legs and where the mask gets narrow; 0 for
+    none."""
+    none = np.zeros(2)
+    height, places, _, _ = _pixels(stance, mask.shape)
+    chain = np.array([[places[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")] for side in SIDES])
+    ends = chain.mean(0)
+    axis = ends[2] - ends[0]
+    if np.linalg.norm(axis) < 0.3 * height or -_unit(axis) @ _unit(places["spine"] - ends[0]) < 0.85:
+        return none  # nobody stands here
+    lowest = mask.shape[0] / 2 + chain[:, 1, 1].min()
+    if lowest < 0:
+        return none  # the knees are below the picture
+    axis = _unit(axis)
+    side = np.array([-axis[1], axis[0]])  # to the right in the picture
+    if side[0] < 0:
+        side = -side
+    steps = (np.arange(_LEG_STEPS) + 0.5) / _LEG_STEPS
+    reach = np.arange(-0.4 * height, 0.4 * height)
+    wide, bare, filled = np.zeros(_LEG_STEPS), np.zeros(_LEG_STEPS), np.full(_LEG_STEPS, np.nan)
+    arms = _around_arms(places, height)
+    for i, step in enumerate(steps):
+        # along each leg at this height: where it is, and how thick it would be if it were bare
+        legs, thick = [], []
+        for hip, knee, ankle in chain:
+            heights = [(point - ends[0]) @ axis for point in (hip, knee, ankle)]
+            at = step * (ends[2] - ends[0]) @ axis
+            share = np.interp(at, heights, [0.0, 1.0, 2.0]) if heights[0] < heights[1] < heights[2] else 2 * step
+            place = hip + (knee - hip) * min(share, 1.0) + (ankle - knee) * max(share - 1.0, 0.0)
+            legs.append((place - ends[0]) @ side)
+            thick.append(np.interp(share, [0, 1, 1.1, 2], [0.058, 0.04, 0.04, 0.026]) * height)
+        line = ends[0] + axis * step * ((ends[2] - ends[0]) @ axis) + side * reach[:, None]
+        columns, rows = line[:, 0] + mask.shape[1] / 2, mask.shape[0] / 2 - line[:, 1]
+        inside = (columns >= 0) & (columns < mask.shape[1]) & (rows >= 0) & (rows < mask.shape[0])
+        there = np.zeros(len(reach), bool)
+        there[inside] = mask[rows[inside].astype(int), columns[inside].astype(int)] > 127
+        there &= ~arms(line)
+        person = _run(there, reach, min(legs), max(legs))
+        (first, second), (one, two) = sorted(legs), thick
+        wide[i] = person.sum()
+        bare[i] = min(one + two + second - first, 2 * (one + two))
+        gap = (reach > first + one) & (reach < second - two)
+        if gap.sum() > 0.015 * height:
+            filled[i] = person[gap].mean()
+    return _hem(steps, wide / height, bare / height, filled)
+
+
+def _hem(steps: np.ndarray, wide: np.ndarray, bare: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """As `_skirt`. wide, bare: of the mask and of bare legs at the steps from hips (0) to ankles (1). filled: how much
+    of the gap between the legs is in the mask, NaN where there is no gap."""
+    none, ratio = np.zeros(2), wide / np.maximum(bare, 1e-6)
+    best, hem = 0.0, None
+    for i in range(_NEAR_STEPS, len(steps) - 2):
+        above, below = slice(max(0, i - _NEAR_STEPS), i), slice(i, i + _NEAR_STEPS)
+        drop = (ratio[above].mean() - ratio[below].mean()) + _mean(filled[above], 1) - _mean(filled[below], 1)
+        if drop > best:
+            best, hem = drop, i
+    if best > 0.45 and hem is not None:
+        above, below = ratio[hem - _NEAR_STEPS : hem].mean(), ratio[hem : hem + _NEAR_STEPS].mean()
+        gap = filled[:hem][steps[:hem] > 0.12]
+        if _mean(gap, 0) > 0.8 and above > 1.15 * below or np.isnan(gap).all() and above > max(1.15, 1.25 * below):
+            return np.array([_rest(steps[hem]), wide[max(0, hem - 3) : hem].mean() / 2])
+    open_below = filled[int(0.3 * len(steps)) :]
+    if _mean(open_below, 0) > 0.9 and np.median(ratio[len(steps) // 2 :]) > 1.5:
+        return np.array([_rest(0.95), wide[-6:-2].mean() / 2])  # down to the ankles
+    return none
+
+
+def _mean(x: np.ndarray, otherwise: float) -> float:
+    return otherwise if np.isnan(x).all() else float(np.nanmean(x))
+
+
+def _rest(step: float) -> float:
+    """Rest height of a place between hips (0) and ankles (1)."""
+    return 0.515 - step * 0.47
+
+
+def _step(rest: float) -> float:
+    """The place between hips (0) and ankles (1) at this rest height."""
+    return (0.515 - rest) / 0.47
+
+
+def _run(there: np.ndarray, reach: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Of a row of the mask what hangs together with the places between low and high."""
+    edges = np.diff(np.pad(there.astype(int), 1))
+    kept = np.zeros_like(there)
+    for start, stop in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)):
+        if reach[stop - 1] >= low and reach[start] <= high:
+            kept[start:stop] = True
+    return kept
+
+
+def _around_arms(places: dict[str, np.ndarray], height: float):
+    """Says of points (N, 2) which lie on forearms and hands."""
+    bones = [(places[f"{side}_elbow"], places[f"{side}_wrist"]) for side in SIDES]
+
+    def near(points: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(points), bool)
+        for a, b in bones:
+            end = b + (b - a) * 0.6
+            along = ((points - a) @ (end - a) / max(1.0, (end - a) @ (end - a))).clip(0, 1)
+            found |= np.linalg.norm(points - a - along[:, None] * (end - a), axis=1) < 0.03 * height
+        return found
+
+    return near
+
+
+def _pixels(stance: Stances, size: tuple[int, int]) -> tuple[float, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Of one frame: its height in pixels, the joints' places (2,) and each pixel's x and y (H, W), in pixels about the
+    picture's middle, y up."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    height = float(stance.height[0])
+    places = {name: stance.positions[0, i, :2] * height for i, name in enumerate(JOINTS)}
+    return height, places, columns + 0.5 - size[1] / 2, size[0] / 2 - rows - 0.5
+
+
+def _limb(base: np.ndarray, direction: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """The rotation of a limb on a joint turned by `base` that points in this direction; middle: see _MIDDLE."""
+    return base @ _turn(middle, base.T @ direction) @ _turn(_DOWN, middle)
 
 
 def _unit(v: np.ndarray) -> np.ndarray:

@@ -212,8 +212,6 @@ def _options(kind: type[Options], args) -> Options:
     given = {name: getattr(args, name) for name in kind.model_fields if hasattr(args, name)}
     if "first_frame" in kind.model_fields:
         given["first_frame"], given["last_frame"] = frame_range(args.range, "--frames")
-    if "align" in given:
-        given["align"] = given["align"] == "person"
     return validated(kind, given)
 
 

@@ -13,7 +13,7 @@ from typing import get_args
 from .. import __version__
 from ..errors import Cancelled, DreamPoseError, InputError
 from ..progress import Progress
-from ..settings import MAX_SEED, Solver
+from ..settings import MAX_SEED, Align, Solver
 from . import commands, model_commands
 
 FITS = ("auto", "crop", "pad")
@@ -447,8 +447,8 @@ def _frame_options(sub) -> None:
 
 def _scene_options(sub) -> None:
     _frame_options(sub)
-    align = "move and scale the motion to the person in the photo"
-    sub.add_argument("--align", choices=("person", "none"), default="person", help=align)
+    align = "draw the motion on the photo's own body, move and scale its outline to the person, or leave it as it is"
+    sub.add_argument("--align", choices=get_args(Align), default="body", help=align)
 
 
 def _estimator_options(sub) -> None:

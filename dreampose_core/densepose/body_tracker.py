@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from ..body.build import Build, Stances, drawn
 from ..body.cones import PARTS
-from ..body.fitting import Build, Points, Stance, body_height, drawn, fitted_widths, lean, snapped, stance_of
+from ..body.fitting import Points, body_height, fitted_body, lean, lifted, snapped, stance_of
 from ..errors import InputError
-from ..poses import PoseSequence, converted, frame_ranges
+from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 
 CHARTS = "body"
-_BATCH = 8  # frames that are drawn together
-_FITTED = 5  # frames whose masks say how wide the body is
+_FITTED = 5  # frames whose masks say what the body is like
 _MOST_LEAN = 0.44  # radians: the landmarks lean people out of the picture by less than that; more is meant
 _LOST_FRAMES = 15  # of a clip that are filled in between two that are found
 _SMOOTH, _REACH = 2.0, 5  # frames: standard deviation of the smoothing over time, and how far it looks
 _JITTER = 0.012  # of the person's size: how much landmarks tremble
+_CAMERA = 8.0  # frames: standard deviation of the smoothing of the person's size
+_LONGEST, _SHORTEST = 1.25, 0.8  # of a limb's length over the average's; depth is guessed
+_SHARE_FOUND = 0.7  # of the frames of a motion: with fewer its joints are not known
+_ROUND = 0.02  # of the height: how far painted people get darker at their edges
+_SKIN, _SHIRT, _TROUSERS, _SHOES, _WALL = (224, 178, 150), (186, 62, 52), (52, 62, 112), (40, 34, 34), (214, 214, 218)
+_PAINT = np.array(  # by part
+    [_WALL, *[_SHIRT] * 2, *[_SKIN] * 2, *[_SHOES] * 2, *[_TROUSERS] * 8, *[_SHIRT] * 4, *[_SKIN] * 6], np.float32
+)
+_SIDED = ("hand", "foot", "upper_leg", "lower_leg", "upper_arm", "lower_arm")
+_MEETINGS = (
+    ("elbow", "upper_arm", "lower_arm"),
+    ("wrist", "lower_arm", "hand"),
+    ("knee", "upper_leg", "lower_leg"),
+    ("ankle", "lower_leg", "foot"),
+)
 _CLOSE = 0.5  # of the square's side: how far somebody may move while they are lost
 
 
@@ -42,15 +59,34 @@ class BodyTracker:
         masks: list[np.ndarray | None] = []
         for image in images:
             size = image.shape[:2]
-            pose = self._next(image, next((pose for pose in reversed(found) if pose is not None), None), found)
-            found.append(pose)
-            masks.append(None if pose is None else refined_mask(pose, image))
+            found.append(self._next(image, found))
+            masks.append(None if found[-1] is None else refined_mask(found[-1], image))
         if size is None:
             raise InputError("There is no picture to find anybody in.")
         return self._maps(found, masks, size)
 
-    def _next(self, image: np.ndarray, last: Pose | None, before: list[Pose | None]) -> Pose | None:
+    def with_joints(self, poses: PoseSequence) -> PoseSequence:
+        """The same maps with their person's joints, where parts are known and a body fits them; else as they are.
+
+        The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
+        """
+        if poses.parts is None or poses.joints is not None:
+            return poses
+        found: list[Pose | None] = []
+        for parts in poses.parts:
+            pose = self._next(painted(parts), found)
+            found.append(None if pose is None else _on_parts(pose, parts))
+        there = [index for index, pose in enumerate(found) if pose is not None]
+        if not there or len(there) < _SHARE_FOUND * poses.mask.any((1, 2)).sum():
+            return poses
+        there = sorted({*there, *_between(found)})
+        masks = [parts.astype(bool).astype(np.uint8) * 255 for parts in poses.parts]
+        joints = _fit(found, masks, there, poses.size, poses.parts)[-1]
+        return replace(poses, joints=_held(joints, there, len(poses)))
+
+    def _next(self, image: np.ndarray, before: list[Pose | None]) -> Pose | None:
         """The person in the next picture: where they were, else found anew."""
+        last = next((pose for pose in reversed(before) if pose is not None), None)
         if last is not None and before[-1] is not None:
             pose = self.network.poses(image, [last.next_roi])[0]
             if pose.presence >= 0.5:
@@ -78,20 +114,21 @@ class BodyTracker:
             where = frame_ranges(np.array(between), range(len(found)))
             self.notices = (f"The person was not found in frames {where}, which lie between the frames around them.",)
         there = [index for index, pose in enumerate(found) if pose is not None or index in between]
+        joints = None
         if there:
-            stances, builds, points = _fit(found, masks, there, size)
-            for start in range(0, len(there), _BATCH):
-                which = slice(start, start + _BATCH)
-                raw = drawn(stances[which], builds[which], size)
-                for index, own_parts, own_uv, stance, at in zip(there[which], *raw, stances[which], points[which]):
-                    for ankle, foot in zip(at.ankle, ("left_foot", "right_foot")):
-                        if abs(ankle[0]) > size[1] / 2 or abs(ankle[1]) > size[0] / 2:
-                            # it ends outside the picture: what is seen there is the leg
-                            own_parts = np.where(np.isin(own_parts, PARTS[foot]), 0, own_parts)
-                    if masks[index] is not None:
-                        own_parts, own_uv = snapped(own_parts, own_uv, masks[index], stance.height)
-                    parts[index], uv[index] = own_parts, own_uv.clip(0, 1)
-        return converted(PoseSequence(parts, uv, "mannequin"), CHARTS)
+            stances, builds, points, joints = _fit(found, masks, there, size)
+            raw_parts, raw_uv = drawn(stances, builds, size)
+            for number, (index, at) in enumerate(zip(there, points)):
+                own_parts, own_uv = raw_parts[number], raw_uv[number]
+                for ankle, foot in zip(at.ankle, ("left_foot", "right_foot")):
+                    if abs(ankle[0]) > size[1] / 2 or abs(ankle[1]) > size[0] / 2:
+                        # it ends outside the picture: what is seen there is the leg
+                        own_parts = np.where(np.isin(own_parts, PARTS[foot]), 0, own_parts)
+                if masks[index] is not None:
+                    own_parts, own_uv = snapped(own_parts, own_uv, masks[index], stances.height[number])
+                parts[index], uv[index] = own_parts, own_uv
+            joints = _held(joints, there, len(found))
+        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), CHARTS)
 
 
 def _between(found: list[Pose | None]) -> list[int]:
@@ -101,32 +138,145 @@ def _between(found: list[Pose | None]) -> list[int]:
     return [index for gap in gaps for index in gap]
 
 
+def _held(joints: Joints, there: list[int], count: int) -> Joints:
+    """Joints of the frames `there` for all `count`: those without anybody get their nearest neighbours', as their maps
+    do."""
+    return joints.select(np.abs(np.subtract.outer(np.arange(count), there)).argmin(1))
+
+
+def painted(parts: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3): parts uint8 (H, W) as somebody dressed and lit who stands before a wall."""
+    soft = torch.from_numpy((parts > 0).astype(np.float32))[None, None]
+    side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
+    soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()
+    shade = np.where(parts > 0, 0.35 + 0.65 * soft, 1.0)[..., None]
+    return (_PAINT[parts] * shade).astype(np.uint8)
+
+
+def _on_parts(pose: Pose, parts: np.ndarray) -> Pose:
+    """A pose found in painted parts (H, W), with the sides that the parts have, and joints where two parts meet."""
+    sides = {
+        side: np.unique(np.concatenate([PARTS[f"{side}_{limb}"] for limb in _SIDED])) for side in ("left", "right")
+    }
+    rows, columns = (pose.xy[:, i].astype(int).clip(0, n - 1) for i, n in ((1, parts.shape[0]), (0, parts.shape[1])))
+    there = parts[rows, columns]
+    left, right = (list(x) for x in zip(*(LANDMARKS[name] for name in LANDMARKS)))
+    right_way = np.isin(there[left], sides["left"]).sum() + np.isin(there[right], sides["right"]).sum()
+    wrong_way = np.isin(there[left], sides["right"]).sum() + np.isin(there[right], sides["left"]).sum()
+    xy, world, visibility = pose.xy.copy(), pose.world.copy(), pose.visibility.copy()
+    if wrong_way > right_way:  # a back taken for a front
+        for array in (xy, world, visibility):
+            array[left + right] = array[right + left]
+        world[:, 2] *= -1
+    for number, side in enumerate(("left", "right")):
+        for name, one, other in _MEETINGS:
+            a, b = (np.isin(parts, PARTS[f"{side}_{limb}"]) for limb in (one, other))
+            at = _meeting(a, b)
+            if at is not None:
+                xy[LANDMARKS[name][number]] = at
+    return replace(pose, xy=xy, world=world, visibility=visibility)
+
+
+def _meeting(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """(2,) x and y of the middle of where two regions (H, W) touch; None where they do not."""
+    touch = np.zeros_like(a)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            touch |= a & np.roll(b, step, axis)
+    rows, columns = np.nonzero(touch)
+    return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) >= 3 else None
+
+
 def _fit(
-    found: list[Pose | None], masks: list[np.ndarray | None], there: list[int], size: tuple[int, int]
-) -> tuple[list[Stance], list[Build], list[Points]]:
-    """The person's body in the frames `there`, with the widths that they have in all of them, and their landmarks."""
+    found: list[Pose | None],
+    masks: list[np.ndarray | None],
+    there: list[int],
+    size: tuple[int, int],
+    parts: np.ndarray | None = None,
+) -> tuple[Stances, list[Build], list[Points], Joints]:
+    """The person's body in the frames `there`, as it lies on them and as joints, and their landmarks; parts: of the
+    frames, where they are known."""
     seen = [index for index in there if found[index] is not None]
-    xy, world = (
+    xy, world, visibility = (
         _interpolated(np.stack([getattr(found[index], name) for index in seen]), seen, there)
-        for name in ("xy", "world")
+        for name in ("xy", "world", "visibility")
     )
     xy, world = (_smoothed(x, _JITTER * float(np.median(np.ptp(x, axis=1).max(-1)))) for x in (xy, world))
     points = [_points(a, b, size) for a, b in zip(xy, world)]
     pitch = float(np.median([lean(some) for some in points]))
     if abs(pitch) < _MOST_LEAN:
         points = [_points(a, b, size, pitch) for a, b in zip(xy, world)]
-    legs = float(np.median([found[index].visibility[[25, 26]].min() for index in seen])) > 0.5
+    scale = np.array([_scale(a, b) for a, b in zip(xy, world)])
+    nearer = _evened(scale) / np.median(scale)
+    legs = float(np.median(visibility[:, [25, 26]].min(1))) > 0.5
     height = float(np.median([body_height(some, legs) for some in points]))
+    (stances, builds), (true, bones) = (_standing(some, height) for some in (points, lifted(points, nearer)))
+    which = sorted({there.index(seen[round(i)]) for i in np.linspace(0, len(seen) - 1, _FITTED)})
+    shown = [None if parts is None else parts[there[i]] for i in which]
+    fitted = [fitted_body(stances.select([i]), builds[i], masks[there[i]], own) for i, own in zip(which, shown)]
+    body = _together(fitted, bones, legs)
+    joints = _joints(true, height * nearer, visibility, body, size)
+    plain = np.zeros_like(body.outline)  # the mask itself says where it ends
+    return (
+        stances,
+        [replace(body, offsets=b.offsets, hand=b.hand, foot=b.foot, outline=plain) for b in builds],
+        points,
+        joints,
+    )
+
+
+def _standing(points: list[Points], height: float) -> tuple[Stances, list[Build]]:
+    """The stances whose joints lie at the points of each frame, and their bones."""
     made = [stance_of(some, height) for some in points]
-    stances, builds = [stance for stance, _ in made], [build for _, build in made]
-    at = {index: number for number, index in enumerate(there)}
-    which = sorted({seen[round(i)] for i in np.linspace(0, len(seen) - 1, _FITTED)})
-    fitted = [fitted_widths(stances[at[index]], builds[at[index]], masks[index]).widths for index in which]
-    widths = {
-        parts: tuple(np.median([some[parts] for some in fitted if parts in some], axis=0))
-        for parts in {parts for some in fitted for parts in some}
+    return Stances.joined([stance for stance, _ in made]), [build for _, build in made]
+
+
+def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
+    """One body of those fitted to some frames, and of the bones in all; legs: whether they are seen."""
+    average = Build.average()
+    of_all = np.median([build.symmetrical().offsets for build in builds], axis=0)
+    for i, name in enumerate(JOINTS):
+        part = name.split("_")[-1]
+        if part in ("elbow", "wrist", "knee", "ankle"):
+            usual = np.linalg.norm(average.offsets[i])
+            length = np.linalg.norm(of_all[i])
+            if not legs and part in ("knee", "ankle"):
+                of_all[i] = average.offsets[i]
+            elif length > 0:
+                of_all[i] *= np.clip(length, _SHORTEST * usual, _LONGEST * usual) / length
+    values = {
+        name: np.median([getattr(some, name) for some in fitted], axis=0)
+        for name in ("limbs", "trunk", "head", "hair", "locks", "skirt", "outline")
     }
-    return stances, [Build(b.bones, b.torso, b.shoulders, b.hips, widths) for b in builds], points
+    lengths = {name: float(np.median([getattr(some, name) for some in builds])) for name in ("hand", "foot")}
+    return Build(of_all, **lengths, **values | {"head": float(values["head"])})
+
+
+def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: Build, size: tuple[int, int]) -> Joints:
+    """The joints of a person `height` (T,) pixels tall; visibility: (T, 33) of the landmarks."""
+    root = stances.positions[:, :1]
+    about = (stances.positions - root) * (stances.height / height)[:, None, None]
+    x, y = (stances.positions[:, 0, :2] * stances.height[:, None]).T
+    camera = np.stack([height / size[0], 0.5 + x / size[1], 0.5 - y / size[0]], 1)
+    confidence = np.ones((len(stances), len(JOINTS)))
+    ends = {"shoulder": "elbow", "elbow": "wrist", "wrist": "index", "hip": "knee", "knee": "ankle", "ankle": "toe"}
+    for name, i in JOINT_INDEX.items():
+        side, _, joint = name.partition("_")
+        if joint:
+            number = ("left", "right").index(side)
+            confidence[:, i] = visibility[:, [LANDMARKS[joint][number], LANDMARKS[ends[joint]][number]]].min(1)
+        else:
+            of = {"root": LANDMARKS["hip"], "spine": LANDMARKS["shoulder"], "head": (NOSE, *LANDMARKS["ear"])}[name]
+            confidence[:, i] = visibility[:, list(of)].mean(1)
+    arrays = (stances.rotations, about, camera, confidence.clip(0, 1), body.numbers())
+    return Joints(*(array.astype(np.float32) for array in arrays))
+
+
+def _evened(scale: np.ndarray) -> np.ndarray:
+    """(T,) with what trembles taken out: somebody comes nearer slowly."""
+    offsets = np.subtract.outer(np.arange(len(scale)), np.arange(len(scale)))
+    weights = np.exp(-0.5 * (offsets / _CAMERA) ** 2)
+    return weights @ scale / weights.sum(1)
 
 
 def _interpolated(x: np.ndarray, seen: list[int], there: list[int]) -> np.ndarray:
@@ -140,16 +290,20 @@ def _points(xy: np.ndarray, world: np.ndarray, size: tuple[int, int], pitch: flo
 
     pitch: by how much the landmarks lean out of the picture, in radians, see `lean`.
     """
-    height, width = size
-    trunk = [11, 12, 13, 14, 23, 24, 25, 26]
-    a, b = world[trunk, :2] - world[trunk, :2].mean(0), xy[trunk] - xy[trunk].mean(0)
-    scale = math.sqrt((b**2).sum() / max(1e-9, (a**2).sum()))
+    (height, width), scale = size, _scale(xy, world)
     p = np.stack([xy[:, 0] - width / 2, height / 2 - xy[:, 1], -world[:, 2] * scale], 1)
     if pitch:  # upright, with every landmark where the picture shows it
         p[:, 2] -= math.tan(pitch) * (p[:, 1] - p[[23, 24], 1].mean())
     pairs = {name: p[list(both)] for name, both in LANDMARKS.items() if name not in ("pinky", "index")}
     hand = (p[list(LANDMARKS["index"])] + p[list(LANDMARKS["pinky"])]) / 2
     return Points(nose=p[NOSE], hand=hand, **pairs)
+
+
+def _scale(xy: np.ndarray, world: np.ndarray) -> float:
+    """Pixels a metre, of landmarks (33, 2) and (33, 3)."""
+    trunk = [11, 12, 13, 14, 23, 24, 25, 26]
+    a, b = world[trunk, :2] - world[trunk, :2].mean(0), xy[trunk] - xy[trunk].mean(0)
+    return math.sqrt((b**2).sum() / max(1e-9, (a**2).sum()))
 
 
 def _smoothed(x: np.ndarray, jitter: float) -> np.ndarray:

@@ -195,7 +195,7 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
                 seen.setdefault("player", now)
             return "player" in seen or should_stop()
 
-        options = AnimateOptions(recipe="none", align=False, fit="pad")
+        options = AnimateOptions(recipe="none", align="none", fit="pad")
         started = time.monotonic()
         try:  # looked at every step and after every frame
             given = {"image": clip.photo, "poses": clip.poses, "image_poses": clip.image_poses}

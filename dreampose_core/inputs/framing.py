@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import Box, check_aspect, crop_box, extract_sound, fit_image, is_video, pad_box, same_aspect
-from ..poses import MIRRORED, PoseSequence, aligned, edited, fitted, largest_alone, person_box
+from ..poses import MIRRORED, PoseSequence, aligned, convertible, edited, fitted, largest_alone, person_box
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
 
@@ -47,13 +47,24 @@ def make_scene(
     check_length(motion)
     said = (MIRRORED,) if poses.uv is not None and motion.uv is None else ()
     of_the_photo = own is not None and not options.mirror and _is_frame_of(image_poses, poses)
-    if of_the_photo or own is None or not options.align:
+    if of_the_photo or own is None or options.align == "none":
         # A motion in frames of the photo's shape is taken to lie on the photo: both are fitted alike.
         lies_on_it = of_the_photo or same_aspect(image.shape[:2], motion.size)
         there = on_map(box, image.shape[:2], motion.size) if lies_on_it else None
         return Scene(photo, own, fitted(motion, size, there, bilinear), box, said)
+    if options.align == "body" and can_be_on_body(motion, own):
+        from ..body.retarget import on_body
+
+        motion, notices = on_body(motion, own)
+        return Scene(photo, own, motion, box, (*said, *notices))
     motion, alignment = aligned(motion, own, size)
     return Scene(photo, own, motion, box, said if alignment is None else (*said, alignment.sentence()))
+
+
+def can_be_on_body(motion: PoseSequence, own: PoseSequence) -> bool:
+    """Whether the motion can be drawn on the body of the photo with this map: the joints of both are known, and the
+    photo's map has charts in which bodies are drawn."""
+    return motion.joints is not None and own.joints is not None and convertible("body", own.charts)
 
 
 def check_length(motion: PoseSequence) -> None:

@@ -8,6 +8,7 @@ from .colours import overlay, render_colours
 from .edit import MIRRORED, edited, looped, mirrored, resampled, source_frames
 from .fit import fitted, person_box
 from .gaps import fill_gaps, frame_ranges
+from .joints import BODY_VERSION, JOINT_INDEX, JOINTS, Joints
 from .npz import read_poses, write_poses
 from .people import largest_alone, people, several
 from .reading import (
@@ -27,7 +28,10 @@ from .sequence import NUM_PARTS, WINDOW, Charts, PoseSequence, window_indices
 from .write import check_target, write_any
 
 __all__ = [
+    "BODY_VERSION",
     "DEFAULT_FPS",
+    "JOINTS",
+    "JOINT_INDEX",
     "MAX_FRAMES_READ",
     "MAX_MAP_SIDE",
     "MIRRORED",
@@ -35,6 +39,7 @@ __all__ = [
     "WINDOW",
     "Alignment",
     "Charts",
+    "Joints",
     "Estimate",
     "Photos",
     "PoseSequence",

@@ -107,18 +107,18 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
         raise InputError(
             "The pose sequence holds U, V only and cannot be mirrored; parts are needed to tell left from right."
         )
-    parts = np.empty_like(poses.parts)
+    parts, joints = np.empty_like(poses.parts), None if poses.joints is None else poses.joints.mirrored()
     for old, new in zip(poses.parts, parts):
         new[:] = _MIRRORED[old[:, ::-1]]
     if poses.charts not in ("mannequin", "body"):
-        return replace(poses, parts=parts, uv=None, charts="none")
+        return replace(poses, parts=parts, uv=None, charts="none", joints=joints)
     uv = np.empty_like(poses.uv)
     for old, new, part in zip(poses.uv, uv, parts):
         new[:] = old[:, :, ::-1]
         # U runs around a limb from one side to the other, but on the two halves of the head from front to back.
         turned = (part > 0) & ~np.isin(part, _HEAD)
         new[0][turned] = 1 - new[0][turned]
-    return replace(poses, parts=parts, uv=uv)
+    return replace(poses, parts=parts, uv=uv, joints=joints)
 
 
 def _check_number(number: int) -> None:

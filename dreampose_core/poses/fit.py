@@ -20,7 +20,8 @@ def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, b
     """
     if box is None and poses.size == tuple(size):
         return poses
-    seen, (top, left, height, width) = placement(poses.size, size, box or pad_box(poses.size, size))
+    box = box or pad_box(poses.size, size)
+    seen, (top, left, height, width) = placement(poses.size, size, box)
     rows, columns = (seen.top, seen.height, height, poses.size[0]), (seen.left, seen.width, width, poses.size[1])
 
     def fit(array: np.ndarray | None, resize) -> np.ndarray | None:
@@ -41,7 +42,11 @@ def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, b
             map_ = map_.take(low, axis) * (1 - share).reshape(shape) + map_.take(high, axis) * share.reshape(shape)
         return map_
 
-    return replace(poses, parts=fit(poses.parts, nearest), uv=fit(poses.uv, between if bilinear else nearest))
+    joints = poses.joints
+    if joints is not None:
+        joints = joints.seen_in(poses.size, box.top, box.left, box.height, box.width)
+    uv = fit(poses.uv, between if bilinear else nearest)
+    return replace(poses, parts=fit(poses.parts, nearest), uv=uv, joints=joints)
 
 
 def person_box(poses: PoseSequence, frame: int = 0) -> tuple[int, int, int, int] | None:

@@ -1,4 +1,5 @@
-"""Our pose file: an npz with parts, uv, charts, fps and version, read without trusting it."""
+"""Our pose file: an npz with parts, uv, charts, fps, version and, where they are known, a person's joints; read without
+trusting it."""
 
 from __future__ import annotations
 
@@ -10,18 +11,23 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..files import appearing
+from .joints import BODY_VERSION, Joints
 from .npy import read_body, read_header
 from .numbered import bounded_zip
 from .sequence import UNCLAMPED, PoseSequence, check_uv_range
 
-VERSION = 1
+VERSION = 2
+_READ = (1, 2)  # 1 has no joints
 MAX_BYTES = 6 << 30  # 1200 frames of 768 x 768 with U, V, also unclamped ones
 _DTYPES = {
     "parts": ("u1",),
     "uv": ("f2", "f4", "f8"),
     "fps": ("f2", "f4", "f8", "i4", "i8"),
     "version": ("i1", "i4", "i8"),
+    "body_version": ("i1", "i4", "i8"),
+    **dict.fromkeys(("rotations", "joints", "camera", "confidence", "body"), ("f2", "f4", "f8")),
 }
+_JOINTS = {name: name for name in ("rotations", "camera", "confidence", "body")} | {"positions": "joints"}
 
 
 def write_poses(poses: PoseSequence, path: str | Path) -> None:
@@ -37,6 +43,9 @@ def write_poses(poses: PoseSequence, path: str | Path) -> None:
         arrays["parts"] = poses.parts
     if poses.uv is not None:
         arrays["uv"] = poses.uv
+    if poses.joints is not None:
+        arrays["body_version"] = np.int64(BODY_VERSION)
+        arrays |= {name: getattr(poses.joints, field) for field, name in _JOINTS.items()}
     with appearing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -60,9 +69,9 @@ def read_poses(path: str | Path) -> PoseSequence:
         raise InputError(f"{name} cannot be read as a pose file (.npz); it is damaged or of another kind.") from error
     if "version" not in arrays or "charts" not in arrays or "fps" not in arrays:
         raise InputError(f"{name} is an npz, but not a pose file: it needs version, charts and fps beside parts or uv.")
-    if int(arrays["version"]) != VERSION:
+    if int(arrays["version"]) not in _READ:
         raise InputError(
-            f"{name} has pose file version {int(arrays['version'])}; this program reads version {VERSION}."
+            f"{name} has pose file version {int(arrays['version'])}; this program reads versions 1 and {VERSION}."
         )
     try:
         uv = arrays.get("uv")
@@ -71,13 +80,23 @@ def read_poses(path: str | Path) -> PoseSequence:
             if uv.size:  # before the cast, which would turn large numbers into infinities
                 check_uv_range(uv, *(UNCLAMPED if as_said else (0, 1)))
             uv = uv if as_said else uv.astype(np.float16, copy=False)
-        return PoseSequence(arrays.get("parts"), uv, str(arrays["charts"]), float(arrays["fps"]))
+        return PoseSequence(arrays.get("parts"), uv, str(arrays["charts"]), float(arrays["fps"]), _joints(arrays))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
 
+def _joints(arrays: dict[str, np.ndarray]) -> Joints | None:
+    """Those of the file; None where it has none, or those of another skeleton."""
+    if int(arrays.get("body_version", 0)) != BODY_VERSION:
+        return None
+    missing = [name for name in _JOINTS.values() if name not in arrays]
+    if missing:
+        raise InputError(f"it has joints, but lacks {', '.join(missing)}.")
+    return Joints(**{field: arrays[name].astype(np.float32) for field, name in _JOINTS.items()})
+
+
 def _members(archive: zipfile.ZipFile) -> list[str]:
-    known = {"parts", "uv", "charts", "fps", "version"}
+    known = {"charts", *_DTYPES}
     infos = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in known]
     if len({info.filename for info in infos}) != len(infos):
         raise InputError("it holds the same array twice.")
@@ -100,6 +119,6 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise InputError(
                 f"{what} is {header.dtype}; expected {' or '.join(str(np.dtype(d)) for d in _DTYPES[name])}."
             )
-        if name in ("fps", "version") and header.shape != ():
+        if name in ("fps", "version", "body_version") and header.shape != ():
             raise InputError(f"its {name} is not a single number.")
         return read_body(file, header, info.file_size, what)

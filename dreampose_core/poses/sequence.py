@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import InputError
+from .joints import Joints
 
 Charts = Literal["densepose", "mannequin", "body", "none"]
 NUM_PARTS = 24
@@ -27,6 +28,7 @@ class PoseSequence:
     have no parts, are kept as they are written: float32, and not clamped (about 0..1, see UNCLAMPED).
     charts: whose U, V these are; "none" exactly when uv is None.
     fps: frames per second, 1..240.
+    joints: the person's in the same frames, None where they are not known.
 
     Raises InputError when an array has another type, shape or range.
     """
@@ -35,6 +37,7 @@ class PoseSequence:
     uv: np.ndarray | None
     charts: Charts
     fps: float = 30.0
+    joints: Joints | None = None
 
     def __post_init__(self):
         if self.parts is None and self.uv is None:
@@ -73,6 +76,8 @@ class PoseSequence:
             )
         if self.parts is not None and self.parts.max() > NUM_PARTS:
             raise InputError(f"The pose sequence has part {self.parts.max()}; DensePose's parts are 0 to {NUM_PARTS}.")
+        if self.joints is not None and len(self.joints) != len(self):
+            raise InputError(f"The pose sequence has {len(self)} maps, but joints of {len(self.joints)} frames.")
         if self.uv is not None:
             check_uv_range(self.uv, *((0, 1) if self.parts is not None or self.uv.dtype == np.float16 else UNCLAMPED))
 
@@ -96,6 +101,7 @@ class PoseSequence:
             self,
             parts=None if self.parts is None else self.parts[indices],
             uv=None if self.uv is None else self.uv[indices],
+            joints=None if self.joints is None else self.joints.select(indices),
         )
 
     def clip(self, first: int | None, last: int | None) -> PoseSequence:

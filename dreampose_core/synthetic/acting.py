@@ -11,7 +11,7 @@ from ..body.cones import Shape, body_cones
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MotionOptions
-from .figure import Camera, Figure, Light, render
+from .figure import Camera, Figure, Light, joints, render
 from .motion import Manner
 from .outfit import Dice, Outfit, outfit_cones
 
@@ -55,7 +55,8 @@ def acted(
         parts.append(drawn.parts)
         uv.append((drawn.uv.float() * 255).round().div(255).half())
         clock.tick(int(which[-1]) + 1)
-    return PoseSequence(torch.cat(parts).numpy(), torch.cat(uv).numpy(), "mannequin", options.fps)
+    own = joints(figure, moments, size)
+    return PoseSequence(torch.cat(parts).numpy(), torch.cat(uv).numpy(), "mannequin", options.fps, own)
 
 
 def _mannequin(options: MotionOptions) -> Figure:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..body.cones import JOINT_INDEX, Bodies, Cone, Shape, body_cones, forward_kinematics, sole_height
+from ..body.build import Build
+from ..body.cloth import hang
+from ..body.cones import JOINT_INDEX, Bodies, Cone, Shape, body_cones, forward_kinematics, rest_joints, sole_height
 from ..body.drawing import Rendering, View, draw
+from ..body.fitting import offsets_of
 from ..errors import InputError
-from ..poses import PoseSequence
+from ..poses import JOINTS, Joints, PoseSequence
 from ..settings import MAX_SEED
 from .backdrop import backdrop, seen_through
-from .cloth import hang
 from .motion import Manner, motion, random_manner
 from .outfit import Dice, Outfit, outfit_cones, random_outfit, random_shape
 from .wardrobe import dress
@@ -182,23 +184,8 @@ def render(
     `device`.
     """
     owner, m = owner.to(device), moments.to(device)
-    bodies = Bodies.of([figure.shape for figure in figures], [figure.cones for figure in figures], device).select(owner)
-    now, before = _standing(bodies, m.angles, m.offset), _standing(bodies, m.before_angles, m.before_offset)
-    bodies, twist = hang(bodies, now, before)
-
-    def own(values) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)[owner]
-
-    still = own([figure.camera.zoom * figure.shape.height for figure in figures])
-    centre = torch.stack([own([figure.camera.shift for figure in figures]), 0.5 / still - 0.045], -1)
-    scale = still * m.zoom
-    view = View(
-        scale,
-        centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None],
-        own([figure.light.direction for figure in figures]),
-        own([figure.light.ambient for figure in figures]),
-        own([figure.light.tint for figure in figures]),
-    )
+    bodies, now, view = _staged(figures, owner, m)
+    bodies, twist = hang(bodies, now, _standing(bodies, m.before_angles, m.before_offset))
     if maps_only:
         return draw(bodies, *now, twist, None, owner, None, view, size, supersample)
     backdrops = torch.stack([figure.backdrop(size) for figure in figures]).to(device)
@@ -206,6 +193,20 @@ def render(
     background = _with_shadow(background, now[1], m.offset[:, 1], view)
     atlases = torch.stack([figure.atlas for figure in figures]).to(device)
     return draw(bodies, *now, twist, atlases, owner, background, view, size, supersample)
+
+
+def joints(figure: Figure, moments: Moments, size: tuple[int, int]) -> Joints:
+    """The exact joints of a figure in frames of (height, width) `size`; its body has the figure's bones, and nothing of
+    what it wears."""
+    bodies, (rotations, positions), view = _staged([figure], torch.zeros(len(moments), dtype=torch.long), moments)
+    root = positions[:, :1]
+    x, y = (root[:, 0, :2] - view.centre).unbind(-1)
+    camera = torch.stack([view.scale, 0.5 + x * view.scale * size[0] / size[1], 0.5 - y * view.scale], -1)
+    rest = bodies.rest[:1].double()
+    still = torch.eye(3, dtype=torch.float64).expand(len(JOINTS), 3, 3)
+    body = Build(offsets_of(still.numpy(), rest[0].numpy()), head=figure.shape.head)
+    ones = torch.ones(len(moments), len(JOINTS))
+    return Joints(*(t.float().numpy() for t in (rotations, positions - root, camera, ones)), body.numbers())
 
 
 def render_clip(
@@ -228,7 +229,30 @@ def render_clip(
             render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, device=device)
         )
     rgb, parts, uv = (torch.cat([getattr(c, key).cpu() for c in chunks]) for key in ("rgb", "parts", "uv"))
-    return rgb, PoseSequence(parts.numpy(), uv.numpy(), "mannequin", fps)
+    return rgb, PoseSequence(parts.numpy(), uv.numpy(), "mannequin", fps, joints(figure, moments, size))
+
+
+def _staged(
+    figures: list[Figure], owner: torch.Tensor, m: Moments
+) -> tuple[Bodies, tuple[torch.Tensor, torch.Tensor], View]:
+    """The figures' bodies in T moments, the rotations and positions of their joints, and how they are seen."""
+    device, shapes = owner.device, [figure.shape for figure in figures]
+    rest, head = [rest_joints(shape) for shape in shapes], [shape.head for shape in shapes]
+    bodies = Bodies.of(rest, head, [figure.cones for figure in figures], device).select(owner)
+
+    def own(values) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)[owner]
+
+    still = own([figure.camera.zoom * figure.shape.height for figure in figures])
+    centre = torch.stack([own([figure.camera.shift for figure in figures]), 0.5 / still - 0.045], -1)
+    view = View(
+        still * m.zoom,
+        centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None],
+        own([figure.light.direction for figure in figures]),
+        own([figure.light.ambient for figure in figures]),
+        own([figure.light.tint for figure in figures]),
+    )
+    return bodies, _standing(bodies, m.angles, m.offset), view
 
 
 def _standing(bodies: Bodies, angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from gradio.utils import get_upload_folder
 from ..jobs.records import JobRequest, SubjectEntry
 from ..settings import AnimateOptions, FrameOptions, Quality
 
-SWITCHES = ("align", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
+SWITCHES = ("smooth", "fill_holes", "mirror", "reverse", "keep_sound")
 _TEXTS = ("fps", "loops", "steps", "image_guidance", "pose_guidance")
 _FRAME = FrameOptions().model_dump()
 
@@ -59,7 +59,7 @@ def _fields(options: AnimateOptions) -> dict[str, object]:
         "changes": [name for name in SWITCHES if own[name]],
         # empty texts take their defaults
         **{name: "" if own[name] == getattr(plain, name) else f"{own[name]:g}" for name in _TEXTS},
-        **{name: own[name] for name in (*_FRAME, "recipe", "quality", "seed")},
+        **{name: own[name] for name in (*_FRAME, "align", "recipe", "quality", "seed")},
         "solver": options.solver or "",
         "speed": min(4, options.speed * options.stride),  # the page has no stride
     }

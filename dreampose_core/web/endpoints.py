@@ -56,7 +56,7 @@ _OPTIONS = {
     "shift_right": "The frame is moved by this share of its width.",
     "shift_down": "And by this share of its height.",
     "solver": "How noise becomes a frame. None takes the model's own.",
-    "align": "Whether the motion is moved and scaled to the person in the photo.",
+    "align": "Whether the motion is drawn on the body in the photo, or its outline moved and scaled, or neither.",
     "recipe": "Whether and how the person is learned first.",
     "quality": "How often each frame is gone over.",
     "steps": "None takes those of the quality.",

@@ -29,10 +29,10 @@ RECIPE_WORDS = "Learning takes a minute or two, once per photo, and comes a litt
 QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
 QUALITY_WORDS = "How often each frame is gone over; more takes longer."
 FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
+ALIGNS = [("Their own body", "body"), ("Their outline", "outline"), ("As it is", "none")]
 SOLVERS = [("The model's own", ""), ("DPM++ 2M", "dpm++"), ("UniPC", "unipc"), ("DDIM", "ddim"), ("PNDM", "pndm")]
 MAX_WATCHING = 1000  # pages that watch a job at a time
 CHANGES = [
-    ("Fit it to the person", "align"),
     ("Take out flicker", "smooth"),
     ("Close holes", "fill_holes"),
     ("Mirror", "mirror"),
@@ -381,7 +381,14 @@ def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component],
             info="0.25 to 4, by leaving out frames or repeating them. Recommended: "
             "0.75 to 2; slower than that is jerky.",
         )
-        changes = gr.CheckboxGroup(CHANGES, value=["align"], show_label=False, container=False, elem_id="dp-changes")
+        align = gr.Radio(
+            ALIGNS,
+            value="body",
+            label="Fit it to",
+            info="The motion is drawn on the body in the photo, or moved and scaled to it.",
+            elem_id="dp-align",
+        )
+        changes = gr.CheckboxGroup(CHANGES, value=[], show_label=False, container=False, elem_id="dp-changes")
     gallery.select(handlers.pick_motion, None, [name, words, file], **QUICK)
     file.upload(handlers.own_motion, file, [name, words, gallery], **QUICK)
     file.clear(handlers.no_motion, None, [name, words], **QUICK)
@@ -392,6 +399,7 @@ def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component],
         "speed": speed,
         "fps": fps,
         "loops": loops,
+        "align": align,
         "changes": changes,
     }, [words, gallery]
 

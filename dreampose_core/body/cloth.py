@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from ..body.cones import JOINT_INDEX, Bodies
+from .cones import JOINT_INDEX, Bodies
 
 _SKIRT_LAG = 0.6  # share of a skirt's hem that is still where the legs were
 _THIGH, _CALF = 1.15, 1.3  # room around the legs, as a factor of their radii

@@ -1,0 +1,345 @@
+"""A body of our own: its joints over time, its proportions from pictures, and somebody's motion done by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.body.build import Build, Stances, drawn
+from dreampose_core.body.cones import euler_matrices
+from dreampose_core.body.fitting import Points, fitted_body, offsets_of, stance_of
+from dreampose_core.body.retarget import on_body
+from dreampose_core.densepose.body_tracker import BodyTracker
+from dreampose_core.errors import InputError
+from dreampose_core.inputs.framing import make_scene
+from dreampose_core.poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, edited, fitted, read_poses, write_poses
+from dreampose_core.settings import BODY_TRACKER, EditOptions, SceneOptions
+from dreampose_core.synthetic import HELD_OUT, Figure, render, render_clip
+from dreampose_core.synthetic.figure import joints as exact_joints
+from dreampose_core.synthetic.outfit import outfit_cones
+
+SIZE = (200, 160)
+STILL = np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3))
+
+
+@pytest.fixture(scope="module")
+def clip() -> PoseSequence:
+    """Somebody who dances, drawn, with their exact joints."""
+    return render_clip(Figure.from_seed(HELD_OUT + 43), "dance", 6, SIZE, fps=5.0)[1]
+
+
+def turned(count: int, most: float = 0.7) -> np.ndarray:
+    """(count, J, 3, 3) random rotations."""
+    angles = (torch.rand(count, len(JOINTS), 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * most
+    return euler_matrices(angles).double().numpy()
+
+
+def placed(joints: Joints, size: tuple[int, int]) -> Stances:
+    """Where exact joints lie in frames of `size`."""
+    height = joints.camera[:, 0] * size[0]
+    middle = (joints.camera[:, 1:] - 0.5) * [size[1], -size[0]] / height[:, None]
+    return Stances(joints.rotations, joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None], height)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+# -- joints ------------------------------------------------------------------------------------------------------------
+
+
+def same(a: Joints, b: Joints, tolerance: float = 1e-5) -> bool:
+    return all(np.allclose(x, y, atol=tolerance) for x, y in zip(vars(a).values(), vars(b).values()))
+
+
+def test_joints_go_through_every_edit_with_their_maps(clip):
+    options = EditOptions(first_frame=1, last_frame=5, stride=2, reverse=True, loops=2)
+    assert same(edited(clip, options).joints, clip.joints.select([3, 1, 3, 1]))
+    assert not same(edited(clip, EditOptions(mirror=True)).joints, clip.joints, 0.01)
+    assert same(clip.joints.mirrored().mirrored(), clip.joints)
+
+
+def test_mirrored_joints_lie_in_the_mirrored_map(clip):
+    shown = edited(clip, EditOptions(mirror=True))
+    for poses in (clip, shown):
+        at = places(poses.joints, poses.size)[:, JOINT_INDEX["left_elbow"]]
+        rows, columns = at[:, 1].astype(int), at[:, 0].astype(int)
+        parts = poses.parts[np.arange(len(poses)), rows, columns]
+        assert np.isin(parts, (15, 17, 19, 21)).sum() >= 4, "the left arm's, unless something is in front of it"
+
+
+def places(joints: Joints, size: tuple[int, int]) -> np.ndarray:
+    """(T, J, 2) x and y in pixels from the frame's corner."""
+    scale, x, y = joints.camera.T[:, :, None]
+    across = x * size[1] + joints.positions[..., 0] * scale * size[0]
+    return np.stack([across, (y - joints.positions[..., 1] * scale) * size[0]], -1)
+
+
+def test_joints_keep_their_place_in_a_crop(clip):
+    from dreampose_core.media import Box
+
+    box = Box(20.0, -10.0, 150.0, 120.0)
+    small = fitted(clip, (100, 80), box)
+    expected = (places(clip.joints, SIZE) - [box.left, box.top]) * [80 / box.width, 100 / box.height]
+    assert np.allclose(places(small.joints, (100, 80)), expected, atol=1e-3)
+
+
+def test_joints_are_written_and_read(clip, tmp_path):
+    write_poses(clip, tmp_path / "a.npz")
+    assert same(read_poses(tmp_path / "a.npz").joints, clip.joints)
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    assert arrays["version"] == 2 and arrays["joints"].shape == (6, len(JOINTS), 3)
+    np.savez(tmp_path / "b.npz", **arrays | {"body_version": np.int64(99)})
+    assert read_poses(tmp_path / "b.npz").joints is None, "those of another skeleton are left out"
+    np.savez(tmp_path / "c.npz", **{name: x for name, x in arrays.items() if name != "camera"})
+    with pytest.raises(InputError, match="lacks camera"):
+        read_poses(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("rotations", lambda x: x * 2),
+        ("rotations", lambda x: x[:, :5]),
+        ("positions", lambda x: x * np.float32("nan")),
+        ("positions", lambda x: x + 50),
+        ("camera", lambda x: x * 0),
+        ("camera", lambda x: x[:3]),
+        ("confidence", lambda x: x + 1),
+        ("body", lambda x: np.zeros(1000, np.float32)),
+        ("body", lambda x: x.astype(np.float64)),
+    ],
+)
+def test_what_are_no_joints_is_refused(clip, name, change):
+    with pytest.raises(InputError, match="joints"):
+        replace(clip.joints, **{name: change(getattr(clip.joints, name))})
+
+
+# -- the body ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_is_its_numbers():
+    build = replace(Build.average(), skirt=np.array([0.3, 0.12]), head=1.05, hand=0.06)
+    again = Build.of(build.numbers())
+    assert np.allclose(again.numbers(), build.numbers()) and again.head == pytest.approx(1.05)
+    for wrong in (build.numbers()[:-1], np.append(build.numbers(), 0)):
+        with pytest.raises(ValueError, match="numbers"):
+            Build.of(wrong)
+
+
+def test_bones_keep_their_lengths_however_they_are_turned():
+    build, rotations = Build.average(), turned(20)
+    positions = build.positions(rotations)
+    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")):
+        for side in ("left", "right"):
+            bone = positions[:, JOINT_INDEX[f"{side}_{b}"]] - positions[:, JOINT_INDEX[f"{side}_{a}"]]
+            assert np.allclose(np.linalg.norm(bone, axis=1), build.length(f"{side}_{b}"))
+    for rotation, position in zip(rotations, positions):
+        assert np.allclose(offsets_of(rotation, position), build.offsets, atol=1e-6)
+
+
+def points_of(stances: Stances) -> Points:
+    """The landmarks of one frame, in pixels."""
+    at, turn = stances.positions[0] * stances.height[0], stances.rotations[0]
+
+    def pair(name: str, offset=(0, 0, 0)) -> np.ndarray:
+        numbers = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right")]
+        return np.stack([at[i] + turn[i] @ offset * stances.height[0] for i in numbers])
+
+    head, height = JOINT_INDEX["head"], stances.height[0]
+    on_head = [
+        at[head] + turn[head] @ np.array(x) * height for x in ((0, 0.06, 0.06), (0.05, 0.068, 0), (-0.05, 0.068, 0))
+    ]
+    joints = {name: pair(name) for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")}
+    more = {
+        "hand": pair("wrist", (0, -0.055, 0)),
+        "heel": pair("ankle", (0, -0.03, -0.03)),
+        "toe": pair("ankle", (0, -0.03, 0.08)),
+    }
+    return Points(nose=on_head[0], ear=np.stack(on_head[1:]), **joints, **more)
+
+
+@pytest.mark.parametrize("motion", ["dance", "walk", "boxing"])
+def test_landmarks_of_a_known_stance_give_it_back(motion):
+    figure = Figure.from_seed(HELD_OUT + 44)
+    moments = figure.moments(motion, torch.arange(5) * 0.7)
+    exact = placed(exact_joints(figure, moments, SIZE), SIZE)
+    for index in range(len(exact)):
+        known = exact.select([index])
+        stance, build = stance_of(points_of(known), known.height[0])
+        for bone, end in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")):
+            for side in ("left", "right"):
+                at, to = (JOINT_INDEX[f"{side}_{name}"] for name in (bone, end))
+                along = known.positions[0, to] - known.positions[0, at]
+                # a limb points where it did; how it is turned about itself cannot be told from landmarks
+                assert np.allclose(-stance.rotations[0, at, :, 1], along / np.linalg.norm(along), atol=1e-4)
+        again = build.positions(stance.rotations)[0] + stance.positions[0, 0]
+        assert np.abs(again - known.positions[0]).max() < 0.03
+
+
+def test_a_raised_arm_does_not_turn_about_itself():
+    """Straight up is the opposite of hanging: near it a small change of direction must stay a small turn."""
+    found = []
+    for tilt in (-0.1, -0.03, 0.03, 0.1):
+        for forward in (-0.1, 0.1):
+            points = points_of(placed_average())
+            shoulder = points.shoulder[0]
+            points.elbow[0] = shoulder + np.array([tilt, 1.0, forward]) * 30
+            points.wrist[0] = shoulder + np.array([tilt, 1.0, forward]) * 58
+            stance, _ = stance_of(points, 180.0)
+            found.append(stance.rotations[0, JOINT_INDEX["left_shoulder"]])
+    assert max(np.arccos(((np.trace(a.T @ b) - 1) / 2).clip(-1, 1)) for a in found for b in found) < 0.7
+
+
+def placed_average() -> Stances:
+    return Stances(STILL.copy(), Build.average().positions(STILL), np.array([180.0]))
+
+
+def dressed(seed: int, **changes) -> Figure:
+    """A figure in other clothes."""
+    from dreampose_core.body.cones import body_cones
+
+    figure = Figure.from_seed(seed)
+    plain = dict(hem=0.0, loose_leg=0.0, loose_sleeve=0.0, hair="short", hat="none", bag="none")
+    outfit = replace(figure.outfit, **plain | changes)
+    return replace(figure, outfit=outfit, cones=body_cones(figure.shape) + outfit_cones(figure.shape, outfit))
+
+
+def fitted_to(figure: Figure, motion: str = "idle") -> tuple[Build, np.ndarray, np.ndarray]:
+    """The body fitted to a figure's exact joints and mask, the outline drawn from it, and the exact one."""
+    moments = figure.moments(motion, torch.tensor([0.5]))
+    parts = render([figure], torch.zeros(1, dtype=torch.long), moments, SIZE, maps_only=True).parts.numpy()
+    joints = exact_joints(figure, moments, SIZE)
+    stance = placed(joints, SIZE)
+    build = fitted_body(stance, Build.of(joints.body), (parts[0] > 0).astype(np.uint8) * 255)
+    return build, drawn(stance, [build], SIZE)[0][0] > 0, parts[0] > 0
+
+
+@pytest.mark.parametrize("hem", [0.14, 0.22, 0.3, 0.36])
+def test_a_skirt_is_found_and_drawn(hem):
+    build, outline, exact = fitted_to(dressed(HELD_OUT + 1, hem=hem, waist=0.6, flare=1.7), "walk")
+    assert build.skirt[0] == pytest.approx(hem, abs=0.06) and iou(outline, exact) > 0.9
+
+
+@pytest.mark.parametrize("loose", [0.0, 0.5])
+def test_trousers_are_no_skirt(loose):
+    build, outline, exact = fitted_to(dressed(HELD_OUT + 1, leg=2.0, loose_leg=loose), "walk")
+    assert not build.skirt.any() and iou(outline, exact) > 0.9
+
+
+@pytest.mark.parametrize("hair", ["afro", "bob"])
+def test_hair_is_in_the_outline(hair):
+    figure = dressed(HELD_OUT + 1, hair=hair)
+    _, outline, exact = fitted_to(figure)
+    _, without, _ = fitted_to(dressed(HELD_OUT + 1, hair="none"))
+    top = slice(0, int(np.nonzero(exact.any(1))[0][0] + 0.17 * SIZE[0]))
+    assert iou(outline[top], exact[top]) > max(0.85, iou(without[top], exact[top]) + 0.03)
+
+
+# -- somebody's motion on another body ---------------------------------------------------------------------------------
+
+
+def moved_on(scale: float = 1.0, shift: tuple[float, float] = (0, 0), count: int = 3) -> PoseSequence:
+    """A still person who gets larger by `scale` in all and moves by `shift` (right, down) of the frame."""
+    joints, share = exact(count), np.linspace(0, 1, count, dtype=np.float32)
+    camera = joints.camera.copy()
+    camera[:, 0] *= 1 + (scale - 1) * share
+    camera[:, 1:] += share[:, None] * np.float32(shift)
+    maps = np.zeros((count, *SIZE), np.uint8), np.zeros((count, 2, *SIZE), np.float16)
+    return PoseSequence(*maps, "body", 10.0, replace(joints, camera=camera))
+
+
+def exact(count: int) -> Joints:
+    body = Build.average()
+    positions = body.positions(np.repeat(STILL, count, 0)).astype(np.float32)
+    camera = np.tile(np.float32([0.8, 0.5, 0.48]), (count, 1))
+    ones = np.ones((count, len(JOINTS)), np.float32)
+    return Joints(np.repeat(STILL, count, 0).astype(np.float32), positions, camera, ones, body.numbers())
+
+
+def rows_of(mask: np.ndarray) -> tuple[int, int]:
+    rows = np.nonzero(mask.any(1))[0]
+    return int(rows[0]), int(rows[-1])
+
+
+def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
+    own = replace(clip.select([0]), joints=clip.joints.select([0]))
+    other = render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 4, (160, 200), fps=5.0)[1]
+    done, said = on_body(other, own)
+    assert done.size == SIZE and len(done) == 4 and done.charts == own.charts and not said
+    body = Build.of(own.joints.body)
+    assert np.allclose(done.joints.rotations, other.joints.rotations)
+    assert np.allclose(done.joints.positions, body.positions(other.joints.rotations.astype(float)), atol=1e-4)
+    assert abs(rows_of(done.mask[0])[1] - rows_of(own.mask[0])[1]) <= 3, "the feet stand where the photo's stand"
+
+
+def test_coming_nearer_makes_larger_and_the_path_is_kept():
+    own = moved_on(count=1)
+    grown, _ = on_body(moved_on(scale=1.3), own)
+    tall = [np.subtract(*rows_of(mask)[::-1]) for mask in grown.mask]
+    assert tall[2] / tall[0] == pytest.approx(1.3, abs=0.05)
+    gone, _ = on_body(moved_on(shift=(0.2, -0.1)), own)
+    middles = [np.nonzero(mask)[1].mean() for mask in gone.mask]
+    assert middles[2] - middles[0] == pytest.approx(0.2 * SIZE[1], abs=2)
+    assert rows_of(gone.mask[0])[1] - rows_of(gone.mask[2])[1] == pytest.approx(0.1 * SIZE[0], abs=2)
+
+
+def test_who_leaves_the_frame_is_told():
+    assert on_body(moved_on(shift=(0.7, 0), count=8), moved_on(count=1))[1] == (
+        "The person leaves the picture in frames 5-7; a photo with more room around them, or a smaller zoom, shows all "
+        "of the motion.",
+    )
+
+
+def test_joints_that_the_motion_never_shows_keep_the_photos_pose():
+    own = moved_on(count=1)
+    motion = moved_on()
+    arm = [JOINT_INDEX["left_shoulder"], JOINT_INDEX["left_elbow"]]
+    rotations, confidence = motion.joints.rotations.copy(), motion.joints.confidence.copy()
+    rotations[:, arm] = euler_matrices(torch.tensor([0.0, 0.0, 2.0])).numpy()
+    motion = replace(motion, joints=replace(motion.joints, rotations=rotations))
+    assert np.allclose(on_body(motion, own)[0].joints.rotations[:, arm], rotations[:, arm])
+    confidence[:, arm] = 0.1
+    motion = replace(motion, joints=replace(motion.joints, confidence=confidence))
+    assert np.allclose(on_body(motion, own)[0].joints.rotations[:, arm], np.eye(3))
+
+
+def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):
+    photo = np.zeros((*SIZE, 3), np.uint8)
+    own, other = clip.select([0]), render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 3, (100, 80), fps=5.0)[1]
+    scenes = {
+        name: make_scene(photo, motion, own, (100, 80), SceneOptions(align=align))
+        for name, motion, align in (
+            ("body", other, "body"),
+            ("outline", other, "outline"),
+            ("no joints", replace(other, joints=None), "body"),
+            ("as it is", other, "none"),
+        )
+    }
+    assert scenes["outline"].notices and scenes["outline"].notices == scenes["no joints"].notices
+    assert not np.array_equal(scenes["body"].poses.parts, scenes["outline"].poses.parts)
+    assert np.array_equal(scenes["as it is"].poses.parts, other.parts)
+    real = replace(own, charts="densepose", joints=own.joints)
+    assert make_scene(photo, other, real, (100, 80), SceneOptions()).notices == scenes["outline"].notices
+
+
+def test_a_person_in_anothers_motion_is_the_person_who_does_it():
+    """A known body in B's motion, photo and motion tracked: against A's exact map in the very pose."""
+    size, tracker = (320, 256), BodyTracker(BODY_TRACKER)
+    a, b = Figure.from_seed(11_001), Figure.from_seed(HELD_OUT + 61)
+    a, b = (replace(f, camera=replace(f.camera, sway=0.0, breathe=0.0)) for f in (a, b))
+    b = replace(b, manner=a.manner)
+    truth = render_clip(a, "dance", 5, size, fps=3.0)[1]
+    photo = tracker.estimate(list(render_clip(a, "dance", 1, size)[0].numpy()))
+    motion = tracker.estimate(list(render_clip(b, "dance", 5, size, fps=3.0)[0].numpy()))
+    done, _ = on_body(motion, photo)
+    got, both = done.mask, done.mask & truth.mask
+    tall = [np.mean([np.subtract(*rows_of(m)[::-1]) for m in masks]) for masks in (got, truth.mask)]
+    from dreampose_core.poses import converted
+
+    exactly = converted(truth, "body")
+    assert np.mean([iou(x, y) for x, y in zip(got, truth.mask)]) >= 0.8
+    assert (done.parts[both] == exactly.parts[both]).mean() >= 0.75 and tall[0] == pytest.approx(tall[1], rel=0.04)
