@@ -322,8 +322,10 @@ def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):
     assert scenes["outline"].notices and scenes["outline"].notices == scenes["no joints"].notices
     assert not np.array_equal(scenes["body"].poses.parts, scenes["outline"].poses.parts)
     assert np.array_equal(scenes["as it is"].poses.parts, other.parts)
-    real = replace(own, charts="densepose", joints=own.joints)
-    assert make_scene(photo, other, real, (100, 80), SceneOptions()).notices == scenes["outline"].notices
+    fed = make_scene(photo, other, own, (100, 80), SceneOptions(), charts="densepose")
+    assert fed.notices == scenes["outline"].notices, "whose model knows real DensePose is fed the maps as they came"
+    real = replace(own, charts="densepose")  # a model of ours gets what it knows
+    assert make_scene(photo, other, real, (100, 80), SceneOptions()).image_poses.charts == "body"
 
 
 def test_a_person_in_anothers_motion_is_the_person_who_does_it():

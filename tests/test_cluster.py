@@ -218,6 +218,7 @@ def test_a_cancel_while_a_person_is_learned_brings_the_last_steps_back(cluster, 
     assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
 
 
+@pytest.mark.slow
 def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_checkpoint(
     nodes, cluster, clip, learned_here, tmp_path
 ):

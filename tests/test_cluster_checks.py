@@ -129,6 +129,7 @@ def test_a_cluster_without_the_gpu_that_is_asked_for(tmp_path, nodes):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_another_version_of_us_on_a_node(tmp_path, nodes):
     """Its processes take up another copy of the package when they start: Ray itself would have them look where this
     process looks."""

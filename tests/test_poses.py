@@ -189,7 +189,7 @@ def test_fps_may_be_a_whole_number_and_unknown_arrays_are_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"version": np.int64(2)}, "version 2"),
+        ({"version": np.int64(3)}, "version 3"),
         ({"version": None}, "needs version"),
         ({"charts": None}, "needs version, charts and fps"),
         ({"fps": None}, "needs version, charts and fps"),

@@ -175,12 +175,13 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
         made = pipe(
             photo, poses, None, 3, *guidance, noise=noise, init_leak=leak, output_type="np", batch_size=3
         ).frames
-        wanted = np.stack([original.frame(photo, maps, index, noise, 3, *guidance) for index in range(FRAMES)])
-        assert made.shape == wanted.shape == (FRAMES, HEIGHT, WIDTH, 3) and made.dtype == np.float32
-        assert np.abs(made - wanted).max() < 1e-3 and wanted.std() > 0.01
-    assert np.abs(wanted[0] - wanted[2]).max() > 1e-3  # poses count
+        ends = [0, FRAMES - 1]  # whose windows lie differently; the original takes its time
+        wanted = np.stack([original.frame(photo, maps, index, noise, 3, *guidance) for index in ends])
+        assert made.shape == (FRAMES, HEIGHT, WIDTH, 3) and made.dtype == np.float32
+        assert np.abs(made[ends] - wanted).max() < 1e-3 and wanted.std() > 0.01
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-3  # poses count
     without = pipe(photo, poses, None, 3, 1.0, 1.0, noise=noise, init_leak=False, output_type="np").frames
-    assert np.abs(without - wanted).max() > 1e-3
+    assert np.abs(without[ends] - wanted).max() > 1e-3
 
 
 def test_what_the_folder_says(model):

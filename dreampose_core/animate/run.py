@@ -78,7 +78,9 @@ def animate(
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
     model = engine.model
-    scene = make_scene(image, poses, image_poses, model.model_config.size, options, model.bilinear)
+    scene = make_scene(
+        image, poses, image_poses, model.model_config.size, options, model.model_config.charts, model.bilinear
+    )
     said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], model.model_config.size))
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks", "."):

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..poses import JOINT_INDEX, Joints, PoseSequence, converted, frame_ranges
 from .build import Build, Stances, drawn
+from .fitting import snapped
 
 _LAG_S = 0.12  # how far loose cloth and hair are behind the body
 _KNOWN = 0.3  # confidence below which a joint is not seen
@@ -52,6 +53,17 @@ def on_body(motion: PoseSequence, own: PoseSequence) -> tuple[PoseSequence, tupl
     camera = np.stack([scale, path[:, 0] * height / width, path[:, 1]], 1)
     done = Joints(*(x.astype(np.float32) for x in (rotations, positions, camera, joints.confidence, photo.body)))
     return converted(PoseSequence(parts, uv, "mannequin", motion.fps, done), own.charts), _leaves(done, photo, own.size)
+
+
+def in_our_charts(own: PoseSequence) -> PoseSequence:
+    """A photo's map (one frame) of whatever charts, drawn anew in ours from its joints, on the person that it shows."""
+    joints, (height, width) = own.joints, own.size
+    tall = joints.camera[:, 0] * height
+    middle = (joints.camera[:, 1:] - 0.5) * [width, -height] / tall[:, None]
+    stances = Stances(joints.rotations, joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None], tall)
+    parts, uv = drawn(stances, [Build.of(joints.body)], own.size)
+    parts, uv = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, tall[0])
+    return converted(PoseSequence(parts[None], uv[None], "mannequin", own.fps, joints), "body")
 
 
 def _seen(joints: Joints) -> float:

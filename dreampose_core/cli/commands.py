@@ -37,12 +37,17 @@ def animate(args, on_progress, should_stop) -> None:
     from ..animate.run import animate
     from ..inputs.framing import keep_sound
     from ..model.loading import load_pipeline
+    from ..poses import convertible
     from ..subject.folder import fingerprint, read_subject
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory, args.safety_checker)
     if args.subject is not None:
         read_subject(args.subject, fingerprint(pipe))
     (photo, *more), about_maps = _photos(args, images, estimate)
+    poses = reading.poses
+    if options.align == "body" and convertible("body", pipe.model_config.charts):
+        poses = estimate.with_joints(poses)
+        photo = replace(photo, image_poses=estimate.with_joints(photo.image_poses))
     _say(about_images, _about(args.poses, reading), about_maps, estimate.notices)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", dir=out.parent))
     try:
@@ -52,7 +57,7 @@ def animate(args, on_progress, should_stop) -> None:
         result = animate(
             LocalEngine(pipe),
             image=photo.image,
-            poses=reading.poses,
+            poses=poses,
             image_poses=photo.image_poses,
             more=more,
             options=options,
@@ -160,7 +165,8 @@ def poses_preview(args, on_progress, should_stop) -> None:
     estimate = _estimate(args, on_progress, should_stop)
     reading = _motion(args.file, args, estimate)
     poses, scene, about = reading.poses, None, _about(args.file, reading)
-    from ..inputs.preview import frame_size, preview_size, write_preview
+    from ..inputs.framing import frame_size, known_charts
+    from ..inputs.preview import preview_size, write_preview
     from ..poses import source_frames
 
     if args.image is not None:
@@ -171,7 +177,9 @@ def poses_preview(args, on_progress, should_stop) -> None:
         image, about_image = read_photo(args.image)
         own, about_map = _image_poses(args.image_poses, image, estimate)
         model = MODELS.get(args.model) or args.model
-        scene = make_scene(image, poses, own, preview_size(model), options)
+        if options.align == "body":
+            poses, own = estimate.with_joints(poses), estimate.with_joints(own)
+        scene = make_scene(image, poses, own, preview_size(model), options, known_charts(model))
         checks = photo_checks(own, scene.box, image.shape[:2], frame_size(model))
         about += (*about_image, *about_map, *checks, *scene.notices)
     notices = write_preview(poses, out, options, scene, on_progress=on_progress, should_stop=should_stop)

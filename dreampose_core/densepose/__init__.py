@@ -78,7 +78,7 @@ class Estimates:
         should_stop: ShouldStop = never_stop,
     ):
         self._load = lambda: load_estimator(name, device, file, colours, person or motion_person)
-        self._person = person
+        self._name, self._person = name, person
         self._on_progress, self._should_stop = on_progress, should_stop
         self._estimator: Estimator | None = None
         self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = (
@@ -107,13 +107,24 @@ class Estimates:
             return None, ("Nobody was found in the photo; a photo of one person seen whole works best.",)
         return found, (several(1 + self._estimator.left_out),) if self._estimator.left_out else ()
 
-    def _estimate(self, images: Iterable[np.ndarray], person: int | None) -> PoseSequence:
+    def with_joints(self, poses: PoseSequence | None) -> PoseSequence | None:
+        """The same maps with the joints of their person, which the body tracker finds in parts; as they are with
+        another estimator, or where none are found."""
+        if poses is None or poses.joints is not None or poses.parts is None or self._name != "body":
+            return poses
+        return self._loaded().with_joints(poses, on_progress=self._on_progress, should_stop=self._should_stop)
+
+    def _loaded(self) -> Estimator:
         if self._estimator is None:
             self._estimator = self._load()
-        self._estimator.person = person
+        return self._estimator
+
+    def _estimate(self, images: Iterable[np.ndarray], person: int | None) -> PoseSequence:
+        estimator = self._loaded()
+        estimator.person = person
         clock = StageClock("estimating", max(1, length_hint(images)), self._on_progress)
         clock.tick(0)
-        found = self._estimator.estimate(self._watched(images, clock))
+        found = estimator.estimate(self._watched(images, clock))
         clock.tick(clock.total)
         return found
 

@@ -15,6 +15,7 @@ from ..body.cones import PARTS
 from ..body.fitting import Points, body_height, fitted_body, lean, lifted, snapped, stance_of
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 
 CHARTS = "body"
@@ -65,15 +66,18 @@ class BodyTracker:
             raise InputError("There is no picture to find anybody in.")
         return self._maps(found, masks, size)
 
-    def with_joints(self, poses: PoseSequence) -> PoseSequence:
-        """The same maps with their person's joints, where parts are known and a body fits them; else as they are.
+    def with_joints(
+        self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    ) -> PoseSequence:
+        """Maps that know their parts with their person's joints; as they are where nobody is found in them.
 
         The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
         """
-        if poses.parts is None or poses.joints is not None:
-            return poses
         found: list[Pose | None] = []
-        for parts in poses.parts:
+        clock = StageClock("estimating", len(poses), on_progress)
+        for index, parts in enumerate(poses.parts):
+            check_stop(should_stop)
+            clock.tick(index)
             pose = self._next(painted(parts), found)
             found.append(None if pose is None else _on_parts(pose, parts))
         there = [index for index, pose in enumerate(found) if pose is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import Box, check_aspect, crop_box, extract_sound, fit_image, is_video, pad_box, same_aspect
-from ..poses import MIRRORED, PoseSequence, aligned, convertible, edited, fitted, largest_alone, person_box
+from ..poses import MIRRORED, Charts, PoseSequence, aligned, convertible, edited, fitted, largest_alone, person_box
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
 
@@ -34,12 +35,14 @@ def make_scene(
     image_poses: PoseSequence | None,
     size: tuple[int, int],
     options: SceneOptions,
+    charts: Charts = "body",
     bilinear: bool = False,
 ) -> Scene:
     """The scene of a photo uint8 (H, W, 3), a motion and the photo's own map (one frame, of the photo's aspect) at
     (height, width).
 
-    bilinear: as in `poses.fitted`, where the motion is not aligned.
+    charts: whose U, V the model knows; one that knows real DensePose's is fed the maps as they came. bilinear: as in
+    `poses.fitted`, where the motion is not aligned.
     Raises InputError when the map is another photo's, nobody is in it, or the motion is too long or has nobody in it.
     """
     photo, own, box = fit_photo(image, image_poses, size, options, bilinear)
@@ -52,19 +55,15 @@ def make_scene(
         lies_on_it = of_the_photo or same_aspect(image.shape[:2], motion.size)
         there = on_map(box, image.shape[:2], motion.size) if lies_on_it else None
         return Scene(photo, own, fitted(motion, size, there, bilinear), box, said)
-    if options.align == "body" and can_be_on_body(motion, own):
-        from ..body.retarget import on_body
+    if options.align == "body" and motion.joints and own.joints and convertible("body", charts):
+        from ..body.retarget import in_our_charts, on_body
 
+        if not convertible(own.charts, charts):
+            own = in_our_charts(own)
         motion, notices = on_body(motion, own)
         return Scene(photo, own, motion, box, (*said, *notices))
     motion, alignment = aligned(motion, own, size)
     return Scene(photo, own, motion, box, said if alignment is None else (*said, alignment.sentence()))
-
-
-def can_be_on_body(motion: PoseSequence, own: PoseSequence) -> bool:
-    """Whether the motion can be drawn on the body of the photo with this map: the joints of both are known, and the
-    photo's map has charts in which bodies are drawn."""
-    return motion.joints is not None and own.joints is not None and convertible("body", own.charts)
 
 
 def check_length(motion: PoseSequence) -> None:
@@ -156,3 +155,22 @@ def _person(image_poses: PoseSequence, source: tuple[int, int]) -> tuple[float, 
     down, across = source[0] / image_poses.size[0], source[1] / image_poses.size[1]
     top, left, bottom, right = person
     return top * down, left * across, bottom * down, right * across
+
+
+def frame_size(model: str | Path) -> tuple[int, int]:
+    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at
+    all."""
+    config = _config(model)
+    return int(config["height"]), int(config["width"])
+
+
+def known_charts(model: str | Path) -> Charts:
+    """Whose U, V this model knows; real DensePose's where it is a hub id."""
+    return _config(model)["charts"]
+
+
+def _config(model: str | Path) -> dict:
+    try:
+        return json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))["model_config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"height": 640, "width": 512, "charts": "densepose"}

@@ -3,7 +3,6 @@ without a model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from itertools import repeat
@@ -30,7 +29,7 @@ from ..poses import (
 )
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import EditOptions, FrameOptions
-from .framing import Scene, fit_photo, on_map
+from .framing import Scene, fit_photo, frame_size, on_map
 from .photo_checks import photo_checks
 
 NOTICE = (
@@ -74,16 +73,6 @@ def can_move(scene: Scene) -> bool:
         and scene.poses.parts is not None
         and bool(scene.image_poses.mask.any())
     )
-
-
-def frame_size(model: str | Path) -> tuple[int, int]:
-    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at
-    all."""
-    try:
-        config = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))["model_config"]
-        return int(config["height"]), int(config["width"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 640, 512
 
 
 def preview_size(model: str | Path) -> tuple[int, int]:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
 from ..files import appearing
-from ..inputs.framing import check_options, make_scene
+from ..inputs.framing import check_options, frame_size, known_charts, make_scene
 from ..inputs.photos import Photo, naming
 from ..media import read_image
-from ..poses import PoseSequence, Reading, read_poses, write_poses
+from ..poses import PoseSequence, Reading, convertible, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..settings import EditOptions, Settings
@@ -148,6 +148,17 @@ class LightTasks:
                 return ()
             return naming(estimated_map(folder.more_image(index), folder.more_poses(index)), name)
 
+        def joints(target: Path) -> Notices:
+            """Looks for them where a map came without; a model that knows real DensePose does without."""
+            if not convertible("body", known_charts(settings.model)):
+                return ()
+            poses, name = read_poses(target), kept.key(target, "joints")
+            if poses.joints is None and settings.estimator == "body":
+                found = kept.get(name) or Reading(estimates.with_joints(poses), FORM_NPZ, ())
+                kept.keep(name, found)
+                write_poses(found.poses, target)
+            return ()
+
         said: Notices = ()
         try:
             if request.image is not None:
@@ -163,6 +174,10 @@ class LightTasks:
             if request.options.recipe != "none":  # else nobody is learned
                 for index, upload in enumerate(request.more_images):
                     said += _once(folder.more_poses(index), partial(further_map, index, upload.name))
+            if request.image is not None and request.options.align == "body":
+                for target in (folder.poses, folder.image_poses):
+                    if target.exists():
+                        _once(target.with_suffix(".joints"), partial(joints, target))
         except (Cancelled, DiskFull):
             raise  # a later attempt may go on from what is there
         except Exception:  # this job has failed
@@ -173,7 +188,7 @@ class LightTasks:
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
         work.on_progress(Progress("preview", 0, 1))  # said first: the import of torch takes seconds
-        from ..inputs.preview import frame_size, preview_size, write_look, write_preview
+        from ..inputs.preview import preview_size, write_look, write_preview
 
         model, scene = self.settings.model, None
         own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
@@ -181,7 +196,7 @@ class LightTasks:
             return write_look(read_image(folder.image), own, frame_size(model), options, folder.look)
         poses = read_poses(folder.poses)
         if work.request.image is not None:
-            scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options)
+            scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options, known_charts(model))
         notices = write_preview(
             poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop
         )
