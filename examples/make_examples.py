@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dreampose_core.body.build import Build, Stances
-from dreampose_core.body.fitting import fitted_body
+from dreampose_core.body.worn import fitted_body
 from dreampose_core.media import write_gif, write_png
 from dreampose_core.poses import PoseSequence, render_colours, write_poses
 from dreampose_core.synthetic import Figure, render_clip
@@ -43,11 +43,7 @@ def compact(poses: PoseSequence) -> PoseSequence:
 def with_body(poses: PoseSequence) -> PoseSequence:
     """One map with the body that its mask shows, hair and clothes included, in its joints."""
     joints = poses.joints
-    height = joints.camera[:, 0] * poses.size[0]
-    middle = (joints.camera[:, 1:] - 0.5) * [poses.size[1], -poses.size[0]] / height[:, None]
-    placed = joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None]
-    stance = Stances(joints.rotations, placed, height)
-    body = fitted_body(stance, Build.of(joints.body), poses.mask[0].astype(np.uint8) * 255)
+    body = fitted_body(Stances.of(joints, poses.size), Build.of(joints.body), poses.mask[0].astype(np.uint8) * 255)
     return replace(poses, joints=replace(joints, body=body.numbers()))
 
 

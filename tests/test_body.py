@@ -10,8 +10,9 @@ import torch
 
 from dreampose_core.body.build import Build, Stances, drawn
 from dreampose_core.body.cones import euler_matrices
-from dreampose_core.body.fitting import Points, fitted_body, offsets_of, stance_of
+from dreampose_core.body.fitting import Points, offsets_of, stance_of
 from dreampose_core.body.retarget import on_body
+from dreampose_core.body.worn import fitted_body
 from dreampose_core.densepose.body_tracker import BodyTracker
 from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import make_scene
@@ -35,13 +36,6 @@ def turned(count: int, most: float = 0.7) -> np.ndarray:
     """(count, J, 3, 3) random rotations."""
     angles = (torch.rand(count, len(JOINTS), 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * most
     return euler_matrices(angles).double().numpy()
-
-
-def placed(joints: Joints, size: tuple[int, int]) -> Stances:
-    """Where exact joints lie in frames of `size`."""
-    height = joints.camera[:, 0] * size[0]
-    middle = (joints.camera[:, 1:] - 0.5) * [size[1], -size[0]] / height[:, None]
-    return Stances(joints.rotations, joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None], height)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -166,7 +160,7 @@ def points_of(stances: Stances) -> Points:
 def test_landmarks_of_a_known_stance_give_it_back(motion):
     figure = Figure.from_seed(HELD_OUT + 44)
     moments = figure.moments(motion, torch.arange(5) * 0.7)
-    exact = placed(exact_joints(figure, moments, SIZE), SIZE)
+    exact = Stances.of(exact_joints(figure, moments, SIZE), SIZE)
     for index in range(len(exact)):
         known = exact.select([index])
         stance, build = stance_of(points_of(known), known.height[0])
@@ -213,7 +207,7 @@ def fitted_to(figure: Figure, motion: str = "idle") -> tuple[Build, np.ndarray, 
     moments = figure.moments(motion, torch.tensor([0.5]))
     parts = render([figure], torch.zeros(1, dtype=torch.long), moments, SIZE, maps_only=True).parts.numpy()
     joints = exact_joints(figure, moments, SIZE)
-    stance = placed(joints, SIZE)
+    stance = Stances.of(joints, SIZE)
     build = fitted_body(stance, Build.of(joints.body), (parts[0] > 0).astype(np.uint8) * 255)
     return build, drawn(stance, [build], SIZE)[0][0] > 0, parts[0] > 0
 

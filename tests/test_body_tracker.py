@@ -11,13 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from dreampose_core.body.build import Build, Stances, drawn
+from dreampose_core.body.fitting import Points
 from dreampose_core.body.nearest import nearest
+from dreampose_core.body.retarget import in_our_charts
 from dreampose_core.densepose import Estimates
 from dreampose_core.densepose.blazepose import BlazePose, Roi, mask_logits, refined_mask
-from dreampose_core.densepose.body_tracker import BodyTracker
+from dreampose_core.densepose.body_tracker import BodyTracker, _doubts
 from dreampose_core.errors import InputError, ModelError
 from dreampose_core.media import read_video
-from dreampose_core.poses import PoseSequence, converted, convertible
+from dreampose_core.poses import JOINTS, PoseSequence, converted, convertible, read_any
 from dreampose_core.settings import BODY_TRACKER, EXAMPLES, REPOSITORY
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
@@ -202,6 +205,93 @@ def test_a_folder_without_the_networks_is_one_sentence(tmp_path):
         BodyTracker(tmp_path)
 
 
+# -- joints ------------------------------------------------------------------------------------------------------------
+
+
+def places(poses: PoseSequence) -> np.ndarray:
+    """(T, J, 2) of the joints in body heights, from the frame's corner."""
+    joints, (height, width) = poses.joints, poses.size
+    scale, x, y = joints.camera.T[:, :, None]
+    across = x * width / height / scale + joints.positions[..., 0]
+    return np.stack([across, y / scale - joints.positions[..., 1]], -1)
+
+
+LIMBS = [i for i, name in enumerate(JOINTS) if name.split("_")[-1] in ("elbow", "wrist", "knee", "ankle")]
+
+
+@pytest.mark.parametrize("how", ["picture", "parts"])
+def test_joints_are_found_in_pictures_and_in_parts(clip, how):
+    """Of somebody who turns round: left stays left, and joints lie where they are."""
+    rgb, poses = clip
+    if how == "picture":
+        found = BodyTracker(BODY_TRACKER).estimate(list(rgb))
+    else:
+        found = BodyTracker(BODY_TRACKER).with_joints(replace(poses, uv=None, charts="none", joints=None))
+        assert np.array_equal(found.parts, poses.parts), "maps stay as they came"
+    off = np.linalg.norm(places(found) - places(poses), axis=-1)[:, LIMBS]
+    assert np.median(off) < 0.04 and off.mean() < 0.06
+
+
+def test_maps_of_parts_alone_are_drawn_anew_in_our_charts(clip):
+    plain = replace(clip[1].select([0]), uv=None, charts="none", joints=None)
+    own = BodyTracker(BODY_TRACKER).with_joints(plain)
+    drawn = in_our_charts(own)
+    exact = converted(clip[1].select([0]), "body")
+    assert drawn.charts == "body" and iou(drawn.mask[0], exact.mask[0]) > 0.95
+    both = drawn.mask[0] & exact.mask[0]
+    assert (drawn.parts[0][both] == exact.parts[0][both]).mean() > 0.75
+
+
+def test_a_rendering_of_two_people_is_the_larger_ones(clip):
+    parts = clip[1].parts[:2]
+    small = np.zeros_like(parts)
+    small[:, 120:280, :128] = parts[:, ::2, ::2]
+    both = np.concatenate([parts, small], 2)
+    tracker = BodyTracker(BODY_TRACKER)
+    found = tracker.with_joints(PoseSequence(both, None, "none"))
+    assert tracker.notices == ("Several people are in the motion: the largest one is used.",)
+    assert found.joints is not None and not found.mask[:, :, 256:].any() and (found.joints.camera[:, 1] < 0.66).all()
+
+
+def test_where_parts_show_nobody_there_are_no_joints():
+    parts = np.zeros((3, 64, 64), np.uint8)
+    parts[:, 20:40, 20:40] = 2
+    poses = PoseSequence(parts, None, "none")
+    assert BodyTracker(BODY_TRACKER).with_joints(poses) is poses
+
+
+def test_a_cut_to_another_scene_is_said_and_not_bridged(clip):
+    dark = [np.ascontiguousarray(frame[:, ::-1] // 4) for frame in clip[0][:3]]
+    tracker = BodyTracker(BODY_TRACKER)
+    found = tracker.estimate([*clip[0][:3], *dark])
+    assert len(found) == 6 and tracker.notices[0] == (
+        "The clip cuts to another scene at frame 3, where the motion jumps; a range of frames without a cut works "
+        "better."
+    )
+
+
+def test_what_may_come_out_wrong_is_said(clip):
+    joints = BodyTracker(BODY_TRACKER).estimate([clip[0][0]]).joints
+    zero = {name: np.zeros((2, 3)) for name in Points.__dataclass_fields__}
+    points = [Points(**zero)]
+
+    def said(fit: float, **unsure: float) -> tuple[str, ...]:
+        confidence = np.ones_like(joints.confidence)
+        for i, name in enumerate(JOINTS):
+            confidence[:, i] = unsure.get(name.split("_")[-1], 1.0)
+        return _doubts(replace(joints, confidence=confidence), points, SIZE, fit)
+
+    assert said(0.9) == ()
+    assert said(0.9, wrist=0.1) == ("Arms may come out wrong: the person is partly hidden.",)
+    assert said(0.9, elbow=0.1, knee=0.1) == ("Arms and legs may come out wrong: the person is partly hidden.",)
+    assert said(0.3, wrist=0.1) == (
+        "The pose may come out wrong: the body that was found fits the person only in part.",
+    )
+    away = [Points(**zero | {name: np.full((2, 3), 1e4) for name in ("elbow", "wrist")})]
+    confidence = np.where(np.arange(len(JOINTS)) == JOINTS.index("left_wrist"), 0.1, 1)[None].astype(np.float32)
+    assert _doubts(replace(joints, confidence=confidence), away, SIZE, 0.9) == (), "outside the picture, not hidden"
+
+
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")
 
 
@@ -244,3 +334,35 @@ def test_people_in_real_photos_are_found(photo):
     with Image.open(REAL / photo) as opened:
         found, said = Estimates("body").of_photo(np.asarray(opened.convert("RGB")))
     assert said == () and 0.1 < found.mask.mean() < 0.3 and {2, 23, 24} <= set(np.unique(found.parts))
+
+
+@needs_real
+def test_a_video_and_its_densepose_have_the_same_joints():
+    """The man dances on the left, his real DensePose on the right: tracked, and found in the parts."""
+    frames = list(read_video(REAL / "dance-man-densepose.mp4"))[5:125:10]
+    tracker = BodyTracker(BODY_TRACKER)
+    left = tracker.estimate([np.ascontiguousarray(frame[:, 94:498]) for frame in frames])
+    parts = np.stack([_parula(frame[:, 774:1178]) for frame in frames]).astype(np.uint8)
+    parts[:, 628:, 140:] = 0  # a watermark
+    right = tracker.with_joints(PoseSequence(parts, None, "none"))
+    away = np.linalg.norm(places(left) - places(right), axis=-1)
+    seen = [JOINTS.index(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "hip", "knee")]
+    assert away[:, seen].mean() < 0.04
+
+
+@needs_real
+@pytest.mark.parametrize("name", ["densepose-running.mp4", "densepose-demo4.mp4"])
+def test_the_body_drawn_again_covers_a_real_rendering(name):
+    poses = read_any(REAL / name).poses.select(slice(0, 40, 4))
+    found = BodyTracker(BODY_TRACKER).with_joints(poses)
+    drawn = converted(on_itself(found), "body")
+    both = drawn.mask & poses.mask
+    assert np.mean([iou(a, b) for a, b in zip(drawn.mask, poses.mask)]) > 0.8
+    assert (drawn.parts[both] == poses.parts[both]).mean() > 0.7
+
+
+def on_itself(poses: PoseSequence) -> PoseSequence:
+    """The motion drawn on the body of the person who does it, where they do it."""
+    joints, body = poses.joints, Build.of(poses.joints.body)
+    again = replace(joints, positions=body.positions(joints.rotations.astype(float)).astype(np.float32))
+    return PoseSequence(*drawn(Stances.of(again, poses.size), [body] * len(poses), poses.size), "mannequin")

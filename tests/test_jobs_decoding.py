@@ -268,6 +268,7 @@ def test_every_hostile_file_is_one_sentence_and_leaves_nothing(made, tmp_path):
     folder, cases = made
     cases = [case for case in cases if case.good is None and case.reader != "video" and os.path.isfile(case.path)]
     assert len(cases) >= 90
+    cases = cases[::2]  # `test_corpus` reads them all, in one process
     decoder, before, wrong = Decoder(never_stop), sorted(folder.rglob("*")), []
     place = tmp_path / "input"
     for case in cases:

@@ -25,7 +25,7 @@ SIZE = (160, 128)
 GUESSED = 2  # every how many people the tracker is asked about, too, where it takes long
 HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
 PEOPLE = sorted(path.stem for path in (EXAMPLES / "people").glob("*.png"))
-SEEDS = range(HELD_OUT + 700, HELD_OUT + 712)
+SEEDS = range(HELD_OUT + 700, HELD_OUT + 713)
 TURNED = ("seen from the side", "seen from behind")
 
 
@@ -49,7 +49,7 @@ def estimator():
 
 @pytest.fixture(scope="module")
 def standing():
-    """Twelve held-out figures that stand towards us."""
+    """Thirteen held-out figures that stand towards us."""
     figures = [Figure.from_seed(seed) for seed in SEEDS]
     return drawn(figures, [facing(figure.moments("idle", torch.tensor([1.0])), 0) for figure in figures])
 
@@ -124,7 +124,7 @@ def test_a_tight_crop_raises_no_alarm(standing, estimator):
             photo, own = np.ascontiguousarray(picture[top:bottom, across]), parts[top:bottom, across]
             assert said(photo, own_map(own)) == ()
             alarms += said(photo, own_map(estimator.estimate([photo]).parts[0])) != ()
-    assert alarms <= 3, "of 24; hands at the very edge"
+    assert alarms <= 3, "of 26; hands at the very edge"
 
 
 # -- what the photo lacks ----------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_what_is_cut_off_is_said(kind, standing, estimator):
             right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
             right[how] += how == "guessed" and found == (NOBODY,)  # of a torso alone the tracker makes nothing
             assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
-    least = {"half": 0.6, "ankles": 0.6, "no head": 0.6, "face": 0.5}.get(
+    least = {"half": 0.6, "ankles": 0.6, "no head": 0.6, "face": 0.5, "chest": 0.6}.get(
         kind, 0.75
     )  # of a part the tracker makes what it can
     assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS) / GUESSED, right

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 
-from ..poses import JOINT_INDEX, JOINTS
+from ..poses import JOINT_INDEX, JOINTS, Joints
 from .cloth import hang
 from .cones import HAIR_LAYER, HEAD, PARENT, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
 from .drawing import View, draw
@@ -219,6 +219,13 @@ class Stances:
     rotations: np.ndarray
     positions: np.ndarray
     height: np.ndarray
+
+    @classmethod
+    def of(cls, joints: Joints, size: tuple[int, int]) -> Stances:
+        """Where joints lie in frames of (height, width) `size`."""
+        tall = joints.camera[:, 0] * size[0]
+        middle = (joints.camera[:, 1:] - 0.5) * [size[1], -size[0]] / tall[:, None]
+        return cls(joints.rotations, joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None], tall)
 
     @classmethod
     def joined(cls, several: list[Stances]) -> Stances:

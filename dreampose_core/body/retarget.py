@@ -12,6 +12,7 @@ _LAG_S = 0.12  # how far loose cloth and hair are behind the body
 _KNOWN = 0.3  # confidence below which a joint is not seen
 _COARSE = 400  # rows below which the edges of maps are drawn with several rays a pixel
 _BESIDE = 3  # joints: of more outside the frame than in the photo one says that the person leaves it
+_OFTEN = 0.1  # share of frames from which on something counts
 _ANKLES = [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]]
 
 
@@ -52,18 +53,16 @@ def on_body(motion: PoseSequence, own: PoseSequence) -> tuple[PoseSequence, tupl
     )
     camera = np.stack([scale, path[:, 0] * height / width, path[:, 1]], 1)
     done = Joints(*(x.astype(np.float32) for x in (rotations, positions, camera, joints.confidence, photo.body)))
-    return converted(PoseSequence(parts, uv, "mannequin", motion.fps, done), own.charts), _leaves(done, photo, own.size)
+    said = (*_leaves(done, photo, own.size), *_made_up(done, photo, own.size))
+    return converted(PoseSequence(parts, uv, "mannequin", motion.fps, done), own.charts), said
 
 
 def in_our_charts(own: PoseSequence) -> PoseSequence:
     """A photo's map (one frame) of whatever charts, drawn anew in ours from its joints, on the person that it shows."""
-    joints, (height, width) = own.joints, own.size
-    tall = joints.camera[:, 0] * height
-    middle = (joints.camera[:, 1:] - 0.5) * [width, -height] / tall[:, None]
-    stances = Stances(joints.rotations, joints.positions + np.pad(middle, ((0, 0), (0, 1)))[:, None], tall)
-    parts, uv = drawn(stances, [Build.of(joints.body)], own.size)
-    parts, uv = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, tall[0])
-    return converted(PoseSequence(parts[None], uv[None], "mannequin", own.fps, joints), "body")
+    stances = Stances.of(own.joints, own.size)
+    parts, uv = drawn(stances, [Build.of(own.joints.body)], own.size)
+    parts, uv = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, stances.height[0])
+    return converted(PoseSequence(parts[None], uv[None], "mannequin", own.fps, own.joints), "body")
 
 
 def _seen(joints: Joints) -> float:
@@ -83,9 +82,26 @@ def _leaves(done: Joints, photo: Joints, size: tuple[int, int]) -> tuple[str, ..
     )
 
 
+def _made_up(done: Joints, photo: Joints, size: tuple[int, int]) -> tuple[str, ...]:
+    """A sentence where the motion shows legs that the photo does not."""
+    knees = [JOINT_INDEX["left_knee"], JOINT_INDEX["right_knee"]]
+    in_photo, in_motion = (~_beside(joints, size)[:, knees] for joints in (photo, done))
+    if in_photo.any() or in_motion.all(1).mean() < _OFTEN:
+        return ()
+    return (
+        "The motion shows legs that the photo does not: they are an average body's; a photo of the whole person works "
+        "better.",
+    )
+
+
 def _outside(joints: Joints, size: tuple[int, int]) -> np.ndarray:
     """(T,) how many joints lie outside the frame."""
+    return _beside(joints, size).sum(1)
+
+
+def _beside(joints: Joints, size: tuple[int, int]) -> np.ndarray:
+    """(T, J) which joints lie outside the frame."""
     scale, x, y = joints.camera.T[:, :, None]
     across = x + joints.positions[..., 0] * scale * size[0] / size[1]
     down = y - joints.positions[..., 1] * scale
-    return ((across < 0) | (across > 1) | (down < 0) | (down > 1)).sum(1)
+    return (across < 0) | (across > 1) | (down < 0) | (down > 1)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..body.build import Build, Stances, drawn
 from ..body.cones import PARTS
-from ..body.fitting import Points, body_height, fitted_body, lean, lifted, snapped, stance_of
+from ..body.fitting import Points, body_height, lean, lifted, snapped, stance_of
+from ..body.worn import fitted_body
 from ..errors import InputError
-from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges
+from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
+from .painting import on_parts, painted
 
 CHARTS = "body"
 _FITTED = 5  # frames whose masks say what the body is like
@@ -26,19 +27,11 @@ _SMOOTH, _REACH = 2.0, 5  # frames: standard deviation of the smoothing over tim
 _JITTER = 0.012  # of the person's size: how much landmarks tremble
 _CAMERA = 8.0  # frames: standard deviation of the smoothing of the person's size
 _LONGEST, _SHORTEST = 1.25, 0.8  # of a limb's length over the average's; depth is guessed
+_CUT = 0.15  # mean change of a picture from one frame to the next, 0 to 1, that is another scene
+_FLASH = 5  # frames: what is shorter is no scene
+_FITS = 0.55  # of the mask and the body drawn in it: a worse fit is no fit (people who stand: .80 to .95)
+_SURE = 0.2  # confidence below which hidden limbs are guesses
 _SHARE_FOUND = 0.7  # of the frames of a motion: with fewer its joints are not known
-_ROUND = 0.02  # of the height: how far painted people get darker at their edges
-_SKIN, _SHIRT, _TROUSERS, _SHOES, _WALL = (224, 178, 150), (186, 62, 52), (52, 62, 112), (40, 34, 34), (214, 214, 218)
-_PAINT = np.array(  # by part
-    [_WALL, *[_SHIRT] * 2, *[_SKIN] * 2, *[_SHOES] * 2, *[_TROUSERS] * 8, *[_SHIRT] * 4, *[_SKIN] * 6], np.float32
-)
-_SIDED = ("hand", "foot", "upper_leg", "lower_leg", "upper_arm", "lower_arm")
-_MEETINGS = (
-    ("elbow", "upper_arm", "lower_arm"),
-    ("wrist", "lower_arm", "hand"),
-    ("knee", "upper_leg", "lower_leg"),
-    ("ankle", "lower_leg", "foot"),
-)
 _CLOSE = 0.5  # of the square's side: how far somebody may move while they are lost
 
 
@@ -58,13 +51,25 @@ class BodyTracker:
         self.left_out, self.notices, size = 0, (), None
         found: list[Pose | None] = []
         masks: list[np.ndarray | None] = []
+        cuts, before = [0], None
         for image in images:
-            size = image.shape[:2]
-            found.append(self._next(image, found))
+            size, small = image.shape[:2], _small(image)
+            cut = before is not None and np.abs(small - before).mean() > _CUT
+            if cut:
+                cuts.append(len(found))
+            before = small
+            found.append(self._next(image, found, cut))
             masks.append(None if found[-1] is None else refined_mask(found[-1], image))
         if size is None:
             raise InputError("There is no picture to find anybody in.")
-        return self._maps(found, masks, size)
+        cuts = _scenes(cuts, len(found))
+        if len(cuts) > 1:
+            where = frame_ranges(np.array(cuts[1:]), range(len(found)))
+            self.notices = (
+                f"The clip cuts to another scene at frame {where}, where the motion jumps; a range of frames without a "
+                "cut works better.",
+            )
+        return self._maps(found, masks, size, cuts)
 
     def with_joints(
         self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
@@ -73,13 +78,19 @@ class BodyTracker:
 
         The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
         """
+        self.notices = ()
+        if len(people(poses.parts[0])) > 1:
+            self.notices = ("Several people are in the motion: the largest one is used.",)
+            alone = [largest_alone(poses.select([index])) for index in range(len(poses))]
+            uv = None if poses.uv is None else np.concatenate([one.uv for one in alone])
+            poses = replace(poses, parts=np.concatenate([one.parts for one in alone]), uv=uv)
         found: list[Pose | None] = []
         clock = StageClock("estimating", len(poses), on_progress)
         for index, parts in enumerate(poses.parts):
             check_stop(should_stop)
             clock.tick(index)
             pose = self._next(painted(parts), found)
-            found.append(None if pose is None else _on_parts(pose, parts))
+            found.append(None if pose is None else on_parts(pose, parts))
         there = [index for index, pose in enumerate(found) if pose is not None]
         if not there or len(there) < _SHARE_FOUND * poses.mask.any((1, 2)).sum():
             return poses
@@ -88,10 +99,10 @@ class BodyTracker:
         joints = _fit(found, masks, there, poses.size, poses.parts)[-1]
         return replace(poses, joints=_held(joints, there, len(poses)))
 
-    def _next(self, image: np.ndarray, before: list[Pose | None]) -> Pose | None:
-        """The person in the next picture: where they were, else found anew."""
+    def _next(self, image: np.ndarray, before: list[Pose | None], anew: bool = False) -> Pose | None:
+        """The person in the next picture: where they were, else found anew; anew: where they were says nothing."""
         last = next((pose for pose in reversed(before) if pose is not None), None)
-        if last is not None and before[-1] is not None:
+        if last is not None and before[-1] is not None and not anew:
             pose = self.network.poses(image, [last.next_roi])[0]
             if pose.presence >= 0.5:
                 return pose
@@ -109,14 +120,24 @@ class BodyTracker:
         near = min(people, key=lambda pose: np.hypot(pose.roi.x - last.roi.x, pose.roi.y - last.roi.y))
         off = np.hypot(near.roi.x - last.roi.x, near.roi.y - last.roi.y)
         lost = next(i for i, pose in enumerate(reversed(before)) if pose is not None)
-        return near if off < _CLOSE * last.roi.side or lost >= _LOST_FRAMES else None
+        if off < _CLOSE * last.roi.side:
+            return near
+        return max(people, key=lambda pose: pose.area) if anew or lost >= _LOST_FRAMES else None
 
-    def _maps(self, found: list[Pose | None], masks: list[np.ndarray | None], size: tuple[int, int]) -> PoseSequence:
+    def _maps(
+        self,
+        found: list[Pose | None],
+        masks: list[np.ndarray | None],
+        size: tuple[int, int],
+        cuts: Sequence[int] = (0,),
+    ) -> PoseSequence:
+        """cuts: the frames at which a scene begins."""
         parts, uv = np.zeros((len(found), *size), np.uint8), np.zeros((len(found), 2, *size), np.float16)
-        between = _between(found)
+        scenes = zip(cuts, [*cuts[1:], len(found)])
+        between = [start + index for start, stop in scenes for index in _between(found[start:stop])]
         if between:
             where = frame_ranges(np.array(between), range(len(found)))
-            self.notices = (f"The person was not found in frames {where}, which lie between the frames around them.",)
+            self.notices += (f"The person was not found in frames {where}, which lie between the frames around them.",)
         there = [index for index, pose in enumerate(found) if pose is not None or index in between]
         joints = None
         if there:
@@ -131,6 +152,10 @@ class BodyTracker:
                 if masks[index] is not None:
                     own_parts, own_uv = snapped(own_parts, own_uv, masks[index], stances.height[number])
                 parts[index], uv[index] = own_parts, own_uv
+            fit = [
+                _iou(raw_parts[i] > 0, masks[index] > 127) for i, index in enumerate(there) if masks[index] is not None
+            ]
+            self.notices += _doubts(joints, points, size, float(np.median(fit)))
             joints = _held(joints, there, len(found))
         return converted(PoseSequence(parts, uv, "mannequin", joints=joints), CHARTS)
 
@@ -142,53 +167,53 @@ def _between(found: list[Pose | None]) -> list[int]:
     return [index for gap in gaps for index in gap]
 
 
+def _scenes(cuts: list[int], length: int) -> list[int]:
+    """The first frames of scenes; what is between two cuts and so short is a flash, or a gap in the same scene."""
+    lengths = np.diff([*cuts, length])
+    lengths[[0, -1]] = _FLASH
+    return [0, *(cut for cut, before, after in zip(cuts[1:], lengths, lengths[1:]) if min(before, after) >= _FLASH)]
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """(16, 16, 3) what of a picture is told at a glance, 0 to 1."""
+    rows, columns = (np.linspace(0, n, 17).astype(int) for n in image.shape[:2])
+    step = max(1, min(image.shape[:2]) // 128)
+    cells = [
+        image[a : max(b, a + 1) : step, c : max(d, c + 1) : step].mean((0, 1))
+        for a, b in zip(rows, rows[1:])
+        for c, d in zip(columns, columns[1:])
+    ]
+    return np.reshape(cells, (16, 16, 3)) / 255
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: float) -> tuple[str, ...]:
+    """What may come out wrong, a sentence. fit: how well the body covers the mask, 0 to 1."""
+    if fit < _FITS:
+        return ("The pose may come out wrong: the body that was found fits the person only in part.",)
+    unsure = []
+    for words, names in (("Arms", ("elbow", "wrist")), ("Legs", ("knee", "ankle"))):
+        inside = np.mean([_inside(getattr(some, name), size) for some in points for name in names])
+        which = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in names]
+        if inside > 0.7 and float(np.median(joints.confidence[:, which].min(1))) < _SURE:
+            unsure.append(words)
+    if not unsure:
+        return ()
+    return (f"{' and '.join(unsure).capitalize()} may come out wrong: the person is partly hidden.",)
+
+
+def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N,) which points (N, 3) lie in the picture."""
+    return (np.abs(points[:, 0]) < size[1] / 2) & (np.abs(points[:, 1]) < size[0] / 2)
+
+
 def _held(joints: Joints, there: list[int], count: int) -> Joints:
     """Joints of the frames `there` for all `count`: those without anybody get their nearest neighbours', as their maps
     do."""
     return joints.select(np.abs(np.subtract.outer(np.arange(count), there)).argmin(1))
-
-
-def painted(parts: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3): parts uint8 (H, W) as somebody dressed and lit who stands before a wall."""
-    soft = torch.from_numpy((parts > 0).astype(np.float32))[None, None]
-    side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
-    soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()
-    shade = np.where(parts > 0, 0.35 + 0.65 * soft, 1.0)[..., None]
-    return (_PAINT[parts] * shade).astype(np.uint8)
-
-
-def _on_parts(pose: Pose, parts: np.ndarray) -> Pose:
-    """A pose found in painted parts (H, W), with the sides that the parts have, and joints where two parts meet."""
-    sides = {
-        side: np.unique(np.concatenate([PARTS[f"{side}_{limb}"] for limb in _SIDED])) for side in ("left", "right")
-    }
-    rows, columns = (pose.xy[:, i].astype(int).clip(0, n - 1) for i, n in ((1, parts.shape[0]), (0, parts.shape[1])))
-    there = parts[rows, columns]
-    left, right = (list(x) for x in zip(*(LANDMARKS[name] for name in LANDMARKS)))
-    right_way = np.isin(there[left], sides["left"]).sum() + np.isin(there[right], sides["right"]).sum()
-    wrong_way = np.isin(there[left], sides["right"]).sum() + np.isin(there[right], sides["left"]).sum()
-    xy, world, visibility = pose.xy.copy(), pose.world.copy(), pose.visibility.copy()
-    if wrong_way > right_way:  # a back taken for a front
-        for array in (xy, world, visibility):
-            array[left + right] = array[right + left]
-        world[:, 2] *= -1
-    for number, side in enumerate(("left", "right")):
-        for name, one, other in _MEETINGS:
-            a, b = (np.isin(parts, PARTS[f"{side}_{limb}"]) for limb in (one, other))
-            at = _meeting(a, b)
-            if at is not None:
-                xy[LANDMARKS[name][number]] = at
-    return replace(pose, xy=xy, world=world, visibility=visibility)
-
-
-def _meeting(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """(2,) x and y of the middle of where two regions (H, W) touch; None where they do not."""
-    touch = np.zeros_like(a)
-    for axis in (0, 1):
-        for step in (-1, 1):
-            touch |= a & np.roll(b, step, axis)
-    rows, columns = np.nonzero(touch)
-    return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) >= 3 else None
 
 
 def _fit(

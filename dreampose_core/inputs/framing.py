@@ -13,6 +13,9 @@ from ..media import Box, check_aspect, crop_box, extract_sound, fit_image, is_vi
 from ..poses import MIRRORED, Charts, PoseSequence, aligned, convertible, edited, fitted, largest_alone, person_box
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
+# share of a person that is alike in a map and another of the same moment; rows and columns that are compared
+_SAME, _CELLS = 0.92, 96
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -140,11 +143,26 @@ def on_map(box: Box, photo: tuple[int, int], poses: tuple[int, int]) -> Box:
 
 
 def _is_frame_of(own: PoseSequence, motion: PoseSequence) -> bool:
-    """Whether one of the maps of `motion` is `own`."""
-    if motion.size != own.size or motion.charts != own.charts:
+    """Whether one of the maps of `motion` is `own`, but for what compression and smoothing change: then the person is
+    the one who moves, and the motion's maps show what they wear as nothing else does."""
+    if motion.charts != own.charts or not same_aspect(own.size, motion.size):
         return False
-    pairs = [(a, b[0]) for a, b in ((motion.parts, own.parts), (motion.uv, own.uv)) if a is not None and b is not None]
-    return bool(pairs) and any(all(np.array_equal(a[index], b) for a, b in pairs) for index in range(len(motion)))
+    wanted = _coarse(own)[0]
+    for seen in _coarse(motion):
+        both = (seen > 0) & (wanted > 0)
+        alike = np.count_nonzero(seen[both] == wanted[both])
+        if both.any() and both.sum() >= _SAME * ((seen > 0) | (wanted > 0)).sum() and alike >= _SAME * both.sum():
+            return True
+    return False
+
+
+def _coarse(poses: PoseSequence) -> np.ndarray:
+    """(T, h, w) parts, or else U, V in steps, on a grid of _CELLS."""
+    at = [((np.arange(_CELLS) + 0.5) * side / _CELLS).astype(int) for side in poses.size]
+    if poses.parts is not None:
+        return poses.parts[:, at[0]][:, :, at[1]]
+    uv = (poses.uv[:, :, at[0]][..., at[1]].clip(0, 1) * 4).astype(np.uint8)
+    return np.where(poses.mask[:, at[0]][:, :, at[1]], 1 + 5 * uv[:, 0] + uv[:, 1], 0)
 
 
 def _person(image_poses: PoseSequence, source: tuple[int, int]) -> tuple[float, float, float, float] | None:

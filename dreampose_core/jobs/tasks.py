@@ -154,9 +154,13 @@ class LightTasks:
                 return ()
             poses, name = read_poses(target), kept.key(target, "joints")
             if poses.joints is None and settings.estimator == "body":
-                found = kept.get(name) or Reading(estimates.with_joints(poses), FORM_NPZ, ())
-                kept.keep(name, found)
+                found = kept.get(name)
+                if found is None:
+                    poses = estimates.with_joints(poses)
+                    found = Reading(poses, FORM_NPZ, estimates.notices)
+                    kept.keep(name, found)
                 write_poses(found.poses, target)
+                return found.notices
             return ()
 
         said: Notices = ()
@@ -177,7 +181,7 @@ class LightTasks:
             if request.image is not None and request.options.align == "body":
                 for target in (folder.poses, folder.image_poses):
                     if target.exists():
-                        _once(target.with_suffix(".joints"), partial(joints, target))
+                        said += _once(target.with_suffix(".joints"), partial(joints, target))
         except (Cancelled, DiskFull):
             raise  # a later attempt may go on from what is there
         except Exception:  # this job has failed

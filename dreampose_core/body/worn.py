@@ -1,0 +1,230 @@
+"""A body made to fill a mask: widths, hair, a skirt, and how far the outline stands off what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..poses import JOINT_INDEX, JOINTS
+from . import outline
+from .build import HEAD_TOP, HEAD_WIDTH, LIMBS, SIDES, Build, Stances, drawn
+from .cones import HEAD, PARTS, TORSO
+from .fitting import snapped, unit
+
+_BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # of hips, waist and chest: shares of the way from hips to shoulders
+_LEAST_STEP = 0.003  # body heights: hair that stands off the head by less is part of the head
+_LEG_STEPS, _NEAR_STEPS = 48, 6  # places between hips and ankles where a skirt is looked for; and on each side of a hem
+
+
+def fitted_body(
+    stance: Stances, build: Build, mask: np.ndarray, parts: np.ndarray | None = None, rounds: int = 3
+) -> Build:
+    """The build with widths, hair and skirt as the mask (H, W), uint8 probabilities, asks.
+
+    stance: of one frame. parts: (H, W) what each pixel of the mask is, None where that is not known. Widths come from
+    the area that falls to each part, hair from how far the mask stands off the head, a skirt from the gap between the
+    legs.
+    """
+    build = replace(build, skirt=_skirt(stance, build, mask))
+    near = parts
+    for _ in range(rounds):
+        raw, uv = drawn(stance, [build], mask.shape)
+        if parts is None:
+            near, _ = snapped(raw[0], uv[0], mask, stance.height[0])
+        build = _refitted(stance, build, raw[0], near)
+    build = _with_hair(stance, build, raw[0], near)
+    raw, uv = drawn(stance, [build], mask.shape)
+    return replace(build, outline=outline.offsets_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0]))
+
+
+def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
+    """One round: raw is the body as it is drawn, near what of the mask falls to each part."""
+    height, places, x, y = _pixels(stance, raw.shape)
+    limbs, trunk = build.limbs.copy(), build.trunk.copy()
+    for number, (limb, ends) in enumerate(LIMBS.items()):
+        ratios, bare = [], np.ones(raw.shape, bool)
+        if "leg" in limb and build.skirt[1] > 0:
+            # further up the mask shows cloth
+            hips, ankles = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "ankle"))
+            down = ankles - hips
+            bare = (x - hips[0]) * down[0] + (y - hips[1]) * down[1] > (_step(build.skirt[0]) + 0.03) * (down @ down)
+        for side in SIDES:
+            parts = PARTS[f"{side}_{limb}"]
+            a, b = (places[f"{side}_{joint}"] for joint in ends)
+            length = np.linalg.norm(b - a)
+            got, was = np.isin(near, parts) & bare, np.isin(raw, parts) & bare
+            if length >= 0.04 * height and got.sum() >= 20 and was.sum() >= 20:
+                at = ((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / length**2
+                halves = [(at >= low) & (at < low + 0.5) for low in (0.0, 0.5)]
+                if not bare[was | (at < 0.5)].all():
+                    halves = [np.ones_like(bare)] * 2
+                ratios.append([(got & half).sum() / max(10, (was & half).sum()) for half in halves])
+        if ratios:
+            limbs[number] = (limbs[number] * np.mean(ratios, 0).clip(0.7, 1.5)).clip(0.6, 2.6)
+    hips, shoulders = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "shoulder"))
+    up = shoulders - hips
+    at = ((x - hips[0]) * up[0] + (y - hips[1]) * up[1]) / max(1.0, up @ up)
+    got, was = np.isin(near, TORSO), np.isin(raw, TORSO)
+    for number, (low, high) in enumerate(_BANDS):
+        band = (at >= low) & (at < high)
+        if (was & band).sum() > 20:
+            ratio = np.clip((got & band).sum() / (was & band).sum(), 0.8, 1.25)
+            trunk[number] = np.clip(trunk[number] * ratio, 0.75, 1.6)
+    head, was = build.head, np.isin(raw, HEAD).sum()
+    if was > 20:
+        head = float(np.clip(head * np.clip((np.isin(near, HEAD).sum() / was) ** 0.5, 0.85, 1.2), 0.85, 1.1))
+    return replace(build, limbs=limbs, trunk=trunk, head=head)
+
+
+def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
+    """The build with what of the mask stands off its head. raw: the body as it is drawn; near: what of the mask falls
+    to each part."""
+    height, places, x, y = _pixels(stance, near.shape)
+    up = stance.rotations[0, JOINT_INDEX["head"], :2, 1]
+    if np.linalg.norm(up) < 0.7:
+        return build  # seen from above
+    seen, up = float(np.linalg.norm(up)), up / np.linalg.norm(up)
+    at, size, bare = places["head"], build.head, HEAD_WIDTH * build.head
+    across = ((x - at[0]) * up[1] - (y - at[1]) * up[0]) / height
+    along = ((x - at[0]) * up[0] + (y - at[1]) * up[1]) / height / seen
+
+    def half_width(mask: np.ndarray, low: float, high: float) -> float:
+        band = mask & (along >= low * size) & (along < high * size)
+        return band.sum() / height**2 / (high - low) / size / seen / 2
+
+    def top(mask: np.ndarray) -> float:
+        middle = mask & (np.abs(across) < 0.3 * bare)
+        return float(along[middle].max()) if middle.any() else 0.0
+
+    own, drawn_head = np.isin(near, HEAD), np.isin(raw, HEAD)
+    beside = (near > 0) & (np.abs(across) < 3 * bare)
+    rise = top(own) - top(drawn_head)
+    wide, low = (half_width(own, *band) - half_width(drawn_head, *band) for band in ((0.07, 0.11), (0.03, 0.06)))
+    locks = half_width(beside, -0.02, 0.02)
+    hair, fall = np.zeros(4), np.zeros(2)
+    if max(rise, wide) > _LEAST_STEP:
+        radius = min(bare + max(wide, 0.5 * rise, 0.0), 2.2 * bare)
+        # a ball around the head, that goes on down the cheeks where it is wide there, too
+        cheeks = min(radius, bare + low) if low > _LEAST_STEP else 0.7 * bare
+        hair = np.array([0.045 * size, cheeks, max(HEAD_TOP * size + max(rise, 0.0), radius + 0.05 * size), radius])
+    if locks > 1.2 * bare and low > 0:
+        fall = np.array([0.16, min(locks, 2 * bare)])
+    return replace(build, hair=hair, locks=fall)
+
+
+def _skirt(stance: Stances, build: Build, mask: np.ndarray) -> np.ndarray:
+    """(2,) hem and half its width, see `Build`, by the gap between the legs and where the mask gets narrow; 0 for
+    none."""
+    none = np.zeros(2)
+    height, places, _, _ = _pixels(stance, mask.shape)
+    chain = np.array([[places[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")] for side in SIDES])
+    ends = chain.mean(0)
+    axis = ends[2] - ends[0]
+    if np.linalg.norm(axis) < 0.3 * height or -unit(axis) @ unit(places["spine"] - ends[0]) < 0.85:
+        return none  # nobody stands here
+    lowest = mask.shape[0] / 2 + chain[:, 1, 1].min()
+    if lowest < 0:
+        return none  # the knees are below the picture
+    axis = unit(axis)
+    side = np.array([-axis[1], axis[0]])  # to the right in the picture
+    if side[0] < 0:
+        side = -side
+    steps = (np.arange(_LEG_STEPS) + 0.5) / _LEG_STEPS
+    reach = np.arange(-0.4 * height, 0.4 * height)
+    wide, bare, filled = np.zeros(_LEG_STEPS), np.zeros(_LEG_STEPS), np.full(_LEG_STEPS, np.nan)
+    arms = _around_arms(places, height)
+    for i, step in enumerate(steps):
+        # along each leg at this height: where it is, and how thick it would be if it were bare
+        legs, thick = [], []
+        for hip, knee, ankle in chain:
+            heights = [(point - ends[0]) @ axis for point in (hip, knee, ankle)]
+            at = step * (ends[2] - ends[0]) @ axis
+            share = np.interp(at, heights, [0.0, 1.0, 2.0]) if heights[0] < heights[1] < heights[2] else 2 * step
+            place = hip + (knee - hip) * min(share, 1.0) + (ankle - knee) * max(share - 1.0, 0.0)
+            legs.append((place - ends[0]) @ side)
+            thick.append(np.interp(share, [0, 1, 1.1, 2], [0.058, 0.04, 0.04, 0.026]) * height)
+        line = ends[0] + axis * step * ((ends[2] - ends[0]) @ axis) + side * reach[:, None]
+        columns, rows = line[:, 0] + mask.shape[1] / 2, mask.shape[0] / 2 - line[:, 1]
+        inside = (columns >= 0) & (columns < mask.shape[1]) & (rows >= 0) & (rows < mask.shape[0])
+        there = np.zeros(len(reach), bool)
+        there[inside] = mask[rows[inside].astype(int), columns[inside].astype(int)] > 127
+        there &= ~arms(line)
+        person = _run(there, reach, min(legs), max(legs))
+        (first, second), (one, two) = sorted(legs), thick
+        wide[i] = person.sum()
+        bare[i] = min(one + two + second - first, 2 * (one + two))
+        gap = (reach > first + one) & (reach < second - two)
+        if gap.sum() > 0.015 * height:
+            filled[i] = person[gap].mean()
+    return _hem(steps, wide / height, bare / height, filled)
+
+
+def _hem(steps: np.ndarray, wide: np.ndarray, bare: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """As `_skirt`. wide, bare: of the mask and of bare legs at the steps from hips (0) to ankles (1). filled: how much
+    of the gap between the legs is in the mask, NaN where there is no gap."""
+    none, ratio = np.zeros(2), wide / np.maximum(bare, 1e-6)
+    best, hem = 0.0, None
+    for i in range(_NEAR_STEPS, len(steps) - 2):
+        above, below = slice(max(0, i - _NEAR_STEPS), i), slice(i, i + _NEAR_STEPS)
+        drop = (ratio[above].mean() - ratio[below].mean()) + _mean(filled[above], 1) - _mean(filled[below], 1)
+        if drop > best:
+            best, hem = drop, i
+    if best > 0.45 and hem is not None:
+        above, below = ratio[hem - _NEAR_STEPS : hem].mean(), ratio[hem : hem + _NEAR_STEPS].mean()
+        gap = filled[:hem][steps[:hem] > 0.12]
+        if _mean(gap, 0) > 0.8 and above > 1.15 * below or np.isnan(gap).all() and above > max(1.15, 1.25 * below):
+            return np.array([_rest(steps[hem]), wide[max(0, hem - 3) : hem].mean() / 2])
+    open_below = filled[int(0.3 * len(steps)) :]
+    if _mean(open_below, 0) > 0.9 and np.median(ratio[len(steps) // 2 :]) > 1.5:
+        return np.array([_rest(0.95), wide[-6:-2].mean() / 2])  # down to the ankles
+    return none
+
+
+def _mean(x: np.ndarray, otherwise: float) -> float:
+    return otherwise if np.isnan(x).all() else float(np.nanmean(x))
+
+
+def _rest(step: float) -> float:
+    """Rest height of a place between hips (0) and ankles (1)."""
+    return 0.515 - step * 0.47
+
+
+def _step(rest: float) -> float:
+    """The place between hips (0) and ankles (1) at this rest height."""
+    return (0.515 - rest) / 0.47
+
+
+def _run(there: np.ndarray, reach: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Of a row of the mask what hangs together with the places between low and high."""
+    edges = np.diff(np.pad(there.astype(int), 1))
+    kept = np.zeros_like(there)
+    for start, stop in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)):
+        if reach[stop - 1] >= low and reach[start] <= high:
+            kept[start:stop] = True
+    return kept
+
+
+def _around_arms(places: dict[str, np.ndarray], height: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Says of points (N, 2) which lie on forearms and hands."""
+    bones = [(places[f"{side}_elbow"], places[f"{side}_wrist"]) for side in SIDES]
+
+    def near(points: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(points), bool)
+        for a, b in bones:
+            end = b + (b - a) * 0.6
+            along = ((points - a) @ (end - a) / max(1.0, (end - a) @ (end - a))).clip(0, 1)
+            found |= np.linalg.norm(points - a - along[:, None] * (end - a), axis=1) < 0.03 * height
+        return found
+
+    return near
+
+
+def _pixels(stance: Stances, size: tuple[int, int]) -> tuple[float, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Of one frame: its height in pixels, the joints' places (2,) and each pixel's x and y (H, W), in pixels about the
+    picture's middle, y up."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    height = float(stance.height[0])
+    places = {name: stance.positions[0, i, :2] * height for i, name in enumerate(JOINTS)}
+    return height, places, columns + 0.5 - size[1] / 2, size[0] / 2 - rows - 0.5

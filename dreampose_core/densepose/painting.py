@@ -1,0 +1,72 @@
+"""Part maps painted as a person, for networks that know pictures; and what parts tell about a pose found in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..body.cones import PARTS
+from .blazepose import LANDMARKS, Pose
+
+_ROUND = 0.02  # of the height: how far painted people get darker at their edges
+_SKIN, _SHIRT, _TROUSERS, _SHOES, _WALL = (224, 178, 150), (186, 62, 52), (52, 62, 112), (40, 34, 34), (214, 214, 218)
+_PAINT = np.array(  # by part
+    [_WALL, *[_SHIRT] * 2, *[_SKIN] * 2, *[_SHOES] * 2, *[_TROUSERS] * 8, *[_SHIRT] * 4, *[_SKIN] * 6], np.float32
+)
+_SIDED = ("hand", "foot", "upper_leg", "lower_leg", "upper_arm", "lower_arm")
+_MEETINGS = (
+    ("elbow", "upper_arm", "lower_arm"),
+    ("wrist", "lower_arm", "hand"),
+    ("knee", "upper_leg", "lower_leg"),
+    ("ankle", "lower_leg", "foot"),
+)
+_FEW, _ASTRAY = 12, 0.1  # pixels where two parts meet; share of the square by which a joint may be corrected
+
+
+def painted(parts: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3): parts uint8 (H, W) as somebody dressed and lit who stands before a wall."""
+    soft = torch.from_numpy((parts > 0).astype(np.float32))[None, None]
+    side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
+    soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()
+    shade = np.where(parts > 0, 0.35 + 0.65 * soft, 1.0)[..., None]
+    return (_PAINT[parts] * shade).astype(np.uint8)
+
+
+def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
+    """A pose found in painted parts (H, W), with the sides that the parts have, and joints where two parts meet."""
+    sides = {
+        side: np.unique(np.concatenate([PARTS[f"{side}_{limb}"] for limb in _SIDED])) for side in ("left", "right")
+    }
+    rows, columns = (pose.xy[:, i].astype(int).clip(0, n - 1) for i, n in ((1, parts.shape[0]), (0, parts.shape[1])))
+    there = parts[rows, columns]
+    left, right = (list(x) for x in zip(*(LANDMARKS[name] for name in LANDMARKS)))
+    right_way = np.isin(there[left], sides["left"]).sum() + np.isin(there[right], sides["right"]).sum()
+    wrong_way = np.isin(there[left], sides["right"]).sum() + np.isin(there[right], sides["left"]).sum()
+    xy, world, visibility = pose.xy.copy(), pose.world.copy(), pose.visibility.copy()
+    if wrong_way > right_way:  # a back taken for a front
+        for array in (xy, world, visibility):
+            array[left + right] = array[right + left]
+        world[:, 2] *= -1
+    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(parts))
+    own = parts[box]
+    for number, side in enumerate(("left", "right")):
+        for name, one, other in _MEETINGS:
+            a, b = (np.isin(own, PARTS[f"{side}_{limb}"]) for limb in (one, other))
+            at, landmark = _meeting(a, b), LANDMARKS[name][number]
+            if at is None:
+                continue
+            at = at + [box[1].start, box[0].start]
+            if np.hypot(*(at - xy[landmark])) < _ASTRAY * pose.roi.side:
+                xy[landmark] = at
+    return replace(pose, xy=xy, world=world, visibility=visibility)
+
+
+def _meeting(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """(2,) x and y of the middle of where two regions (H, W) meet; None where they do not. Specks do not count."""
+    masks = torch.from_numpy(np.stack([a, b]).astype(np.float32))[:, None]
+    solid = (torch.nn.functional.avg_pool2d(masks, 5, 1, 2) > 0.5).float()
+    near = torch.nn.functional.max_pool2d(solid, 5, 1, 2)[:, 0].numpy() > 0
+    rows, columns = np.nonzero(near[0] & near[1])
+    return np.array([np.median(columns) + 0.5, np.median(rows) + 0.5]) if len(rows) >= _FEW else None
