@@ -17,7 +17,7 @@ from dreampose_core.settings import SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 PEOPLE = (11_001, 11_048, 11_005, 11_007, 11_028, 11_042)
-DANCER, MOTION, FRAMES, FPS = HELD_OUT + 61, "disco", (0, 7, 14, 21, 28), 10.0
+DANCER, MOTION, FRAMES, FPS = HELD_OUT + 61, "dance", (0, 6, 13, 20, 27), 8.0
 SIZE = (400, 320)
 
 

@@ -325,7 +325,7 @@ def test_a_person_who_is_small_in_the_photo(standing):
     tall = np.ptp(rows(parts, tuple(range(1, 25))))
     (soft,) = said(picture, own_map(parts), (640, 512))
     assert (
-        soft.startswith(f"The person is {tall} pixels tall in the photo and 512 in a frame")
+        soft.startswith(f"The person is {tall} pixels tall in the photo and 465 in a frame")
         and "taken from nearer" in soft
     )
     assert said(picture, own_map(parts), SIZE) == (), "enough for a small model"

@@ -27,7 +27,9 @@ _SMOOTH, _REACH = 2.0, 5  # frames: standard deviation of the smoothing over tim
 _JITTER = 0.012  # of the person's size: how much landmarks tremble
 _CAMERA = 8.0  # frames: standard deviation of the smoothing of the person's size
 _LONGEST, _SHORTEST = 1.25, 0.8  # of a limb's length over the average's; depth is guessed
-_CUT = 0.15  # mean change of a picture from one frame to the next, 0 to 1, that is another scene
+# mean change of a picture from one frame to the next, 0 to 1, that is another scene; half of it is, where that is so
+# many times the usual of the last frames
+_CUT, _SUDDEN, _USUAL = 0.15, 6, 24
 _FLASH = 5  # frames: what is shorter is no scene
 _FITS = 0.55  # of the mask and the body drawn in it: a worse fit is no fit (people who stand: .80 to .95)
 _SURE = 0.2  # confidence below which hidden limbs are guesses
@@ -51,10 +53,15 @@ class BodyTracker:
         self.left_out, self.notices, size = 0, (), None
         found: list[Pose | None] = []
         masks: list[np.ndarray | None] = []
-        cuts, before = [0], None
+        cuts, before, changes = [0], None, []
         for image in images:
             size, small = image.shape[:2], _small(image)
-            cut = before is not None and np.abs(small - before).mean() > _CUT
+            cut = False
+            if before is not None:
+                change = float(np.abs(small - before).mean())
+                usual = np.median(changes[-_USUAL:]) if changes else _CUT
+                cut = change > _CUT or (change > _CUT / 2 and change > _SUDDEN * usual)
+                changes.append(change)
             if cut:
                 cuts.append(len(found))
             before = small

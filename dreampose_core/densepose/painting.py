@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..body.cones import PARTS
+from ..body.cones import HEAD, PARTS
 from .blazepose import LANDMARKS, Pose
 
 _ROUND = 0.02  # of the height: how far painted people get darker at their edges
@@ -15,6 +15,7 @@ _SKIN, _SHIRT, _TROUSERS, _SHOES, _WALL = (224, 178, 150), (186, 62, 52), (52, 6
 _PAINT = np.array(  # by part
     [_WALL, *[_SHIRT] * 2, *[_SKIN] * 2, *[_SHOES] * 2, *[_TROUSERS] * 8, *[_SHIRT] * 4, *[_SKIN] * 6], np.float32
 )
+_HAIR = (58, 40, 30)
 _SIDED = ("hand", "foot", "upper_leg", "lower_leg", "upper_arm", "lower_arm")
 _MEETINGS = (
     ("elbow", "upper_arm", "lower_arm"),
@@ -31,7 +32,27 @@ def painted(parts: np.ndarray) -> np.ndarray:
     side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
     soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()
     shade = np.where(parts > 0, 0.35 + 0.65 * soft, 1.0)[..., None]
-    return (_PAINT[parts] * shade).astype(np.uint8)
+    return (_with_face(_PAINT[parts], parts) * shade).astype(np.uint8)
+
+
+def _with_face(picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) with hair on the head, and eyes and a mouth about where its halves meet on the front."""
+    rows, columns = np.nonzero(np.isin(parts, HEAD))
+    if len(rows) < _FEW:
+        return picture
+    left, right = (columns[parts[rows, columns] == part] for part in HEAD)
+    top, size = rows.min(), max(1, np.ptp(rows))
+    low = (rows - top) / size
+    from_front = len(left) and (not len(right) or left.mean() > right.mean())
+    hair = low < (0.28 if from_front else 0.8)
+    picture[rows[hair], columns[hair]] = _HAIR
+    if from_front:
+        # a half that cannot be seen has turned away
+        middle = (left.min() + right.max()) / 2 if len(right) else left.min()
+        for x, y, wide in ((-0.17, 0.45, 0.06), (0.17, 0.45, 0.06), (0.0, 0.75, 0.08)):
+            spot = (np.abs(columns - middle - x * size) < wide * size) & (np.abs(low - y) < 0.035)
+            picture[rows[spot], columns[spot]] = _HAIR
+    return picture
 
 
 def on_parts(pose: Pose, parts: np.ndarray) -> Pose:

@@ -15,6 +15,7 @@ from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
 # share of a person that is alike in a map and another of the same moment; rows and columns that are compared
 _SAME, _CELLS = 0.92, 96
+_HEADROOM = 0.1  # of a person's height, above them, where the photo has it
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,14 @@ def _coarse(poses: PoseSequence) -> np.ndarray:
 
 
 def _person(image_poses: PoseSequence, source: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """top, left, bottom, right of the person in the photo's pixels; None where the map shows nobody."""
+    """top, left, bottom, right of the person in the photo's pixels, with room above; None where the map shows
+    nobody."""
     person = person_box(image_poses)
     if person is None:
         return None
     down, across = source[0] / image_poses.size[0], source[1] / image_poses.size[1]
     top, left, bottom, right = person
+    top = max(0.0, top - _HEADROOM * (bottom - top))  # who stands up straight, or raises their hands, needs it
     return top * down, left * across, bottom * down, right * across
 
 
