@@ -24,7 +24,7 @@ _MIDDLE = {
     "hip": np.array([0.17, -0.87, 0.46]),
     "knee": np.array([0.0, -0.85, -0.53]),
 }
-_WHOLE, _LONG = 0.95, 80  # share of its length from which a bone is seen whole; percentile of what is seen of it
+_WHOLE, _LONG = 0.97, 70  # share of its length from which a bone is seen whole; percentile of what is seen of it
 # the probability, 0 to 255, above which a pixel is the person's, by its distance from the body in thousandths of its
 # height: logits from 0.5 on it to 2.5 far from it, where masks bulge and nobody is
 _PER_HEIGHT = 1000

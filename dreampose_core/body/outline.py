@@ -59,9 +59,15 @@ def outlined(
     """Drawn maps (T, H, W) and (T, 2, H, W) with their outlines moved by the offsets (T, *SHAPE) of each; height: (T,)
     pixels a body height."""
     parts, uv = parts.copy(), uv.copy()
-    for own_parts, own_uv, own, tall in zip(parts, uv, offsets, height):
+    for whole_parts, whole_uv, own, tall in zip(parts, uv, offsets, height):
+        rows, columns = np.nonzero(whole_parts)
+        if not len(rows):
+            continue
+        room = int(max(0.0, own.max()) * tall) + 2
+        box = tuple(slice(max(0, int(at.min()) - room), int(at.max()) + room + 1) for at in (rows, columns))
+        own_parts, own_uv = whole_parts[box], whole_uv[:, box[0], box[1]]
         body = own_parts > 0
-        if not body.any() or body.all():
+        if body.all():
             continue
         _, within = _from(~body)
         (rows, columns), out = _from(body, max(0.0, own.max()) * tall)

@@ -24,7 +24,7 @@ _FITTED = 5  # frames whose masks say what the body is like
 _MOST_LEAN = 0.44  # radians: the landmarks lean people out of the picture by less than that; more is meant
 _LOST_FRAMES = 15  # of a clip that are filled in between two that are found
 _SMOOTH, _REACH = 2.0, 5  # frames: standard deviation of the smoothing over time, and how far it looks
-_JITTER = 0.012  # of the person's size: how much landmarks tremble
+_JITTER = 0.006  # of the person's size: how much landmarks tremble
 _CAMERA = 8.0  # frames: standard deviation of the smoothing of the person's size
 _LONGEST, _SHORTEST = 1.25, 0.8  # of a limb's length over the average's; depth is guessed
 # mean change of a picture from one frame to the next, 0 to 1, that is another scene; half of it is, where that is so
