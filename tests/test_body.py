@@ -120,7 +120,7 @@ def test_a_body_is_its_numbers():
     again = Build.of(build.numbers())
     assert np.allclose(again.numbers(), build.numbers()) and again.head == pytest.approx(1.05)
     for wrong in (build.numbers()[:-1], np.append(build.numbers(), 0)):
-        with pytest.raises(ValueError, match="numbers"):
+        with pytest.raises(InputError, match="numbers"):
             Build.of(wrong)
 
 

@@ -247,7 +247,7 @@ def test_a_rendering_of_two_people_is_the_larger_ones(clip):
     small = np.zeros_like(parts)
     small[:, 120:280, :128] = parts[:, ::2, ::2]
     both = np.concatenate([parts, small], 2)
-    tracker = BodyTracker(BODY_TRACKER)
+    tracker = BodyTracker(BODY_TRACKER, person=2)  # of the photo
     found = tracker.with_joints(PoseSequence(both, None, "none"))
     assert tracker.notices == ("Several people are in the motion: the largest one is used.",)
     assert found.joints is not None and not found.mask[:, :, 256:].any() and (found.joints.camera[:, 1] < 0.66).all()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints
 from .cloth import hang
 from .cones import HAIR_LAYER, HEAD, PARENT, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
@@ -85,7 +86,7 @@ class Build:
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> Build:
-        """The body that `numbers` tell. Raises ValueError where they are too many or too few."""
+        """The body that `numbers` tell. Raises InputError where they are too many or too few."""
         average, values, start = cls.average(), {}, 0
         for f in fields(cls):
             like = np.asarray(getattr(average, f.name))
@@ -94,7 +95,7 @@ class Build:
                 break
             values[f.name], start = part.reshape(like.shape) if like.shape else float(part[0]), start + like.size
         if start != len(numbers) or len(values) != len(fields(cls)):
-            raise ValueError(f"a body has {len(average.numbers())} numbers, not {len(numbers)}")
+            raise InputError(f"The joints' body has {len(numbers)} numbers; expected {len(average.numbers())}.")
         return cls(**values)
 
     def symmetrical(self) -> Build:

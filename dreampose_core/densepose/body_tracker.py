@@ -85,7 +85,7 @@ class BodyTracker:
 
         The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
         """
-        self.notices = ()
+        self.notices, self.person = (), None  # whoever is meant is the only one who is painted
         if len(people(poses.parts[0])) > 1:
             self.notices = ("Several people are in the motion: the largest one is used.",)
             alone = [largest_alone(poses.select([index])) for index in range(len(poses))]
@@ -98,6 +98,7 @@ class BodyTracker:
             clock.tick(index)
             pose = self._next(painted(parts), found)
             found.append(None if pose is None else on_parts(pose, parts))
+        clock.tick(clock.total)
         there = [index for index, pose in enumerate(found) if pose is not None]
         if not there or len(there) < _SHARE_FOUND * poses.mask.any((1, 2)).sum():
             return poses
