@@ -13,10 +13,20 @@ from dreampose_core.body.cones import euler_matrices
 from dreampose_core.body.fitting import Points, offsets_of, stance_of
 from dreampose_core.body.retarget import on_body
 from dreampose_core.body.worn import fitted_body
-from dreampose_core.densepose.body_tracker import BodyTracker
+from dreampose_core.densepose.body_tracker import BodyTracker, _together
 from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import make_scene
-from dreampose_core.poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, edited, fitted, read_poses, write_poses
+from dreampose_core.poses import (
+    JOINT_INDEX,
+    JOINTS,
+    Joints,
+    PoseSequence,
+    edited,
+    fitted,
+    has_joints,
+    read_poses,
+    write_poses,
+)
 from dreampose_core.settings import BODY_TRACKER, EditOptions, SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render, render_clip
 from dreampose_core.synthetic.figure import joints as exact_joints
@@ -83,7 +93,9 @@ def test_joints_keep_their_place_in_a_crop(clip):
 
 def test_joints_are_written_and_read(clip, tmp_path):
     write_poses(clip, tmp_path / "a.npz")
-    assert same(read_poses(tmp_path / "a.npz").joints, clip.joints)
+    assert same(read_poses(tmp_path / "a.npz").joints, clip.joints) and has_joints(tmp_path / "a.npz")
+    write_poses(replace(clip, joints=None), tmp_path / "none.npz")
+    assert read_poses(tmp_path / "none.npz").joints is None and not has_joints(tmp_path / "none.npz")
     arrays = dict(np.load(tmp_path / "a.npz"))
     assert arrays["version"] == 2 and arrays["joints"].shape == (6, len(JOINTS), 3)
     np.savez(tmp_path / "b.npz", **arrays | {"body_version": np.int64(99)})
@@ -216,6 +228,12 @@ def fitted_to(figure: Figure, motion: str = "idle") -> tuple[Build, np.ndarray, 
 def test_a_skirt_is_found_and_drawn(hem):
     build, outline, exact = fitted_to(dressed(HELD_OUT + 1, hem=hem, waist=0.6, flare=1.7), "walk")
     assert build.skirt[0] == pytest.approx(hem, abs=0.06) and iou(outline, exact) > 0.9
+
+
+def test_what_most_frames_show_is_worn():
+    plain, skirted = Build.average(), replace(Build.average(), skirt=np.array([0.3, 0.12]))
+    assert not _together([plain, skirted], [plain], True).skirt.any(), "half a skirt is none"
+    assert np.allclose(_together([plain, skirted, skirted], [plain], True).skirt, skirted.skirt)
 
 
 @pytest.mark.parametrize("loose", [0.0, 0.5])

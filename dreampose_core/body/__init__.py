@@ -1,1 +1,1 @@
-"""A body: the skeleton, the rounded cones on it, drawn as pose maps; fitted to people in pictures."""
+"""A body: the skeleton, the rounded cones on it, fitted to people in pictures, drawn as pose maps in any motion."""

@@ -1,4 +1,4 @@
-"""What somebody's body is like, in whatever pose: bones, widths, hair and skirt; and how it is drawn."""
+"""A person's body, in any pose: bones, widths, hair, skirt and outline; and how it is drawn."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LIMBS = {  # in the order of Build.limbs
     "lower_leg": ("knee", "ankle"),
 }
 _SHOULDERS, _HIPS = 0.2, 0.096  # the average's widths between its joints
-SHOULDER_HEIGHT = 0.18  # of the average, above the spine's joint
-HAND, FOOT = 0.055, 0.11  # the average's, wrist to knuckles, heel to toe
+_SHOULDER_HEIGHT = 0.18  # of the average, above the spine's joint
+_HAND, _FOOT = 0.055, 0.11  # the average's, wrist to knuckles, heel to toe
 HEAD_WIDTH, HEAD_TOP = 0.048, 0.139  # the average's, half, and above the head's joint
 _FINGERS = 1.6  # a hand's length over that to its knuckles
 _GROIN = 0.02  # by so much the torso reaches further down
@@ -58,13 +58,13 @@ class Build:
     offsets: (J, 3) from each joint's parent to it, at rest. hand, foot: lengths. limbs: (4, 2), see LIMBS, widths at
     start and end. trunk: (3,) widths of hips, waist and chest. head: its size. hair: (4,) of what stands off the head:
     height of its lower middle, radius there, height of its top, radius there; all 0 for none. locks: (2,) how far hair
-    hangs down beside the neck, and half its width there; 0 for none. skirt: (2,) rest height of its hem, and half its
-    width there; 0 for none. outline: how far the person's outline is off that, see `outline.offsets_of`.
+    hangs down next to the neck, and half its width there; 0 for none. skirt: (2,) rest height of its hem, and half its
+    width there; 0 for none. outline: how far the person's outline is off that, see `outline.outline_of`.
     """
 
     offsets: np.ndarray
-    hand: float = HAND
-    foot: float = FOOT
+    hand: float = _HAND
+    foot: float = _FOOT
     limbs: np.ndarray = field(default_factory=lambda: np.ones((4, 2)))
     trunk: np.ndarray = field(default_factory=lambda: np.ones(3))
     head: float = 1.0
@@ -118,7 +118,7 @@ class Build:
     @property
     def torso(self) -> float:
         """Its length over the average's."""
-        return max(0.5, float(self._shoulder_height()) / SHOULDER_HEIGHT)
+        return max(0.5, float(self._shoulder_height()) / _SHOULDER_HEIGHT)
 
     def _shoulder_height(self) -> float:
         return np.mean([self.offsets[JOINT_INDEX[f"{side}_shoulder"], 1] for side in SIDES])
@@ -169,10 +169,10 @@ class Build:
                 end = _DOWN * self.length(f"{side}_{last}")
                 radii = radii * self.limbs[number]
             elif name == "wrist":
-                size = max(0.7, self.hand / HAND)
+                size = max(0.7, self.hand / _HAND)
                 start, end, radii = start * size, end * size * _FINGERS, radii * size * 1.3
             elif name == "ankle":
-                size = [1, 1, np.clip(self.foot / FOOT, 0.8, 1.6)]
+                size = [1, 1, np.clip(self.foot / _FOOT, 0.8, 1.6)]
                 start, end = start * size, end * size
             elif cone.chart == "head":
                 start, end, radii = start * self.head, end * self.head, radii * self.head

@@ -197,6 +197,7 @@ def _limb(base: np.ndarray, direction: np.ndarray, middle: np.ndarray) -> np.nda
 
 
 def unit(v: np.ndarray) -> np.ndarray:
+    """The vector at length 1; 0 stays 0."""
     return v / max(1e-9, float(np.linalg.norm(v)))
 
 

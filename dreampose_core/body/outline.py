@@ -25,7 +25,7 @@ for _number, (_front, _back) in enumerate(_PAIRS):
     _IS_BACK[_back] = _front != _back
 
 
-def offsets_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) -> np.ndarray:
+def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) -> np.ndarray:
     """SHAPE offsets in body heights, outwards, of the mask (H, W) from a drawn map: parts (H, W), U, V (2, H, W).
 
     height: pixels a body height. Sides that the mask says nothing of have the other side's.
@@ -39,13 +39,15 @@ def offsets_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: floa
     rows, columns = np.nonzero(mask & ~body)
     outside = out_from[0][rows, columns], out_from[1][rows, columns]
     too_much = np.nonzero(body & ~mask)
-    for at, distance, sign in ((outside, out[rows, columns], 1), (too_much, within[too_much], -1)):
-        place = _bins(parts[at], uv[:, at[0], at[1]])
-        for bin_ in np.unique(place[place >= 0]):
-            own = distance[place == bin_]
-            at = np.unravel_index(bin_, SHAPE)
+    for pixels, distances, sign, percentile in (
+        (outside, out[rows, columns], 1, _FARTHEST),
+        (too_much, within[too_much], -1, _TYPICAL),
+    ):
+        place = _bins(parts[pixels], uv[:, pixels[0], pixels[1]])
+        for number in np.unique(place[place >= 0]):
+            own, at = distances[place == number], np.unravel_index(number, SHAPE)
             if len(own) >= max(_FEW, count[at] + 1):
-                found[at], count[at] = sign * np.percentile(own, _FARTHEST if sign > 0 else _TYPICAL) / height, len(own)
+                found[at], count[at] = sign * np.percentile(own, percentile) / height, len(own)
     found = np.clip(found, _LEAST, _MOST[:, None, None])
     seen = np.zeros(SHAPE, bool)
     place = _bins(parts[body], uv[:, body])

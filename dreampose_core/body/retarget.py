@@ -1,4 +1,4 @@
-"""Somebody's motion done by the body in a photo: its bones, hair and skirt, in the motion's joint rotations."""
+"""A motion done by the body in a photo: its bones, hair and skirt, in the motion's joint rotations."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def on_body(motion: PoseSequence, own: PoseSequence) -> tuple[PoseSequence, tupl
 
 
 def in_our_charts(own: PoseSequence) -> PoseSequence:
-    """A photo's map (one frame) of whatever charts, drawn anew in ours from its joints, on the person that it shows."""
+    """A photo's map (one frame) in other charts, redrawn in ours from its joints, on the person that it shows."""
     stances = Stances.of(own.joints, own.size)
     parts, uv = drawn(stances, [Build.of(own.joints.body)], own.size)
     parts, uv = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, stances.height[0])

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..poses import JOINT_INDEX, JOINTS
-from . import outline
 from .build import HEAD_TOP, HEAD_WIDTH, LIMBS, SIDES, Build, Stances, drawn
 from .cones import HEAD, PARTS, TORSO
 from .fitting import snapped, unit
+from .outline import outline_of
 
 _BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # of hips, waist and chest: shares of the way from hips to shoulders
 _LEAST_STEP = 0.003  # body heights: hair that stands off the head by less is part of the head
@@ -27,7 +27,7 @@ def fitted_body(
     the area that falls to each part, hair from how far the mask stands off the head, a skirt from the gap between the
     legs.
     """
-    build = replace(build, skirt=_skirt(stance, build, mask))
+    build = replace(build, skirt=_skirt(stance, mask))
     near = parts
     for _ in range(rounds):
         raw, uv = drawn(stance, [build], mask.shape)
@@ -36,7 +36,7 @@ def fitted_body(
         build = _refitted(stance, build, raw[0], near)
     build = _with_hair(stance, build, raw[0], near)
     raw, uv = drawn(stance, [build], mask.shape)
-    return replace(build, outline=outline.offsets_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0]))
+    return replace(build, outline=outline_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0]))
 
 
 def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
@@ -99,10 +99,10 @@ def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray)
         return float(along[middle].max()) if middle.any() else 0.0
 
     own, drawn_head = np.isin(near, HEAD), np.isin(raw, HEAD)
-    beside = (near > 0) & (np.abs(across) < 3 * bare)
+    around_neck = (near > 0) & (np.abs(across) < 3 * bare)
     rise = top(own) - top(drawn_head)
     wide, low = (half_width(own, *band) - half_width(drawn_head, *band) for band in ((0.07, 0.11), (0.03, 0.06)))
-    locks = half_width(beside, -0.02, 0.02)
+    locks = half_width(around_neck, -0.02, 0.02)
     hair, fall = np.zeros(4), np.zeros(2)
     if max(rise, wide) > _LEAST_STEP:
         radius = min(bare + max(wide, 0.5 * rise, 0.0), 2.2 * bare)
@@ -114,7 +114,7 @@ def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray)
     return replace(build, hair=hair, locks=fall)
 
 
-def _skirt(stance: Stances, build: Build, mask: np.ndarray) -> np.ndarray:
+def _skirt(stance: Stances, mask: np.ndarray) -> np.ndarray:
     """(2,) hem and half its width, see `Build`, by the gap between the legs and where the mask gets narrow; 0 for
     none."""
     none = np.zeros(2)
@@ -123,7 +123,7 @@ def _skirt(stance: Stances, build: Build, mask: np.ndarray) -> np.ndarray:
     ends = chain.mean(0)
     axis = ends[2] - ends[0]
     if np.linalg.norm(axis) < 0.3 * height or -unit(axis) @ unit(places["spine"] - ends[0]) < 0.85:
-        return none  # nobody stands here
+        return none  # the person does not stand
     lowest = mask.shape[0] / 2 + chain[:, 1, 1].min()
     if lowest < 0:
         return none  # the knees are below the picture
@@ -152,7 +152,7 @@ def _skirt(stance: Stances, build: Build, mask: np.ndarray) -> np.ndarray:
         there[inside] = mask[rows[inside].astype(int), columns[inside].astype(int)] > 127
         there &= ~arms(line)
         person = _run(there, reach, min(legs), max(legs))
-        (first, second), (one, two) = sorted(legs), thick
+        (first, one), (second, two) = sorted(zip(legs, thick))
         wide[i] = person.sum()
         bare[i] = min(one + two + second - first, 2 * (one + two))
         gap = (reach > first + one) & (reach < second - two)

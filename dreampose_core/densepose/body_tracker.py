@@ -53,19 +53,14 @@ class BodyTracker:
         self.left_out, self.notices, size = 0, (), None
         found: list[Pose | None] = []
         masks: list[np.ndarray | None] = []
-        cuts, before, changes = [0], None, []
+        cuts, changes, before = [0], [], None
         for image in images:
             size, small = image.shape[:2], _small(image)
-            cut = False
-            if before is not None:
-                change = float(np.abs(small - before).mean())
-                usual = np.median(changes[-_USUAL:]) if changes else _CUT
-                cut = change > _CUT or (change > _CUT / 2 and change > _SUDDEN * usual)
-                changes.append(change)
-            if cut:
+            changes.append(0.0 if before is None else float(np.abs(small - before).mean()))
+            before, is_cut = small, _is_cut(changes)
+            if is_cut:
                 cuts.append(len(found))
-            before = small
-            found.append(self._next(image, found, cut))
+            found.append(self._next(image, found, is_cut))
             masks.append(None if found[-1] is None else refined_mask(found[-1], image))
         if size is None:
             raise InputError("There is no picture to find anybody in.")
@@ -81,11 +76,11 @@ class BodyTracker:
     def with_joints(
         self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
     ) -> PoseSequence:
-        """Maps that know their parts with their person's joints; as they are where nobody is found in them.
+        """Maps that know their parts with their person's joints; as they are where no person is found in them.
 
         The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
         """
-        self.notices, self.person = (), None  # whoever is meant is the only one who is painted
+        self.notices, self.person = (), None  # one person is painted
         if len(people(poses.parts[0])) > 1:
             self.notices = ("Several people are in the motion: the largest one is used.",)
             alone = [largest_alone(poses.select([index])) for index in range(len(poses))]
@@ -107,30 +102,31 @@ class BodyTracker:
         joints = _fit(found, masks, there, poses.size, poses.parts)[-1]
         return replace(poses, joints=_held(joints, there, len(poses)))
 
-    def _next(self, image: np.ndarray, before: list[Pose | None], anew: bool = False) -> Pose | None:
-        """The person in the next picture: where they were, else found anew; anew: where they were says nothing."""
+    def _next(self, image: np.ndarray, before: list[Pose | None], is_cut: bool = False) -> Pose | None:
+        """The person in the next picture: where they were, else found by the detector; is_cut: it begins
+        another scene."""
         last = next((pose for pose in reversed(before) if pose is not None), None)
-        if last is not None and before[-1] is not None and not anew:
+        if last is not None and before[-1] is not None and not is_cut:
             pose = self.network.poses(image, [last.next_roi])[0]
             if pose.presence >= 0.5:
                 return pose
-        people = self.network.people(image)
-        if not people:
+        everyone = self.network.people(image)
+        if not everyone:
             return None
         if last is None:
-            self.left_out = len(people) - 1
+            self.left_out = len(everyone) - 1
             if self.person is not None:
-                if self.person > len(people):
-                    there = "is one person" if len(people) == 1 else f"are {len(people)} people"
+                if self.person > len(everyone):
+                    there = "is one person" if len(everyone) == 1 else f"are {len(everyone)} people"
                     raise InputError(f"--person is {self.person}, but there {there} in the picture.")
-                return people[self.person - 1]
-            return max(people, key=lambda pose: pose.area)
-        near = min(people, key=lambda pose: np.hypot(pose.roi.x - last.roi.x, pose.roi.y - last.roi.y))
+                return everyone[self.person - 1]
+            return max(everyone, key=lambda pose: pose.area)
+        near = min(everyone, key=lambda pose: np.hypot(pose.roi.x - last.roi.x, pose.roi.y - last.roi.y))
         off = np.hypot(near.roi.x - last.roi.x, near.roi.y - last.roi.y)
         lost = next(i for i, pose in enumerate(reversed(before)) if pose is not None)
         if off < _CLOSE * last.roi.side:
             return near
-        return max(people, key=lambda pose: pose.area) if anew or lost >= _LOST_FRAMES else None
+        return max(everyone, key=lambda pose: pose.area) if is_cut or lost >= _LOST_FRAMES else None
 
     def _maps(
         self,
@@ -173,6 +169,12 @@ def _between(found: list[Pose | None]) -> list[int]:
     there = [index for index, pose in enumerate(found) if pose is not None]
     gaps = [range(a + 1, b) for a, b in zip(there, there[1:]) if 1 < b - a <= _LOST_FRAMES + 1]
     return [index for gap in gaps for index in gap]
+
+
+def _is_cut(changes: list[float]) -> bool:
+    """Whether the last of these changes from frame to frame begins another scene."""
+    usual = np.median(changes[-_USUAL - 1 : -1]) if len(changes) > 2 else _CUT
+    return changes[-1] > _CUT or (changes[-1] > _CUT / 2 and changes[-1] > _SUDDEN * usual)
 
 
 def _scenes(cuts: list[int], length: int) -> list[int]:
@@ -283,8 +285,12 @@ def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
                 of_all[i] *= np.clip(length, _SHORTEST * usual, _LONGEST * usual) / length
     values = {
         name: np.median([getattr(some, name) for some in fitted], axis=0)
-        for name in ("limbs", "trunk", "head", "hair", "locks", "skirt", "outline")
+        for name in ("limbs", "trunk", "head", "outline")
     }
+    for name in ("hair", "locks", "skirt"):  # which most frames show, or there is none
+        given = [value for value in (getattr(some, name) for some in fitted) if value.any()]
+        if 2 * len(given) > len(fitted):
+            values[name] = np.median(given, axis=0)
     lengths = {name: float(np.median([getattr(some, name) for some in builds])) for name in ("hand", "foot")}
     return Build(of_all, **lengths, **values | {"head": float(values["head"])})
 
@@ -310,7 +316,7 @@ def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: 
 
 
 def _evened(scale: np.ndarray) -> np.ndarray:
-    """(T,) with what trembles taken out: somebody comes nearer slowly."""
+    """(T,) with what trembles taken out: people come nearer slowly."""
     offsets = np.subtract.outer(np.arange(len(scale)), np.arange(len(scale)))
     weights = np.exp(-0.5 * (offsets / _CAMERA) ** 2)
     return weights @ scale / weights.sum(1)

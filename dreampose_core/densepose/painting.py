@@ -27,7 +27,7 @@ _FEW, _ASTRAY = 12, 0.1  # pixels where two parts meet; share of the square by w
 
 
 def painted(parts: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3): parts uint8 (H, W) as somebody dressed and lit who stands before a wall."""
+    """uint8 (H, W, 3): parts uint8 (H, W) as a dressed and lit person in front of a wall."""
     soft = torch.from_numpy((parts > 0).astype(np.float32))[None, None]
     side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
     soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()

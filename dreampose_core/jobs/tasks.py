@@ -20,7 +20,7 @@ from ..files import appearing
 from ..inputs.framing import check_options, frame_size, known_charts, make_scene
 from ..inputs.photos import Photo, naming
 from ..media import read_image
-from ..poses import PoseSequence, Reading, convertible, read_poses, write_poses
+from ..poses import PoseSequence, Reading, convertible, has_joints, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..settings import EditOptions, Settings
@@ -150,18 +150,16 @@ class LightTasks:
 
         def joints(target: Path) -> Notices:
             """Looks for them where a map came without; a model that knows real DensePose does without."""
-            if not convertible("body", known_charts(settings.model)):
+            fed_real = not convertible("body", known_charts(settings.model))
+            if settings.estimator != "body" or fed_real or has_joints(target):
                 return ()
-            poses, name = read_poses(target), kept.key(target, "joints")
-            if poses.joints is None and settings.estimator == "body":
-                found = kept.get(name)
-                if found is None:
-                    poses = estimates.with_joints(poses)
-                    found = Reading(poses, FORM_NPZ, estimates.notices)
-                    kept.keep(name, found)
-                write_poses(found.poses, target)
-                return found.notices
-            return ()
+            name = kept.key(target, "joints")
+            found = kept.get(name)
+            if found is None:
+                found = Reading(estimates.with_joints(read_poses(target)), FORM_NPZ, estimates.notices)
+                kept.keep(name, found)
+            write_poses(found.poses, target)
+            return found.notices
 
         said: Notices = ()
         try:

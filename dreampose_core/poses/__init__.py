@@ -9,7 +9,7 @@ from .edit import MIRRORED, edited, looped, mirrored, resampled, source_frames
 from .fit import fitted, person_box
 from .gaps import fill_gaps, frame_ranges
 from .joints import BODY_VERSION, JOINT_INDEX, JOINTS, Joints
-from .npz import read_poses, write_poses
+from .npz import has_joints, read_poses, write_poses
 from .people import largest_alone, people, several
 from .reading import (
     DEFAULT_FPS,
@@ -53,6 +53,7 @@ __all__ = [
     "fitted",
     "frame_ranges",
     "frames_with_holes",
+    "has_joints",
     "holes_filled",
     "largest_alone",
     "looped",

@@ -1,4 +1,4 @@
-"""The joints of a person over time: what a motion is, whoever does it."""
+"""The joints of a person over time: what a motion is without the person who does it."""
 
 from __future__ import annotations
 

@@ -85,6 +85,12 @@ def read_poses(path: str | Path) -> PoseSequence:
         raise InputError(f"{name}: {error}") from error
 
 
+def has_joints(path: str | Path) -> bool:
+    """Whether a file written by `write_poses` holds joints, by its table of contents."""
+    with zipfile.ZipFile(path) as archive:
+        return f"{_JOINTS['rotations']}.npy" in archive.namelist()
+
+
 def _joints(arrays: dict[str, np.ndarray]) -> Joints | None:
     """Those of the file; None where it has none, or those of another skeleton."""
     if int(arrays.get("body_version", 0)) != BODY_VERSION:
