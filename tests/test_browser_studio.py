@@ -240,6 +240,7 @@ def test_the_whole_way(request: pytest.FixtureRequest, open_page, shoot: Shoot, 
                 "video.src.includes(card.job) && document.querySelector('#dp-shelf [aria-current] "
                 "[data-do=delete]')?.dataset.id === card.job }"
             )
+    page.wait_for_function("[...document.querySelectorAll('#dp-shelf img')].every((image) => image.complete)")
     act(page, "forget")
     expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)
     expect(page.locator("#dp-status .dp-card")).to_have_count(0)
