@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
 MODELS = {"mini": MINI}  # those that are shipped, by name
 BODY_TRACKER = REPOSITORY / "assets" / "body"
+PEOPLE = REPOSITORY / "assets" / "synthetic" / "people.npz"
 EXAMPLES = REPOSITORY / "examples"
 
 Recipe = Literal["none", "fast", "paper"]

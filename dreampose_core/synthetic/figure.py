@@ -69,15 +69,7 @@ class Figure:
             raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
         dice = Dice(torch.Generator().manual_seed(seed * 7919 + 17))
         shape, outfit = random_shape(dice), random_outfit(dice)
-        moves = dice.chance(0.3)
-        camera = Camera(
-            dice.uniform(0.76, 0.88),
-            dice.uniform(-0.05, 0.05),
-            moves * dice.uniform(0, 0.025),
-            moves * dice.uniform(0, 0.05),
-            dice.uniform(0.05, 0.15),
-            dice.uniform(),
-        )
+        camera = random_camera(dice)
         with torch.device(device):
             atlas = dress(dice, outfit)
         return cls(
@@ -88,7 +80,7 @@ class Figure:
             atlas,
             random_manner(dice.generator),
             camera,
-            _random_light(dice),
+            random_light(dice),
         )
 
     def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
@@ -100,13 +92,7 @@ class Figure:
     def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
         """The figure doing the named motion at `times` (T,), in seconds, ascending; in its own manner unless another is
         given."""
-        manner = manner or self.manner
-        c, cycle = self.camera, 2 * math.pi * (self.camera.rate * times + self.camera.phase)
-        zoom, pan = (
-            1 + c.breathe * torch.sin(cycle),
-            c.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1),
-        )
-        return Moments(*motion(name, times, manner), *motion(name, (times - LAG_S).clamp_min(0), manner), zoom, pan)
+        return moments_of(self.camera, name, times, manner or self.manner)
 
 
 @dataclass
@@ -168,6 +154,16 @@ class Moments:
         return len(self.angles)
 
 
+def moments_of(camera: Camera, name: str, times: torch.Tensor, manner: Manner) -> Moments:
+    """The named motion at `times` (T,), in seconds, ascending, before a camera that may move."""
+    cycle = 2 * math.pi * (camera.rate * times + camera.phase)
+    zoom, pan = (
+        1 + camera.breathe * torch.sin(cycle),
+        camera.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1),
+    )
+    return Moments(*motion(name, times, manner), *motion(name, (times - LAG_S).clamp_min(0), manner), zoom, pan)
+
+
 def render(
     figures: list[Figure],
     owner: torch.Tensor,
@@ -190,7 +186,7 @@ def render(
         return draw(bodies, *now, twist, None, owner, None, view, size, supersample)
     backdrops = torch.stack([figure.backdrop(size) for figure in figures]).to(device)
     background = seen_through(backdrops[owner], size, m.zoom, m.pan) * view.tint[:, None, None]
-    background = _with_shadow(background, now[1], m.offset[:, 1], view)
+    background = with_shadow(background, now[1], m.offset[:, 1], view)
     atlases = torch.stack([figure.atlas for figure in figures]).to(device)
     return draw(bodies, *now, twist, atlases, owner, background, view, size, supersample)
 
@@ -262,7 +258,20 @@ def _standing(bodies: Bodies, angles: torch.Tensor, offset: torch.Tensor) -> tup
     return rotations, positions + torch.stack([torch.zeros_like(rise), rise, torch.zeros_like(rise)], -1)[:, None]
 
 
-def _random_light(dice: Dice) -> Light:
+def random_camera(dice: Dice) -> Camera:
+    """A camera that shows the whole figure; one in three moves a little."""
+    moves = dice.chance(0.3)
+    return Camera(
+        dice.uniform(0.76, 0.88),
+        dice.uniform(-0.05, 0.05),
+        moves * dice.uniform(0, 0.025),
+        moves * dice.uniform(0, 0.05),
+        dice.uniform(0.05, 0.15),
+        dice.uniform(),
+    )
+
+
+def random_light(dice: Dice) -> Light:
     """Soft light from above, more or less from one side."""
     x, y, z = dice.uniform(-0.6, 0.6), dice.uniform(0.3, 0.7), dice.uniform(0.6, 0.9)
     length = math.sqrt(x * x + y * y + z * z)
@@ -270,7 +279,7 @@ def _random_light(dice: Dice) -> Light:
     return Light((x / length, y / length, z / length), dice.uniform(0.48, 0.7), (1 + warmth, 1.0, 1 - warmth))
 
 
-def _with_shadow(background, positions, height_above_floor, view: View) -> torch.Tensor:
+def with_shadow(background, positions, height_above_floor, view: View) -> torch.Tensor:
     """Backgrounds (T, H, W, 3) with a soft shadow on the floor: dark under the feet, faint where the body's falls away
     from the light."""
     _, height, width, _ = background.shape

@@ -1,0 +1,241 @@
+"""What a person of triangles wears: which parts of the mesh each garment covers, how far it stands off, and hair."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from ..poses import JOINT_INDEX
+from .mesh import Body, load_mesh
+from .outfit import Dice
+
+SKIN, LEFT_EYE, RIGHT_EYE, LASHES, TOP, BOTTOM, SHOES, HAIR = range(8)
+EYE_HEIGHT, EYE_DEPTH, CROWN = 0.9355, 0.07, 0.0645  # of the average body; CROWN: from the eyes to the top
+OVERLAP = 0.012  # how far skin goes on below cloth, in body heights
+HAIR_KINDS = {"none": 0.07, "short": 0.33, "bob": 0.15, "long": 0.2, "afro": 0.1, "bun": 0.15}
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Where each vertex lies on the average body: place (N, 3) in body heights, face (N, 3) in units of CROWN with the
+    eyes' middle at 0, arm (N,): 0 at the shoulder, 1 at the elbow, 2 at the wrist, below 0 on the trunk; leg (N,): 0 at
+    the hip, 1 at the knee, 2 at the ankle, -1 on arms."""
+
+    place: torch.Tensor
+    face: torch.Tensor
+    arm: torch.Tensor
+    leg: torch.Tensor
+
+
+@lru_cache(maxsize=1)
+def load_atlas() -> Atlas:
+    """The atlas of the shared mesh."""
+    mesh = load_mesh()
+    body = Body.shaped({"caucasian-female-young": 0.5, "caucasian-male-young": 0.5})
+    place, at = body.vertices, {name: body.joints[i] for name, i in JOINT_INDEX.items()}
+    arm = torch.full((len(place),), -0.3)
+    on_arm = torch.zeros(len(place))
+    for side in ("left", "right"):
+        shoulder, elbow, wrist = (at[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
+        upper, lower = elbow - shoulder, wrist - elbow
+        along = (place - shoulder) @ upper / (upper @ upper)
+        below = (place - elbow) @ lower / (lower @ lower)
+        along = torch.where(along > 1, 1 + below.clamp_min(0), along)
+        share = mesh.weights[:, [JOINT_INDEX[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist")]].sum(1)
+        arm, on_arm = arm + share * (along + 0.3), on_arm + share
+    hip, knee, ankle = (float(at[f"left_{name}"][1]) for name in ("hip", "knee", "ankle"))
+    y = place[:, 1]
+    leg = torch.where(y > knee, (hip - y) / (hip - knee), 1 + (knee - y) / (knee - ankle))
+    face = (place - place.new_tensor([0, EYE_HEIGHT, EYE_DEPTH])) / CROWN
+    return Atlas(place, face, arm, torch.where(on_arm > 0.5, torch.full_like(leg, -1.0), leg))
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """sleeve: where sleeves end on `Atlas.arm`; leg: where trousers end, hem: where a skirt ends, 0 for none, both on
+    `Atlas.leg`; low: height of the top's lower edge; waist: of trousers and skirt; neck: radius of the neckline, deep: how
+    far it goes down in front; loose: how far cloth stands off, in body heights; flare, folds: of a skirt; shoe: height of
+    shoes above the ankle, on `Atlas.leg`, 0 for bare feet; sole: its thickness. one_piece: a dress."""
+
+    one_piece: bool
+    sleeve: float
+    low: float
+    neck: float
+    deep: float
+    loose: float
+    waist: float
+    leg: float
+    loose_leg: float
+    hem: float
+    flare: float
+    folds: int
+    shoe: float
+    sole: float
+    hair: str
+    hair_length: float
+    hair_volume: float
+    fringe: float
+
+    @classmethod
+    def random(cls, dice: Dice, female: bool, child: bool) -> Wardrobe:
+        """Clothes and hair that go together."""
+        skirted = female and dice.chance(0.45)
+        one_piece = skirted and dice.chance(0.6)
+        kind = dice.pick(tee=0.42, long=0.34, tank=0.16 if female else 0.08, half=0.12)
+        sleeve = {"tee": dice.uniform(0.3, 0.75), "long": dice.uniform(1.75, 1.95), "tank": -0.16, "half": 1.1}[kind]
+        hair = dice.pick(**(HAIR_KINDS if female else {"none": 0.14, "short": 0.64, "afro": 0.1, "long": 0.06, "bun": 0.06}))
+        if female and hair == "none" and dice.chance(0.8):
+            hair = "bob"
+        return cls(
+            one_piece=one_piece,
+            sleeve=sleeve,
+            low=0.4 if one_piece else dice.uniform(0.5, 0.57),
+            neck=dice.uniform(0.062, 0.08) if kind != "tank" else dice.uniform(0.078, 0.092),
+            deep=dice.uniform(0.0, 0.025),
+            loose=dice.uniform(0.003, 0.011),
+            waist=dice.uniform(0.575, 0.6),
+            leg=dice.choice((0.45, 0.8, 1.05)) if dice.chance(0.25 + 0.2 * child) else dice.uniform(1.8, 1.98),
+            loose_leg=dice.uniform(0.001, 0.015),
+            hem=dice.choice((0.5, 0.75, 0.95, 1.15, 1.55)) * dice.uniform(0.9, 1.1) if skirted else 0.0,
+            flare=dice.uniform(0.0, 0.6),
+            folds=dice.choice((0, 6, 9, 12)),
+            shoe=0.0 if dice.chance(0.15) else dice.choice((0.12, 0.12, 0.2, 0.45)),
+            sole=dice.uniform(0.004, 0.012),
+            hair=hair,
+            hair_length=dice.uniform(0.7, 0.83) if hair == "long" else dice.uniform(0.85, 0.875),
+            hair_volume=dice.uniform(0.3, 1.0),
+            fringe=dice.uniform(0.35, 0.7),
+        )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All that is drawn of a person, M vertices: index (M,) of the mesh's vertex, lift (M,): how far it is moved along
+    the normal, in body heights; faces (F, 3) of the M vertices, keep (F, 3) as in `mesh.rasterise`, layer (F,)."""
+
+    index: torch.Tensor
+    lift: torch.Tensor
+    faces: torch.Tensor
+    keep: torch.Tensor
+    layer: torch.Tensor
+
+    @classmethod
+    def join(cls, several: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]) -> Layers:
+        """The layers (number, faces (F, 3), keep (N,), lift (N,)), without what is wholly cut away."""
+        parts, start = [], 0
+        for number, faces, keep, lift in several:
+            faces = faces[keep[faces].amax(1) > 0]
+            index, local = faces.unique(return_inverse=True)
+            parts.append((index, lift[index], local + start, keep[faces], torch.full((len(faces),), number)))
+            start += len(index)
+        return cls(*(torch.cat(column) for column in zip(*parts)))
+
+
+def dressed(wear: Wardrobe, noise: torch.Tensor) -> Layers:
+    """The layers of a person; noise (N,) about 0 of the vertices makes cloth and hair uneven."""
+    mesh, atlas = load_mesh(), load_atlas()
+    y, arm, leg, faces = atlas.place[:, 1], atlas.arm, atlas.leg, mesh.faces
+    zero = torch.zeros_like(y)
+    neck = atlas.place - atlas.place.new_tensor([0.0, 0.868, 0.018])
+    front = (neck[:, 2] / 0.05).clamp(-1, 1)
+    from_neck = torch.linalg.norm(neck * neck.new_tensor([0.9, 0.8, 0.8]), dim=1) - wear.neck - wear.deep * front
+    high = torch.where(arm > 0.2, torch.ones_like(y), y - wear.low)
+    top = torch.minimum(torch.minimum((wear.sleeve - arm) * 0.17, high), from_neck)
+    off_arm = torch.where(arm > 0.02, -torch.ones_like(y), torch.ones_like(y))
+    reach = wear.hem if wear.hem else wear.leg
+    bottom = torch.minimum(torch.minimum((reach - leg) * 0.24, wear.waist - y), off_arm)
+    shoes = torch.minimum((leg - 2 + wear.shoe) * 0.24, -off_arm * -1) if wear.shoe else zero - 1
+    covered = torch.maximum(torch.maximum(top, bottom), shoes)
+    hang = ((y - 0.5) / 0.15).clamp(0, 1)
+    tucked = wear.low > wear.waist - 0.03
+    top_lift = 0.006 + wear.loose * (0.4 + 0.6 * hang) * (1 - 0.5 * (arm < -0.1) * (y > 0.75)) + 0.0015 * noise
+    leg_lift = 0.0035 + wear.loose_leg * (0.25 + 0.5 * leg.clamp(0, 2)) + 0.001 * noise
+    layers = [
+        (SKIN, faces["body"], OVERLAP - covered, zero),
+        (LEFT_EYE, faces["left_eye"], zero + 1, zero),
+        (RIGHT_EYE, faces["right_eye"], zero + 1, zero),
+        (LASHES, faces["lashes"], zero + 1, zero),
+        (TOP, faces["tights"], top, top_lift - 0.003 * tucked * (y < 0.6)),
+        (SHOES, faces["tights"], shoes, 0.005 + wear.sole * ((0.02 - y) / 0.02).clamp(0, 1)),
+    ]
+    if wear.hem:
+        number = TOP if wear.one_piece else BOTTOM
+        layers.append((number, faces["skirt"], torch.minimum(bottom, wear.waist - y), zero + 0.005))
+    else:
+        layers.append((BOTTOM, faces["tights"], bottom, leg_lift))
+    return Layers.join(layers + _hair(wear, noise))
+
+
+def _hair(wear: Wardrobe, noise: torch.Tensor) -> list:
+    """Layers of hair: a shell over the scalp, and the hanging mesh of long hair."""
+    if wear.hair == "none":
+        return []
+    mesh, atlas = load_mesh(), load_atlas()
+    scalp, (x, y, z) = scalp_field(atlas.face, wear.fringe), atlas.face.unbind(1)
+    up = ((y + 0.6) / 1.4).clamp(0, 1)
+    thick = {"short": 0.004, "bob": 0.009, "long": 0.008, "bun": 0.004, "afro": 0.035}[wear.hair]
+    lift = thick * (0.5 + wear.hair_volume) * (0.35 + 0.65 * up) * (scalp * 3).clamp(0.15, 1) + 0.0015 * noise
+    if wear.hair == "bun":
+        lift = lift + 0.042 * torch.exp(-((x / 0.42) ** 2) - ((y - 0.55) / 0.45) ** 2) * (z < -1.2)
+    found = [(HAIR, mesh.faces["body"], scalp, lift.clamp_min(0.002))]
+    if wear.hair in ("bob", "long"):
+        length = (atlas.place[:, 1] - wear.hair_length - 0.006 * noise) * 10
+        aside = torch.where(z > -0.55, x.abs() - 0.62 - 0.3 * (z + 0.55).clamp(0, 1), torch.ones_like(x))
+        crown = torch.where(y > wear.fringe, torch.ones_like(x), aside)
+        found.append((HAIR, mesh.faces["hair"], torch.minimum(length, crown), torch.zeros_like(x) + 0.002))
+    return found
+
+
+def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
+    """(...,) above 0 where hair grows; face (..., 3) as in `Atlas`."""
+    x, y, z = face.unbind(-1)
+    above = y - fringe - 0.25 * (x / 0.6).abs().clamp(0, 1) * (z > -0.6) + 0.25 * (-z - 0.35).clamp(0, 1)
+    ear_back = torch.minimum(-1.12 - z, y + 0.95)  # behind the ears
+    burns = torch.minimum(torch.minimum(-0.42 - z, y + 0.1), z + 1.3)  # in front of them
+    return torch.where(y > -1.4, torch.maximum(above, torch.maximum(ear_back, burns)), -torch.ones_like(y))
+
+
+def worn_body(body: Body, wear: Wardrobe) -> Body:
+    """The body whose skirt has its flare and folds."""
+    if not wear.hem:
+        return body
+    atlas, vertices = load_atlas(), body.vertices.clone()
+    which = load_mesh().faces["skirt"].unique()
+    x, _, z = atlas.place[which].unbind(1)
+    down = atlas.leg[which].clamp(-0.3, 2) + 0.3
+    folds = 0.035 * down * torch.sin(wear.folds * torch.atan2(x, z)) if wear.folds else torch.zeros_like(x)
+    wide = 1 + (wear.flare * down * 0.6 / max(wear.hem, 0.5)).clamp(0, 0.8) + folds
+    vertices[which] *= torch.stack([wide, torch.ones_like(wide), wide], 1)
+    return Body(vertices, body.turns, body.joints, body.rest, body.height)
+
+
+def draping_weights() -> torch.Tensor:
+    """(N, J): weights under which a skirt follows the mean of the thighs, and long hair the head and the back."""
+    mesh, atlas = load_mesh(), load_atlas()
+    weights = mesh.weights.clone()
+    skirt, hair = mesh.faces["skirt"].unique(), mesh.faces["hair"].unique()
+    down = (atlas.leg[skirt] + 0.35).div(0.7).clamp(0, 1)
+    left = 0.5 + 0.35 * torch.tanh(atlas.place[skirt, 0] / 0.06)
+    weights[skirt] = 0
+    weights[skirt, JOINT_INDEX["root"]] = 1 - 0.85 * down
+    weights[skirt, JOINT_INDEX["left_hip"]] = 0.85 * down * left
+    weights[skirt, JOINT_INDEX["right_hip"]] = 0.85 * down * (1 - left)
+    loose = ((0.88 - atlas.place[hair, 1]) / 0.08).clamp(0, 1)
+    weights[hair] = 0
+    weights[hair, JOINT_INDEX["head"]] = 1 - 0.6 * loose
+    weights[hair, JOINT_INDEX["spine"]] = 0.6 * loose
+    return weights
+
+
+def waves(places: torch.Tensor, frequency: float, seed: int, octaves: int = 4) -> torch.Tensor:
+    """(...,) smooth noise of about -1..1 at places (..., 3); frequency: waves a unit."""
+    generator = torch.Generator().manual_seed(seed)
+    found = torch.zeros(places.shape[:-1])
+    for octave in range(octaves):
+        direction = torch.randn(3, generator=generator) * frequency * math.pi * 1.7**octave
+        phase = float(torch.rand((), generator=generator)) * 2 * math.pi
+        found += torch.sin(places @ direction + phase) * 0.6**octave
+    return found / 1.6

@@ -1,0 +1,248 @@
+"""People of triangles: a person from a seed, and pictures of them in any moments of a motion, with their joints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import avg_pool2d, normalize
+
+from ..body.build import Build
+from ..body.cones import JOINT_INDEX
+from ..body.drawing import View
+from ..body.fitting import offsets_of
+from ..errors import InputError
+from ..poses import JOINTS, Joints
+from ..settings import MAX_SEED
+from .backdrop import backdrop, seen_through
+from .clothing import BOTTOM, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, TOP, Atlas, Layers, Wardrobe
+from .clothing import draping_weights, dressed, load_atlas, waves, worn_body
+from .figure import FLOOR, Camera, Light, Moments, moments_of, random_camera, random_light, with_shadow
+from .looks import Looks, colours
+from .mesh import Body, load_mesh, rasterise, vertex_normals
+from .motion import Manner, random_manner
+from .outfit import Dice
+
+_OPPOSITES = (
+    ("jaw_narrow", "jaw_wide"),
+    ("chin_short", "chin_long"),
+    ("nose_narrow", "nose_wide"),
+    ("nose_short", "nose_long"),
+    ("nose_small", "nose_big"),
+    ("nose_concave", "nose_convex"),
+    ("mouth_narrow", "mouth_wide"),
+    ("lips_thin", "lips_full"),
+    ("smile_down", "smile_up"),
+    ("eyes_small", "eyes_large"),
+    ("eyes_in", "eyes_out"),
+    ("brows_down", "brows_up"),
+    ("brow_angle_down", "brow_angle_up"),
+    ("cheeks_thin", "cheeks_full"),
+    ("cheekbones_low", "cheekbones_high"),
+    ("ears_small", "ears_large"),
+)
+_HEADS = ("oval", "round", "square", "rectangular", "triangular", "invertedtriangular", "diamond")
+_FACE = 0.7  # how far faces go to the limits of their targets
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person made by the program: body, clothes, looks, manner, and the camera and light before which they stand."""
+
+    seed: int
+    body: Body
+    wear: Wardrobe
+    looks: Looks
+    layers: Layers
+    manner: Manner
+    camera: Camera
+    light: Light
+
+    @classmethod
+    def from_seed(cls, seed: int) -> Person:
+        """The person with this seed, always the same."""
+        if not 0 <= seed <= MAX_SEED:
+            raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
+        dice = Dice(torch.Generator().manual_seed(seed * 7919 + 41))
+        female, age = dice.chance(0.5), _age(dice)
+        race = dice.choice(("caucasian", "african", "asian"))
+        body = Body.shaped(targets(dice, race, female, age))
+        wear = Wardrobe.random(dice, female, age < 14)
+        looks = Looks.random(dice, seed, race, female, age)
+        noise = waves(load_atlas().place, 9, seed, 5)
+        return cls(
+            seed,
+            worn_body(body, wear),
+            wear,
+            looks,
+            dressed(wear, noise),
+            random_manner(dice.generator),
+            random_camera(dice),
+            random_light(dice),
+        )
+
+    def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
+        """Where the person stands, larger than a frame of `size`; see `backdrop.backdrop`."""
+        return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 43)), size)
+
+    def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
+        """The person doing the named motion at `times` (T,), in seconds, ascending; in their own manner unless another
+        is given."""
+        return moments_of(self.camera, name, times, manner or self.manner)
+
+
+def _age(dice: Dice) -> float:
+    """Years: most are grown-ups, one in seven a child from 8 on, one in six old."""
+    kind = dice.pick(child=0.14, adult=0.7, old=0.16)
+    return dice.uniform(*{"child": (8, 15), "adult": (16, 55), "old": (55, 80)}[kind])
+
+
+def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]:
+    """Amounts of the mesh's targets for a body and a face; age in years."""
+    sex = "female" if female else "male"
+    if age < 25:
+        young = max(0.0, (age - 11) / 14)
+        ages = {"child": 1 - young, "young": young}
+    else:
+        old = min(1.0, (age - 25) / 62)
+        ages = {"young": 1 - old, "old": old}
+    other, blend = dice.choice(("caucasian", "african", "asian")), dice.uniform(0, 0.35)
+    found: dict[str, float] = {}
+
+    def add(name: str, amount: float) -> None:
+        found[name] = found.get(name, 0.0) + amount
+
+    weight, muscle, tall = (math.tanh(dice.around(1, 2) - 1) for _ in range(3))
+    for name, share in ages.items():
+        add(f"{race}-{sex}-{name}", share * (1 - blend))
+        add(f"{other}-{sex}-{name}", share * blend)
+        built = "child" if name == "child" else "young"
+        add(f"{sex}-{built}-{'heavy' if weight > 0 else 'thin'}", share * abs(weight) * (0.75 if weight > 0 else 0.6))
+        add(f"{sex}-{built}-{'muscular' if muscle > 0 else 'slack'}", share * abs(muscle) * 0.6)
+    grown = 1 - ages.get("child", 0.0)
+    add(f"{sex}-{'max' if tall > 0 else 'min'}height", 0.25 * abs(tall) * grown)
+    add(f"{sex}-ideal", dice.uniform(0, 0.8) * grown)
+    for less, more in _OPPOSITES:
+        amount = _FACE * dice.uniform(-1, 1)
+        add(more if amount > 0 else less, abs(amount) * (0.5 if more in ("smile_up", "eyes_large") else 1))
+    add(f"head_{dice.choice(_HEADS)}", dice.uniform(0, 0.6))
+    add("head_fat", max(0.0, weight) * dice.uniform(0, 0.6))
+    add("chin_prominent", dice.uniform(0, 0.5))
+    if female:
+        amount = dice.uniform(-1, 1) * grown
+        add("bust_large" if amount > 0 else "bust_small", 0.7 * abs(amount))
+    return found
+
+
+def draw_people(
+    person: Person, moments: Moments, size: tuple[int, int], supersample: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """rgb uint8 (T, H, W, 3) and mask bool (T, H, W) of the person in T moments; size: (height, width); supersample:
+    samples a pixel side."""
+    rotations, positions, view = _staged(person, moments)
+    background = seen_through(
+        person.backdrop(size).expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan
+    ) * (view.tint[:, None, None])
+    background = with_shadow(background, positions, moments.offset[:, 1], view)
+    weights, rgb, masks = draping_weights(), [], []
+    for i in range(len(moments)):
+        vertices = person.body.skinned(rotations[i], positions[i], weights)
+        colour, share = _drawn(person, vertices, view.select(torch.tensor([i])), size, supersample)
+        rgb.append((colour + background[i] * (1 - share[..., None])).clamp(0, 1))
+        masks.append(share >= 0.5)
+    return (torch.stack(rgb) * 255).round().to(torch.uint8), torch.stack(masks)
+
+
+def joints_of(person: Person, moments: Moments, size: tuple[int, int]) -> Joints:
+    """The exact joints of the person in frames of (height, width) `size`; the body has the person's bones, and nothing
+    of what they wear."""
+    rotations, positions, view = _staged(person, moments)
+    root = positions[:, :1]
+    x, y = (root[:, 0, :2] - view.centre).unbind(-1)
+    camera = torch.stack([view.scale, 0.5 + x * view.scale * size[0] / size[1], 0.5 - y * view.scale], -1)
+    still = torch.eye(3, dtype=torch.float64).expand(len(JOINTS), 3, 3)
+    build = Build(offsets_of(still.numpy(), person.body.rest.double().numpy()))
+    ones = torch.ones(len(moments), len(JOINTS))
+    return Joints(*(t.float().numpy() for t in (rotations, positions - root, camera, ones)), build.numbers())
+
+
+def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, View]:
+    """Rotations and positions of the joints with the lower sole on the floor, or as far above it as the offset's y says;
+    and how they are seen."""
+    count, camera, light = len(moments), person.camera, person.light
+    still = torch.full((count,), camera.zoom * min(person.body.height, 1.06))
+    centre = torch.stack([torch.full((count,), camera.shift), 0.5 / still - 0.045], -1)
+    view = View(
+        still * moments.zoom,
+        centre + moments.pan * torch.tensor([1.0, -1.0]) / still[:, None],
+        torch.tensor(light.direction).expand(count, 3),
+        torch.full((count,), light.ambient),
+        torch.tensor(light.tint).expand(count, 3),
+    )
+    rotations, positions = person.body.posed(moments.angles, moments.offset)
+    weights = load_mesh().weights
+    ankles = [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]]
+    feet = load_mesh().faces["body"].unique()
+    feet = feet[weights[feet][:, ankles].sum(1) > 0.6]
+    part = Body(person.body.vertices[feet], *(getattr(person.body, n) for n in ("turns", "joints", "rest", "height")))
+    lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
+    sole = person.wear.sole + 0.005 if person.wear.shoe else 0.0
+    rise = FLOOR + moments.offset[:, 1] - lows + sole
+    return rotations, positions + torch.stack([torch.zeros_like(rise), rise, torch.zeros_like(rise)], -1)[:, None], view
+
+
+def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int], supersample: int):
+    """Colour (H, W, 3), weighted with its share (H, W), of the person in one moment."""
+    mesh, atlas, layers = load_mesh(), load_atlas(), person.layers
+    height, width = size[0] * supersample, size[1] * supersample
+    normals = vertex_normals(vertices, torch.cat(list(mesh.faces.values())))
+    places = vertices[layers.index] + normals[layers.index] * layers.lift[:, None]
+    scale, (middle_x, middle_y) = float(view.scale) * height, view.centre[0].tolist()
+    x, y = (places[:, 0] - middle_x) * scale + width / 2, height / 2 - (places[:, 1] - middle_y) * scale
+    hits = rasterise(torch.stack([x, y, places[:, 2]], 1), layers.faces, (height, width), layers.keep)
+    lips = torch.maximum(mesh.landmarks["upper_lip"], mesh.landmarks["lower_lip"])
+    values = torch.cat([atlas.place, atlas.face, atlas.arm[:, None], atlas.leg[:, None], lips[:, None], normals], 1)
+    at = hits.at(layers.faces, torch.cat([values, _eye_places()], 1)[layers.index])
+    layer = layers.layer[hits.face]
+    here = Atlas(at[:, :3], at[:, 3:6], at[:, 6], at[:, 7])
+    colour = colours(person.looks, person.wear, layer, here, at[:, 8], at[:, 12:15])
+    colour = colour * _light(person, layer, here, normalize(at[:, 9:12], dim=1), hits, (height, width), view)[:, None]
+    colour = (colour * view.tint[0]).clamp(0, 1)
+    picture = torch.zeros(4, height * width)
+    picture[:, hits.pixel] = torch.cat([colour, torch.ones(len(colour), 1)], 1).T
+    small = avg_pool2d(picture.reshape(1, 4, height, width), supersample)[0]
+    return small[:3].permute(1, 2, 0), small[3]
+
+
+def _eye_places() -> torch.Tensor:
+    """(N, 3): places of the eyeballs' vertices from their middle, in radii; 0 elsewhere."""
+    place, faces = load_atlas().place, load_mesh().faces
+    found = torch.zeros_like(place)
+    for side in ("left_eye", "right_eye"):
+        which = faces[side].unique()
+        low, high = place[which].amin(0), place[which].amax(0)
+        found[which] = (place[which] - (low + high) / 2) / ((high - low)[1] / 2)
+    return found
+
+
+def _light(person: Person, layer, at: Atlas, normals, hits, size, view: View) -> torch.Tensor:
+    """(P,) brightness: soft light, folds of cloth, and less light where something near lies in front."""
+    cloth = (layer == TOP) | (layer == BOTTOM)
+    bumps = torch.zeros(len(layer))
+    place = at.place[cloth]
+    bumps[cloth] = waves(place * place.new_tensor([1.0, 0.45, 1.0]), 8, person.seed + 7) * person.looks.wrinkles
+    facing = normals @ view.light[0]
+    lit = (0.5 + 0.5 * facing) ** 1.3
+    ambient = float(view.ambient)
+    found = ambient + (1.12 - ambient) * lit + 0.075 * bumps - 0.12 * (1 - normals[:, 2].clamp(0, 1)) ** 2
+    found = torch.where((layer == LEFT_EYE) | (layer == RIGHT_EYE), 0.25 + 0.7 * found, found)
+    depth = torch.full((size[0] * size[1],), -1.0)
+    depth[hits.pixel] = hits.depth
+    step = max(2, size[0] // 320)
+    coarse = avg_pool2d(depth.reshape(1, 1, *size), step, ceil_mode=True)
+    near = avg_pool2d(coarse, 7, 1, 3, count_include_pad=False)
+    near = torch.nn.functional.interpolate(near, size, mode="bilinear").reshape(-1)[hits.pixel]
+    shade = (1 - ((near - hits.depth) * 7).clamp(0, 0.35)) * 1.0
+    soft = torch.where((layer == SKIN) | (layer == HAIR), 0.9, 1.0)
+    return found * (1 - (1 - shade) * soft)
