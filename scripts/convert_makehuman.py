@@ -84,7 +84,10 @@ SHAPES = {  # our name: folder and name of the target, both halves where it has 
     **{f"cheeks_{a}": f"cheek/{{side}}-cheek-volume-{b}" for a, b in (("thin", "decr"), ("full", "incr"))},
     **{f"cheekbones_{a}": f"cheek/{{side}}-cheek-bones-{b}" for a, b in (("low", "decr"), ("high", "incr"))},
     **{f"ears_{a}": f"ears/{{side}}-ear-scale-{b}" for a, b in (("small", "decr"), ("large", "incr"))},
-    **{f"bust_{a}": f"breast/female-young-averagemuscle-averageweight-{b}cup-averagefirmness" for a, b in (("small", "min"), ("large", "max"))},  # noqa: E501
+    **{
+        f"bust_{a}": f"breast/female-young-averagemuscle-averageweight-{b}cup-averagefirmness"
+        for a, b in (("small", "min"), ("large", "max"))
+    },
 }
 LANDMARKS = {  # sets of vertices: those that a target moves, strength 0..1
     "upper_lip": "mouth/mouth-upperlip-volume-incr",
@@ -104,7 +107,9 @@ def read_object(text: str) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str,
             group = values[0]
         elif kind == "f":
             corners = [int(value.split("/")[0]) - 1 for value in values]
-            faces.setdefault(group, []).extend([corners[0], corners[i], corners[i + 1]] for i in (1, 2)[: len(corners) - 2])
+            faces.setdefault(group, []).extend(
+                [corners[0], corners[i], corners[i + 1]] for i in (1, 2)[: len(corners) - 2]
+            )
     cubes = {name: np.unique(found) for name, found in faces.items() if name.startswith("joint")}
     grouped = {
         ours: np.concatenate([np.array(found) for name, found in faces.items() if theirs in name])
@@ -138,11 +143,18 @@ def seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     for turn in np.linspace(0, 2 * np.pi, 13)[:-1]:
         for tilt in (-1.2, -0.5, 0.0, 0.5, 1.2):
             (c, s), (d, e) = (np.cos(turn), np.sin(turn)), (np.cos(tilt), np.sin(tilt))
-            turned = vertices @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) @ np.array([[1, 0, 0], [0, d, e], [0, -e, d]])
+            turned = (
+                vertices @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) @ np.array([[1, 0, 0], [0, d, e], [0, -e, d]])
+            )
             points = torch.tensor(turned * [48, -48, 1] + [480, 480, 0], dtype=torch.float32)
             hit = rasterise(points, torch.tensor(faces), (960, 960))
             found[hit.face.unique()] = True
-    return found.numpy()
+    found = found.numpy()
+    for _ in range(4):  # and their neighbours, for lips, lids and nostrils
+        near = np.zeros(len(vertices), bool)
+        near[faces[found]] = True
+        found = near[faces].any(1)
+    return found
 
 
 def main(wheel: Path, folder: Path) -> None:

@@ -85,20 +85,22 @@ class Wardrobe:
         skirted = female and dice.chance(0.45)
         one_piece = skirted and dice.chance(0.6)
         kind = dice.pick(tee=0.42, long=0.34, tank=0.16 if female else 0.08, half=0.12)
-        sleeve = {"tee": dice.uniform(0.3, 0.75), "long": dice.uniform(1.75, 1.95), "tank": -0.16, "half": 1.1}[kind]
-        hair = dice.pick(**(HAIR_KINDS if female else {"none": 0.14, "short": 0.64, "afro": 0.1, "long": 0.06, "bun": 0.06}))
+        sleeve = {"tee": dice.uniform(0.3, 0.75), "long": dice.uniform(1.75, 1.95), "tank": 0.0, "half": 1.1}[kind]
+        hair = dice.pick(
+            **(HAIR_KINDS if female else {"none": 0.14, "short": 0.64, "afro": 0.1, "long": 0.06, "bun": 0.06})
+        )
         if female and hair == "none" and dice.chance(0.8):
             hair = "bob"
         return cls(
             one_piece=one_piece,
             sleeve=sleeve,
-            low=0.4 if one_piece else dice.uniform(0.5, 0.57),
-            neck=dice.uniform(0.062, 0.08) if kind != "tank" else dice.uniform(0.078, 0.092),
+            low=0.5 if one_piece else dice.uniform(0.5, 0.57),
+            neck=dice.uniform(0.044, 0.058) if kind != "tank" else dice.uniform(0.072, 0.084),
             deep=dice.uniform(0.0, 0.025),
             loose=dice.uniform(0.003, 0.011),
             waist=dice.uniform(0.575, 0.6),
             leg=dice.choice((0.45, 0.8, 1.05)) if dice.chance(0.25 + 0.2 * child) else dice.uniform(1.8, 1.98),
-            loose_leg=dice.uniform(0.001, 0.015),
+            loose_leg=dice.uniform(0.002, 0.02),
             hem=dice.choice((0.5, 0.75, 0.95, 1.15, 1.55)) * dice.uniform(0.9, 1.1) if skirted else 0.0,
             flare=dice.uniform(0.0, 0.6),
             folds=dice.choice((0, 6, 9, 12)),
@@ -107,7 +109,7 @@ class Wardrobe:
             hair=hair,
             hair_length=dice.uniform(0.7, 0.83) if hair == "long" else dice.uniform(0.85, 0.875),
             hair_volume=dice.uniform(0.3, 1.0),
-            fringe=dice.uniform(0.35, 0.7),
+            fringe=dice.uniform(0.3, 0.6) if hair in ("bob", "long") else dice.uniform(0.55, 0.72),
         )
 
 
@@ -143,27 +145,29 @@ def dressed(wear: Wardrobe, noise: torch.Tensor) -> Layers:
     front = (neck[:, 2] / 0.05).clamp(-1, 1)
     from_neck = torch.linalg.norm(neck * neck.new_tensor([0.9, 0.8, 0.8]), dim=1) - wear.neck - wear.deep * front
     high = torch.where(arm > 0.2, torch.ones_like(y), y - wear.low)
-    top = torch.minimum(torch.minimum((wear.sleeve - arm) * 0.17, high), from_neck)
+    top = torch.minimum(torch.minimum((wear.sleeve - arm) * 0.17, high), torch.minimum(from_neck, 0.885 - y))
     off_arm = torch.where(arm > 0.02, -torch.ones_like(y), torch.ones_like(y))
     reach = wear.hem if wear.hem else wear.leg
     bottom = torch.minimum(torch.minimum((reach - leg) * 0.24, wear.waist - y), off_arm)
-    shoes = torch.minimum((leg - 2 + wear.shoe) * 0.24, -off_arm * -1) if wear.shoe else zero - 1
+    shoes = torch.minimum((leg - 2 + wear.shoe) * 0.24, off_arm) if wear.shoe else zero - 1
     covered = torch.maximum(torch.maximum(top, bottom), shoes)
     hang = ((y - 0.5) / 0.15).clamp(0, 1)
-    tucked = wear.low > wear.waist - 0.03
-    top_lift = 0.006 + wear.loose * (0.4 + 0.6 * hang) * (1 - 0.5 * (arm < -0.1) * (y > 0.75)) + 0.0015 * noise
+    shoulders = torch.exp(-(((arm + 0.05) / 0.3) ** 2)) + (arm < -0.1) * (y > 0.78)
+    top_lift = 0.005 + wear.loose * (0.4 + 0.6 * hang) * (1 - 0.7 * shoulders.clamp(0, 1)) + 0.0012 * noise
+    if wear.hem:  # the top is tucked in
+        top_lift = torch.lerp(zero + 0.002, top_lift, ((y - wear.waist) / 0.04).clamp(0, 1))
     leg_lift = 0.0035 + wear.loose_leg * (0.25 + 0.5 * leg.clamp(0, 2)) + 0.001 * noise
     layers = [
         (SKIN, faces["body"], OVERLAP - covered, zero),
         (LEFT_EYE, faces["left_eye"], zero + 1, zero),
         (RIGHT_EYE, faces["right_eye"], zero + 1, zero),
         (LASHES, faces["lashes"], zero + 1, zero),
-        (TOP, faces["tights"], top, top_lift - 0.003 * tucked * (y < 0.6)),
+        (TOP, faces["tights"], top, top_lift),
         (SHOES, faces["tights"], shoes, 0.005 + wear.sole * ((0.02 - y) / 0.02).clamp(0, 1)),
     ]
     if wear.hem:
         number = TOP if wear.one_piece else BOTTOM
-        layers.append((number, faces["skirt"], torch.minimum(bottom, wear.waist - y), zero + 0.005))
+        layers.append((number, faces["skirt"], torch.minimum(bottom, wear.waist - y), zero + 0.006))
     else:
         layers.append((BOTTOM, faces["tights"], bottom, leg_lift))
     return Layers.join(layers + _hair(wear, noise))
@@ -176,26 +180,28 @@ def _hair(wear: Wardrobe, noise: torch.Tensor) -> list:
     mesh, atlas = load_mesh(), load_atlas()
     scalp, (x, y, z) = scalp_field(atlas.face, wear.fringe), atlas.face.unbind(1)
     up = ((y + 0.6) / 1.4).clamp(0, 1)
-    thick = {"short": 0.004, "bob": 0.009, "long": 0.008, "bun": 0.004, "afro": 0.035}[wear.hair]
+    thick = {"short": 0.008, "bob": 0.009, "long": 0.008, "bun": 0.005, "afro": 0.035}[wear.hair]
     lift = thick * (0.5 + wear.hair_volume) * (0.35 + 0.65 * up) * (scalp * 3).clamp(0.15, 1) + 0.0015 * noise
     if wear.hair == "bun":
         lift = lift + 0.042 * torch.exp(-((x / 0.42) ** 2) - ((y - 0.55) / 0.45) ** 2) * (z < -1.2)
     found = [(HAIR, mesh.faces["body"], scalp, lift.clamp_min(0.002))]
     if wear.hair in ("bob", "long"):
         length = (atlas.place[:, 1] - wear.hair_length - 0.006 * noise) * 10
-        aside = torch.where(z > -0.55, x.abs() - 0.62 - 0.3 * (z + 0.55).clamp(0, 1), torch.ones_like(x))
-        crown = torch.where(y > wear.fringe, torch.ones_like(x), aside)
-        found.append((HAIR, mesh.faces["hair"], torch.minimum(length, crown), torch.zeros_like(x) + 0.002))
+        crown = torch.where(y > wear.fringe, torch.ones_like(x), -0.42 - z)
+        found.append((HAIR, mesh.faces["hair"], torch.minimum(length, crown), 0.002 + 0.006 * (-0.8 - y).clamp(0, 1)))
     return found
 
 
 def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
     """(...,) above 0 where hair grows; face (..., 3) as in `Atlas`."""
     x, y, z = face.unbind(-1)
-    above = y - fringe - 0.25 * (x / 0.6).abs().clamp(0, 1) * (z > -0.6) + 0.25 * (-z - 0.35).clamp(0, 1)
-    ear_back = torch.minimum(-1.12 - z, y + 0.95)  # behind the ears
+    corners = torch.exp(-(((x.abs() - 0.42) / 0.14) ** 2))
+    above = y - fringe + 0.28 * (x / 0.5) ** 2 - 0.12 * corners + 0.9 * (-z - 0.6).clamp(0, 0.5)
+    ear_back = torch.minimum(-1.12 - z, y + 0.62)  # behind the ears
     burns = torch.minimum(torch.minimum(-0.42 - z, y + 0.1), z + 1.3)  # in front of them
-    return torch.where(y > -1.4, torch.maximum(above, torch.maximum(ear_back, burns)), -torch.ones_like(y))
+    grown = torch.maximum(above, torch.maximum(ear_back, burns))
+    ear = (x.abs() > 0.67) & (y < 0.38) & (z > -1.35)
+    return torch.where((y < -1.4) | ear, -torch.ones_like(y), grown)
 
 
 def worn_body(body: Body, wear: Wardrobe) -> Body:

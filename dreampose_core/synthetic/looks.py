@@ -7,8 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from .clothing import BOTTOM, EYE_HEIGHT, HAIR, LASHES, LEFT_EYE, RIGHT_EYE, SHOES, SKIN, TOP, Atlas, Wardrobe
-from .clothing import scalp_field, waves
+from .clothing import (
+    BOTTOM,
+    EYE_HEIGHT,
+    HAIR,
+    LASHES,
+    LEFT_EYE,
+    RIGHT_EYE,
+    SHOES,
+    SKIN,
+    TOP,
+    Atlas,
+    Wardrobe,
+    scalp_field,
+    waves,
+)
 from .outfit import Dice
 from .patterns import Cloth, cloth_colour, placed_print, random_cloth, random_print
 
@@ -83,7 +96,7 @@ class Looks:
             iris=torch.tensor(iris) * dice.uniform(0.7, 1.1),
             hair=hair.clamp(0, 1),
             brows=(hair * 0.8).clamp(0, 1) if colour != "fair" else hair * 0.6,
-            brow_width=dice.uniform(0.055, 0.095) * (0.8 if female else 1.1),
+            brow_width=dice.uniform(0.022, 0.045) * (0.8 if female else 1.1),
             beard=dice.uniform(0.25, 0.9) if bearded else 0.0,
             top=random_cloth(dice),
             bottom=bottom,
@@ -112,7 +125,7 @@ def colours(looks: Looks, wear: Wardrobe, layer: torch.Tensor, atlas: Atlas, lip
     put(SKIN, lambda at, which: _skin(looks, wear, at, lips[which]))
     for number in (LEFT_EYE, RIGHT_EYE):
         put(number, lambda at, which: _eye(looks, eyes[which]))
-    put(LASHES, lambda at, which: looks.hair * 0.3 + torch.zeros(len(which), 3))
+    put(LASHES, lambda at, which: looks.skin * 0.35 + torch.zeros(len(which), 3))
     put(TOP, lambda at, which: _top(looks, at))
     put(BOTTOM, lambda at, which: looks.bottom(*_unrolled(at)))
     put(SHOES, lambda at, which: _shoe(looks, at))
@@ -142,14 +155,14 @@ def _skin(looks: Looks, wear: Wardrobe, at: Atlas, lips: torch.Tensor) -> torch.
     colour = _mix(colour, dark, 0.3 * front * _spot(x, y + 0.46, 0.14, 0.04))
     if looks.beard:
         jaw = ((-0.3 - y - 0.35 * (0.55 - side).clamp(0, 1)) / 0.12).clamp(0, 1) * ((y + 1.3) / 0.15).clamp(0, 1)
-        grown = jaw * ((z + 0.95) / 0.2).clamp(0, 1) * (1 - 0.7 * _spot(x, y + 0.75, 0.12, 0.05))
-        colour = _mix(colour, looks.hair, looks.beard * grown * (0.85 + 0.3 * waves(at.place, 260, looks.seed + 5)))
+        grown = jaw * ((z + 0.75) / 0.2).clamp(0, 1) * (1 - 0.7 * _spot(x, y + 0.75, 0.12, 0.05))
+        colour = _mix(colour, looks.hair, looks.beard * grown * (0.85 + 0.12 * waves(at.place, 150, looks.seed + 5, 6)))
     colour = _mix(colour, looks.lips, ((lips - 0.25) / 0.35).clamp(0, 1) * front)
     line = _spot(x, (y + 0.585 + 0.05 * x * x) / 1, 0.16, 0.014)
     colour = _mix(colour, looks.lips * 0.4, 0.7 * front * line)
     arch = 0.185 + 0.10 * (side - 0.16) - 0.36 * (side - 0.3).clamp_min(0) ** 1.0
     thin = looks.brow_width * (1 - 0.9 * (side - 0.25).clamp(0, 1))
-    brow = ((thin - (y - arch).abs()) / 0.035 + 0.5).clamp(0, 1)
+    brow = ((thin - (y - arch).abs()) / 0.03 + 0.5).clamp(0, 1)
     brow = brow * ((side - 0.11) / 0.04).clamp(0, 1) * ((0.53 - side) / 0.05).clamp(0, 1)
     colour = _mix(colour, looks.brows, 0.85 * brow * front)
     if wear.hair != "none":  # hair shows through below a thin shell
@@ -165,7 +178,9 @@ def _eye(looks: Looks, at: torch.Tensor) -> torch.Tensor:
     colour = _mix(colour, looks.iris, ((0.56 - radius) / 0.08).clamp(0, 1) * front)
     colour = _mix(colour, looks.iris * 0.4, ((radius - 0.44) / 0.06).clamp(0, 1) * (radius < 0.56) * front)
     colour = _mix(colour, torch.full((3,), 0.03), ((0.25 - radius) / 0.06).clamp(0, 1) * front)
-    colour = _mix(colour, torch.ones(3), ((0.12 - torch.hypot(at[:, 0] - 0.15, at[:, 1] - 0.2)) / 0.05).clamp(0, 1) * front)
+    colour = _mix(
+        colour, torch.ones(3), ((0.12 - torch.hypot(at[:, 0] - 0.15, at[:, 1] - 0.2)) / 0.05).clamp(0, 1) * front
+    )
     return colour * (1 - 0.35 * (at[:, 1] / 0.5).clamp(0, 1))[:, None]  # the lid's shadow
 
 

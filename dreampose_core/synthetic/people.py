@@ -16,8 +16,22 @@ from ..errors import InputError
 from ..poses import JOINTS, Joints
 from ..settings import MAX_SEED
 from .backdrop import backdrop, seen_through
-from .clothing import BOTTOM, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, TOP, Atlas, Layers, Wardrobe
-from .clothing import draping_weights, dressed, load_atlas, waves, worn_body
+from .clothing import (
+    BOTTOM,
+    HAIR,
+    LEFT_EYE,
+    RIGHT_EYE,
+    SKIN,
+    TOP,
+    Atlas,
+    Layers,
+    Wardrobe,
+    draping_weights,
+    dressed,
+    load_atlas,
+    waves,
+    worn_body,
+)
 from .figure import FLOOR, Camera, Light, Moments, moments_of, random_camera, random_light, with_shadow
 from .looks import Looks, colours
 from .mesh import Body, load_mesh, rasterise, vertex_normals
@@ -122,7 +136,7 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
         add(f"{sex}-{built}-{'muscular' if muscle > 0 else 'slack'}", share * abs(muscle) * 0.6)
     grown = 1 - ages.get("child", 0.0)
     add(f"{sex}-{'max' if tall > 0 else 'min'}height", 0.25 * abs(tall) * grown)
-    add(f"{sex}-ideal", dice.uniform(0, 0.8) * grown)
+    add(f"{sex}-ideal", dice.uniform(0, 0.5) * grown)
     for less, more in _OPPOSITES:
         amount = _FACE * dice.uniform(-1, 1)
         add(more if amount > 0 else less, abs(amount) * (0.5 if more in ("smile_up", "eyes_large") else 1))
@@ -141,9 +155,10 @@ def draw_people(
     """rgb uint8 (T, H, W, 3) and mask bool (T, H, W) of the person in T moments; size: (height, width); supersample:
     samples a pixel side."""
     rotations, positions, view = _staged(person, moments)
-    background = seen_through(
-        person.backdrop(size).expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan
-    ) * (view.tint[:, None, None])
+    background = (
+        seen_through(person.backdrop(size).expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan)
+        * (view.tint[:, None, None])
+    )
     background = with_shadow(background, positions, moments.offset[:, 1], view)
     weights, rgb, masks = draping_weights(), [], []
     for i in range(len(moments)):
@@ -171,7 +186,7 @@ def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tenso
     """Rotations and positions of the joints with the lower sole on the floor, or as far above it as the offset's y says;
     and how they are seen."""
     count, camera, light = len(moments), person.camera, person.light
-    still = torch.full((count,), camera.zoom * min(person.body.height, 1.06))
+    still = torch.full((count,), camera.zoom * min(person.body.height, 1.03))
     centre = torch.stack([torch.full((count,), camera.shift), 0.5 / still - 0.045], -1)
     view = View(
         still * moments.zoom,
