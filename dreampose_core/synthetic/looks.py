@@ -112,8 +112,8 @@ def _plain(colour: torch.Tensor) -> Cloth:
 
 
 def colours(looks: Looks, wear: Wardrobe, layer: torch.Tensor, atlas: Atlas, lips, eyes) -> torch.Tensor:
-    """(P, 3) colours of pixels, before light: layer (P,), the atlas at them, lips (P,) 0..1, eyes (P, 3): places from the
-    eyeball's middle, in its radii, on eyes."""
+    """(P, 3) colours of pixels, before light: layer (P,), the atlas at them, lips (P,) 0..1, eyes (P, 3): places from
+    the eyeball's middle, in its radii, on eyes."""
     found = torch.zeros(len(layer), 3)
 
     def put(number: int, paint) -> None:

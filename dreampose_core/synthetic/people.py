@@ -183,8 +183,8 @@ def joints_of(person: Person, moments: Moments, size: tuple[int, int]) -> Joints
 
 
 def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, View]:
-    """Rotations and positions of the joints with the lower sole on the floor, or as far above it as the offset's y says;
-    and how they are seen."""
+    """Rotations and positions of the joints with the lower sole on the floor, or as far above it as the offset's y
+    says; and how they are seen."""
     count, camera, light = len(moments), person.camera, person.light
     still = torch.full((count,), camera.zoom * min(person.body.height, 1.03))
     centre = torch.stack([torch.full((count,), camera.shift), 0.5 / still - 0.045], -1)
@@ -258,6 +258,6 @@ def _light(person: Person, layer, at: Atlas, normals, hits, size, view: View) ->
     coarse = avg_pool2d(depth.reshape(1, 1, *size), step, ceil_mode=True)
     near = avg_pool2d(coarse, 7, 1, 3, count_include_pad=False)
     near = torch.nn.functional.interpolate(near, size, mode="bilinear").reshape(-1)[hits.pixel]
-    shade = (1 - ((near - hits.depth) * 7).clamp(0, 0.35)) * 1.0
+    shade = 1 - ((near - hits.depth) * 7).clamp(0, 0.35)
     soft = torch.where((layer == SKIN) | (layer == HAIR), 0.9, 1.0)
     return found * (1 - (1 - shade) * soft)
