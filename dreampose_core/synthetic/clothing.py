@@ -58,8 +58,8 @@ class Wardrobe:
     """sleeve: where sleeves end on `Atlas.arm`; leg: where trousers end, hem: where a skirt ends, 0 for none, both on
     `Atlas.leg`; low: height of the top's lower edge; waist: of trousers and skirt; neck: radius of the neckline, deep:
     how far it goes down in front; loose, loose_leg: how far cloth stands off; all in body heights. flare, folds: of a
-    skirt, the width of its hem and the number of folds. shoe: height of shoes above the ankle, on `Atlas.leg`, 0 for bare
-    feet; sole: its thickness. one_piece: a dress. hair: one of HAIR_KINDS; hair_length: height of its lower end;
+    skirt, the width of its hem and the number of folds. shoe: height of shoes above the ankle, on `Atlas.leg`, 0 for
+    bare feet; sole: its thickness. one_piece: a dress. hair: one of HAIR_KINDS; hair_length: height of its lower end;
     hair_volume: 0..1; fringe: height of the hairline on `Atlas.face`."""
 
     one_piece: bool
