@@ -92,7 +92,6 @@ SHAPES = {  # our name: folder and name of the target, both halves where it has 
 LANDMARKS = {  # sets of vertices: those that a target moves, strength 0..1
     "upper_lip": "mouth/mouth-upperlip-volume-incr",
     "lower_lip": "mouth/mouth-lowerlip-volume-incr",
-    "brows": "eyebrows/eyebrows-angle-up",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from dreampose_core.errors import InputError
 from dreampose_core.poses import JOINTS
 from dreampose_core.settings import PEOPLE
-from dreampose_core.synthetic.clothing import load_atlas
+from dreampose_core.synthetic.clothing import load_surface
 from dreampose_core.synthetic.figure import FLOOR, Moments
 from dreampose_core.synthetic.mesh import load_mesh, rasterise
 from dreampose_core.synthetic.motion import Manner, motion
@@ -95,4 +95,4 @@ def test_the_data_is_small_and_whole():
     assert PEOPLE.stat().st_size < 5_000_000 and (PEOPLE.parent / "LICENSE").exists()
     mesh = load_mesh()
     assert torch.allclose(mesh.weights.sum(1)[mesh.faces["body"]], torch.ones(()), atol=1e-3)
-    assert load_atlas().leg.isfinite().all()
+    assert load_surface().leg.isfinite().all()

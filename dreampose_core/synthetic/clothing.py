@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -19,7 +19,7 @@ HAIR_KINDS = {"none": 0.07, "short": 0.33, "bob": 0.15, "long": 0.2, "afro": 0.1
 
 
 @dataclass(frozen=True)
-class Atlas:
+class Surface:
     """Where each vertex lies on the average body: place (N, 3) in body heights, face (N, 3) in units of CROWN with the
     eyes' middle at 0, arm (N,): 0 at the shoulder, 1 at the elbow, 2 at the wrist, below 0 on the trunk; leg (N,): 0 at
     the hip, 1 at the knee, 2 at the ankle, -1 on arms."""
@@ -31,8 +31,8 @@ class Atlas:
 
 
 @lru_cache(maxsize=1)
-def load_atlas() -> Atlas:
-    """The atlas of the shared mesh."""
+def load_surface() -> Surface:
+    """The surface of the shared mesh."""
     mesh = load_mesh()
     body = Body.shaped({"caucasian-female-young": 0.5, "caucasian-male-young": 0.5})
     place, at = body.vertices, {name: body.joints[i] for name, i in JOINT_INDEX.items()}
@@ -50,17 +50,17 @@ def load_atlas() -> Atlas:
     y = place[:, 1]
     leg = torch.where(y > knee, (hip - y) / (hip - knee), 1 + (knee - y) / (knee - ankle))
     face = (place - place.new_tensor([0, EYE_HEIGHT, EYE_DEPTH])) / CROWN
-    return Atlas(place, face, arm, torch.where(on_arm > 0.5, torch.full_like(leg, -1.0), leg))
+    return Surface(place, face, arm, torch.where(on_arm > 0.5, torch.full_like(leg, -1.0), leg))
 
 
 @dataclass(frozen=True)
-class Wardrobe:
-    """sleeve: where sleeves end on `Atlas.arm`; leg: where trousers end, hem: where a skirt ends, 0 for none, both on
-    `Atlas.leg`; low: height of the top's lower edge; waist: of trousers and skirt; neck: radius of the neckline, deep:
-    how far it goes down in front; loose, loose_leg: how far cloth stands off; all in body heights. flare, folds: of a
-    skirt, the width of its hem and the number of folds. shoe: height of shoes above the ankle, on `Atlas.leg`, 0 for
-    bare feet; sole: its thickness. one_piece: a dress. hair: one of HAIR_KINDS; hair_length: height of its lower end;
-    hair_volume: 0..1; fringe: height of the hairline on `Atlas.face`."""
+class Clothes:
+    """sleeve: where sleeves end on `Surface.arm`; leg: where trousers end, hem: where a skirt ends, 0 for none, both
+    on `Surface.leg`; low: height of the top's lower edge; waist: of trousers and skirt; neck: radius of the neckline,
+    deep: how far it goes down in front; loose, loose_leg: how far cloth stands off; all in body heights. flare,
+    folds: of a skirt, the width of its hem and the number of folds. shoe: height of shoes above the ankle, on
+    `Surface.leg`, 0 for bare feet; sole: its thickness. one_piece: a dress. hair: one of HAIR_KINDS; hair_length:
+    height of its lower end; hair_volume: 0..1; fringe: height of the hairline on `Surface.face`."""
 
     one_piece: bool
     sleeve: float
@@ -82,7 +82,7 @@ class Wardrobe:
     fringe: float
 
     @classmethod
-    def random(cls, dice: Dice, female: bool, child: bool) -> Wardrobe:
+    def random(cls, dice: Dice, female: bool, child: bool) -> Clothes:
         """Clothes and hair that go together."""
         skirted = female and dice.chance(0.45)
         one_piece = skirted and dice.chance(0.6)
@@ -138,12 +138,12 @@ class Layers:
         return cls(*(torch.cat(column) for column in zip(*parts)))
 
 
-def dressed(wear: Wardrobe, noise: torch.Tensor) -> Layers:
+def dressed(wear: Clothes, noise: torch.Tensor) -> Layers:
     """The layers of a person; noise (N,) about 0 of the vertices makes cloth and hair uneven."""
-    mesh, atlas = load_mesh(), load_atlas()
-    y, arm, leg, faces = atlas.place[:, 1], atlas.arm, atlas.leg, mesh.faces
+    mesh, surface = load_mesh(), load_surface()
+    y, arm, leg, faces = surface.place[:, 1], surface.arm, surface.leg, mesh.faces
     zero = torch.zeros_like(y)
-    neck = atlas.place - atlas.place.new_tensor([0.0, 0.868, 0.018])
+    neck = surface.place - surface.place.new_tensor([0.0, 0.868, 0.018])
     front = (neck[:, 2] / 0.05).clamp(-1, 1)
     from_neck = torch.linalg.norm(neck * neck.new_tensor([0.9, 0.8, 0.8]), dim=1) - wear.neck - wear.deep * front
     high = torch.where(arm > 0.2, torch.ones_like(y), y - wear.low)
@@ -175,12 +175,12 @@ def dressed(wear: Wardrobe, noise: torch.Tensor) -> Layers:
     return Layers.join(layers + _hair(wear, noise))
 
 
-def _hair(wear: Wardrobe, noise: torch.Tensor) -> list:
+def _hair(wear: Clothes, noise: torch.Tensor) -> list:
     """Layers of hair: a shell over the scalp, and the hanging mesh of long hair."""
     if wear.hair == "none":
         return []
-    mesh, atlas = load_mesh(), load_atlas()
-    scalp, (x, y, z) = scalp_field(atlas.face, wear.fringe), atlas.face.unbind(1)
+    mesh, surface = load_mesh(), load_surface()
+    scalp, (x, y, z) = scalp_field(surface.face, wear.fringe), surface.face.unbind(1)
     up = ((y + 0.6) / 1.4).clamp(0, 1)
     thick = {"short": 0.008, "bob": 0.009, "long": 0.008, "bun": 0.005, "afro": 0.035}[wear.hair]
     lift = thick * (0.5 + wear.hair_volume) * (0.35 + 0.65 * up) * (scalp * 3).clamp(0.15, 1) + 0.0015 * noise
@@ -188,14 +188,14 @@ def _hair(wear: Wardrobe, noise: torch.Tensor) -> list:
         lift = lift + 0.042 * torch.exp(-((x / 0.42) ** 2) - ((y - 0.55) / 0.45) ** 2) * (z < -1.2)
     found = [(HAIR, mesh.faces["body"], scalp, lift.clamp_min(0.002))]
     if wear.hair in ("bob", "long"):
-        length = (atlas.place[:, 1] - wear.hair_length - 0.006 * noise) * 10
+        length = (surface.place[:, 1] - wear.hair_length - 0.006 * noise) * 10
         crown = torch.where(y > wear.fringe, torch.ones_like(x), -0.42 - z)
         found.append((HAIR, mesh.faces["hair"], torch.minimum(length, crown), 0.002 + 0.006 * (-0.8 - y).clamp(0, 1)))
     return found
 
 
 def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
-    """(...,) above 0 where hair grows; face (..., 3) as in `Atlas`."""
+    """(...,) above 0 where hair grows; face (..., 3) as in `Surface`."""
     x, y, z = face.unbind(-1)
     corners = torch.exp(-(((x.abs() - 0.42) / 0.14) ** 2))
     above = y - fringe + 0.28 * (x / 0.5) ** 2 - 0.12 * corners + 0.9 * (-z - 0.6).clamp(0, 0.5)
@@ -206,32 +206,33 @@ def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
     return torch.where((y < -1.4) | ear, -torch.ones_like(y), grown)
 
 
-def worn_body(body: Body, wear: Wardrobe) -> Body:
+def worn_body(body: Body, wear: Clothes) -> Body:
     """The body whose skirt has its flare and folds."""
     if not wear.hem:
         return body
-    atlas, vertices = load_atlas(), body.vertices.clone()
+    surface, vertices = load_surface(), body.vertices.clone()
     which = load_mesh().faces["skirt"].unique()
-    x, _, z = atlas.place[which].unbind(1)
-    down = atlas.leg[which].clamp(-0.3, 2) + 0.3
+    x, _, z = surface.place[which].unbind(1)
+    down = surface.leg[which].clamp(-0.3, 2) + 0.3
     folds = 0.035 * down * torch.sin(wear.folds * torch.atan2(x, z)) if wear.folds else torch.zeros_like(x)
     wide = 1 + (wear.flare * down * 0.6 / max(wear.hem, 0.5)).clamp(0, 0.8) + folds
     vertices[which] *= torch.stack([wide, torch.ones_like(wide), wide], 1)
-    return Body(vertices, body.turns, body.joints, body.rest, body.height)
+    return replace(body, vertices=vertices)
 
 
+@lru_cache(maxsize=1)
 def draping_weights() -> torch.Tensor:
     """(N, J): weights under which a skirt follows the mean of the thighs, and long hair the head and the back."""
-    mesh, atlas = load_mesh(), load_atlas()
+    mesh, surface = load_mesh(), load_surface()
     weights = mesh.weights.clone()
     skirt, hair = mesh.faces["skirt"].unique(), mesh.faces["hair"].unique()
-    down = (atlas.leg[skirt] + 0.35).div(0.7).clamp(0, 1)
-    left = 0.5 + 0.35 * torch.tanh(atlas.place[skirt, 0] / 0.06)
+    down = (surface.leg[skirt] + 0.35).div(0.7).clamp(0, 1)
+    left = 0.5 + 0.35 * torch.tanh(surface.place[skirt, 0] / 0.06)
     weights[skirt] = 0
     weights[skirt, JOINT_INDEX["root"]] = 1 - 0.85 * down
     weights[skirt, JOINT_INDEX["left_hip"]] = 0.85 * down * left
     weights[skirt, JOINT_INDEX["right_hip"]] = 0.85 * down * (1 - left)
-    loose = ((0.88 - atlas.place[hair, 1]) / 0.08).clamp(0, 1)
+    loose = ((0.88 - surface.place[hair, 1]) / 0.08).clamp(0, 1)
     weights[hair] = 0
     weights[hair, JOINT_INDEX["head"]] = 1 - 0.6 * loose
     weights[hair, JOINT_INDEX["spine"]] = 0.6 * loose

@@ -195,13 +195,20 @@ def joints(figure: Figure, moments: Moments, size: tuple[int, int]) -> Joints:
     """The exact joints of a figure in frames of (height, width) `size`; its body has the figure's bones, and nothing of
     what it wears."""
     bodies, (rotations, positions), view = _staged([figure], torch.zeros(len(moments), dtype=torch.long), moments)
+    return joints_in(rotations, positions, view, bodies.rest[0], figure.shape.head, size)
+
+
+def joints_in(
+    rotations: torch.Tensor, positions: torch.Tensor, view: View, rest: torch.Tensor, head: float, size: tuple[int, int]
+) -> Joints:
+    """Joints with these rotations (T, J, 3, 3) and positions (T, J, 3) as they are seen in frames of `size`, surely; of
+    a body with the bones between the joints at rest (J, 3), and a head of this size."""
     root = positions[:, :1]
     x, y = (root[:, 0, :2] - view.centre).unbind(-1)
     camera = torch.stack([view.scale, 0.5 + x * view.scale * size[0] / size[1], 0.5 - y * view.scale], -1)
-    rest = bodies.rest[:1].double()
     still = torch.eye(3, dtype=torch.float64).expand(len(JOINTS), 3, 3)
-    body = Build(offsets_of(still.numpy(), rest[0].numpy()), head=figure.shape.head)
-    ones = torch.ones(len(moments), len(JOINTS))
+    body = Build(offsets_of(still.numpy(), rest.double().numpy()), head=head)
+    ones = torch.ones(len(positions), len(JOINTS))
     return Joints(*(t.float().numpy() for t in (rotations, positions - root, camera, ones)), body.numbers())
 
 

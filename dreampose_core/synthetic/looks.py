@@ -17,8 +17,8 @@ from .clothing import (
     SHOES,
     SKIN,
     TOP,
-    Atlas,
-    Wardrobe,
+    Clothes,
+    Surface,
     scalp_field,
     waves,
 )
@@ -111,15 +111,15 @@ def _plain(colour: torch.Tensor) -> Cloth:
     return lambda arc, height: colour.expand(*arc.shape, 3)
 
 
-def colours(looks: Looks, wear: Wardrobe, layer: torch.Tensor, atlas: Atlas, lips, eyes) -> torch.Tensor:
-    """(P, 3) colours of pixels, before light: layer (P,), the atlas at them, lips (P,) 0..1, eyes (P, 3): places from
+def colours(looks: Looks, wear: Clothes, layer: torch.Tensor, surface: Surface, lips, eyes) -> torch.Tensor:
+    """(P, 3) colours of pixels, before light: layer (P,), the surface at them, lips (P,) 0..1, eyes (P, 3): places from
     the eyeball's middle, in its radii, on eyes."""
     found = torch.zeros(len(layer), 3)
 
     def put(number: int, paint) -> None:
         which = (layer == number).nonzero()[:, 0]
         if len(which):
-            at = Atlas(*(getattr(atlas, name)[which] for name in ("place", "face", "arm", "leg")))
+            at = Surface(*(getattr(surface, name)[which] for name in ("place", "face", "arm", "leg")))
             found[which] = paint(at, which)
 
     put(SKIN, lambda at, which: _skin(looks, wear, at, lips[which]))
@@ -141,7 +141,7 @@ def _spot(x, y, wide, high):
     return torch.exp(-((x / wide) ** 2) - (y / high) ** 2)
 
 
-def _skin(looks: Looks, wear: Wardrobe, at: Atlas, lips: torch.Tensor) -> torch.Tensor:
+def _skin(looks: Looks, wear: Clothes, at: Surface, lips: torch.Tensor) -> torch.Tensor:
     x, y, z = at.face.unbind(1)
     colour = looks.skin * (1 + 0.025 * waves(at.place, 25, looks.seed)[:, None])
     front = ((z + 0.6) / 0.3).clamp(0, 1) * (y > -1.6)
@@ -158,9 +158,9 @@ def _skin(looks: Looks, wear: Wardrobe, at: Atlas, lips: torch.Tensor) -> torch.
         grown = jaw * ((z + 0.75) / 0.2).clamp(0, 1) * (1 - 0.7 * _spot(x, y + 0.75, 0.12, 0.05))
         colour = _mix(colour, looks.hair, looks.beard * grown * (0.85 + 0.12 * waves(at.place, 150, looks.seed + 5, 6)))
     colour = _mix(colour, looks.lips, ((lips - 0.25) / 0.35).clamp(0, 1) * front)
-    line = _spot(x, (y + 0.585 + 0.05 * x * x) / 1, 0.16, 0.014)
+    line = _spot(x, y + 0.585 + 0.05 * x * x, 0.16, 0.014)
     colour = _mix(colour, looks.lips * 0.4, 0.7 * front * line)
-    arch = 0.185 + 0.10 * (side - 0.16) - 0.36 * (side - 0.3).clamp_min(0) ** 1.0
+    arch = 0.185 + 0.10 * (side - 0.16) - 0.36 * (side - 0.3).clamp_min(0)
     thin = looks.brow_width * (1 - 0.9 * (side - 0.25).clamp(0, 1))
     brow = ((thin - (y - arch).abs()) / 0.03 + 0.5).clamp(0, 1)
     brow = brow * ((side - 0.11) / 0.04).clamp(0, 1) * ((0.53 - side) / 0.05).clamp(0, 1)
@@ -184,7 +184,7 @@ def _eye(looks: Looks, at: torch.Tensor) -> torch.Tensor:
     return colour * (1 - 0.35 * (at[:, 1] / 0.5).clamp(0, 1))[:, None]  # the lid's shadow
 
 
-def _unrolled(at: Atlas) -> tuple[torch.Tensor, torch.Tensor]:
+def _unrolled(at: Surface) -> tuple[torch.Tensor, torch.Tensor]:
     """Arc length and height on cloth, in body heights: of the front plane, and along sleeves."""
     x, y, z = at.place.unbind(1)
     arc = x + torch.sign(x) * (0.5 * (0.03 - z)).clamp(-0.1, 0.1)
@@ -192,7 +192,7 @@ def _unrolled(at: Atlas) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.lerp(arc, y * 0.8 - z, sleeve), torch.lerp(y, 0.8 - 0.17 * at.arm, sleeve)
 
 
-def _top(looks: Looks, at: Atlas) -> torch.Tensor:
+def _top(looks: Looks, at: Surface) -> torch.Tensor:
     colour = looks.top(*_unrolled(at))
     if looks.logo is not None:
         x, y, z = at.place.unbind(1)
@@ -201,12 +201,12 @@ def _top(looks: Looks, at: Atlas) -> torch.Tensor:
     return colour
 
 
-def _shoe(looks: Looks, at: Atlas) -> torch.Tensor:
+def _shoe(looks: Looks, at: Surface) -> torch.Tensor:
     sole = ((0.012 - at.place[:, 1]) / 0.003).clamp(0, 1)
     return _mix(looks.shoes.expand(len(sole), 3), looks.shoes * 0.4 + 0.5 * (looks.shoes.mean() < 0.3), sole)
 
 
-def _strands(looks: Looks, wear: Wardrobe, at: Atlas) -> torch.Tensor:
+def _strands(looks: Looks, wear: Clothes, at: Surface) -> torch.Tensor:
     x, y, z = at.face.unbind(1)
     if wear.hair == "afro":
         strand = waves(at.face, 9, looks.seed + 3)

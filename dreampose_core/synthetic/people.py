@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from ..body.build import Build
 from ..body.cones import JOINT_INDEX
 from ..body.drawing import View
-from ..body.fitting import offsets_of
 from ..errors import InputError
-from ..poses import JOINTS, Joints
+from ..poses import Joints
 from ..settings import MAX_SEED
 from .backdrop import backdrop, seen_through
 from .clothing import (
@@ -23,16 +22,16 @@ from .clothing import (
     RIGHT_EYE,
     SKIN,
     TOP,
-    Atlas,
+    Clothes,
     Layers,
-    Wardrobe,
+    Surface,
     draping_weights,
     dressed,
-    load_atlas,
+    load_surface,
     waves,
     worn_body,
 )
-from .figure import FLOOR, Camera, Light, Moments, moments_of, random_camera, random_light, with_shadow
+from .figure import FLOOR, Camera, Light, Moments, joints_in, moments_of, random_camera, random_light, with_shadow
 from .looks import Looks, colours
 from .mesh import Body, load_mesh, rasterise, vertex_normals
 from .motion import Manner, random_manner
@@ -66,7 +65,7 @@ class Person:
 
     seed: int
     body: Body
-    wear: Wardrobe
+    wear: Clothes
     looks: Looks
     layers: Layers
     manner: Manner
@@ -82,9 +81,9 @@ class Person:
         female, age = dice.chance(0.5), _age(dice)
         race = dice.choice(("caucasian", "african", "asian"))
         body = Body.shaped(targets(dice, race, female, age))
-        wear = Wardrobe.random(dice, female, age < 14)
+        wear = Clothes.random(dice, female, age < 14)
         looks = Looks.random(dice, seed, race, female, age)
-        noise = waves(load_atlas().place, 9, seed, 5)
+        noise = waves(load_surface().place, 9, seed, 5)
         return cls(
             seed,
             worn_body(body, wear),
@@ -141,6 +140,7 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
         amount = _FACE * dice.uniform(-1, 1)
         add(more if amount > 0 else less, abs(amount) * (0.5 if more in ("smile_up", "eyes_large") else 1))
     add(f"head_{dice.choice(_HEADS)}", dice.uniform(0, 0.6))
+    add("head_age", 0.6 * ages.get("old", 0.0))
     add("head_fat", max(0.0, weight) * dice.uniform(0, 0.6))
     add("chin_prominent", dice.uniform(0, 0.5))
     if female:
@@ -173,13 +173,7 @@ def joints_of(person: Person, moments: Moments, size: tuple[int, int]) -> Joints
     """The exact joints of the person in frames of (height, width) `size`; the body has the person's bones, and nothing
     of what they wear."""
     rotations, positions, view = _staged(person, moments)
-    root = positions[:, :1]
-    x, y = (root[:, 0, :2] - view.centre).unbind(-1)
-    camera = torch.stack([view.scale, 0.5 + x * view.scale * size[0] / size[1], 0.5 - y * view.scale], -1)
-    still = torch.eye(3, dtype=torch.float64).expand(len(JOINTS), 3, 3)
-    build = Build(offsets_of(still.numpy(), person.body.rest.double().numpy()))
-    ones = torch.ones(len(moments), len(JOINTS))
-    return Joints(*(t.float().numpy() for t in (rotations, positions - root, camera, ones)), build.numbers())
+    return joints_in(rotations, positions, view, person.body.rest, 1.0, size)
 
 
 def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, View]:
@@ -200,7 +194,7 @@ def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tenso
     ankles = [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]]
     feet = load_mesh().faces["body"].unique()
     feet = feet[weights[feet][:, ankles].sum(1) > 0.6]
-    part = Body(person.body.vertices[feet], *(getattr(person.body, n) for n in ("turns", "joints", "rest", "height")))
+    part = replace(person.body, vertices=person.body.vertices[feet])
     lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
     sole = person.wear.sole + 0.005 if person.wear.shoe else 0.0
     rise = FLOOR + moments.offset[:, 1] - lows + sole
@@ -209,7 +203,7 @@ def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tenso
 
 def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int], supersample: int):
     """Colour (H, W, 3), weighted with its share (H, W), of the person in one moment."""
-    mesh, atlas, layers = load_mesh(), load_atlas(), person.layers
+    mesh, surface, layers = load_mesh(), load_surface(), person.layers
     height, width = size[0] * supersample, size[1] * supersample
     normals = vertex_normals(vertices, torch.cat(list(mesh.faces.values())))
     places = vertices[layers.index] + normals[layers.index] * layers.lift[:, None]
@@ -217,10 +211,12 @@ def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, 
     x, y = (places[:, 0] - middle_x) * scale + width / 2, height / 2 - (places[:, 1] - middle_y) * scale
     hits = rasterise(torch.stack([x, y, places[:, 2]], 1), layers.faces, (height, width), layers.keep)
     lips = torch.maximum(mesh.landmarks["upper_lip"], mesh.landmarks["lower_lip"])
-    values = torch.cat([atlas.place, atlas.face, atlas.arm[:, None], atlas.leg[:, None], lips[:, None], normals], 1)
+    values = torch.cat(
+        [surface.place, surface.face, surface.arm[:, None], surface.leg[:, None], lips[:, None], normals], 1
+    )
     at = hits.at(layers.faces, torch.cat([values, _eye_places()], 1)[layers.index])
     layer = layers.layer[hits.face]
-    here = Atlas(at[:, :3], at[:, 3:6], at[:, 6], at[:, 7])
+    here = Surface(at[:, :3], at[:, 3:6], at[:, 6], at[:, 7])
     colour = colours(person.looks, person.wear, layer, here, at[:, 8], at[:, 12:15])
     colour = colour * _light(person, layer, here, normalize(at[:, 9:12], dim=1), hits, (height, width), view)[:, None]
     colour = (colour * view.tint[0]).clamp(0, 1)
@@ -230,9 +226,10 @@ def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, 
     return small[:3].permute(1, 2, 0), small[3]
 
 
+@lru_cache(maxsize=1)
 def _eye_places() -> torch.Tensor:
     """(N, 3): places of the eyeballs' vertices from their middle, in radii; 0 elsewhere."""
-    place, faces = load_atlas().place, load_mesh().faces
+    place, faces = load_surface().place, load_mesh().faces
     found = torch.zeros_like(place)
     for side in ("left_eye", "right_eye"):
         which = faces[side].unique()
@@ -241,7 +238,7 @@ def _eye_places() -> torch.Tensor:
     return found
 
 
-def _light(person: Person, layer, at: Atlas, normals, hits, size, view: View) -> torch.Tensor:
+def _light(person: Person, layer, at: Surface, normals, hits, size, view: View) -> torch.Tensor:
     """(P,) brightness: soft light, folds of cloth, and less light where something near lies in front."""
     cloth = (layer == TOP) | (layer == BOTTOM)
     bumps = torch.zeros(len(layer))
