@@ -295,7 +295,7 @@ def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
     assert torch.allclose(own[1], straight.latents, atol=1e-5) and not torch.allclose(own[0], turned.latents, atol=1e-2)
     assert turned.held.sum() == 0 < straight.held.sum() and turned.person.sum() > 0
     with torch.no_grad():
-        assert torch.allclose(turned.pixels, source.decoded(turned.latents), atol=1e-5)
+        assert torch.allclose(turned.pixels, source.decoded(turned.latents, turned.planes), atol=1e-5)
     for views, more, less in ((turned, 0, 1), (straight, 1, 0)):  # the cover of the torso's back, and of its front
         assert views.poses[:, more].sum() > 5 * views.poses[:, less].sum()
 
@@ -310,7 +310,7 @@ def test_where_the_texture_is_hidden_the_decoder_keeps_what_it_says(pipe, clip):
     seen = (made.seen > 0).expand_as(made.pixels)
     assert torch.equal(made.pixels[seen], shown.pixels[seen])
     with torch.no_grad():
-        assert torch.allclose(made.pixels[~seen], source.decoded(made.latents)[~seen], atol=1e-5)
+        assert torch.allclose(made.pixels[~seen], source.decoded(made.latents, made.planes)[~seen], atol=1e-5)
     assert not torch.allclose(made.latents, shown.latents)
 
 

@@ -78,10 +78,9 @@ def animate(
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
     model = engine.model
-    scene = make_scene(
-        image, poses, image_poses, model.model_config.size, options, model.model_config.charts, model.bilinear
-    )
-    said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], model.model_config.size))
+    size = model.model_config.shaped_like(image.shape[:2])
+    scene = make_scene(image, poses, image_poses, size, options, model.model_config.charts, model.bilinear)
+    said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], size))
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ def animate(
         others = FrameOptions(fit=options.fit)  # zoom and shift are the first photo's
         photos = [
             Photo(scene.photo, scene.image_poses, "the first photo"),
-            *fit_photos(more, model.model_config.size, others, model.bilinear),
+            *fit_photos(more, size, others, model.bilinear),
         ]
         known, said = maps_together(photos)
         run.notices += (*said, *crowds(more))
@@ -305,8 +304,8 @@ class _Run:
         return {
             "num_frames": len(poses),
             "fps": poses.fps,
-            "height": config.height,
-            "width": config.width,
+            "height": poses.size[0],
+            "width": poses.size[1],
             "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
             "options": self.options.model_dump(),
             "used": used,

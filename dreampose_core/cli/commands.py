@@ -106,7 +106,7 @@ def finetune(args, on_progress, should_stop) -> None:
     from ..subject.finetuning import finetune
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    photos = fit_photos(photos, pipe.model_config.size, frame, pipe.bilinear)
+    photos = fit_photos(photos, pipe.model_config.shaped_like(photos[0].image.shape[:2]), frame, pipe.bilinear)
     image_poses, said = maps_together(photos)
     _say(said)
     steps: list[Progress] = []
@@ -179,8 +179,9 @@ def poses_preview(args, on_progress, should_stop) -> None:
         model = MODELS.get(args.model) or args.model
         if options.align == "body":
             poses, own = estimate.with_joints(poses), estimate.with_joints(own)
-        scene = make_scene(image, poses, own, preview_size(model), options, known_charts(model))
-        checks = photo_checks(own, scene.box, image.shape[:2], frame_size(model))
+        source = image.shape[:2]
+        scene = make_scene(image, poses, own, preview_size(model, source), options, known_charts(model))
+        checks = photo_checks(own, scene.box, source, frame_size(model, source))
         about += (*about_image, *about_map, *checks, *scene.notices)
     notices = write_preview(poses, out, options, scene, on_progress=on_progress, should_stop=should_stop)
     _say(about, estimate.notices, notices)

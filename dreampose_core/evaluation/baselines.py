@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..inputs.preview import moved_frames
-from ..model.conditioning import encode_latents, to_pixels, to_uint8
+from ..model.conditioning import decode_latents, encode_latents, to_pixels, to_uint8
 from ..model.texture import fill_background
 from ..poses import PoseSequence
 
@@ -29,8 +29,7 @@ def baseline_frames(
     silhouette = torch.where(person, torch.zeros(()), background)
     with torch.no_grad():
         batches = to_pixels(torch.from_numpy(truth)).to(device or vae.device).split(8)
-        latents = [encode_latents(vae, pixels) for pixels in batches]
-        through = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents])
+        through = torch.cat([decode_latents(vae, encode_latents(vae, pixels), None) for pixels in batches])
     made = {
         "repeat_photo": np.repeat(photo[None], len(poses), 0),
         "grey_silhouette": to_uint8(silhouette).numpy(),

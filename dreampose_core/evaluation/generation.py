@@ -16,7 +16,7 @@ from diffusers import PNDMScheduler
 from ..animate.engine import LocalEngine
 from ..animate.run import LATENT_PREVIEW, animate
 from ..errors import Cancelled, InputError, ModelError
-from ..model.conditioning import to_uint8
+from ..model.conditioning import decode_latents, to_uint8
 from ..model.config import Sampling
 from ..model.denoising import denoise
 from ..model.loading import load_pipeline
@@ -122,7 +122,8 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
         for index in range(len(clip)):
             reference = pipe.encode_reference(clip.photo, clip.image_poses)
             noise = torch.randn(reference.latents.shape, generator=seeded(number)).to(reference.latents.device)
-            pose, warp = pipe._encode_batch(clip.poses, range(index, index + 1), reference, reference.latents.device)
+            device = reference.latents.device
+            pose, warp, planes = pipe._encode_batch(clip.poses, range(index, index + 1), reference, device)
             beneath = reference.latents if pipe.model_config.init_leak else None
             latents = denoise(
                 pipe.unet,
@@ -138,7 +139,7 @@ def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop
                 lambda *_: None,
                 should_stop,
             )
-            pixels = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
+            pixels = decode_latents(pipe.vae, latents, planes)
             frames.append(to_uint8(pixels)[0].cpu().numpy())
     finally:
         pipe.scheduler = own

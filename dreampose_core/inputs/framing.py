@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import Box, check_aspect, crop_box, extract_sound, fit_image, is_video, pad_box, same_aspect
+from ..model.config import ModelConfig
 from ..poses import MIRRORED, Charts, PoseSequence, aligned, convertible, edited, fitted, largest_alone, person_box
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
@@ -178,11 +179,13 @@ def _person(image_poses: PoseSequence, source: tuple[int, int]) -> tuple[float, 
     return top * down, left * across, bottom * down, right * across
 
 
-def frame_size(model: str | Path) -> tuple[int, int]:
-    """(height, width) of this model's frames; those of the paper's (640 x 512) where it is a hub id, or no model at
-    all."""
-    config = _config(model)
-    return int(config["height"]), int(config["width"])
+def frame_size(model: str | Path, photo: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of this model's frames for a photo of (height, width), or without one; those of the paper's (640
+    x 512) where it is a hub id, or no model at all."""
+    config = ModelConfig(
+        **{name: value for name, value in _config(model).items() if name in ModelConfig.__annotations__}
+    )
+    return config.size if photo is None else config.shaped_like(photo)
 
 
 def known_charts(model: str | Path) -> Charts:

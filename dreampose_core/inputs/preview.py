@@ -75,9 +75,10 @@ def can_move(scene: Scene) -> bool:
     )
 
 
-def preview_size(model: str | Path) -> tuple[int, int]:
-    """(height, width) in which a preview for this model is made: its shape, small enough to take seconds."""
-    height, width = frame_size(model)
+def preview_size(model: str | Path, photo: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) in which a preview for this model, and a photo of (height, width), is made: the frames' shape,
+    small enough to take seconds."""
+    height, width = frame_size(model, photo)
     while height > PANEL_HEIGHT:
         height, width = height // 2, width // 2
     return height, width

@@ -195,10 +195,13 @@ class LightTasks:
         model, scene = self.settings.model, None
         own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
         if work.request.poses is None:
-            return write_look(read_image(folder.image), own, frame_size(model), options, folder.look)
+            image = read_image(folder.image)
+            return write_look(image, own, frame_size(model, image.shape[:2]), options, folder.look)
         poses = read_poses(folder.poses)
         if work.request.image is not None:
-            scene = make_scene(read_image(folder.image), poses, own, preview_size(model), options, known_charts(model))
+            image = read_image(folder.image)
+            size = preview_size(model, image.shape[:2])
+            scene = make_scene(image, poses, own, size, options, known_charts(model))
         notices = write_preview(
             poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop
         )

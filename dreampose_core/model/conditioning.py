@@ -12,14 +12,26 @@ from ..errors import InputError
 from ..poses import NUM_PARTS, WINDOW, PoseSequence, converted, window_indices
 from .config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
 from .texture import WARP_PLANES
+from .textured_vae import TexturedVAE, planes_at
+
+_WARP_BLOCK = 8  # cells of more pixels a side get the planes averaged to blocks of 4 x 4
+
+
+def vae_factor(vae) -> int:
+    """Pixels a latent cell's side."""
+    return 2 ** (len(vae.config.block_out_channels) - (not isinstance(vae, TexturedVAE)))
 
 
 def unet_in_channels(config: ModelConfig, latent_channels: int, factor: int) -> int:
-    """Input channels of the UNet: noisy latent, five encoded maps, unshuffled texture planes; `factor` is the VAE's."""
-    warp = {"none": 0, "texture": WARP_PLANES * factor**2, "encoded": WARP_PLANES * factor**2 + latent_channels}[
-        config.reference_warp
-    ]
+    """Input channels of the UNet: noisy latent, five encoded maps, texture planes; `factor` is the VAE's."""
+    planes = WARP_PLANES * _warp_block(factor) ** 2
+    warp = {"none": 0, "texture": planes, "encoded": planes + latent_channels}[config.reference_warp]
     return latent_channels + pose_channels(config) + warp
+
+
+def _warp_block(factor: int) -> int:
+    """Sides of the block of the moved texture's pixels that the UNet is given of each latent cell."""
+    return factor if factor <= _WARP_BLOCK else 4
 
 
 def pose_channels(config: ModelConfig) -> int:
@@ -102,14 +114,15 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
     """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f,
     W / f).
 
-    "texture": 5 f f channels, unshuffled without losing a pixel. "encoded": before them the latents of the moved
-    texture, zeros where there is none; the UNet then says how the frame differs from them, see `predict`. (B, 0, ...)
-    for "none".
+    "texture": 5 f f channels, unshuffled without losing a pixel; 80 where f is above 8, of planes averaged to 4 x 4 a
+    cell. "encoded": before them the latents of the moved texture, zeros where there is none; the UNet then says how the
+    frame differs from them, see `predict`. (B, 0, ...) for "none".
     """
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = vae_factor(vae)
+    height, width = planes.shape[2] // factor, planes.shape[3] // factor
     if config.reference_warp == "none":
-        return planes.new_zeros(len(planes), 0, planes.shape[2] // factor, planes.shape[3] // factor)
-    channels = F.pixel_unshuffle(planes, factor)
+        return planes.new_zeros(len(planes), 0, height, width)
+    channels = planes_at(planes, (height, width), _warp_block(factor))
     if config.reference_warp == "texture":
         return channels
     there = (planes != 0).flatten(1).any(1)[:, None, None, None]
@@ -155,7 +168,22 @@ def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | No
 def condition_latents(config: ModelConfig, vae, photos: torch.Tensor) -> torch.Tensor:
     """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes,
     0 to 255."""
-    return encode_latents(vae, photos if config.photo_encoding == "own" else to_uint8(photos).movedim(-1, -3).float())
+    if config.photo_encoding == "released":
+        return encode_latents(vae, to_uint8(photos).movedim(-1, -3).float())
+    return encode_latents(vae, condition_pixels(config, photos))
+
+
+def condition_pixels(config: ModelConfig, photos: torch.Tensor) -> torch.Tensor:
+    """Photos (B, 3, H, W) in [-1, 1] at the config's `condition_size`: whole, with grey around them where they have
+    another shape."""
+    (height, width), (high, wide) = config.condition_size, photos.shape[2:]
+    if (height, width) == (high, wide):
+        return photos
+    scale = min(height / high, width / wide)
+    size = max(1, round(high * scale)), max(1, round(wide * scale))
+    small = F.interpolate(photos, size, mode="bilinear", antialias=True, align_corners=False)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return F.pad(small, (left, width - size[1] - left, top, height - size[0] - top))
 
 
 def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
@@ -173,6 +201,13 @@ def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
 def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
     """Scaled latents of pixels (B, 3, H, W) in [-1, 1]: the distribution's mode, so that they do not flicker."""
     return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+
+def decode_latents(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> torch.Tensor:
+    """Pixels (B, 3, H, W) in about [-1, 1] of scaled latents; a `TexturedVAE` is shown the moved texture's planes
+    (B, 5, H, W), if there are any."""
+    given = (latents / vae.config.scaling_factor).to(vae.dtype)
+    return (vae.decode(given, planes) if isinstance(vae, TexturedVAE) else vae.decode(given)).sample
 
 
 def reference_tokens(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -13,6 +14,7 @@ POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
 # what stands in a frame's window of five maps beyond the ends of the clip: the nearest map; or, as the original was
 # run, the frame's own
 POSE_WINDOWS = {"five": "nearest", "centred": "centre"}
+_TALLEST = 16 / 9  # of frames, height over width
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class ModelConfig:
     (7.2 % with 100 steps of PNDM).
     charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see `warp_channels`.
     reference_background: the moved texture lies on the photo's filled background.
-    height, width: of photo and frames.
+    height, width: of photo and frames; with free_shape frames have the photo's shape, and about as many pixels, see
+    `shaped_like`.
     image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
     draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
     guidance_from, guidance_to, reuse_steps: what `draft` and `standard` leave out, see `Sampling`; `best` leaves out
@@ -56,6 +59,7 @@ class ModelConfig:
     reference_background: bool = True
     height: int = 160
     width: int = 128
+    free_shape: bool = False
     image_guidance: float = 1.0
     pose_guidance: float = 1.0
     draft_steps: int = 8
@@ -77,6 +81,24 @@ class ModelConfig:
     @property
     def size(self) -> tuple[int, int]:
         return self.height, self.width
+
+    def shaped_like(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the frames for a photo of (height, width): with free_shape the multiples of 32 that are
+        nearest to its shape, from 9:16 to 1:1, and to the config's area."""
+        if not self.free_shape:
+            return self.size
+        tall, area = min(max(photo[0] / photo[1], 1.0), _TALLEST), self.height * self.width
+        around = (round((area * tall) ** 0.5 / 32), round((area / tall) ** 0.5 / 32))
+        sizes = [(32 * (around[0] + i), 32 * (around[1] + j)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        return min(
+            (size for size in sizes if min(size) > 0),
+            key=lambda size: 2 * abs(math.log(size[0] / size[1] / tall)) + abs(math.log(size[0] * size[1] / area)),
+        )
+
+    @property
+    def condition_size(self) -> tuple[int, int]:
+        """(height, width) of the photo that the adapter is shown."""
+        return (self.height // 2, self.width // 2) if self.free_shape else self.size
 
 
 def check_config(config: ModelConfig) -> None:

@@ -27,13 +27,14 @@ seem."""
 @dataclass
 class Reference:
     """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of
-    one person or None, see `colour_map`."""
+    one person or None, see `colour_map`; size: (height, width) of the frames."""
 
     tokens: torch.Tensor
     blank: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
     colours: torch.Tensor | None = None
+    size: tuple[int, int] | None = None
 
 
 def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:

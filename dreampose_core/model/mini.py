@@ -10,9 +10,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
 from .adapter import ImageAdapter
-from .conditioning import unet_in_channels
+from .conditioning import unet_in_channels, vae_factor
 from .config import ModelConfig
 from .pipeline import DreamPosePipeline
+from .textured_vae import TexturedVAE
 
 
 def build_mini(
@@ -20,7 +21,7 @@ def build_mini(
     seed: int = 0,
     *,
     unet_channels: tuple[int, ...] = (64, 128, 192),
-    vae_channels: tuple[int, ...] = (24, 48, 64),
+    vae_channels: tuple[int, ...] | None = None,
     latent_channels: int = 16,
     width: int = 128,
     groups: int = 8,
@@ -28,15 +29,18 @@ def build_mini(
 ) -> DreamPosePipeline:
     """A new model with random weights drawn from `seed`; the keyword arguments are its widths.
 
-    vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`.
+    vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`: with free_shape a
+    `TexturedVAE`, else an AutoencoderKL.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if vae is not None:
             vae_channels, latent_channels = vae.config.block_out_channels, vae.config.latent_channels
-        factor = 2 ** (len(vae_channels) - 1)
-        height, width_ = config.height // factor, config.width // factor
+        elif vae_channels is None:
+            vae_channels = (32, 64, 96, 128) if config.free_shape else (24, 48, 64)
         levels = len(unet_channels)
+        if vae is None and config.free_shape:
+            vae = TexturedVAE(vae_channels, latent_channels)
         vae = vae or AutoencoderKL(
             in_channels=3,
             out_channels=3,
@@ -49,6 +53,8 @@ def build_mini(
             mid_block_add_attention=False,
             sample_size=config.height,
         )
+        factor = vae_factor(vae)
+        height, width_ = (side // factor for side in config.size)
         unet = UNet2DConditionModel(
             sample_size=(height, width_),
             in_channels=unet_in_channels(config, latent_channels, factor),
@@ -82,7 +88,7 @@ def build_mini(
             projection_dim=width,
         )
         image_encoder = CLIPVisionModel(clip)
-        adapter = ImageAdapter(17, width, latent_channels, height, width_)
+        adapter = ImageAdapter(17, width, latent_channels, *(side // factor for side in config.condition_size))
     # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted,
     # not noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(

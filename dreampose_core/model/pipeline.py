@@ -24,18 +24,21 @@ from ..poses import PoseSequence, convertible, fitted
 from ..progress import ShouldStop, never_stop
 from ..settings import Solver
 
-# saved models name the adapter by its import path, and diffusers only looks at modules that are already imported
+# saved models name their own networks by import path, and diffusers only looks at modules that are already imported
 from . import adapter as _adapter  # noqa: F401
 from . import memory, stable_diffusion
+from . import textured_vae as _textured_vae  # noqa: F401
 from .conditioning import (
     blank_tokens,
     condition_latents,
+    decode_latents,
     encode_latents,
     encode_maps,
     pose_tensors,
     reference_tokens,
     to_pixels,
     to_uint8,
+    vae_factor,
     warp_channels,
     window_channels,
     window_of,
@@ -146,7 +149,7 @@ class DreamPosePipeline(DiffusionPipeline):
     @property
     def factor(self) -> int:
         """Pixels a latent cell's side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return vae_factor(self.vae)
 
     @torch.no_grad()
     def __call__(
@@ -291,7 +294,7 @@ class DreamPosePipeline(DiffusionPipeline):
                 shown = on_latent_preview if start == batches[0].start else None
                 frames = None
                 try:
-                    pose, warp = self._encode_batch(poses, indices, reference, device)
+                    pose, warp, planes = self._encode_batch(poses, indices, reference, device)
                     latents = denoise(
                         self.unet,
                         self.scheduler,
@@ -306,7 +309,7 @@ class DreamPosePipeline(DiffusionPipeline):
                         self._step_watcher(start, reference, on_step, shown),
                         should_stop,
                     )
-                    pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+                    pixels = decode_latents(self.vae, latents, planes)
                     made = (
                         to_uint8(pixels)
                         if output_type == "uint8"
@@ -318,8 +321,8 @@ class DreamPosePipeline(DiffusionPipeline):
                     if not memory.is_out_of_memory(error):
                         raise
                     if len(indices) == 1:
-                        raise memory.too_little(self.model_config.size) from error
-                pose = warp = latents = pixels = made = None  # or they would be held beside the next batch's
+                        raise memory.too_little(reference.size) from error
+                pose = warp = planes = latents = pixels = made = None  # or they would be held beside the next batch's
                 if frames is None:  # out here, where the error no longer holds on to what was made
                     memory.let_go()
                     batch_size = len(indices) // 2
@@ -352,22 +355,19 @@ class DreamPosePipeline(DiffusionPipeline):
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
         encoders = self.image_encoder, self.image_processor, self.adapter
-        seen = (
-            latents
-            if self.model_config.photo_encoding == "own"
-            else condition_latents(self.model_config, self.vae, first)
-        )
+        same = self.model_config.photo_encoding == "own" and self.model_config.condition_size == pixels.shape[2:]
+        seen = latents if same else condition_latents(self.model_config, self.vae, first)
         tokens = reference_tokens(self.model_config, first, seen, *encoders).to(self.unet.dtype)
         blank = blank_tokens(self.model_config, tokens, self.vae, *encoders)
         texture = parts = uv = None
         if image_poses is not None and self.knows_charts(image_poses):
             maps = pose_tensors(
-                fitted(image_poses, self.model_config.size, bilinear=self.bilinear), self.model_config.charts
+                fitted(image_poses, tuple(pixels.shape[2:]), bilinear=self.bilinear), self.model_config.charts
             )
             parts, uv = (None if x is None else x.to(device) for x in maps)
         if self.model_config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
-        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents))
+        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), tuple(pixels.shape[2:]))
 
     @property
     def bilinear(self) -> bool:
@@ -379,7 +379,7 @@ class DreamPosePipeline(DiffusionPipeline):
         return poses.charts == "none" or convertible(poses.charts, self.model_config.charts)
 
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
-        """Photos as pixels (N, 3, H, W) in [-1, 1] in the model's size, never squashed.
+        """Photos as pixels (N, 3, H, W) in [-1, 1] in the size of frames for the first one, never squashed.
 
         Raises InputError for what is no photo, and when `image_poses`, their maps, are of another aspect than the
         photos.
@@ -399,7 +399,8 @@ class DreamPosePipeline(DiffusionPipeline):
                 raise InputError(f"A photo must be a PIL image or a uint8 array (H, W, 3); got {given}.")
             if image_poses is not None:
                 check_aspect(array.shape[:2], image_poses.size)
-        return to_pixels(torch.from_numpy(np.stack([fit_image(array, self.model_config.size) for array in arrays])))
+        size = self.model_config.shaped_like(arrays[0].shape[:2])
+        return to_pixels(torch.from_numpy(np.stack([fit_image(array, size) for array in arrays])))
 
     def _hide(self, frames: np.ndarray) -> list[int]:
         """Which of these frames the safety checker has just made black."""
@@ -410,7 +411,7 @@ class DreamPosePipeline(DiffusionPipeline):
         def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
             if on_latent_preview is not None and step < steps and step % max(1, steps // _NUM_LATENT_PREVIEWS) == 0:
                 cells = latent_preview(clean()[:1], reference.colours)
-                pixels = F.interpolate(cells, self.model_config.size, mode="bilinear", align_corners=False)
+                pixels = F.interpolate(cells, reference.size, mode="bilinear", align_corners=False)
                 shown = to_uint8(pixels).cpu().numpy()
                 self._hide(shown)
                 on_latent_preview(start, shown[0])
@@ -420,26 +421,25 @@ class DreamPosePipeline(DiffusionPipeline):
         return watch
 
     def _encode_batch(self, poses, indices, reference, device):
-        """Pose channels and moved texture channels of the frames `indices`."""
+        """Pose channels, moved texture channels and moved texture of the frames `indices`."""
         windows = [window_of(self.model_config, index, len(poses)) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
-        around = fitted(poses.select(needed), self.model_config.size, bilinear=self.bilinear)
+        around = fitted(poses.select(needed), reference.size, bilinear=self.bilinear)
         parts, uv = near = [None if x is None else x.to(device) for x in pose_tensors(around, self.model_config.charts)]
         order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
         pose = window_channels(encode_maps(*near, self.factor, self.model_config.pose_encoding), order)
         if self.model_config.reference_warp == "none":
-            return pose, None
+            return pose, None, None
         if reference.texture is None or parts is None:
             # a model that knows moved textures is given an empty one
-            return pose, warp_channels(
-                self.model_config, pose.new_zeros(len(indices), WARP_PLANES, *self.model_config.size), self.vae
+            planes = pose.new_zeros(len(indices), WARP_PLANES, *reference.size)
+        else:
+            middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
+            planes = move(
+                reference.texture.expand(len(indices)), *middle, background=self.model_config.reference_background
             )
-        middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
-        planes = move(
-            reference.texture.expand(len(indices)), *middle, background=self.model_config.reference_background
-        )
-        return pose, warp_channels(self.model_config, planes, self.vae)
+        return pose, warp_channels(self.model_config, planes, self.vae), planes
 
 
 def quiet_libraries() -> None:

@@ -18,7 +18,7 @@ from diffusers import PNDMScheduler, UNet2DConditionModel
 from ..errors import InputError, ModelError, shown
 from ..files import appearing_folder, check_new_folder, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .conditioning import unet_in_channels
+from .conditioning import unet_in_channels, vae_factor
 from .config import ModelConfig
 from .pipeline import DreamPosePipeline, quiet_libraries
 from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
@@ -84,7 +84,7 @@ def import_released(
     tick(0)
     parts = {**clip_parts(image_encoder), "vae": load_vae(base), "scheduler": load(PNDMScheduler, base, "scheduler")}
     config = _unet_config(base)
-    factor = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    factor = vae_factor(parts["vae"])
     parts["adapter"] = new_adapter(FORM, parts["image_encoder"], parts["vae"], config, base)
     channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, factor)
     with torch.device("meta"):

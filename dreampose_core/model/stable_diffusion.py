@@ -12,7 +12,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from ..errors import InputError, ModelError
 from .adapter import ImageAdapter
-from .conditioning import unet_in_channels
+from .conditioning import unet_in_channels, vae_factor
 from .config import ModelConfig
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -43,7 +43,7 @@ def components(
     found["scheduler"] = DPMSolverMultistepScheduler.from_config(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=2
     )
-    factor = 2 ** (len(found["vae"].config.block_out_channels) - 1)
+    factor = vae_factor(found["vae"])
     found["unet"] = widened(unet, unet_in_channels(config, found["vae"].config.latent_channels, factor))
     return found
 
@@ -98,7 +98,7 @@ def new_adapter(
         raise ModelError(
             f"The UNet of {base} makes latents of {unet['out_channels']} channels and the VAE reads {latent_channels}."
         )
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = vae_factor(vae)
     tokens = (clip.image_size // clip.patch_size) ** 2 + 1
     return ImageAdapter(tokens, clip.hidden_size, latent_channels, config.height // factor, config.width // factor)
 

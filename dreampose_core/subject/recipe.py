@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ..model.conditioning import (
     clean_latents,
     condition_latents,
+    decode_latents,
     encode_latents,
     encode_maps,
     pose_channels,
@@ -126,7 +127,7 @@ def tune_subject(
     parts = uv = None
     if image_poses is not None:
         parts, uv = pose_tensors(
-            fitted(image_poses, pipe.model_config.size, bilinear=pipe.bilinear), pipe.model_config.charts
+            fitted(image_poses, tuple(photos.shape[2:]), bilinear=pipe.bilinear), pipe.model_config.charts
         )
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
     texture = None
@@ -146,8 +147,7 @@ def tune_subject(
 class _Views:
     """B crops of the photos and what the networks are given for them: target pixels (B, 3, H, W), their latents (B, C,
     h, w), pose and warp channels, the photo each is of (B,). person, held: (B, 1, H, W) 0/1, the person, and what of it
-    is held back from training.
-    seen: (B, 1, H, W) 0/1, where the texture is."""
+    is held back from training. planes: (B, 5, H, W), the moved texture."""
 
     pixels: torch.Tensor
     latents: torch.Tensor
@@ -156,7 +156,12 @@ class _Views:
     which: torch.Tensor
     person: torch.Tensor
     held: torch.Tensor
-    seen: torch.Tensor
+    planes: torch.Tensor
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """(B, 1, H, W) 0/1, where the texture is."""
+        return self.planes[:, 3:4]
 
     def tensors(self) -> list[torch.Tensor]:
         return [getattr(self, f.name) for f in fields(self)]
@@ -247,12 +252,12 @@ class _Source:
     def _made(self, count: int, draw: torch.Generator, turn: bool = False) -> _Views:
         pipe = self.pipe
         which = torch.randint(len(self.photos), (count,), generator=draw).to(self.photos.device)
-        boxes = random_boxes(count, pipe.model_config.size, self.recipe.zoom, draw)
+        boxes = random_boxes(count, tuple(self.photos.shape[2:]), self.recipe.zoom, draw)
         pixels = crop_pixels(self.photos[which], boxes)
         latents = encode_latents(pipe.vae, pixels).float()
         person, held = (crop_labels(x[which], boxes)[:, None] for x in (self.mask, self.held))
-        poses, warp, seen = self._given(which, boxes, draw, turn)
-        views = _Views(pixels, latents, poses, warp, which, person, held, seen)
+        poses, warp, planes = self._given(which, boxes, draw, turn)
+        views = _Views(pixels, latents, poses, warp, which, person, held, planes)
         return self._as_it_is(replace(views, held=torch.zeros_like(held)), draw) if turn else views
 
     def _as_it_is(self, views: _Views, draw: torch.Generator) -> _Views:
@@ -260,7 +265,7 @@ class _Source:
         pixels of these."""
         prediction, _, noisy, timesteps = self.prediction(views, draw, noisiest=True)
         latents = clean_latents(self.pipe.scheduler, noisy, prediction.float(), timesteps)
-        return replace(views, latents=latents, pixels=self.decoded(latents).float())
+        return replace(views, latents=latents, pixels=self.decoded(latents, views.planes).float())
 
     @torch.no_grad()
     def predicted(self) -> _Views:
@@ -278,18 +283,17 @@ class _Source:
         shown = views.seen.flatten(1).any(1)
         return views.select(shown.nonzero()[:, 0]) if shown.any() else replace(views, pixels=self.kept.pixels)
 
-    def decoded(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W) of latents (B, C, h, w)."""
-        vae = self.pipe.vae
+    def decoded(self, latents: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W) of latents (B, C, h, w) and moved texture (B, 5, H, W)."""
         with torch.autocast(latents.device.type, self.low, enabled=self.low != torch.float32):
-            return vae.decode(latents.to(vae.post_quant_conv.weight.dtype) / vae.config.scaling_factor).sample
+            return decode_latents(self.pipe.vae, latents, planes)
 
     def _given(self, which, boxes, draw, turn: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pose and moved texture channels of cropped photos, and where they see texture; it is hidden wholly in half of
+        """Pose and moved texture channels of cropped photos, and their moved texture; it is hidden wholly in half of
         them, else in part."""
         pipe, config, device = self.pipe, self.pipe.model_config, self.photos.device
-        no_warp = warp_channels(config, torch.zeros(len(which), WARP_PLANES, *config.size, device=device), pipe.vae)
-        nothing = torch.zeros(len(which), 1, *config.size, device=device)
+        nothing = torch.zeros(len(which), WARP_PLANES, *self.photos.shape[2:], device=device)
+        no_warp = warp_channels(config, nothing, pipe.vae)
         if self.parts is None and self.uv is None:
             return torch.zeros(len(which), pose_channels(config), *no_warp.shape[2:], device=device), no_warp, nothing
         maps = [None if x is None else crop_labels(x[which], boxes) for x in (self.parts, self.uv)]
@@ -313,7 +317,7 @@ class _Source:
         if config.reference_background:
             planes = laid(planes, maps[0] > 0, crop_pixels(hidden.behind(), boxes))
         planes = planes * (torch.rand(len(which), generator=draw) < 0.5).float()[:, None, None, None].to(device)
-        return pose, warp_channels(config, planes, pipe.vae), planes[:, 3:4]
+        return pose, warp_channels(config, planes, pipe.vae), planes
 
 
 def _tune_unet(source: _Source, folder: Path | None, run: dict, sample: OnLearned | None = None) -> list[float]:
@@ -378,15 +382,15 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
 
     parts = count if recipe.one_by_one else 1
 
-    def error(latents: torch.Tensor, pixels: torch.Tensor, where: torch.Tensor, only: slice = _ALL) -> torch.Tensor:
+    def error(latents, pixels, planes, where: torch.Tensor, only: slice = _ALL) -> torch.Tensor:
         weight = where / where.mean().clamp_min(1e-6)  # by all of the batch, also where it is taken in parts
-        return picture_loss(source.decoded(latents[only]), pixels[only], weight[only])
+        return picture_loss(source.decoded(latents[only], planes[only]), pixels[only], weight[only])
 
     def loss_at(number: int) -> torch.Tensor:
         step, only = _part(number, parts)
         views, draw = source.views(step, 9, count)
         if predicted is None:
-            return error(views.latents, views.pixels, torch.ones_like(views.person), only)
+            return error(views.latents, views.pixels, views.planes, torch.ones_like(views.person), only)
         # the decoder must know both: the photo's own latents, and what the UNet makes of them where texture is missing
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
@@ -394,18 +398,19 @@ def _tune_decoder(source: _Source, folder: Path | None, run: dict) -> list[float
         views = _Views(
             *(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors()))
         )
-        return error(*same_part(recipe.decoder_part, draw, views.latents, views.pixels, 1 - views.held), only)
+        whole = views.latents, views.pixels, views.planes, 1 - views.held
+        return error(*same_part(recipe.decoder_part, draw, *whole), only)
 
     @torch.no_grad()
     def held() -> float:
         # these tell enough, and all of them would take as long as the steps between; turned ones would only ever forbid
         # to learn
         own = [
-            error(views.latents, views.pixels, views.held + 1e-6)
+            error(views.latents, views.pixels, views.planes, views.held + 1e-6)
             for views in source.kept.split(recipe.batch_size)[:_TURNED:2]
         ]
         made = [
-            error(views.latents, views.pixels, torch.ones_like(views.held))
+            error(views.latents, views.pixels, views.planes, torch.ones_like(views.held))
             for views in predicted.split(recipe.batch_size)[:_TURNED:2]
         ]
         return float(torch.stack(own).mean() + torch.stack(made).mean())

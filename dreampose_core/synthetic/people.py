@@ -150,13 +150,15 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
 
 
 def draw_people(
-    person: Person, moments: Moments, size: tuple[int, int], supersample: int = 2
+    person: Person, moments: Moments, size: tuple[int, int], supersample: int = 2, backdrop: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """rgb uint8 (T, H, W, 3) and mask bool (T, H, W) of the person in T moments; size: (height, width); supersample:
-    samples a pixel side."""
+    samples a pixel side; backdrop: instead of the person's own, of its size, in [0, 1]."""
     rotations, positions, view = _staged(person, moments)
+    behind = person.backdrop(size) if backdrop is None else backdrop
+    behind = person.backdrop(size) if backdrop is None else backdrop
     background = (
-        seen_through(person.backdrop(size).expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan)
+        seen_through(behind.expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan)
         * (view.tint[:, None, None])
     )
     background = with_shadow(background, positions, moments.offset[:, 1], view)

@@ -13,6 +13,7 @@ from ..model.conditioning import (
     blank_tokens,
     clean_latents,
     condition_latents,
+    decode_latents,
     encode_latents,
     encode_maps,
     predict,
@@ -22,9 +23,11 @@ from ..model.conditioning import (
 )
 from ..model.config import ModelConfig
 from ..model.texture import harvest, move
+from ..model.textured_vae import TexturedVAE
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .discriminator import PatchDiscriminator, adversarial_losses
 from .distributed import Draws, Share
+from .drawn import Crops
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
@@ -69,16 +72,24 @@ def train_vae(
     frames, crops: frames a step and crops of each, `side` pixels wide.
     """
     vae = pipe.vae.train()
-    frames_at = Prefetch(lambda step: samples.frames(step, frames))
+    textured = isinstance(vae, TexturedVAE)
+    drawn_at = Prefetch(samples.batch if textured else lambda step: samples.frames(step, frames))
+
+    def pictures(step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Crops, and the moved texture in half of them."""
+        drawn = drawn_at(step)
+        if textured:
+            shown = Draws(seed, step, 1, samples.share).rand(len(drawn.target)) < 0.5
+            return drawn.target, drawn.planes * shown[:, None, None, None]
+        rgb, parts = (x.repeat_interleave(crops, 0) for x in (drawn.rgb, drawn.parts))
+        return person_crops(to_pixels(rgb), parts, side, Draws(seed, step, 1, samples.share)), None
 
     def loss_at(step: int) -> torch.Tensor:
-        drawn = frames_at(step)
-        rgb, parts = (x.repeat_interleave(crops, 0) for x in (drawn.rgb, drawn.parts))
-        pixels = person_crops(to_pixels(rgb), parts, side, Draws(seed, step, 1, samples.share))
+        pixels, planes = pictures(step)
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
             # only the mode is ever used, so it is what is trained; sampling would cost colour first
             latents = vae.encode(pixels).latent_dist.mean
-            decoded = vae.decode(latents).sample
+            decoded = vae.decode(latents, planes).sample if textured else vae.decode(latents).sample
         return picture_loss(decoded, pixels) + 1e-4 * latents.float().square().mean()
 
     with gradient_checkpointing(checkpointing, vae):
@@ -87,7 +98,7 @@ def train_vae(
         )
     vae.eval()
     with torch.no_grad():
-        pixels = to_pixels(samples.frames(10**6, 32, whole=True).rgb)
+        pixels = samples.batch(10**6).target if textured else to_pixels(samples.frames(10**6, 32, whole=True).rgb)
         vae.register_to_config(scaling_factor=1 / float(vae.encode(pixels).latent_dist.mode().std()))
     return done
 
@@ -197,7 +208,7 @@ def train_end_to_end(
         prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
         latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
-            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+            decoded = decode_latents(pipe.vae, latents, given.planes)
             weight = 1 + (person_weight - 1) * given.mask
             weight = weight / weight.mean((1, 2, 3), keepdim=True)
             realism, discriminator_loss = (
@@ -225,9 +236,9 @@ def train_end_to_end(
 class Conditioned:
     """One training batch as the networks see it.
 
-    target pixels and their latents, photos with theirs, pose and warp channels; has: what was kept, see `draw_dropout`;
-    mask: the person, 0/1; person: its share of each latent cell; and, once they are made, the noisy latents and their
-    timesteps.
+    target pixels and their latents, photos with theirs, pose and warp channels, the moved texture's planes; has: what
+    was kept, see `draw_dropout`; mask: the person, 0/1; person: its share of each latent cell; and, once they are made,
+    the noisy latents and their timesteps.
     """
 
     target: torch.Tensor
@@ -236,6 +247,7 @@ class Conditioned:
     photo_latents: torch.Tensor
     poses: torch.Tensor
     warp: torch.Tensor | None
+    planes: torch.Tensor | None
     has: dict[str, torch.Tensor]
     mask: torch.Tensor
     person: torch.Tensor
@@ -250,23 +262,28 @@ def conditioned(
     """The samples of a step with their conditions dropped, disturbed and cropped at random; `crop` as in
     `train_base`."""
     config, factor, device = pipe.model_config, pipe.factor, pipe.unet.device
-    photo = to_pixels(batch.photo)
-    has = draw_dropout(len(photo), dropout, Draws(seed, step, 3, share), device)
-    if batch.has_parts is not None:  # what the maps do not know is not shown; what they know alone is not dropped
-        has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
-        has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
-    part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
-    target, parts = part(to_pixels(batch.target)), part(batch.window_parts)
+    has = draw_dropout(len(batch.photo), dropout, Draws(seed, step, 3, share), device)
+    if isinstance(batch, Crops):
+        photo, target, planes, parts, uv = batch.photo, batch.target, batch.planes, batch.parts, batch.uv
+        planes = planes * (has["warp"] * has["parts"] * has["uv"])[:, None, None, None]
+    else:
+        photo = to_pixels(batch.photo)
+        if batch.has_parts is not None:  # what the maps do not know is not shown; what they know alone is not dropped
+            has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
+            has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
+        part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
+        target, parts, uv = part(to_pixels(batch.target)), part(batch.window_parts), part(batch.window_uv.float())
+        planes = None
+        if config.reference_warp != "none":
+            planes = disturbed_warp(photo, batch, has, config.reference_background, Draws(seed, step, 4, share))
+            planes = part(planes)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         latents = encode_latents(pipe.vae, target).float()
         photo_latents = condition_latents(config, pipe.vae, photo).float()
-        poses = encode_windows(config, parts, part(batch.window_uv.float()), has, factor)
-        warp = None
-        if config.reference_warp != "none":
-            planes = disturbed_warp(photo, batch, has, config.reference_background, Draws(seed, step, 4, share))
-            warp = warp_channels(config, part(planes), pipe.vae).float()
-    mask = (parts[:, 2:3] > 0).float()
-    return Conditioned(target, latents, photo, photo_latents, poses, warp, has, mask, coverage(parts[:, 2], factor))
+        poses = encode_windows(config, parts, uv, has, factor)
+        warp = None if planes is None else warp_channels(config, planes, pipe.vae).float()
+    mask, person = (parts[:, 2:3] > 0).float(), coverage(parts[:, 2], factor)
+    return Conditioned(target, latents, photo, photo_latents, poses, warp, planes, has, mask, person)
 
 
 def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):

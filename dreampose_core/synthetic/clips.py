@@ -1,0 +1,126 @@
+"""Short clips of people made by the program, with the maps that inference would have of them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..body.retarget import on_body
+from ..densepose import Estimator
+from ..media import crop_box, fit_image, read_image
+from ..poses import PoseSequence, converted
+from .backdrop import backdrop_size
+from .figure import HELD_OUT, Figure, render_clip
+from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS
+from .outfit import Dice
+from .people import Person, draw_people
+
+SHAPES = ((640, 512), (672, 480), (736, 416), (576, 576))  # 5:4, 7:5, 16:9, 1:1; of about one area
+LENGTH = 12  # frames of a clip
+_CAPSULES = 0.25  # share of clips with people of capsules, whose maps are exact
+_FPS = (5, 8, 12)
+_NEAR = 0.3  # share of clips in which the camera is too near to show all of the person
+_TURNED = 0.25  # share of clips whose person has turned away since the photo
+_PICTURES = 0.5  # share of clips before one of the given backdrops
+
+
+@dataclass(frozen=True)
+class Clip:
+    """photo uint8 (H, W, 3) and its map, frames uint8 (T, H, W, 3) and theirs, of one size, in body charts."""
+
+    photo: np.ndarray
+    image_poses: PoseSequence
+    frames: np.ndarray
+    poses: PoseSequence
+
+
+def draw_clip(
+    seed: int,
+    index: int,
+    estimator: Estimator,
+    backdrops: Sequence[Path] = (),
+    held_out: bool = False,
+    sizes: Sequence[tuple[int, int]] = SHAPES,
+) -> Clip | None:
+    """The clip `index` of a training set `seed`, always the same; None where the estimator finds nobody in it.
+
+    Most show people of triangles through the estimator: half of those with the frames' own maps, half with the motion
+    on the body that was found in the photo, as for somebody else's motion. held_out: people and motions that no
+    training set has.
+    """
+    dice = Dice(torch.Generator().manual_seed((seed * 1_000_003 + index) * 2 + held_out))
+    size = dice.choice(tuple(sizes))
+    who = HELD_OUT + 600 + index if held_out else int(dice.uniform(0, HELD_OUT))
+    name = dice.choice(HELD_OUT_MOTIONS if held_out else TRAINING_MOTIONS)
+    fps, start = dice.choice(_FPS), dice.uniform(0, 8)
+    turned = dice.uniform(-math.pi, math.pi) if dice.chance(_TURNED) else 0.0
+    if dice.chance(_CAPSULES):
+        return _capsules(who, name, fps, start, size)
+    person = Person.from_seed(who)
+    moments = person.moments(name, start + torch.arange(LENGTH) / fps).turned(turned)
+    still = turned != 0 or dice.chance(0.4)
+    if still:
+        photo = person.moments("idle", torch.tensor([dice.uniform(0, 8)])).turned(0.3 * dice.uniform(-1, 1))
+        moments = moments.join([photo, moments])
+    if dice.chance(_NEAR):
+        nearer = dice.uniform(1.2, 2)
+        pan = torch.tensor([dice.uniform(-0.1, 0.1) / nearer, (1 / nearer - 1) / 2 * dice.uniform(0.75, 1.1)])
+        moments = replace(moments, zoom=moments.zoom * nearer, pan=moments.pan + pan)
+    behind = None
+    if backdrops and dice.chance(_PICTURES):
+        behind = _picture(dice, dice.choice(tuple(backdrops)), size)
+    frames = _through_a_phone(dice, draw_people(person, moments, size, backdrop=behind)[0].numpy())
+    photo, frames = (frames[0], frames[1:]) if still else (frames[0], frames)
+    own, poses = estimator.estimate([photo]), replace(estimator.estimate(list(frames)), fps=float(fps))
+    if own.joints is None or poses.joints is None or not poses.mask.any((1, 2)).all():
+        return None
+    if not still and dice.chance(0.7):
+        poses, _ = on_body(poses, own)
+    return Clip(photo, own, frames, poses)
+
+
+def _capsules(seed: int, name: str, fps: int, start: float, size: tuple[int, int]) -> Clip:
+    rgb, poses = render_clip(Figure.from_seed(seed), name, LENGTH, size, fps=float(fps), start_s=start)
+    poses = converted(poses, "body")
+    return Clip(rgb[0].numpy(), poses.select([0]), rgb.numpy(), poses)
+
+
+def _picture(dice: Dice, path: Path, size: tuple[int, int]) -> torch.Tensor:
+    """A part of a picture as a backdrop for frames of `size`, somewhat out of focus."""
+    picture, wanted = read_image(path), backdrop_size(size)
+    box = crop_box(picture.shape[:2], wanted)
+    share = dice.uniform(0.5, 1)
+    height, width = box.height * share, box.width * share
+    top, left = (dice.uniform(0, side - part) for side, part in zip(picture.shape[:2], (height, width)))
+    blur = dice.uniform(0.25, 1.0)  # of the frame's resolution
+    small = tuple(max(2, round(side * blur)) for side in wanted)
+    part = fit_image(picture, small, replace(box, top=top, left=left, height=height, width=width))
+    soft = Image.fromarray(part).resize(wanted[::-1], Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(soft).copy()).float() / 255
+
+
+def _through_a_phone(dice: Dice, frames: np.ndarray) -> np.ndarray:
+    """Frames as a small camera takes and stores them: exposure, white balance, a lens not quite sharp, noise, JPEG."""
+    light = np.array([dice.around(1, 0.08), 1.0, dice.around(1, 0.08)]) * dice.around(0.97, 0.15)
+    gamma, noise = dice.around(1, 0.15), dice.uniform(0, 0.012)
+    blur, quality = dice.uniform(0.6, 1.0), int(dice.uniform(70, 96))
+    random = np.random.default_rng(int(dice.uniform(0, 2**31)))
+    taken = []
+    for frame in frames:
+        seen = Image.fromarray(frame)
+        if blur < 0.9:
+            small = tuple(round(side * blur) for side in seen.size)
+            seen = seen.resize(small, Image.Resampling.BILINEAR).resize(seen.size, Image.Resampling.BICUBIC)
+        values = (np.asarray(seen, np.float32) / 255 * light).clip(0, 1) ** gamma
+        values = values + noise * random.standard_normal(values.shape, np.float32)
+        file = io.BytesIO()
+        Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
+        taken.append(np.asarray(Image.open(file)))
+    return np.stack(taken)

@@ -1,0 +1,168 @@
+"""Clips drawn to disk, and training samples from them: crops of targets with their photo, maps and moved texture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..densepose import Estimator
+from ..files import appearing
+from ..model.conditioning import condition_pixels, pose_tensors, to_pixels, to_uint8
+from ..model.config import ModelConfig
+from ..model.texture import harvest, move
+from ..poses import PoseSequence, window_indices
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..synthetic.clips import Clip, draw_clip
+from .distributed import Draws, Share
+
+_GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
+_HELD_EVERY = 20  # of so many clips one is never trained on
+
+
+def draw_clips(
+    folder: Path,
+    numbers: range,
+    seed: int,
+    estimator: Estimator,
+    backdrops: Sequence[Path] = (),
+    *,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> None:
+    """Draws the clips `numbers` of the training set `seed` into `folder`, but for those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = StageClock("drawing", len(numbers), on_progress)
+    for done, number in enumerate(numbers):
+        check_stop(should_stop)
+        path = folder / f"{number:06d}.npz"
+        if not path.exists():
+            clip = draw_clip(seed, number, estimator, backdrops)
+            write_clip(path, clip)
+        clock.tick(done + 1)
+
+
+def write_clip(path: Path, clip: Clip | None) -> None:
+    """Stores a clip: pictures as JPEG, maps and what is known of the moved texture as PNG; an empty file for None."""
+    stored = {} if clip is None else {"photo": _jpeg(clip.photo)}
+    if clip is not None:
+        planes = moved(clip.photo, clip.image_poses, clip.poses)
+        for index, frame in enumerate(clip.frames):
+            stored[f"frame{index}"] = _jpeg(frame)
+            stored[f"moved{index}"] = _jpeg(to_uint8(planes[index, :3]).numpy())
+            stored[f"known{index}"] = _png(_packed(planes[index, 3:]))
+            stored[f"maps{index}"] = _png(_as_rgb(clip.poses, index))
+    with appearing(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **stored)
+
+
+@torch.no_grad()
+def moved(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence) -> torch.Tensor:
+    """Planes (T, 5, H, W) of the photo's texture moved to each map; see `texture.move`."""
+    parts, uv = pose_tensors(image_poses, "body")
+    texture = harvest(to_pixels(torch.from_numpy(photo))[None], parts, uv)
+    parts, uv = pose_tensors(poses, "body")
+    return torch.cat([move(texture, parts[i : i + 1], uv[i : i + 1], background=True) for i in range(len(poses))])
+
+
+@dataclass
+class Crops:
+    """B targets, cropped: photo (B, 3, h, w) whole, at the condition's size; target (B, 3, s, s); planes (B, 5, s, s);
+    parts (B, 5, s, s) and uv (B, 5, 2, s, s) of the window."""
+
+    photo: torch.Tensor
+    target: torch.Tensor
+    planes: torch.Tensor
+    parts: torch.Tensor
+    uv: torch.Tensor
+
+
+class DrawnClips:
+    """Endless crops of the clips in a folder: `batch(step)` is the same whenever it is asked.
+
+    per_clip: targets taken from one clip. side: of crops, a multiple of 32. Crops lie around a random pixel of the
+    person. Every twentieth clip is held back.
+    """
+
+    share: Share = (0, 1)
+
+    def __init__(
+        self, folder: Path, config: ModelConfig, batch_size: int, side: int = 256, seed: int = 0, per_clip: int = 1
+    ):
+        paths = [path for path in sorted(folder.glob("*.npz")) if path.stat().st_size > 1000]
+        self.held, self.paths = paths[::_HELD_EVERY], [p for i, p in enumerate(paths) if i % _HELD_EVERY]
+        self.config, self.batch_size, self.side, self.seed, self.per_clip = config, batch_size, side, seed, per_clip
+
+    def batch(self, step: int) -> Crops:
+        """The crops of a training step."""
+        draws, rows = Draws(self.seed, step, 7), []
+        for _ in range(self.batch_size // self.per_clip):
+            (which,) = draws.rand(1).tolist()
+            with np.load(self.paths[int(which * len(self.paths))]) as clip:
+                photo = condition_pixels(self.config, to_pixels(torch.from_numpy(_read(clip["photo"])))[None])
+                length = sum(name.startswith("frame") for name in clip.files)
+                for at, *place in draws.rand(self.per_clip, 4).tolist():
+                    rows.append((photo, *_crop(clip, int(at * length), length, self.side, place)))
+        photo, target, planes, parts, uv = zip(*rows)
+        return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
+
+
+def read_frame(clip, index: int):
+    """Of an open file: target (3, H, W), planes (5, H, W), window parts (5, H, W) and uv (5, 2, H, W) of a frame."""
+    length = sum(name.startswith("frame") for name in clip.files)
+    target, colours = (to_pixels(torch.from_numpy(_read(clip[f"{name}{index}"]))) for name in ("frame", "moved"))
+    planes = torch.cat([colours, _unpacked(_read(clip[f"known{index}"]))])
+    maps = torch.from_numpy(np.stack([_read(clip[f"maps{i}"]) for i in window_indices(index, length)]))
+    return target, planes, maps[..., 0].long(), maps[..., 1:].movedim(-1, 1).float() / 255
+
+
+def _crop(clip, index: int, length: int, side: int, place: list[float]):
+    target, planes, parts, uv = read_frame(clip, index)
+    height, width = target.shape[1:]
+    rows, columns = (parts[2] > 0).nonzero(as_tuple=True)
+    at, down, right = place
+    pixel = int(at * len(rows))
+    row, column = (int(rows[pixel]), int(columns[pixel])) if len(rows) else (height // 2, width // 2)
+    reach = side - _GRID
+    top = min(max(row - int(down * reach), 0), height - side) // _GRID * _GRID
+    left = min(max(column - int(right * reach), 0), width - side) // _GRID * _GRID
+    return [x[..., top : top + side, left : left + side] for x in (target, planes, parts, uv)]
+
+
+def _packed(known: torch.Tensor) -> np.ndarray:
+    """seen and source (2, H, W) as one uint8 (H, W)."""
+    seen, source = known
+    return (seen * 8 + source * 2 + 2).round().to(torch.uint8).numpy()
+
+
+def _unpacked(packed: np.ndarray) -> torch.Tensor:
+    values = torch.from_numpy(packed)
+    return torch.stack([(values >= 8).float(), (values % 8).float() / 2 - 1])
+
+
+def _as_rgb(poses: PoseSequence, index: int) -> np.ndarray:
+    uv = (poses.uv[index].astype(np.float32).clip(0, 1) * 255).round().astype(np.uint8)
+    return np.stack([poses.parts[index], *uv], -1)
+
+
+def _jpeg(picture: np.ndarray) -> np.ndarray:
+    return _encoded(picture, "JPEG", quality=95, subsampling=0)
+
+
+def _png(picture: np.ndarray) -> np.ndarray:
+    return _encoded(picture, "PNG", compress_level=4)
+
+
+def _encoded(picture: np.ndarray, kind: str, **how) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **how)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def _read(stored: np.ndarray) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(stored.tobytes())))

@@ -1,0 +1,146 @@
+"""Clips drawn for training: maps as inference makes them, stored and read back, crops that follow from the step.
+
+pytest tests/test_drawn_clips.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.body.retarget import on_body
+from dreampose_core.densepose.body_tracker import BodyTracker
+from dreampose_core.errors import Cancelled
+from dreampose_core.inputs.framing import make_scene
+from dreampose_core.inputs.preview import moved_frames
+from dreampose_core.model.conditioning import to_uint8
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.mini import build_mini
+from dreampose_core.settings import BODY_TRACKER, SceneOptions
+from dreampose_core.synthetic import clips as module
+from dreampose_core.synthetic.clips import Clip, draw_clip
+from dreampose_core.training.base import train_end_to_end, train_vae
+from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
+from dreampose_core.training.loop import LoopOptions
+
+SIZE = (256, 192)
+CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
+
+
+@pytest.fixture(scope="module")
+def tracker() -> BodyTracker:
+    return BodyTracker(BODY_TRACKER)
+
+
+@pytest.fixture(scope="module")
+def drawn(tracker) -> dict[int, Clip]:
+    """The first clips of a training set, drawn small."""
+    found = {index: draw_clip(1, index, tracker, sizes=[SIZE]) for index in range(8)}
+    return {index: clip for index, clip in found.items() if clip is not None}
+
+
+@pytest.fixture(scope="module")
+def folder(drawn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    for index, clip in drawn.items():
+        write_clip(folder / f"{index:06d}.npz", clip)
+    write_clip(folder / "000100.npz", None)
+    return folder
+
+
+def test_a_clip_is_the_same_whenever_it_is_drawn(drawn, tracker):
+    index = min(drawn)
+    again, other = draw_clip(1, index, tracker, sizes=[SIZE]), draw_clip(2, index, tracker, sizes=[SIZE])
+    assert np.array_equal(again.frames, drawn[index].frames) and np.array_equal(again.poses.uv, drawn[index].poses.uv)
+    assert other is None or not np.array_equal(other.photo, again.photo)
+    assert len(drawn) >= 6
+
+
+def test_maps_come_from_the_tracker_and_the_body_that_inference_uses(drawn, tracker):
+    """A clip's maps are its frames' own, as `make_scene` has them, or the motion on the photo's body."""
+    kinds = set()
+    for clip in drawn.values():
+        own = tracker.estimate([clip.photo])
+        if not np.array_equal(own.parts, clip.image_poses.parts):
+            kinds.add("exact")
+            continue
+        motion = replace(tracker.estimate(list(clip.frames)), fps=clip.poses.fps)
+        kind = "own" if np.array_equal(motion.parts, clip.poses.parts) else "body"
+        kinds.add(kind)
+        if kind == "body":
+            assert np.array_equal(on_body(motion, own)[0].parts, clip.poses.parts)
+        else:
+            scene = make_scene(clip.photo, motion, own, SIZE, SceneOptions(align="none"))
+            assert np.array_equal(scene.poses.parts, clip.poses.parts)
+    assert kinds == {"exact", "own", "body"}
+
+
+def test_backdrops_are_parts_of_the_pictures_that_are_given(tmp_path, tracker, monkeypatch):
+    from PIL import Image
+
+    Image.new("RGB", (900, 700), (10, 200, 30)).save(tmp_path / "green.png")
+    monkeypatch.setattr(module, "_PICTURES", 1.0)
+    monkeypatch.setattr(module, "_CAPSULES", 0.0)
+    clip = next(
+        clip
+        for clip in (draw_clip(1, i, tracker, [tmp_path / "green.png"], sizes=[SIZE]) for i in range(9))
+        if clip is not None
+    )
+    corner = clip.frames[0][:20, :8].reshape(-1, 3).mean(0)
+    assert corner[1] > 2 * corner[0] and corner[1] > 2 * corner[2]
+
+
+def test_what_is_read_is_what_was_stored(drawn, folder):
+    index = min(drawn)
+    clip, planes = drawn[index], moved(drawn[index].photo, drawn[index].image_poses, drawn[index].poses)
+    with np.load(folder / f"{index:06d}.npz") as file:
+        target, read, parts, uv = read_frame(file, 4)
+    assert np.abs(to_uint8(target).numpy().astype(int) - clip.frames[4]).mean() < 3
+    assert torch.equal(read[3:], planes[4, 3:]) and (read[:3] - planes[4, :3]).abs().mean() < 0.03
+    assert np.array_equal(parts.numpy(), clip.poses.parts[2:7])
+    assert np.abs(uv.numpy() - clip.poses.uv[2:7].clip(0, 1)).max() < 0.003
+    shown = list(moved_frames(clip.photo, clip.image_poses, clip.poses))
+    assert np.array_equal(shown[4], to_uint8(planes[4, :3]).numpy())
+
+
+def test_crops_lie_on_people_and_follow_from_the_step(folder):
+    samples = DrawnClips(folder, CONFIG, 4, side=64, per_clip=2)
+    batch, again, other = samples.batch(3), samples.batch(3), samples.batch(4)
+    assert batch.photo.shape == (4, 3, 80, 64) and batch.target.shape == (4, 3, 64, 64)
+    assert batch.planes.shape == (4, 5, 64, 64) and batch.parts.shape == (4, 5, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(again).values()))
+    assert not torch.equal(batch.target, other.target)
+    assert (batch.parts[:, 2] > 0).flatten(1).any(1).all()
+    assert set(samples.held).isdisjoint(samples.paths) and folder / "000100.npz" not in samples.paths
+
+
+def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):
+    (tmp_path / "000000.npz").write_bytes(b"kept")
+    draw_clips(tmp_path, range(1), 1, tracker)
+    assert (tmp_path / "000000.npz").read_bytes() == b"kept"
+
+
+def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):
+    def trained(run, stops=()):
+        pipe = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+        samples = DrawnClips(folder, CONFIG, 2, side=64)
+        for steps in (*stops, 6):
+            options = LoopOptions(6, 1e-3, warmup=1, ema=0.5, checkpoint_every=1, checkpoint_seconds=0)
+            calls = iter(range(steps))
+            stop = (lambda: next(calls, None) is None) if steps < 6 else (lambda: False)  # noqa: B023
+            try:
+                train_vae(pipe, samples, options, folder=run / "vae", should_stop=stop)
+                train_end_to_end(pipe, samples, options, folder=run / "frames", should_stop=stop)
+            except Cancelled:
+                continue
+        return pipe
+
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", (3,))
+    start = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+    for part in ("unet", "vae", "adapter", "image_encoder"):
+        a, b, c = (getattr(pipe, part).state_dict() for pipe in (whole, parts, start))
+        assert all(torch.equal(a[name], b[name]) for name in a), part
+        assert not all(torch.equal(a[name], c[name]) for name in a), part

@@ -1,0 +1,127 @@
+"""The decoder that sees the moved texture, and frames of the photo's shape.
+
+pytest tests/test_textured_vae.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreampose_core.model.conditioning import condition_pixels, encode_latents, vae_factor, warp_channels
+from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.loading import load_pipeline, save_model
+from dreampose_core.model.mini import build_mini
+from dreampose_core.model.textured_vae import TexturedVAE
+from dreampose_core.subject.recipe import RECIPES, tune_subject
+from dreampose_core.synthetic import Figure, render_clip
+
+CONFIG = ModelConfig(
+    height=160, width=128, free_shape=True, reference_warp="encoded", standard_steps=1, draft_steps=1, best_steps=2
+)
+SHAPES = {(1280, 720): (736, 416), (1500, 1000): (704, 480), (640, 512): (640, 512), (1000, 1000): (576, 576)}
+
+
+@pytest.fixture(scope="module")
+def vae() -> TexturedVAE:
+    """Random weights, the texture's, too."""
+    torch.manual_seed(0)
+    vae = TexturedVAE((8, 8, 16, 16), latent_channels=4).eval()
+    for conv in vae.decoder.texture_in:
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    return vae
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+
+
+@torch.no_grad()
+def test_without_texture_a_frame_is_decoded_as_with_one_of_which_nothing_is_known(vae):
+    latents, planes = torch.randn(2, 4, 6, 4), torch.zeros(2, 5, 96, 64)
+    nothing, none = vae.decode(latents, planes).sample, vae.decode(latents).sample
+    assert none.shape == (2, 3, 96, 64) and torch.equal(nothing, none)
+    planes[:, :3] = 0.5
+    assert not torch.allclose(vae.decode(latents, planes).sample, none)
+
+
+@torch.no_grad()
+def test_a_crop_is_decoded_as_in_the_frame_around_it(vae):
+    latents, planes = torch.randn(1, 4, 40, 40), torch.rand(1, 5, 640, 640)
+    whole = vae.decode(latents, planes).sample
+    part = vae.decode(latents[..., 2:-2, 2:-2], planes[..., 32:-32, 32:-32]).sample
+    assert torch.allclose(part[..., 240:-240, 240:-240], whole[..., 272:-272, 272:-272], atol=1e-5)
+    pixels = planes[:, :3]
+    cut = vae.encode(pixels[..., 32:-32, 32:-32]).latent_dist.mode()
+    assert torch.allclose(
+        cut[..., 12:-12, 12:-12], vae.encode(pixels).latent_dist.mode()[..., 14:-14, 14:-14], atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_the_texture_is_kept_only_where_it_is_known(vae):
+    latents, planes = torch.randn(1, 4, 4, 4), torch.zeros(1, 5, 64, 64)
+    with torch.no_grad():
+        vae.decoder.conv_out.bias[-4:] += 100  # keeps all there is
+    planes[:, :3], planes[:, 3:, :, :32] = torch.rand(1, 3, 64, 64), 1
+    made = vae.decode(latents, planes).sample
+    vae.decoder.conv_out.bias[-4:] -= 100
+    assert torch.allclose(made[..., :32], planes[:, :3, :, :32], atol=1e-5)
+    assert not torch.allclose(made[..., 32:], planes[:, :3, :, 32:], atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_unet_is_given_the_texture_averaged_to_four_by_four_a_cell(pipe):
+    planes = torch.rand(1, 5, 64, 32)
+    channels = warp_channels(pipe.model_config, planes, pipe.vae)
+    assert vae_factor(pipe.vae) == 16 and channels.shape == (1, 4 + 80, 4, 2)
+    assert torch.allclose(channels[0, 4, 0, 0], planes[0, 0, :4, :4].mean(), atol=1e-6)
+    assert torch.allclose(channels[0, 4 + 1, 3, 1], planes[0, 0, 48:52, 20:24].mean(), atol=1e-6)
+    assert torch.equal(channels[:, :4], encode_latents(pipe.vae, planes[:, :3]))
+
+
+@pytest.mark.parametrize(("photo", "frames"), SHAPES.items())
+def test_frames_have_the_photos_shape_and_one_area(photo, frames):
+    config = replace(CONFIG, height=640, width=512)
+    assert config.shaped_like(photo) == frames == config.shaped_like(frames)
+    assert replace(config, free_shape=False).shaped_like(photo) == (640, 512)
+
+
+@pytest.mark.parametrize("photo", [(400, 1200), (3000, 1000), (33, 50), (4000, 2999)])
+def test_frames_are_from_nine_by_sixteen_to_square(photo):
+    config = replace(CONFIG, height=640, width=512)
+    height, width = config.shaped_like(photo)
+    assert height % 32 == width % 32 == 0 and 1 <= height / width < 1.8
+    assert 0.9 < height * width / (640 * 512) < 1.1 and config.shaped_like((height, width)) == (height, width)
+
+
+def test_the_adapter_is_shown_all_of_a_photo_of_any_shape():
+    for size in ((736, 416), (576, 576), (640, 512)):
+        seen = condition_pixels(replace(CONFIG, height=640, width=512), torch.ones(1, 3, *size))
+        assert seen.shape == (1, 3, 320, 256)
+        rows, columns = (seen[0, 0] > 0.5).nonzero().amax(0) - (seen[0, 0] > 0.5).nonzero().amin(0) + 1
+        assert abs(rows / columns - size[0] / size[1]) < 0.02 and (rows == 320 or columns == 256)
+
+
+@pytest.mark.parametrize("size", [(192, 96), (160, 128), (128, 128)])
+def test_a_saved_model_makes_frames_of_every_shape(pipe, size, tmp_path):
+    save_model(pipe, tmp_path / "model")
+    loaded = load_pipeline(tmp_path / "model", "cpu")
+    assert isinstance(loaded.vae, TexturedVAE)
+    rgb, poses = render_clip(Figure.from_seed(3), "walk", 3, size)
+    assert loaded.model_config.shaped_like(size) == size
+    made = loaded(rgb[0].numpy(), poses, poses.select([0]), generator=torch.Generator().manual_seed(0)).frames
+    assert made.shape == (3, *size, 3) and made.dtype == np.uint8
+
+
+def test_the_decoder_is_tuned_with_the_texture_before_it(pipe):
+    rgb, poses = render_clip(Figure.from_seed(3), "walk", 1, (192, 96))
+    before = [conv.weight.clone() for conv in pipe.vae.decoder.texture_in]
+    recipe = replace(RECIPES["fast"], unet_steps=1, decoder_steps=3, views=6, rank=2, decoder_lr=1e-2)
+    losses = tune_subject(pipe, pipe.fit_photos([rgb[0].numpy()], poses), poses, recipe)
+    assert len(losses["decoder"]) == 3
+    assert not all(torch.equal(a, conv.weight) for a, conv in zip(before, pipe.vae.decoder.texture_in))
