@@ -13,18 +13,21 @@ import torch
 
 from dreampose_core.body.retarget import on_body
 from dreampose_core.densepose.body_tracker import BodyTracker
-from dreampose_core.errors import Cancelled
+from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.inputs.preview import moved_frames
 from dreampose_core.model.conditioning import to_uint8
 from dreampose_core.model.config import ModelConfig
+from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.mini import build_mini
+from dreampose_core.model.textured_vae import TexturedVAE
 from dreampose_core.settings import BODY_TRACKER, SceneOptions
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
 from dreampose_core.training.base import train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
+from dreampose_core.training.run import MiniRun, train_mini
 
 SIZE = (256, 192)
 CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
@@ -121,6 +124,20 @@ def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):
     (tmp_path / "000000.npz").write_bytes(b"kept")
     draw_clips(tmp_path, range(1), 1, tracker)
     assert (tmp_path / "000000.npz").read_bytes() == b"kept"
+
+
+def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(folder, tmp_path):
+    run = MiniRun(str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2, side=64)
+    run = replace(run, vae_steps=1, steps=1, end_to_end_steps=1)
+    assert train_mini(run, tmp_path / "run")
+    pipe = load_pipeline(tmp_path / "run" / "model", "cpu")
+    config = pipe.model_config
+    assert isinstance(pipe.vae, TexturedVAE) and config.free_shape and config.charts == "body"
+    photo, own, truth, target = DrawnClips(folder, config, 2, side=64).held_out(1)[0]
+    assert photo.shape == truth.shape == (*SIZE, 3) and own.charts == target.charts == "body"
+    assert pipe(photo, target, own).frames.shape == (1, *config.shaped_like(SIZE), 3)
+    with pytest.raises(InputError, match="photo's shape"):
+        train_mini(replace(run, init="mini"), tmp_path / "other")
 
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):

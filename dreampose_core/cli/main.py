@@ -233,7 +233,9 @@ def build_parser() -> argparse.ArgumentParser:
     d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
 
     t = command(groups, "train", model_commands.train, "train a base model")
-    t.add_argument("--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare")
+    t.add_argument(
+        "--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare and train draw"
+    )
     t.add_argument("--out", help="the run folder; what is trained is written to its model/")
     t.add_argument(
         "--init",
@@ -285,6 +287,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         help="weight of the discriminator in the last stage: higher is sharper, 0: no discriminator's judgement",
     )
+    t.add_argument("--side", type=int, help="of crops from drawn clips, in pixels, a multiple of 64")
     t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
     t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")
     t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
@@ -294,7 +297,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt"
     )
     _device_option(t)
-    t_groups = t.add_subparsers(metavar="prepare|start")
+    t_groups = t.add_subparsers(metavar="prepare|draw|start")
     c = command(t_groups, "prepare", model_commands.train_prepare, "turn clips of people into what is trained on")
     c.add_argument(
         "folder",
@@ -305,6 +308,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)"
     )
     _reading_options(c)
+
+    w = command(t_groups, "draw", model_commands.train_draw, "draw clips of people that the program makes up")
+    w.add_argument("folder", help="the folder to write; clips that are there are not drawn again")
+    w.add_argument("--clips", type=int, default=1000, help="how many, 2.5 MB and 8 seconds each (default: 1000)")
+    w.add_argument("--first", type=int, default=0, help="the number of the first, for several processes (default: 0)")
+    w.add_argument("--seed", type=int, default=0)
+    w.add_argument("--backdrops", type=Path, help="a folder of pictures, one of which is behind half of the clips")
 
     start = command(t_groups, "start", model_commands.train_start, "make the full-size model that training starts from")
     _base_options(start)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import DreamPoseError, InputError
 from ..files import appearing, appearing_folder, check_new_folder
 from ..progress import check_stop
+from ..settings import MAX_SEED
 from .commands import _estimate, _frames, _new_file, _new_folder, _say
 
 
@@ -123,6 +124,24 @@ def train_prepare(args, on_progress, should_stop) -> None:
         f"{args.out}: {len(done.frames)} clips{again}, {_frames(sum(done.frames.values()))}; left out: "
         f"{len(done.left_out)} clips"
     )
+
+
+def train_draw(args, on_progress, should_stop) -> None:
+    from ..densepose import load_estimator
+    from ..poses.pictures import SUFFIXES
+    from ..training.drawn import draw_clips
+
+    if args.clips < 1 or not (0 <= args.first < 10**6 - args.clips and 0 <= args.seed <= MAX_SEED):
+        raise InputError("A training set has at most a million clips, and --first and --seed are not negative.")
+    backdrops = []
+    if args.backdrops is not None:
+        backdrops = sorted(path for path in args.backdrops.glob("*") if path.suffix.lower() in SUFFIXES)
+        if not backdrops:
+            raise InputError(f"There is no picture in {args.backdrops}.")
+    numbers = range(args.first, args.first + args.clips)
+    run = {"on_progress": on_progress, "should_stop": should_stop}
+    draw_clips(Path(args.folder), numbers, args.seed, load_estimator("body"), backdrops, **run)
+    print(f"{args.folder}: {args.clips} clips")
 
 
 def evaluate(args, on_progress, should_stop) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ..densepose import Estimator
+from ..errors import InputError
 from ..files import appearing
 from ..model.conditioning import condition_pixels, pose_tensors, to_pixels, to_uint8
 from ..model.config import ModelConfig
@@ -21,6 +22,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..synthetic.clips import Clip, draw_clip
 from .distributed import Draws, Share
 
+_EMPTY = 1000  # bytes: a file of a clip in which nobody was found has fewer
 _GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
 _HELD_EVERY = 20  # of so many clips one is never trained on
 
@@ -49,8 +51,9 @@ def draw_clips(
 
 def write_clip(path: Path, clip: Clip | None) -> None:
     """Stores a clip: pictures as JPEG, maps and what is known of the moved texture as PNG; an empty file for None."""
-    stored = {} if clip is None else {"photo": _jpeg(clip.photo)}
+    stored = {}
     if clip is not None:
+        stored = {"photo": _jpeg(clip.photo), "own": _png(_as_rgb(clip.image_poses, 0))}
         planes = moved(clip.photo, clip.image_poses, clip.poses)
         for index, frame in enumerate(clip.frames):
             stored[f"frame{index}"] = _jpeg(frame)
@@ -83,9 +86,9 @@ class Crops:
 
 
 class DrawnClips:
-    """Endless crops of the clips in a folder: `batch(step)` is the same whenever it is asked.
+    """Endless crops of the clips in a folder: `batch(step)` is the same whenever it is asked, until clips are added.
 
-    per_clip: targets taken from one clip. side: of crops, a multiple of 32. Crops lie around a random pixel of the
+    per_clip: targets taken from one clip. side: of crops, a multiple of 64. Crops lie around a random pixel of the
     person. Every twentieth clip is held back.
     """
 
@@ -94,7 +97,11 @@ class DrawnClips:
     def __init__(
         self, folder: Path, config: ModelConfig, batch_size: int, side: int = 256, seed: int = 0, per_clip: int = 1
     ):
-        paths = [path for path in sorted(folder.glob("*.npz")) if path.stat().st_size > 1000]
+        paths = [path for path in drawn_clips(folder) if path.stat().st_size > _EMPTY]
+        if len(paths) < 2:
+            raise InputError(f"There are fewer than two clips in {folder}; draw them with train draw.")
+        if side % 64:
+            raise InputError(f"The side of crops is {side}; it must be a multiple of 64.")
         self.held, self.paths = paths[::_HELD_EVERY], [p for i, p in enumerate(paths) if i % _HELD_EVERY]
         self.config, self.batch_size, self.side, self.seed, self.per_clip = config, batch_size, side, seed, per_clip
 
@@ -110,6 +117,20 @@ class DrawnClips:
                     rows.append((photo, *_crop(clip, int(at * length), length, self.side, place)))
         photo, target, planes, parts, uv = zip(*rows)
         return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
+
+    def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
+        """Photo uint8 (H, W, 3), its map, a true frame and its map, of `count` clips that are never trained on."""
+        rows = []
+        for path in self.held[:count]:
+            with np.load(path) as clip:
+                own, target = (_read(clip[name])[None] for name in ("own", "maps6"))
+                rows.append((_read(clip["photo"]), _poses(own), _read(clip["frame6"]), _poses(target)))
+        return rows
+
+
+def drawn_clips(folder: Path) -> list[Path]:
+    """The files of clips that `draw_clips` wrote to a folder."""
+    return sorted(folder.glob("[0-9]" * 6 + ".npz"))
 
 
 def read_frame(clip, index: int):
@@ -148,6 +169,12 @@ def _unpacked(packed: np.ndarray) -> torch.Tensor:
 def _as_rgb(poses: PoseSequence, index: int) -> np.ndarray:
     uv = (poses.uv[index].astype(np.float32).clip(0, 1) * 255).round().astype(np.uint8)
     return np.stack([poses.parts[index], *uv], -1)
+
+
+def _poses(maps: np.ndarray) -> PoseSequence:
+    """The maps (T, H, W, 3) that `_as_rgb` made."""
+    uv = (maps[..., 1:].astype(np.float32) / 255).astype(np.float16)
+    return PoseSequence(maps[..., 0], uv.transpose(0, 3, 1, 2), "body")
 
 
 def _jpeg(picture: np.ndarray) -> np.ndarray:

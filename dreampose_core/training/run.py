@@ -22,6 +22,7 @@ from ..settings import MAX_SEED
 from ..synthetic.dataset import MannequinSamples
 from .base import Dropout, train_base, train_end_to_end, train_vae
 from .distributed import Processes
+from .drawn import DrawnClips, drawn_clips
 from .footage import find_footage
 from .loop import LoopOptions
 from .optimizers import optimizer_class
@@ -38,7 +39,8 @@ _SHOWN = 4  # people on a contact sheet
 class MiniRun:
     """What a training run of mini is asked to do; stands in the run folder's run.json.
 
-    data: "mannequin" for people drawn by the program, or a folder of clips, see `find_footage`.
+    data: "mannequin" for people of capsules drawn on the fly, or a folder of clips, see `find_footage`, or a folder
+    that `draw_clips` wrote: then the model has a `TexturedVAE` and frames of the photo's shape.
     init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size,
     reference_warp and unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken,
     for a UNet that starts from random weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
@@ -46,7 +48,8 @@ class MiniRun:
     these names.
     size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see
     `train_base`. warp_dropout: share of samples without the moved texture. adversarial: see `train_end_to_end`.
-    precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32. tensorboard: whether its events are written, too.
+    side: of the crops of drawn clips, in pixels. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
+    tensorboard: whether its events are written, too.
     """
 
     data: str = "mannequin"
@@ -66,6 +69,7 @@ class MiniRun:
     lr: float = 8e-4
     end_to_end_lr: float = 4e-4
     crop: float = 0.8
+    side: int = 256
     noisier: float = 0.15
     min_snr: float | None = None
     warp_dropout: float = 0.4
@@ -75,6 +79,11 @@ class MiniRun:
     tensorboard: bool = False
 
     @property
+    def drawn(self) -> bool:
+        """Whether the data are clips that `draw_clips` wrote."""
+        return self.data != "mannequin" and bool(drawn_clips(Path(self.data)))
+
+    @property
     def model_config(self) -> ModelConfig:
         """How such a model is fed. Few denoising steps: more of them change nothing in so small a model
         (docs/experiments.md)."""
@@ -82,6 +91,8 @@ class MiniRun:
             height=self.size[0],
             width=self.size[1],
             reference_warp=self.reference_warp,
+            free_shape=self.drawn,
+            charts="body" if self.drawn else "mannequin",
             draft_steps=1,
             standard_steps=1,
             best_steps=2,
@@ -122,7 +133,7 @@ def train_mini(
         pipe = given
     else:
         pipe = build_mini(run.model_config, run.seed, unet_channels=run.unet_channels, vae=given and given.vae)
-        if given is None:
+        if given is None and not run.drawn:
             start_linear(pipe.vae)
         pipe.to(device)
     samples = _samples(run, pipe, device, processes)
@@ -182,8 +193,12 @@ def train_mini(
 
 def _samples(
     run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes
-) -> MannequinSamples | VideoSamples:
+) -> MannequinSamples | VideoSamples | DrawnClips:
     """What the run trains on; the model takes on the charts of its U, V."""
+    if run.drawn:
+        if not pipe.model_config.free_shape or processes.count > 1:
+            raise InputError("Drawn clips train a model with frames of the photo's shape, in one process.")
+        return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
     given = pipe.model_config.size, run.batch_size, run.seed, device
     if run.data == "mannequin":
         pipe.change_config(charts="mannequin")
@@ -286,7 +301,7 @@ def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> No
         raise InputError(
             f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
         )
-    if run.data != "mannequin":
+    if run.data != "mannequin" and not run.drawn:
         find_footage(Path(run.data))  # or nothing is written
     if processes.main:
         claim(run, folder, resume, "model")
