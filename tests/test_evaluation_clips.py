@@ -11,11 +11,13 @@ from dreampose_core.errors import InputError
 from dreampose_core.evaluation.clips import MannequinClips, VideoClips, photo_s
 from dreampose_core.evaluation.perturb import DISTURBED, UV_NOISE, displaced, disturbances
 from dreampose_core.media import write_video
+from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_any, write_poses
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.synthetic.motion import HELD_OUT_MOTIONS
 
 SIZE = (40, 32)
+CONFIG = ModelConfig(height=40, width=32)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,8 @@ def test_mannequins_are_held_out_people_in_held_out_motions():
         assert clip.name == f"{HELD_OUT + number} {motion}" and len(clip) == 40 and clip.poses.fps == 20
         assert np.array_equal(clip.photo, photo[0]) and np.array_equal(clip.image_poses.parts, own.parts)
         assert np.array_equal(clip.truth, rgb) and np.array_equal(clip.poses.parts, poses.parts)
-        assert clip.scored(clip.truth) is clip.truth
         first = clip.first(3)
-        assert len(first) == 3 and len(first.poses) == len(first.scored_poses) == len(first.scored_truth) == 3
+        assert len(first) == 3 and len(first.poses) == len(first.truth) == 3
     with pytest.raises(InputError, match="number of people is 0"):
         MannequinClips(0, SIZE)
 
@@ -58,11 +59,11 @@ def test_the_photo_shows_the_front_and_the_clip_less_of_it():
     assert of_photo[0] >= 0.8 * front.max() and of_clip.mean() < 0.8 * of_photo[0] and front.min() < 0.5 * front.max()
 
 
-def test_videos_in_the_paper_s_protocol(tmp_path, film):
+def test_videos_are_compared_from_the_sixth_frame_on_in_the_models_size(tmp_path, film):
     put(tmp_path, film, "b")
     put(tmp_path, film, "a")
-    clips = VideoClips(tmp_path, SIZE)
-    assert len(clips) == 2 and len(VideoClips(tmp_path, SIZE, 1)) == 1
+    clips = VideoClips(tmp_path, CONFIG)
+    assert len(clips) == 2 and len(VideoClips(tmp_path, CONFIG, 1)) == 1
     first, second = clips
     assert (first.name, second.name) == ("a.mp4", "b.mp4")
     assert (
@@ -71,14 +72,10 @@ def test_videos_in_the_paper_s_protocol(tmp_path, film):
         and len(first.image_poses) == 1
         and first.poses.fps == 30
     )
-    assert first.truth.shape == (10, *SIZE, 3)  # frames 50 to 59: what there is of the fifty
-    assert first.scored_truth.shape == (10, 256, 205, 3) and first.scored_poses.size == (256, 205)
-    large = first.scored(first.truth)
-    assert large.shape == first.scored_truth.shape
-    assert np.abs(large.astype(float) - first.scored_truth).mean() < 6  # the same pictures, softer
+    assert first.truth.shape == (50, *SIZE, 3)  # frames 5 to 54
     rows = (np.arange(40) + 0.5) * 2.5
     assert np.array_equal(
-        first.poses.parts, film[1].parts[50:][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)]
+        first.poses.parts, film[1].parts[5:55][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)]
     )
 
 
@@ -86,14 +83,31 @@ def test_videos_in_the_paper_s_protocol(tmp_path, film):
 def test_poses_of_videos_come_in_any_form(tmp_path, film, form):
     write_video(film[0], tmp_path / "a.mp4", 30)
     write_any(replace(film[1], uv=None, charts="none") if form.endswith("mp4") else film[1], tmp_path / form)
-    (clip,) = VideoClips(tmp_path, SIZE)
-    assert len(clip) == 10 and clip.poses.mask.any()
+    (clip,) = VideoClips(tmp_path, CONFIG)
+    assert len(clip) == 50 and clip.poses.mask.any()
+
+
+def test_short_clips_without_maps_get_the_estimators(tmp_path, film):
+    class Estimator:
+        def estimate(self, images):
+            self.shapes = [image.shape for image in images]
+            return film[1].select(slice(len(self.shapes))) if self.shapes[0] == (100, 80, 3) else None
+
+    estimator, free = Estimator(), replace(CONFIG, height=100, width=80)
+    write_video(film[0][:12], tmp_path / "a.mp4", 30)
+    (clip,) = VideoClips(tmp_path, free, estimator=estimator)
+    assert len(clip) == 7 and len(estimator.shapes) == 12
+    assert np.array_equal(clip.poses.parts, film[1].parts[5:12])
+    write_video(film[0][:12, 20:], tmp_path / "a.mp4", 30)  # 80 x 80
+    write_poses(PoseSequence(film[1].parts[:12, 20:], None, "none"), tmp_path / "a.npz")
+    (square,) = VideoClips(tmp_path, replace(CONFIG, height=160, width=128, free_shape=True))
+    assert square.truth.shape == (7, 128, 128, 3) == (7, *square.poses.size, 3)
 
 
 def test_hostile_folders(tmp_path, film):
     def refusal(match, folder=tmp_path):
         with pytest.raises(InputError, match=match) as caught:
-            list(VideoClips(folder, SIZE))
+            list(VideoClips(folder, CONFIG))
         assert str(caught.value).count(". ") == 0 and "\n" not in str(caught.value)
 
     refusal("no folder", tmp_path / "missing")
@@ -108,16 +122,16 @@ def test_hostile_folders(tmp_path, film):
     refusal("a.npz")
     put(tmp_path, film, poses=59)
     refusal("60 frames and its DensePose 59")
-    put(tmp_path, film, frames=51, poses=51)
-    refusal("51 frames, of which those from 50 on")
+    put(tmp_path, film, frames=11, poses=11)
+    refusal("11 frames; give a video of 12 or more")
     write_video(film[0], tmp_path / "a.mp4", 30)
     empty = PoseSequence(np.zeros((60, 100, 80), np.uint8), None, "none")
     write_poses(empty, tmp_path / "a.npz")
-    refusal("shows nobody")
+    refusal("Nobody is found in the frames of a.mp4")
     write_poses(PoseSequence(np.ones((60, 100, 200), np.uint8), None, "none"), tmp_path / "a.npz")
     refusal("100 x 80 and its DensePose 100 x 200")
     with pytest.raises(InputError, match="number of people is 0"):
-        VideoClips(tmp_path, SIZE, 0)
+        VideoClips(tmp_path, CONFIG, 0)
 
 
 def test_disturbances_are_of_the_size_that_they_say(film):

@@ -75,6 +75,13 @@ def test_the_texture_is_kept_only_where_it_is_known(vae):
 
 
 @torch.no_grad()
+def test_an_untrained_decoder_keeps_most_of_the_texture():
+    planes = torch.rand(1, 5, 64, 64)
+    made = TexturedVAE((8, 8, 16, 16), latent_channels=4).eval().decode(torch.zeros(1, 4, 4, 4), planes).sample
+    assert (made - planes[:, :3]).abs().mean() < 0.15
+
+
+@torch.no_grad()
 def test_the_unet_is_given_the_texture_averaged_to_four_by_four_a_cell(pipe):
     planes = torch.rand(1, 5, 64, 32)
     channels = warp_channels(pipe.model_config, planes, pipe.vae)

@@ -349,7 +349,7 @@ def build_parser() -> argparse.ArgumentParser:
     e.add_argument(
         "--data",
         type=Path,
-        help="a folder of real videos with their DensePose (NAME.mp4, NAME.npz), instead of mannequins",
+        help="a folder of real videos, with their DensePose beside them or without, instead of mannequins",
     )
     e.add_argument(
         "--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)"

@@ -161,13 +161,16 @@ def evaluate(args, on_progress, should_stop) -> None:
         raise InputError(f"--seed is {args.seed}; it must be 0 to {MAX_SEED}.")
     lpips = None if args.lpips is None else load_lpips(args.lpips)
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    size = pipe.model_config.size
-    clips = MannequinClips(people, size) if args.data is None else VideoClips(args.data, size, args.people)
+    config = pipe.model_config
     try:
         estimator = load_estimator("body", args.device)
     except ModelError as error:
         estimator = None
         print(f"The pose accuracy is not measured: {error}")
+    if args.data is None:
+        clips = MannequinClips(people, config.size)
+    else:
+        clips = VideoClips(args.data, config, args.people, estimator)
     report = evaluate(
         pipe,
         clips,

@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ..densepose import Estimator
 from ..errors import InputError, shown
 from ..media import VideoInfo, fit_image, is_video, probe_video, read_video, same_aspect
+from ..model.config import ModelConfig
 from ..poses import PoseSequence, fitted, read_any
 from ..poses.sidecar import is_densepose_of, poses_beside
 from ..synthetic import HELD_OUT, Figure, render_clip
@@ -19,15 +20,14 @@ from ..synthetic.motion import HELD_OUT_MOTIONS
 
 FRAMES, FPS, LATER_S = 40, 20.0, 1.0  # of a mannequin's clip, which begins so long after the photo
 FRONT, NEARLY = 2, 0.8  # DensePose's part for the front of the torso; a photo shows so much of it as can be seen at all
-DISTANCE, TESTED, HEIGHT = 50, 50, 256  # of a real one, as in the paper: frames from the photo, frames in all, pixels
+LATER, MOST, FEWEST = 5, 50, 12  # of a real one: frames that are not scored, that are scored at most, and in all
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A photo, T target maps and the true frames.
+    """A photo, T target maps and the true frames, in the model's size.
 
-    photo: uint8 (h, w, 3) with its map image_poses (one frame); poses: T maps; truth: uint8 (T, h, w, 3); all in the
-    model's size. scored_truth, scored_poses: the same in the size in which frames are compared, which may be another.
+    photo: uint8 (H, W, 3) with its map image_poses (one frame); poses: T maps; truth: uint8 (T, H, W, 3).
     """
 
     name: str
@@ -35,20 +35,9 @@ class Clip:
     image_poses: PoseSequence
     poses: PoseSequence
     truth: np.ndarray
-    scored_truth: np.ndarray
-    scored_poses: PoseSequence
 
     def __len__(self) -> int:
         return len(self.truth)
-
-    def scored(self, frames: np.ndarray) -> np.ndarray:
-        """Frames uint8 (T, h, w, 3) of the model's size in the size in which they are compared."""
-        height, width = self.scored_truth.shape[1:3]
-        if frames.shape[1:3] == (height, width):
-            return frames
-        return np.stack(
-            [np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)) for frame in frames]
-        )
 
     def first(self, count: int) -> Clip:
         """The clip cut to its first `count` frames."""
@@ -59,13 +48,7 @@ class Clip:
         return self._cut(slice(-count, None))
 
     def _cut(self, cut: slice) -> Clip:
-        return replace(
-            self,
-            poses=self.poses.select(cut),
-            truth=self.truth[cut],
-            scored_truth=self.scored_truth[cut],
-            scored_poses=self.scored_poses.select(cut),
-        )
+        return replace(self, poses=self.poses.select(cut), truth=self.truth[cut])
 
 
 class MannequinClips:
@@ -94,7 +77,7 @@ class MannequinClips:
             start_s = photo_s(figure, motion)
             photo, own = render_clip(figure, motion, 1, self.size, fps=FPS, start_s=start_s)
             rgb, poses = render_clip(figure, motion, FRAMES, self.size, fps=FPS, start_s=start_s + LATER_S)
-            yield Clip(f"{seed} {motion}", photo[0].numpy(), own, poses, rgb.numpy(), rgb.numpy(), poses)
+            yield Clip(f"{seed} {motion}", photo[0].numpy(), own, poses, rgb.numpy())
 
 
 def photo_s(figure: Figure, motion: str) -> float:
@@ -111,89 +94,67 @@ def photo_s(figure: Figure, motion: str) -> float:
 
 
 class VideoClips:
-    """Real videos in the paper's protocol: the photo is frame 0, fifty frames from frame 50 on are compared at a height
-    of 256 pixels.
+    """Real videos: the photo is frame 0, frames from the sixth on are compared, at most MOST of them.
 
-    In the folder lie NAME.mp4 (or another video) and beside each its DensePose in any form that gives a map for each
-    frame: NAME.npz, NAME.zip, a folder NAME, or a rendering NAME.densepose.mp4. The whole picture is kept; what it
-    lacks of the model's shape is padded.
+    In the folder lie NAME.mp4 (or another video) and beside it its DensePose in any form that gives a map for each
+    frame, NAME.npz, NAME.zip, a folder NAME, or a rendering NAME.densepose.mp4; where there is none `estimator` makes
+    it. The whole picture is kept; what it lacks of the model's shape is padded.
     """
 
     kind = "videos"
 
-    def __init__(self, folder: str | Path, size: tuple[int, int], most: int | None = None):
-        """size: the model's (height, width). most: only so many videos, the first by name. Raises InputError when one
-        has no poses."""
+    def __init__(
+        self, folder: str | Path, config: ModelConfig, most: int | None = None, estimator: Estimator | None = None
+    ):
+        """config: how the model is fed, which says the frames' size. most: only so many videos, the first by name.
+        Raises InputError when one has no poses and there is no estimator."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError(f"There is no folder {folder}; give one that holds videos and their DensePose.")
+            raise InputError(f"There is no folder {folder}; give one that holds videos.")
         if most is not None and most < 1:
             raise InputError(f"The number of people is {most}; it must be at least 1.")
         videos = sorted(
             path for path in folder.iterdir() if path.is_file() and not is_densepose_of(path) and is_video(path)
         )
         if not videos:
+            raise InputError(f"There is no video in {folder}; it must hold NAME.mp4, or another kind of video.")
+        self.config, self.size, self.estimator = config, config.size, estimator
+        self.pairs = [(video, poses_beside(video)) for video in videos[:most]]
+        if estimator is None and (alone := next((video for video, beside in self.pairs if beside is None), None)):
+            name = alone.stem
             raise InputError(
-                f"There is no video in {folder}; it must hold NAME.mp4 and its DensePose beside it, for example "
-                "NAME.npz."
+                f"There is no DensePose for {shown(alone.name)}; put {name}.npz, {name}.zip, a folder {name} or "
+                f"{name}.densepose.mp4 beside it."
             )
-        self.size = size
-        self.pairs = [(video, _poses_beside(video)) for video in videos[:most]]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[Clip]:
-        height, width = self.size
-        at = HEIGHT, max(1, round(HEIGHT * width / height))
         for video, beside in self.pairs:
-            info, poses = probe_video(video), read_any(beside).poses
-            name = shown(video.name)
-            _check(name, info, poses)
-            own, poses = poses.select([0]), poses.select(slice(DISTANCE, DISTANCE + TESTED))
+            info, name = probe_video(video), shown(video.name)
+            if info.num_frames < FEWEST:
+                raise InputError(f"{name} has {info.num_frames} frames; give a video of {FEWEST} or more.")
+            size = self.config.shaped_like((info.height, info.width))
+            frames = np.stack([fit_image(frame, size) for frame in islice(read_video(video), LATER + MOST)])
+            if beside is None:
+                poses = self.estimator.estimate(list(frames))
+            else:
+                poses = read_any(beside).poses
+                _check(name, info, poses)
+                poses = fitted(poses.clip(0, len(frames)), size)
+            own, poses = poses.select([0]), poses.clip(LATER, len(frames))
             if not (own.mask.any() and poses.mask.any()):
-                raise InputError(
-                    f"The DensePose of {name} shows nobody in the frames that are needed; please leave this video out."
-                )
-            frames = read_video(video)
-            photo = fit_image(next(frames), self.size)
-            pairs = [
-                [fit_image(frame, to) for to in (self.size, at)]
-                for frame in islice(frames, DISTANCE - 1, DISTANCE + TESTED - 1)
-            ]
-            truth, scored_truth = (np.stack(x) for x in zip(*pairs))
-            yield Clip(
-                name,
-                photo,
-                fitted(own, self.size),
-                replace(fitted(poses, self.size), fps=info.fps),
-                truth,
-                scored_truth,
-                fitted(poses, at),
-            )
+                raise InputError(f"Nobody is found in the frames of {name} that are needed; please leave it out.")
+            yield Clip(name, frames[0], own, replace(poses, fps=info.fps), frames[LATER:])
 
 
 def _check(name: str, info: VideoInfo, poses: PoseSequence) -> None:
-    """Raises InputError unless there is a map for each frame, of the frames' shape, and enough of them."""
+    """Raises InputError unless there is a map for each frame, of the frames' shape."""
     if len(poses) != info.num_frames:
         raise InputError(
             f"{name} has {info.num_frames} frames and its DensePose {len(poses)}; give one map for each frame."
         )
-    if info.num_frames < DISTANCE + 2:
-        raise InputError(
-            f"{name} has {info.num_frames} frames, of which those from {DISTANCE} on are scored; give "
-            f"{DISTANCE + 2} or more."
-        )
     if not same_aspect((info.height, info.width), poses.size):
         sizes = f"{info.height} x {info.width} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
         raise InputError(f"{name} is {sizes}; give maps that were made from this video.")
-
-
-def _poses_beside(video: Path) -> Path:
-    if (path := poses_beside(video)) is not None:
-        return path
-    name = video.stem
-    raise InputError(
-        f"There is no DensePose for {shown(video.name)}; put {name}.npz, {name}.zip, a folder {name} or "
-        f"{name}.densepose.mp4 beside it."
-    )

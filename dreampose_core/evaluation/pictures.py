@@ -52,11 +52,11 @@ class Shown:
     @classmethod
     def of(cls, clip: Clip, made: dict[str, np.ndarray]) -> Shown:
         """The clip with those of the frames that are shown: the moved texture's and the model's."""
-        return cls(clip, {name: clip.scored(made[name]) for name in ("moved_texture", *MODELS) if name in made})
+        return cls(clip, {name: made[name] for name in ("moved_texture", *MODELS) if name in made})
 
     @property
     def photo(self) -> np.ndarray:
-        return self.clip.scored(self.clip.photo[None])[0]
+        return self.clip.photo
 
 
 def write_contact(shown: list[Shown], path: Path) -> None:
@@ -66,7 +66,7 @@ def write_contact(shown: list[Shown], path: Path) -> None:
         at = [int(moment * (len(one.clip) - 1)) for moment in _MOMENTS]
         groups = {
             "photo": one.photo[None],
-            "truth": one.clip.scored_truth[at],
+            "truth": one.clip.truth[at],
             **{_NAMES[k]: x[at] for k, x in one.frames.items()},
         }
         names = [one.clip.name if name == "photo" else name for name in groups]
@@ -85,7 +85,7 @@ def write_side_by_side(shown: list[Shown], path: Path) -> None:
             for index in range(len(one.clip)):
                 panels = {
                     "photo": one.photo,
-                    "truth": one.clip.scored_truth[index],
+                    "truth": one.clip.truth[index],
                     **{_NAMES[k]: x[index] for k, x in one.frames.items()},
                 }
                 yield np.concatenate([panel(picture, name) for name, picture in panels.items()], 1)

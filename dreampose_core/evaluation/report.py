@@ -34,6 +34,9 @@ MEASURES = {
     "sharpness": Measure(
         "sharpness", 2, "one", "gradient inside the person over the truth's: 1 is right, blur is below"
     ),
+    "psnr_head": Measure("PSNR head", 1, "high", "inside the head, dB"),
+    "ssim_head": Measure("SSIM head", 3, "high", "around the pixels of the head", short=False),
+    "sharpness_head": Measure("sharpness head", 2, "one", "the same as sharpness, inside the head"),
     "identity_seen": Measure(
         "identity seen", 3, "low", "error of the mean colour of every point of the body that the photo shows, 0..1"
     ),

@@ -29,6 +29,9 @@ KEYS = (
     "lpips",
     "lpips_mask",
     "sharpness",
+    "psnr_head",
+    "ssim_head",
+    "sharpness_head",
     "identity_seen",
     "identity_unseen",
     "pose_accuracy",
@@ -36,6 +39,7 @@ KEYS = (
 )
 POSE_STRIDE = 4  # every fourth frame goes to the estimator, which takes longer than all else together
 _BATCH = 8
+_HEAD = (23, 24)  # parts of the head
 
 Lpips = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Two batches of pixels (N, 3, H, W) in [-1, 1] -> their distances, N values in any shape."""
@@ -48,21 +52,22 @@ class Scorer:
         """estimator: a `densepose.Estimator` for the pose accuracy, lpips for the perceptual distance; None leaves them
         unmeasured."""
         self.clip, self.estimator, self.lpips = clip, estimator, lpips
-        self.mask = clip.scored_poses.mask
-        self.surface = Surface.of(clip.scored_poses, clip.image_poses)
+        self.mask = clip.poses.mask
+        self.head = None if clip.poses.parts is None else np.isin(clip.poses.parts, _HEAD)
+        self.surface = Surface.of(clip.poses, clip.image_poses)
         self._probed = slice(None, None, POSE_STRIDE)
-        self._readable = None if estimator is None else self._pose_accuracy(clip.scored_truth)
+        self._readable = None if estimator is None else self._pose_accuracy(clip.truth)
 
     def score(self, frames: np.ndarray) -> dict[str, float | None]:
         """Every figure of KEYS for frames uint8 (T, h, w, 3) in the model's size; None for what cannot be said of this
         clip.
 
-        psnr, l1 (0..1), ssim: over the frame; with _mask inside the person; psnr_seen, psnr_unseen: inside the person,
-        of all pixels together whose surface the photo shows or not (see `Surface`). pose_accuracy: the right parts'
-        share that the estimator finds ("union" of `densepose_accuracy`) over the share that it finds in the true
-        frames. lpips_mask: with the truth outside the person.
+        psnr, l1 (0..1), ssim: over the frame; with _mask inside the person, with _head in their head; psnr_seen,
+        psnr_unseen: inside the person, of all pixels together whose surface the photo shows or not (see `Surface`).
+        pose_accuracy: the right parts' share that the estimator finds ("union" of `densepose_accuracy`) over the share
+        that it finds in the true frames. lpips_mask: with the truth outside the person.
         """
-        frames, truth, mask, surface = self.clip.scored(frames), self.clip.scored_truth, self.mask, self.surface
+        truth, mask, surface = self.clip.truth, self.mask, self.surface
         likeness = ssim_maps(frames, truth)
         found = {
             "psnr": psnr(frames, truth),
@@ -74,6 +79,10 @@ class Scorer:
             "sharpness": sharpness(frames, truth, mask),
             "pose_accuracy": self._pose_accuracy(frames) / self._readable if self._readable else None,
         }
+        if self.head is not None and self.head.any():
+            found["psnr_head"] = psnr(frames, truth, self.head)
+            found["ssim_head"] = ssim_mean(likeness, self.head)
+            found["sharpness_head"] = sharpness(frames, truth, self.head)
         if surface is not None:
             found["identity_seen"], found["identity_unseen"] = surface.identity_errors(frames, truth)
             found["temporal_error"] = surface.temporal_error(frames, truth)
@@ -87,17 +96,17 @@ class Scorer:
 
     def psnr_of_frames(self, frames: np.ndarray) -> np.ndarray:
         """PSNR in dB inside the person, frame by frame (T,), NaN where nobody is."""
-        return psnr_of_frames(self.clip.scored(frames), self.clip.scored_truth, self.mask)
+        return psnr_of_frames(frames, self.clip.truth, self.mask)
 
     def _pose_accuracy(self, frames: np.ndarray) -> float:
-        truth = self.clip.scored_poses.select(self._probed)
+        truth = self.clip.poses.select(self._probed)
         if truth.parts is None:
             return 0.0
         found = converted(self.estimator.estimate(list(frames[self._probed])), truth.charts)
         return densepose_accuracy(found, truth)["union"]
 
     def _lpips(self, frames: np.ndarray) -> float:
-        batches = zip(*(to_pixels(torch.from_numpy(x)).split(_BATCH) for x in (frames, self.clip.scored_truth)))
+        batches = zip(*(to_pixels(torch.from_numpy(x)).split(_BATCH) for x in (frames, self.clip.truth)))
         with torch.no_grad():
             return float(torch.cat([self.lpips(a, b).flatten() for a, b in batches]).mean())
 

@@ -136,4 +136,4 @@ def _crude(clip: Clip) -> Clip:
         )  # red for blue: colours that skin and cloth rarely have
 
     truth = drawn(clip.truth, clip.poses)
-    return replace(clip, photo=drawn(clip.photo[None], clip.image_poses)[0], truth=truth, scored_truth=truth)
+    return replace(clip, photo=drawn(clip.photo[None], clip.image_poses)[0], truth=truth)

@@ -11,6 +11,7 @@ from torch import nn
 
 from .texture import WARP_PLANES
 
+_KEPT = 2.0  # of a colour of the moved texture, before the sigmoid, where the last layer says nothing
 _PATCH = 2  # sides of the block of pixels that the first and the last convolution take as one
 
 
@@ -63,7 +64,8 @@ class TexturedDecoder(Decoder):
     """The decoder of `TexturedVAE`.
 
     The planes enter through convolutions without a bias that start at zero, so that all-zero planes, nothing known, are
-    the same as none. Of every pixel that the texture knows the last layer says how much of the texture is kept.
+    the same as none. Of every pixel for which the texture has a colour, its own, its part's or the background's, the
+    last layer says how much of it is kept; most of it before training.
     """
 
     def __init__(self, block_out_channels: tuple[int, ...], latent_channels: int, layers_per_block: int):
@@ -94,7 +96,8 @@ class TexturedDecoder(Decoder):
         pixels, kept = x[:, :3], x[:, 3:]
         if planes is None:
             return pixels
-        return torch.lerp(pixels, planes[:, :3].to(x.dtype), kept.sigmoid() * planes[:, 3:4].to(x.dtype))
+        known = (planes[:, 4:] != 0).to(x.dtype)
+        return torch.lerp(pixels, planes[:, :3].to(x.dtype), (kept + _KEPT).sigmoid() * known)
 
 
 class PlaceNorm(nn.Module):
