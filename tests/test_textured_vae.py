@@ -63,22 +63,13 @@ def test_a_crop_is_decoded_as_in_the_frame_around_it(vae):
 
 
 @torch.no_grad()
-def test_the_texture_is_kept_only_where_it_is_known(vae):
-    latents, planes = torch.randn(1, 4, 4, 4), torch.zeros(1, 5, 64, 64)
-    with torch.no_grad():
-        vae.decoder.conv_out.bias[-4:] += 100  # keeps all there is
-    planes[:, :3], planes[:, 3:, :, :32] = torch.rand(1, 3, 64, 64), 1
-    made = vae.decode(latents, planes).sample
-    vae.decoder.conv_out.bias[-4:] -= 100
-    assert torch.allclose(made[..., :32], planes[:, :3, :, :32], atol=1e-5)
-    assert not torch.allclose(made[..., 32:], planes[:, :3, :, 32:], atol=1e-2)
-
-
-@torch.no_grad()
-def test_an_untrained_decoder_keeps_most_of_the_texture():
-    planes = torch.rand(1, 5, 64, 64)
-    made = TexturedVAE((8, 8, 16, 16), latent_channels=4).eval().decode(torch.zeros(1, 4, 4, 4), planes).sample
-    assert (made - planes[:, :3]).abs().mean() < 0.15
+def test_the_texture_is_kept_only_where_it_is_known():
+    vae, planes = TexturedVAE((8, 8, 16, 16), latent_channels=4).eval(), torch.rand(1, 5, 64, 64)
+    torch.nn.init.zeros_(vae.decoder.conv_out.weight), torch.nn.init.zeros_(vae.decoder.conv_out.bias)
+    planes[:, 4, :, :32] = 0
+    made = vae.decode(torch.zeros(1, 4, 4, 4), planes).sample
+    assert torch.equal(made[..., :32], torch.zeros(1, 3, 64, 32))
+    assert torch.allclose(made[..., 32:], 0.88 * planes[:, :3, :, 32:], atol=0.01)
 
 
 @torch.no_grad()

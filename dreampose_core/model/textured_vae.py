@@ -65,7 +65,8 @@ class TexturedDecoder(Decoder):
 
     The planes enter through convolutions without a bias that start at zero, so that all-zero planes, nothing known, are
     the same as none. Of every pixel for which the texture has a colour, its own, its part's or the background's, the
-    last layer says how much of it is kept; most of it before training.
+    last layer says how much of it is kept, most of it before training, and what is added to that. (A blend of the two
+    learns to keep everything, and then nothing more.)
     """
 
     def __init__(self, block_out_channels: tuple[int, ...], latent_channels: int, layers_per_block: int):
@@ -97,7 +98,7 @@ class TexturedDecoder(Decoder):
         if planes is None:
             return pixels
         known = (planes[:, 4:] != 0).to(x.dtype)
-        return torch.lerp(pixels, planes[:, :3].to(x.dtype), (kept + _KEPT).sigmoid() * known)
+        return pixels + (kept + _KEPT).sigmoid() * known * planes[:, :3].to(x.dtype)
 
 
 class PlaceNorm(nn.Module):

@@ -23,6 +23,7 @@ from ..synthetic.clips import Clip, draw_clip
 from .distributed import Draws, Share
 
 _EMPTY = 1000  # bytes: a file of a clip in which nobody was found has fewer
+_HARD, _WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean error of colours from which one is wrong, of 2
 _GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
 _HELD_EVERY = 20  # of so many clips one is never trained on
 
@@ -89,7 +90,7 @@ class DrawnClips:
     """Endless crops of the clips in a folder: `batch(step)` is the same whenever it is asked, until clips are added.
 
     per_clip: targets taken from one clip. side: of crops, a multiple of 64. Crops lie around a random pixel of the
-    person. Every twentieth clip is held back.
+    person, or one that the moved texture has wrong. Every twentieth clip is held back.
     """
 
     share: Share = (0, 1)
@@ -113,8 +114,8 @@ class DrawnClips:
             with np.load(self.paths[int(which * len(self.paths))]) as clip:
                 photo = condition_pixels(self.config, to_pixels(torch.from_numpy(_read(clip["photo"])))[None])
                 length = sum(name.startswith("frame") for name in clip.files)
-                for at, *place in draws.rand(self.per_clip, 4).tolist():
-                    rows.append((photo, *_crop(clip, int(at * length), length, self.side, place)))
+                for at, *place in draws.rand(self.per_clip, 5).tolist():
+                    rows.append((photo, *_crop(read_frame(clip, int(at * length)), self.side, place)))
         photo, target, planes, parts, uv = zip(*rows)
         return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
 
@@ -142,17 +143,19 @@ def read_frame(clip, index: int):
     return target, planes, maps[..., 0].long(), maps[..., 1:].movedim(-1, 1).float() / 255
 
 
-def _crop(clip, index: int, length: int, side: int, place: list[float]):
-    target, planes, parts, uv = read_frame(clip, index)
+def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> list[torch.Tensor]:
+    """A square part of what `read_frame` gives; place: draws of where it lies."""
+    target, planes, parts, _ = frame
     height, width = target.shape[1:]
-    rows, columns = (parts[2] > 0).nonzero(as_tuple=True)
-    at, down, right = place
+    hard, at, down, right = place
+    wrong = (planes[:3] - target).abs().mean(0) > _WRONG
+    rows, columns = (wrong if hard < _HARD and wrong.any() else parts[2] > 0).nonzero(as_tuple=True)
     pixel = int(at * len(rows))
     row, column = (int(rows[pixel]), int(columns[pixel])) if len(rows) else (height // 2, width // 2)
     reach = side - _GRID
     top = min(max(row - int(down * reach), 0), height - side) // _GRID * _GRID
     left = min(max(column - int(right * reach), 0), width - side) // _GRID * _GRID
-    return [x[..., top : top + side, left : left + side] for x in (target, planes, parts, uv)]
+    return [x[..., top : top + side, left : left + side] for x in frame]
 
 
 def _packed(known: torch.Tensor) -> np.ndarray:
