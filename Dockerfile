@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The page and its workers: docker build -t dreampose . && docker run --gpus all -p 7860:7860 -v dreampose:/data dreampose
-# (without --gpus all it runs on the CPU). Every DREAMPOSE_ variable of the README may be given with -e.
+# (without --gpus all it runs on the CPU). Every DREAMPOSE_ variable of docs/server.md may be given with -e.
 FROM python:3.12-slim-bookworm
 
 # An index with other builds of torch (CPU alone, or an older CUDA), in pip's words; empty: the default one, which is for new NVIDIA drivers.

@@ -1,5 +1,5 @@
-"""Documents: every command parses, the Python example runs, every link inside the repository leads somewhere, the
-Space's head fits."""
+"""Documents: every command parses, the Python example runs, every link inside the repository leads to a file and a
+heading, every setting is described, the front matter suits a Space, and README and docs stay short."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ DOCUMENTS = sorted(
     [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "assets").rglob("*.md")]
 )
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+API = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+SERVER = (REPOSITORY / "docs" / "server.md").read_text(encoding="utf-8")
+# Words as `wc -w` counts them, code and front matter included.
+README_WORDS, DOCS_WORDS = 1200, 5800
+NOT_COUNTED = ("experiments.md", "scaling.md")  # a log; and a page of at most 700 words more, 6500 in all
 # Programs of others: that their line can be read is all that is known of it here.
 FOREIGN = ("ray", "curl", "docker", "sudo", "git", "accelerate", "pip", "python3")
 
@@ -73,8 +78,17 @@ def test_every_link_leads_somewhere(document):
     text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not re.match(r"[a-z]+:", target):
-            place = document.parent / unquote(target.partition("#")[0])
+            path, _, heading = target.partition("#")
+            place = document.parent / unquote(path) if path else document
             assert place.resolve().is_relative_to(REPOSITORY) and place.exists(), f"{document.name} links to {target}"
+            if heading:
+                assert heading in headings(place.read_text(encoding="utf-8")), f"{document.name} links to {target}"
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_python_example_runs(monkeypatch):
@@ -89,15 +103,42 @@ def test_the_python_example_runs(monkeypatch):
     assert given["out"].frames.shape[1:] == (160, 128, 3) and given["out"].frames.dtype.name == "uint8"
 
 
-def test_what_the_readme_sends_says_that_the_person_agreed():
+def test_what_the_api_examples_send_says_that_the_person_agreed():
     """A photo of one's own is refused without."""
-    sent = [one for one in commands(README) if "-F photo=@" in one]
+    sent = [one for one in commands(API) if "-F photo=@" in one]
     sent += [
-        " ".join(call.split())
-        for call in re.findall(r"client\.predict\((.*?)\)\n", README, re.DOTALL)
-        if "photo=" in call
+        " ".join(call.split()) for call in re.findall(r"client\.predict\((.*?)\)\n", API, re.DOTALL) if "photo=" in call
     ]
     assert len(sent) == 2 and all("consent=true" in one or 'consent="true"' in one for one in sent)
+
+
+def test_the_readme_stays_short():
+    assert len(README.split()) <= README_WORDS, "README.md is too long: move details to docs/"
+
+
+def test_the_docs_stay_short():
+    pages = [path for path in (REPOSITORY / "docs").glob("*.md") if path.name not in NOT_COUNTED]
+    words = {path.name: len(path.read_text(encoding="utf-8").split()) for path in (REPOSITORY / "README.md", *pages)}
+    assert sum(words.values()) <= DOCS_WORDS, f"README.md and docs/ are too long: {words}"
+
+
+def test_every_setting_is_described():
+    table = re.search(r"^## Settings\n(.*?)^## ", SERVER, re.MULTILINE | re.DOTALL)[1]
+    rows = [row.split(" | ")[:2] for row in table.splitlines() if row.startswith("| `")]
+    named = {name: default for names, text in rows for name, default in _settings_of(names, text)}
+    assert set(named) == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, (int, float)):
+            assert float({"false": 0}.get(named[name], named[name])) == field.default, name
+        elif field.default is None:
+            assert named[name] in ("none", "made at first start"), name
+
+
+def _settings_of(names: str, defaults: str) -> list[tuple[str, str]]:
+    """The settings of one row and their defaults, one each, or one for all of them."""
+    fields = [name.lower() for name in re.findall(r"`(\w+)`", names)]
+    values = defaults.strip("` ").split(", ")
+    return list(zip(fields, values, strict=True))
 
 
 def test_the_head_is_what_a_space_needs():
