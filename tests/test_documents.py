@@ -122,6 +122,14 @@ def test_the_docs_stay_short():
     assert sum(words.values()) <= DOCS_WORDS, f"README.md and docs/ are too long: {words}"
 
 
+def test_the_log_has_a_table_of_contents():
+    log = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    contents, *entries = log.split("\n## ")
+    titles = [entry.partition("\n")[0] for entry in entries]
+    linked = re.findall(r"^  - \[(.*)\]", contents, re.MULTILINE)
+    assert linked == [re.sub(r"^[\d-]+ · ", "", title) for title in titles]
+
+
 def test_every_setting_is_described():
     table = re.search(r"^## Settings\n(.*?)^## ", SERVER, re.MULTILINE | re.DOTALL)[1]
     rows = [row.split(" | ")[:2] for row in table.splitlines() if row.startswith("| `")]
