@@ -38,9 +38,22 @@ MIN_FREE_MB = 200  # of the disk: below that nothing new is begun, so that what 
 
 
 class Options(BaseModel):
-    """Base of all option sets: unknown names are errors, values never change."""
+    """Base of all option sets: unknown names are errors, values never change. The text below a field is what the
+    command line, the API and its documents say of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def described(cls) -> dict[str, str]:
+        """What is said of each option, with its range where it has one."""
+        told = {}
+        for name, schema in cls.model_json_schema()["properties"].items():
+            told[name] = schema.get("description", "")
+            for part in schema.get("anyOf", [schema]):
+                if "minimum" in part:
+                    to = f" to {part['maximum']:.10g}" if "maximum" in part else " or more"
+                    told[name] += f" {part['minimum']:.10g}{to}."
+        return told
 
 
 def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
@@ -53,26 +66,28 @@ def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
 
 
 class EditOptions(Options):
-    """What is done to a pose sequence, in this order.
-
-    first_frame, last_frame: half-open range over the sequence as it came, None takes all of it. fill_holes, smooth:
-    holes in the maps are closed, flicker of parts is taken out. stride: every n-th frame is taken, so the motion runs
-    faster.
-    speed: times its own, by repeating or leaving out frames at the same rate.
-    fps: another rate by repeating or leaving out frames, so the motion keeps its speed. mirror: left becomes right.
-    reverse: backwards. loops: how often it is shown in all.
-    """
+    """What is done to a pose sequence, in this order."""
 
     first_frame: int | None = Field(None, ge=0)
+    """The motion's first frame that is taken."""
     last_frame: int | None = Field(None, ge=1)
+    """The first that is not taken any more."""
     fill_holes: bool = False
+    """Close holes in the motion's maps."""
     smooth: bool = False
+    """Take flicker of the parts out of the motion."""
     stride: int = Field(1, ge=1, le=100)
+    """Take every n-th frame, so the motion runs faster."""
     speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
+    """Times the motion's own, at the same rate."""
     fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
+    """Another rate at the same speed."""
     mirror: bool = False
+    """Left becomes right."""
     reverse: bool = False
+    """Backwards."""
     loops: int = Field(1, ge=1, le=100)
+    """How often the motion is shown."""
 
     @property
     def keeps_timing(self) -> bool:
@@ -81,70 +96,76 @@ class EditOptions(Options):
 
 
 class FrameOptions(Options):
-    """What of a photo frames show.
-
-    fit: the photo is cropped to the model's aspect, or padded; "auto" crops where the person's place is known. That
-    frame is then made 1/zoom as large, and moved right and down by these shares of its own width and height.
-    """
+    """What of a photo frames show: the fitted frame, made 1/zoom as large, then moved."""
 
     fit: Fit = "auto"
+    """Crop the photo to the frames' shape, or pad it; auto crops around the person where their place is known."""
     zoom: float = Field(1, ge=0.5, le=3, allow_inf_nan=False)
+    """The frame shows the photo so many times larger."""
     shift_right: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+    """The frame is moved by this share of its width."""
     shift_down: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+    """And by this share of its height."""
 
 
 class SceneOptions(EditOptions, FrameOptions):
-    """How a photo and a motion come together.
-
-    align: how the motion is brought to the person in the photo, where their DensePose is known: "body" draws it on
-    their own body where the joints of both are known, and is else "outline", which moves and scales the maps.
-    """
+    """How a photo and a motion come together."""
 
     align: Align = "body"
+    """Draw the motion on the photo's own body, move and scale its outline to the person, or leave it as it is; body is
+    outline where joints are not known."""
 
 
 class AnimateOptions(SceneOptions):
-    """How frames are made.
-
-    steps, image_guidance, pose_guidance: None takes the model's own values, for steps those of the quality.
-    image_guidance, pose_guidance: the paper's s_I and s_P (section 4.3), 0..20. solver: how noise becomes a frame, None
-    as the model has it. keep_sound: the motion clip's sound goes into the result, where there is one and the timing is
-    kept.
-    """
+    """How frames are made."""
 
     recipe: Recipe = "fast"
+    """Whether and how the model is fine-tuned to the person first."""
     quality: Quality = "standard"
+    """The model's own numbers of denoising steps."""
     steps: int | None = Field(None, ge=1, le=250)
+    """Denoising steps instead of the quality's."""
     image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    """More: nearer to the photo; the paper's s_I (section 4.3). None takes the model's own."""
     pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    """More: nearer to the motion; the paper's s_P. None takes the model's own."""
     solver: Solver | None = None
+    """How noise becomes a frame. None takes the model's own."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
+    """The same seed makes the same video."""
     batch_size: int = Field(8, ge=1, le=64)
+    """Frames that are made at a time."""
     keep_sound: bool = False
+    """The motion clip's sound goes into the video, where its timing is kept."""
 
 
 class MotionOptions(Options):
-    """A motion done by a mannequin, a person drawn by the program.
-
-    motion: its name; whether there is such a motion, those find out who draw it. seconds, fps: its length and rate.
-    speed: times the natural pace. amplitude: times the natural size of the movements. height, build, clothes: of the
-    mannequin. view: where it is seen from, in degrees, 0 from the front, 90 from its left side; turning: degrees a
-    second by which that goes on. distance: times the usual one. seed: of small differences in the mannequin's
-    proportions, and of the side that it begins with.
-    """
+    """A motion done by a mannequin, a person drawn by the program."""
 
     motion: str = Field("walk", min_length=1, max_length=40)
+    """What the mannequin does."""
     seconds: float = Field(4, ge=1, le=20, allow_inf_nan=False)
+    """Its length."""
     fps: float = Field(20, ge=8, le=30, allow_inf_nan=False)
+    """Its rate."""
     speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
+    """Times the natural pace."""
     amplitude: float = Field(1, ge=0.25, le=1.5, allow_inf_nan=False)
+    """Times the natural size of the movements."""
     height: Height = "average"
+    """The mannequin's."""
     build: Build = "average"
+    """The mannequin's."""
     clothes: Clothes = "close"
+    """The mannequin's."""
     view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
+    """Degrees; 0 is the front, 90 the mannequin's left side."""
     turning: float = Field(0, ge=-90, le=90, allow_inf_nan=False)
+    """Degrees a second by which the camera goes round."""
     distance: float = Field(1, ge=1, le=3, allow_inf_nan=False)
+    """Times the usual one."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Of small differences in its proportions, and of the side that it begins with."""
 
     @property
     def num_frames(self) -> int:
@@ -153,14 +174,14 @@ class MotionOptions(Options):
 
 
 class FinetuneOptions(Options):
-    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder.
-
-    steps: of the UNet, None for the recipe's own; the decoder's are more or fewer in proportion.
-    """
+    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
 
     recipe: Literal["fast", "paper"] = "fast"
+    """A LoRA in about a minute, or the paper's 500 and 1500 steps on whole weights."""
     steps: int | None = Field(None, ge=1, le=100_000)
+    """Steps of the UNet, and of the decoder in proportion. None takes the recipe's own."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
+    """The same seed makes the same subject."""
 
 
 class Settings(Options):

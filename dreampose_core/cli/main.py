@@ -7,16 +7,15 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 from .. import __version__
 from ..errors import Cancelled, DreamPoseError, InputError
 from ..progress import Progress
-from ..settings import MAX_SEED, Align, Solver
+from ..settings import MAX_SEED, AnimateOptions, EditOptions, FinetuneOptions, FrameOptions, Options, SceneOptions
 from . import commands, model_commands
-
-FITS = ("auto", "crop", "pad")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,28 +132,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _model_options(a)
     a.add_argument("--subject", type=Path, help="a tuned subject folder, used instead of tuning one")
-    a.add_argument("--recipe", default="fast", help="none, fast or paper (default: fast)")
-    a.add_argument(
-        "--quality",
-        default="standard",
-        help="draft, standard or best: the model's own numbers of steps, mini's are 1, 1 and 2 (default: standard)",
-    )
-    a.add_argument("--steps", type=int, help="denoising steps, 1 to 250, instead of the quality's")
-    a.add_argument("--image-guidance", type=float, help="0 to 20 (default: the model's)")
-    a.add_argument("--pose-guidance", type=float, help="0 to 20 (default: the model's)")
-    a.add_argument("--solver", help=f"{', '.join(get_args(Solver))} (default: the model's)")
-    a.add_argument(
-        "--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same video (default: 0)"
-    )
+    _edit_options(a)
+    _add_options(a, AnimateOptions, without=(*EditOptions.model_fields, "batch_size"))
     a.add_argument("--label", action="store_true", help="each frame says in a corner that it is generated")
     a.add_argument(
         "--safety-checker",
         metavar="MODEL",
         help="Stable Diffusion 1.x, a folder or hub id: frames that its checker objects to are black",
     )
-    a.add_argument("--keep-sound", action="store_true", help="the motion clip's sound goes into the video")
-    _edit_options(a)
-    _scene_options(a)
     _reading_options(a, motion=True)
 
     f = command(groups, "finetune", commands.finetune, "tune the model to a person and keep the subject")
@@ -165,13 +150,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--image-poses", action="append", help="the photo's DensePose, one for each --image (default: estimated)"
     )
     f.add_argument("--out", required=True, help="the subject folder to write")
-    f.add_argument("--recipe", default="fast", help="fast or paper (default: fast)")
-    f.add_argument(
-        "--steps", type=int, help="steps of the UNet, and of the decoder in proportion (default: the recipe's)"
-    )
+    _add_options(f, FinetuneOptions)
     f.add_argument("--resume", action="store_true", help="go on with a tuning to --out that was interrupted")
-    f.add_argument("--seed", type=int, default=0)
-    _frame_options(f)
+    _add_options(f, FrameOptions)
     _model_options(f)
     _reading_options(f)
 
@@ -207,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--image-poses", help="the photo's own DensePose (default: estimated)")
     p.add_argument("--model", default="mini", help="the model whose size is shown (default: mini)")
     _edit_options(p)
-    _scene_options(p)
+    _add_options(p, SceneOptions, without=EditOptions.model_fields)
     _reading_options(p, motion=True)
 
     group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(
@@ -426,39 +407,27 @@ def _model_options(sub) -> None:
 def _edit_options(sub) -> None:
     group = sub.add_argument_group("changes to the motion, in this order")
     group.add_argument("--frames", dest="range", metavar="FIRST:LAST", help="a part of it; LAST is not included")
-    group.add_argument("--fill-holes", action="store_true", help="close holes in the maps")
-    group.add_argument("--smooth", action="store_true", help="take out flicker of the parts")
-    group.add_argument("--stride", type=int, default=1, help="every n-th frame, 1 to 100: faster")
-    group.add_argument(
-        "--speed", type=float, default=1.0, help="times its own, 0.25 to 4, at the same rate (default: 1)"
-    )
-    group.add_argument("--fps", type=float, help="another rate at the same speed, 1 to 120")
-    group.add_argument("--mirror", action="store_true", help="left becomes right")
-    group.add_argument("--reverse", action="store_true", help="backwards")
-    group.add_argument("--loops", type=int, default=1, help="how often it is shown, 1 to 100")
+    _add_options(group, EditOptions, without=("first_frame", "last_frame"))
 
 
-def _frame_options(sub) -> None:
-    fit = "crop the photo to the model's shape, or pad it; auto crops around the person where their place is known"
-    sub.add_argument("--fit", choices=FITS, default="auto", help=fit)
-    sub.add_argument(
-        "--zoom", type=float, default=1.0, help="the frame shows the photo so many times larger, 0.5 to 3 (default: 1)"
-    )
-    sub.add_argument(
-        "--shift-right",
-        type=float,
-        default=0.0,
-        help="the frame is moved by this share of its width, -1 to 1 (default: 0)",
-    )
-    sub.add_argument(
-        "--shift-down", type=float, default=0.0, help="and by this share of its height, -1 to 1 (default: 0)"
-    )
-
-
-def _scene_options(sub) -> None:
-    _frame_options(sub)
-    align = "draw the motion on the photo's own body, move and scale its outline to the person, or leave it as it is"
-    sub.add_argument("--align", choices=get_args(Align), default="body", help=align)
+def _add_options(sub, kind: type[Options], without: Iterable[str] = ()) -> None:
+    """Adds the options of a set, but for those named, as its fields describe them."""
+    words = kind.described()
+    for name, field in kind.model_fields.items():
+        if name in without:
+            continue
+        how = {"default": field.default, "help": words[name].replace("%", "%%")}
+        known = [hint for hint in (get_args(field.annotation) or (field.annotation,)) if hint is not type(None)]
+        if known == [bool]:
+            how["action"] = "store_true"
+        else:
+            if field.default is not None:
+                how["help"] += f" (default: {field.default})"
+            if known[0] in (int, float):
+                how["type"] = known[0]
+            else:
+                how["choices"] = get_args(known[0]) or known
+        sub.add_argument(f"--{name.replace('_', '-')}", **how)
 
 
 def _estimator_options(sub) -> None:

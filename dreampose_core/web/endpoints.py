@@ -40,46 +40,6 @@ _ASKED = {
     "job": "The job's id.",
     "thing": "What of it: the video (of a preview without a motion the picture), or something that is kept beside it.",
 }
-_OPTIONS = {
-    "first_frame": "The motion's first frame that is taken.",
-    "last_frame": "The first that is not taken any more.",
-    "fill_holes": "Whether holes in the motion's maps are closed.",
-    "smooth": "Whether flicker is taken out of the motion.",
-    "stride": "Every n-th frame is taken, so the motion runs faster.",
-    "speed": "Times the motion's own.",
-    "fps": "Another rate at the same speed.",
-    "mirror": "Whether left becomes right.",
-    "reverse": "Whether it runs backwards.",
-    "loops": "How often it is shown.",
-    "fit": "How the photo comes into the model's shape; auto crops around the person where the DensePose is known.",
-    "zoom": "The frame shows the photo so many times larger.",
-    "shift_right": "The frame is moved by this share of its width.",
-    "shift_down": "And by this share of its height.",
-    "solver": "How noise becomes a frame. None takes the model's own.",
-    "align": "Whether the motion is drawn on the body in the photo, or its outline moved and scaled, or neither.",
-    "recipe": "Whether and how the person is learned first.",
-    "quality": "How often each frame is gone over.",
-    "steps": "None takes those of the quality.",
-    "image_guidance": "More: nearer to the photo. None takes the model's own.",
-    "pose_guidance": "More: nearer to the motion. None takes the model's own.",
-    "seed": "The same seed makes the same video.",
-    "batch_size": "Frames that are made at a time.",
-    "keep_sound": "Whether the motion clip's sound goes into the video.",
-}
-_MOTION = {
-    "motion": f"What the mannequin does: {', '.join(MOTIONS.values())}.",
-    "seconds": "Its length.",
-    "fps": "Its rate.",
-    "speed": "Times the natural pace.",
-    "amplitude": "Times the natural size of the movements.",
-    "height": "The mannequin's.",
-    "build": "The mannequin's.",
-    "clothes": "The mannequin's.",
-    "view": "Degrees; 0 is the front, 90 the mannequin's left side.",
-    "turning": "Degrees a second by which the camera goes round.",
-    "distance": "Times the usual one.",
-    "seed": "Of small differences in its proportions.",
-}
 _ID = {"type": "string", "description": "The job's id."}
 
 
@@ -183,9 +143,15 @@ def add_endpoints(page: gr.Blocks, desk: Desk) -> None:
     _add(page, make_token, {}, "token", {"type": "string", "description": "For all the others."})
     _add(page, list_people, {}, "people", names)
     _add(page, list_motions, {}, "motions", names)
-    _add(page, submit_job, form | _described(AnimateOptions, _OPTIONS), "job", _ID)
-    _add(page, submit_preview, form | _described(SceneOptions, _OPTIONS), "job", _ID)
-    _add(page, submit_motion, _ASKED | _described(MotionOptions, _MOTION), "job", _ID)
+    _add(page, submit_job, form | AnimateOptions.described(), "job", _ID)
+    _add(page, submit_preview, form | SceneOptions.described(), "job", _ID)
+    _add(
+        page,
+        submit_motion,
+        _ASKED | MotionOptions.described() | {"motion": f"What the mannequin does: {', '.join(MOTIONS.values())}."},
+        "job",
+        _ID,
+    )
     _add(
         page,
         list_jobs,
@@ -266,18 +232,6 @@ def _parameters(form: Collection[str], options: type[Options]) -> dict[str, insp
 def _kind(field: str) -> Any:
     """The type of a form's field."""
     return _FILES if field in _SEVERAL else _FILE if field in FILES else str | None
-
-
-def _described(options: type[Options], words: dict[str, str]) -> dict[str, str]:
-    """The words for each option, with its range where it has one."""
-    told = {}
-    for name, schema in options.model_json_schema()["properties"].items():
-        told[name] = words.get(name, "")
-        for part in schema.get("anyOf", [schema]):
-            if "minimum" in part:
-                to = f" to {part['maximum']:.10g}" if "maximum" in part else " or more"
-                told[name] += f" {part['minimum']:.10g}{to}."
-    return told
 
 
 def _owner(token: object) -> str:
