@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -182,6 +182,65 @@ class FinetuneOptions(Options):
     """Steps of the UNet, and of the decoder in proportion. None takes the recipe's own."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """The same seed makes the same subject."""
+
+
+class MiniRun(Options):
+    """What a training run of mini is asked to do; stands in the run folder's run.json."""
+
+    data: str = "mannequin"
+    """mannequin: people of capsules, drawn as they are needed; or a folder of clips, see train prepare and train draw;
+    those that were drawn train a model whose decoder sees the moved texture, with frames of the photo's shape."""
+    init: str | None = None
+    """Start from this model's weights: mini, a model folder, or a hub id; its size, reference_warp and unet_channels
+    stay. None: from random ones."""
+    vae: str | None = None
+    """Take this model's VAE, and train only the rest from random weights."""
+    size: tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]] = (160, 128)
+    """Height and width of frames."""
+    reference_warp: Literal["encoded", "texture", "none"] = "encoded"
+    """How the UNet is shown the moved texture."""
+    unet_channels: Annotated[
+        tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=2, max_length=3)
+    ] = (64, 128, 192)
+    """Of the UNet's levels."""
+    vae_steps: int | None = Field(None, ge=0)
+    """VAE steps. None: 1200, or none where the VAE comes from a model."""
+    steps: int = Field(400, ge=0)
+    """Steps of UNet, adapter and image encoder by their latents, after those."""
+    end_to_end_steps: int = Field(1500, ge=0)
+    """Steps of these and the VAE's decoder by the frames they make, after those."""
+    batch_size: int = Field(8, ge=2, multiple_of=2)
+    """Samples of a batch."""
+    accumulate: int = Field(1, ge=1, le=1024)
+    """Batches of a step: gradients as of a batch so many times as large, in its memory."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit: a quarter of the memory; needs requirements-train.txt."""
+    gradient_checkpointing: bool = False
+    """Less memory, a fifth more time."""
+    vae_lr: float = Field(3e-4, gt=0, lt=1)
+    """Learning rate of the VAE's steps."""
+    lr: float = Field(8e-4, gt=0, lt=1)
+    """Learning rate of the UNet's steps."""
+    end_to_end_lr: float = Field(4e-4, gt=0, lt=1)
+    """Learning rate of the last steps."""
+    crop: float = Field(0.8, gt=0, le=1)
+    """Sides of the part of each frame that is trained on, as a share."""
+    side: int = Field(256, ge=64, multiple_of=64)
+    """Of the crops of drawn clips, in pixels."""
+    noisier: float = Field(0.15, gt=0, le=10)
+    """Below 1 the UNet sees more noisy latents than clean ones, 1: all alike."""
+    min_snr: float | None = Field(None, gt=0, le=1000)
+    """Weigh timesteps by min-SNR with this gamma, usually 5. None: all alike."""
+    warp_dropout: float = Field(0.4, ge=0, le=1)
+    """Share of samples without the moved texture, from which the tokens have to be learnt."""
+    adversarial: float = Field(0.05, ge=0, le=10)
+    """Weight of the discriminator in the last stage: higher is sharper, 0: no discriminator."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the arithmetic; weights stay fp32."""
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Of weights and samples."""
+    tensorboard: bool = False
+    """Write its events, too; needs requirements-train.txt."""
 
 
 class Settings(Options):

@@ -21,13 +21,13 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
-from dreampose_core.settings import BODY_TRACKER, SceneOptions
+from dreampose_core.settings import BODY_TRACKER, MiniRun, SceneOptions
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
 from dreampose_core.training.base import train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.run import MiniRun, train_mini
+from dreampose_core.training.run import train_mini
 
 SIZE = (256, 192)
 CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
@@ -129,7 +129,7 @@ def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):
 
 def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(folder, tmp_path):
     run = MiniRun(str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2, side=64)
-    run = replace(run, vae_steps=1, steps=1, end_to_end_steps=1)
+    run = run.model_copy(update=dict(vae_steps=1, steps=1, end_to_end_steps=1))
     assert train_mini(run, tmp_path / "run")
     pipe = load_pipeline(tmp_path / "run" / "model", "cpu")
     config = pipe.model_config
@@ -138,7 +138,7 @@ def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(fold
     assert photo.shape == truth.shape == (*SIZE, 3) and own.charts == target.charts == "body"
     assert pipe(photo, target, own).frames.shape == (1, *config.shaped_like(SIZE), 3)
     with pytest.raises(InputError, match="photo's shape"):
-        train_mini(replace(run, init="mini"), tmp_path / "other")
+        train_mini(run.model_copy(update=dict(init="mini")), tmp_path / "other")
 
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
 
 import pytest
 
 from dreampose_core.errors import InputError
-from dreampose_core.training.run import MiniRun
+from dreampose_core.settings import MiniRun
 from dreampose_core.training.run_folder import claim
 
 
@@ -38,21 +37,21 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
     }
     claim(run, tmp_path, False, "model")
     before = (tmp_path / "run.json").read_text()
-    for field in fields(MiniRun):  # each of them, those too that are yet to come
-        value = other.get(field.name, ["x"])
-        if field.name == "tensorboard":
+    for name in MiniRun.model_fields:  # each of them, those too that are yet to come
+        value = other.get(name, ["x"])
+        if name == "tensorboard":
             continue
         with pytest.raises(InputError) as raised:
-            claim(replace(run, **{field.name: value}), tmp_path, True, "model")
-        what = told.get(field.name, f"--{field.name.replace('_', '-')}")
+            claim(run.model_copy(update={name: value}), tmp_path, True, "model")
+        what = told.get(name, f"--{name.replace('_', '-')}")
         assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
         assert str(raised.value).endswith(
             f"; go on so, or from its weights in another folder (--init {tmp_path / 'model'})."
         )
     with pytest.raises(InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; go on so"):
-        claim(replace(run, seed=3, steps=9, size=(32, 32)), tmp_path, True, "model")
+        claim(run.model_copy(update=dict(seed=3, steps=9, size=(32, 32))), tmp_path, True, "model")
     assert (tmp_path / "run.json").read_text() == before
-    claim(replace(run, tensorboard=True), tmp_path, True, "model")  # which changes no weights
+    claim(run.model_copy(update=dict(tensorboard=True)), tmp_path, True, "model")  # which changes no weights
     assert json.loads((tmp_path / "run.json").read_text())["tensorboard"] is True
 
 
@@ -68,7 +67,7 @@ def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     claim(run, tmp_path, True, "model")
     path.write_text(json.dumps(old))
     with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; go on so"):
-        claim(replace(run, accumulate=2, min_snr=5.0), tmp_path, True, "model")
+        claim(run.model_copy(update=dict(accumulate=2, min_snr=5.0)), tmp_path, True, "model")
     for damaged in ("{", "[1]", "\x00"):
         path.write_text(damaged)
         with pytest.raises(InputError, match="run.json is damaged; choose another folder"):

@@ -14,7 +14,16 @@ from typing import get_args
 from .. import __version__
 from ..errors import Cancelled, DreamPoseError, InputError
 from ..progress import Progress
-from ..settings import MAX_SEED, AnimateOptions, EditOptions, FinetuneOptions, FrameOptions, Options, SceneOptions
+from ..settings import (
+    MAX_SEED,
+    AnimateOptions,
+    EditOptions,
+    FinetuneOptions,
+    FrameOptions,
+    MiniRun,
+    Options,
+    SceneOptions,
+)
 from . import commands, model_commands
 
 
@@ -214,69 +223,16 @@ def build_parser() -> argparse.ArgumentParser:
     d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
 
     t = command(groups, "train", model_commands.train, "train a base model")
-    t.add_argument(
-        "--data", help="mannequin: people drawn by the program; or a folder of clips, see train prepare and train draw"
-    )
+    t.add_argument("--data", help=MiniRun.described()["data"])
     t.add_argument("--out", help="the run folder; what is trained is written to its model/")
-    t.add_argument(
-        "--init",
-        metavar="MODEL",
-        help="start from its weights: mini, a model folder, or a hub id (default: random ones)",
-    )
-    t.add_argument("--vae", metavar="MODEL", help="take this model's VAE, and train only the rest from random weights")
     t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
     t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    # without a default here: the runs' own, which are the measured ones, stand in one place
-    t.add_argument("--steps", type=int, help="steps in all, of a model's UNet")
-    t.add_argument("--vae-steps", type=int, help="VAE steps before them")
-    t.add_argument(
-        "--end-to-end-steps",
-        type=int,
-        help="steps of UNet and VAE decoder together after them, by the frames they make",
-    )
-    t.add_argument("--batch-size", type=int)
-    t.add_argument(
-        "--accumulate",
-        type=int,
-        metavar="N",
-        help="batches of a step: gradients as of a batch N times as large, in its memory",
-    )
-    t.add_argument(
-        "--optimizer",
-        choices=("adamw", "adamw8bit"),
-        help="adamw8bit: a quarter of the memory; needs requirements-train.txt",
-    )
-    t.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, a fifth more time")
     t.add_argument("--shard", action="store_true", help="of several processes each holds its share of the UNet (FSDP)")
-    t.add_argument("--vae-lr", type=float)
-    t.add_argument("--lr", type=float)
-    t.add_argument("--end-to-end-lr", type=float)
-    t.add_argument("--crop", type=float, help="sides of the part of each frame that the UNet is trained on, as a share")
+    t.add_argument("--size", type=_size, metavar="HxW", default=(160, 128), help="a multiple of 32 each")
     t.add_argument(
-        "--noisier", type=float, help="below 1 the UNet sees more noisy latents than clean ones, 1: all alike"
+        "--unet-channels", type=_channels, metavar="A,B,C", default=(64, 128, 192), help="of the UNet's levels"
     )
-    t.add_argument(
-        "--min-snr", type=float, metavar="GAMMA", help="weigh timesteps by min-SNR, usually 5 (default: all alike)"
-    )
-    t.add_argument(
-        "--warp-dropout",
-        type=float,
-        help="share of samples without the moved texture, from which the tokens have to be learnt",
-    )
-    t.add_argument(
-        "--adversarial",
-        type=float,
-        help="weight of the discriminator in the last stage: higher is sharper, 0: no discriminator's judgement",
-    )
-    t.add_argument("--side", type=int, help="of crops from drawn clips, in pixels, a multiple of 64")
-    t.add_argument("--size", type=_size, metavar="HxW", help="a multiple of 32 each")
-    t.add_argument("--unet-channels", type=_channels, metavar="A,B,C", help="of the UNet's levels, multiples of 8")
-    t.add_argument("--reference-warp", choices=("encoded", "texture", "none"))
-    t.add_argument("--precision", choices=("fp32", "bf16"))
-    t.add_argument("--seed", type=int)
-    t.add_argument(
-        "--tensorboard", action="store_true", default=None, help="write its events, too; needs requirements-train.txt"
-    )
+    _add_options(t, MiniRun, without=("data", "size", "unet_channels"))
     _device_option(t)
     t_groups = t.add_subparsers(metavar="prepare|draw|start")
     c = command(t_groups, "prepare", model_commands.train_prepare, "turn clips of people into what is trained on")
@@ -417,16 +373,16 @@ def _add_options(sub, kind: type[Options], without: Iterable[str] = ()) -> None:
         if name in without:
             continue
         how = {"default": field.default, "help": words[name].replace("%", "%%")}
-        known = [hint for hint in (get_args(field.annotation) or (field.annotation,)) if hint is not type(None)]
-        if known == [bool]:
+        parts = get_args(field.annotation)
+        kind = parts[0] if type(None) in parts else field.annotation  # X of X | None
+        if kind is bool:
             how["action"] = "store_true"
-        else:
-            if field.default is not None:
-                how["help"] += f" (default: {field.default})"
-            if known[0] in (int, float):
-                how["type"] = known[0]
-            else:
-                how["choices"] = get_args(known[0]) or known
+        elif field.default is not None:
+            how["help"] += f" (default: {field.default})"
+        if kind in (int, float, str):
+            how["type"] = kind
+        elif kind is not bool:
+            how["choices"] = get_args(kind)
         sub.add_argument(f"--{name.replace('_', '-')}", **how)
 
 

@@ -4,13 +4,12 @@ they run on."""
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 from ..errors import DreamPoseError, InputError
 from ..files import appearing, appearing_folder, check_new_folder
 from ..progress import check_stop
-from ..settings import MAX_SEED
+from ..settings import MAX_SEED, MiniRun, validated
 from .commands import _estimate, _frames, _new_file, _new_folder, _say
 
 
@@ -32,7 +31,7 @@ def train(args, on_progress, should_stop) -> None:
     import torch
 
     from ..training.distributed import Processes
-    from ..training.run import MiniRun, train_mini
+    from ..training.run import train_mini
 
     processes = Processes()
     device = processes.device or (
@@ -43,13 +42,9 @@ def train(args, on_progress, should_stop) -> None:
             "--data and --out are needed: what to train on, mannequin or a folder of clips, and the run folder to "
             "write."
         )
-    given = {
-        name: getattr(args, name)
-        for name in {field.name for field in fields(MiniRun)}
-        if getattr(args, name) is not None
-    }
+    given = {name: getattr(args, name) for name in MiniRun.model_fields}
     done = train_mini(
-        MiniRun(**given),
+        validated(MiniRun, given),
         _new_folder(args.out),
         device=device,
         minutes=args.minutes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from ..settings import MAX_SEED
+from ..settings import MiniRun
 from ..synthetic.dataset import MannequinSamples
 from .base import Dropout, train_base, train_end_to_end, train_vae
 from .distributed import Processes
@@ -35,68 +34,24 @@ from .videos import VideoSamples
 _SHOWN = 4  # people on a contact sheet
 
 
-@dataclass(frozen=True)
-class MiniRun:
-    """What a training run of mini is asked to do; stands in the run folder's run.json.
+def mini_config(run: MiniRun) -> ModelConfig:
+    """How such a model is fed. Few denoising steps: more of them change nothing in so small a model
+    (docs/experiments.md)."""
+    return ModelConfig(
+        height=run.size[0],
+        width=run.size[1],
+        reference_warp=run.reference_warp,
+        free_shape=is_drawn(run),
+        charts="body" if is_drawn(run) else "mannequin",
+        draft_steps=1,
+        standard_steps=1,
+        best_steps=2,
+    )
 
-    data: "mannequin" for people of capsules drawn on the fly, or a folder of clips, see `find_footage`, or a folder
-    that `draw_clips` wrote: then the model has a `TexturedVAE` and frames of the photo's shape.
-    init: the model, as in `load_pipeline`, whose weights training starts from, None for random ones; size,
-    reference_warp and unet_channels are then that model's, and are not looked at. vae: the model whose VAE is taken,
-    for a UNet that starts from random weights. vae_steps: None for 1200, and for none where the VAE comes from a model.
-    accumulate: batches of a step, whose gradients are averaged. optimizer, gradient_checkpointing: see the modules of
-    these names.
-    size: (height, width), each a multiple of 32. unet_channels: of the UNet's levels. crop, noisier, min_snr: see
-    `train_base`. warp_dropout: share of samples without the moved texture. adversarial: see `train_end_to_end`.
-    side: of the crops of drawn clips, in pixels. precision: of the arithmetic, "fp32" or "bf16"; weights stay fp32.
-    tensorboard: whether its events are written, too.
-    """
 
-    data: str = "mannequin"
-    init: str | None = None
-    vae: str | None = None
-    size: tuple[int, int] = (160, 128)
-    reference_warp: str = "encoded"
-    unet_channels: tuple[int, ...] = (64, 128, 192)
-    vae_steps: int | None = None
-    steps: int = 400
-    end_to_end_steps: int = 1500
-    batch_size: int = 8
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    gradient_checkpointing: bool = False
-    vae_lr: float = 3e-4
-    lr: float = 8e-4
-    end_to_end_lr: float = 4e-4
-    crop: float = 0.8
-    side: int = 256
-    noisier: float = 0.15
-    min_snr: float | None = None
-    warp_dropout: float = 0.4
-    adversarial: float = 0.05
-    precision: str = "fp32"
-    seed: int = 0
-    tensorboard: bool = False
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the data are clips that `draw_clips` wrote."""
-        return self.data != "mannequin" and bool(drawn_clips(Path(self.data)))
-
-    @property
-    def model_config(self) -> ModelConfig:
-        """How such a model is fed. Few denoising steps: more of them change nothing in so small a model
-        (docs/experiments.md)."""
-        return ModelConfig(
-            height=self.size[0],
-            width=self.size[1],
-            reference_warp=self.reference_warp,
-            free_shape=self.drawn,
-            charts="body" if self.drawn else "mannequin",
-            draft_steps=1,
-            standard_steps=1,
-            best_steps=2,
-        )
+def is_drawn(run: MiniRun) -> bool:
+    """Whether the data are clips that `draw_clips` wrote."""
+    return run.data != "mannequin" and bool(drawn_clips(Path(run.data)))
 
 
 def train_mini(
@@ -132,8 +87,8 @@ def train_mini(
     if run.init:
         pipe = given
     else:
-        pipe = build_mini(run.model_config, run.seed, unet_channels=run.unet_channels, vae=given and given.vae)
-        if given is None and not run.drawn:
+        pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=given and given.vae)
+        if given is None and not is_drawn(run):
             start_linear(pipe.vae)
         pipe.to(device)
     samples = _samples(run, pipe, device, processes)
@@ -195,7 +150,7 @@ def _samples(
     run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes
 ) -> MannequinSamples | VideoSamples | DrawnClips:
     """What the run trains on; the model takes on the charts of its U, V."""
-    if run.drawn:
+    if is_drawn(run):
         if not pipe.model_config.free_shape or processes.count > 1:
             raise InputError("Drawn clips train a model with frames of the photo's shape, in one process.")
         return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
@@ -258,50 +213,19 @@ def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, proc
 
 def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> None:
     """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
-    if any(side < 32 or side % 32 for side in run.size) or run.batch_size < 2 or run.batch_size % 2:
-        raise InputError(
-            f"Size {run.size[0]}x{run.size[1]} and batch {run.batch_size}: sizes must be multiples of 32, batches of 2."
-        )
-    widths = run.unet_channels
-    if not 2 <= len(widths) <= 3 or any(width < 8 or width % 8 for width in widths):
-        raise InputError(f"The UNet's channels are {widths}; give two or three multiples of 8.")
-    if not 1 <= run.accumulate <= 1024:
-        raise InputError(f"accumulate is {run.accumulate}; it is the number of batches of a step, 1 to 1024.")
     optimizer_class(run.optimizer)
     if run.tensorboard:
         summary_writer()
-    if not 0 <= run.adversarial <= 10:
-        raise InputError(
-            f"adversarial is {run.adversarial}; it is the weight of the discriminator's judgement, at least "
-            "0 and at most 10."
-        )
-    if not 0 <= run.warp_dropout <= 1:
-        raise InputError(f"warp_dropout is {run.warp_dropout}; it is a share of the samples, at least 0 and at most 1.")
-    if not 0 < run.noisier <= 10:
-        raise InputError(f"noisier is {run.noisier}; it must be above 0 and at most 10.")
-    if run.min_snr is not None and not 0 < run.min_snr <= 1000:
-        raise InputError(f"min_snr is {run.min_snr}; it must be above 0 and at most 1000, and is usually 5.")
-    steps, rates = ([value for name, value in vars(run).items() if name.endswith(kind)] for kind in ("steps", "lr"))
-    if (
-        min(value for value in steps if value is not None) < 0
-        or not all(0 < rate < 1 for rate in rates)
-        or not 0 <= run.seed <= MAX_SEED
-    ):
-        raise InputError(
-            f"Steps must be at least 0, learning rates between 0 and 1, the seed 0 to {MAX_SEED}; given: {run}."
-        )
     if run.init is not None and run.vae is not None:
         raise InputError(
             "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
         )
-    if not 0 < run.crop <= 1:
-        raise InputError(f"The crop is {run.crop}; it is a share of the frame, above 0 and at most 1.")
     if run.batch_size % (2 * processes.count):
         least = 2 * processes.count
         raise InputError(
             f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
         )
-    if run.data != "mannequin" and not run.drawn:
+    if run.data != "mannequin" and not is_drawn(run):
         find_footage(Path(run.data))  # or nothing is written
     if processes.main:
         claim(run, folder, resume, "model")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import appearing
+from ..settings import Options
 
 _FREE = {"tensorboard"}  # fields that the weights do not depend on
 
 
-def claim(run, folder: Path, resume: bool, model: str) -> None:
+def claim(run: Options, folder: Path, resume: bool, model: str) -> None:
     """Makes `folder` the run's, with its run.json. Raises InputError where there is a run already, or, with `resume`,
     another one.
 
-    run: a dataclass whose fields all have defaults and can be written as JSON. model: the folder in it where its
+    run: options that all have defaults. model: the folder in it where its
     weights are found.
     """
     path = folder / "run.json"
@@ -26,15 +26,15 @@ def claim(run, folder: Path, resume: bool, model: str) -> None:
         _check_same(run, path, folder / model)
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(path) as temporary:
-        temporary.write_text(json.dumps(asdict(run), indent=1))
+        temporary.write_text(run.model_dump_json(indent=1))
 
 
-def _check_same(run, path: Path, model: Path) -> None:
+def _check_same(run: Options, path: Path, model: Path) -> None:
     """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates
     of learning depend on the number of steps. What an older version did not write down had its default."""
     try:
         before = json.loads(path.read_text())
-        now, defaults = (json.loads(json.dumps(asdict(one))) for one in (run, type(run)()))
+        now, defaults = (one.model_dump(mode="json") for one in (run, type(run)()))
         before = defaults | before
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; choose another folder.") from error
