@@ -206,8 +206,16 @@ def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
 def decode_latents(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> torch.Tensor:
     """Pixels (B, 3, H, W) in about [-1, 1] of scaled latents; a `TexturedVAE` is shown the moved texture's planes
     (B, 5, H, W), if there are any."""
+    return decode_both(vae, latents, planes)[0]
+
+
+def decode_both(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `decode_latents` gives, and what the decoder draws itself; see `TexturedDecoder.both`."""
     given = (latents / vae.config.scaling_factor).to(vae.dtype)
-    return (vae.decode(given, planes) if isinstance(vae, TexturedVAE) else vae.decode(given)).sample
+    if isinstance(vae, TexturedVAE):
+        return vae.decoder.both(vae.post_quant_conv(given), planes)
+    decoded = vae.decode(given).sample
+    return decoded, decoded
 
 
 def reference_tokens(

@@ -11,7 +11,6 @@ from torch import nn
 
 from .texture import WARP_PLANES
 
-_KEPT = 2.0  # of a colour of the moved texture, before the sigmoid, where the last layer says nothing
 _PATCH = 2  # sides of the block of pixels that the first and the last convolution take as one
 
 
@@ -64,9 +63,8 @@ class TexturedDecoder(Decoder):
     """The decoder of `TexturedVAE`.
 
     The planes enter through convolutions without a bias that start at zero, so that all-zero planes, nothing known, are
-    the same as none. Of every pixel for which the texture has a colour, its own, its part's or the background's, the
-    last layer says how much of it is kept, most of it before training, and what is added to that. (A blend of the two
-    learns to keep everything, and then nothing more.)
+    the same as none. The decoder draws the whole picture, and says of every pixel for which the texture has a colour,
+    its own, its part's or the background's, how much of that colour is kept.
     """
 
     def __init__(self, block_out_channels: tuple[int, ...], latent_channels: int, layers_per_block: int):
@@ -88,17 +86,22 @@ class TexturedDecoder(Decoder):
 
     def forward(self, latents: torch.Tensor, planes: torch.Tensor | None = None) -> torch.Tensor:
         """Pixels (B, 3, H, W) of latents (B, C, h, w) and planes (B, 5, H, W) or None."""
+        return self.both(latents, planes)[0]
+
+    def both(self, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `forward` gives, and what the decoder draws before colours are kept, which is trained, too: where
+        everything is kept nothing else would ever be learned."""
         x = self.mid_block(self.conv_in(latents))
         for block, texture_in in zip(self.up_blocks, self.texture_in):
             if planes is not None:
                 x = x + texture_in(planes_at(planes, x.shape[2:], _PATCH).to(x.dtype))
             x = block(x)
         x = F.pixel_shuffle(self.conv_out(self.conv_act(self.conv_norm_out(x))), _PATCH)
-        pixels, kept = x[:, :3], x[:, 3:]
+        drawn, kept = x[:, :3], x[:, 3:]
         if planes is None:
-            return pixels
+            return drawn, drawn
         known = (planes[:, 4:] != 0).to(x.dtype)
-        return pixels + (kept + _KEPT).sigmoid() * known * planes[:, :3].to(x.dtype)
+        return torch.lerp(drawn, planes[:, :3].to(x.dtype), kept.sigmoid() * known), drawn
 
 
 class PlaceNorm(nn.Module):

@@ -13,7 +13,7 @@ from ..model.conditioning import (
     blank_tokens,
     clean_latents,
     condition_latents,
-    decode_latents,
+    decode_both,
     encode_latents,
     encode_maps,
     predict,
@@ -33,6 +33,8 @@ from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .prefetch import Prefetch
 from .record import Sample
+
+_DRAWN = 0.5  # weight of what a textured decoder draws itself
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def train_vae(
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
             # only the mode is ever used, so it is what is trained; sampling would cost colour first
             latents = vae.encode(pixels).latent_dist.mean
-            decoded = vae.decode(latents, planes).sample if textured else vae.decode(latents).sample
+            decoded = decode_both(vae, latents * vae.config.scaling_factor, planes)[1]
         return picture_loss(decoded, pixels) + 1e-4 * latents.float().square().mean()
 
     with gradient_checkpointing(checkpointing, vae):
@@ -208,13 +210,14 @@ def train_end_to_end(
         prediction, _ = predicted(pipe, given, timesteps, precision, Draws(seed, step, 6, samples.share))
         latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
-            decoded = decode_latents(pipe.vae, latents, given.planes)
+            decoded, drawn = decode_both(pipe.vae, latents, given.planes)
             weight = 1 + (person_weight - 1) * given.mask
             weight = weight / weight.mean((1, 2, 3), keepdim=True)
             realism, discriminator_loss = (
                 adversarial_losses(discriminator, decoded, given.target, weight) if adversarial else (0, 0)
             )
-        return picture_loss(decoded, given.target, weight) + adversarial * realism + discriminator_loss
+        loss = picture_loss(decoded, given.target, weight) + adversarial * realism + discriminator_loss
+        return loss if drawn is decoded else loss + _DRAWN * picture_loss(drawn, given.target, weight)
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
         _, done = train(
