@@ -123,3 +123,31 @@ def test_the_decoder_is_tuned_with_the_texture_before_it(pipe):
     losses = tune_subject(pipe, pipe.fit_photos([rgb[0].numpy()], poses), poses, recipe)
     assert len(losses["decoder"]) == 3
     assert not all(torch.equal(a, conv.weight) for a, conv in zip(before, pipe.vae.decoder.texture_in))
+
+
+@pytest.mark.parametrize("shape", [(300, 100), (40, 30), (1000, 4000)])
+def test_photos_of_any_shape_are_shown_whole(pipe, shape):
+    """1:3, smaller than a frame, and 4,000 pixels wide: nothing is squashed or cut off."""
+    photo = np.full((*shape, 3), 30, np.uint8)
+    photo[shape[0] // 4 : -shape[0] // 4, shape[1] // 4 : -shape[1] // 4] = 220
+    (pixels,) = pipe.fit_photos([photo])
+    assert tuple(pixels.shape[1:]) == pipe.model_config.shaped_like(shape)
+    bright = (pixels[0] > 0.2).nonzero()
+    rows, columns = (bright.amax(0) - bright.amin(0) + 1).tolist()
+    assert abs(rows / columns / (shape[0] / shape[1]) - 1) < 0.15
+
+
+def test_where_memory_holds_one_frame_frames_are_made_one_by_one(pipe, monkeypatch):
+    rgb, poses = render_clip(Figure.from_seed(3), "walk", 3, (128, 128))
+    given = rgb[0].numpy(), poses, poses.select([0])
+    whole = pipe(*given, generator=torch.Generator().manual_seed(0)).frames
+    decode, smaller = pipe.vae.decoder.both, []
+
+    def tight(latents, planes):
+        if len(latents) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return decode(latents, planes)
+
+    monkeypatch.setattr(pipe.vae.decoder, "both", tight)
+    made = list(pipe.stream(*given, generator=torch.Generator().manual_seed(0), on_smaller=smaller.append))
+    assert smaller == [1] and np.abs(np.stack(made).astype(int) - whole).max() <= 1
