@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from dreampose_core.cluster.checks import check_cluster
+from dreampose_core.doctor import check_cluster
 from dreampose_core.errors import DreamPoseError, InputError
 from dreampose_core.settings import Settings
 

@@ -3,6 +3,7 @@ with its truth."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -18,14 +19,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from .cluster.checks import check_cluster
-from .errors import DreamPoseError, ModelError
+from .errors import ClusterAway, DreamPoseError, ModelError
 from .settings import BODY_TRACKER, MIN_FREE_MB, MINI, MODELS, REPOSITORY, Settings
 
 OLDEST_PYTHON = (3, 11)
 FEW_FREE_MB = 2000  # of the disk
 FEW_MEMORY_MB = 4000  # tuning mini takes about 2 GB beside everything else
 HUB_S = 5.0
+CLUSTER_S = 120.0  # the most that a look at a Ray cluster takes
 CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 8, 20.9, 0.5  # mini on the first held-out clip, inside the person
 
 State = Literal["ok", "note", "problem"]
@@ -211,6 +212,34 @@ def _ray(settings: Settings) -> Finding:
     if settings.engine != "ray":
         return Finding("Ray", "ok", "no cluster is asked for")
     return Finding("Ray", "ok", check_cluster(settings))
+
+
+def check_cluster(settings: Settings, deadline_s: float = CLUSTER_S) -> str:
+    """What a look at the Ray cluster finds, a line; a child process looks, so that this one loads no ray and never
+    hangs.
+
+    Raises ClusterAway with one sentence where the cluster cannot be used with these settings.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterAway(
+            f"Ray is not installed; install it with {sys.executable} -m pip install -r requirements-ray.txt."
+        )
+    program = "import sys; from dreampose_core.cluster import main; sys.exit(main(sys.stdin.read()))"
+    given = settings.with_folders().model_dump_json(exclude={"secret"})
+    wrong = f"The Ray cluster at {settings.ray_address}"
+    try:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=deadline_s, cwd=REPOSITORY)
+    except subprocess.TimeoutExpired as error:
+        raise ClusterAway(
+            f"{wrong} did not answer within {deadline_s:.0f} s; look at ray status on its head."
+        ) from error
+    said = (done.stdout.strip() or done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+    if done.returncode not in (0, 3):
+        raise ClusterAway(f"{wrong} could not be looked at ({said[:200]}); look at ray status on its head.")
+    if done.returncode == 3:
+        raise ClusterAway(said)
+    return said
 
 
 def _hub(settings: Settings) -> Finding:

@@ -252,10 +252,10 @@ class Settings(Options):
     estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the
     hub; estimator_colours: the channel order it wants.
 
-    engine: where the networks are, in the device queue's workers or on the Ray cluster at ray_address (host:port).
-    ray_shared: home lies at the same path on all its nodes.
+    engine: where the networks are, in the device queue's workers or on the Ray cluster at ray_address (host:port),
+    where home lies at the same path on all nodes.
 
-    workers: of the device queue, one a GPU; with Ray, how many jobs share the cluster. max_queue: jobs that may wait,
+    workers: of the device queue, one a GPU; with Ray, they share its GPUs evenly. max_queue: jobs that may wait,
     of everybody; max_own: unfinished jobs of one visitor, max_active of them at a time on devices; max_own_mb: what a
     visitor's results may take on disk, and what their subjects may; max_disk_gb: everything in home. keep_...: how long
     something is kept; uploads_h is for files that were chosen in the page, the others count from the end of the job, or
@@ -276,7 +276,6 @@ class Settings(Options):
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
     engine: EngineName = "local"
     ray_address: str = "127.0.0.1:6379"
-    ray_shared: bool = False
     workers: int = Field(1, ge=1, le=64)
     max_queue: int = Field(16, ge=1)
     max_own: int = Field(8, ge=1)

@@ -241,9 +241,10 @@ class OutOfOrder(LocalEngine):
 
     stops = False
 
-    def frames(self, making, batches, watch, should_stop):
+    def frames(self, scene, options, subject, batches, should_stop, **callbacks):
         self.asked = list(batches)
-        yield from super().frames(making, batches[::-1][: 2 if self.stops else None], watch, should_stop)
+        some = batches[::-1][: 2 if self.stops else None]
+        yield from super().frames(scene, options, subject, some, should_stop, **callbacks)
         if self.stops:
             raise Cancelled("stopped on request")
 

@@ -52,8 +52,6 @@ NO_TORCH = (
     "inputs.framing",
     "inputs.photos",
     "inputs.photo_checks",
-    "cluster.checks",
-    "cluster.turns",
     "jobs.records",
     "jobs.store",
     "jobs.service",

@@ -1,6 +1,6 @@
 """One run: inputs to subject to frames to chunks to MP4, by an engine that has the model."""
 
-from .engine import Engine, LocalEngine
+from .engine import LocalEngine
 from .run import animate
 
-__all__ = ["Engine", "LocalEngine", "animate"]
+__all__ = ["LocalEngine", "animate"]

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count, takewhile
@@ -35,7 +35,7 @@ from ..subject.folder import Subject, read_subject, subject_key
 from ..subject.previews import SAMPLES
 from ..subject.recipe import recipe_named
 from .background import BackgroundWriter
-from .engine import Engine, Making, Tuning, Watch, sampling
+from .engine import LocalEngine, sampling
 from .outputs import PARTIAL, write_exports, write_partial
 
 HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker made black, a line each
@@ -44,7 +44,7 @@ log = logging.getLogger("dreampose.animation")
 
 
 def animate(
-    engine: Engine,
+    engine: LocalEngine,
     *,
     image: np.ndarray,
     poses: PoseSequence,
@@ -64,7 +64,8 @@ def animate(
 ) -> dict:
     """Makes the video in `folder` and returns what stands in its result.json.
 
-    engine: what has the model. image: the photo, uint8 (H, W, 3). image_poses: its own map, of one frame, or None.
+    engine: what makes the frames, also a `cluster.Cluster`. image: the photo, uint8 (H, W, 3). image_poses: its own
+    map, of one frame, or None.
     more: further photos of the same person, which are learned from, too; the frames are made from `image`. sound: a
     sound file for the result.
     subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject
@@ -77,9 +78,9 @@ def animate(
     Frames that are there already are kept, so the same call after an interruption goes on where it was.
     Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
     """
-    model = engine.model
-    size = model.model_config.shaped_like(image.shape[:2])
-    scene = make_scene(image, poses, image_poses, size, options, model.model_config.charts, model.bilinear)
+    config = engine.model.config
+    size = config.shaped_like(image.shape[:2])
+    scene = make_scene(image, poses, image_poses, size, options, config.charts, config.bilinear)
     said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], size))
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks", "."):
@@ -88,34 +89,30 @@ def animate(
     (folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
     run = _Run(engine, options, folder, on_progress, should_stop, {}, list(said), {}, label)
     for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
-        if given is not None and not model.knows_charts(given):
+        if given is not None and not config.knows_charts(given):
             run.notices.append(
-                f"The {name} has U, V in {given.charts} charts and the model knows {model.model_config.charts} charts, "
+                f"The {name} has U, V in {given.charts} charts and the model knows {config.charts} charts, "
                 "so only its parts are used and no texture is moved."
             )
     for given in (poses, image_poses):
         if given is not None:
             # what the model cannot use is said before it is tuned
-            encode_maps(
-                *pose_tensors(given.clip(0, 1), model.model_config.charts),
-                model.factor,
-                model.model_config.pose_encoding,
-            )
+            encode_maps(*pose_tensors(given.clip(0, 1), config.charts), engine.model.factor, config.pose_encoding)
     if subject is None and options.recipe != "none":
         others = FrameOptions(fit=options.fit)  # zoom and shift are the first photo's
         photos = [
             Photo(scene.photo, scene.image_poses, "the first photo"),
-            *fit_photos(more, size, others, model.bilinear),
+            *fit_photos(more, size, others, config.bilinear),
         ]
         known, said = maps_together(photos)
         run.notices += (*said, *crowds(more))
         kept = subjects if subjects is not None else folder / "subjects"
         subject, loaded = run.tuned([photo.image for photo in photos], known, kept, bring, scene if samples else None)
     else:
-        loaded = None if subject is None else read_subject(subject, model.fingerprint)
+        loaded = None if subject is None else read_subject(subject, engine.model.fingerprint)
         run.notices += [NOT_USED] if more else []
     run.notices += loaded.notices if loaded is not None else []
-    run.make_frames(Making(scene, options, subject))
+    run.make_frames(scene, subject)
     started = time.monotonic()
     write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps, comment=COMMENT)
     if sound is not None:
@@ -134,7 +131,7 @@ class _Run:
     """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs, peaks of
     memory."""
 
-    engine: Engine
+    engine: LocalEngine
     options: AnimateOptions
     folder: Path
     on_progress: OnProgress
@@ -169,10 +166,14 @@ class _Run:
                 return folder, read_subject(folder, base)
             checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
             subject, samples_s = self.engine.tune(
-                Tuning(photos, image_poses, self.options, key, shown),
-                folder,
+                photos,
+                image_poses,
+                self.options,
+                key=key,
+                folder=folder,
                 checkpoints=checkpoints / key,
                 samples=self.folder / SAMPLES,
+                scene=shown,
                 on_progress=self.on_progress,
                 should_stop=self.should_stop,
             )
@@ -182,14 +183,11 @@ class _Run:
             self.seconds["samples"] = samples_s  # of these
         return folder, subject
 
-    def make_frames(self, making: Making) -> None:
+    def make_frames(self, scene: Scene, subject: Path | None) -> None:
         """Writes the frames that are not there yet, and a chunk whenever the next second of video is complete."""
-        poses, batch = making.scene.poses, self.options.batch_size
-        started, total, steps = (
-            time.monotonic(),
-            len(poses),
-            sampling(self.engine.model.model_config, self.options).num_inference_steps,
-        )
+        poses, batch = scene.poses, self.options.batch_size
+        started, total = time.monotonic(), len(poses)
+        steps = sampling(self.engine.model.config, self.options).num_inference_steps
         # batches are kept whole, so that a resumed clip equals an uninterrupted one
         batches = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
         batches = [indices for indices in batches if not all(self.frame_path(index).is_file() for index in indices)]
@@ -242,10 +240,11 @@ class _Run:
                 (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
             chunks.write()
 
-        watch = Watch(on_step, on_smaller, on_latent_preview, on_hidden)
+        told = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
+        frames = self.engine.frames(scene, self.options, subject, batches, self.should_stop, **told)
         try:
-            with BackgroundWriter(2 * chunks.length) as writer:  # frames are written while the next are made
-                for index, frame in self.engine.frames(making, batches, watch, self.should_stop):
+            with closing(frames), BackgroundWriter(2 * chunks.length) as writer:  # written while the next are made
+                for index, frame in frames:
                     writer.do(write, index, frame)
                     under_way.pop(index, None)
                     done += 1
@@ -287,7 +286,7 @@ class _Run:
 
     def result(self, scene: Scene, subject: Subject | None) -> dict:
         model, poses, hidden = self.engine.model, scene.poses, self.hidden
-        config, used = model.model_config, asdict(sampling(model.model_config, self.options))
+        config, used = model.config, asdict(sampling(model.config, self.options))
         if hidden:
             self.notices.append(
                 f"The safety checker found {len(hidden)} of {len(poses)} frames unfit to be shown and made them black; "

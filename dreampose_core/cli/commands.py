@@ -106,7 +106,9 @@ def finetune(args, on_progress, should_stop) -> None:
     from ..subject.finetuning import finetune
 
     pipe = load_pipeline(args.model, args.device, args.precision, args.low_memory)
-    photos = fit_photos(photos, pipe.model_config.shaped_like(photos[0].image.shape[:2]), frame, pipe.bilinear)
+    photos = fit_photos(
+        photos, pipe.model_config.shaped_like(photos[0].image.shape[:2]), frame, pipe.model_config.bilinear
+    )
     image_poses, said = maps_together(photos)
     _say(said)
     steps: list[Progress] = []

@@ -22,7 +22,7 @@ from ..inputs.photos import Photo, naming
 from ..media import read_image
 from ..poses import PoseSequence, Reading, convertible, has_joints, read_poses, write_poses
 from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
-from ..progress import Progress, check_stop
+from ..progress import Progress, ShouldStop, check_stop
 from ..settings import EditOptions, Settings
 from .bucket import Bucket
 from .decoding import Decoded, Decoder
@@ -31,7 +31,8 @@ from .records import Queue, Upload, Work
 from .timings import Timings
 
 if TYPE_CHECKING:
-    from ..animate.engine import Engine
+    from ..animate import LocalEngine
+    from ..cluster import Cluster
 
 Notices = tuple[str, ...]
 
@@ -256,18 +257,19 @@ def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> 
 class DeviceTasks:
     """Makes videos one after another with a pipeline that is loaded once and then kept warm.
 
-    With a Ray cluster the pipelines are there, and none is here.
+    On a Ray cluster the pipelines are there, and none is here.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self._engine = self._cluster = None
+        self._engine: LocalEngine | Cluster | None = None
         self._loading = Lock()
 
     @property
     def device(self) -> str | None:
         """What the model runs on and computes in, once it is loaded."""
-        return None if self._engine is None else f"{self._engine.model.device}, {self._engine.model.precision}"
+        model = None if self._engine is None else self._engine.model
+        return None if model is None else f"{model.device}, {model.precision}"
 
     def prepare(self) -> None:
         """Loads the model before the first job; models of a cluster are loaded there. Raises ModelError."""
@@ -275,11 +277,11 @@ class DeviceTasks:
             self._own()
 
     def __call__(self, work: Work) -> Notices:
-        if self._engine is None:
+        if self.device is None:
             work.on_progress(Progress("loading", 0, 1))
         from ..animate import animate
 
-        engine = self._engine = self._of_the_cluster(work) if self.settings.engine == "ray" else self._own()
+        engine = self._own() if self.settings.engine == "local" else self._on_the_cluster(work.should_stop)
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder = work.folder
@@ -305,7 +307,7 @@ class DeviceTasks:
         Timings(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
 
-    def _own(self) -> Engine:
+    def _own(self) -> LocalEngine:
         """The model here, as soon as it is loaded; the import of torch alone takes seconds."""
         with self._loading:
             if self._engine is None:
@@ -319,13 +321,11 @@ class DeviceTasks:
                 self._engine = LocalEngine(load_pipeline(settings.model, *how))
             return self._engine
 
-    def _of_the_cluster(self, work: Work) -> Engine:
-        """For this job: its owner takes turns there."""
-        from ..cluster.connection import Cluster
-        from ..cluster.driver import RayEngine
+    def _on_the_cluster(self, should_stop: ShouldStop) -> Cluster:
+        from ..cluster import Cluster
 
-        self._cluster = self._cluster or Cluster(self.settings)
-        return RayEngine(self._cluster, self._cluster.wait(work.should_stop).model, work.job_id, work.subjects.name)
+        self._engine = self._engine or Cluster(self.settings)
+        return self._engine.wait(should_stop)
 
 
 def _photos(work: Work) -> list[Photo]:

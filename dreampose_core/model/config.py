@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..poses import NUM_PARTS
+from ..poses import NUM_PARTS, PoseSequence, convertible
 from ..settings import Quality, Solver
 
 # of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
@@ -94,6 +94,15 @@ class ModelConfig:
             (size for size in sizes if min(size) > 0),
             key=lambda size: 2 * abs(math.log(size[0] / size[1] / tall)) + abs(math.log(size[0] * size[1] / area)),
         )
+
+    @property
+    def bilinear(self) -> bool:
+        """Whether U, V of another size are interpolated for this model, see `poses.fitted`."""
+        return self.pose_encoding == "uv"
+
+    def knows_charts(self, poses: PoseSequence) -> bool:
+        """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
+        return poses.charts == "none" or convertible(poses.charts, self.charts)
 
     @property
     def condition_size(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..media import check_aspect, fit_image, from_pil
-from ..poses import PoseSequence, convertible, fitted
+from ..poses import PoseSequence, fitted
 from ..progress import ShouldStop, never_stop
 from ..settings import Solver
 
@@ -270,7 +270,7 @@ class DreamPosePipeline(DiffusionPipeline):
         # 2. what is constant for the clip
         with memory.enough_for("to look at the photo"):
             reference = self.encode_reference(image, image_poses)
-        if not self.knows_charts(poses):
+        if not self.model_config.knows_charts(poses):
             reference.texture = None
         if noise is None:
             noise = torch.randn(reference.latents.shape, generator=generator)
@@ -360,23 +360,15 @@ class DreamPosePipeline(DiffusionPipeline):
         tokens = reference_tokens(self.model_config, first, seen, *encoders).to(self.unet.dtype)
         blank = blank_tokens(self.model_config, tokens, self.vae, *encoders)
         texture = parts = uv = None
-        if image_poses is not None and self.knows_charts(image_poses):
+        if image_poses is not None and self.model_config.knows_charts(image_poses):
             maps = pose_tensors(
-                fitted(image_poses, tuple(pixels.shape[2:]), bilinear=self.bilinear), self.model_config.charts
+                fitted(image_poses, tuple(pixels.shape[2:]), bilinear=self.model_config.bilinear),
+                self.model_config.charts,
             )
             parts, uv = (None if x is None else x.to(device) for x in maps)
         if self.model_config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
             texture = harvest(pixels.to(device), parts, uv, same_person=True)
         return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), tuple(pixels.shape[2:]))
-
-    @property
-    def bilinear(self) -> bool:
-        """Whether U, V of another size are interpolated for this model, see `poses.fitted`."""
-        return self.model_config.pose_encoding == "uv"
-
-    def knows_charts(self, poses: PoseSequence) -> bool:
-        """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
-        return poses.charts == "none" or convertible(poses.charts, self.model_config.charts)
 
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Photos as pixels (N, 3, H, W) in [-1, 1] in the size of frames for the first one, never squashed.
@@ -425,7 +417,7 @@ class DreamPosePipeline(DiffusionPipeline):
         windows = [window_of(self.model_config, index, len(poses)) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
-        around = fitted(poses.select(needed), reference.size, bilinear=self.bilinear)
+        around = fitted(poses.select(needed), reference.size, bilinear=self.model_config.bilinear)
         parts, uv = near = [None if x is None else x.to(device) for x in pose_tensors(around, self.model_config.charts)]
         order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
         pose = window_channels(encode_maps(*near, self.factor, self.model_config.pose_encoding), order)

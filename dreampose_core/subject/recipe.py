@@ -127,11 +127,11 @@ def tune_subject(
     parts = uv = None
     if image_poses is not None:
         parts, uv = pose_tensors(
-            fitted(image_poses, tuple(photos.shape[2:]), bilinear=pipe.bilinear), pipe.model_config.charts
+            fitted(image_poses, tuple(photos.shape[2:]), bilinear=pipe.model_config.bilinear), pipe.model_config.charts
         )
         parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
     texture = None
-    if pipe.model_config.reference_warp != "none" and parts is not None and pipe.knows_charts(image_poses):
+    if pipe.model_config.reference_warp != "none" and parts is not None and pipe.model_config.knows_charts(image_poses):
         texture = harvest(photos, parts, uv, same_person=True)
     source = _Source(pipe, photos, parts, uv, texture, recipe, seed)
     run = {"on_progress": on_progress, "should_stop": should_stop}
