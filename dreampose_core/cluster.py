@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,14 +29,12 @@ from . import __version__
 from .animate.engine import LocalEngine, ModelInfo
 from .errors import ClusterAway, DreamPoseError, ModelError
 from .files import appearing
-from .inputs.framing import Scene
 from .model import memory
 from .model.loading import load_pipeline
 from .progress import OnProgress, ShouldStop, check_stop
-from .settings import MODELS, AnimateOptions, Settings
+from .settings import MODELS, Settings
 from .subject.folder import Subject, subject_loaded
 
-REACH_S = 5.0
 CONNECT_S = 60.0
 WAIT_S = 0.2  # how often a job looks whether it is to stop, and asks its nodes for news
 TEND_EVERY_S = 1.0
@@ -62,7 +60,7 @@ def connect(address: str) -> None:
     try:
         # Ray looks for this machine's cluster at its address in the network
         host = ray.util.get_node_ip_address() if host in ("localhost", "127.0.0.1", "[::1]") else host.strip("[]")
-        socket.create_connection((host, int(port)), REACH_S).close()
+        socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError, OverflowError) as error:
         why = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
         raise ClusterAway(
@@ -96,7 +94,7 @@ def versions() -> dict[str, str]:
 class Setup:
     """What all models of a cluster are.
 
-    settings: of the server, without its secret. device: "cuda" or "cpu". num_threads: of torch, the same on every node,
+    settings: the server's, without its secret. device: "cuda" or "cpu". num_threads: of torch, the same on every node,
     since results on a CPU depend on it. token: what stands in the data folder's cluster.id.
     """
 
@@ -134,9 +132,8 @@ class Setup:
 def check_node(setup: Setup) -> None:
     """Runs on a node. Raises ClusterAway where it cannot work for the server that has this setup."""
     found, address = versions(), ray.util.get_node_ip_address()
-    if other := [
-        f"{name} {found[name]} instead of {has}" for name, has in setup.versions.items() if found[name] != has
-    ]:
+    other = [f"{name} {found[name]} instead of {has}" for name, has in setup.versions.items() if found[name] != has]
+    if other:
         raise ClusterAway(f"The node {address} has {', '.join(other)}; install the same there as on the server.")
     home = setup.settings.home
     if not (home / "cluster.id").is_file() or (home / "cluster.id").read_text() != setup.token:
@@ -173,12 +170,10 @@ class ModelActor:
         """Name and arguments of each call of a callback since the last time."""
         return [self._news.popleft() for _ in range(len(self._news))]
 
-    def frames(
-        self, work: tuple[Scene, AnimateOptions, Path | None], batches: list[range]
-    ) -> tuple[np.ndarray, list[int], dict[str, int]]:
+    def frames(self, work: tuple, batches: list[range]) -> tuple[np.ndarray, list[int], dict[str, int]]:
         """The frames of `batches`, uint8 (N, H, W, 3), those of them that were made black, and `LocalEngine.peaks`.
 
-        work: as `LocalEngine.frames` is given it. The subject stays loaded for the next batch.
+        work: scene, options and subject of `LocalEngine.frames`. The subject stays loaded for the next batch.
         """
         scene, options, subject = work
         self._carry(subject)
@@ -203,13 +198,12 @@ class ModelActor:
         """Loads the subject that is asked for in place of the last one, unless it is the same."""
         about = None if folder is None else folder / "subject.json"  # holds the sums of the weights
         subject = about.read_bytes() if about is not None and about.is_file() else b""
-        if subject and subject == self._subject:
-            return
-        self._loaded.close()
-        self._subject = b""
-        if folder is not None:
-            self._loaded.enter_context(subject_loaded(self._engine.pipe, folder))
-            self._subject = subject
+        if not subject or subject != self._subject:
+            self._loaded.close()
+            self._subject = b""
+            if folder is not None:
+                self._loaded.enter_context(subject_loaded(self._engine.pipe, folder))
+                self._subject = subject
 
 
 @dataclass(eq=False)
@@ -249,20 +243,11 @@ class Cluster:
 
     def tune(self, *given, on_progress: OnProgress, should_stop: ShouldStop, **named) -> tuple[Subject, float]:
         """As `LocalEngine.tune`; where a node is lost, another goes on from the last checkpoint."""
-
         todo, told = ["learning the person"], {"on_progress": on_progress}
         made = self._spread(todo, lambda actor, _: actor.tune.remote(*given, **named), told, should_stop)
         return next(result for _, result in made)
 
-    def frames(
-        self,
-        scene: Scene,
-        options: AnimateOptions,
-        subject: Path | None,
-        batches: Iterable[range],
-        should_stop: ShouldStop,
-        **callbacks: Callable,
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, scene, options, subject, batches, should_stop, **callbacks) -> Iterator[tuple[int, np.ndarray]]:
         """As `LocalEngine.frames`, each batch on a node that is free; those of a lost node are made again elsewhere."""
         work, most = ray.put((scene, options, subject)), options.batch_size
         self.peaks = {}
@@ -365,16 +350,15 @@ class Cluster:
         """Marks a node as ready, or drops it with a sentence in the log."""
         try:
             model = ray.get(node.loading)
-            found, other = (
-                (m.config, m.fingerprint, str(m.precision).partition(",")[0], m.safety_checker)
-                for m in (model, self.model or model)
-            )
-            if found != other:
+            known = self.model or model
+            if replace(model, precision=None) != replace(known, precision=None) or (
+                str(model.precision).partition(",")[0] != str(known.precision).partition(",")[0]  # without the reason
+            ):
                 raise ModelError(
                     "A node of the Ray cluster has other weights under the model's name, or computes in another "
                     "precision; copy the model there again, or set DREAMPOSE_PRECISION."
                 )
-            self.model, node.ready = self.model or model, True
+            self.model, node.ready = known, True
         except (RayError, ModelError) as error:
             self._problem, self._again = _sentence(error), time.monotonic() + AGAIN_AFTER_S
             log.warning("%s", self._problem)

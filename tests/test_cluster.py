@@ -209,7 +209,8 @@ def test_a_person_is_learned_on_a_node_and_a_cancel_costs_no_step(cluster, clip,
     animate(cluster, **given)
     assert last <= steps[0] <= last + 10
     made = learned(tmp_path)
-    assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
+    other = {name for name in made if made[name] != learned_here.get(name)}
+    assert {name for name in other if not name.startswith("samples/")} <= {"partial.mp4"}  # samples: one may come later
 
 
 @pytest.mark.slow
