@@ -22,7 +22,7 @@ import torch
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from . import __version__
@@ -37,7 +37,6 @@ from .subject.folder import Subject, subject_loaded
 
 CONNECT_S = 60.0
 WAIT_S = 0.2  # how often a job looks whether it is to stop, and asks its nodes for news
-TEND_EVERY_S = 1.0
 AGAIN_AFTER_S = 60.0  # a model that could not be used is loaded again then
 NO_NODE_S = 120.0  # a job that has no node for so long is given back
 STOP_S = 3.0  # a model that does not stop within is ended; the supervisor ends a worker that takes longer than 4 s
@@ -145,6 +144,8 @@ def _sentence(error: Exception) -> str:
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, DreamPoseError):
         return str(cause)
+    if isinstance(error, RayActorError):
+        return "A node of the Ray cluster was lost before it had loaded the model; look at ray status."
     line = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
     return f"A node of the Ray cluster cannot run DreamPose ({line}); install the same version there as on the server."
 
@@ -330,7 +331,7 @@ class Cluster:
 
         since: when the job had a node last. Raises ClusterAway where that is long ago and none is about to load.
         """
-        if (now := time.monotonic()) - self._tended >= TEND_EVERY_S:
+        if (now := time.monotonic()) - self._tended >= 1:
             self._tended = now
             for node in [node for node in self._nodes if not node.ready]:
                 if ray.wait([node.loading], timeout=0)[0]:
@@ -358,7 +359,7 @@ class Cluster:
                     "A node of the Ray cluster has other weights under the model's name, or computes in another "
                     "precision; copy the model there again, or set DREAMPOSE_PRECISION."
                 )
-            self.model, node.ready = known, True
+            self.model, node.ready, self._problem = known, True, ""
         except (RayError, ModelError) as error:
             self._problem, self._again = _sentence(error), time.monotonic() + AGAIN_AFTER_S
             log.warning("%s", self._problem)
