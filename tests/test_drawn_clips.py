@@ -24,7 +24,7 @@ from dreampose_core.model.textured_vae import TexturedVAE
 from dreampose_core.settings import BODY_TRACKER, MiniRun, SceneOptions
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
-from dreampose_core.training.base import train_end_to_end, train_vae
+from dreampose_core.training.base import needs_drawing, train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.run import train_mini
@@ -119,6 +119,13 @@ def test_crops_lie_on_people_and_follow_from_the_step(folder):
     wrong = (batch.planes[:, :3] - batch.target).abs().mean(1) > 0.25
     assert (wrong | (batch.parts[:, 2] > 0)).flatten(1).any(1).all() and wrong.any()
     assert set(samples.held).isdisjoint(samples.paths) and folder / "000100.npz" not in samples.paths
+
+
+def test_the_decoder_draws_what_the_texture_does_not_know_or_has_wrong():
+    planes, target = torch.zeros(1, 5, 2, 2), torch.zeros(1, 3, 2, 2)
+    planes[:, 4, 0], planes[:, 4, 1] = 1, 0.5
+    target[:, :, :, 1] = 0.5
+    assert torch.allclose(needs_drawing(planes, target), torch.tensor([[[[0.1, 1.0], [1.0, 1.0]]]]))
 
 
 def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):

@@ -22,19 +22,19 @@ from ..model.conditioning import (
     warp_channels,
 )
 from ..model.config import ModelConfig
-from ..model.texture import harvest, move
+from ..model.texture import SOURCE_TEXEL, harvest, move
 from ..model.textured_vae import TexturedVAE
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .discriminator import PatchDiscriminator, adversarial_losses
 from .distributed import Draws, Share
-from .drawn import Crops
+from .drawn import WRONG, Crops
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from .prefetch import Prefetch
 from .record import Sample
 
-_DRAWN = 0.5  # weight of what a textured decoder draws itself
+_DRAWN, _RIGHT = 0.5, 0.1  # weight of what a textured decoder draws itself, and of that where the texture is right
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,15 @@ def train_end_to_end(
         latents = clean_latents(pipe.scheduler, given.noisy, prediction.float(), given.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
             decoded, drawn = decode_both(pipe.vae, latents, given.planes)
-            weight = 1 + (person_weight - 1) * given.mask
-            weight = weight / weight.mean((1, 2, 3), keepdim=True)
+            weight = _evenly(1 + (person_weight - 1) * given.mask)
             realism, discriminator_loss = (
                 adversarial_losses(discriminator, decoded, given.target, weight) if adversarial else (0, 0)
             )
         loss = picture_loss(decoded, given.target, weight) + adversarial * realism + discriminator_loss
-        return loss if drawn is decoded else loss + _DRAWN * picture_loss(drawn, given.target, weight)
+        if drawn is decoded:
+            return loss
+        needed = _evenly(weight * needs_drawing(given.planes, given.target))
+        return loss + _DRAWN * picture_loss(drawn, given.target, needed)
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
         _, done = train(
@@ -233,6 +235,18 @@ def train_end_to_end(
     for module in (*trained.values(), pipe.vae):
         module.eval()
     return done
+
+
+def needs_drawing(planes: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W) how much of what a decoder draws itself is needed: all of it where the moved texture (B, 5, H, W) is
+    not the photo's own, or far from the target (B, 3, H, W); else little."""
+    wrong = ((planes[:, :3] - target).abs().mean(1, keepdim=True) > WRONG) | (planes[:, 4:] != SOURCE_TEXEL)
+    return torch.where(wrong, 1.0, _RIGHT)
+
+
+def _evenly(weight: torch.Tensor) -> torch.Tensor:
+    """Weights (B, 1, H, W) with mean 1 in each sample."""
+    return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
 @dataclass

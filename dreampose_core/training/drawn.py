@@ -23,7 +23,7 @@ from ..synthetic.clips import Clip, draw_clip
 from .distributed import Draws, Share
 
 _EMPTY = 1000  # bytes: a file of a clip in which nobody was found has fewer
-_HARD, _WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean error of colours from which one is wrong, of 2
+_HARD, WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean error of colours from which one is wrong, of 2
 _GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
 _HELD_EVERY = 20  # of so many clips one is never trained on
 
@@ -148,7 +148,7 @@ def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> lis
     target, planes, parts, _ = frame
     height, width = target.shape[1:]
     hard, at, down, right = place
-    wrong = (planes[:3] - target).abs().mean(0) > _WRONG
+    wrong = (planes[:3] - target).abs().mean(0) > WRONG
     rows, columns = (wrong if hard < _HARD and wrong.any() else parts[2] > 0).nonzero(as_tuple=True)
     pixel = int(at * len(rows))
     row, column = (int(rows[pixel]), int(columns[pixel])) if len(rows) else (height // 2, width // 2)
