@@ -324,7 +324,7 @@ def validated(kind: type[Options], values: dict, prefix: str = ""):
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(part for part in first["loc"] if isinstance(part, str))
         name = prefix + name.upper() if prefix else name.replace("_", " ")
         given = "" if first["type"] in ("extra_forbidden", "missing") else f" (given: {first['input']!r})"
         message = first["msg"][0].lower() + first["msg"][1:]

@@ -135,7 +135,7 @@ def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):
 
 
 def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(folder, tmp_path):
-    run = MiniRun(str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2, side=64)
+    run = MiniRun(data=str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2, side=64)
     run = run.model_copy(update=dict(vae_steps=1, steps=1, end_to_end_steps=1))
     assert train_mini(run, tmp_path / "run")
     pipe = load_pipeline(tmp_path / "run" / "model", "cpu")
