@@ -21,13 +21,14 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
+from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import BODY_TRACKER, MiniRun, SceneOptions
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
 from dreampose_core.training.base import needs_drawing, train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.run import train_mini
+from dreampose_core.training.run import sample_sheets, train_mini
 
 SIZE = (256, 192)
 CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
@@ -144,8 +145,17 @@ def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(fold
     photo, own, truth, target = DrawnClips(folder, config, 2, side=64).held_out(1)[0]
     assert photo.shape == truth.shape == (*SIZE, 3) and own.charts == target.charts == "body"
     assert pipe(photo, target, own).frames.shape == (1, *config.shaped_like(SIZE), 3)
-    with pytest.raises(InputError, match="photo's shape"):
+    with pytest.raises(InputError, match="sees the moved texture"):
         train_mini(run.model_copy(update=dict(init="mini")), tmp_path / "other")
+
+
+def test_a_contact_sheet_shows_clips_of_different_shapes(folder, tmp_path):
+    pipe = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+    photo, own, truth, target = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
+    own, target = (PoseSequence(maps.parts[:, :192], maps.uv[:, :, :192], "body") for maps in (own, target))
+    square = photo[:192], own, truth[:192], target
+    whole = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
+    assert sample_sheets(pipe, [whole, square], tmp_path)(5).shape == (2 * 160, 4 * 128, 3)
 
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):

@@ -117,7 +117,7 @@ def test_hostile_folders(tmp_path, film):
     (tmp_path / "fake.mp4").write_text("not a video")
     refusal("no video")
     write_video(film[0], tmp_path / "a.mp4", 30)
-    refusal("no DensePose for a.mp4; put a.npz")
+    refusal("no DensePose for a.mp4; add a.npz")
     (tmp_path / "a.npz").write_text("not poses")
     refusal("a.npz")
     put(tmp_path, film, poses=59)
@@ -127,7 +127,7 @@ def test_hostile_folders(tmp_path, film):
     write_video(film[0], tmp_path / "a.mp4", 30)
     empty = PoseSequence(np.zeros((60, 100, 80), np.uint8), None, "none")
     write_poses(empty, tmp_path / "a.npz")
-    refusal("Nobody is found in the frames of a.mp4")
+    refusal("No person is found in the frames of a.mp4")
     write_poses(PoseSequence(np.ones((60, 100, 200), np.uint8), None, "none"), tmp_path / "a.npz")
     refusal("100 x 80 and its DensePose 100 x 200")
     with pytest.raises(InputError, match="number of people is 0"):

@@ -108,7 +108,7 @@ class LocalEngine:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """The number and the pixels, uint8 (H, W, 3), of each frame in `batches`; on a cluster in any order.
 
-        subject: a subject folder, None for nobody's. A batch is made together, unless memory does not hold it.
+        subject: a subject folder, or None. A batch is made together, unless memory does not hold it.
         callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as `DreamPosePipeline.stream` calls them.
         Raises Cancelled, asked at every step, and ModelError.
         """

@@ -284,9 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
     e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth")
     _model_options(e)
     e.add_argument(
-        "--data",
-        type=Path,
-        help="a folder of real videos, with their DensePose beside them or without, instead of mannequins",
+        "--data", type=Path, help="a folder of real videos instead of mannequins; DensePose files next to them are used"
     )
     e.add_argument(
         "--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)"

@@ -96,9 +96,9 @@ def photo_s(figure: Figure, motion: str) -> float:
 class VideoClips:
     """Real videos: the photo is frame 0, frames from the sixth on are compared, at most MOST of them.
 
-    In the folder lie NAME.mp4 (or another video) and beside it its DensePose in any form that gives a map for each
-    frame, NAME.npz, NAME.zip, a folder NAME, or a rendering NAME.densepose.mp4; where there is none `estimator` makes
-    it. The whole picture is kept; what it lacks of the model's shape is padded.
+    The folder holds NAME.mp4 (or another video) and its DensePose in any form that gives a map for each frame:
+    NAME.npz, NAME.zip, a folder NAME, or a rendering NAME.densepose.mp4; where there is none `estimator` makes it. The
+    whole picture is kept; what it lacks of the model's shape is padded.
     """
 
     kind = "videos"
@@ -120,32 +120,33 @@ class VideoClips:
             raise InputError(f"There is no video in {folder}; it must hold NAME.mp4, or another kind of video.")
         self.config, self.size, self.estimator = config, config.size, estimator
         self.pairs = [(video, poses_beside(video)) for video in videos[:most]]
-        if estimator is None and (alone := next((video for video, beside in self.pairs if beside is None), None)):
+        alone = next((video for video, maps in self.pairs if maps is None), None)
+        if estimator is None and alone is not None:
             name = alone.stem
             raise InputError(
-                f"There is no DensePose for {shown(alone.name)}; put {name}.npz, {name}.zip, a folder {name} or "
-                f"{name}.densepose.mp4 beside it."
+                f"There is no DensePose for {shown(alone.name)}; add {name}.npz, {name}.zip, a folder {name} or "
+                f"{name}.densepose.mp4 to its folder."
             )
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[Clip]:
-        for video, beside in self.pairs:
+        for video, maps in self.pairs:
             info, name = probe_video(video), shown(video.name)
             if info.num_frames < FEWEST:
                 raise InputError(f"{name} has {info.num_frames} frames; give a video of {FEWEST} or more.")
             size = self.config.shaped_like((info.height, info.width))
             frames = np.stack([fit_image(frame, size) for frame in islice(read_video(video), LATER + MOST)])
-            if beside is None:
+            if maps is None:
                 poses = self.estimator.estimate(list(frames))
             else:
-                poses = read_any(beside).poses
+                poses = read_any(maps).poses
                 _check(name, info, poses)
                 poses = fitted(poses.clip(0, len(frames)), size)
             own, poses = poses.select([0]), poses.clip(LATER, len(frames))
             if not (own.mask.any() and poses.mask.any()):
-                raise InputError(f"Nobody is found in the frames of {name} that are needed; please leave it out.")
+                raise InputError(f"No person is found in the frames of {name} that are needed; please leave it out.")
             yield Clip(name, frames[0], own, replace(poses, fps=info.fps), frames[LATER:])
 
 

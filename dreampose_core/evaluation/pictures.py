@@ -44,7 +44,7 @@ _BARS = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A clip with what was made of it: frames uint8 (T, H, W, 3) by block, in the size in which they are compared."""
+    """A clip with what was made of it: frames uint8 (T, H, W, 3) by block."""
 
     clip: Clip
     frames: dict[str, np.ndarray]
@@ -80,15 +80,21 @@ def write_contact(shown: list[Shown], path: Path) -> None:
 def write_side_by_side(shown: list[Shown], path: Path) -> None:
     """Writes an MP4 of the clips one after another: photo, truth, moved texture and model side by side."""
 
+    def row(one: Shown, index: int) -> np.ndarray:
+        panels = {
+            "photo": one.photo,
+            "truth": one.clip.truth[index],
+            **{_NAMES[k]: x[index] for k, x in one.frames.items()},
+        }
+        return np.concatenate([panel(picture, name) for name, picture in panels.items()], 1)
+
+    width = max(row(one, 0).shape[1] for one in shown)  # clips may have different shapes
+
     def frames() -> Iterator[np.ndarray]:
         for one in shown:
             for index in range(len(one.clip)):
-                panels = {
-                    "photo": one.photo,
-                    "truth": one.clip.truth[index],
-                    **{_NAMES[k]: x[index] for k, x in one.frames.items()},
-                }
-                yield np.concatenate([panel(picture, name) for name, picture in panels.items()], 1)
+                made = row(one, index)
+                yield np.pad(made, ((0, 0), (0, width - made.shape[1]), (0, 0)))
 
     write_video(frames(), path, shown[0].clip.poses.fps)
 

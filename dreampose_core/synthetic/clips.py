@@ -18,7 +18,7 @@ from ..media import crop_box, fit_image, read_image
 from ..poses import PoseSequence, converted
 from .backdrop import backdrop_size
 from .figure import HELD_OUT, Figure, render_clip
-from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS
+from .motion import TRAINING_MOTIONS
 from .outfit import Dice
 from .people import Person, draw_people
 
@@ -46,19 +46,17 @@ def draw_clip(
     index: int,
     estimator: Estimator,
     backdrops: Sequence[Path] = (),
-    held_out: bool = False,
     sizes: Sequence[tuple[int, int]] = SHAPES,
 ) -> Clip | None:
-    """The clip `index` of a training set `seed`, always the same; None where the estimator finds nobody in it.
+    """The clip `index` of a training set `seed`, always the same; None where the estimator does not find the person.
 
-    Most show people of triangles through the estimator: half of those with the frames' own maps, half with the motion
-    on the body that was found in the photo, as for somebody else's motion. held_out: people and motions that no
-    training set has.
+    Three quarters show people of triangles through the estimator: two thirds of those with the frames' own maps, one
+    third with the motion on the body that was found in the photo, as for another person's motion. The others show
+    people of capsules with exact maps.
     """
-    dice = Dice(torch.Generator().manual_seed((seed * 1_000_003 + index) * 2 + held_out))
+    dice = Dice(torch.Generator().manual_seed((seed * 1_000_003 + index) * 2))
     size = dice.choice(tuple(sizes))
-    who = HELD_OUT + 600 + index if held_out else int(dice.uniform(0, HELD_OUT))
-    name = dice.choice(HELD_OUT_MOTIONS if held_out else TRAINING_MOTIONS)
+    who, name = int(dice.uniform(0, HELD_OUT)), dice.choice(TRAINING_MOTIONS)
     fps, start = dice.choice(_FPS), dice.uniform(0, 8)
     turned = dice.uniform(-math.pi, math.pi) if dice.chance(_TURNED) else 0.0
     if dice.chance(_CAPSULES):

@@ -22,7 +22,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..synthetic.clips import Clip, draw_clip
 from .distributed import Draws, Share
 
-_EMPTY = 1000  # bytes: a file of a clip in which nobody was found has fewer
+_EMPTY = 1000  # bytes: the file of a clip in which no person was found has fewer
 _HARD, WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean error of colours from which one is wrong, of 2
 _GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
 _HELD_EVERY = 20  # of so many clips one is never trained on

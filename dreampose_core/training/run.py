@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..errors import Diverged, InputError
-from ..media import write_png
+from ..media import fit_image, write_png
 from ..model.config import ModelConfig
 from ..model.loading import load_pipeline, save_model
 from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
+from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..settings import MiniRun
@@ -151,8 +152,8 @@ def _samples(
 ) -> MannequinSamples | VideoSamples | DrawnClips:
     """What the run trains on; the model takes on the charts of its U, V."""
     if is_drawn(run):
-        if not pipe.model_config.free_shape or processes.count > 1:
-            raise InputError("Drawn clips train a model with frames of the photo's shape, in one process.")
+        if not isinstance(pipe.vae, TexturedVAE) or processes.count > 1:
+            raise InputError("Drawn clips train a model whose decoder sees the moved texture, in one process.")
         return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
     given = pipe.model_config.size, run.batch_size, run.seed, device
     if run.data == "mannequin":
@@ -174,7 +175,7 @@ def sample_sheets(
     sample, the truth.
 
     pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same
-    noise, so that the sheets of a run can be laid beside each other. writes: whether this process is the one that
+    noise, so that the sheets of a run can be compared. writes: whether this process is the one that
     writes.
     """
 
@@ -182,7 +183,8 @@ def sample_sheets(
         sheet = []
         for photo, own, truth, target in pairs:
             made = pipe(photo, target, own, generator=torch.Generator().manual_seed(0))
-            sheet.append(np.concatenate([photo, render_colours(target)[0], made.frames[0], truth], 1))
+            row = photo, render_colours(target)[0], made.frames[0], truth
+            sheet.append(np.concatenate([fit_image(picture, pipe.model_config.size) for picture in row], 1))
         sheet = np.concatenate(sheet)
         if writes:
             folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,7 @@ def claim(run: Options, folder: Path, resume: bool, model: str) -> None:
     """Makes `folder` the run's, with its run.json. Raises InputError where there is a run already, or, with `resume`,
     another one.
 
-    run: options that all have defaults. model: the folder in it where its
-    weights are found.
+    run: options that all have defaults. model: the folder in it where its weights are found.
     """
     path = folder / "run.json"
     if path.is_file():
