@@ -34,6 +34,14 @@ SIZE = (256, 192)
 CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shorter():
+    """Clips of eight frames instead of twelve."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LENGTH", 8)
+        yield
+
+
 @pytest.fixture(scope="module")
 def tracker() -> BodyTracker:
     return BodyTracker(BODY_TRACKER)
