@@ -31,7 +31,7 @@ USER 1000
 VOLUME /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=2m \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:7860/healthz', timeout=4)"]
 # Workers finish their step and write a checkpoint; `docker stop --time 30` leaves them the time.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--"]

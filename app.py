@@ -1,9 +1,8 @@
-"""The web door: reads the settings, starts the workers, builds the page and serves it; nothing happens at import."""
+"""The server: reads the settings, then keeps the web process and the workers running. Importing it does nothing."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -11,17 +10,26 @@ import sys
 
 from dreampose_core.doctor import check_cluster
 from dreampose_core.errors import DreamPoseError, InputError
+from dreampose_core.jobs.logs import configure
+from dreampose_core.jobs.supervisor import Supervisor
 from dreampose_core.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serves until SIGINT or SIGTERM; the exit code: 0 after a clean end, 2 with one sentence for a user's mistake."""
+    """Serve until SIGINT or SIGTERM; return 0 after a clean end, 2 after printing a sentence about a user's mistake."""
     signal.signal(signal.SIGTERM, _leave)
     try:
         settings = _settings(arguments)
         if settings.engine == "ray":
             check_cluster(settings)
-        _serve(settings, _listener(settings.host, settings.port))
+        configure(settings.log_format)
+        web = (sys.executable, "-m", "dreampose_core.web")
+        with (
+            _listener(settings.host, settings.port) as listener,
+            Supervisor(settings, web=(web, listener.fileno())) as supervisor,
+        ):
+            supervisor.wait()
+            return 2  # the web process has printed why
     except DreamPoseError as error:
         print(error, file=sys.stderr)
         return 2
@@ -61,7 +69,8 @@ def _settings(arguments: list[str] | None) -> Settings:
 
 
 def _on_a_space() -> None:
-    """On a Hugging Face Space the port is the outside's, and nothing but an attached bucket outlives a restart."""
+    """Set the defaults for a Hugging Face Space: listen on every network, and use storage attached at /data as the
+    bucket, because nothing else outlives a restart."""
     os.environ.setdefault("DREAMPOSE_HOST", "0.0.0.0")
     if os.access("/data", os.W_OK):
         os.environ.setdefault("DREAMPOSE_BUCKET", "/data")
@@ -74,7 +83,7 @@ def _on_a_space() -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything else is started; raises InputError when the address cannot be had."""
+    """Return a listening socket, made before any process starts. Raises InputError when the address is unavailable."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
@@ -84,38 +93,8 @@ def _listener(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _serve(settings: Settings, listener: socket.socket) -> None:
-    # read by gradio when it is imported: no calls home, and visitors' uploads stay in the data folder
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(settings.home.expanduser().absolute() / "uploads")
-    from dreampose_core.jobs.logs import configure
-    from dreampose_core.jobs.service import JobService
-
-    configure(settings.log_format)
-    service = JobService(settings)
-    try:
-        service.start()  # the workers load the model while the page is being built
-        import uvicorn
-
-        from dreampose_core.web.server import build_app
-
-        app = build_app(settings, service)
-        # Pages that are open keep their connection; that they lose it at the end is no error.
-        logging.getLogger("uvicorn.error").addFilter(
-            lambda record: "graceful shutdown exceeded" not in record.getMessage()
-        )
-        config = uvicorn.Config(
-            app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, server_header=False
-        )
-        host, port = listener.getsockname()[:2]
-        print(f"DreamPose is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # it listens already
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        service.stop()
-
-
 def _leave(signal_number: int, frame: object) -> None:
-    """SIGTERM ends the program the way Ctrl-C does, so that the workers are stopped and finish their step."""
+    """Handle SIGTERM like Ctrl-C, so that the workers finish their step and stop."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""DreamPose: one photo of a person and a DensePose sequence become a video of that person moving."""
+"""DreamPose: turns one photo of a person and a DensePose sequence into a video of that person moving."""
 
 import logging
 
@@ -6,12 +6,12 @@ __version__ = "0.1.0"
 
 __all__ = ["DreamPosePipeline", "__version__"]
 
-# diffusers loads bitsandbytes where it is installed, which then warns of kernels for 4 bits that nothing here uses.
+# diffusers loads bitsandbytes if it is installed, which then warns about 4-bit kernels that this project does not use
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str):
-    # Lazy, so that `import dreampose_core` (the web process, --help) never loads torch.
+    # lazy, so that the web process and --help never load torch
     if name == "DreamPosePipeline":
         from .model.pipeline import DreamPosePipeline
 

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster over a shared folder: a list of actors, each with a model, and batches of frames for them."""
+"""Run jobs on a Ray cluster with a shared data folder: actors hold the model and make batches of frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads this at import; it sends no usage statistics
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -36,36 +36,33 @@ from .settings import MODELS, Settings
 from .subject.folder import Subject, subject_loaded
 
 CONNECT_S = 60.0
-WAIT_S = 0.2  # how often a job looks whether it is to stop, and asks its nodes for news
-AGAIN_AFTER_S = 60.0  # a model that could not be used is loaded again then
-NO_NODE_S = 120.0  # a job that has no node for so long is given back
-STOP_S = 3.0  # a model that does not stop within is ended; the supervisor ends a worker that takes longer than 4 s
-MOST_LOSSES = 3  # of nodes, by one batch
+WAIT_S = 0.2  # interval at which a job checks whether to stop, and polls its nodes
+AGAIN_AFTER_S = 60.0  # wait before loading the model again after a node failed to load it
+NO_NODE_S = 120.0  # a job without a node for this long is given back to the queue
+STOP_S = 3.0  # an actor that does not stop within this time is killed; the supervisor kills a worker after 4 s
+MOST_LOSSES = 3  # a job fails when the same batch has lost this many nodes
 log = logging.getLogger("dreampose.cluster")
 
-_connecting: Future | None = None  # the newest attempt; while it hangs there is no other
+_connecting: Future | None = None  # the latest attempt to connect; no other starts while it hangs
 
 
 def connect(address: str) -> None:
-    """Makes this process a driver of the cluster at host:port, unless it is one. Raises ClusterAway within CONNECT_S.
+    """Make this process a driver of the cluster at host:port, once. Raises ClusterAway within CONNECT_S.
 
-    Ray waits for minutes for a head that is silent, and in the main thread it takes the handler of SIGTERM; so it has a
-    thread of its own.
+    Ray gets its own thread: it waits minutes for a silent head, and in the main thread it takes SIGTERM's handler.
     """
     global _connecting
     if ray.is_initialized():
         return
     host, _, port = address.rpartition(":")
     try:
-        # Ray looks for this machine's cluster at its address in the network
+        # Ray expects a cluster on this machine at the machine's network address.
         host = ray.util.get_node_ip_address() if host in ("localhost", "127.0.0.1", "[::1]") else host.strip("[]")
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError, OverflowError) as error:
-        why = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
-        raise ClusterAway(
-            f"The Ray cluster at {address} cannot be reached ({why}); start it with ray start, or correct "
-            "DREAMPOSE_RAY_ADDRESS."
-        ) from error
+        reason = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
+        how = "start it with ray start, or correct DREAMPOSE_RAY_ADDRESS"
+        raise ClusterAway(f"The Ray cluster at {address} cannot be reached ({reason}); {how}.") from error
 
     def initialize(done: Future) -> None:
         try:
@@ -78,23 +75,23 @@ def connect(address: str) -> None:
         threading.Thread(target=initialize, args=(_connecting,), name="connect", daemon=True).start()
     try:
         _connecting.result(CONNECT_S)
-    except Exception as error:  # for example for a Ray or a Python of another version
-        why = " ".join(str(error).split())[:300] if _connecting.done() else f"no answer within {CONNECT_S:.0f} s"
-        raise ClusterAway(f"The Ray cluster at {address} does not take this program in: {why}") from error
+    except Exception as error:  # for example a different version of Ray or Python
+        reason = " ".join(str(error).split())[:300] if _connecting.done() else f"no answer within {CONNECT_S:.0f} s"
+        raise ClusterAway(f"The Ray cluster at {address} does not accept this program: {reason}") from error
 
 
 def versions() -> dict[str, str]:
-    """Versions of what must be the same wherever frames of one video are made, by name."""
+    """Return the versions, by name, that must be equal on all nodes that make frames of one video."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"DreamPose": __version__, "Python": python, "PyTorch": torch.__version__.partition("+")[0]}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all models of a cluster are.
+    """How every node of a cluster runs the model.
 
     settings: the server's, without its secret. device: "cuda" or "cpu". num_threads: of torch, the same on every node,
-    since results on a CPU depend on it. token: what stands in the data folder's cluster.id.
+    since CPU results depend on it. token: the content of cluster.id in the shared folder. versions: the server's.
     """
 
     settings: Settings
@@ -105,12 +102,11 @@ class Setup:
 
     @classmethod
     def of(cls, settings: Settings) -> Setup:
-        """For the cluster that this process is connected to. Raises ClusterAway where a GPU is asked for and there is
-        none."""
+        """Make the setup for the connected cluster. Raises ClusterAway when it lacks the GPU that the settings want."""
         has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         if settings.device == "cuda" and not has_gpu:
             raise ClusterAway("The Ray cluster has no GPU; start nodes with --num-gpus, or set DREAMPOSE_DEVICE=cpu.")
-        # a shipped model goes by its name, since the code may lie elsewhere on a node
+        # Use a shipped model's name instead of its path, since nodes may have the code in other folders.
         model = next((name for name, path in MODELS.items() if path == Path(settings.model)), settings.model)
         settings = settings.with_folders().model_copy(update={"secret": None, "model": model})
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -122,36 +118,36 @@ class Setup:
         return cls(settings, device, torch.get_num_threads(), marker.read_text(), versions())
 
     def room(self) -> dict[str, int]:
-        """How many models each node takes, by Ray's id of the node; without nodes that take none."""
+        """Return how many models each node has room for, by Ray's node id, without nodes that have no room."""
         name, each = ("GPU", 1) if self.device == "cuda" else ("CPU", self.num_threads)
-        found = {node["NodeID"]: node["Resources"].get(name, 0) // each for node in ray.nodes() if node["Alive"]}
-        return {node: int(models) for node, models in found.items() if models >= 1}
+        room = {node["NodeID"]: node["Resources"].get(name, 0) // each for node in ray.nodes() if node["Alive"]}
+        return {node: int(models) for node, models in room.items() if models >= 1}
 
 
 def check_node(setup: Setup) -> None:
-    """Runs on a node. Raises ClusterAway where it cannot work for the server that has this setup."""
-    found, address = versions(), ray.util.get_node_ip_address()
-    other = [f"{name} {found[name]} instead of {has}" for name, has in setup.versions.items() if found[name] != has]
+    """Check, on a node, its versions and data folder. Raises ClusterAway when it cannot work with this setup."""
+    here, address = versions(), ray.util.get_node_ip_address()
+    other = [f"{name} {here[name]} instead of {has}" for name, has in setup.versions.items() if here[name] != has]
     if other:
-        raise ClusterAway(f"The node {address} has {', '.join(other)}; install the same there as on the server.")
+        raise ClusterAway(f"The node {address} has {', '.join(other)}; install the server's versions there.")
     home = setup.settings.home
     if not (home / "cluster.id").is_file() or (home / "cluster.id").read_text() != setup.token:
         raise ClusterAway(f"The node {address} does not see the data folder {home}; mount it there at the same path.")
 
 
 def _sentence(error: Exception) -> str:
-    """Why a node could not be used."""
+    """Return the error sentence for a node that cannot be used."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, DreamPoseError):
         return str(cause)
     if isinstance(error, RayActorError):
-        return "A node of the Ray cluster was lost before it had loaded the model; look at ray status."
+        return "A node of the Ray cluster was lost before it had loaded the model; run ray status."
     line = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
-    return f"A node of the Ray cluster cannot run DreamPose ({line}); install the same version there as on the server."
+    return f"A node of the Ray cluster cannot run DreamPose ({line}); install the server's versions there."
 
 
 class ModelActor:
-    """A model in a process of the cluster: one batch or one tuning at a time, and `news` meanwhile."""
+    """A model in a process of the cluster. Runs one batch or one fine-tuning at a time; answers `news` meanwhile."""
 
     def __init__(self, setup: Setup):
         self._setup = setup
@@ -159,45 +155,45 @@ class ModelActor:
         self._subject, self._loaded = b"", ExitStack()
 
     def load(self) -> ModelInfo:
-        """Raises ClusterAway as `check_node`, and ModelError."""
+        """Load the model. Raises ClusterAway as `check_node` does, and ModelError."""
         check_node(self._setup)
         torch.set_num_threads(self._setup.num_threads)
-        given = self._setup.settings
-        pipe = load_pipeline(given.model, self._setup.device, given.precision, given.low_memory, given.safety_checker)
+        its = self._setup.settings
+        pipe = load_pipeline(its.model, self._setup.device, its.precision, its.low_memory, its.safety_checker)
         self._engine = LocalEngine(pipe)
         return self._engine.model
 
     def news(self) -> list[tuple[str, tuple]]:
-        """Name and arguments of each call of a callback since the last time."""
+        """Return the name and arguments of each callback call since the last call of `news`."""
         return [self._news.popleft() for _ in range(len(self._news))]
 
     def frames(self, work: tuple, batches: list[range]) -> tuple[np.ndarray, list[int], dict[str, int]]:
-        """The frames of `batches`, uint8 (N, H, W, 3), those of them that were made black, and `LocalEngine.peaks`.
+        """Make frames uint8 (N, H, W, 3); also returns the indices of blacked-out ones, and `LocalEngine.peaks`.
 
         work: scene, options and subject of `LocalEngine.frames`. The subject stays loaded for the next batch.
         """
         scene, options, subject = work
-        self._carry(subject)
-        told = {name: partial(self._tell, name) for name in ("on_step", "on_smaller", "on_latent_preview")}
+        self._load_subject(subject)
+        calls = {name: partial(self._record, name) for name in ("on_step", "on_smaller", "on_latent_preview")}
         hidden: list[int] = []
         should_stop = ray.get_runtime_context().is_canceled
         with memory.peaks() as peaks:
-            made = self._engine.loaded_frames(scene, options, batches, should_stop, on_hidden=hidden.append, **told)
+            made = self._engine.loaded_frames(scene, options, batches, should_stop, on_hidden=hidden.append, **calls)
             frames = np.stack([frame for _, frame in made])
         return frames, hidden, peaks
 
-    def tune(self, *given, **named) -> tuple[Subject, float]:
-        """As `LocalEngine.tune`, in the shared folder."""
-        self._carry(None)
-        named |= {"on_progress": partial(self._tell, "on_progress")}
-        return self._engine.tune(*given, **named, should_stop=ray.get_runtime_context().is_canceled)
+    def tune(self, *args, **kwargs) -> tuple[Subject, float]:
+        """Fine-tune a subject as `LocalEngine.tune` does, in the shared folder."""
+        self._load_subject(None)
+        kwargs |= {"on_progress": partial(self._record, "on_progress")}
+        return self._engine.tune(*args, **kwargs, should_stop=ray.get_runtime_context().is_canceled)
 
-    def _tell(self, name: str, *given) -> None:
-        self._news.append((name, given))
+    def _record(self, name: str, *args) -> None:
+        self._news.append((name, args))
 
-    def _carry(self, folder: Path | None) -> None:
-        """Loads the subject that is asked for in place of the last one, unless it is the same."""
-        about = None if folder is None else folder / "subject.json"  # holds the sums of the weights
+    def _load_subject(self, folder: Path | None) -> None:
+        """Load the subject in `folder`, or none, in place of the last one, unless it is the same."""
+        about = None if folder is None else folder / "subject.json"  # contains the weights' checksums
         subject = about.read_bytes() if about is not None and about.is_file() else b""
         if not subject or subject != self._subject:
             self._loaded.close()
@@ -209,7 +205,7 @@ class ModelActor:
 
 @dataclass(eq=False)
 class _Node:
-    """An actor. started: a reference that is there once Ray has found a place for it; loading: to the model."""
+    """An actor. started, loading: references that become ready when it is placed, and when its model is loaded."""
 
     actor: object
     started: ray.ObjectRef
@@ -218,9 +214,9 @@ class _Node:
 
 
 class Cluster:
-    """The engine of one worker process, as `LocalEngine`, with the worker's share of the models that the cluster takes.
+    """The engine of one worker process: `LocalEngine`'s methods on the worker's share of the cluster's models.
 
-    They stay loaded while this process lives; Ray ends them with it. Raises ClusterAway where no cluster can be used.
+    Models stay loaded until this process ends. Raises ClusterAway when the cluster cannot be used.
     """
 
     actor_class = ModelActor
@@ -228,41 +224,41 @@ class Cluster:
     def __init__(self, settings: Settings):
         connect(settings.ray_address)
         self.setup = Setup.of(settings)
-        self.model: ModelInfo | None = None  # until a node is ready
+        self.model: ModelInfo | None = None  # None until a node is ready
         self.peaks: dict[str, int] = {}
         self._nodes: list[_Node] = []
         self._problem, self._tended, self._again = "", 0.0, 0.0
 
     def wait(self, should_stop: ShouldStop) -> Cluster:
-        """Returns itself when a node is ready. Raises Cancelled, and ClusterAway where none will be."""
+        """Wait until a node is ready and return self. Raises Cancelled, and ClusterAway when no node becomes ready."""
         connect(self.setup.settings.ray_address)
-        began = time.monotonic()
-        while not self.ready(began):
+        started = time.monotonic()
+        while not self.ready(started):
             check_stop(should_stop)
             time.sleep(WAIT_S)
         return self
 
-    def tune(self, *given, on_progress: OnProgress, should_stop: ShouldStop, **named) -> tuple[Subject, float]:
-        """As `LocalEngine.tune`; where a node is lost, another goes on from the last checkpoint."""
-        todo, told = ["learning the person"], {"on_progress": on_progress}
-        made = self._spread(todo, lambda actor, _: actor.tune.remote(*given, **named), told, should_stop)
+    def tune(self, *args, on_progress: OnProgress, should_stop: ShouldStop, **kwargs) -> tuple[Subject, float]:
+        """Fine-tune as `LocalEngine.tune` does; when a node is lost, another continues from the last checkpoint."""
+        todo, callbacks = ["learning the person"], {"on_progress": on_progress}
+        made = self._spread(todo, lambda actor, _: actor.tune.remote(*args, **kwargs), callbacks, should_stop)
         return next(result for _, result in made)
 
     def frames(self, scene, options, subject, batches, should_stop, **callbacks) -> Iterator[tuple[int, np.ndarray]]:
-        """As `LocalEngine.frames`, each batch on a node that is free; those of a lost node are made again elsewhere."""
-        work, most = ray.put((scene, options, subject)), options.batch_size
+        """Make frames as `LocalEngine.frames` does, each batch on a free node; another takes over a lost node's."""
+        work, limit = ray.put((scene, options, subject)), options.batch_size
         self.peaks = {}
 
         def on_smaller(size: int) -> None:
-            nonlocal most
-            most = min(most, size)
+            nonlocal limit
+            limit = min(limit, size)
             callbacks["on_smaller"](size)
 
         def submit(actor, batch: range) -> ray.ObjectRef:
-            return actor.frames.remote(work, [batch[i : i + most] for i in range(0, len(batch), most)])
+            return actor.frames.remote(work, [batch[i : i + limit] for i in range(0, len(batch), limit)])
 
-        told = {**callbacks, "on_smaller": on_smaller}
-        for batch, (frames, hidden, peaks) in self._spread(batches, submit, told, should_stop):
+        relayed = {**callbacks, "on_smaller": on_smaller}
+        for batch, (frames, hidden, peaks) in self._spread(batches, submit, relayed, should_stop):
             self.peaks = {name: max(mb, self.peaks.get(name, 0)) for name, mb in peaks.items()}
             for index in hidden:
                 callbacks["on_hidden"](index)
@@ -271,13 +267,14 @@ class Cluster:
     def _spread(
         self, todo: Iterable, submit: Callable, callbacks: dict[str, Callable], should_stop: ShouldStop
     ) -> Iterator[tuple]:
-        """Each of `todo` and its result, in any order. submit(actor, one) calls the actor that makes it.
+        """Distribute the items of `todo` over the nodes; yields (item, result) in any order.
 
-        Raises Cancelled, what was raised on a node, ModelError where one of `todo` has lost MOST_LOSSES nodes, and
-        ClusterAway where no node is left.
+        submit(actor, item) starts an item on an actor and returns Ray's reference. callbacks: by name, called with what
+        the actors report. Raises Cancelled, any exception raised on a node, ModelError when one item has lost
+        MOST_LOSSES nodes, and ClusterAway when no node is left.
         """
         waiting, at_work, losses = deque(todo), {}, Counter()
-        self._relay(self._nodes, None)  # drops nodes that are gone
+        self._relay(self._nodes, None)  # drops lost nodes
         since = time.monotonic()
         try:
             while waiting or at_work:
@@ -315,7 +312,7 @@ class Cluster:
                 self._drop(at_work[ref][0])
 
     def _relay(self, nodes: Iterable[_Node], callbacks: dict[str, Callable] | None) -> None:
-        """Repeats the calls of callbacks on these nodes, None to forget them; drops nodes that are gone."""
+        """Make the callback calls recorded on these nodes, or discard them if `callbacks` is None; drop lost nodes."""
         asked = {node.actor.news.options(concurrency_group="control").remote(): node for node in nodes if node.ready}
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=WAIT_S)[0] if asked else []:
             try:
@@ -323,13 +320,14 @@ class Cluster:
             except RayError:
                 self._drop(asked[ref])
                 continue
-            for name, given in news if callbacks is not None else []:
-                callbacks[name](*given)
+            for name, args in news if callbacks is not None else []:
+                callbacks[name](*args)
 
     def ready(self, since: float) -> list[_Node]:
-        """The nodes that are ready; starts those for which there is room.
+        """Return the nodes that are ready, and start actors where the cluster has room.
 
-        since: when the job had a node last. Raises ClusterAway where that is long ago and none is about to load.
+        since: when the job last had a node, as time.monotonic(). Raises ClusterAway when that is more than NO_NODE_S
+        ago and Ray has placed no actor.
         """
         if (now := time.monotonic()) - self._tended >= 1:
             self._tended = now
@@ -344,16 +342,17 @@ class Cluster:
                 started = actor.news.options(concurrency_group="control").remote()
                 self._nodes.append(_Node(actor, started, actor.load.remote()))
             if now - since > NO_NODE_S and not any(ray.wait([node.started], timeout=0)[0] for node in self._nodes):
-                raise ClusterAway(self._problem or "No node of the Ray cluster has room; look at ray status.")
+                raise ClusterAway(self._problem or "No node of the Ray cluster has room; run ray status.")
         return [node for node in self._nodes if node.ready]
 
     def _take_in(self, node: _Node) -> None:
-        """Marks a node as ready, or drops it with a sentence in the log."""
+        """Mark a node whose model is loaded as ready, or drop it and log the reason."""
         try:
             model = ray.get(node.loading)
             known = self.model or model
+            # precision is "NAME, reason"; only the names must be equal.
             if replace(model, precision=None) != replace(known, precision=None) or (
-                str(model.precision).partition(",")[0] != str(known.precision).partition(",")[0]  # without the reason
+                str(model.precision).partition(",")[0] != str(known.precision).partition(",")[0]
             ):
                 raise ModelError(
                     "A node of the Ray cluster has other weights under the model's name, or computes in another "
@@ -366,32 +365,32 @@ class Cluster:
             self._drop(node)
 
     def _drop(self, node: _Node) -> None:
-        """Ends an actor; another is started while there is room for it."""
+        """Kill a node's actor; `ready` starts another when there is room."""
         ray.kill(node.actor)
         if node in self._nodes:
             self._nodes.remove(node)
 
 
 def look(settings: Settings) -> str:
-    """What there is of a cluster, a line. Raises ClusterAway with a sentence for what is wrong with it."""
+    """Check the cluster of these settings and return one line about it. Raises ClusterAway."""
     connect(settings.ray_address)
     setup = Setup.of(settings)
     room, each = setup.room(), "a GPU" if setup.device == "cuda" else f"{setup.num_threads} processors"
-    found = f"room for {sum(room.values())} models, with {each} each"
+    summary = f"room for {sum(room.values())} models, with {each} each"
     if sum(room.values()) < settings.workers:
-        raise ClusterAway(f"The Ray cluster has {found}; start more nodes, or correct DREAMPOSE_WORKERS.")
+        raise ClusterAway(f"The Ray cluster has {summary}; start more nodes, or correct DREAMPOSE_WORKERS.")
     for node in room:
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        check = ray.remote(num_cpus=0, max_retries=0)(check_node).options(scheduling_strategy=there)
+        on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+        check = ray.remote(num_cpus=0, max_retries=0)(check_node).options(scheduling_strategy=on_node)
         try:
             ray.get(check.remote(setup), timeout=CONNECT_S)
         except RayError as error:
             raise ClusterAway(_sentence(error)) from error
-    return f"{settings.ray_address}, {found}"
+    return f"{settings.ray_address}, {summary}"
 
 
 def main(settings: str) -> int:
-    """Prints what `look` finds for these settings, as JSON; the exit status is 3 where the cluster cannot be used."""
+    """Print the line that `look` returns for `settings` (JSON), or its error; then the exit status is 3."""
     try:
         print(look(Settings.model_validate_json(settings)))
     except ClusterAway as error:

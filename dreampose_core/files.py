@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their sums, and the one sentence for a disk that is full."""
+"""Atomic writing of files and folders, locks, checksums, a model's config, and the error for a full disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -27,10 +28,9 @@ _FULL = {
 
 @contextmanager
 def appearing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; when the block ends well it is renamed to `path`, else it goes.
+    """Yield a temporary path next to `path` to write to; on success it is renamed to `path`, else removed.
 
     The temporary name keeps the suffix, because encoders choose the format by it.
-
     Raises StorageError for every OSError of the block, of the flush to disk and of the renaming.
     """
     path = Path(path)
@@ -49,35 +49,35 @@ def appearing(path: str | Path) -> Iterator[Path]:
 
 
 def unfinished(path: Path) -> Path:
-    """Where `appearing` writes, in this process, what becomes `path`; two processes never write to one file."""
+    """Return the temporary path of `appearing` for `path`; it contains the process id, so processes never share it."""
     return path.with_name(f".part.{os.getpid()}.{path.name}")
 
 
 def remove_unfinished(path: Path) -> None:
-    """Removes the files that processes which were killed left behind of `path`."""
+    """Remove the temporary files of `path` that killed processes left behind."""
     for left in path.parent.glob(f".part.*.{glob.escape(path.name)}"):
         left.unlink(missing_ok=True)
 
 
 def remove_all_unfinished(folder: Path) -> None:
-    """The same for whatever files were to appear in a folder in which nobody else writes."""
+    """Remove all such files in a folder in which no other process writes."""
     for left in folder.glob(".part.*"):
         if left.is_file():
             left.unlink(missing_ok=True)
 
 
 def check_new_folder(path: Path) -> None:
-    """Raises InputError where there is something at `path` already, but for an empty folder."""
+    """Raise InputError if `path` exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} is there already and is not an empty folder; give the name of a new one.")
+        raise InputError(f"{path} already exists and is not an empty folder; choose another name.")
 
 
 @contextmanager
 def appearing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which is new or an empty folder, to write to; renamed when the block ends well,
-    else it goes.
+    """Yield a temporary folder next to `path`, which must be new or empty; on success it is renamed to `path`, else
+    removed.
 
-    Raises StorageError for every error of the disk in the block, also safetensors' own.
+    Raises StorageError for every disk error in the block, including those of safetensors.
     """
     path = Path(os.path.abspath(path))
     temporary = unfinished(path)
@@ -92,7 +92,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(error, path) from error
     except Exception as error:
-        if "(os error " not in str(error):  # as safetensors says a full disk
+        if "(os error " not in str(error):  # the format of safetensors' disk errors
             raise
         raise storage_error(os_error(error), path) from error
     finally:
@@ -101,9 +101,9 @@ def appearing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
-    """Nobody else is in such a block of the same path, in whatever process; the kernel ends it with the process.
+    """Hold an exclusive lock on `path` in this context, across processes; the kernel releases it if the process dies.
 
-    Raises Cancelled when should_stop() is true while others are waited for, and StorageError.
+    Raises Cancelled when should_stop() is true while waiting for the lock, and StorageError.
     """
     while True:
         try:
@@ -123,8 +123,8 @@ def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
 
 
 def lock_file(path: Path) -> TextIO | None:
-    """The file, opened anew and locked until it is closed; None where others hold it, or took it away just now. Raises
-    OSError."""
+    """Open and lock a file until it is closed; returns None if another process holds the lock or has just removed the
+    file. Raises OSError."""
     file = open(path, "w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,7 +137,7 @@ def lock_file(path: Path) -> TextIO | None:
 
 
 def flush(path: Path) -> None:
-    """Makes sure that a file, or a folder's list of names, is on the disk. Raises OSError."""
+    """Flush a file, or a folder's list of names, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -146,27 +146,33 @@ def flush(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
+    """Return the SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def os_error(error: Exception) -> OSError:
-    """The OSError behind an error that says it only in its text, "... (os error 28)", as safetensors does."""
+    """Return the OSError behind an error that has its number only in its text, "... (os error 28)", as safetensors'."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     number = int(found[1]) if found else errno.EIO
     return OSError(number, os.strerror(number))
 
 
 def storage_error(error: OSError, path: str | Path) -> StorageError:
-    """The StorageError that says why `path` was not written and what to do."""
+    """Return the StorageError for a failed write of `path`, with the reason and what to do."""
     name = Path(path).name
     if error.errno in _FULL:
         why = _FULL[error.errno]
-        return DiskFull(
-            f"{name} could not be written: {why}. Free some space and try again; what was finished before is kept."
-        )
+        return DiskFull(f"{name} could not be written: {why}. Free some space and try again; finished work is kept.")
     reason = error.strerror or str(error) or type(error).__name__
     return StorageError(
         f"{name} could not be written: {reason[0].lower()}{reason[1:]}. Choose a folder that exists and can be written."
     )
+
+
+def model_config(model: str | Path) -> dict:
+    """The `model_config` of a model folder; of a hub id only what all models made from Stable Diffusion share."""
+    try:
+        return json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8"))["model_config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"height": 640, "width": 512, "charts": "densepose"}

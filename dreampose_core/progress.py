@@ -1,4 +1,4 @@
-"""The one progress record that the library, the command line, the workers and the page all speak."""
+"""The progress record that the library, the command line, the workers and the page share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a piece of work stands.
+    """The progress of one stage.
 
     stage: a short lower-case word, for example "tuning", "decoder", "frames", "video".
-    step, total: steps finished and steps in all, 0 <= step <= total.
+    step, total: finished steps and all steps, 0 <= step <= total.
     seconds_left: an estimate for this stage, None while unknown.
-    loss: the newest training loss, None outside training.
+    loss: the latest training loss, None outside training.
     """
 
     stage: str
@@ -40,7 +40,7 @@ def ignore_progress(progress: Progress) -> None:
 
 
 def check_stop(should_stop: ShouldStop) -> None:
-    """Raises Cancelled when `should_stop()` is true."""
+    """Raise Cancelled if `should_stop()` returns true."""
     if should_stop():
         raise Cancelled("stopped on request")
 
@@ -54,7 +54,7 @@ class StageClock:
         self.started = time.monotonic()
 
     def tick(self, step: int, loss: float | None = None) -> None:
-        """Reports that `step` of `total` steps are done."""
+        """Report that `step` of `total` steps are done."""
         done = step - self.first
         left = (time.monotonic() - self.started) / done * (self.total - step) if done > 0 else None
         self.on_progress(Progress(self.stage, step, self.total, left, loss))

@@ -1,4 +1,4 @@
-"""Typed settings (of one installation) and options (of one run); nothing here reads files or imports torch."""
+"""Typed settings of an installation and options of a run; reads no files and imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MINI = REPOSITORY / "assets" / "mini"
-MODELS = {"mini": MINI}  # those that are shipped, by name
+MODELS = {"mini": MINI}  # shipped models by name
 BODY_TRACKER = REPOSITORY / "assets" / "body"
 PEOPLE = REPOSITORY / "assets" / "synthetic" / "people.npz"
 EXAMPLES = REPOSITORY / "examples"
@@ -28,239 +28,283 @@ EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
 LabelChoice = Literal["auto", "on", "off"]
 EstimatorName = Literal["none", "body", "torchscript"]
+MotionName = Literal[
+    "idle",
+    "walk",
+    "stroll",
+    "march",
+    "jog",
+    "catwalk",
+    "turn",
+    "turn_quick",
+    "pirouette",
+    "side_step",
+    "wave",
+    "wave_both",
+    "clap",
+    "point",
+    "shrug",
+    "bow",
+    "curtsy",
+    "salute",
+    "phone",
+    "look_around",
+    "arms",
+    "stretch",
+    "fashion",
+    "contrapposto",
+    "over_shoulder",
+    "show_dress",
+    "twist",
+    "squat",
+    "lunge",
+    "kick",
+    "jump",
+    "boxing",
+    "swing",
+    "tree",
+    "dance",
+    "disco",
+    "robot",
+]
 Height = Literal["child", "short", "average", "tall"]
 Build = Literal["slim", "average", "heavy"]
 Clothes = Literal["close", "skirt", "long_skirt"]
 
 MAX_SEED = 2**31 - 1
 MAX_FRAMES = 1200
-MIN_FREE_MB = 200  # of the disk: below that nothing new is begun, so that what is under way can be finished
+MIN_FREE_MB = 200  # disk space; with less, no new work starts, so that running jobs can finish
 
 
 class Options(BaseModel):
-    """Base of all option sets: unknown names are errors, values never change. The text below a field is what the
-    command line, the API and its documents say of it."""
+    """Base class of all option sets: unknown names are errors, and values never change. The docstring of a field is its
+    description on the command line, in the API and in the API's documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
     def described(cls) -> dict[str, str]:
-        """What is said of each option, with its range where it has one."""
-        told = {}
+        """Return the description of each option, with its range if it has one."""
+        descriptions = {}
         for name, schema in cls.model_json_schema()["properties"].items():
-            told[name] = schema.get("description", "")
+            descriptions[name] = schema.get("description", "")
             for part in schema.get("anyOf", [schema]):
                 if "minimum" in part:
                     to = f" to {part['maximum']:.10g}" if "maximum" in part else " or more"
-                    told[name] += f" {part['minimum']:.10g}{to}."
-        return told
+                    descriptions[name] += f" {part['minimum']:.10g}{to}."
+        return descriptions
 
 
 def frame_range(text: str | None, name: str) -> tuple[int | None, int | None]:
-    """First and last of "20:80" (half-open; None where a side is left out). Raises InputError; `name` is what the user
-    calls it."""
+    """Parse a half-open range such as "20:80" to (first, last); None for a side that is left out.
+
+    name: the option's name in the error sentence. Raises InputError.
+    """
     first, colon, last = (part.strip() for part in (text or ":").partition(":"))
     if not colon or not all(part == "" or part.isdecimal() and len(part) < 10 for part in (first, last)):
-        raise InputError(f"{name} is {text!r}; give FIRST:LAST, for example 0:60, where LAST is not included.")
+        raise InputError(f"{name} must be FIRST:LAST with LAST not included, for example 0:60, got {text!r}.")
     return int(first) if first else None, int(last) if last else None
 
 
 class EditOptions(Options):
-    """What is done to a pose sequence, in this order."""
+    """Edits of a pose sequence, applied in this order."""
 
     first_frame: int | None = Field(None, ge=0)
-    """The motion's first frame that is taken."""
+    """First frame of the motion to use."""
     last_frame: int | None = Field(None, ge=1)
-    """The first that is not taken any more."""
+    """Stop before this frame."""
     fill_holes: bool = False
-    """Close holes in the motion's maps."""
+    """Close holes in the motion's pose maps."""
     smooth: bool = False
-    """Take flicker of the parts out of the motion."""
+    """Remove flicker of the parts from the motion."""
     stride: int = Field(1, ge=1, le=100)
-    """Take every n-th frame, so the motion runs faster."""
+    """Use every n-th frame, which makes the motion faster."""
     speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
-    """Times the motion's own, at the same rate."""
+    """Factor on the motion's speed; the frame rate stays."""
     fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
-    """Another rate at the same speed."""
+    """Change the frame rate; the speed stays."""
     mirror: bool = False
-    """Left becomes right."""
+    """Swap left and right."""
     reverse: bool = False
-    """Backwards."""
+    """Play the motion backwards."""
     loops: int = Field(1, ge=1, le=100)
-    """How often the motion is shown."""
+    """How often the motion is repeated; 1 plays it once."""
 
     @property
     def keeps_timing(self) -> bool:
-        """Whether each moment of the result is that moment of the clip, counted from first_frame."""
+        """True if each moment of the result shows the same moment of the clip, counted from first_frame."""
         return self.stride == 1 and self.speed == 1 and not self.reverse and self.loops == 1
 
 
 class FrameOptions(Options):
-    """What of a photo frames show: the fitted frame, made 1/zoom as large, then moved."""
+    """Framing, the part of the photo that frames show: the fitted frame, scaled by 1/zoom, then moved."""
 
     fit: Fit = "auto"
-    """Crop the photo to the frames' shape, or pad it; auto crops around the person where their place is known."""
+    """Crop the photo to the frames' shape, or pad it; auto crops around the person if their position is known."""
     zoom: float = Field(1, ge=0.5, le=3, allow_inf_nan=False)
-    """The frame shows the photo so many times larger."""
+    """Enlarge the photo by this factor."""
     shift_right: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
-    """The frame is moved by this share of its width."""
+    """Move the frame to the right by this share of its width."""
     shift_down: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
-    """And by this share of its height."""
+    """Move the frame down by this share of its height."""
+    person_at: tuple[int, int] | None = None
+    """Column and row, in pixels, of a point on the photo's person, where there are several; None: the largest."""
 
 
 class SceneOptions(EditOptions, FrameOptions):
-    """How a photo and a motion come together."""
+    """Framing and alignment: how a photo and a motion are combined."""
 
     align: Align = "body"
-    """Draw the motion on the photo's own body, move and scale its outline to the person, or leave it as it is; body is
-    outline where joints are not known."""
+    """body: draw the motion on the photo's body, or as outline without joints; outline: move and scale the motion's
+    outline to the person; none: leave the motion as it is."""
 
 
 class AnimateOptions(SceneOptions):
-    """How frames are made."""
+    """Options of an animation."""
 
     recipe: Recipe = "fast"
-    """Whether and how the model is fine-tuned to the person first."""
+    """How to fine-tune the model to the person first; none skips it."""
     quality: Quality = "standard"
-    """The model's own numbers of denoising steps."""
+    """Number of denoising steps, which the model defines for each quality."""
     steps: int | None = Field(None, ge=1, le=250)
-    """Denoising steps instead of the quality's."""
+    """Denoising steps; overrides quality."""
     image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
-    """More: nearer to the photo; the paper's s_I (section 4.3). None takes the model's own."""
+    """Higher values follow the photo more; the paper's s_I (section 4.3). None: the model's default."""
     pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
-    """More: nearer to the motion; the paper's s_P. None takes the model's own."""
+    """Higher values follow the motion more; the paper's s_P. None: the model's default."""
     solver: Solver | None = None
-    """How noise becomes a frame. None takes the model's own."""
+    """Sampler of the diffusion model. None: the model's default."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """The same seed makes the same video."""
     batch_size: int = Field(8, ge=1, le=64)
-    """Frames that are made at a time."""
+    """Frames generated at a time."""
     keep_sound: bool = False
-    """The motion clip's sound goes into the video, where its timing is kept."""
+    """Copy the sound of the motion's clip into the video, if the edits keep its timing."""
 
 
 class MotionOptions(Options):
-    """A motion done by a mannequin, a person drawn by the program."""
+    """Options of a motion performed by a mannequin, a person drawn by the program."""
 
-    motion: str = Field("walk", min_length=1, max_length=40)
+    motion: MotionName = "walk"
     """What the mannequin does."""
     seconds: float = Field(4, ge=1, le=20, allow_inf_nan=False)
-    """Its length."""
+    """Length of the motion."""
     fps: float = Field(20, ge=8, le=30, allow_inf_nan=False)
-    """Its rate."""
+    """Frames per second."""
     speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
-    """Times the natural pace."""
+    """Factor on the natural pace."""
     amplitude: float = Field(1, ge=0.25, le=1.5, allow_inf_nan=False)
-    """Times the natural size of the movements."""
+    """Factor on the natural size of the movements."""
     height: Height = "average"
-    """The mannequin's."""
+    """The mannequin's height."""
     build: Build = "average"
-    """The mannequin's."""
+    """The mannequin's build."""
     clothes: Clothes = "close"
-    """The mannequin's."""
+    """The mannequin's clothes."""
     view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
-    """Degrees; 0 is the front, 90 the mannequin's left side."""
+    """Camera angle in degrees; 0 shows the front, 90 the mannequin's left side."""
     turning: float = Field(0, ge=-90, le=90, allow_inf_nan=False)
-    """Degrees a second by which the camera goes round."""
+    """Degrees per second by which the camera orbits the mannequin."""
     distance: float = Field(1, ge=1, le=3, allow_inf_nan=False)
-    """Times the usual one."""
+    """Factor on the usual camera distance."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
-    """Of small differences in its proportions, and of the side that it begins with."""
+    """Seed of small differences in the proportions and of the side that begins."""
 
     @property
     def num_frames(self) -> int:
-        """How many maps that makes, 8 to 600."""
+        """The number of frames, 8 to 600."""
         return round(self.seconds * self.fps)
 
 
 class FinetuneOptions(Options):
-    """How a subject is tuned (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
+    """How to fine-tune a subject (paper, section 4.4): UNet and adapter first, then the VAE decoder."""
 
     recipe: Literal["fast", "paper"] = "fast"
-    """A LoRA in about a minute, or the paper's 500 and 1500 steps on whole weights."""
+    """fast: a LoRA in about a minute; paper: the paper's 500 and 1500 steps on all weights."""
     steps: int | None = Field(None, ge=1, le=100_000)
-    """Steps of the UNet, and of the decoder in proportion. None takes the recipe's own."""
+    """Steps of the UNet; the decoder's change in proportion. None: the recipe's default."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """The same seed makes the same subject."""
 
 
 class MiniRun(Options):
-    """What a training run of mini is asked to do; stands in the run folder's run.json."""
+    """Options of a training run; stored in the run folder's run.json."""
 
     data: str = "mannequin"
-    """mannequin: people of capsules, drawn as they are needed; or a folder of clips, see train prepare and train draw;
-    those that were drawn train a model whose decoder sees the moved texture, with frames of the photo's shape."""
+    """mannequin: people made of capsules, drawn during training; or a folder of clips from train prepare or train draw.
+    Clips from train draw train a model whose decoder sees the moved texture and whose frames have the photo's shape."""
     init: str | None = None
-    """Start from this model's weights: mini, a model folder, or a hub id; its size, reference_warp and unet_channels
-    stay. None: from random ones."""
+    """Start from this model's weights: mini, a model folder, or a hub id; keeps its size, reference_warp and
+    unet_channels. None: random weights."""
     vae: str | None = None
-    """Take this model's VAE, and train only the rest from random weights."""
+    """Use this model's VAE, and train only the rest from random weights."""
     size: tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]] = (160, 128)
-    """Height and width of frames."""
+    """Height and width of frames, multiples of 32."""
     reference_warp: Literal["encoded", "texture", "none"] = "encoded"
-    """How the UNet is shown the moved texture."""
+    """How the UNet gets the moved texture."""
     unet_channels: Annotated[
         tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=2, max_length=3)
     ] = (64, 128, 192)
-    """Of the UNet's levels."""
+    """Channels of the UNet's levels."""
     vae_steps: int | None = Field(None, ge=0)
-    """VAE steps. None: 1200, or none where the VAE comes from a model."""
+    """Stage 1: steps of the VAE. None: 1200, or 0 if the VAE comes from a model."""
     steps: int = Field(400, ge=0)
-    """Steps of UNet, adapter and image encoder by their latents, after those."""
+    """Stage 2: steps of UNet, adapter and image encoder, with the loss on latents."""
     end_to_end_steps: int = Field(1500, ge=0)
-    """Steps of these and the VAE's decoder by the frames they make, after those."""
+    """Stage 3: steps of these and the VAE decoder, with the loss on decoded frames."""
     batch_size: int = Field(8, ge=2, multiple_of=2)
-    """Samples of a batch."""
+    """Samples per batch."""
     accumulate: int = Field(1, ge=1, le=1024)
-    """Batches of a step: gradients as of a batch so many times as large, in its memory."""
+    """Batches per step (gradient accumulation): gradients of a larger batch in the memory of one."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit: a quarter of the memory; needs requirements-train.txt."""
+    """adamw8bit: a quarter of the optimizer's memory; needs requirements-train.txt."""
     gradient_checkpointing: bool = False
-    """Less memory, a fifth more time."""
+    """Use less memory and a fifth more time."""
     vae_lr: float = Field(3e-4, gt=0, lt=1)
-    """Learning rate of the VAE's steps."""
+    """Learning rate of stage 1."""
     lr: float = Field(8e-4, gt=0, lt=1)
-    """Learning rate of the UNet's steps."""
+    """Learning rate of stage 2."""
     end_to_end_lr: float = Field(4e-4, gt=0, lt=1)
-    """Learning rate of the last steps."""
+    """Learning rate of stage 3."""
     crop: float = Field(0.8, gt=0, le=1)
-    """Sides of the part of each frame that is trained on, as a share."""
+    """Size of the training crops as a share of the frame's sides."""
     side: int = Field(256, ge=64, multiple_of=64)
-    """Of the crops of drawn clips, in pixels."""
+    """Side of the crops of drawn clips, in pixels."""
     noisier: float = Field(0.15, gt=0, le=10)
-    """Below 1 the UNet sees more noisy latents than clean ones, 1: all alike."""
+    """Below 1, the UNet trains on more noisy latents than clean ones; 1: all timesteps alike."""
     min_snr: float | None = Field(None, gt=0, le=1000)
-    """Weigh timesteps by min-SNR with this gamma, usually 5. None: all alike."""
+    """Weight timesteps by min-SNR with this gamma, usually 5. None: equal weights."""
     warp_dropout: float = Field(0.4, ge=0, le=1)
-    """Share of samples without the moved texture, from which the tokens have to be learnt."""
+    """Share of samples without the moved texture, so that the model learns from the image tokens."""
     adversarial: float = Field(0.05, ge=0, le=10)
-    """Weight of the discriminator in the last stage: higher is sharper, 0: no discriminator."""
+    """Weight of the discriminator in stage 3: higher is sharper; 0: no discriminator."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the arithmetic; weights stay fp32."""
+    """Precision of the computation; weights stay fp32."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
-    """Of weights and samples."""
+    """Seed of weights and samples."""
     tensorboard: bool = False
-    """Write its events, too; needs requirements-train.txt."""
+    """Write TensorBoard events, too; needs requirements-train.txt."""
 
 
 class Settings(Options):
-    """One installation: where data lies, what is served and to whom.
+    """Settings of one installation: its data folder, model, server and limits.
 
-    device, precision, low_memory: of the model, see `memory`. safety_checker: Stable Diffusion 1.x, whose checker looks
-    at every frame.
+    home: the data folder. model: mini, a model folder or a hub id. device, precision, low_memory: how the model runs,
+    see `memory`. safety_checker: Stable Diffusion 1.x, whose checker examines every frame. root_path: the path at
+    which a reverse proxy shows the server, such as /dreampose.
 
-    estimator: what makes DensePose from pictures. estimator_file: a TorchScript export to use instead of the one on the
-    hub; estimator_colours: the channel order it wants.
+    estimator: how to estimate DensePose from pictures. estimator_file: a TorchScript export to use instead of the one
+    on the hub. estimator_colours: the channel order that the export expects.
 
-    engine: where the networks are, in the device queue's workers or on the Ray cluster at ray_address (host:port),
-    where home lies at the same path on all nodes.
+    engine: "local" runs the networks in the device queue's workers, "ray" on the Ray cluster at ray_address
+    (host:port), where all nodes see home at the same path.
 
-    workers: of the device queue, one a GPU; with Ray, they share its GPUs evenly. max_queue: jobs that may wait,
-    of everybody; max_own: unfinished jobs of one visitor, max_active of them at a time on devices; max_own_mb: what a
-    visitor's results may take on disk, and what their subjects may; max_disk_gb: everything in home. keep_...: how long
-    something is kept; uploads_h is for files that were chosen in the page, the others count from the end of the job, or
-    the subject's last use. label: a word on each frame that it is generated; "auto" where the server is public. bucket:
-    a folder that outlives this machine's disk; results and subjects are copied.
+    workers: workers of the device queue, one per GPU; with Ray, they share its GPUs evenly. max_queue: waiting jobs of
+    all owners. max_own: unfinished jobs of one owner, of which max_active run on devices at the same time. max_own_mb:
+    disk space for one owner's results, and the same again for their subjects. max_disk_gb: disk space for all of home.
+    keep_...: how long to keep uploads in the page, previews, results and subjects; the time counts from the upload, the
+    end of the job, or the subject's last use. label: write on each frame that it is generated; "auto" does so on a
+    public server. bucket: a folder that outlives the server's disk, to which results and subjects are copied.
     """
 
     home: Path
@@ -271,6 +315,7 @@ class Settings(Options):
     safety_checker: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
+    root_path: Annotated[str, Field(pattern=r"^(/[\w.~-]+)*$")] = ""
     estimator: EstimatorName = "body"
     estimator_file: Path | None = None
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
@@ -294,38 +339,51 @@ class Settings(Options):
 
     @property
     def labels(self) -> bool:
-        """Whether frames say that they are generated: where asked for, and by itself where others than this machine's
-        people are served."""
+        """True if each frame is marked as generated: with label "on", or with "auto" when the server listens
+        to more than this machine."""
         return self.label == "on" or (self.label == "auto" and self.host not in ("127.0.0.1", "::1", "localhost"))
 
+    @property
+    def is_mini(self) -> bool:
+        """Whether the model is the shipped one."""
+        return self.model in MODELS or Path(self.model).absolute() == MINI
+
     def with_folders(self) -> Settings:
-        """The same with whole paths: no ~, and the same wherever the process goes."""
+        """Return a copy with absolute paths, without ~, for home and bucket."""
         folders = {name: getattr(self, name) for name in ("home", "bucket")}
         return self.model_copy(update={name: path and path.expanduser().absolute() for name, path in folders.items()})
 
     @classmethod
     def from_environment(cls, **overrides) -> Settings:
-        """Settings from DREAMPOSE_HOME, DREAMPOSE_MODEL, DREAMPOSE_DEVICE, ...; `overrides` win.
+        """Read settings from DREAMPOSE_HOME, DREAMPOSE_MODEL, DREAMPOSE_DEVICE, ...; `overrides` that are not None win.
 
-        Raises InputError with one sentence that names the variable and the value.
+        Raises InputError with one sentence that names the variable and its value.
         """
-        values: dict[str, object] = {"home": Path.home() / ".local" / "share" / "dreampose"}
+        values: dict[str, object] = {}
         for name in cls.model_fields:
             variable = f"DREAMPOSE_{name.upper()}"
             if os.environ.get(variable):
                 values[name] = os.environ[variable]
         values.update({k: v for k, v in overrides.items() if v is not None})
+        if "home" not in values:
+            try:
+                values["home"] = Path.home() / ".local" / "share" / "dreampose"
+            except RuntimeError as error:  # a user without an entry in passwd
+                raise InputError(
+                    "This user has no home folder; set DREAMPOSE_HOME to a folder for the data."
+                ) from error
         return validated(cls, values, prefix="DREAMPOSE_")
 
 
 def validated(kind: type[Options], values: dict, prefix: str = ""):
-    """An option set made of `values`; raises InputError that names the first wrong one."""
+    """Make an option set of the class `kind` from `values`. Raises InputError that names the first wrong value; prefix:
+    that of environment variables, for their names in the sentence."""
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(part for part in first["loc"] if isinstance(part, str))
         name = prefix + name.upper() if prefix else name.replace("_", " ")
-        given = "" if first["type"] in ("extra_forbidden", "missing") else f" (given: {first['input']!r})"
+        got = "" if first["type"] in ("extra_forbidden", "missing") else f" (given: {first['input']!r})"
         message = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"{name}: {message}{given}.") from error
+        raise InputError(f"{name}: {message}{got}.") from error

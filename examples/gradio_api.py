@@ -27,23 +27,22 @@ def main(url: str, out: str) -> None:
 
     token = ask("make_token")  # keep it: it alone shows your jobs
     job = ask(
-        "submit_job",
+        "submit",
         token=token,
         photo=handle_file(PEOPLE / "ada.png"),
         photo_poses=handle_file(PEOPLE / "ada.poses.npz"),
-        consent="true",
         motion_name="walk",
-        recipe="none",
-        seed=7,
+        consent=True,
+        options={"recipe": "none", "seed": 7},
     )
-    record = ask("show_job", job=job, token=token)
+    record = ask("status", token=token, job=job)
     while record["state"] not in ("done", "failed", "cancelled"):
         time.sleep(1)
-        record = ask("show_job", job=job, token=token)
+        record = ask("status", token=token, job=job)
         print(record["state"], record["progress"] or f"place {record['place']} in the queue")
     if record["state"] != "done":
         sys.exit(record["error"] or "The job was stopped.")
-    video = httpx.get(ask("get_result", job=job, token=token), timeout=60).raise_for_status()
+    video = httpx.get(ask("result", token=token, job=job), timeout=60).raise_for_status()
     print(Path(out).write_bytes(video.content), "bytes in", out)
 
 

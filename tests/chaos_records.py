@@ -1,11 +1,11 @@
-"""What the chaos compares and counts: the requests, their uninterrupted runs, and a trace of every claim, step and
-ending in the store."""
+"""The requests of the chaos run, their uninterrupted runs, and a trace of every claim, step and ending in the store."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sqlite3
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from dreampose_core.media import read_image, read_video, write_video
 from dreampose_core.settings import EXAMPLES
 
 REAL = ("tuning", "decoder", "frames", "video")  # stages of work; "loading" and "estimating" come before it
-PLAN = (  # person, motion, recipe, seed, frames
-    ("ada", "walk", "fast", 1, "0:24"),
-    ("bela", "dance", "none", 2, "0:44"),
-    ("fumi", "turn", "none", 3, "0:20"),
-    ("chidi", "jump", "fast", 4, "5:30"),
-    ("dana", "wave", "fast", 5, "0:20"),
-    ("ada", "boxing", "fast", 6, "10:50"),
-    ("emil", None, "none", 7, ""),  # a clip, in which the light queue has to find the person; their photo's map, too
+PLAN = (  # person, motion, recipe, seed, first and last frame
+    ("ada", "walk", "fast", 1, 0, 24),
+    ("bela", "dance", "none", 2, 0, 44),
+    ("fumi", "turn", "none", 3, 0, 20),
+    ("chidi", "jump", "fast", 4, 5, 30),
+    ("dana", "wave", "fast", 5, 0, 20),
+    ("ada", "boxing", "fast", 6, 10, 50),
+    ("emil", None, "none", 7, None, None),  # a clip; the light queue finds the person in it, and in the photo
 )
 _TRACE = """
 CREATE TABLE IF NOT EXISTS trace (
@@ -49,25 +49,22 @@ _ENDED = "('done', 'failed', 'cancelled')"
 
 
 def requests_for(number: int, folder: Path) -> dict[str, dict]:
-    """The first `number` of PLAN as the page's fields, by a name; `folder` takes the clip. No two have the same
-    seed."""
+    """The first `number` of PLAN as forms of the HTTP API, by a name; `folder` takes the clip."""
     people, motions = EXAMPLES / "people", EXAMPLES / "motions"
-    more = [people / "chidi.png"] * 2  # more photos of one of them, which have to be decoded, and found the person in
     requests = {}
-    for person, motion, recipe, seed, frames in PLAN[:number]:
-        poses = people / f"{person}.poses.npz" if motion else None
-        moves = motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4")
-        requests[f"{person}, {motion or 'clip'}, {recipe}"] = {
-            "dp-photo": people / f"{person}.png",
-            "dp-photo-poses": poses,
-            "dp-motion-file": moves,
-            "dp-recipe": recipe,
-            "Seed": seed,
-            "Frames": frames,
-            "Steps": "16",
-            "dp-consent": True,
-            "dp-more-photos": more if person == "chidi" else [],
+    for person, motion, recipe, seed, first, last in PLAN[:number]:
+        frames = {"first_frame": first, "last_frame": last}
+        form = {
+            "photo": people / f"{person}.png",
+            "motion": motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4"),
+            "consent": True,
+            "options": {"recipe": recipe, "seed": seed, "steps": 16} | frames,
         }
+        if motion:
+            form["photo_poses"] = people / f"{person}.poses.npz"
+        if person == "chidi":  # more photos, which have to be decoded, and the person found in them
+            form["more_photos"] = [form["photo"]] * 2
+        requests[f"{person}, {motion or 'clip'}, {recipe}"] = form
     return requests
 
 
@@ -100,9 +97,6 @@ class Trace:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.executescript(_TRACE)
 
-    def close(self) -> None:
-        self._db.close()
-
     def _rows(self, sql: str, *values) -> list[tuple]:
         return self._db.execute(sql, values).fetchall()
 
@@ -122,11 +116,6 @@ class Trace:
 
     def num_rows(self) -> int:
         return self._first("SELECT count(*) FROM trace")
-
-    def request_of(self, job: str, requests: dict[str, dict]) -> str:
-        """The name of the request that a job is of, by its seed."""
-        seed = json.loads(self._first("SELECT request FROM jobs WHERE id = ?", job))["options"]["seed"]
-        return next(name for name, fields in requests.items() if fields["Seed"] == seed)
 
     def given_up_next(self, queue: str, most: int) -> bool:
         """Whether a job of this queue would be given up if its worker died now, or as soon as it has taken it up once
@@ -191,18 +180,19 @@ class Trace:
         ]
         return times[1] - times[0], times[3] - times[2]
 
-    def verdicts(self, submitted: dict[str, str]) -> list[Verdict]:
-        """One for each job that is in the store or was accepted by the page."""
+    def verdicts(self, submitted: Collection[str]) -> list[Verdict]:
+        """One for each job that is in the store or was accepted; one that was not is a second of the same request."""
         states = {job: (state, error) for job, state, error in self._rows("SELECT id, state, error FROM jobs")}
         found = []
-        for job in states | submitted:
+        for job in states.keys() | submitted:
             state, error = states.get(job, ("gone", None))
             endings = self._rows(
                 "SELECT number FROM trace WHERE id = ? AND state = 'done' AND old_state <> 'done'", job
             )
             claims = self._rows("SELECT number FROM trace WHERE id = ? AND fence <> old_fence", job)
             again = bool(endings) and any(number > endings[0][0] for (number,) in claims)
-            found.append(Verdict(state != "done", len(endings) > 1 or again, len(claims), f"{job}: {state}, {error}"))
+            twice = len(endings) > 1 or again or job not in submitted
+            found.append(Verdict(state != "done", twice, len(claims), f"{job}: {state}, {error}"))
         return found
 
 

@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dreampose_core.media import write_gif
 from dreampose_core.poses import PoseSequence, Reading, write_any
-from dreampose_core.poses.iuv import encode
+from dreampose_core.poses.maps import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, VID2DENSEPOSE
 from dreampose_core.synthetic import Figure, render_clip
 
@@ -110,14 +110,10 @@ def _exact(
     def judge(reading: Reading) -> bool:
         read, want = reading.poses, poses.select(frames)
         same = (
-            (read.parts is None) == (want.parts is None)
-            and (read.uv is None) == (want.uv is None)
-            and len(read) == len(want)
+            (read.uv is None) == (want.uv is None) and len(read) == len(want) and np.array_equal(read.parts, want.parts)
         )
-        same = same and (want.parts is None or np.array_equal(read.parts, want.parts))
-        same = same and (
-            want.uv is None or np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step
-        )
+        if same and want.uv is not None:
+            same = np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step
         return bool(same and reading.form == form and read.charts == (charts or want.charts) and _told(reading, notice))
 
     return judge
@@ -144,23 +140,25 @@ NPY_FORM = "original DreamPose U, V maps (.npy)"
 
 def maps(place: Path, scene: Truth) -> Iterator[Case]:
     """npz, the original's maps and IUV in all their places."""
-    poses = scene.poses
+    poses, frames = scene.poses, scene.iuv
     parts_only, uv_only = PoseSequence(poses.parts, None, "none", 24.0), PoseSequence(None, poses.uv, "densepose", 24.0)
     for name, kind in (("both", poses), ("parts", parts_only), ("uv", uv_only)):
         write_any(kind, place / f"{name}.npz")
         yield Case(place / f"{name}.npz", "motion", _exact(kind, "pose file (npz)"))
-    shutil.copy(place / "both.npz", place / "npz_named.zip")
-    yield Case(place / "npz_named.zip", "motion", _exact(poses, "pose file (npz)"))
-    shutil.copy(place / "both.npz", place / "npz without suffix")
-    yield Case(place / "npz without suffix", "motion", _exact(poses, "pose file (npz)"))
     rendered = place / "rendered"
     rendered.mkdir()
-    shutil.copy(place / "both.npz", rendered / "poses.npz")
     Image.fromarray(scene.rgb[0]).save(rendered / "frame_00000.png")
+    shutil.copy(place / "both.npz", rendered / "poses.npz")
     yield Case(rendered, "motion", _exact(poses, "pose file (npz)", notice="poses.npz"))
+    for name in ("npz_named.zip", "npz without suffix"):
+        shutil.copy(place / "both.npz", place / name)
+        yield Case(place / name, "motion", _exact(poses, "pose file (npz)"))
+
+    def original(charts: str = "densepose", **options):
+        return _exact(PoseSequence(None, poses.uv, poses.charts, poses.fps), NPY_FORM, charts, **options)
 
     write_any(poses, place / "written_maps")
-    yield Case(place / "written_maps", "motion", _exact(_only_uv(poses), NPY_FORM))
+    yield Case(place / "written_maps", "motion", original(poses.charts))
     whole = range(NUM_FRAMES)
     for name, start, stride, kept, read, notice in (
         ("from_50", 50, 1, whole, slice(None), ""),
@@ -169,13 +167,13 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     ):
         for frame in kept:
             _save_npy(place / name / f"frame_{start + stride * frame}_densepose.npy", poses.uv[frame])
-        yield Case(place / name, "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", read, notice=notice))
+        yield Case(place / name, "motion", original(frames=read, notice=notice))
     # 10 after 2, photos beside, values beyond 0..1, another float type
     many = place / "with_photos"
     for index, number in enumerate((2, 10, 18, 26, 34, 42)):
         _save_npy(many / f"frame_{number}_densepose.npy", poses.uv[index].astype(np.float32) * 1.0)
         Image.fromarray(scene.rgb[index]).save(many / f"frame_{number}.png")
-    yield Case(many, "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", notice="left out"))
+    yield Case(many, "motion", original(notice="left out"))
     loud = poses.uv.astype(np.float64) * 3 - 1
     _save_npy(place / "unclamped_7.npy", loud[0])
     as_said = PoseSequence(None, loud[:1].astype(np.float32), "densepose")
@@ -183,56 +181,51 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     _save_npy(place / "bytes_7.npy", poses.uv[0].astype(np.float64) * 255)
     yield Case(place / "bytes_7.npy", "motion", words="lie between 0 and 1")
     _save_npy(place / "fortran.npy", np.asfortranarray(poses.uv[0].astype(">f8")))
-    yield Case(place / "fortran.npy", "motion", _exact(_only_uv(poses), NPY_FORM, "densepose", slice(0, 1)))
-    yield Case(_zip_of(place / "maps.zip", place / "from_50"), "motion", _exact(_only_uv(poses), NPY_FORM, "densepose"))
-    yield Case(
-        _zip_of(place / "deep.zip", place / "from_50", "a/b c/d/"),
-        "motion",
-        _exact(_only_uv(poses), NPY_FORM, "densepose"),
-    )
+    yield Case(place / "fortran.npy", "motion", original(frames=slice(0, 1)))
+    for name, inside in (("maps.zip", ""), ("deep.zip", "a/b c/d/")):
+        yield Case(_zip_of(place / name, place / "from_50", inside), "motion", original())
 
     write_any(poses, place / "ours.zip")
     yield Case(place / "ours.zip", "motion", _exact(poses, "IUV images", step=IUV_STEP))
     write_any(parts_only, place / "ours_parts.zip")
     yield Case(place / "ours_parts.zip", "motion", _exact(parts_only, "IUV images"))
-    frames = scene.iuv
-    for name, change, notice in (
-        ("iuv", lambda x: x, "30 fps is assumed"),
-        ("bgr", lambda x: x[..., ::-1], "V, U, I instead of I, U, V"),
+    for name, written, notice in (
+        ("iuv", frames, "30 fps is assumed"),
+        ("bgr", frames[..., ::-1], "V, U, I instead of I, U, V"),
     ):
-        for index, frame in enumerate(frames):
-            _save_picture(place / name / f"IUV_{index:03d}.png", change(frame))
-        yield Case(place / name, "motion", _exact(poses, "IUV images", "densepose", step=IUV_STEP, notice=notice))
-    for suffix, options in ((".png", {}), (".webp", {"lossless": True})):
-        _save_picture(place / f"single{suffix}", frames[0], **options)
-        yield Case(place / f"single{suffix}", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
-    _save_picture(place / "alpha.png", np.dstack([frames[0], np.full(SIZE, 7, np.uint8)]))
-    yield Case(place / "alpha.png", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
-    _save_picture(place / "turned.png", frames[0], exif=_turned())
-    yield Case(place / "turned.png", "motion", _exact(poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
-    mac = place / "mac.zip"
-    _zip_of(mac, place / "iuv")
+        for index, frame in enumerate(written):
+            _save_picture(place / name / f"IUV_{index:03d}.png", frame)
+        yield Case(place / name, "motion", _iuv(scene, notice=notice))
+    mac = _zip_of(place / "mac.zip", place / "iuv")
     with zipfile.ZipFile(mac, "a") as archive:
         archive.writestr("__MACOSX/._IUV_000.png", b"junk")
         archive.writestr(".DS_Store", b"junk")
-    yield Case(mac, "motion", _exact(poses, "IUV images", "densepose", step=IUV_STEP))
+    yield Case(mac, "motion", _iuv(scene))
+    with_alpha = np.dstack([frames[0], np.full(SIZE, 7, np.uint8)])
+    for name, picture, options in (
+        ("single.png", frames[0], {}),
+        ("single.webp", frames[0], {"lossless": True}),
+        ("alpha.png", with_alpha, {}),
+        ("turned.png", frames[0], {"exif": _turned()}),
+    ):
+        _save_picture(place / name, picture, **options)
+        yield Case(place / name, "motion", _iuv(scene, frames=slice(0, 1)))
     for name, codec in (("ffv1.mkv", ["ffv1"]), ("x264rgb.mp4", ["libx264rgb", "-qp", "0"]), ("png.mov", ["png"])):
         encode_video(place / name, frames, ["-c:v", *codec])
-        yield Case(place / name, "motion", _exact(poses, "IUV video", "densepose", step=IUV_STEP))
-    lossy = "compressed with loss"
+        yield Case(place / name, "motion", _iuv(scene, "IUV video"))
     encode_video(place / "iuv_lossy.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
-    yield Case(place / "iuv_lossy.mp4", "motion", words=lossy)
     encode_video(place / "iuv_444.mp4", frames, ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p"])
-    yield Case(place / "iuv_444.mp4", "motion", words=lossy)
     _save_picture(place / "iuv.jpg", frames[0], quality=95)
-    yield Case(place / "iuv.jpg", "motion", words=lossy)
     _save_picture(place / "iuv_lossy.webp", frames[0], quality=90)
-    yield Case(place / "iuv_lossy.webp", "motion", words=lossy)
-    spoilt = frames.copy()
-    spoilt[3, 0, 0] = (0, 3, 0)
-    for index, frame in enumerate(spoilt):
+    frames[3, 0, 0] = (0, 3, 0)
+    for index, frame in enumerate(frames):
         _save_picture(place / "spoilt" / f"{index}.png", frame)
-    yield Case(place / "spoilt", "motion", words=lossy)
+    for name in ("iuv_lossy.mp4", "iuv_444.mp4", "iuv.jpg", "iuv_lossy.webp", "spoilt"):
+        yield Case(place / name, "motion", words="compressed with loss")
+
+
+def _iuv(scene: Truth, form: str = "IUV images", **options):
+    return _exact(scene.poses, form, "densepose", step=IUV_STEP, **options)
 
 
 def renderings(place: Path, scene: Truth) -> Iterator[Case]:
@@ -243,20 +236,19 @@ def renderings(place: Path, scene: Truth) -> Iterator[Case]:
         return _near(scene.parts, palette.form, least=1.0 if name.endswith("png") else 0.8, notice=swapped)
 
     for number, palette in enumerate(PALETTES):
-        frames = palette.array()[scene.parts]
+        frames = palette.colours[scene.parts]
         for index, frame in enumerate(frames):
             _save_picture(place / f"{number}_png" / f"{index:04d}.png", frame)
         yield Case(place / f"{number}_png", "motion", seen(palette, "png"))
         encode_video(place / f"{number}.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
         yield Case(place / f"{number}.mp4", "motion", seen(palette, "mp4"))
     for palette in (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA):
-        frames, name = palette.array()[scene.parts], palette.form.split()[0]
+        frames, name = palette.colours[scene.parts], palette.form.split()[0]
         _save_picture(place / f"{name}.jpg", frames[0], quality=90)
         yield Case(place / f"{name}.jpg", "motion", _near(scene.parts[:1], palette.form, least=0.75))
-        yield Case(
-            _zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png"), "motion", seen(palette, "png")
-        )
-    frames = MAGIC_ANIMATE.array()[scene.parts]
+        zipped = _zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png")
+        yield Case(zipped, "motion", seen(palette, "png"))
+    frames = MAGIC_ANIMATE.colours[scene.parts]
     encode_video(place / "viridis.webm", frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
     yield Case(place / "viridis.webm", "motion", _near(scene.parts, MAGIC_ANIMATE.form, fps=25.0))
     write_gif(frames, place / "viridis.gif", 25)
@@ -264,10 +256,9 @@ def renderings(place: Path, scene: Truth) -> Iterator[Case]:
     write_any(PoseSequence(scene.parts, None, "none", 12.5), place / "ours.mp4")
     yield Case(place / "ours.mp4", "motion", _near(scene.parts, MAGIC_ANIMATE.form, least=0.95, fps=12.5))
     big = scene.parts.repeat(8, axis=1).repeat(8, axis=2)  # 1024 x 768: above the largest side that is kept
-    _save_picture(place / "big.png", MAGIC_ANIMATE.array()[big[0]])
-    yield Case(
-        place / "big.png", "motion", lambda r: r.poses.size == (768, 576) and "reduced to 576 x 768" in r.notices[0]
-    )
+    _save_picture(place / "big.png", MAGIC_ANIMATE.colours[big[0]])
+    notice = "reduced to 576 x 768"
+    yield Case(place / "big.png", "motion", lambda r: r.poses.size == (768, 576) and notice in r.notices[0])
 
 
 def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
@@ -284,7 +275,6 @@ def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
     h264 = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     encode_video(place / "clip.mp4", scene.rgb, h264)
     yield Case(place / "clip.mp4", "estimate", people(NUM_FRAMES, 25.0))
-    yield Case(place / "clip.mp4", "motion", words="no DensePose that is known")
     encode_video(place / "fast.mov", scene.rgb.repeat(4, axis=0), h264, rate="60")
     yield Case(place / "fast.mov", "estimate", people(2 * NUM_FRAMES, 30.0, "60 fps"))
     encode_video(place / "turned.mp4", scene.rgb, h264)
@@ -298,9 +288,9 @@ def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
     yield Case(place / "gaps", "estimate", people(NUM_FRAMES, 30.0, "frame 10; it repeats"))
     _save_picture(place / "one.png", scene.rgb[0])
     yield Case(place / "one.png", "estimate", people(1, 30.0))
-    yield Case(place / "one.png", "motion", words="no DensePose that is known")
     _save_picture(place / "black.png", np.zeros((40, 30, 3), np.uint8))
-    yield Case(place / "black.png", "motion", words="no DensePose that is known")
+    for name in ("clip.mp4", "one.png", "black.png"):
+        yield Case(place / name, "motion", words="no DensePose that is known")
     overlay_of, photo = render_clip(Figure.from_seed(10_001), "walk", 1, (320, 256))[::-1]
     over = 0.7 * np.array([(0, 0, 0), *PARULA.colours[1:]])[overlay_of.parts] + 0.3 * photo.numpy()
     over = np.where(overlay_of.parts[..., None] > 0, over, photo.numpy()).astype(np.uint8)
@@ -335,58 +325,63 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
         (Image.fromarray(rgb[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)).save(name)
         yield Case(name, "photo", lambda got: got[0].shape == (*SIZE, 3) and got[0].std() > 5)
     others = [Image.fromarray(frame) for frame in scene.rgb[1:3]]
-    image.save(place / "apng.png", save_all=True, append_images=others)
-    yield Case(place / "apng.png", "photo", lambda got: np.array_equal(got[0], rgb) and "first" in got[1][0])
-    image.save(place / "moving.webp", save_all=True, append_images=others, lossless=True)
-    yield Case(place / "moving.webp", "photo", lambda got: np.array_equal(got[0], rgb) and "first" in got[1][0])
+    first = "is an animation of 3 pictures; its first one is used."
+    for name, options in (("apng.png", {}), ("moving.webp", {"lossless": True})):
+        image.save(place / name, save_all=True, append_images=others, **options)
+        notice = f"{name} {first}"
+        yield Case(place / name, "photo", lambda got, notice=notice: same(0)(got) and got[1] == (notice,))
+    for form in ("BMP", "TIFF", "GIF", "AVIF"):
+        (place / form).write_bytes(_as(image, form))
+        yield Case(place / form, "photo", same(8))
     whole = (place / "rgb.png").read_bytes()
-    for name, data in (
-        ("cut.png", whole[: len(whole) // 2]),
-        ("head_only.png", whole[:24]),
-        ("empty.jpg", b""),
-        ("text.png", b"hello, I am a photo"),
-        ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
-        ("page.jpg", b"<!DOCTYPE html><html></html>"),
-        ("bmp.png", _as(image, "BMP")),
-        ("tiff.jpg", _as(image, "TIFF")),
-        ("gif.png", _as(image, "GIF")),
-        ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-        ("huge.png", png_header(50_000, 50_000)),
-        ("wide.png", png_header(100_000, 1)),
-        ("zero.png", png_header(0, 0)),
-        ("cut.jpg", (place / "fine.jpg").read_bytes()[:500]),
-        ("cut.webp", (place / "lossy.webp").read_bytes()[:100]),
-        ("bent.png", _bent(whole)),
-        ("pickle.png", pickle.dumps(_Runs(place / RAN))),
-        ("zip.png", b"PK\x03\x04" + bytes(40)),
+    (place / "png.txt").write_bytes(whole)
+    yield Case(place / "png.txt", "photo", same(0))
+    no_image = "is not an image that can be read; PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP and GIF photos are accepted."
+    damaged, limit = "is damaged or cut short", "at most 150 megapixels"
+    for name, data, words in (
+        ("cut.png", whole[: len(whole) // 2], damaged),
+        ("end.png", whole[: len(whole) * 19 // 20], damaged),
+        ("head_only.png", whole[:24], damaged),
+        ("empty.jpg", b"", "is empty (0 bytes); PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP and GIF photos are accepted."),
+        ("signature.png", whole[:8], no_image),
+        ("text.png", b"hello, I am a photo", no_image),
+        ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", no_image),
+        ("page.jpg", b"<!DOCTYPE html><html></html>", no_image),
+        *((f"{form.lower()}.png", _as(image, form), no_image) for form in ("ICO", "PPM", "PDF")),
+        ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", no_image),
+        ("huge.png", png_header(50_000, 50_000), f"is far too large; {limit}"),
+        ("wide.png", png_header(100_000, 1), f"is 100000 x 1 pixels; {limit}"),
+        ("zero.png", png_header(0, 0), no_image),
+        ("cut.jpg", (place / "fine.jpg").read_bytes()[:500], damaged),
+        ("cut.webp", (place / "lossy.webp").read_bytes()[:100], damaged),
+        ("bent.png", _bent(whole), damaged),
+        ("pickle.png", pickle.dumps(_Runs(place / RAN)), no_image),
+        ("zip.png", b"PK\x03\x04" + bytes(40), no_image),
     ):
         (place / name).write_bytes(data)
-        yield Case(place / name, "photo", words=name)
-    yield Case(place / "missing.png", "photo", words="no image file")
-    yield Case(place, "photo", words="no image file")
+        yield Case(place / name, "photo", words=f"{name} {words}")
+    for path in (place / "missing.png", place, place / ("x" * 300)):
+        yield Case(path, "photo", words="no image file")
 
 
 def videos(place: Path, scene: Truth) -> Iterator[Case]:
     h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
     for name, options in (
-        ("a.mp4", h264),
-        ("a.mov", h264),
-        ("a.mkv", h264),
+        *((f"a.{suffix}", h264) for suffix in ("mp4", "mov", "mkv")),
         ("a.webm", ["-c:v", "libvpx-vp9", "-b:v", "200k"]),
         ("a.gif", []),
         ("front.mp4", [*h264, "-movflags", "+faststart"]),
     ):
         encode_video(place / name, scene.rgb, options)
-        yield Case(
-            place / name, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE)
-        )
     shutil.copy(place / "a.mp4", place / "a.txt")
-    yield Case(place / "a.txt", "video", lambda info: info.num_frames == NUM_FRAMES)
+    for path in sorted(place.iterdir()):
+        yield Case(path, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE))
     whole = (place / "a.mp4").read_bytes()
     secret = place / "secret.mp4"
     secret.write_bytes(whole)
     hostile = {
         "cut.mp4": whole[: len(whole) // 2],
+        "end.mp4": whole[:-200],
         "head.mp4": whole[:32],
         "empty.mp4": b"",
         "zeros.mp4": bytes(5000),
@@ -400,10 +395,18 @@ def videos(place: Path, scene: Truth) -> Iterator[Case]:
         "ebml.mkv": b"\x1aE\xdf\xa3" + bytes(400),
         "gif.gif": b"GIF89a" + struct.pack("<HH", 60000, 60000) + bytes(40),
     }
+    for name in ("a.webm", "a.gif"):
+        hostile |= {f"cut{length}_{name}": (place / name).read_bytes()[:length] for length in (6, 40, 400)}
+    accepted = "MP4, MOV, WebM, Matroska, AVI, MPEG, WMV and GIF are accepted."
+    refused = f"is not a video that can be read, or it is damaged; {accepted}"
     for name, data in hostile.items():
         (place / name).write_bytes(data)
-        yield Case(place / name, "video", words=name)
+        yield Case(place / name, "video", words=f"{name} {refused}")
         yield Case(place / name, "estimate", words=name)
+    for form in ("flv", "ogg"):
+        codec = ["-c:v", "libtheora"] if form == "ogg" else []
+        encode_video(place / f"{form}.mp4", scene.rgb, [*codec, "-f", form])
+        yield Case(place / f"{form}.mp4", "video", words=f"{form}.mp4 {refused}")
     encode_video(place / "sound.mp4", None, ["-f", "lavfi", "-i", "sine=d=0.2", "-vn", "-c:a", "aac"])
     yield Case(place / "sound.mp4", "video", words="sound.mp4")
     encode_video(place / "long.mp4", np.zeros((62, 16, 16, 3), np.uint8), h264, rate="1")
@@ -435,12 +438,10 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
         ("share.zip", "\\\\host\\frame_1.png"),
     ):
         yield archive(name, {member: picture}, "leads out of the zip")
-    link = zipfile.ZipInfo("frame_1.png")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    yield archive("link.zip", {link: b"/etc/passwd"}, "is a link")
-    pipe = zipfile.ZipInfo("frame_1.png")
-    pipe.external_attr = (stat.S_IFIFO | 0o777) << 16
-    yield archive("device.zip", {pipe: b""}, "is a link or a device")
+    for name, kind, data in (("link.zip", stat.S_IFLNK, b"/etc/passwd"), ("device.zip", stat.S_IFIFO, b"")):
+        special = zipfile.ZipInfo("frame_1.png")
+        special.external_attr = (kind | 0o777) << 16
+        yield archive(name, {special: data}, "is a link or a device")
     yield archive("secret.zip", {"frame_1.png": picture}, "encrypted", _encrypted)
     yield archive("twice.zip", [("frame_1.png", picture), ("frame_1.png", picture)], "twice")
     yield archive("same_number.zip", {"a1.png": picture, "b01.png": picture}, "the same number 1")
@@ -467,12 +468,10 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
     yield archive("odd.zip", {"\x1b[31m\u202e1.png": b"x"}, "not an image that can be read")
     yield archive("cut.zip", {"1.png": picture}, "damaged", lambda data: data[: len(data) * 2 // 3])
     yield archive("bent.zip", {"1.png": picture}, "1.png", _bent)
-    (place / "head.zip").write_bytes(b"PK\x03\x04")
-    yield Case(place / "head.zip", "motion", words="damaged")
-    (place / "directory.zip").write_bytes(
-        b"PK\x03\x04" + bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
-    )
-    yield Case(place / "directory.zip", "motion", words="damaged")
+    directory = bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
+    for name, data in (("head.zip", b""), ("directory.zip", directory)):
+        (place / name).write_bytes(b"PK\x03\x04" + data)
+        yield Case(place / name, "motion", words="damaged")
 
 
 def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
@@ -501,9 +500,8 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
     yield file("cut.npy", whole[:-1000], "does not fit")
     yield file("long.npy", whole + b"x", "does not fit")
     yield file("head.npy", b"\x93NUMPY", "damaged")
-    yield file(
-        "code.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': __import__('os'), 'shape': ()}".ljust(64), "damaged"
-    )
+    code = b"{'descr': __import__('os'), 'shape': ()}".ljust(64)
+    yield file("code.npy", b"\x93NUMPY\x01\x00\x40\x00" + code, "damaged")
     yield file("deep.npy", b"\x93NUMPY\x01\x00\x10\x27" + b"[" * 10000, "damaged")
     for index, size in enumerate(((8, 6), (8, 6), (8, 7))):
         _save_npy(place / "sizes" / f"frame_{index}_densepose.npy", np.zeros((2, *size)))
@@ -562,7 +560,7 @@ def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
     about.add_text("charts", "densepose")
     about.add_text("fps", "nan")
     _save_picture(place / "said.png", frame, pnginfo=about)
-    yield Case(place / "said.png", "motion", _exact(scene.poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+    yield Case(place / "said.png", "motion", _iuv(scene, frames=slice(0, 1)))
     _save_picture(place / "said_but_no_iuv.png", scene.rgb[0], pnginfo=about)
     yield Case(place / "said_but_no_iuv.png", "motion", words="said_but_no_iuv.png")
     bomb = PngInfo()
@@ -573,15 +571,14 @@ def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
 
 def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        (place / f"dump_{protocol}.pkl").write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
-        yield Case(place / f"dump_{protocol}.pkl", "motion", words="is a pickle")
-        (place / f"dump_{protocol}.npy").write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
-        yield Case(place / f"dump_{protocol}.npy", "motion", words="is a pickle")
+        for name in (f"dump_{protocol}.pkl", f"dump_{protocol}.npy"):
+            (place / name).write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
+            yield Case(place / name, "motion", words="is a pickle")
     (place / "model.pth").write_bytes(b"anything")
-    yield Case(place / "model.pth", "motion", words="is a pickle")
     (place / "with_dump").mkdir()
     (place / "with_dump" / "results.pkl").write_bytes(pickle.dumps(_Runs(place / RAN)))
-    yield Case(place / "with_dump", "motion", words="is a pickle")
+    for name in ("model.pth", "with_dump"):
+        yield Case(place / name, "motion", words="is a pickle")
     for name, data in (
         ("nothing", b""),
         ("nothing.npz", b""),
@@ -599,16 +596,15 @@ def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
     ):
         (place / name).write_bytes(data)
         yield Case(place / name, "motion", words="accepted are pose files" if name != "nothing.npz" else "0 bytes")
-    (place / "no_files").mkdir()
-    yield Case(place / "no_files", "motion", words="holds no pictures")
-    (place / "only_text").mkdir()
+    for name in ("no_files", "only_text"):
+        (place / name).mkdir()
+        yield Case(place / name, "motion", words="holds no pictures")
     (place / "only_text" / "a.txt").write_bytes(b"x")
-    yield Case(place / "only_text", "motion", words="holds no pictures")
-    yield Case(place / "not there.mp4", "motion", words="no file or folder")
-    yield Case(place / ("x" * 300), "motion", words="no file or folder")
+    for name in ("not there.mp4", "x" * 300):
+        yield Case(place / name, "motion", words="no file or folder")
     for name in ("wei\u00df 1.png", "line\nbreak 2.png", "-i 3.png", "%05d 4.png", "a:5.png"):
         _save_picture(place / name, scene.iuv[0])
-        yield Case(place / name, "motion", _exact(scene.poses, "IUV images", "densepose", slice(0, 1), IUV_STEP))
+        yield Case(place / name, "motion", _iuv(scene, frames=slice(0, 1)))
 
 
 # --- makers -----------------------------------------------------------------------------------------------------------
@@ -629,27 +625,16 @@ def png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(b"")
     chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks
-    )
+    packed = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def encode_video(path: Path, frames: np.ndarray | None, options: list[str], rate: str = "25") -> None:
     """Runs ffmpeg over uint8 (T, H, W, 3) frames, or over nothing."""
     source = []
     if frames is not None:
-        source = [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-s",
-            f"{frames.shape[2]}x{frames.shape[1]}",
-            "-r",
-            rate,
-            "-i",
-            "-",
-        ]
+        size = f"{frames.shape[2]}x{frames.shape[1]}"
+        source = f"-f rawvideo -pix_fmt rgb24 -s {size} -r {rate} -i -".split()
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *options, f"file:{path}"]
     subprocess.run(command, input=b"" if frames is None else frames.tobytes(), check=True)
 
@@ -659,10 +644,6 @@ def _turn_video(path: Path) -> None:
     options = ["-v", "error", "-display_rotation", "90", "-i", f"file:{path}", "-c", "copy"]
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *options, f"file:{turned}"], check=True, stdin=subprocess.DEVNULL)
     turned.replace(path)
-
-
-def _only_uv(poses: PoseSequence) -> PoseSequence:
-    return PoseSequence(None, poses.uv, poses.charts, poses.fps)
 
 
 def _save_npy(path: Path, array: np.ndarray) -> None:

@@ -23,7 +23,6 @@ import ray
 from dreampose_core.animate import LocalEngine, animate
 from dreampose_core.cluster import Cluster, ModelActor
 from dreampose_core.errors import Cancelled
-from dreampose_core.jobs.records import Limits
 from dreampose_core.jobs.store import Store
 from dreampose_core.poses import PoseSequence
 from dreampose_core.progress import Progress, check_stop, never_stop
@@ -84,7 +83,7 @@ def cancel_s(cluster: Cluster) -> float:
 
 def store_writes_per_s(home: Path, seconds: float = 3.0) -> float:
     store = Store(home / "jobs.sqlite3")
-    store.add("a", "anna", "{}", Limits(10))
+    store.add("a", "anna", "{}", Settings(home="/"))
     claim, began, count = store.claim("light", "w"), time.monotonic(), 0
     while time.monotonic() - began < seconds:
         count += 1

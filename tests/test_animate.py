@@ -326,7 +326,7 @@ def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_pa
     with pytest.raises(InputError, match="has only U, V, in densepose charts"):
         run(pipe, (clip[0], only_uv), tmp_path, TUNED, image_poses=None, on_progress=seen.append)
     papers = tiny_pipeline(pose_encoding="uv", reference_warp="none", charts="densepose")
-    with pytest.raises(InputError, match="told poses by U, V alone"):
+    with pytest.raises(InputError, match="takes poses as U, V only"):
         run(papers, clip, tmp_path, TUNED, image_poses=None, on_progress=seen.append)
     assert not seen
 

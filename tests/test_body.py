@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from dreampose_core.body.build import Build, Stances, drawn
-from dreampose_core.body.cones import euler_matrices
+from dreampose_core.body.cones import LIMBS, euler_matrices
 from dreampose_core.body.fitting import Points, offsets_of, stance_of
 from dreampose_core.body.retarget import on_body
 from dreampose_core.body.worn import fitted_body
 from dreampose_core.densepose.body_tracker import BodyTracker, _together
 from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import make_scene
+from dreampose_core.media import Box
 from dreampose_core.poses import (
     JOINT_INDEX,
     JOINTS,
     Joints,
     PoseSequence,
+    converted,
     edited,
     fitted,
     has_joints,
@@ -30,9 +32,13 @@ from dreampose_core.poses import (
 from dreampose_core.settings import BODY_TRACKER, EditOptions, SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render, render_clip
 from dreampose_core.synthetic.figure import joints as exact_joints
-from dreampose_core.synthetic.outfit import outfit_cones
 
 SIZE = (200, 160)
+LIMB_BONES = [  # from each joint to the next
+    (JOINT_INDEX[f"{side}_{start}"], JOINT_INDEX[f"{side}_{end}"])
+    for side in ("left", "right")
+    for start, end in LIMBS.values()
+]
 STILL = np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3))
 
 
@@ -62,13 +68,9 @@ def same(a: Joints, b: Joints, tolerance: float = 1e-5) -> bool:
 def test_joints_go_through_every_edit_with_their_maps(clip):
     options = EditOptions(first_frame=1, last_frame=5, stride=2, reverse=True, loops=2)
     assert same(edited(clip, options).joints, clip.joints.select([3, 1, 3, 1]))
-    assert not same(edited(clip, EditOptions(mirror=True)).joints, clip.joints, 0.01)
-    assert same(clip.joints.mirrored().mirrored(), clip.joints)
-
-
-def test_mirrored_joints_lie_in_the_mirrored_map(clip):
-    shown = edited(clip, EditOptions(mirror=True))
-    for poses in (clip, shown):
+    mirrored = edited(clip, EditOptions(mirror=True))
+    assert not same(mirrored.joints, clip.joints, 0.01) and same(mirrored.joints.mirrored(), clip.joints)
+    for poses in (clip, mirrored):
         at = places(poses.joints, poses.size)[:, JOINT_INDEX["left_elbow"]]
         rows, columns = at[:, 1].astype(int), at[:, 0].astype(int)
         parts = poses.parts[np.arange(len(poses)), rows, columns]
@@ -83,8 +85,6 @@ def places(joints: Joints, size: tuple[int, int]) -> np.ndarray:
 
 
 def test_joints_keep_their_place_in_a_crop(clip):
-    from dreampose_core.media import Box
-
     box = Box(20.0, -10.0, 150.0, 120.0)
     small = fitted(clip, (100, 80), box)
     expected = (places(clip.joints, SIZE) - [box.left, box.top]) * [80 / box.width, 100 / box.height]
@@ -139,10 +139,9 @@ def test_a_body_is_its_numbers():
 def test_bones_keep_their_lengths_however_they_are_turned():
     build, rotations = Build.average(), turned(20)
     positions = build.positions(rotations)
-    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")):
-        for side in ("left", "right"):
-            bone = positions[:, JOINT_INDEX[f"{side}_{b}"]] - positions[:, JOINT_INDEX[f"{side}_{a}"]]
-            assert np.allclose(np.linalg.norm(bone, axis=1), build.length(f"{side}_{b}"))
+    for at, to in LIMB_BONES:
+        length = np.linalg.norm(positions[:, to] - positions[:, at], axis=1)
+        assert np.allclose(length, build.length(JOINTS[to]))
     for rotation, position in zip(rotations, positions):
         assert np.allclose(offsets_of(rotation, position), build.offsets, atol=1e-6)
 
@@ -155,17 +154,11 @@ def points_of(stances: Stances) -> Points:
         numbers = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right")]
         return np.stack([at[i] + turn[i] @ offset * stances.height[0] for i in numbers])
 
-    head, height = JOINT_INDEX["head"], stances.height[0]
-    on_head = [
-        at[head] + turn[head] @ np.array(x) * height for x in ((0, 0.06, 0.06), (0.05, 0.068, 0), (-0.05, 0.068, 0))
-    ]
+    on_head = np.array([(0, 0.06, 0.06), (0.05, 0.068, 0), (-0.05, 0.068, 0)]) * stances.height[0]
+    nose, *ears = at[JOINT_INDEX["head"]] + on_head @ turn[JOINT_INDEX["head"]].T
     joints = {name: pair(name) for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")}
-    more = {
-        "hand": pair("wrist", (0, -0.055, 0)),
-        "heel": pair("ankle", (0, -0.03, -0.03)),
-        "toe": pair("ankle", (0, -0.03, 0.08)),
-    }
-    return Points(nose=on_head[0], ear=np.stack(on_head[1:]), **joints, **more)
+    hand, heel, toe = pair("wrist", (0, -0.055, 0)), pair("ankle", (0, -0.03, -0.03)), pair("ankle", (0, -0.03, 0.08))
+    return Points(nose=nose, ear=np.stack(ears), hand=hand, heel=heel, toe=toe, **joints)
 
 
 @pytest.mark.parametrize("motion", ["dance", "walk", "boxing"])
@@ -176,12 +169,10 @@ def test_landmarks_of_a_known_stance_give_it_back(motion):
     for index in range(len(exact)):
         known = exact.select([index])
         stance, build = stance_of(points_of(known), known.height[0])
-        for bone, end in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")):
-            for side in ("left", "right"):
-                at, to = (JOINT_INDEX[f"{side}_{name}"] for name in (bone, end))
-                along = known.positions[0, to] - known.positions[0, at]
-                # a limb points where it did; how it is turned about itself cannot be told from landmarks
-                assert np.allclose(-stance.rotations[0, at, :, 1], along / np.linalg.norm(along), atol=1e-4)
+        for at, to in LIMB_BONES:
+            along = known.positions[0, to] - known.positions[0, at]
+            # a limb points where it did; how it is turned about itself cannot be told from landmarks
+            assert np.allclose(-stance.rotations[0, at, :, 1], along / np.linalg.norm(along), atol=1e-4)
         again = build.positions(stance.rotations)[0] + stance.positions[0, 0]
         assert np.abs(again - known.positions[0]).max() < 0.03
 
@@ -191,7 +182,7 @@ def test_a_raised_arm_does_not_turn_about_itself():
     found = []
     for tilt in (-0.1, -0.03, 0.03, 0.1):
         for forward in (-0.1, 0.1):
-            points = points_of(placed_average())
+            points = points_of(Stances(STILL, Build.average().positions(STILL), np.array([180.0])))
             shoulder = points.shoulder[0]
             points.elbow[0] = shoulder + np.array([tilt, 1.0, forward]) * 30
             points.wrist[0] = shoulder + np.array([tilt, 1.0, forward]) * 58
@@ -200,22 +191,11 @@ def test_a_raised_arm_does_not_turn_about_itself():
     assert max(np.arccos(((np.trace(a.T @ b) - 1) / 2).clip(-1, 1)) for a in found for b in found) < 0.7
 
 
-def placed_average() -> Stances:
-    return Stances(STILL.copy(), Build.average().positions(STILL), np.array([180.0]))
-
-
-def dressed(seed: int, **changes) -> Figure:
-    """A figure in other clothes."""
-    from dreampose_core.body.cones import body_cones
-
-    figure = Figure.from_seed(seed)
-    plain = dict(hem=0.0, loose_leg=0.0, loose_sleeve=0.0, hair="short", hat="none", bag="none")
-    outfit = replace(figure.outfit, **plain | changes)
-    return replace(figure, outfit=outfit, cones=body_cones(figure.shape) + outfit_cones(figure.shape, outfit))
-
-
-def fitted_to(figure: Figure, motion: str = "idle") -> tuple[Build, np.ndarray, np.ndarray]:
+def fitted_to(motion: str = "idle", **clothes) -> tuple[Build, np.ndarray, np.ndarray]:
     """The body fitted to a figure's exact joints and mask, the outline drawn from it, and the exact one."""
+    figure, plain = Figure.from_seed(HELD_OUT + 1), dict(hem=0.0, loose_leg=0.0, loose_sleeve=0.0, hair="short")
+    clothes = dict(hat="none", bag="none", **plain) | clothes
+    figure = replace(figure, outfit=replace(figure.outfit, **clothes))
     moments = figure.moments(motion, torch.tensor([0.5]))
     parts = render([figure], torch.zeros(1, dtype=torch.long), moments, SIZE, maps_only=True).parts.numpy()
     joints = exact_joints(figure, moments, SIZE)
@@ -224,10 +204,15 @@ def fitted_to(figure: Figure, motion: str = "idle") -> tuple[Build, np.ndarray, 
     return build, drawn(stance, [build], SIZE)[0][0] > 0, parts[0] > 0
 
 
-@pytest.mark.parametrize("hem", [0.14, 0.22, 0.3, 0.36])
-def test_a_skirt_is_found_and_drawn(hem):
-    build, outline, exact = fitted_to(dressed(HELD_OUT + 1, hem=hem, waist=0.6, flare=1.7), "walk")
-    assert build.skirt[0] == pytest.approx(hem, abs=0.06) and iou(outline, exact) > 0.9
+@pytest.mark.parametrize(
+    "hem, clothes",
+    [*((hem, dict(hem=hem, waist=0.6, flare=1.7)) for hem in (0.14, 0.22, 0.3, 0.36))]
+    + [(0, dict(leg=2.0, loose_leg=loose)) for loose in (0.0, 0.5)],
+)
+def test_a_skirt_is_found_and_drawn_and_trousers_are_none(hem, clothes):
+    build, outline, exact = fitted_to("walk", **clothes)
+    assert build.skirt[0] == pytest.approx(hem, abs=0.06 if hem else 0) and iou(outline, exact) > 0.9
+    assert build.skirt.any() == bool(hem)
 
 
 def test_what_most_frames_show_is_worn():
@@ -236,17 +221,9 @@ def test_what_most_frames_show_is_worn():
     assert np.allclose(_together([plain, skirted, skirted], [plain], True).skirt, skirted.skirt)
 
 
-@pytest.mark.parametrize("loose", [0.0, 0.5])
-def test_trousers_are_no_skirt(loose):
-    build, outline, exact = fitted_to(dressed(HELD_OUT + 1, leg=2.0, loose_leg=loose), "walk")
-    assert not build.skirt.any() and iou(outline, exact) > 0.9
-
-
 @pytest.mark.parametrize("hair", ["afro", "bob"])
 def test_hair_is_in_the_outline(hair):
-    figure = dressed(HELD_OUT + 1, hair=hair)
-    _, outline, exact = fitted_to(figure)
-    _, without, _ = fitted_to(dressed(HELD_OUT + 1, hair="none"))
+    (_, outline, exact), (_, without, _) = fitted_to(hair=hair), fitted_to(hair="none")
     top = slice(0, int(np.nonzero(exact.any(1))[0][0] + 0.17 * SIZE[0]))
     assert iou(outline[top], exact[top]) > max(0.85, iou(without[top], exact[top]) + 0.03)
 
@@ -256,20 +233,13 @@ def test_hair_is_in_the_outline(hair):
 
 def moved_on(scale: float = 1.0, shift: tuple[float, float] = (0, 0), count: int = 3) -> PoseSequence:
     """A still person who gets larger by `scale` in all and moves by `shift` (right, down) of the frame."""
-    joints, share = exact(count), np.linspace(0, 1, count, dtype=np.float32)
-    camera = joints.camera.copy()
+    body, still, share = Build.average(), np.repeat(STILL, count, 0), np.linspace(0, 1, count, dtype=np.float32)
+    camera = np.tile(np.float32([0.8, 0.5, 0.48]), (count, 1))
     camera[:, 0] *= 1 + (scale - 1) * share
     camera[:, 1:] += share[:, None] * np.float32(shift)
+    moving = (x.astype(np.float32) for x in (still, body.positions(still), camera, np.ones((count, len(JOINTS)))))
     maps = np.zeros((count, *SIZE), np.uint8), np.zeros((count, 2, *SIZE), np.float16)
-    return PoseSequence(*maps, "body", 10.0, replace(joints, camera=camera))
-
-
-def exact(count: int) -> Joints:
-    body = Build.average()
-    positions = body.positions(np.repeat(STILL, count, 0)).astype(np.float32)
-    camera = np.tile(np.float32([0.8, 0.5, 0.48]), (count, 1))
-    ones = np.ones((count, len(JOINTS)), np.float32)
-    return Joints(np.repeat(STILL, count, 0).astype(np.float32), positions, camera, ones, body.numbers())
+    return PoseSequence(*maps, "body", 10.0, Joints(*moving, body.numbers()))
 
 
 def rows_of(mask: np.ndarray) -> tuple[int, int]:
@@ -322,20 +292,16 @@ def test_joints_that_the_motion_never_shows_keep_the_photos_pose():
 def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):
     photo = np.zeros((*SIZE, 3), np.uint8)
     own, other = clip.select([0]), render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 3, (100, 80), fps=5.0)[1]
-    scenes = {
-        name: make_scene(photo, motion, own, (100, 80), SceneOptions(align=align))
-        for name, motion, align in (
-            ("body", other, "body"),
-            ("outline", other, "outline"),
-            ("no joints", replace(other, joints=None), "body"),
-            ("as it is", other, "none"),
-        )
-    }
-    assert scenes["outline"].notices and scenes["outline"].notices == scenes["no joints"].notices
-    assert not np.array_equal(scenes["body"].poses.parts, scenes["outline"].poses.parts)
-    assert np.array_equal(scenes["as it is"].poses.parts, other.parts)
-    fed = make_scene(photo, other, own, (100, 80), SceneOptions(), charts="densepose")
-    assert fed.notices == scenes["outline"].notices, "whose model knows real DensePose is fed the maps as they came"
+
+    def scene(motion: PoseSequence, align: str, **how):
+        return make_scene(photo, motion, own, (100, 80), SceneOptions(align=align), **how)
+
+    body, outline, as_it_is = (scene(other, align) for align in ("body", "outline", "none"))
+    assert outline.notices and outline.notices == scene(replace(other, joints=None), "body").notices
+    assert not np.array_equal(body.poses.parts, outline.poses.parts)
+    assert np.array_equal(as_it_is.poses.parts, other.parts)
+    fed = scene(other, "body", charts="densepose")
+    assert fed.notices == outline.notices, "whose model knows real DensePose is fed the maps as they came"
     real = replace(own, charts="densepose")  # a model of ours gets what it knows
     assert make_scene(photo, other, real, (100, 80), SceneOptions()).image_poses.charts == "body"
 
@@ -352,8 +318,6 @@ def test_a_person_in_anothers_motion_is_the_person_who_does_it():
     done, _ = on_body(motion, photo)
     got, both = done.mask, done.mask & truth.mask
     tall = [np.mean([np.subtract(*rows_of(m)[::-1]) for m in masks]) for masks in (got, truth.mask)]
-    from dreampose_core.poses import converted
-
     exactly = converted(truth, "body")
     assert np.mean([iou(x, y) for x, y in zip(got, truth.mask)]) >= 0.8
     assert (done.parts[both] == exactly.parts[both]).mean() >= 0.75 and tall[0] == pytest.approx(tall[1], rel=0.04)

@@ -13,10 +13,10 @@ from PIL import Image
 
 from dreampose_core.body.build import Build, Stances, drawn
 from dreampose_core.body.fitting import Points
-from dreampose_core.body.nearest import nearest
+from dreampose_core.body.outline import nearest
 from dreampose_core.body.retarget import in_our_charts
 from dreampose_core.densepose import Estimates
-from dreampose_core.densepose.blazepose import BlazePose, Roi, mask_logits, refined_mask
+from dreampose_core.densepose.blazepose import BlazePose, mask_logits, refined_mask
 from dreampose_core.densepose.body_tracker import BodyTracker, _doubts
 from dreampose_core.errors import InputError, ModelError
 from dreampose_core.media import read_video
@@ -58,35 +58,12 @@ def test_the_networks_answer_as_litert_does(network, name):
     batch = torch.stack(pictures)
     found = graph(batch * 2 - 1 if name == "detector" else batch)
     # in their own units: pixels, metres, logits
-    close = {
-        "landmarks": 0.1,
-        "world": 1e-3,
-        "presence": 1e-4,
-        "mask": 1.0,
-        "heatmaps": 0.1,
-        "boxes": 0.1,
-        "scores": 0.1,
-    }
+    close = dict(landmarks=0.1, world=1e-3, presence=1e-4, mask=1.0, heatmaps=0.1, boxes=0.1, scores=0.1)
     assert {f"{name}.{key}" for key in found} == {key for key in expected.files if key.startswith(name)}
     for key, value in found.items():
         value = value.permute(0, 2, 3, 1)[:, ::8, ::8] if value.dim() == 4 else value[:, ::7]
         wanted = expected[f"{name}.{key}"]
         assert value.shape == wanted.shape and np.abs(value.numpy() - wanted).max() < close[key], key
-
-
-def test_a_batch_is_its_pictures_one_by_one(network, clip):
-    roi = network.detect(clip[0][0])[0].roi
-    both = network.poses(clip[0][0], [roi, replace(roi, angle=0.3)])
-    alone = network.poses(clip[0][0], [replace(roi, angle=0.3)])[0]
-    assert np.allclose(both[1].xy, alone.xy, atol=0.05) and not np.allclose(both[0].mask, alone.mask, atol=1)
-
-
-def test_a_square_and_its_matrix_agree():
-    roi = Roi(100, 60, 80, 0.5)
-    corners = np.array([[0, 0], [256, 256], [128, 128]]) @ roi.matrix(256)[:, :2].T + roi.matrix(256)[:, 2]
-    assert np.allclose(corners[2], [100, 60]) and np.isclose(np.linalg.norm(corners[1] - corners[0]), 80 * 2**0.5)
-    upright = Roi.around(np.array([50.0, 50.0]), np.array([50.0, 10.0]))
-    assert upright.angle == pytest.approx(0) and upright.side == pytest.approx(100)
 
 
 @pytest.mark.parametrize("motion", SIDES)
@@ -120,7 +97,7 @@ def test_who_is_small_in_a_wide_picture_is_found(clip):
 
 
 @pytest.mark.parametrize("picture", ["green", "noise", "stripes", "room"])
-def test_where_nobody_is_nobody_is_found(picture, clip):
+def test_a_photo_without_a_person_is_refused(picture, clip):
     rows, columns = np.mgrid[:240, :320]
     pictures = {
         "green": np.full((240, 320, 3), (40, 160, 60), np.uint8),
@@ -128,16 +105,21 @@ def test_where_nobody_is_nobody_is_found(picture, clip):
         "stripes": np.repeat(((columns // 9 + rows // 31) % 2 * 200 + 20).astype(np.uint8)[..., None], 3, -1),
         "room": (Figure.from_seed(HELD_OUT + 3).backdrop((240, 320)).numpy() * 255).astype(np.uint8),
     }
-    found, said = Estimates("body").of_photo(pictures[picture])
-    assert found is None and said == ("Nobody was found in the photo; a photo of one person seen whole works best.",)
+    with pytest.raises(InputError, match="^No person was found in the photo; choose one that shows a person from"):
+        Estimates("body").of_photo(pictures[picture])
 
 
-def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(clip):
+@pytest.fixture(scope="module")
+def both(clip):
+    """Three frames of two people, the smaller one on the right."""
     left, right = clip[0][:3], render_clip(Figure.from_seed(HELD_OUT + 720), "wave", 3, SIZE, fps=4.0)[0].numpy()
     smaller = np.stack([np.asarray(Image.fromarray(frame).resize((179, 224))) for frame in right])
     both = np.full((3, *SIZE[:1], 450, 3), 128, np.uint8)
     both[:, :, :256], both[:, 96:, 256:435] = left, smaller
+    return both
 
+
+def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(both):
     def middle(tracker: BodyTracker) -> list[float]:
         return [float(np.nonzero(mask)[1].mean()) for mask in tracker.estimate(list(both)).mask]
 
@@ -147,6 +129,20 @@ def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(clip):
     assert all(x > 270 for x in middle(BodyTracker(BODY_TRACKER, person=2)))
     with pytest.raises(InputError, match="--person is 3, but there are 2 people in the picture"):
         BodyTracker(BODY_TRACKER, person=3).estimate(list(both))
+
+
+@pytest.mark.parametrize("zoom", [1, 4])
+def test_a_point_chooses_the_photos_person(both, zoom):
+    """In pixels of the photo, which is larger than what the tracker sees."""
+    photo = both[0].repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+    def middle(person: tuple[int, int] | None) -> float:
+        found, notices = Estimates("body").of_photo(photo, person)
+        assert len(notices) == 1 and found.mask.any(), "the other one is left out"
+        return float(np.nonzero(found.mask[0])[1].mean()) / found.size[1] * 450
+
+    assert middle(None) < 230 and middle((128 * zoom, 160 * zoom)) < 230
+    assert middle((345 * zoom, 200 * zoom)) > 270
 
 
 def test_frames_in_which_the_person_is_lost_are_filled_in_and_said(clip):
@@ -162,10 +158,8 @@ def test_frames_in_which_the_person_is_lost_are_filled_in_and_said(clip):
 
 
 def test_a_map_covers_the_mask_and_nothing_else(network, clip):
-    tracker = BodyTracker(BODY_TRACKER)
-    pose = network.people(clip[0][0])[0]
-    mask = refined_mask(pose, clip[0][0])
-    found = tracker._maps([pose], [mask], SIZE)
+    mask = refined_mask(network.people(clip[0][0])[0], clip[0][0])
+    found = BodyTracker(BODY_TRACKER).estimate(clip[0][:1])
     assert iou(found.mask[0], mask > 150) > 0.97 and not (found.mask[0] & (mask < 128)).any()
     assert set(np.unique(found.parts)) >= {0, 2, 23, 24} and ((found.uv >= 0) & (found.uv <= 1)).all()
 
@@ -187,17 +181,14 @@ def test_charts_there_and_back(clip):
 
 def test_the_nearest_pixel_is_the_nearest():
     draw = np.random.default_rng(0)
-    marked = draw.random((2, 40, 31)) < 0.02
-    rows, columns = (x.numpy() for x in nearest(torch.from_numpy(marked)))
-    for t in range(2):
-        places = np.argwhere(marked[t])
-        for y, x in draw.integers(0, (40, 31), (60, 2)):
-            best = ((places - (y, x)) ** 2).sum(1).min()
-            assert (rows[t, y, x] - y) ** 2 + (columns[t, y, x] - x) ** 2 == best and marked[t][
-                rows[t, y, x], columns[t, y, x]
-            ]
-    nothing = nearest(torch.zeros(1, 3, 4, dtype=torch.bool))
-    assert torch.equal(nothing[0][0, :, 0], torch.arange(3)) and torch.equal(nothing[1][0, 0], torch.arange(4))
+    marked = draw.random((40, 31)) < 0.02
+    rows, columns, off = nearest(marked)
+    assert marked[rows, columns].all()
+    for y, x in draw.integers(0, (40, 31), (60, 2)):
+        best = ((np.argwhere(marked) - (y, x)) ** 2).sum(1).min()
+        assert (rows[y, x] - y) ** 2 + (columns[y, x] - x) ** 2 == best == pytest.approx(off[y, x] ** 2)
+    rows, columns, _ = nearest(np.zeros((3, 4), bool))
+    assert np.array_equal(rows[:, 0], np.arange(3)) and np.array_equal(columns[0], np.arange(4))
 
 
 def test_a_folder_without_the_networks_is_one_sentence(tmp_path):
@@ -270,26 +261,23 @@ def test_a_cut_to_another_scene_is_said_and_not_bridged(clip):
     )
 
 
-def test_what_may_come_out_wrong_is_said(clip):
-    joints = BodyTracker(BODY_TRACKER).estimate([clip[0][0]]).joints
-    zero = {name: np.zeros((2, 3)) for name in Points.__dataclass_fields__}
-    points = [Points(**zero)]
-
-    def said(fit: float, **unsure: float) -> tuple[str, ...]:
-        confidence = np.ones_like(joints.confidence)
-        for i, name in enumerate(JOINTS):
-            confidence[:, i] = unsure.get(name.split("_")[-1], 1.0)
-        return _doubts(replace(joints, confidence=confidence), points, SIZE, fit)
-
-    assert said(0.9) == ()
-    assert said(0.9, wrist=0.1) == ("Arms may come out wrong: the person is partly hidden.",)
-    assert said(0.9, elbow=0.1, knee=0.1) == ("Arms and legs may come out wrong: the person is partly hidden.",)
-    assert said(0.3, wrist=0.1) == (
-        "The pose may come out wrong: the body that was found fits the person only in part.",
-    )
-    away = [Points(**zero | {name: np.full((2, 3), 1e4) for name in ("elbow", "wrist")})]
-    confidence = np.where(np.arange(len(JOINTS)) == JOINTS.index("left_wrist"), 0.1, 1)[None].astype(np.float32)
-    assert _doubts(replace(joints, confidence=confidence), away, SIZE, 0.9) == (), "outside the picture, not hidden"
+@pytest.mark.parametrize(
+    ("fit", "unsure", "words"),
+    [
+        (0.9, (), None),
+        (0.9, ("wrist",), "Arms may come out wrong: the person is partly hidden."),
+        (0.9, ("elbow", "knee"), "Arms and legs may come out wrong: the person is partly hidden."),
+        (0.3, ("wrist",), "The pose may come out wrong: the body that was found fits the person only in part."),
+    ],
+)
+def test_what_may_come_out_wrong_is_said(clip, fit, unsure, words):
+    joints = clip[1].joints.select([0])
+    doubtful = np.array([name.split("_")[-1] in unsure for name in JOINTS])
+    joints = replace(joints, confidence=np.where(doubtful, 0.1, 1)[None].astype(np.float32))
+    at = {name: np.zeros((2, 3)) for name in Points.__dataclass_fields__}
+    assert _doubts(joints, [Points(**at)], SIZE, fit) == (() if words is None else (words,))
+    away = at | {name: np.full((2, 3), 1e4) for name in ("elbow", "wrist", "knee", "ankle")}
+    assert _doubts(joints, [Points(**away)], SIZE, 0.9) == (), "outside the picture, not hidden"
 
 
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")
@@ -315,9 +303,9 @@ def test_real_densepose_agrees():
 
 def _parula(rgb: np.ndarray) -> np.ndarray:
     """Parts (H, W) of detectron2's colours, the most frequent of 5 x 5 pixels."""
-    from dreampose_core.poses.renderings import _PARULA
+    from dreampose_core.poses.renderings import PARULA
 
-    palette = np.array([(0, 0, 0), *_PARULA[1:]], np.float32)
+    palette = PARULA.colours.astype(np.float32)
     labels = ((rgb[:, :, None].astype(np.float32) - palette) ** 2).sum(-1).argmin(-1)
 
     def box(x: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""The page in a real Chromium: pick, run, watch, reload, stop, keep. The server is `python app.py`, as a user starts
-it.
+"""The page in a real Chromium: from first sight to a finished video, and what may go wrong on the way. The server is
+`python app.py`, as a user starts it.
 
 scripts/test tests/test_browser.py
+DREAMPOSE_SHOTS=docs/tour scripts/test tests/test_browser.py      # with mini; takes the pictures of docs/tour.md
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,16 +14,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dreampose_core.media import probe_video, write_png, write_video
-from dreampose_core.settings import EXAMPLES, MINI, REPOSITORY
+from dreampose_core.settings import MINI, REPOSITORY
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 pytestmark = pytest.mark.browser
 
-APP = REPOSITORY / "app.py"
 SECONDS = 1000  # Playwright counts milliseconds
 FLAGS = (
     "--no-sandbox",
@@ -33,15 +34,24 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
 )
 SIZES = {"laptop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-LIVE = "#dp-live video"
+SHOWN = "mini" if "DREAMPOSE_SHOTS" in os.environ else "tiny"
+MAX_SHIFT, MAX_BYTES = 0.1, 1_600_000
+# Cumulative layout shift, without Gradio's own loading sign.
+WATCH_SHIFT = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries())
+    if (entry.sources.some(({ node }) => (node?.parentElement ?? node)?.closest?.("#main, #header")))
+      shift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
 
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    expect.set_options(timeout=60 * SECONDS)
+    expect.set_options(timeout=120 * SECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
@@ -52,15 +62,10 @@ class Server:
     """`python app.py` with a data folder of its own."""
 
     def __init__(self, home: Path, model: Path):
-        self.home, self.model = home, model
-        self.start("0")
-
-    def start(self, port: str) -> None:
-        home, model = self.home, self.model
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
         self.log = open(home.with_suffix(".log"), "a+")
         self.process = subprocess.Popen(
-            [sys.executable, str(APP), "--port", port, "--model", str(model), "--device", "cpu"],
+            [sys.executable, str(REPOSITORY / "app.py"), "--port", "0", "--model", str(model), "--device", "cpu"],
             cwd=REPOSITORY,
             env=environment | {"DREAMPOSE_HOME": str(home)},
             stdout=subprocess.PIPE,
@@ -71,12 +76,9 @@ class Server:
         assert (found := re.search(r"http://127\.0\.0\.1:\d+", line)), f"the server said {line!r} and {self.stop()}"
         self.url = found[0]
 
-    def kill_and_start_again(self) -> None:
-        """The same server again, after SIGKILL."""
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-        self.start(self.url.rpartition(":")[2])
+    def kill_web(self) -> None:
+        """SIGKILL to the web process, which gets a successor."""
+        next(p for p in psutil.Process(self.process.pid).children() if "dreampose_core.web" in p.cmdline()).kill()
 
     def stop(self) -> str:
         """Ends the server and returns what it wrote to stderr."""
@@ -92,347 +94,357 @@ class Server:
         return said
 
 
-@pytest.fixture(scope="module")
-def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose model is tiny and random: quick, and its pictures mean nothing."""
+@pytest.fixture(scope="module", params=[SHOWN])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the shipped model, or with a tiny random one: quick, and its pictures mean nothing."""
     from tiny import make_tiny_model
 
-    folder = tmp_path_factory.mktemp("tiny")
-    make_tiny_model(folder / "model")
-    server = Server(folder / "home", folder / "model")
-    yield server
-    said = server.stop()
-    assert "Traceback" not in said and "ERROR" not in said, said
-
-
-@pytest.fixture(scope="module")
-def mini_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the shipped model."""
-    server = Server(tmp_path_factory.mktemp("mini") / "home", MINI)
+    folder = tmp_path_factory.mktemp(request.param)
+    server = Server(folder / "home", MINI if request.param == "mini" else make_tiny_model(folder / "model"))
     yield server
     said = server.stop()
     assert "Traceback" not in said and "ERROR" not in said, said
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """open_page(server, size): the page in a browser profile of its own; nothing may be asked of any other machine."""
-    contexts, foreign = [], []
+def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """open_page(size, **how): the page in a browser profile of its own. Nothing may be asked of any other machine, and
+    nothing may go wrong in a script."""
+    contexts, wrong = [], []
 
-    def open_one(server: Server, size: str = "laptop") -> Page:
-        context = browser.new_context(viewport=SIZES[size], accept_downloads=True)
+    def open_one(size: str = "laptop", clock: bool = False, **how) -> Page:
+        context = browser.new_context(**{"viewport": SIZES[size], "accept_downloads": True} | how)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60 * SECONDS)
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((server.url, "data:", "blob:")) else foreign.append(request.url)
-            ),
-        )
+        if clock:
+            page.clock.install()
+        page.add_init_script(WATCH_SHIFT)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith((server.url, "data:", "blob:")) else wrong.append(r.url))
         page.goto(server.url)
-        expect(page.locator("#dp-run")).to_be_visible()
+        expect(page.locator(".stage .player")).to_be_visible()
+        expect(page.locator("#run")).to_be_visible()
         return page
 
     yield open_one
     for context in contexts:
         context.close()
-    assert not foreign, "the page must work without any other server"
+    assert not wrong
 
 
-def pick(page: Page, person: int | None = 0, motion: int | None = 0) -> None:
-    """Chooses an example person and a shipped motion by their places."""
-    if person is not None:
-        page.locator("#dp-people .thumbnail-item").nth(person).click()
-        expect(page.locator("#dp-photo img")).to_be_visible()
-    if motion is not None:
-        page.locator("#dp-motions .thumbnail-item").nth(motion).click()
-        expect(page.locator("#dp-motion strong")).to_be_visible()
+@pytest.fixture
+def shoot(tmp_path: Path) -> Callable[[Page, str], None]:
+    """shoot(page, name): a picture of the window, NAME.jpg, in the folder DREAMPOSE_SHOTS."""
+    folder = Path(os.environ.get("DREAMPOSE_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def one(page: Page, name: str) -> None:
+        page.wait_for_timeout(400)  # what has just come into view is still being drawn
+        page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=80)
+
+    return one
 
 
-def set_options(page: Page, recipe: str | None = None, **numbers: int) -> None:
-    """Sets the recipe by its label, and numbers under Advanced by theirs ("Steps", ...)."""
-    if recipe:
-        page.locator("#dp-recipe").get_by_label(recipe, exact=True).check()
-    if numbers and not field(page, "Steps").is_visible():
-        page.locator("#dp-advanced").get_by_role("button", name="Advanced").click()
-    for name, value in numbers.items():
-        field(page, name.replace("_", " ")).fill(str(value))
-
-
-def lengthen(page: Page, times: int = 15) -> None:
-    """Shows the motion so often that its job is still at work when the test wants to stop it."""
-    loops = page.locator("#dp-edit").get_by_label(re.compile(r"^\s*Loops"))
-    if not loops.is_visible():
-        page.get_by_role("button", name="Change the motion").click()
-    loops.fill(str(times))
-
-
-def field(page: Page, label: str) -> Locator:
-    """The field under Advanced whose label starts so; what follows is its explanation."""
-    return page.locator("#dp-advanced").get_by_label(re.compile(rf"^\s*{label}"))
-
-
-def run(page: Page) -> None:
-    """Presses Run and waits until the page shows the new job."""
-    before = page.evaluate("document.querySelector('#dp-status .dp-card')?.dataset.job ?? null")
-    page.locator("#dp-run").click()
+def wait_for_state(page: Page, *states: str) -> None:
+    """Waits until the stage shows a job in one of these states."""
     page.wait_for_function(
-        "before => (document.querySelector('#dp-status .dp-card')?.dataset.job ?? before) !== before", arg=before
-    )
-
-
-def wait_for_state(page: Page, state: str, minutes: float = 5) -> None:
-    """Waits until the job is in `state`; a job that failed says why."""
-    page.wait_for_function(
-        "state => [state, 'failed', 'cancelled'].includes(document.querySelector('#dp-status "
-        ".dp-card')?.dataset.state)",
-        arg=state,
-        timeout=minutes * 60 * SECONDS,
-    )
-    card = page.locator("#dp-status .dp-card")
-    assert card.get_attribute("data-state") == state, page.locator("#dp-status").inner_text()
-
-
-def wait_for_frames(page: Page, minutes: float = 5) -> None:
-    """Waits until some frames are finished and the job still runs."""
-    page.wait_for_function(
-        "() => { const job = document.querySelector('#dp-status .dp-card')?.dataset; return job && (+job.frames > 0 "
-        "|| ['done', 'failed', 'cancelled'].includes(job.state)) }",
-        timeout=minutes * 60 * SECONDS,
-    )
-    card = page.locator("#dp-status .dp-card")
-    assert card.get_attribute("data-state") == "running", page.locator("#dp-status").inner_text()
-
-
-def wait_until_playing(page: Page, past_s: float = 0.3, minutes: float = 5) -> float:
-    """Waits until the streaming player's playhead is past `past_s` seconds; returns where it is."""
-    page.wait_for_function(
-        "([player, past]) => document.querySelector(player)?.currentTime > past || document.querySelector('#dp-status "
-        ".dp-card').dataset.state === 'failed'",
-        arg=[LIVE, past_s],
-        timeout=minutes * 60 * SECONDS,
-    )
-    return page.evaluate("player => document.querySelector(player)?.currentTime ?? 0", LIVE)
-
-
-def download(page: Page, folder: Path) -> Path:
-    """Presses the download button; the saved file."""
-    with page.expect_download() as event:
-        page.locator("#dp-download a.dp-download").click()
-    path = folder / event.value.suggested_filename
-    event.value.save_as(path)
-    return path
-
-
-def num_poses(motion: int) -> int:
-    from dreampose_core.poses import read_poses
-
-    return len(read_poses(sorted((EXAMPLES / "motions").glob("*.npz"))[motion]))
-
-
-def result_files(server: Server) -> set[bytes]:
-    return {path.read_bytes() for path in (server.home / "jobs").glob("*/result.mp4")}
-
-
-# -- with a tiny random model ------------------------------------------------------------------------------------------
-
-
-def test_frames_play_while_they_are_made(tiny_server: Server, open_page, tmp_path: Path):
-    page = open_page(tiny_server, "phone")
-    pick(page)
-    set_options(page, "Skip", Steps=250)
-    run(page)
-    assert wait_until_playing(page) > 0, page.locator("#dp-status").inner_text()
-    assert page.locator("#dp-status .dp-card").get_attribute("data-state") == "running", (
-        "the first chunk played only when all was done"
-    )
-    picture = (
-        "player => { const c = document.createElement('canvas'); c.width = c.height = 32;"
-        " c.getContext('2d').drawImage(document.querySelector(player), 0, 0, 32, 32); return c.toDataURL() }"
-    )
-    first_time, first_picture = wait_until_playing(page), page.evaluate(picture, LIVE)
-    assert wait_until_playing(page, first_time + 1.0) > first_time + 1.0
-    assert page.evaluate(picture, LIVE) != first_picture
-    wait_for_state(page, "done")
-    saved = download(page, tmp_path)
-    assert re.fullmatch(r"dreampose-[0-9a-f]{8}\.mp4", saved.name)
-    assert saved.read_bytes() in result_files(tiny_server)
-    assert probe_video(saved).num_frames == num_poses(0)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= SIZES["phone"]["width"], "the page is wider than the phone"
-
-
-def test_an_open_page_finds_its_job_again_when_the_server_was_killed(tiny_server: Server, open_page):
-    page = open_page(tiny_server)
-    pick(page)
-    set_options(page, "Skip", Steps=40)
-    lengthen(page, 10)
-    run(page)
-    wait_for_frames(page)
-    before = int(page.locator("#dp-status .dp-card").get_attribute("data-frames"))
-    page.evaluate("() => { window.before = true }")
-    tiny_server.kill_and_start_again()
-    page.wait_for_function("() => !window.before", timeout=120 * SECONDS)  # nobody pressed reload
-    page.wait_for_function(
-        "before => +(document.querySelector('#dp-status .dp-card')?.dataset.frames ?? -1) > before",
-        arg=before,
+        "states => states.includes(document.querySelector('.stage')?.dataset.state)",
+        arg=list(states),
         timeout=180 * SECONDS,
     )
-    page.locator("#dp-stop").click()
-    page.wait_for_function(
-        "() => ['cancelled', 'done'].includes(document.querySelector('#dp-status .dp-card')?.dataset.state)",
-        timeout=120 * SECONDS,
+
+
+def wait_until_playing(page: Page) -> None:
+    page.wait_for_function("document.querySelector('.stage .player')?.currentTime > 0.1", timeout=120 * SECONDS)
+
+
+def run(page: Page, *states: str) -> None:
+    """Presses the button and waits for the job's end."""
+    expect(page.locator("#run")).to_be_enabled()
+    before = page.locator(".stage").get_attribute("data-job")
+    page.click("#run")
+    page.wait_for_function("before => document.querySelector('.stage').dataset.job !== before", arg=before)
+    wait_for_state(page, *(states or ("done",)))
+
+
+def choose(page: Page, person: str = "bela", motion: str | None = None) -> None:
+    """Chooses examples without fine-tuning, and waits for their preview."""
+    page.click("#advanced button")
+    page.locator("#advanced").get_by_label("None", exact=True).last.check()
+    page.click(f'#people [data-name="{person}"]')
+    if motion:
+        page.click(f'#motions [data-name="{motion}"]')
+    expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
+
+
+def act(page: Page, words: str, number: int = 0) -> None:
+    """Chooses from the menu of a video in the library."""
+    page.locator(".videos .menu summary").nth(number).click()
+    page.locator(".videos .menu").nth(number).get_by_text(words).click()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo, a clip of another person, and files that are none."""
+    folder = tmp_path_factory.mktemp("own")
+    photo, _ = render_clip(Figure.from_seed(HELD_OUT + 4), "idle", 1, (320, 256))
+    frames, _ = render_clip(Figure.from_seed(HELD_OUT + 5), "wave", 12, (320, 256))
+    write_png(photo[0].numpy(), folder / "photo.png")
+    write_png(np.full((320, 256, 3), (40, 160, 60), np.uint8), folder / "green.png")
+    two = np.concatenate([photo[0].numpy(), frames[0].numpy()], 1)
+    write_png(two, folder / "two.png")
+    write_video(iter(frames.numpy()), folder / "wave.mp4", 10)
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def give(page: Page, place: str, file: Path) -> None:
+    """Chooses a file as a visitor does: a click, then the browser's dialog."""
+    with page.expect_file_chooser() as chooser:
+        page.locator(place).click()
+    chooser.value.set_files(file)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_first_sight(open_page, shoot, size: str):
+    """An example plays; all up to the button is there without scrolling; nothing moves while it loads."""
+    page = open_page(size)
+    wait_until_playing(page)
+    shoot(page, f"{size}-1-first")
+    expect(page.locator("#run")).to_be_disabled()
+    expect(page.locator("#run")).to_have_text("Add a photo")
+    assert page.locator("#run").bounding_box()["y"] + 40 <= SIZES[size]["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") == SIZES[size]["width"]
+    assert page.evaluate("shift") <= MAX_SHIFT
+    loaded = "performance.getEntriesByType('resource').reduce((sum, entry) => sum + entry.transferSize, 0)"
+    assert page.evaluate(loaded) <= MAX_BYTES
+    empty = (
+        "[...document.querySelectorAll('.empty')].filter((e) => e.offsetParent && e.closest('#form, #stage')).length"
     )
+    assert page.evaluate(empty) == 0
 
 
-def test_a_second_job_waits_and_says_its_place(tiny_server: Server, open_page):
-    first, second = open_page(tiny_server), open_page(tiny_server)
-    for page in (first, second):
-        pick(page)
-        lengthen(page)
-        set_options(page, "Skip", Steps=250)
-        run(page)
-    expect(second.locator("#dp-status")).to_contain_text("Place 1", timeout=60 * SECONDS)
-    expect(second.locator("#dp-shelf .dp-item")).to_have_count(1)  # its own job is the only one it knows
-    first.locator("#dp-stop").click()
-    wait_for_state(first, "cancelled", minutes=0.5)
-    wait_for_state(second, "running", minutes=1)
-    second.locator("#dp-stop").click()
-    wait_for_state(second, "cancelled", minutes=0.5)
+def test_one_press_plays_a_ready_made_video_and_fills_the_form(open_page):
+    page = open_page()
+    page.locator("#pairs button").first.click()
+    expect(page.locator(".caption")).to_have_text("Example: Ada, arms")
+    wait_until_playing(page)
+    expect(page.locator("#photo img")).to_be_visible()
+    expect(page.locator('#motions [aria-checked="true"]')).to_have_attribute("data-name", "arms")
+    expect(page.locator("#run")).to_be_enabled()
 
 
-def test_bad_uploads_show_their_sentence_and_it_stays(tiny_server: Server, open_page, tmp_path: Path):
-    page = open_page(tiny_server)
-    page.locator("#dp-run").click()
-    expect(page.locator("#dp-message [role=alert]")).to_contain_text("Choose a photo")
-
-    (tmp_path / "holiday.png").write_bytes(b"this is no picture")
-    page.locator("#dp-photo input[type=file]").set_input_files(tmp_path / "holiday.png")
-    expect(page.locator("#dp-photo img")).to_be_attached()
-    pick(page, person=None)
-    set_options(page, "Skip")
-    page.locator("#dp-run").click()
-    expect(page.locator("#dp-message [role=alert]")).to_contain_text("the person in the photo agreed")
-    page.locator("#dp-consent").get_by_role("checkbox").check()
-    run(page)
-    wait_for_state_failed(page, "holiday.png")
-    expect(page.locator("#dp-message [role=alert]")).to_have_count(0)
-
-    (tmp_path / "dance.npz").write_bytes(b"PK\x03\x04 this is no sequence")
-    pick(page, motion=None)
-    page.get_by_role("button", name="Your own motion").click()
-    page.locator("#dp-motion-file input[type=file]").set_input_files(tmp_path / "dance.npz")
-    expect(page.locator("#dp-motion")).to_contain_text("dance.npz")
-    expect(page.locator("#dp-motions .thumbnail-item.selected")).to_have_count(0)
-    run(page)
-    wait_for_state_failed(page, "dance.npz")
+@pytest.mark.parametrize(
+    ("server", "size"),
+    [pytest.param("mini", "laptop", marks=pytest.mark.slow), (SHOWN, "phone"), (SHOWN, "laptop")],
+    indirect=["server"],
+)
+def test_two_presses_make_a_video(open_page, shoot, size: str, tmp_path: Path):
+    """A person and the button: preview, stream, video; it is kept, found after a reload, downloaded and deleted."""
+    page = open_page(size)
+    page.click('#people [data-name="bela"]')
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
+    wait_until_playing(page)
+    shoot(page, f"{size}-2-preview")
+    page.click("#run")
+    wait_for_state(page, "running", "done")
+    shoot(page, f"{size}-3-frames")
+    wait_for_state(page, "done")
+    wait_until_playing(page)
+    shoot(page, f"{size}-4-done")
+    assert page.locator(".player").evaluate("v => v.muted && v.loop && v.playsInline")
+    link = page.locator(".stage .download")
+    expect(link).to_contain_text(re.compile(r"Download \d+ × \d+, [\d.]+ MB"))
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename == "bela-dance.mp4"
+    download.value.save_as(tmp_path / "saved.mp4")
+    assert probe_video(tmp_path / "saved.mp4").num_frames == 80
+    page.click(".more summary")
+    for name in ("GIF", "Side by side (MP4)", "Frames (ZIP)", "Motion (NPZ)", "Settings (JSON)"):
+        found = page.request.get(page.get_by_role("link", name=name).evaluate("a => a.href"))
+        assert found.ok and found.body()
     page.reload()
-    wait_for_state_failed(page, "dance.npz")  # one sentence, still there
+    wait_until_playing(page)
+    expect(page.locator(".stage")).to_have_attribute("data-state", "done")
+    expect(page.locator("#photo img")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.accept("My dance"))
+    act(page, "Rename")
+    expect(page.locator(".videos strong")).to_have_text("My dance")
+    page.locator(".videos").scroll_into_view_if_needed()
+    shoot(page, f"{size}-5-library")
+    page.once("dialog", lambda dialog: dialog.accept())
+    act(page, "Delete")
+    expect(page.locator(".videos li")).to_have_count(0)
+    expect(page.locator(".caption")).to_have_text("Deleted")
+    expect(page.locator(".stage .download")).to_be_hidden()
 
 
-def test_a_photo_is_looked_at_and_a_video_previewed_before_anything_is_made(
-    tiny_server: Server, open_page, tmp_path: Path
-):
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 8, (160, 128), fps=8.0)
-    write_video(rgb.numpy(), tmp_path / "wave.mp4", 8.0)
-    write_png(rgb[0].numpy(), tmp_path / "anna.png")
-    page = open_page(tiny_server, "phone")
-    page.locator("#dp-photo input[type=file]").set_input_files(tmp_path / "anna.png")
-    expect(page.locator("#dp-look img")).to_be_visible(timeout=90 * SECONDS)
-    page.locator("#dp-consent").get_by_role("checkbox").check()
-    page.get_by_role("button", name="Your own motion").click()
-    page.locator("#dp-motion-file input[type=file]").set_input_files(tmp_path / "wave.mp4")
-    expect(page.locator("#dp-motion")).to_contain_text("wave.mp4")
-    page.locator("#dp-preview").click()
-    expect(page.locator("#dp-preview-result video")).to_be_visible(timeout=90 * SECONDS)
-    expect(page.locator("#dp-preview-result")).to_contain_text(
-        "The motion: 8 frames at 8 fps, 160 x 128, estimated from a video"
+def test_links_are_asked_for_again_before_they_expire(open_page):
+    page = open_page(clock=True)
+    choose(page, motion="arms")
+    run(page)
+    before = page.locator(".stage .download").get_attribute("href")
+    page.wait_for_timeout(1100)  # links carry the second in which they expire
+    page.clock.fast_forward("06:00")
+    expect(page.locator(".stage .download")).not_to_have_attribute("href", before)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_own_photo_and_clip(open_page, shoot, own: Path, size: str):
+    page = open_page(size)
+    page.evaluate("shift = 0")
+    give(page, "#photo", own / "photo.png")
+    expect(page.locator(".caption")).to_have_text("The person found in your photo")
+    expect(page.locator("#run")).to_have_text("Tick the box: they agreed")
+    assert page.evaluate("shift") <= MAX_SHIFT / 2
+    shoot(page, f"{size}-6-own")
+    page.check("#consent input")
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
+    give(page, "#motion-file", own / "wave.mp4")
+    expect(page.locator("#motion-file")).to_have_text("Your motion: wave.mp4")
+    expect(page.locator('#motions [aria-checked="true"]')).to_have_count(0)
+    run(page)
+    expect(page.locator(".stage .download")).to_have_attribute("download", "photo-wave.mp4")
+
+
+def test_what_cannot_be_used_is_said_and_goes_when_it_changes(open_page, own: Path):
+    page = open_page()
+    problem, button = page.locator(".problem"), page.locator("#run")
+    give(page, "#photo", own / "green.png")
+    expect(problem).to_have_text(re.compile("^No person was found in the photo"))
+    expect(button).to_be_disabled()
+    page.click('#people [data-name="ada"]')
+    expect(problem).to_have_text("")
+    expect(button).to_be_enabled()
+    give(page, "#motion-file", own / "broken.mp4")
+    expect(problem).to_contain_text("broken.mp4")
+    expect(button).to_be_disabled()
+    page.click('#motions [data-name="dance"]')
+    expect(problem).to_have_text("")
+    expect(button).to_be_enabled()
+    page.locator("#photo button[aria-label*=lear], #photo button[aria-label*=emove]").first.click()
+    give(page, "#photo", own / "broken.png")
+    expect(problem).to_contain_text("broken.png")
+
+
+def test_the_other_person_is_found_where_the_photo_is_clicked(open_page, own: Path):
+    page = open_page()
+    give(page, "#photo", own / "two.png")
+    expect(page.locator(".caption")).to_have_text("The person found in your photo")
+    first = page.locator(".picture").get_attribute("src")
+    for share in (0.2, 0.8):
+        box = page.locator("#photo img").bounding_box()
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        page.wait_for_function("before => document.querySelector('.picture').src !== before", arg=first)
+    page.click("#advanced button")
+    expect(page.locator("#advanced").get_by_label("Person")).not_to_have_value("")
+
+
+def test_a_motion_is_drawn_to_order(open_page):
+    page = open_page()
+    page.click('#people [data-name="emil"]')
+    page.click("#custom button")
+    page.locator("#custom").get_by_label("number input for Seconds").fill("1")
+    page.click("#draw")
+    expect(page.locator("#motion-file")).to_have_text("Your motion: walk")
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
+    run(page)
+
+
+def test_stop_keeps_what_is_there_and_another_tab_shows_it(open_page, server: Server):
+    page = open_page()
+    choose(page, motion="fashion")
+    page.locator("#advanced").get_by_label("number input for Loops").fill("10")
+    page.keyboard.press("Tab")
+    expect(page.locator("#run")).to_be_enabled()
+    page.click("#run")
+    page.wait_for_function("document.querySelector('.veil .detail').textContent.match(/Frame [1-9]/)")
+    assert "Frame" in page.title()
+    tab = page.context.new_page()
+    tab.goto(server.url)
+    wait_for_state(tab, "running")
+    tab.locator("#pairs button").first.click()
+    expect(tab.locator("#header .now")).to_contain_text("Your video: frame")
+    tab.locator("#header .now button").click()
+    wait_for_state(tab, "running")
+    tab.close()
+    page.click(".stop")
+    wait_for_state(page, "cancelled")
+    expect(page.locator(".headline")).to_have_text("Stopped")
+    expect(page.locator(".detail")).to_have_text(re.compile(r"\d+ frames are kept"))
+    expect(page.locator(".stage .download")).to_contain_text(re.compile(r"[\d.]+ MB"))
+    expect(page.locator("#run")).to_be_enabled()
+
+
+def test_a_page_finds_its_job_when_the_web_process_was_killed(open_page, server: Server):
+    page = open_page()
+    choose(page, motion="fashion")
+    page.click("#run")
+    wait_for_state(page, "running")
+    server.kill_web()
+    wait_for_state(page, "done")
+    wait_until_playing(page)
+
+
+def test_fine_tuning_afterwards_compare_and_a_saved_person(open_page, shoot):
+    page = open_page()
+    choose(page, "dana", "arms")
+    run(page)
+    page.click(".tune")
+    page.wait_for_function("document.querySelector('.veil .headline').textContent.startsWith('Fine-tuning')")
+    shoot(page, "laptop-7-tuning")
+    wait_for_state(page, "done")
+    page.click(".facts summary")
+    expect(page.locator(".facts svg")).to_be_visible()
+    expect(page.locator(".videos li")).to_have_count(2)
+    act(page, "Compare", 1)
+    page.wait_for_function("document.querySelector('.second').currentTime > 0.1")
+    page.locator(".divide").fill("30")
+    shoot(page, "laptop-8-compare")
+    page.locator(".persons .open").first.click()
+    expect(page.locator("#photo img")).to_be_visible()
+    act(page, "Use its photo")
+    expect(page.locator("#motion-file")).to_have_text("Your motion")
+    expect(page.locator("#run")).to_be_enabled()
+
+
+def test_the_keyboard_is_enough(open_page):
+    page = open_page()
+    page.locator('#people [data-name="ada"]').focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#run")).to_be_enabled()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("document.activeElement.id || document.activeElement.dataset.name || ''")
+        if focused == "run":
+            break
+    assert focused == "run"
+    assert (
+        page.evaluate(
+            "getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).boxShadow"
+        )
+        != "nonenone"
     )
-    page.wait_for_function("document.querySelector('#dp-preview-result video').videoWidth == 3 * 256")
-    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
-    expect(page.locator("#dp-shelf .dp-item")).to_have_count(0)  # previews are no jobs to come back to
-    page.get_by_role("button", name="Change the motion").click()
-    page.locator("#dp-edit").get_by_label("Frames", exact=False).first.fill("3:5")
-    set_options(page, "Skip", Steps=1)
-    run(page)
-    wait_for_state(page, "done")
-    assert probe_video(download(page, tmp_path)).num_frames == 2
+    page.keyboard.press("Enter")
+    wait_for_state(page, "queued", "running", "done")
 
 
-def wait_for_state_failed(page: Page, words: str) -> None:
-    sentence = page.locator("#dp-status [role=alert]")
-    expect(sentence).to_contain_text(words, timeout=60 * SECONDS)
-    assert sentence.inner_text().count("\n") == 0 and "Traceback" not in sentence.inner_text()
-
-
-def test_an_example_brings_its_densepose_and_an_own_photo_takes_it_away(tiny_server: Server, open_page):
-    page = open_page(tiny_server)
-    page.get_by_role("button", name="DensePose of the photo").click()
-    pick(page, person=0, motion=None)
-    expect(page.locator("#dp-photo-poses")).to_contain_text(".poses")
-    page.locator("#dp-consent").get_by_role("checkbox").check()
-    page.locator("#dp-photo").get_by_role("button", name="Remove Image").click()
-    expect(page.locator("#dp-photo-poses")).not_to_contain_text(".poses")
-    expect(
-        page.locator("#dp-consent").get_by_role("checkbox")
-    ).not_to_be_checked()  # who agreed to one photo did not agree to the next
-    page.locator("#dp-photo input[type=file]").set_input_files(sorted((EXAMPLES / "people").glob("*.png"))[0])
-    expect(page.locator("#dp-photo img")).to_be_visible()
-    expect(page.locator("#dp-people .thumbnail-item.selected")).to_have_count(0)
-    expect(page.locator("#dp-photo-poses")).not_to_contain_text(".poses")
-    pick(page, person=1, motion=None)
-    expect(page.locator("#dp-photo-poses")).to_contain_text(".poses")
-
-
-def test_more_photos_are_of_the_person_who_is_chosen(tiny_server: Server, open_page, tmp_path: Path):
-    page = open_page(tiny_server, "phone")
-    more, examples = page.locator("#dp-more-photos"), sorted((EXAMPLES / "people").glob("*.png"))
-    pick(page)
-    page.get_by_role("button", name="More photos of the same person").click()
-    more.locator("input[type=file]").set_input_files(examples[1:3])
-    expect(more).to_contain_text(examples[1].stem)
-    expect(more).to_contain_text(examples[2].stem)
-    set_options(page, "Skip", Steps=1)
-    page.locator("#dp-consent").get_by_role("checkbox").check()  # they are files, not examples
-    run(page)
-    wait_for_state(page, "done")
-    expect(page.locator("#dp-status .dp-notices")).to_contain_text("Only the first photo was used")
-    newest = max((tiny_server.home / "jobs").glob("*/request.json"), key=lambda path: path.stat().st_mtime)
-    assert [upload["name"] for upload in json.loads(newest.read_text())["more_images"]] == [
-        path.name for path in examples[1:3]
-    ]
-    pick(page, person=1, motion=None)
-    expect(more).not_to_contain_text(examples[2].stem)
-    page.locator("#dp-shelf").get_by_role("button", name="Again").first.click()
-    expect(more).to_contain_text("photo_3")
-    page.locator("#dp-photo").get_by_role("button", name="Remove Image").click()
-    page.locator("#dp-photo input[type=file]").set_input_files(examples[0])
-    expect(more).not_to_contain_text("photo_3")
-    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
-
-
-@pytest.mark.slow
-def test_what_it_costs_is_known_as_soon_as_one_was_made(mini_server: Server, open_page):
-    page = open_page(mini_server)
-    expect(page.locator("#dp-pace")).to_contain_text("not known yet")
-    pick(page)
-    set_options(page, "Skip")
-    run(page)
-    wait_for_state(page, "done")
-    expect(page.locator("#dp-pace")).to_contain_text(
-        re.compile(r"Measured on this server \(\w+\): 60 frames about \d+ s, with at most")
-    )
-
-
-def test_random_seed_shows_the_seed_that_is_used(tiny_server: Server, open_page):
-    page = open_page(tiny_server)
-    pick(page)
-    set_options(page, "Skip", Steps=1)
-    page.get_by_role("button", name="Random seed").click()
-    seed = field(page, "Seed")
-    expect(seed).not_to_have_value("0")
-    run(page)
-    wait_for_state(page, "done")
-    newest = max((tiny_server.home / "jobs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
-    assert f'"seed": {seed.input_value()}' in json.dumps(json.loads(newest.read_text()))
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("dark", {"color_scheme": "dark"}),
+        ("still", {"reduced_motion": "reduce"}),
+        ("zoomed", {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2}),
+    ],
+)
+def test_other_ways_to_look(open_page, shoot, name: str, how: dict):
+    page = open_page(**how)
+    shoot(page, f"laptop-9-{name}")
+    width = how.get("viewport", SIZES["laptop"])["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator("#motions button").first.hover()
+    assert page.locator("#motions video").count() == (0 if name == "still" else 1)

@@ -34,6 +34,7 @@ from dreampose_core.errors import Cancelled, ClusterAway, ModelError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.jobs.records import JobRequest
 from dreampose_core.jobs.service import JobService
+from dreampose_core.jobs.supervisor import Supervisor
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.progress import never_stop
 from dreampose_core.settings import EXAMPLES, REPOSITORY, AnimateOptions, Settings
@@ -90,21 +91,15 @@ def cluster(settings):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the result's figures, which hold the seconds it took."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "result.json"
-    }
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "result.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def learned(folder: Path) -> dict[str, bytes]:
     """As `contents`, but of weights the numbers: what else is in their files lies in an order that differs from process
     to process."""
-    found = {
-        name: content
-        for name, content in contents(folder).items()
-        if not name.endswith(("subject.json", ".safetensors"))
-    }
+    left_out = ("subject.json", ".safetensors")
+    found = {name: content for name, content in contents(folder).items() if not name.endswith(left_out)}
     for path in folder.rglob("*.safetensors"):
         found |= {f"{path.relative_to(folder)} {name}": x.numpy().tobytes() for name, x in load_file(path).items()}
     return found
@@ -264,16 +259,12 @@ def test_a_worker_or_the_head_killed_in_the_middle_of_a_job_costs_no_finished_fr
     """Ray ends a driver whose head has been silent for a minute; the worker that takes its place pauses the job, and
     goes on."""
     first = LocalCluster(1)
-    settings = Settings(
-        home=tmp_path, model=str(model), device="cpu", engine="ray", ray_address=first.address, estimator="none"
-    )
-    with JobService(settings) as service:
+    given = {"model": str(model), "device": "cpu", "engine": "ray", "estimator": "none"}
+    settings = Settings(home=tmp_path, ray_address=first.address, **given)
+    with JobService(settings) as service, Supervisor(settings):
         photo = EXAMPLES / "people" / "ada.png"
-        files = {
-            "image": photo,
-            "image_poses": photo.with_suffix(".poses.npz"),
-            "poses": EXAMPLES / "motions" / "walk.npz",
-        }
+        maps, walk = photo.with_suffix(".poses.npz"), EXAMPLES / "motions" / "walk.npz"
+        files = {"image": photo, "image_poses": maps, "poses": walk}
         options = AnimateOptions(recipe="none", steps=250, batch_size=2, last_frame=30)
         job = service.submit(ANNA, JobRequest(kind="animate", **files, options=options))
 
@@ -304,17 +295,9 @@ def test_a_worker_or_the_head_killed_in_the_middle_of_a_job_costs_no_finished_fr
 
 def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path):
     (tmp_path / "subject.json").write_text("{}")
+    scene = make_scene(clip["image"], clip["poses"], None, SIZE, OPTIONS)
     with pytest.raises(ModelError, match="is not a subject folder"):
-        list(
-            cluster.frames(
-                make_scene(clip["image"], clip["poses"], None, SIZE, OPTIONS),
-                OPTIONS,
-                tmp_path,
-                [range(2)],
-                never_stop,
-                on_smaller=print,
-            )
-        )
+        list(cluster.frames(scene, OPTIONS, tmp_path, [range(2)], never_stop, on_smaller=print))
 
 
 def test_a_node_with_other_weights_is_left_out_and_said(nodes, cluster, model, caplog):
@@ -407,8 +390,7 @@ def test_a_head_that_is_silent_is_not_waited_for(settings):
         address = f"127.0.0.2:{server.getsockname()[1]}"
         command = [sys.executable, "-c", program, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
-        assert done.stdout == 2 * (
-            f"The Ray cluster at {address} does not take this program in: no answer within 2 s\n"
-        ), done.stderr
+        late = f"The Ray cluster at {address} does not accept this program: no answer within 2 s\n"
+        assert done.stdout == late * 2, done.stderr
         silent = settings.model_copy(update={"ray_address": address})
         assert "did not answer within 9 s" in refusal(silent, deadline_s=9)

@@ -104,7 +104,7 @@ def test_the_originals_encoding_is_u_and_v_alone():
     )  # as a network says them
     assert encode_maps(None, uv * 3 - 1, 4)[:, 24:26].aminmax() == (0, 1)
     assert (encode_maps(None, torch.zeros(1, 2, 8, 8), 4, "uv") == -1).all()  # where nobody is
-    with pytest.raises(InputError, match="U, V alone"):
+    with pytest.raises(InputError, match="U, V only"):
         encode_maps(parts, None, 4, "uv")
 
 

@@ -110,7 +110,7 @@ def good_files(tmp_path_factory) -> list[Path]:
     frames = np.stack([corpus.encode(p, u) for p, u in zip(parts, uv)])
     corpus._save_picture(folder / "iuv.png", frames[0])
     corpus._save_picture(folder / "iuv.webp", frames[0], lossless=True)
-    corpus._save_picture(folder / "viridis.jpg", corpus.MAGIC_ANIMATE.array()[parts[0]])
+    corpus._save_picture(folder / "viridis.jpg", corpus.MAGIC_ANIMATE.colours[parts[0]])
     files += [folder / "iuv.png", folder / "iuv.webp", folder / "viridis.jpg"]
     for name, codec in (("iuv.mkv", ["-c:v", "ffv1"]), ("viridis.gif", [])):
         corpus.encode_video(folder / name, frames, codec)

@@ -31,7 +31,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip(pipe):
-    return next(iter(MannequinClips(1, pipe.model_config.size))).first(3)
+    return next(iter(MannequinClips(1, pipe.model_config.size))).cut(slice(3))
 
 
 def made(pipe, clip, steps=6, **options) -> np.ndarray:
@@ -183,5 +183,5 @@ def test_a_solver_that_cannot_use_what_the_model_predicts_is_refused(pipe, clip)
 
 
 def test_there_is_no_other_solver(pipe, clip):
-    with pytest.raises(InputError, match="solver is 'euler'; there are dpm"):
+    with pytest.raises(InputError, match="solver is 'euler'; it must be one of dpm"):
         made(pipe, clip, solver="euler")

@@ -47,9 +47,8 @@ def test_nobody_anywhere():
 
 
 def test_two_people_crossing_keep_their_names():
-    frames = shuffled(
-        [[at(50 + 6 * t, who="to the right", height=120), at(350 - 6 * t, who="to the left")] for t in range(51)]
-    )
+    both = [[at(50 + 6 * t, who="to the right", height=120), at(350 - 6 * t, who="to the left")] for t in range(51)]
+    frames = shuffled(both)
     assert names(frames, 1) == ["to the right"] * 51
     assert names(frames, 2) == ["to the left"] * 51
 
@@ -65,19 +64,12 @@ def test_one_hidden_behind_the_other_is_found_again():
     assert names(frames, 2)[0] == names(frames, 2)[-1] == "behind"
 
 
-def test_one_leaves():
-    frames = [
-        [at(100, who="stays")] + ([at(300 + 10 * t, who="leaves", height=160)] if t < 12 else []) for t in range(20)
-    ]
+def test_one_leaves_and_a_short_visit_of_somebody_larger_does_not_count():
+    stays = at(100, who="stays")
+    frames = [[stays] + [at(300 + 10 * t, who="leaves", height=160)] * (t < 12) for t in range(20)]
     assert names(frames) == ["leaves"] * 12 + [None] * 8
     assert names(frames, 2) == ["stays"] * 20
-
-
-def test_a_short_visit_of_somebody_larger_does_not_count():
-    frames = [
-        [at(100, who="stays")] + ([at(300, who="visitor", height=300, width=200)] if 5 <= t < 10 else [])
-        for t in range(20)
-    ]
+    frames = [[stays] + [at(300, who="visitor", height=300, width=200)] * (5 <= t < 10) for t in range(20)]
     assert names(frames) == ["stays"] * 20
     with pytest.raises(InputError, match="1 person is seen"):
         followed(frames, 2)
@@ -110,15 +102,10 @@ def test_a_speck_at_the_persons_place_is_not_the_person():
     assert names(frames) == ["person"] * 4 + [None] + ["person"] * 5
 
 
-def test_nobody_for_a_while():
-    gap = PATIENCE
-    frames = [[at(100 + t, who="person")] if not 10 <= t < 10 + gap else [] for t in range(20 + gap)]
-    assert names(frames) == ["person"] * 10 + [None] * gap + ["person"] * 10
-
-
-def test_who_leaves_for_long_and_comes_back_elsewhere_is_one_person():
-    frames = [[at(100, who="out")] for _ in range(20)] + [[]] * 40 + [[at(600, who="in")] for _ in range(20)]
-    assert names(frames) == ["out"] * 20 + [None] * 40 + ["in"] * 20
+@pytest.mark.parametrize(("gap", "at_first", "later"), [(PATIENCE, 100, 110), (40, 100, 600)])
+def test_who_is_away_for_a_while_or_for_long_is_one_person(gap, at_first, later):
+    frames = [[at(at_first, who="out")]] * 20 + [[]] * gap + [[at(later, who="in")]] * 20
+    assert names(frames) == ["out"] * 20 + [None] * gap + ["in"] * 20
     with pytest.raises(InputError, match="1 person is seen"):
         followed(frames, 2)
 
@@ -134,24 +121,21 @@ def test_a_single_picture():
 
 
 @pytest.mark.parametrize(
-    "box",
+    ("box", "score"),
     [
-        (np.nan, 0, 10, 10),
-        (0, 0, np.inf, 10),
-        (-np.inf, 0, np.inf, 10),
-        (0, 0, 1e300, 1e300),
-        (10, 0, 10, 50),
-        (50, 50, 10, 10),
+        ((np.nan, 0, 10, 10), 1.0),
+        ((0, 0, np.inf, 10), 1.0),
+        ((-np.inf, 0, np.inf, 10), 1.0),
+        ((0, 0, 1e300, 1e300), 1.0),
+        ((10, 0, 10, 50), 1.0),
+        ((50, 50, 10, 10), 1.0),
+        ((0, 0, 200, 200), float("nan")),
     ],
 )
-def test_nonsense_boxes_are_never_followed(box):
-    frames = [[Detection(box, 1.0, "nonsense"), at(100, who="person")] for _ in range(5)]
+def test_nonsense_is_never_followed(box, score):
+    frames = [[Detection(box, score, "nonsense"), at(100, who="person")] for _ in range(5)]
     assert names(frames) == ["person"] * 5
-    assert followed([[Detection(box)]]) == [None]
-
-
-def test_a_score_that_is_no_number_is_never_followed():
-    assert followed([[Detection((0, 0, 10, 10), float("nan"))]]) == [None]
+    assert followed([[Detection(box, score)]]) == [None]
 
 
 def test_a_crowd():

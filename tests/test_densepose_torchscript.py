@@ -3,6 +3,8 @@ needed."""
 
 from __future__ import annotations
 
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreampose_core.densepose import Estimates, torchscript
+from dreampose_core.densepose import Estimates
 from dreampose_core.densepose.torchscript import LICENCE, TorchScriptEstimator
 from dreampose_core.errors import Cancelled, InputError, ModelError
 
@@ -65,11 +67,6 @@ class Fixed(nn.Module):
         return self.boxes, self.coarse, self.fine, self.u, self.v
 
 
-class OneTensor(nn.Module):
-    def forward(self, image: Tensor) -> Tensor:
-        return image.float()
-
-
 class ThreeTensors(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return image, image, image
@@ -82,7 +79,7 @@ class Stumbling(nn.Module):
 
 @pytest.fixture(autouse=True)
 def no_torchvision_needed(monkeypatch):
-    monkeypatch.setattr(torchscript, "_import_torchvision", lambda: None)
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
 
 
 @pytest.fixture
@@ -109,12 +106,8 @@ def frame(*rectangles: tuple[int, int, int, int, int]) -> np.ndarray:
 
 def answer(boxes=((10, 10, 50, 60),), coarse=2, fine=25, u=25, v=25, side=112) -> list[Tensor]:
     torch.manual_seed(0)
-    count = len(boxes)
-    channels = (coarse, fine, u, v)
-    return [
-        torch.tensor(boxes, dtype=torch.float32).reshape(count, -1),
-        *(torch.rand(count, c, side, side) for c in channels),
-    ]
+    maps = (torch.rand(len(boxes), channels, side, side) for channels in (coarse, fine, u, v))
+    return [torch.tensor(boxes, dtype=torch.float32), *maps]
 
 
 @pytest.mark.parametrize("coarse_channels", [2, 15])
@@ -161,9 +154,8 @@ def test_the_whole_of_random_answers_equals_the_plain_formula(saved):
 def test_a_box_beyond_the_border_is_cut_off_there(saved, shift, rows, columns):
     whole = TorchScriptEstimator(saved(Painted())).estimate([frame((BLUE, 20, 10, 60, 66))])
     poses = TorchScriptEstimator(saved(Painted(shift))).estimate([frame((BLUE, 20, 10, 60, 66))])
-    assert np.array_equal(
-        np.argwhere(poses.parts[0])[[0, -1]], [[rows.start, columns.start], [rows.stop - 1, columns.stop - 1]]
-    )
+    corners = [[rows.start, columns.start], [rows.stop - 1, columns.stop - 1]]
+    assert np.array_equal(np.argwhere(poses.parts[0])[[0, -1]], corners)
     moved = np.s_[rows.start - shift[1] : rows.stop - shift[1], columns.start - shift[0] : columns.stop - shift[0]]
     assert np.array_equal(poses.parts[0, rows, columns], whole.parts[0][moved])
     assert np.array_equal(poses.uv[0, :, rows, columns], whole.uv[0][:, *moved])
@@ -197,25 +189,19 @@ def test_people_beside_the_chosen_one_are_told(saved):
     path = saved(Painted())
     estimates = Estimates("torchscript", file=path)
     own, said = estimates.of_photo(frame(blue, green, (RED, 92, 2, 98, 20)))
-    assert set(np.unique(own.parts)) == {0, 1, 2} and said == (
-        "Two people are in the photo: the larger one is used.",
-    ), "red is far behind"
-    assert estimates.of_photo(frame(blue))[1] == () == estimates.of_photo(frame(blue, (GREEN, 10, 10, 40, 40)))[1], (
-        "green is part of blue"
-    )
-    assert Estimates("torchscript", file=path, person=2).of_photo(frame(blue, green))[1] == (), (
-        "who asked for somebody knows"
-    )
+    assert set(np.unique(own.parts)) == {0, 1, 2}
+    assert said == ("Two people are in the photo: the larger one is used.",), "red is far behind"
+    for alone in (frame(blue), frame(blue, (GREEN, 10, 10, 40, 40))):  # green is part of blue
+        assert estimates.of_photo(alone)[1] == ()
+    # a person who was asked for needs no notice
+    assert Estimates("torchscript", file=path, person=2).of_photo(frame(blue, green))[1] == ()
 
 
-def test_nobody_at_all_is_all_background(saved):
-    poses = TorchScriptEstimator(saved(Painted())).estimate(frame() for _ in range(3))
-    assert poses.parts.shape == (3, *SIZE) and not poses.parts.any() and not poses.uv.any()
-
-
-def test_an_answer_for_nobody_may_have_any_shape(saved):
-    nobody = Fixed(torch.zeros(0), *(torch.zeros(0) for _ in range(4)))
-    assert not TorchScriptEstimator(saved(nobody)).estimate([frame()]).parts.any()
+def test_nobody_is_background_whatever_shape_the_answer_has(saved):
+    nobody = Fixed(*(torch.zeros(0) for _ in range(5)))
+    for module in (Painted(), nobody):
+        poses = TorchScriptEstimator(saved(module)).estimate(frame() for _ in range(3))
+        assert poses.parts.shape == (3, *SIZE) and not poses.parts.any() and not poses.uv.any()
 
 
 def test_no_pictures_and_pictures_of_two_sizes(saved):
@@ -238,7 +224,6 @@ def test_a_generator_of_frames_may_cancel(saved):
 @pytest.mark.parametrize(
     "module",
     [
-        OneTensor(),
         ThreeTensors(),
         Stumbling(),
         Fixed(*answer(fine=15)),
@@ -278,34 +263,19 @@ def test_broken_files_are_model_errors(saved, damage):
 
 
 def test_without_torchvision_the_sentence_names_the_command(saved, monkeypatch):
-    def missing():
-        raise ModuleNotFoundError("No module named 'torchvision'")
-
-    monkeypatch.setattr(torchscript, "_import_torchvision", missing)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ModelError, match="needs torchvision.*pip install -r requirements-densepose.txt"):
         TorchScriptEstimator(saved(Painted()))
 
 
-def test_the_hub_is_asked_for_one_file_at_the_given_revision(saved, monkeypatch):
+def test_the_hub_is_asked_for_one_file_and_a_download_that_fails_says_what_to_do(saved, monkeypatch):
     asked = []
-
-    def download(*args, **options):
-        asked.append((args, options))
-        return str(saved(Painted()))
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    estimator = TorchScriptEstimator(revision="abc123")
-    assert asked == [
-        (
-            ("LayerNorm/DensePose-TorchScript-with-hint-image", "densepose_r50_fpn_dl.torchscript"),
-            {"revision": "abc123"},
-        )
-    ]
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: asked.append(args) or saved(Painted()))
+    estimator = TorchScriptEstimator()
+    assert asked == [("LayerNorm/DensePose-TorchScript-with-hint-image", "densepose_r50_fpn_dl.torchscript")]
     assert estimator.estimate([frame((BLUE, 20, 10, 60, 66))]).parts.any()
 
-
-def test_a_download_that_fails_says_what_to_do(monkeypatch):
-    def download(*args, **options):
+    def download(*_):
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)

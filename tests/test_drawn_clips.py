@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny import make_tiny_model
 
 from dreampose_core.body.retarget import on_body
 from dreampose_core.densepose.body_tracker import BodyTracker
@@ -91,16 +93,11 @@ def test_maps_come_from_the_tracker_and_the_body_that_inference_uses(drawn, trac
 
 
 def test_backdrops_are_parts_of_the_pictures_that_are_given(tmp_path, tracker, monkeypatch):
-    from PIL import Image
-
     Image.new("RGB", (900, 700), (10, 200, 30)).save(tmp_path / "green.png")
     monkeypatch.setattr(module, "_PICTURES", 1.0)
     monkeypatch.setattr(module, "_CAPSULES", 0.0)
-    clip = next(
-        clip
-        for clip in (draw_clip(1, i, tracker, [tmp_path / "green.png"], sizes=[SIZE]) for i in range(9))
-        if clip is not None
-    )
+    clips = (draw_clip(1, i, tracker, [tmp_path / "green.png"], sizes=[SIZE]) for i in range(9))
+    clip = next(clip for clip in clips if clip is not None)
     corner = clip.frames[0][:20, :8].reshape(-1, 3).mean(0)
     assert corner[1] > 2 * corner[0] and corner[1] > 2 * corner[2]
 
@@ -154,22 +151,23 @@ def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(fold
     assert photo.shape == truth.shape == (*SIZE, 3) and own.charts == target.charts == "body"
     assert pipe(photo, target, own).frames.shape == (1, *config.shaped_like(SIZE), 3)
     with pytest.raises(InputError, match="sees the moved texture"):
-        train_mini(run.model_copy(update=dict(init="mini")), tmp_path / "other")
+        train_mini(run.model_copy(update=dict(init=str(make_tiny_model(tmp_path / "tiny")))), tmp_path / "other")
+
+
+def mini():
+    return build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
 
 
 def test_a_contact_sheet_shows_clips_of_different_shapes(folder, tmp_path):
-    pipe = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
-    photo, own, truth, target = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
+    whole = photo, own, truth, target = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
     own, target = (PoseSequence(maps.parts[:, :192], maps.uv[:, :, :192], "body") for maps in (own, target))
     square = photo[:192], own, truth[:192], target
-    whole = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
-    assert sample_sheets(pipe, [whole, square], tmp_path)(5).shape == (2 * 160, 4 * 128, 3)
+    assert sample_sheets(mini(), [whole, square], tmp_path)(5).shape == (2 * 160, 4 * 128, 3)
 
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):
     def trained(run, stops=()):
-        pipe = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
-        samples = DrawnClips(folder, CONFIG, 2, side=64)
+        pipe, samples = mini(), DrawnClips(folder, CONFIG, 2, side=64)
         for steps in (*stops, 6):
             options = LoopOptions(6, 1e-3, warmup=1, ema=0.5, checkpoint_every=1, checkpoint_seconds=0)
             calls = iter(range(steps))
@@ -181,8 +179,7 @@ def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path)
                 continue
         return pipe
 
-    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", (3,))
-    start = build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+    whole, parts, start = trained(tmp_path / "whole"), trained(tmp_path / "parts", (3,)), mini()
     for part in ("unet", "vae", "adapter", "image_encoder"):
         a, b, c = (getattr(pipe, part).state_dict() for pipe in (whole, parts, start))
         assert all(torch.equal(a[name], b[name]) for name in a), part

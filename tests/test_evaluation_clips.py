@@ -7,17 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dreampose_core.densepose import load_estimator
 from dreampose_core.errors import InputError
-from dreampose_core.evaluation.clips import MannequinClips, VideoClips, photo_s
+from dreampose_core.evaluation.clips import LATER, DrawnPeople, MannequinClips, VideoClips, photo_s
 from dreampose_core.evaluation.perturb import DISTURBED, UV_NOISE, displaced, disturbances
 from dreampose_core.media import write_video
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_any, write_poses
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic.clips import LENGTH, draw_clip
 from dreampose_core.synthetic.motion import HELD_OUT_MOTIONS
 
 SIZE = (40, 32)
-CONFIG = ModelConfig(height=40, width=32)
+CONFIG, LARGER = ModelConfig(height=40, width=32), ModelConfig(height=160, width=128)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,8 @@ def test_mannequins_are_held_out_people_in_held_out_motions():
         assert clip.name == f"{HELD_OUT + number} {motion}" and len(clip) == 40 and clip.poses.fps == 20
         assert np.array_equal(clip.photo, photo[0]) and np.array_equal(clip.image_poses.parts, own.parts)
         assert np.array_equal(clip.truth, rgb) and np.array_equal(clip.poses.parts, poses.parts)
-        first = clip.first(3)
-        assert len(first) == 3 and len(first.poses) == len(first.truth) == 3
-    with pytest.raises(InputError, match="number of people is 0"):
+        assert len(clip.cut(slice(3))) == len(clip.cut(slice(3)).poses) == 3
+    with pytest.raises(InputError, match="people must be at least 1, got 0"):
         MannequinClips(0, SIZE)
 
 
@@ -66,17 +67,11 @@ def test_videos_are_compared_from_the_sixth_frame_on_in_the_models_size(tmp_path
     assert len(clips) == 2 and len(VideoClips(tmp_path, CONFIG, 1)) == 1
     first, second = clips
     assert (first.name, second.name) == ("a.mp4", "b.mp4")
-    assert (
-        first.photo.shape == (*SIZE, 3)
-        and first.poses.size == SIZE
-        and len(first.image_poses) == 1
-        and first.poses.fps == 30
-    )
+    assert first.photo.shape == (*SIZE, 3) and len(first.image_poses) == 1
+    assert first.poses.size == SIZE and first.poses.fps == 30
     assert first.truth.shape == (50, *SIZE, 3)  # frames 5 to 54
-    rows = (np.arange(40) + 0.5) * 2.5
-    assert np.array_equal(
-        first.poses.parts, film[1].parts[5:55][:, rows.astype(int)][:, :, ((np.arange(32) + 0.5) * 2.5).astype(int)]
-    )
+    rows, columns = (((np.arange(side) + 0.5) * 2.5).astype(int) for side in SIZE)
+    assert np.array_equal(first.poses.parts, film[1].parts[5:55][:, rows][:, :, columns])
 
 
 @pytest.mark.parametrize("form", ["a.zip", "a", "a.densepose.mp4"])
@@ -127,10 +122,10 @@ def test_hostile_folders(tmp_path, film):
     write_video(film[0], tmp_path / "a.mp4", 30)
     empty = PoseSequence(np.zeros((60, 100, 80), np.uint8), None, "none")
     write_poses(empty, tmp_path / "a.npz")
-    refusal("No person is found in the frames of a.mp4")
+    refusal("a.mp4 shows no person in its first frame")
     write_poses(PoseSequence(np.ones((60, 100, 200), np.uint8), None, "none"), tmp_path / "a.npz")
     refusal("100 x 80 and its DensePose 100 x 200")
-    with pytest.raises(InputError, match="number of people is 0"):
+    with pytest.raises(InputError, match="people must be at least 1, got 0"):
         VideoClips(tmp_path, CONFIG, 0)
 
 
@@ -140,13 +135,8 @@ def test_disturbances_are_of_the_size_that_they_say(film):
     assert tuple(made) == DISTURBED and made["absent"] is None
     for name, pixels in (("displaced_1", 1), ("displaced_2", 2)):
         moves = [displaced(exact, axis, sign * pixels) for axis in (0, 1) for sign in (-1, 1)]
-        assert (
-            sum(
-                np.array_equal(move.parts, made[name].parts) and np.array_equal(move.uv, made[name].uv)
-                for move in moves
-            )
-            == 1
-        )
+        same = [np.array_equal(x.parts, made[name].parts) and np.array_equal(x.uv, made[name].uv) for x in moves]
+        assert sum(same) == 1
     noisy, mask = made["uv_noise"], exact.mask
     assert np.array_equal(noisy.parts, exact.parts) and (noisy.uv[:, :, ~mask[0]] == 0).all()
     error = (noisy.uv.astype(float) - exact.uv)[:, :, mask[0]]
@@ -169,13 +159,26 @@ def test_displaced_maps_by_hand():
 
 def test_disturbances_come_from_the_seed_and_from_what_is_known(film):
     exact = film[1].select([0])
-    again, other = disturbances(exact, 7), disturbances(exact, 8)
-    assert all(np.array_equal(disturbances(exact, 7)[name].parts, again[name].parts) for name in DISTURBED[:-1])
-    assert np.array_equal(disturbances(exact, 7)["uv_noise"].uv, again["uv_noise"].uv)
-    assert not np.array_equal(again["uv_noise"].uv, other["uv_noise"].uv) and not np.array_equal(
-        again["holes"].parts, other["holes"].parts
-    )
+    made, again, other = (disturbances(exact, seed) for seed in (7, 7, 8))
+    assert all(np.array_equal(made[name].parts, again[name].parts) for name in DISTURBED[:-1])
+    assert np.array_equal(made["uv_noise"].uv, again["uv_noise"].uv)
+    assert not np.array_equal(made["uv_noise"].uv, other["uv_noise"].uv)
+    assert not np.array_equal(made["holes"].parts, other["holes"].parts)
     assert "uv_noise" not in disturbances(replace(exact, uv=None, charts="none"), 7)
     assert "parts_only" not in disturbances(PoseSequence(None, exact.uv, "mannequin"), 7)
     nobody = PoseSequence(np.zeros((1, 20, 20), np.uint8), None, "none")
     assert not disturbances(nobody, 7)["holes"].mask.any()
+
+
+def test_drawn_people_are_new_ones_through_the_body_tracker():
+    estimator = load_estimator("body", "cpu")
+    (clip,) = people = list(DrawnPeople(1, LARGER, estimator))
+    assert len(people) == 1 and clip.photo.shape[:2] == clip.truth.shape[1:3] == LARGER.size
+    assert len(clip.truth) == len(clip.poses) == LENGTH - LATER and clip.poses.joints is not None
+    assert clip.poses.charts == clip.image_poses.charts == "body"
+    (again,) = DrawnPeople(1, LARGER, estimator)
+    assert np.array_equal(clip.truth, again.truth) and np.array_equal(clip.poses.parts, again.poses.parts)
+    trained_on = draw_clip(0, 0, estimator, sizes=[LARGER.size])
+    assert not np.array_equal(trained_on.photo, clip.photo)
+    with pytest.raises(InputError, match="must be at least 1"):
+        DrawnPeople(0, LARGER, estimator)

@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_jobs_store import Clock
+from test_jobs_store import Clock, room
 
-from dreampose_core.jobs.bucket import Bucket
-from dreampose_core.jobs.cleanup import GRACE_S, Cleanup, size_of
-from dreampose_core.jobs.locks import WorkerLock, is_alive, living
-from dreampose_core.jobs.records import Limits
+from dreampose_core.files import lock_file
+from dreampose_core.jobs.cleanup import GRACE_S, Bucket, Cleanup, size_of
 from dreampose_core.jobs.store import Store
+from dreampose_core.jobs.supervisor import living
 from dreampose_core.settings import Settings
 
 ANNA, BEN = "a" * 64, "b" * 64
@@ -57,7 +56,7 @@ def job(
 ) -> str:
     """A job with files; the fence is of no matter here."""
     job_id = f"{number:032x}"
-    store.add(job_id, owner, json.dumps({"kind": kind}), Limits(1000), kind=kind)
+    store.add(job_id, owner, json.dumps({"kind": kind}), room(1000), kind=kind)
     if state != "queued":
         claim = store.claim("light", "light-1")
         assert claim.id == job_id
@@ -212,7 +211,7 @@ def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
     tidy = cleanup(store, home, clock)
     tidy.sweep()
     before = {path: size_of(home / path) for path in ("jobs", "subjects")}
-    for number in range(200):
+    for number in range(40):
         job(store, home, number, owner=f"{number % 7:064x}", kind="preview" if number % 3 == 0 else "animate")
     clock.now += 73 * HOUR
     tidy.sweep()
@@ -223,11 +222,10 @@ def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
 
 def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(home, clock, tmp_path):
     store = Store(home / "jobs.sqlite3", clock=clock)
-    done, unfinished, preview = (
-        job(store, home, 1),
-        job(store, home, 2, state="running"),
-        job(store, home, 3, kind="preview"),
-    )
+    done = job(store, home, 5)
+    job(store, home, 2, state="running"), job(store, home, 3, kind="preview")
+    clock.now += 1
+    later = job(store, home, 4)
     person = subject(home, ANNA, 7)
     bucket = Bucket(tmp_path / "bucket", home)
     bucket.keep(store)
@@ -239,14 +237,15 @@ def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(hom
     store = Store(home / "jobs.sqlite3", clock=clock)
     bucket.restore(store)
     bucket.restore(store)
-    assert store.get(ANNA, done) == shown and store.ids() == {done}
+    assert store.get(ANNA, done) == shown
+    assert [one.id for one in store.jobs_of(ANNA)] == [later, done], "in their order, and no others"
     assert (home / "jobs" / done / "result.mp4").read_bytes() == b"mp4 of " + done.encode()
     bucket.bring_subject(BEN, person.name)
     bucket.bring_subject(ANNA, "0" * 32)
     assert not person.exists()
     bucket.bring_subject(ANNA, person.name)
     assert sorted(path.name for path in person.iterdir()) == ["subject.json", "unet_lora.safetensors"]
-    assert unfinished not in store.ids() and preview not in store.ids()
+    assert store.ids() == {done, later}
     store.close()
 
 
@@ -313,23 +312,6 @@ def test_one_job_that_cannot_be_kept_keeps_no_other_from_it(store, home, clock, 
     assert (tmp_path / "bucket" / "jobs" / second / "job.json").exists()
 
 
-def test_jobs_come_back_in_their_order(home, clock, tmp_path):
-    store = Store(home / "jobs.sqlite3", clock=clock)
-    made = []
-    for number in (5, 3, 9, 1):
-        made.append(job(store, home, number))
-        clock.now += 1
-    bucket = Bucket(tmp_path / "bucket", home)
-    bucket.keep(store)
-    store.close()
-    shutil.rmtree(home)
-    (home / "jobs").mkdir(parents=True)
-    store = Store(home / "jobs.sqlite3", clock=clock)
-    bucket.restore(store)
-    assert [one.id for one in store.jobs_of(ANNA)] == made[::-1]
-    store.close()
-
-
 def test_the_bucket_hears_that_a_subject_is_used(store, home, clock, tmp_path):
     bucket, person = Bucket(tmp_path / "bucket", home), subject(home, ANNA, 7)
     age(person / "subject.json", 40 * DAY)
@@ -342,12 +324,14 @@ def test_the_bucket_hears_that_a_subject_is_used(store, home, clock, tmp_path):
 
 
 def test_a_lock_is_held_as_long_as_its_process_lives(tmp_path):
-    lock = WorkerLock(tmp_path, "device-1")
-    lock.say(queue="device", device="cpu, fp32")
-    lock.say(queue="device")
-    assert is_alive(tmp_path, "device-1") and not is_alive(tmp_path, "device-2")
-    (tmp_path / "light-9").write_text("of a dead one")
-    assert living(tmp_path) == {"device-1": {"queue": "device"}}
-    assert not (tmp_path / "light-9").exists()
-    lock.close()
-    assert not is_alive(tmp_path, "device-1") and living(tmp_path) == {} and living(tmp_path / "none") == {}
+    assert living(tmp_path) == {}
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    (folder / "light-9").write_text("of a dead one")
+    with lock_file(folder / "device-1") as file:
+        assert living(tmp_path) == {"device-1": {}}, "it has said nothing yet"
+        file.write('{"queue": "device"}')
+        file.flush()
+        assert living(tmp_path) == {"device-1": {"queue": "device"}}
+        assert not (folder / "light-9").exists()
+    assert living(tmp_path) == {}

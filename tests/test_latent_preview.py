@@ -28,11 +28,11 @@ def test_a_flat_photo_gives_its_colour():
 def test_minis_latents_are_seen_without_its_decoder():
     """Fitted to one frame of a person, tried on another one."""
     pipe = load_pipeline("mini", "cpu")
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "turn", 20, (160, 128))
-    first, other = (to_pixels(rgb[index : index + 1]) for index in (0, 10))
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "turn", 2, (640, 512), fps=2.0)
+    first, other = (to_pixels(rgb[index : index + 1]) for index in (0, 1))
     with torch.no_grad():
         colours = colour_map(first, encode_latents(pipe.vae, first))
         found = latent_preview(encode_latents(pipe.vae, other), colours)
     truth = F.adaptive_avg_pool2d(other, found.shape[2:])
     error, flat = (found - truth).square().mean(), (truth - truth.mean((2, 3), keepdim=True)).square().mean()
-    assert error < 0.1 * flat
+    assert error < 0.3 * flat

@@ -36,25 +36,25 @@ NARROW = {
     "settings": {"pydantic"},
     "progress": set(),
     "files": set(),
-    "media": {"numpy", "PIL", "imageio_ffmpeg"},
+    "media": {"numpy", "PIL", "pi_heif", "imageio_ffmpeg"},
     "poses": {"numpy", "PIL"},
     "jobs": {"pydantic", "numpy"},
-    "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "pydantic", "numpy"},
+    "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "uvicorn", "pydantic", "numpy"},
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
-WORKER_SIDE = {"jobs.confinement", "jobs.decoding", "jobs.pose_cache", "jobs.sandbox", "jobs.tasks", "jobs.worker"}
-PAGE_SEES = {"jobs.service", "jobs.records"}  # the half of jobs that web may see
+WORKER_SIDE = {"jobs.decoding", "jobs.pose_cache", "jobs.sandbox", "jobs.tasks", "jobs.worker"}
+PAGE_SEES = {"jobs.service", "jobs.records", "jobs.logs"}  # the half of jobs that web may see
 SERVING = {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "uvicorn"}
 DANGEROUS = {"pickle", "marshal", "shelve", "dill", "joblib"}
 NO_TORCH = (
     *ROWS[0],
     *ROWS[1],
     "inputs.framing",
-    "inputs.photos",
     "inputs.photo_checks",
     "jobs.records",
     "jobs.store",
     "jobs.service",
+    "jobs.tasks",
     "web",
     "web.page",
     "cli.main",

@@ -22,7 +22,7 @@ from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import LATENT_PREVIEW, animate
 from dreampose_core.errors import ModelError
 from dreampose_core.jobs import store as store_module
-from dreampose_core.jobs.records import JobFolder, Limits, StoredRequest, Upload
+from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload
 from dreampose_core.jobs.store import Store
 from dreampose_core.jobs.tasks import DeviceTasks
 from dreampose_core.jobs.worker import Worker
@@ -82,7 +82,7 @@ def test_precision_is_chosen_with_its_reason_in_the_log(card, caplog):
     assert memory.chosen_precision("cuda") == (torch.bfloat16, "bf16, which Test Card computes in")
     card(bf16=False)
     assert memory.chosen_precision("cuda") == (torch.float16, "fp16, because Test Card does not compute in bf16")
-    assert memory.chosen_precision("cuda", "fp32") == (torch.float32, "fp32, as it was asked for")
+    assert memory.chosen_precision("cuda", "fp32") == (torch.float32, "fp32, as requested")
     assert [record.message for record in caplog.records][
         0
     ] == "The model computes in fp32, because the model runs on the CPU."
@@ -124,10 +124,10 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (
         2 * FRAMES - 1
     )  # two steps each; the first of them is counted above
-    said = [notice for notice in result["notices"] if "Memory" in notice]
+    said = [notice for notice in result["notices"] if "memory" in notice]
     assert said == [
-        "Memory did not hold more, so frames are made 3 at a time.",
-        "Memory did not hold more, so frames are made one by one.",
+        "Larger batches did not fit in memory, so frames are made 3 at a time.",
+        "Larger batches did not fit in memory, so frames are made one by one.",
     ]
     assert said[0] in caplog.text and json.loads((tmp_path / "result.json").read_text())["notices"] == result["notices"]
     made = np.stack([np.asarray(frame) for frame in frames_in(tmp_path)])
@@ -212,7 +212,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
     write_poses(poses, folder.poses)
     store = Store(tmp_path / "jobs.sqlite3")
     upload = Upload(file="upload-image.png", name="a.png")
-    store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), Limits(1))
+    store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), settings)
     store.advance(store.claim("light", "light-1"), "device")
     queue = DeviceTasks(settings)
     queue._engine = LocalEngine(pipe)

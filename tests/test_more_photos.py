@@ -12,13 +12,13 @@ import pytest
 from corpus import estimate
 from PIL import Image
 from pydantic import ValidationError
-from test_jobs_service import ANNA, no_device
+from test_jobs_service import ANNA
 from tiny import make_tiny_model
 
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
 from dreampose_core.errors import Cancelled, InputError, TooLarge
-from dreampose_core.inputs.photos import NOT_USED, Photo, fit_photos, maps_together
+from dreampose_core.inputs.framing import NOT_USED, Photo, fit_photos, maps_together
 from dreampose_core.jobs import tasks
 from dreampose_core.jobs.decoding import Decoder
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, StoredRequest, Upload, Work
@@ -32,18 +32,17 @@ from dreampose_core.settings import AnimateOptions, FrameOptions, Settings
 from dreampose_core.subject.folder import fingerprint, subject_key
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, recipe_named
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
-from dreampose_core.web import again
+from dreampose_core.web.form import fields_of, fields_of_person
 
 SIZE, FRAMES = (40, 32), 4
-NOBODY = np.full((96, 80, 3), 7, np.uint8)
+EMPTY = np.full((96, 80, 3), 7, np.uint8)
 TUNED = AnimateOptions(recipe="fast", steps=1, batch_size=2)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setitem(
-        RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, decoder_batch_size=2, views=2)
-    )
+    short = SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, decoder_batch_size=2, views=2)
+    monkeypatch.setitem(RECIPES, "fast", short)
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +70,18 @@ def settings(tmp_path, model):
 
 def run(pipe, person, folder, options=TUNED, more=None, **changes):
     (first, *others), motion = person
-    given = {
-        "image": first.image,
-        "image_poses": first.image_poses,
-        "poses": motion,
-        "more": others if more is None else more,
-    }
-    return animate(LocalEngine(pipe), **{**given, "options": options, "folder": folder, **changes})
+    photo = {"image": first.image, "image_poses": first.image_poses, "more": others if more is None else more}
+    return animate(LocalEngine(pipe), poses=motion, options=options, folder=folder, **photo, **changes)
 
 
 def key_of(pipe, photos, options=TUNED) -> str:
     fitted = fit_photos(photos, pipe.model_config.size, options)
-    maps = maps_together(fitted)[0]
-    return subject_key(
-        [photo.image for photo in fitted], maps, repr(recipe_named(options.recipe)), options.seed, fingerprint(pipe)
-    )
+    recipe, images = repr(recipe_named(options.recipe)), [photo.image for photo in fitted]
+    return subject_key(images, together(fitted), recipe, options.seed, fingerprint(pipe))
+
+
+def together(photos) -> PoseSequence:
+    return maps_together(photos)[0]
 
 
 def frames(folder: Path) -> list[bytes]:
@@ -98,20 +94,17 @@ def frames(folder: Path) -> list[bytes]:
 def test_the_person_is_learned_from_all_and_the_video_made_from_the_first(pipe, person, tmp_path):
     photos, _ = person
     result = run(pipe, person, tmp_path / "three")
-    assert (
-        result["subject"] == key_of(pipe, photos)
-        and result["notices"] == run(pipe, person, tmp_path / "one", more=[])["notices"]
-    )
+    assert result["subject"] == key_of(pipe, photos)
+    assert result["notices"] == run(pipe, person, tmp_path / "one", more=[])["notices"]
     subject = tmp_path / "three" / "subjects" / result["subject"]
     kept = [read_image(path) for path in sorted(subject.glob("photo_*.png"))]
     assert all(np.array_equal(a, b.image) for a, b in zip(kept, fit_photos(photos, SIZE, FrameOptions()), strict=True))
     assert len(read_poses(subject / "photo_poses.npz")) == 3
     one = json.loads((tmp_path / "one" / "result.json").read_text())["subject"]
     assert one == key_of(pipe, photos[:1]) != result["subject"]
-    again_ = run(pipe, person, tmp_path / "again", subjects=tmp_path / "three" / "subjects")
-    assert "tuning" not in again_["seconds"] and frames(tmp_path / "again") == frames(tmp_path / "three") != frames(
-        tmp_path / "one"
-    )
+    repeated = run(pipe, person, tmp_path / "again", subjects=tmp_path / "three" / "subjects")
+    made = [frames(tmp_path / name) for name in ("again", "three", "one")]
+    assert "tuning" not in repeated["seconds"] and made[0] == made[1] != made[2]
     other = run(pipe, person, tmp_path / "other", more=photos[2:0:-1], subjects=tmp_path / "three" / "subjects")
     assert other["subject"] != result["subject"], "another order is another learning"
 
@@ -122,9 +115,8 @@ def test_where_nobody_is_learned_they_change_nothing_and_it_is_said(pipe, person
     if given:
         subject = run(pipe, person, tmp_path / "subject", more=[])["subject"]
         options, extra = TUNED, {"subject": tmp_path / "subject" / "subjects" / subject}
-    with_them, without = (
-        run(pipe, person, tmp_path / str(i), options, more=more, **extra) for i, more in enumerate((None, []))
-    )
+    both = enumerate((None, []))
+    with_them, without = (run(pipe, person, tmp_path / str(i), options, more=more, **extra) for i, more in both)
     assert frames(tmp_path / "0") == frames(tmp_path / "1")
     assert with_them["notices"] == [*without["notices"], NOT_USED] and with_them["subject"] == without["subject"]
 
@@ -132,9 +124,8 @@ def test_where_nobody_is_learned_they_change_nothing_and_it_is_said(pipe, person
 def test_one_without_densepose_is_said_and_frames_keep_the_firsts(pipe, person, tmp_path):
     photos = [person[0][0], replace(person[0][1], image_poses=None)]
     result = run(pipe, person, tmp_path, more=photos[1:])
-    assert result["subject"] == key_of(pipe, photos) and any(
-        notice.startswith("The DensePose of anna1.png is unknown") for notice in result["notices"]
-    )
+    assert result["subject"] == key_of(pipe, photos)
+    assert any(notice.startswith("The DensePose of anna1.png is unknown") for notice in result["notices"])
     subject = tmp_path / "subjects" / result["subject"]
     assert not (subject / "photo_poses.npz").exists() and len(list(subject.glob("photo_*.png"))) == 2
     assert not any(notice.startswith("No DensePose") for notice in result["notices"])
@@ -155,17 +146,13 @@ def test_jobs_without_them_are_stored_as_before(settings, person, tmp_path):
     (photo, *_), motion = person
     write_png(photo.image, tmp_path / "a.png")
     write_poses(motion, tmp_path / "m.npz")
-    with JobService(settings, no_device) as service:
+    with JobService(settings) as service:
         job = service.submit(ANNA, JobRequest(image=tmp_path / "a.png", poses=tmp_path / "m.npz", options=TUNED))
         stored = json.loads(JobFolder(service.home / "jobs" / job).request.read_text())
         assert list(stored) == ["kind", "image", "poses", "image_poses", "options", "motion"]
         assert StoredRequest.model_validate(stored).more_images == ()  # and one from before is read
-        several = service.submit(
-            ANNA,
-            JobRequest(
-                image=tmp_path / "a.png", poses=tmp_path / "m.npz", more_images=(tmp_path / "a.png",) * 4, options=TUNED
-            ),
-        )
+        given = {"image": tmp_path / "a.png", "poses": tmp_path / "m.npz", "more_images": (tmp_path / "a.png",) * 4}
+        several = service.submit(ANNA, JobRequest(**given, options=TUNED))
         folder = JobFolder(service.home / "jobs" / several)
         stored = StoredRequest.model_validate_json(folder.request.read_text())
         assert [upload.file for upload in stored.more_images] == [f"upload-more_{i}.png" for i in range(4)]
@@ -183,7 +170,7 @@ def test_there_is_a_limit_to_their_number_size_and_use(settings, person, tmp_pat
     with pytest.raises(ValidationError, match="for animations alone"):
         JobRequest(**given, kind="preview", more_images=(tmp_path / "a.png",))
     (tmp_path / "large.png").write_bytes(bytes((1 << 20) + 1))
-    with JobService(settings.model_copy(update={"max_upload_mb": 1}), no_device) as service:
+    with JobService(settings.model_copy(update={"max_upload_mb": 1})) as service:
         for name, kind, words in (
             ("large.png", TooLarge, "large.png is larger than 1 MB"),
             ("none.png", InputError, "none.png cannot be"),
@@ -201,25 +188,17 @@ def prepared(
     folder = JobFolder(tmp_path / "jobs" / name)
     folder.input.mkdir(parents=True)
     (tmp_path / "home").mkdir(exist_ok=True)
-    for photo, file in zip(photos, ("image", "more_0", "more_1")):
-        Image.fromarray(photo.image).save(folder.input / f"upload-{file}.png", compress_level=1)
+    uploads, own = [], None
+    for photo, file in zip(photos, ("upload-image.png", "upload-more_0.png", "upload-more_1.png")):
+        Image.fromarray(photo.image).save(folder.input / file, compress_level=1)
+        uploads.append(Upload(file=file, name=photo.name))
     write_poses(motion, folder.input / "upload-poses.npz")
-    uploads = [
-        Upload(file=f"upload-{file}.png", name=photo.name) for photo, file in zip(photos, ("image", "more_0", "more_1"))
-    ]
-    own = None
     if maps is not None:
         write_poses(maps, folder.input / "upload-image_poses.npz")
         own = Upload(file="upload-image_poses.npz", name="anna.npz")
-    walk = Upload(file="upload-poses.npz", name="walk.npz")
-    request = StoredRequest(
-        image=uploads[0], poses=walk, image_poses=own, more_images=tuple(uploads[1:]), options=options
-    )
-    return Work(name, folder, tmp_path / "subjects", request, ignore_progress, should_stop)
-
-
-def together(photos) -> PoseSequence:
-    return maps_together(photos)[0]
+    walk, (first, *more) = Upload(file="upload-poses.npz", name="walk.npz"), uploads
+    request = StoredRequest(image=first, poses=walk, image_poses=own, more_images=tuple(more), options=options)
+    return Work(folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
 def originals(work: Work) -> set[str]:
@@ -242,27 +221,24 @@ def test_a_broken_one_is_one_sentence_that_names_it(tmp_path, person, settings, 
     (work.folder.input / f"upload-more_{which}.png").write_bytes(b"Dear Sir")
     with pytest.raises(InputError) as error:
         LightTasks(settings)(work)
-    assert (
-        f"anna{which + 1}.png" in str(error.value)
-        and "upload-" not in str(error.value)
-        and "\n" not in str(error.value)
-    )
+    text = str(error.value)
+    assert f"anna{which + 1}.png" in text and "upload-" not in text and "\n" not in text
     assert originals(work) == set()
 
 
 def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
-    """A light queue whose estimator finds a block in every photo but NOBODY, and the pictures that it is asked
-    about."""
+    """A light queue whose estimator finds a block in every photo but EMPTY; the pictures that it is asked about, with
+    the person it is asked for."""
     asked = []
 
     class Estimator:
-        notices, left_out = ("It is made up.",), 0
+        notices, left_out, person = ("It is made up.",), 0, None
 
         def estimate(self, frames):
             frames = list(frames)
-            asked.extend(frames)
+            asked.extend((frame, self.person) for frame in frames)
             poses = estimate(frames)
-            return poses if (frames[0] != NOBODY).any() else replace(poses, parts=poses.parts * 0)
+            return poses if (frames[0] != EMPTY).any() else replace(poses, parts=poses.parts * 0)
 
     monkeypatch.setattr("dreampose_core.densepose.load_estimator", lambda *_: Estimator())
     return LightTasks(settings.model_copy(update={"estimator": "body"})), asked
@@ -271,13 +247,11 @@ def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
 def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, person, settings, monkeypatch):
     photos, motion = person
     queue, asked = estimating(monkeypatch, settings, tmp_path)
-    hidden = [photos[0], replace(photos[1], image=NOBODY), photos[2]]
+    hidden = [photos[0], replace(photos[1], image=EMPTY), photos[2]]
     work = prepared(tmp_path, (hidden, motion))
     said = queue(work)
-    assert len(asked) == 3 and said == (
-        "It is made up.",
-        "Nobody was found in anna1.png; a photo of one person seen whole works best.",
-    )
+    missing = "No person was found in anna1.png; choose one that shows a person from head to foot."
+    assert len(asked) == 3 and said == ("It is made up.", missing), "one photo less to learn from"
     assert not work.folder.more_poses(0).exists() and len(read_poses(work.folder.more_poses(1))) == 1
     assert [photo.image_poses is None for photo in tasks._photos(work)] == [False, True, False]
     # a later attempt says the same again and asks nothing
@@ -285,6 +259,15 @@ def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, pers
     untuned = prepared(tmp_path, person, options=TUNED.model_copy(update={"recipe": "none"}), name="2")
     queue(untuned)
     assert len(asked) == 3, "the first one's is known, the others' are not needed"
+    work = prepared(tmp_path, ([hidden[1]], motion), name="3")
+    with pytest.raises(InputError, match="^No person was found in"):
+        queue(work)
+
+
+def test_the_person_clicked_in_the_photo_is_not_looked_for_there_in_others(tmp_path, person, settings, monkeypatch):
+    queue, asked = estimating(monkeypatch, settings, tmp_path)
+    queue(prepared(tmp_path, person, options=TUNED.model_copy(update={"person_at": (8, 90)})))
+    assert [place for _, place in asked] == [(8, 90), None, None]
 
 
 def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, monkeypatch):
@@ -293,10 +276,9 @@ def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, mon
     work = prepared(tmp_path, person, maps=together(photos))
     assert queue(work) == ("anna.npz holds 3 maps: one for each photo, in their order.",) and asked == []
     for photo, given in zip(tasks._photos(work), photos, strict=True):
-        assert np.array_equal(photo.image_poses.parts, given.image_poses.parts) and np.array_equal(
-            photo.image, given.image
-        )
-        assert np.array_equal(photo.image_poses.uv, given.image_poses.uv) and photo.name == given.name
+        for array in ("parts", "uv"):
+            assert np.array_equal(getattr(photo.image_poses, array), getattr(given.image_poses, array))
+        assert np.array_equal(photo.image, given.image) and photo.name == given.name
     other = prepared(tmp_path, person, maps=motion, name="2")  # four maps, three photos: the first is the photo's
     assert queue(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
 
@@ -326,7 +308,7 @@ def queues(settings: Settings, work: Work) -> dict:
 
 
 def resubmitted(tmp_path: Path, form: dict, motion: PoseSequence, name: str, monkeypatch) -> Work:
-    """The job that Run makes of a form that was filled by a button of the shelf."""
+    """The job of a form that was filled from the library."""
     photos = [Photo(read_image(path), None, Path(path).name) for path in (form["photo"], *(form["more_photos"] or ()))]
     maps = read_poses(form["photo_poses"]) if form["photo_poses"] else None
     options = TUNED.model_copy(update={key: form[key] for key in ("fit", "recipe", "seed")})
@@ -335,21 +317,21 @@ def resubmitted(tmp_path: Path, form: dict, motion: PoseSequence, name: str, mon
     return work
 
 
+FAST = ((True, "auto"), (False, "crop"))
+
+
 @pytest.mark.parametrize(
     ("known", "fit"),
     [
-        (True, "auto"),
-        (False, "crop"),
-        *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in ((True, "pad"), (True, "crop"), (False, "auto"), (False, "pad"))
-        ),
+        pytest.param(known, fit, marks=[pytest.mark.slow] * ((known, fit) not in FAST))
+        for known in (True, False)
+        for fit in ("auto", "crop", "pad")
     ],
 )
 def test_a_person_of_several_photos_is_found_again_with_another_motion(
     tmp_path, person, settings, monkeypatch, fit, known
 ):
-    """As the page does it: the subject's photos and maps are put into the form, and Run is pressed."""
+    """As the page does it: the subject's photos and maps fill the form, which is submitted."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     photos, motion = person
     options = TUNED.model_copy(update={"fit": fit, "seed": 3})
@@ -362,20 +344,16 @@ def test_a_person_of_several_photos_is_found_again_with_another_motion(
     monkeypatch.setattr("dreampose_core.jobs.service._hashed", lambda owner: "owner")
     entry = service.subject(ANNA, first["subject"])
     assert len(entry.more) == 2 and (entry.poses is not None) == known
-    form = again.person_of(entry)
+    form = fields_of_person(entry)
     assert len(form["more_photos"]) == 2
     other = motion.select(slice(None, None, -1))
     second = queues(settings, resubmitted(tmp_path, form, other, "2", monkeypatch))
-    assert (
-        second["subject"] == first["subject"]
-        and "tuning" not in second["seconds"]
-        and NOT_USED not in second["notices"]
-    )
+    assert second["subject"] == first["subject"]
+    assert "tuning" not in second["seconds"] and NOT_USED not in second["notices"]
     assert not JobFolder(tmp_path / "jobs" / "2").samples.exists(), "nobody was learned"
     # and a person of one photo is another one
-    alone = prepared(
-        tmp_path, ([photos[0]], motion), maps=together(photos[:1]) if known else None, options=options, name="3"
-    )
+    one_map = photos[0].image_poses if known else None
+    alone = prepared(tmp_path, (photos[:1], motion), maps=one_map, options=options, name="3")
     assert queues(settings, alone)["subject"] != first["subject"]
 
 
@@ -388,8 +366,7 @@ def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatc
     work = prepared(tmp_path, person, maps=maps)
     queue(work)
     DeviceTasks(settings)(work)
-    job = type("Job", (), {"request": work.request.model_dump_json()})()
-    form = again.form_of(_canonical(job, work.folder))
+    form = fields_of(_canonical(work.request, work.folder))
     assert len(form["more_photos"]) == 2 and all(Path(path).is_file() for path in form["more_photos"])
     second = resubmitted(tmp_path, form, motion, "2", monkeypatch)
     queue(second)

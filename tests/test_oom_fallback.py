@@ -17,7 +17,7 @@ from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
 from dreampose_core.errors import Cancelled, InputError, ModelError
 from dreampose_core.settings import AnimateOptions
-from dreampose_core.subject import recipe as recipe_module
+from dreampose_core.subject import tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import read_subject
 from dreampose_core.subject.oom_fallback import ladder
@@ -51,7 +51,7 @@ class Full:
     """Memory that is full at a step of a stage, `times` times; tries: the stages as they were tried."""
 
     def __init__(self, monkeypatch, pipe, stage, step, times, error=None):
-        self.tries, self.left, train = [], times, recipe_module.train
+        self.tries, self.left, train = [], times, tuning.train
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
         def watched(modules, loss_at, options, name, **kwargs):
@@ -67,7 +67,7 @@ class Full:
 
             return train(modules, loss, options, name, **kwargs)
 
-        monkeypatch.setattr(recipe_module, "train", watched)
+        monkeypatch.setattr(tuning, "train", watched)
 
     def of(self, stage):
         return [how for name, *how in self.tries if name == stage]
@@ -120,7 +120,7 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, ca
 
     rungs = ladder(recipe)
     assert subject == read_subject(tmp_path / "a") and subject.key == first.key and first.notices == []
-    assert subject.notices == [rungs[times].notice] and subject.notices[0].startswith("Memory did not hold")
+    assert subject.notices == [rungs[times].notice] and subject.notices[0].startswith("Tuning did not fit in memory")
     said = [
         record.message
         for record in caplog.records
@@ -243,10 +243,8 @@ def test_a_process_that_dies_between_two_rungs_loses_nothing_it_needs(clip, tmp_
     pipe = tiny_pipeline()
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         Full(patch, pipe, "decoder", 1, 3)
-        write = recipe_module.Path.write_text
-        patch.setattr(
-            recipe_module.Path, "write_text", lambda path, text: 1 / 0 if '"fast"' in text else write(path, text)
-        )
+        write = tuning.Path.write_text
+        patch.setattr(tuning.Path, "write_text", lambda path, text: 1 / 0 if '"fast"' in text else write(path, text))
         tune(pipe, clip, tmp_path / "a", "paper")
     assert json.loads((tmp_path / "kept" / "tuning.json").read_text())["rung"] == "8 bits"
     full = Full(monkeypatch, pipe, "tuning", 1, 1)
@@ -278,7 +276,7 @@ def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_pa
             LocalEngine(pipe), **given, options=options, folder=tmp_path / name, subjects=tmp_path / "subjects"
         )
         assert json.loads((tmp_path / name / "result.json").read_text()) == result
-        return result, [notice for notice in result["notices"] if "Memory" in notice]
+        return result, [notice for notice in result["notices"] if "memory" in notice]
 
     first, said = run("first")
     assert said == [ladder("paper")[-1].notice] and first["options"]["recipe"] == "paper"
@@ -322,9 +320,9 @@ def test_one_by_one_gives_the_same_gradients(clip, monkeypatch, poses, number):
             found.append((count, [loss.item()], torch.autograd.grad(loss, trained, allow_unused=True)))
             return [], True
 
-        monkeypatch.setattr(recipe_module, "train", gradients)
+        monkeypatch.setattr(tuning, "train", gradients)
         how = replace(RECIPES["fast"], batch_size=4, decoder_batch_size=4, views=8, one_by_one=one_by_one)
-        recipe_module.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]) if poses else None, how)
+        tuning.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]) if poses else None, how)
     for whole, parts in zip(found[:2], found[2:]):
         assert (whole[0], parts[0]) == (1, 4) and whole[1] == pytest.approx(parts[1], rel=1e-5)
         pairs = [(a, b) for a, b in zip(whole[2], parts[2]) if a is not None]
@@ -355,9 +353,9 @@ def test_every_rung_keeps_less(clip, monkeypatch, recipe):
         )
         return [], True
 
-    monkeypatch.setattr(recipe_module, "train", counted)
+    monkeypatch.setattr(tuning, "train", counted)
     for rung in ladder(recipe):
         pipe = tiny_pipeline()
-        recipe_module.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), rung.how)
+        tuning.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), rung.how)
     assert kept["tuning"] == sorted(set(kept["tuning"]), reverse=True) and len(kept["tuning"]) == len(RUNGS[recipe])
     assert kept["decoder"][0] > 1.2 * kept["decoder"][1] > 1.2 * kept["decoder"][-1]

@@ -13,8 +13,9 @@ import torch
 
 from dreampose_core.body.cones import JOINT_INDEX
 from dreampose_core.densepose import Estimates, load_estimator
+from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import fit_photo
-from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NOBODY, photo_checks
+from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NO_PERSON, motion_checks, photo_checks
 from dreampose_core.media import Box, read_image
 from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
 from dreampose_core.poses.people import several
@@ -67,9 +68,7 @@ def said(rgb: np.ndarray, own: PoseSequence | None, size=SIZE, fit="auto") -> tu
     """What is said of a photo as the page and the model go about it."""
     box = fit_photo(rgb, own, size, FrameOptions(fit=fit))[2]
     found = photo_checks(own, box, rgb.shape[:2], size)
-    assert len(set(found)) == len(found) and all(
-        sentence.endswith(".") and sentence.count(". ") == 0 for sentence in found
-    )
+    assert len(set(found)) == len(found) and all(x.endswith(".") and ". " not in x for x in found)
     return found
 
 
@@ -99,10 +98,8 @@ def test_whole_people_raise_no_alarm(standing, estimator):
 def test_whole_people_in_all_motions_raise_no_alarm(estimator):
     """Of those who turn away only that may be said."""
     figures = [Figure.from_seed(HELD_OUT + 720 + number) for number in range(len(MOTIONS))]
-    moments = [
-        figure.moments(name, torch.tensor([0.37 * number % 8]))
-        for number, (figure, name) in enumerate(zip(figures, MOTIONS))
-    ]
+    times = [torch.tensor([0.37 * number % 8]) for number in range(len(MOTIONS))]
+    moments = [figure.moments(name, time) for figure, name, time in zip(figures, MOTIONS, times)]
     towards = [math.cos(float(m.angles[0, JOINT_INDEX["root"], 1])) for m in moments]
     rgb, parts = drawn(figures, moments)
     assert max(towards) > 0.9 and min(towards) < -0.5, "some are turned, most are not"
@@ -163,11 +160,10 @@ def test_what_is_cut_off_is_said(kind, standing, estimator):
         for how, own in maps:
             found = said(photo, own_map(own))
             right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
-            right[how] += how == "guessed" and found == (NOBODY,)  # of a torso alone the tracker makes nothing
+            right[how] += how == "guessed" and found == (NO_PERSON,)  # of a torso alone the tracker makes nothing
             assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
-    least = {"half": 0.6, "ankles": 0.6, "no head": 0.6, "face": 0.5, "chest": 0.6}.get(
-        kind, 0.75
-    )  # of a part the tracker makes what it can
+    # of a part the tracker makes what it can
+    least = {"half": 0.6, "ankles": 0.6, "no head": 0.6, "face": 0.5, "chest": 0.6}.get(kind, 0.75)
     assert right["exact"] == len(SEEDS) and right["guessed"] >= least * len(SEEDS) / GUESSED, right
 
 
@@ -181,9 +177,8 @@ def test_an_arm_that_ends_at_the_edge(standing):
     picture, parts = standing[0][0], np.zeros(SIZE, np.uint8)
     parts[10:150, 50:80] = np.repeat([23, 2, 10, 14, 5], 28)[:, None]
     parts[50:60, 80:128], parts[50:60, 20:50] = 15, 16
-    assert [sentence.split(",")[0] for sentence in said(picture, own_map(parts))] == [
-        "An arm is cut off at the right edge of the photo"
-    ]
+    (sentence,) = said(picture, own_map(parts))
+    assert sentence.startswith("An arm is cut off at the right edge of the photo,")
     parts[70:76, 100:106] = 4
     assert said(picture, own_map(parts)) == (), "its hand is there"
 
@@ -205,11 +200,10 @@ def test_people_who_are_turned_away(degrees, words, estimator):
 # -- several people ----------------------------------------------------------------------------------------------------
 
 
-def together(
-    standing, *who: tuple[int, float, int, int], width: int = 240
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def together(standing, *who: tuple[int, float, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Picture, parts, and whose each pixel is (1, 2, ...); who: (figure, scale, middle, row below the feet), later ones
     in front."""
+    width = 240
     picture = np.repeat(standing[0][who[0][0]][:, :1], width, axis=1)
     parts, owner = np.zeros((SIZE[0], width), np.uint8), np.zeros((SIZE[0], width), np.uint8)
     for number, (index, scale, middle, below) in enumerate(who, start=1):
@@ -242,8 +236,10 @@ def test_of_several_people_the_largest_is_taken(name, standing):
     right = found[0] & (owner == larger)
     assert right.sum() >= least * (found[0] | (owner == larger)).sum()
     assert said(picture, own_map(parts))[0] == several(number)
-    alone = largest_alone(own_map(parts))
+    uv = np.where(parts > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1)
+    alone = largest_alone(PoseSequence(parts[None], uv, "mannequin"))
     assert np.array_equal(alone.parts[0], np.where(found[0], parts, 0)) and len(people(alone.parts[0])) == 1
+    assert np.array_equal(alone.uv[0, 0] > 0, found[0]) and alone.uv.dtype == np.float16
     # whoever fits the photo to a model gets the same person, and the frame is around them
     _, own, box = fit_photo(picture, own_map(parts), SIZE, FrameOptions())
     assert own.mask.any() and len(people(own.parts[0])) == 1
@@ -258,9 +254,8 @@ def test_of_several_people_the_tracker_takes_the_largest(name, standing, estimat
     found = estimator.estimate([picture]).mask[0]
     right = found & (owner == larger)
     # who is covered in part may be missed
-    assert (name == "apart") <= estimator.left_out <= number - 1 and right.sum() >= (least - 0.1) * (
-        found | (owner == larger)
-    ).sum()
+    assert (name == "apart") <= estimator.left_out <= number - 1
+    assert right.sum() >= (least - 0.1) * (found | (owner == larger)).sum()
 
 
 def test_one_person_is_left_as_found(standing):
@@ -278,37 +273,23 @@ def test_an_arm_before_the_face_does_not_make_two(standing):
     assert len(people(parts)) == 1
 
 
-def test_uv_goes_with_its_person(standing):
-    _, parts, owner = together(standing, *GROUPS["apart"][0])
-    uv = np.where(parts > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1)
-    alone = largest_alone(PoseSequence(parts[None], uv, "mannequin"))
-    assert (
-        np.array_equal(alone.uv[0, 0] > 0, owner == 2) and alone.uv.dtype == np.float16 and alone.charts == "mannequin"
-    )
+# -- no person, size and frame -----------------------------------------------------------------------------------------
 
 
-# -- nobody, size and frame --------------------------------------------------------------------------------------------
-
-
-def test_without_a_map():
+def test_without_a_map_or_with_one_of_nobody():
     photo = np.zeros((300, 400, 3), np.uint8)
     assert said(photo, None) == said(photo, None, fit="pad") == (NO_DENSEPOSE,)
-    assert said(photo, None, fit="crop") == (
-        NO_DENSEPOSE,
-        "The frame shows only the middle of the photo; choose Pad to show all of it.",
-    )
+    cropped = "The frame shows only the middle of the photo; choose Pad to show all of it."
+    assert said(photo, None, fit="crop") == (NO_DENSEPOSE, cropped)
     assert said(photo[:, :240], None, fit="crop") == (NO_DENSEPOSE,), "it has the frame's shape"
-
-
-def test_a_map_of_nobody():
-    assert said(np.zeros((*SIZE, 3), np.uint8), own_map(np.zeros(SIZE, np.uint8))) == (NOBODY,)
+    assert said(photo, own_map(np.zeros((300, 400), np.uint8))) == (NO_PERSON,)
 
 
 @pytest.mark.parametrize("seed", range(HELD_OUT + 800, HELD_OUT + 806))
-def test_an_empty_room_is_nobody(seed):
+def test_an_empty_room_is_refused(seed):
     room = Figure.from_seed(seed).backdrop((320, 256)).mul(255).byte().numpy()
-    own, notices = Estimates("body").of_photo(room)
-    assert own is None and notices[0].startswith("Nobody was found")
+    with pytest.raises(InputError, match="^No person was found in the photo; choose one that shows"):
+        Estimates("body").of_photo(room)
 
 
 def test_a_photo_much_smaller_than_a_frame(standing):
@@ -324,10 +305,8 @@ def test_a_person_who_is_small_in_the_photo(standing):
     picture[300:460, 500:628], parts[300:460, 500:628] = standing[0][0], standing[1][0]
     tall = np.ptp(rows(parts, tuple(range(1, 25))))
     (soft,) = said(picture, own_map(parts), (640, 512))
-    assert (
-        soft.startswith(f"The person is {tall} pixels tall in the photo and 465 in a frame")
-        and "taken from nearer" in soft
-    )
+    assert soft.startswith(f"The person is {tall} pixels tall in the photo and 465 in a frame")
+    assert "taken from nearer" in soft
     assert said(picture, own_map(parts), SIZE) == (), "enough for a small model"
     (low,) = said(picture, own_map(parts), (640, 512), "pad")
     assert low.startswith(f"The person fills {tall / 1000:.0%} of the frame's height") and "choose Crop" in low
@@ -335,18 +314,15 @@ def test_a_person_who_is_small_in_the_photo(standing):
 
 def test_outside_the_frame_is_not_outside_the_photo(standing):
     picture, parts = standing[0][0], standing[1][0]
-    knees = rows(parts, SHINS)[0]
-    found = photo_checks(own_map(parts), Box(0, 0, knees, knees * 0.8), SIZE, SIZE)
-    assert found[0] == "The lower legs are outside the frame; choose Pad to show the whole photo."
-    cut = own_map(parts[: rows(parts, FEET)[0] - 1])
-    found = photo_checks(cut, Box(0, 0, knees, knees * 0.8), cut.size, SIZE)
-    assert found[0].startswith("The lower legs are outside the frame"), "more is cut off by the frame than by the photo"
-    assert photo_checks(own_map(parts), Box(-60, 0, 40, 32), SIZE, SIZE)[0].startswith(
-        "The person is outside the frame; choose Pad"
-    )
-    assert said(picture[:knees], own_map(parts[:knees]))[0].startswith(
-        "The lower legs are outside the photo, so the model"
-    )
+    knees, whole = rows(parts, SHINS)[0], own_map(parts)
+    box, cut = Box(0, 0, knees, knees * 0.8), own_map(parts[: rows(parts, FEET)[0] - 1])
+    for found, words in (
+        (photo_checks(whole, box, SIZE, SIZE), "The lower legs are outside the frame; choose Pad to show the whole"),
+        (photo_checks(cut, box, cut.size, SIZE), "The lower legs are outside the frame"),  # more than by the photo
+        (photo_checks(whole, Box(-60, 0, 40, 32), SIZE, SIZE), "The person is outside the frame; choose Pad"),
+        (said(picture[:knees], own_map(parts[:knees])), "The lower legs are outside the photo, so the model"),
+    ):
+        assert found[0].startswith(words)
 
 
 def test_maps_that_tell_little_raise_no_alarm(standing):
@@ -354,7 +330,18 @@ def test_maps_that_tell_little_raise_no_alarm(standing):
         small = own_map(parts[2::4, 2::4])
         assert photo_checks(small, Box(0, 0, *SIZE), SIZE, SIZE) == (), "feet of a pixel or none"
         half = parts[: rows(parts, SHINS)[0]]
-        only_uv = PoseSequence(
-            None, np.where(half > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1), "densepose"
-        )
+        uv = np.where(half > 0, np.float16(0.5), np.float16(0))[None, None].repeat(2, axis=1)
+        only_uv = PoseSequence(None, uv, "densepose")
         assert photo_checks(only_uv, Box(0, 0, *half.shape), half.shape, SIZE) == ()
+
+
+def test_a_motion_that_shows_less_of_the_body_than_the_photo(standing):
+    whole = standing[1]
+    hips = [rows(parts, THIGHS)[0] + 1 for parts in whole]
+    clip = np.stack([np.pad(parts[:end], ((len(parts) - end, 0), (0, 0))) for parts, end in zip(whole, hips)])
+    motion = PoseSequence(clip, None, "none")
+    (sentence,) = motion_checks(own_map(whole[0]), motion)
+    assert sentence.startswith("The legs are outside the clip") and "crop the photo" in sentence
+    assert motion_checks(own_map(clip[0]), motion) == (), "both show as much"
+    assert motion_checks(own_map(whole[0]), PoseSequence(whole, None, "none")) == ()
+    assert motion_checks(None, motion) == ()

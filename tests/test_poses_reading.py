@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import operator
 import os
-import zipfile
 
 import numpy as np
 import pytest
@@ -19,14 +18,13 @@ from dreampose_core.poses import (
     PoseSequence,
     Reading,
     check_target,
-    fill_gaps,
     numbered,
     read_any,
     read_image_poses,
     sources,
     write_any,
 )
-from dreampose_core.poses.iuv import encode
+from dreampose_core.poses.maps import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
 
 
@@ -47,89 +45,78 @@ def figure(frames: int = 4, height: int = 48, width: int = 36) -> PoseSequence:
     )
 
 
-def pictures(folder, poses: PoseSequence, numbers, **options):
+def pictures(folder, poses: PoseSequence, numbers):
     folder.mkdir()
     for index, number in enumerate(numbers):
-        Image.fromarray(encode(poses.parts[index], poses.uv[index])).save(folder / f"frame_{number}.png", **options)
+        picture = Image.fromarray(encode(poses.parts[index], poses.uv[index]))
+        picture.save(folder / f"clip2_720p-{number}_dp.png")  # only the last number counts
     return folder
 
 
 # --- gaps -------------------------------------------------------------------------------------------------------------
 
 
-def test_gaps_repeat_the_nearest_frame_and_are_named():
-    poses = figure(10)
-    known = np.array([1, 1, 1, 0, 0, 0, 1, 1, 1, 0], bool)
-    filled, notices = fill_gaps(poses, known, "Nobody was found in")
-    assert np.array_equal(filled.parts, poses.parts[[0, 1, 2, 2, 2, 6, 6, 7, 8, 8]])
-    assert notices == ("Nobody was found in frames 3-5 and 9; they repeat the nearest frame.",)
-    assert (poses.parts[3] != filled.parts[3]).any(), "the sequence given is left as it was"
+@pytest.mark.parametrize(
+    ("known", "nearest", "notice"),
+    [
+        ("1110001110", [0, 1, 2, 2, 2, 6, 6, 7, 8, 8], "frames 3-5 and 9; they repeat"),
+        ("0110", [1, 1, 2, 2], "frames 0 and 3; they repeat"),
+        ("10", [0, 0], "frame 1; it repeats"),
+        ("1111", [0, 1, 2, 3], None),
+    ],
+)
+def test_gaps_repeat_the_nearest_frame_and_are_named(known, nearest, notice):
+    known = np.array([*known]) == "1"
+    assert numbered.nearest_known(known).tolist() == nearest
+    wanted = () if notice is None else (f"Nobody was found in {notice} the nearest frame.",)
+    assert numbered.gap_notices(known, "Nobody was found in") == wanted
 
 
-def test_without_gaps_nothing_changes_and_with_too_many_it_is_refused():
-    poses = figure(4)
-    assert fill_gaps(poses, np.ones(4, bool), "Nobody in") == (poses, ())
-    assert fill_gaps(poses, np.array([0, 1, 1, 0], bool), "Nobody in")[1] == (
-        "Nobody in frames 0 and 3; they repeat the nearest frame.",
-    )
-    assert "frames 0 and 2-3, which is 3 of 4" in refusal(
-        lambda: fill_gaps(poses, np.array([0, 1, 0, 0], bool), "Nobody in")
-    )
-    assert "which is 4 of 4" in refusal(lambda: fill_gaps(poses, np.zeros(4, bool), "Nobody in"))
-
-
-def test_long_lists_of_gaps_are_cut():
-    known = np.arange(60) % 3 > 0
-    notice = fill_gaps(figure(60), known, "Nobody was found in")[1][0]
+def test_too_many_gaps_are_refused_and_long_lists_of_them_are_cut():
+    for known, words in (([0, 1, 0, 0], "frames 0 and 2-3, which is 3 of 4"), ([0] * 4, "which is 4 of 4")):
+        assert words in refusal(lambda known=known: numbered.gap_notices(np.array(known, bool), "Nobody in"))
+    (notice,) = numbered.gap_notices(np.arange(60) % 3 > 0, "Nobody was found in")
     assert "0, 3, 6" in notice and "33 and others;" in notice and len(notice) < 200
 
 
 # --- numbers and rates ------------------------------------------------------------------------------------------------
 
 
-def test_numbers_are_sorted_as_numbers_and_a_stride_is_no_gap(tmp_path):
+def test_missing_numbers_are_gaps_in_time_and_a_stride_is_no_gap(tmp_path):
     poses = figure(4)
-    reading = read_any(pictures(tmp_path / "a", poses, (2, 10, 18, 26)))
-    assert np.array_equal(reading.poses.parts, poses.parts)
-    assert reading.notices == ("No rate is known, 30 fps is assumed.",)
-    assert reading.describe() == "4 frames at 30 fps, 48 x 36, IUV images, parts and U, V, densepose charts"
-
-
-def test_missing_numbers_are_gaps_in_time(tmp_path):
-    poses = figure(4)
-    reading = read_any(pictures(tmp_path / "a", poses, (1, 2, 5, 6)))
-    assert np.array_equal(reading.poses.parts, poses.parts[[0, 1, 1, 2, 2, 3]])
-    assert np.array_equal(
-        reading.poses.uv, read_any(pictures(tmp_path / "b", poses, range(4))).poses.uv[[0, 1, 1, 2, 2, 3]]
-    )
+    whole = read_any(pictures(tmp_path / "a", poses, (2, 10, 18, 26)))
+    assert np.array_equal(whole.poses.parts, poses.parts)
+    assert whole.notices == ("No rate is known, 30 fps is assumed.",)
+    reading, nearest = read_any(pictures(tmp_path / "b", poses, (1, 2, 5, 6))), [0, 1, 1, 2, 2, 3]
+    assert np.array_equal(reading.poses.parts, poses.parts[nearest])
+    assert np.array_equal(reading.poses.uv, whole.poses.uv[nearest])
     assert reading.notices[0] == "There are no pictures for frames 3-4; they repeat the nearest frame."
 
 
-def test_only_the_last_number_in_a_name_counts(tmp_path):
-    poses, folder = figure(2), tmp_path / "take 7"
-    folder.mkdir()
-    for index in range(2):
-        Image.fromarray(encode(poses.parts[index], poses.uv[index])).save(folder / f"clip2_720p-{9 + index}_dp.png")
+@pytest.mark.parametrize("name", ["frame_{}_512x512.png", "{}.png", "take2-{}-v3.png", "a7_{}.png", "{}_of_4.png"])
+def test_the_number_that_runs_is_the_frames(tmp_path, name):
+    poses = figure(4)
+    folder = pictures(tmp_path / "a", poses, (0, 1, 2, 3))
+    for path, index in zip(sorted(folder.iterdir()), (8, 9, 10, 11)):
+        path.rename(folder / name.format(index))
     assert np.array_equal(read_any(folder).poses.parts, poses.parts)
 
 
+def test_a_gif_of_one_picture_is_one_frame(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 36, 3), np.uint8))
+    picture.save(tmp_path / "a.gif")
+    person = PoseSequence(np.ones((1, 48, 36), np.uint8), None, "none")
+    given = []
+    read_any(tmp_path / "a.gif", lambda frames: given.append(len(list(frames))) or person)
+    assert given == [1]
+
+
 def test_a_video_keeps_its_rate_and_an_uneven_one_gets_one(tmp_path):
-    colours = MAGIC_ANIMATE.array()[figure(6).parts]
+    colours = MAGIC_ANIMATE.colours[figure(6).parts]
     encode_video(tmp_path / "a.mp4", colours, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p"], rate="50")
     even = read_any(tmp_path / "a.mp4")
     assert (even.poses.fps, len(even.poses), even.notices) == (50.0, 6, ())
-    uneven = [
-        "-vf",
-        "setpts='if(lt(N,5),N,N*2)/TB/25'",
-        "-fps_mode",
-        "passthrough",
-        "-c:v",
-        "libx264",
-        "-crf",
-        "10",
-        "-pix_fmt",
-        "yuv420p",
-    ]
+    uneven = "-vf setpts='if(lt(N,5),N,N*2)/TB/25' -fps_mode passthrough -c:v libx264 -crf 10 -pix_fmt yuv420p".split()
     encode_video(tmp_path / "b.mkv", colours, uneven)
     reading = read_any(tmp_path / "b.mkv")
     assert "uneven" in reading.notices[0] and reading.poses.fps == 25 and 10 <= len(reading.poses) <= 12
@@ -140,11 +127,11 @@ def test_a_video_keeps_its_rate_and_an_uneven_one_gets_one(tmp_path):
 
 def test_pictures_and_videos_may_be_large_and_are_reduced_the_same_way(tmp_path):
     parts = figure(1).parts.repeat(32, axis=1).repeat(32, axis=2)  # 1536 x 1152
-    Image.fromarray(MAGIC_ANIMATE.array()[parts[0]]).save(tmp_path / "a.png")
+    Image.fromarray(MAGIC_ANIMATE.colours[parts[0]]).save(tmp_path / "a.png")
     reading = read_any(tmp_path / "a.png")
     assert reading.poses.size == (768, 576) and np.array_equal(reading.poses.parts, parts[:, ::2, ::2])
     assert reading.notices == ("The frames of 1152 x 1536 pixels are reduced to 576 x 768.",)
-    encode_video(tmp_path / "a.mkv", MAGIC_ANIMATE.array()[parts], ["-c:v", "ffv1"])
+    encode_video(tmp_path / "a.mkv", MAGIC_ANIMATE.colours[parts], ["-c:v", "ffv1"])
     assert np.array_equal(read_any(tmp_path / "a.mkv").poses.parts, parts[:, ::2, ::2])
 
 
@@ -156,6 +143,10 @@ def test_the_map_of_a_photo_comes_in_any_form(tmp_path):
             one, whole = read_image_poses(spec), read_any(tmp_path / name).poses
             assert len(one) == 1 and np.array_equal(one.mask, whole.mask[index : index + 1]), spec
     assert "0:3" in refusal(lambda: read_image_poses(f"{tmp_path / 'maps'}:3"))
+    assert "There is no file or folder" in refusal(lambda: read_image_poses(f"{tmp_path / 'a.npz'}:x"))
+    write_any(poses.select([1]), tmp_path / "b:2.npz")
+    (tmp_path / "b:2.npz").rename(tmp_path / "b.npz:2")  # a file that is really called so
+    assert np.array_equal(read_image_poses(tmp_path / "b.npz:2").parts, poses.parts[1:2])
 
 
 # --- the estimator ----------------------------------------------------------------------------------------------------
@@ -180,15 +171,11 @@ def test_frames_where_nobody_is_found_repeat_the_nearest(tmp_path):
     nobody = PoseSequence(np.zeros((5, 48, 36), np.uint8), None, "none")
     assert "Nobody was found in a.mp4" in refusal(lambda: read_any(tmp_path / "a.mp4", lambda frames: nobody))
 
-
-def test_what_the_estimator_raises_passes_through(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(60, 200, (48, 36, 3)).astype(np.uint8)).save(tmp_path / "a.png")
-
     def broken(frames):
         raise MemoryError("too large")
 
-    with pytest.raises(MemoryError, match="too large"):
-        read_any(tmp_path / "a.png", broken)
+    with pytest.raises(MemoryError, match="too large"):  # what the estimator raises passes through
+        read_any(tmp_path / "a.mp4", broken)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -217,17 +204,6 @@ def test_a_folder_and_a_video_of_too_many_frames(tmp_path, monkeypatch):
     assert "has 6 frames; at most 5" in refusal(lambda: read_any(tmp_path / "a.mp4"))
 
 
-def test_a_zip_whose_entries_say_less_than_they_hold_is_never_unpacked_further(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.png", bytes(1 << 20))
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    place = data.rindex(b"PK\x01\x02") + 24
-    data[place : place + 4] = (1000).to_bytes(4, "little")
-    (tmp_path / "a.zip").write_bytes(data)
-    with numbered.Folder(tmp_path / "a.zip") as folder:
-        assert "damaged" in refusal(lambda: folder.read(folder.entries[0]))
-
-
 def test_a_pipe_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
     assert "no file or folder" in refusal(lambda: read_any(tmp_path / "a.npz"))
@@ -238,43 +214,36 @@ def test_a_pipe_is_not_opened(tmp_path):
 def test_describing():
     poses = figure(1)
     only_uv = PoseSequence(None, poses.uv, "densepose", 24000 / 1001)
-    assert (
-        Reading(only_uv, "a form", ()).describe()
-        == "1 frame at 23.98 fps, 48 x 36, a form, U, V only, densepose charts"
-    )
-    assert (
-        Reading(PoseSequence(poses.parts, None, "none"), "a form", ()).describe()
-        == "1 frame at 30 fps, 48 x 36, a form, parts only"
-    )
+    for kind, words in (
+        (only_uv, "1 frame at 23.98 fps, 48 x 36, a form, U, V only, densepose charts"),
+        (PoseSequence(poses.parts, None, "none"), "1 frame at 30 fps, 48 x 36, a form, parts only"),
+    ):
+        assert Reading(kind, "a form", ()).describe() == words
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_form_cannot_hold_is_refused(tmp_path):
+def test_what_a_form_cannot_hold_is_refused_or_named(tmp_path):
     poses = figure(2)
     parts, uv = PoseSequence(poses.parts, None, "none"), PoseSequence(None, poses.uv, "densepose")
     for name, kind in (("a.zip", uv), ("a.mp4", uv), ("maps", parts), ("a.avi", poses), ("a.npy", poses)):
         assert name in refusal(lambda name=name, kind=kind: write_any(kind, tmp_path / name))
-    assert not any(tmp_path.iterdir())
-
-
-def test_what_a_form_cannot_hold_is_said(tmp_path):
-    assert write_any(figure(2), tmp_path / "a.npz") == () == write_any(figure(2), tmp_path / "a.zip")
-    assert "cannot hold U, V" in write_any(figure(2), tmp_path / "a.mp4")[0]
-    assert "cannot hold parts" in write_any(figure(2), tmp_path / "a")[0]
     for name, words in (("a.mov", "has the ending .mov"), ("none/a.npz", "there is no folder")):
-        with pytest.raises(InputError, match=words):
-            check_target(tmp_path / name)
+        assert words in refusal(lambda name=name: check_target(tmp_path / name))
+    assert not any(tmp_path.iterdir())
+    assert write_any(poses, tmp_path / "a.npz") == () == write_any(poses, tmp_path / "a.zip")
+    assert "cannot hold U, V" in write_any(poses, tmp_path / "a.mp4")[0]
+    assert "cannot hold parts" in write_any(poses, tmp_path / "a")[0]
 
 
 def test_a_rendering_beside_another_picture_is_refused(tmp_path):
     poses = figure(2)
-    colours = MAGIC_ANIMATE.array()[poses.parts]
+    colours = MAGIC_ANIMATE.colours[poses.parts]
     photo = np.broadcast_to(np.linspace(60, 220, colours.shape[1])[:, None, None], colours.shape[1:]).astype(np.uint8)
     for index, frame in enumerate(colours):
         Image.fromarray(np.concatenate([frame, photo], 1)).save(tmp_path / f"{index}.png")
-    with pytest.raises(InputError, match="beside another picture"):
+    with pytest.raises(InputError, match="next to another picture"):
         read_any(tmp_path, lambda images: poses)
 
 
@@ -290,51 +259,41 @@ def test_of_a_long_clip_as_many_frames_are_estimated_as_are_made_at_once(tmp_pat
         return PoseSequence(np.ones((len(images), *images[0].shape[:2]), np.uint8), None, "none")
 
     reading = read_any(tmp_path / "a.mp4", estimate)
-    assert (
-        len(reading.poses) <= 10 + 1
-        and reading.poses.fps == pytest.approx(5, abs=0.1)
-        and "it is read at 5 fps" in reading.notices[0]
-    )
+    assert len(reading.poses) <= 10 + 1 and reading.poses.fps == pytest.approx(5, abs=0.1)
+    assert "it is read at 5 fps" in reading.notices[0]
     assert abs(given[0] - len(reading.poses)) <= 1, "how many are to come is known beforehand"
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_maps_scaled_for_a_network_are_brought_back(tmp_path, kind, scaled):
+    """U, V times 2, minus 1: the background is -1 and must not count as the person."""
+    target = tmp_path / "maps"
+    write_any(figure(2), target)
+    for path in target.glob("*.npy"):
+        uv = np.load(path)
+        np.save(path, (uv * 2 - 1 if scaled else uv).astype(kind))
+    found = read_any(target).poses
+    assert np.array_equal(found.mask, (figure(2).uv > 0).any(1)) and np.abs(found.uv - figure(2).uv).max() < 2e-3
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "maps"
     target.mkdir()
     write_any(figure(2), target)  # an empty one is taken
-    assert sorted(p.name for p in target.iterdir()) == [
-        "densepose.json",
-        "frame_0_densepose.npy",
-        "frame_1_densepose.npy",
-    ]
-    with pytest.raises(InputError, match="not an empty folder"):
-        write_any(figure(2), target)
+    names = ["densepose.json", "frame_0_densepose.npy", "frame_1_densepose.npy"]
+    assert sorted(p.name for p in target.iterdir()) == names
+    map_ = np.load(target / names[2])  # as the original would have written it
+    assert map_.dtype == np.float64 and map_.shape == (2, 48, 36) and np.array_equal(map_, figure(2).uv[1])
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="not an empty folder"):
-        write_any(figure(2), tmp_path / "file")
+    for place in (target, tmp_path / "file"):
+        assert "not an empty folder" in refusal(lambda place=place: write_any(figure(2), place))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(StorageError, match="the disk is full"):
-        write_any(figure(2), tmp_path / "other")
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(StorageError, match="the disk is full"):
-        write_any(figure(2), tmp_path / "other.zip")
+    for module, function, name in ((np, "save", "other"), (files.os, "fsync", "other.zip")):
+        monkeypatch.setattr(module, function, full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            write_any(figure(2), tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "maps"] and (tmp_path / "file").read_text() == "mine"
-
-
-def test_the_originals_maps_are_those_it_would_have_written(tmp_path):
-    poses = figure(2)
-    write_any(poses, tmp_path / "maps")
-    map_ = np.load(tmp_path / "maps" / "frame_1_densepose.npy")
-    assert map_.dtype == np.float64 and map_.shape == (2, 48, 36) and np.array_equal(map_, poses.uv[1])
-
-
-def test_a_coloured_video_keeps_nearly_all_parts(tmp_path):
-    poses = figure(4, 160, 128)
-    write_any(poses, tmp_path / "a.mp4")
-    read = read_any(tmp_path / "a.mp4").poses
-    person = (poses.parts > 0) | (read.parts > 0)
-    assert (read.parts == poses.parts)[person].mean() >= 0.97 and read.fps == 25

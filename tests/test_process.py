@@ -14,7 +14,7 @@ from dreampose_core.model.memory import most_memory_mb
 AUTOGROUP = Path("/proc/self/autogroup")
 SAY = """
 import os
-from dreampose_core.jobs.confinement import give_way
+from dreampose_core.jobs.sandbox import give_way
 give_way({nice})
 print(os.getpriority(os.PRIO_PROCESS, 0), open("/proc/self/autogroup").read().split()[-1])
 """

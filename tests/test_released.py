@@ -242,18 +242,20 @@ def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip_model
     refused(
         "adapter_20.pth .* lacks vae2clip.bias", {"adapter": {k: v for k, v in adapter.items() if k != "vae2clip.bias"}}
     )
-    refused("holds besides surprise", {"adapter": {**adapter, "surprise": torch.zeros(1)}})
+    refused("has unexpected surprise", {"adapter": {**adapter, "surprise": torch.zeros(1)}})
     narrow = {**unet, "conv_in.weight": unet["conv_in.weight"][:, :4]}
-    refused(r"other shapes conv_in.weight .*4, 3, 3\) instead of .*14, 3, 3", {"unet": narrow})
-    refused("without numbers linear1.bias", {"adapter": {**adapter, "linear1.bias": torch.zeros(50, dtype=torch.long)}})
+    refused(r"other shapes for conv_in.weight .*4, 3, 3\) instead of .*14, 3, 3", {"unet": narrow})
+    refused(
+        "non-float values in linear1.bias", {"adapter": {**adapter, "linear1.bias": torch.zeros(50, dtype=torch.long)}}
+    )
     refused("unet_epoch_20.pth .* lacks .* more", {"unet": {"conv_in.bias": unet["conv_in.bias"]}})
     bad = tmp_path / "bad.pth"
     bad.write_bytes(pickle.dumps({"conv_in.weight": Malicious()}))
-    refused("something else than tensors", unet=bad)
+    refused("other objects than tensors", unet=bad)
     torch.save({"conv_in.weight": Malicious()}, bad)
-    refused("something else than tensors", unet=bad)
+    refused("other objects than tensors", unet=bad)
     torch.save([1, 2], bad)
-    refused("no list of named tensors", unet=bad)
+    refused("does not hold named tensors", unet=bad)
     bad.write_bytes(b"garbage")
     refused("damaged", adapter=bad)
     refused("There is no file", kind=InputError, vae=tmp_path / "nowhere.pth")
@@ -274,7 +276,7 @@ def test_zips_that_are_none_and_calls_that_say_too_little(base, clip_model, stat
     path = tmp_path / "a.zip"
     refused("There is no file", archive=path)
     path.write_bytes(b"PK nothing")
-    refused("no zip, damaged", archive=path)
+    refused("is damaged, encrypted or no zip", archive=path)
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr("adapter_1.pth", b"x")
     refused("holds no unet", archive=path)
@@ -284,13 +286,13 @@ def test_zips_that_are_none_and_calls_that_say_too_little(base, clip_model, stat
         packed.writestr("unet_epoch_1.pth", content.getvalue())
         packed.writestr("adapter_1.pth", b"x")
     path.write_bytes(path.read_bytes().replace(content.getvalue()[1000:1100], b"\0" * 100))
-    refused("no zip, damaged", archive=path)
+    refused("is damaged, encrypted or no zip", archive=path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("unet_epoch_1.pth", content.getvalue())
         packed.writestr("adapter_1.pth", b"x")
     whole = path.read_bytes()
     path.write_bytes(whole[:2000] + bytes(255 - byte for byte in whole[2000:2100]) + whole[2100:])
-    refused("no zip, damaged", archive=path)
+    refused("is damaged, encrypted or no zip", archive=path)
     refused("There is no file", archive=tmp_path)
     files = saved(tmp_path, states)
     refused("Give either", unet=files["unet"])

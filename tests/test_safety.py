@@ -97,7 +97,7 @@ def test_a_run_says_which_frames_it_hid_also_after_an_interruption(tmp_path):
     result = run(pipe, tmp_path / "run")
     black = np.flatnonzero(~frames(tmp_path / "run").any(axis=(1, 2, 3))).tolist()
     assert result["safety_checker"] is True and result["hidden_frames"] == black and 1 in black and len(black) < 6
-    assert any(f"{len(black)} of 6 frames unfit" in notice for notice in result["notices"])
+    assert any(f"{len(black)} of 6 frames as unsafe" in notice for notice in result["notices"])
     kept = [index for index in range(6) if index not in black]
     assert np.array_equal(frames(tmp_path / "run")[kept], frames(tmp_path / "plain")[kept])
 
@@ -151,7 +151,7 @@ def test_it_comes_with_the_model_where_it_is_asked_for(tmp_path, capsys):
     ]
     assert main([*given, "--safety-checker", str(base)]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["hidden_frames"] == [0, 1]
-    assert "2 of 2 frames unfit" in capsys.readouterr().out
+    assert "2 of 2 frames as unsafe" in capsys.readouterr().out
     assert main([*given, "--safety-checker", str(tmp_path / "model")]) == 2
     assert "has no folder safety_checker" in capsys.readouterr().err
 

@@ -18,8 +18,7 @@ from dreampose_core.model.conditioning import encode_latents
 from dreampose_core.model.texture import harvest
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.subject import folder as subject_module
-from dreampose_core.subject import recipe as recipe_module
-from dreampose_core.subject.crops import crop_labels, crop_pixels, random_boxes, same_part
+from dreampose_core.subject import tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import (
     base_restored,
@@ -29,7 +28,9 @@ from dreampose_core.subject.folder import (
     subject_key,
     subject_loaded,
 )
-from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, tune_subject
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
+from dreampose_core.subject.tuning import tune_subject
+from dreampose_core.subject.views import Source, crop_labels, crop_pixels, random_boxes, same_part
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.training.distributed import random
 from dreampose_core.training.losses import picture_loss
@@ -98,7 +99,7 @@ def saved(pipe, clip, tmp_path_factory):
 def test_tuning_lowers_the_loss(clip, monkeypatch):
     """Every step sees the same crops, timesteps and noise."""
     pipe = tiny_pipeline()
-    monkeypatch.setattr(recipe_module, "random", lambda seed, step, purpose: random(seed, 0, purpose))
+    monkeypatch.setattr("dreampose_core.subject.views.random", lambda seed, step, purpose: random(seed, 0, purpose))
     with base_restored(pipe):
         losses = tune(pipe, clip, recipe=SubjectRecipe(unet_steps=25, decoder_steps=20, batch_size=4, views=None))
         pixels = pipe.fit_photos([clip[0][0]])
@@ -244,7 +245,7 @@ def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
     parts, uv = (torch.from_numpy(x[:1]) for x in (clip[1].parts.astype(int), clip[1].uv.astype(np.float32)))
     parts, uv = parts if known != "nothing" else None, uv if known == "maps" else None
     texture = harvest(photos, parts, uv) if parts is not None else None
-    source = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
+    source = Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     held, views = source.held[0] > 0, source.kept
     assert 0.02 < held.float().mean() < 0.4 and len(views.which) == 24 and 0 < views.held.mean() < 0.4
     if known == "maps":
@@ -253,7 +254,7 @@ def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
             views.seen.flatten(1).any(1)[:, None, None, None] * views.held
         ).sum()
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
-    again = recipe_module._Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
+    again = Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
 
 
@@ -263,13 +264,13 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
     parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
     asked = []
     monkeypatch.setattr(
-        recipe_module, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
+        tuning, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
     )
     with base_restored(pipe):
-        source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=8), 0)
+        source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=8), 0)
         source.kept.held.zero_()[:, :, :20] = 1
-        recipe_module._tune_unet(source, None, {})
-        recipe_module._tune_decoder(source, None, {})
+        tuning._tune_unet(source, None, {})
+        tuning._tune_decoder(source, None, {})
         with torch.no_grad():
             before = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
             source.kept.pixels[:, :, :19] += 0.5  # the last row counts in its neighbour's edge
@@ -289,7 +290,7 @@ def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
     """Of six batches one: the same outline, other parts, and the model's own answer as what is wanted."""
     photos = pipe.fit_photos([clip[0][0]])
     parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
-    source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=12), 0)
+    source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=12), 0)
     turned, straight = source.kept.select(torch.tensor([6, 7])), source.kept.select(torch.tensor([4, 5]))
     own = [encode_latents(pipe.vae, views.pixels).float() for views in (turned, straight)]
     assert torch.allclose(own[1], straight.latents, atol=1e-5) and not torch.allclose(own[0], turned.latents, atol=1e-2)
@@ -303,7 +304,7 @@ def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
 def test_where_the_texture_is_hidden_the_decoder_keeps_what_it_says(pipe, clip):
     photos = pipe.fit_photos([clip[0][0]])
     parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
-    source = recipe_module._Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=24), 0)
+    source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=24), 0)
     made, own = source.predicted(), source.kept
     shown = own.select(own.seen.flatten(1).any(1).nonzero()[:, 0])
     assert 0 < len(made.which) < 24 and torch.equal(made.seen, shown.seen)
@@ -353,7 +354,7 @@ def test_what_is_gone_on_with_is_the_same_tuning(pipe, clip, tmp_path):
             checkpoints=tmp_path / "kept",
             should_stop=lambda: next(asked) >= 2,
         )
-    with pytest.raises(InputError, match="another steps and another seed; give the same"):
+    with pytest.raises(InputError, match="another steps and another seed; use the same"):
         finetune(pipe, photo, None, "fast", 1, tmp_path / "ada", steps=9, checkpoints=tmp_path / "kept")
     with pytest.raises(InputError, match="another photos"):
         finetune(pipe, [clip[0][1]], None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept")
@@ -406,9 +407,9 @@ def test_a_map_that_shows_nobody_is_refused(pipe, clip, tmp_path):
     """A tuning to it would learn the background."""
     own = clip[1].select([0, 1])
     empty = PoseSequence(own.parts * np.array([1, 0], np.uint8)[:, None, None], None, "none")
-    with pytest.raises(InputError, match="The DensePose of photo 2 shows nobody"):
+    with pytest.raises(InputError, match="The DensePose of photo 2 shows no person"):
         finetune(pipe, list(clip[0][:2]), empty, "fast", 0, tmp_path / "a")
-    with pytest.raises(InputError, match="The photo's DensePose shows nobody"):
+    with pytest.raises(InputError, match="The photo's DensePose shows no person"):
         finetune(pipe, [clip[0][1]], empty.select([1]), "fast", 0, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -485,7 +486,7 @@ def test_a_subject_of_another_base_is_refused(saved, tmp_path):
 
 def test_a_subject_never_replaces_other_files(pipe, clip, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="is there already and is not a subject"):
+    with pytest.raises(InputError, match="already exists and is not a subject"):
         finetune(pipe, [clip[0][0]], None, "fast", 0, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
@@ -515,4 +516,4 @@ def test_recipes_are_what_the_options_offer():
 
     from dreampose_core.settings import Recipe
 
-    assert set(recipe_module.RECIPES) | {"none"} == set(get_args(Recipe))
+    assert set(RECIPES) | {"none"} == set(get_args(Recipe))

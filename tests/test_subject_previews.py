@@ -21,8 +21,7 @@ from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import read_image
 from dreampose_core.progress import never_stop
 from dreampose_core.settings import AnimateOptions
-from dreampose_core.subject import finetuning, previews
-from dreampose_core.subject import recipe as recipe_module
+from dreampose_core.subject import finetuning, previews, tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import base_restored, read_subject, subject_loaded
 from dreampose_core.subject.previews import Samples
@@ -120,7 +119,7 @@ def test_they_show_what_is_kept_where_learning_ends_early(pipe, clip, tmp_path, 
     )
     told: dict[tuple[int, int], dict] = {}
     with base_restored(pipe):
-        losses = recipe_module.tune_subject(
+        losses = tuning.tune_subject(
             pipe,
             pipe.fit_photos([clip[0][0]]),
             clip[1].select([0]),
@@ -313,8 +312,6 @@ def test_the_networks_precision_in_tuning_is_no_matter(clip, tmp_path):
         folder.mkdir()
         taker = Samples(pipe, scene, OPTIONS, folder / "samples", never_stop)
         with base_restored(pipe, whole=recipe.rank is None):
-            recipe_module.tune_subject(
-                pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), recipe, sample=taker.take
-            )
+            tuning.tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), recipe, sample=taker.take)
             taker.take(UNET + DECODER, UNET + DECODER)
         assert list(taken(folder)) == NAMES and not taker._failed

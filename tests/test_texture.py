@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from dreampose_core.model.conditioning import to_pixels
+from dreampose_core.model.inpainting import fill_background
 from dreampose_core.model.texture import (
     LEAST,
     SOURCE_BACKGROUND,
     SOURCE_MEAN,
     SOURCE_TEXEL,
     Texture,
-    fill_background,
     harvest,
     move,
     turned,
@@ -105,6 +105,35 @@ def test_an_unseen_limb_takes_the_other_sides_and_a_part_without_twins_the_mean_
         planes = move(texture, torch.where(parts > 0, part, 0), uv, background=False)[0]
         assert torch.allclose(planes[:3, 12:28, 8:24], torch.tensor([0.6, -0.2, 0.1])[:, None, None], atol=0.02), part
         assert (planes[3] == 0).all() and (planes[4, 12:28, 8:24] == SOURCE_MEAN).all()
+
+
+@pytest.mark.parametrize("part", [23, 24])
+def test_an_unseen_half_of_the_head_is_the_other_ones_mirror_image(part):
+    pixels, parts, uv = board(part=part)
+    pixels[0, :, 8:32, 6:16], pixels[0, :, 8:32, 16:26] = 0.75, -0.25  # behind and in front of the ear
+    planes = move(harvest(pixels, parts, uv), torch.where(parts > 0, 47 - part, 0), uv, background=False)[0]
+    assert torch.allclose(planes[:3, 12:28, 8:12], torch.tensor(0.75), atol=0.02)
+    assert torch.allclose(planes[:3, 12:28, 20:24], torch.tensor(-0.25), atol=0.02)
+    assert (planes[3] == 0).all() and (planes[4, 12:28, 8:24] == SOURCE_MEAN).all()
+
+
+def test_the_back_of_the_head_has_the_colour_of_the_crown():
+    pixels, parts, uv = board(part=23)
+    pixels[0, :, 8:14, 6:26], pixels[0, :, 14:32, 6:26] = -0.75, 0.5  # hair above, skin below
+    front = torch.where(torch.arange(32) < 15, parts, 0)
+    planes = move(harvest(pixels, front, uv), torch.where(parts > 0, 24, 0), uv, background=False)[0]
+    assert torch.allclose(planes[:3, 18:28, 8:12], torch.tensor(0.5), atol=0.02), "the other cheek is skin"
+    assert torch.allclose(planes[:3, 10:28, 22:25], torch.tensor(-0.75), atol=0.1), "but the back is hair"
+
+
+def test_an_unseen_point_takes_half_of_its_colour_from_the_nearest_seen_one():
+    pixels, parts, uv = board(part=2)
+    pixels[0, :, 8:32, 6:12], pixels[0, :, 8:32, 12:18] = 0.8, -0.4
+    half = torch.where(torch.arange(32) < 18, parts, 0)
+    planes = move(harvest(pixels, half, uv), parts, uv, background=False)[0]
+    unseen = planes[:3, 12:28, 22:25]
+    assert (planes[3, 12:28, 22:25] == 0).all()
+    assert unseen.mean() == pytest.approx((-0.4 + 0.2) / 2, abs=0.12), "half the row's mean, half the near colour"
 
 
 @pytest.mark.parametrize("shift", [(2, 0), (-3, 0), (0, 4), (-1, -2)])

@@ -16,7 +16,8 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline, save_model
 from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
-from dreampose_core.subject.recipe import RECIPES, tune_subject
+from dreampose_core.subject.recipe import RECIPES
+from dreampose_core.subject.tuning import tune_subject
 from dreampose_core.synthetic import Figure, render_clip
 
 CONFIG = ModelConfig(
@@ -47,19 +48,6 @@ def test_without_texture_a_frame_is_decoded_as_with_one_of_which_nothing_is_know
     assert none.shape == (2, 3, 96, 64) and torch.equal(nothing, none)
     planes[:, :3] = 0.5
     assert not torch.allclose(vae.decode(latents, planes).sample, none)
-
-
-@torch.no_grad()
-def test_a_crop_is_decoded_as_in_the_frame_around_it(vae):
-    latents, planes = torch.randn(1, 4, 40, 40), torch.rand(1, 5, 640, 640)
-    whole = vae.decode(latents, planes).sample
-    part = vae.decode(latents[..., 2:-2, 2:-2], planes[..., 32:-32, 32:-32]).sample
-    assert torch.allclose(part[..., 240:-240, 240:-240], whole[..., 272:-272, 272:-272], atol=1e-5)
-    pixels = planes[:, :3]
-    cut = vae.encode(pixels[..., 32:-32, 32:-32]).latent_dist.mode()
-    assert torch.allclose(
-        cut[..., 12:-12, 12:-12], vae.encode(pixels).latent_dist.mode()[..., 14:-14, 14:-14], atol=1e-5
-    )
 
 
 @torch.no_grad()

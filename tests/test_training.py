@@ -30,14 +30,14 @@ from dreampose_core.settings import REPOSITORY, MiniRun, validated
 from dreampose_core.synthetic.dataset import MannequinSamples
 from dreampose_core.training import base, loop
 from dreampose_core.training import run as training_run
-from dreampose_core.training.base import (
+from dreampose_core.training.base import train_base, train_end_to_end, train_vae
+from dreampose_core.training.conditions import (
     Dropout,
+    disturbed_warp,
     draw_dropout,
     encode_windows,
     person_crops,
-    train_base,
-    train_end_to_end,
-    train_vae,
+    random_part,
 )
 from dreampose_core.training.distributed import Draws
 from dreampose_core.training.loop import LoopOptions
@@ -176,22 +176,22 @@ def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, f
 def test_disturbed_textures_are_dropped_by_sample_and_stay_in_range(samples):
     batch = samples.batch(1)
     photo, has = to_pixels(batch.photo), {"warp": torch.tensor([1.0, 0.0]), "uv": torch.ones(2), "parts": torch.ones(2)}
-    many = [base.disturbed_warp(photo, batch, has, True, Draws(0, step, 4)) for step in range(12)]
+    many = [disturbed_warp(photo, batch, has, True, Draws(0, step, 4)) for step in range(12)]
     for planes in many:
         assert planes.shape == (2, 5, *SIZE) and planes[0].abs().max() <= 1 + 1e-4 and (planes[1] == 0).all()
     assert len({planes[0].numpy().tobytes() for planes in many}) > 8
-    again = base.disturbed_warp(photo, batch, has, True, Draws(0, 3, 4))
+    again = disturbed_warp(photo, batch, has, True, Draws(0, 3, 4))
     assert torch.equal(again, many[3])
     # as in the pipeline: without the target's U, V no texel is found, without its parts there is no texture
     dropped = {**has, "warp": torch.ones(2), "uv": torch.tensor([0.0, 1.0]), "parts": torch.tensor([1.0, 0.0])}
-    planes = base.disturbed_warp(photo, batch, dropped, True, Draws(0, 3, 4))
+    planes = disturbed_warp(photo, batch, dropped, True, Draws(0, 3, 4))
     assert set(planes[0, 4].unique().tolist()) <= {-1.0, 0.0, 0.5} and (planes[0] != 0).any() and (planes[1] == 0).all()
 
 
 def test_a_cut_is_the_same_place_in_everything_of_a_sample():
     rows = torch.arange(40.0)[:, None].expand(40, 32)
     picture = torch.stack([rows, torch.arange(32.0).expand(40, 32)])
-    cut = base.random_part(64, (40, 32), 0.6, 8, Draws(0, 5, 2))
+    cut = random_part(64, (40, 32), 0.6, 8, Draws(0, 5, 2))
     given, labels = cut(picture.expand(64, 2, 40, 32)), cut(rows.expand(64, 5, 40, 32))
     assert given.shape == (64, 2, 24, 16) and labels.shape == (64, 5, 24, 16)
     assert torch.equal(given[:, 0], labels[:, 3])
@@ -202,7 +202,7 @@ def test_a_cut_is_the_same_place_in_everything_of_a_sample():
         8,
         16,
     }  # every place, the last one too
-    whole = base.random_part(2, (40, 32), 1.0, 16, Draws(0, 5, 2))  # a size that is no multiple is not cut short
+    whole = random_part(2, (40, 32), 1.0, 16, Draws(0, 5, 2))  # a size that is no multiple is not cut short
     assert torch.equal(whole(picture.expand(2, 2, 40, 32)), picture.expand(2, 2, 40, 32))
 
 

@@ -46,9 +46,11 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
         what = told.get(name, f"--{name.replace('_', '-')}")
         assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
         assert str(raised.value).endswith(
-            f"; go on so, or from its weights in another folder (--init {tmp_path / 'model'})."
+            f"; use the same options, or start from its weights in another folder (--init {tmp_path / 'model'})."
         )
-    with pytest.raises(InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; go on so"):
+    with pytest.raises(
+        InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; use the same options"
+    ):
         claim(run.model_copy(update=dict(seed=3, steps=9, size=(32, 32))), tmp_path, True, "model")
     assert (tmp_path / "run.json").read_text() == before
     claim(run.model_copy(update=dict(tensorboard=True)), tmp_path, True, "model")  # which changes no weights
@@ -66,7 +68,7 @@ def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     path.write_text(json.dumps(old | {"gone": 1}))
     claim(run, tmp_path, True, "model")
     path.write_text(json.dumps(old))
-    with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; go on so"):
+    with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; use the same options"):
         claim(run.model_copy(update=dict(accumulate=2, min_snr=5.0)), tmp_path, True, "model")
     for damaged in ("{", "[1]", "\x00"):
         path.write_text(damaged)

@@ -23,7 +23,7 @@ from dreampose_core.settings import REPOSITORY
 from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import prepare as preparing
 from dreampose_core.training import videos
-from dreampose_core.training.base import Dropout, conditioned
+from dreampose_core.training.conditions import Dropout, conditioned
 from dreampose_core.training.footage import find_footage
 from dreampose_core.training.prepare import prepare
 from dreampose_core.training.videos import VideoSamples
@@ -83,7 +83,7 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     assert done.frames == {"original": FRAMES, "train_bare": FRAMES - 3, "train_beside": FRAMES}
     assert done.fewer == {"train_bare": 3} and done.before == ()
     assert sorted(done.left_out) == ["broken", "empty", "shape", "short"]
-    assert done.left_out["empty"].startswith("Somebody is found in 0 of its 12 frames")
+    assert done.left_out["empty"].startswith("Only 0 of its 12 frames show a person")
     assert done.left_out["short"].startswith("It has 5 frames and its DensePose 12")
     assert done.left_out["shape"].startswith("It is 80 x 64 and its DensePose 40 x 64 (height x width)")
     assert "broken.mp4" in done.left_out["broken"]
@@ -152,11 +152,11 @@ def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
     (out / "walk").mkdir(parents=True)
     (out / "walk" / "notes.txt").write_text("mine")
     done = prepare(films, out, SIZE)
-    assert done.frames == {"jump": FRAMES} and "was not prepared from clips" in done.left_out["walk"]
+    assert done.frames == {"jump": FRAMES} and "is no prepared clip" in done.left_out["walk"]
     assert (out / "walk" / "notes.txt").read_text() == "mine" and len(list((films / "walk").iterdir())) == 2 * FRAMES
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "report.json").write_text('{"psnr": 3}')
-    with pytest.raises(InputError, match="report.json in .* is of something else"):
+    with pytest.raises(InputError, match="report.json in .* from another program"):
         prepare(films, tmp_path / "other", SIZE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,15 +23,25 @@ from dreampose_core.media import add_sound, extract_sound, is_video, probe_video
 from dreampose_core.media import ffmpeg as ffmpeg_process
 
 
-def ffmpeg(*arguments) -> None:
-    """Makes a file as some other program would."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=300)
+def ffmpeg(*arguments, data: bytes = b"") -> bytes:
+    """What ffmpeg writes to stdout; makes a file as some other program would. A text is several arguments."""
+    words = [x for one in arguments for x in (one.split() if isinstance(one, str) else [str(one)])]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *words]
+    return subprocess.run(command, check=True, input=data, timeout=300, stdout=subprocess.PIPE).stdout
 
 
 def steps(num_frames: int, height=48, width=64):
     """Frames whose one colour tells their number."""
     return [np.full((height, width, 3), 16 + 8 * i, np.uint8) for i in range(num_frames)]
+
+
+def numbers(frames) -> list[int]:
+    """The numbers that `steps` put into the frames."""
+    return [round((float(f.mean()) - 16) / 8) for f in frames]
+
+
+def source(size="64x48", rate=25, seconds=1.0) -> str:
+    return f"-f lavfi -i testsrc=s={size}:r={rate}:d={seconds}"
 
 
 def noise(num_frames: int, height=128, width=160):
@@ -44,17 +55,11 @@ def noise(num_frames: int, height=128, width=160):
 def test_every_frame_arrives_once_and_in_order(tmp_path, num_frames, fps):
     assert write_video(iter(steps(num_frames)), tmp_path / "a.mp4", fps) == num_frames
     info = probe_video(tmp_path / "a.mp4")
-    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (
-        num_frames,
-        48,
-        64,
-        "h264",
-        "yuv420p",
-    )
-    assert info.fps == pytest.approx(fps, rel=1e-6)
+    assert (info.num_frames, info.height, info.width) == (num_frames, 48, 64)
+    assert (info.codec, info.pixel_format, info.fps) == ("h264", "yuv420p", pytest.approx(fps, rel=1e-6))
     frames = list(read_video(tmp_path / "a.mp4"))
     assert all(f.dtype == np.uint8 and f.shape == (48, 64, 3) and f.flags.writeable for f in frames)
-    assert [round((f.mean() - 16) / 8) for f in frames] == list(range(num_frames))
+    assert numbers(frames) == list(range(num_frames))
 
 
 def test_the_index_comes_first_and_time_starts_at_0(tmp_path):
@@ -64,25 +69,16 @@ def test_the_index_comes_first_and_time_starts_at_0(tmp_path):
     ffprobe = shutil.which("ffprobe")
     if ffprobe is None:
         pytest.skip("ffprobe is not on PATH")
-    command = [ffprobe, "-v", "error", "-show_streams", "-print_format", "json", str(tmp_path / "a.mp4")]
+    command = [ffprobe, *"-v error -show_streams -print_format json".split(), str(tmp_path / "a.mp4")]
     stream = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["streams"][0]
-    assert (stream["codec_name"], stream["pix_fmt"], stream["color_space"], stream["nb_frames"]) == (
-        "h264",
-        "yuv420p",
-        "bt709",
-        "25",
-    )
+    assert (stream["codec_name"], stream["pix_fmt"]) == ("h264", "yuv420p")
+    assert (stream["color_space"], stream["nb_frames"]) == ("bt709", "25")
     assert float(stream["start_time"]) == 0 and float(stream["duration"]) == pytest.approx(1)
 
 
 def test_colours_survive(tmp_path):
-    frame = np.zeros((64, 64, 3), np.uint8)
-    frame[:32, :32], frame[:32, 32:], frame[32:, :32], frame[32:, 32:] = (
-        (200, 60, 30),
-        (20, 180, 60),
-        (40, 50, 210),
-        (240, 235, 220),
-    )
+    quarters = np.array([[(200, 60, 30), (20, 180, 60)], [(40, 50, 210), (240, 235, 220)]], np.uint8)
+    frame = quarters.repeat(32, 0).repeat(32, 1)
     write_video([frame] * 5, tmp_path / "a.mp4", 25)
     back = next(read_video(tmp_path / "a.mp4"))
     for y, x in ((16, 16), (16, 48), (48, 16), (48, 48)):
@@ -109,33 +105,12 @@ def test_gif(tmp_path):
     info = probe_video(tmp_path / "a.gif")
     assert (info.num_frames, info.height, info.width, info.codec) == (12, 33, 41, "gif")
     assert b"NETSCAPE2.0\x03\x01\x00\x00" in (tmp_path / "a.gif").read_bytes()  # endless
-    assert [round((f.mean() - 16) / 8) for f in read_video(tmp_path / "a.gif")] == list(range(12))
-
-
-def test_frames_of_uneven_length_arrive_once_each(tmp_path):
-    write_video(steps(10), tmp_path / "even.mp4", 10)
-    uneven = [
-        "-vf",
-        "setpts=(N+gt(N\\,4)*20)/10/TB",
-        "-fps_mode",
-        "vfr",
-        str(tmp_path / "a.mp4"),
-    ]  # two seconds of rest after frame 4
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "even.mp4"), *uneven], check=True, capture_output=True
-    )
-    assert probe_video(tmp_path / "a.mp4").num_frames == 10
-    assert [round((f.mean() - 16) / 8) for f in read_video(tmp_path / "a.mp4")] == list(range(10))
+    assert numbers(read_video(tmp_path / "a.gif")) == list(range(12))
 
 
 def test_frames_that_are_wrong_or_missing(tmp_path):
-    wrong = [
-        [],
-        [np.zeros((8, 8), np.uint8)],
-        [np.zeros((8, 8, 3), np.float32)],
-        [*steps(2), np.zeros((8, 8, 3), np.uint8)],
-    ]
-    for frames in wrong:
+    grey, floats = np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)
+    for frames in ([], [grey], [floats], [*steps(2), np.zeros((8, 8, 3), np.uint8)]):
         with pytest.raises(ValueError, match="frame"):
             write_video(frames, tmp_path / "a.mp4", 25)
         assert os.listdir(tmp_path) == []
@@ -180,63 +155,67 @@ def refusal(path) -> str:
     return texts[0]
 
 
-def test_what_is_no_video_is_refused(tmp_path):
-    assert "There is no video file" in refusal(tmp_path / "nope.mp4")
-    assert "There is no video file" in refusal(tmp_path)
-    write_video(noise(20), tmp_path / "whole.mp4", 25)
-    whole = (tmp_path / "whole.mp4").read_bytes()
-    for content in (b"", b"hello", whole[:100], whole[: len(whole) // 2], whole[:-200]):
-        (tmp_path / "a.mp4").write_bytes(content)
-        assert "not a video that can be read" in refusal(tmp_path / "a.mp4")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile whole.mp4\n",
-    ],
-)
-def test_playlists_that_open_other_files_are_refused(tmp_path, content):
-    write_video(steps(20), tmp_path / "whole.mp4", 25)
-    for name in ("a.mp4", "a.m3u8", "a.ffconcat"):
-        (tmp_path / name).write_text(content)
-        assert "not a video that can be read" in refusal(tmp_path / name)
-
-
-def numbers(frames) -> list[int]:
-    """The numbers that `steps` put into the frames."""
-    return [round((float(f.mean()) - 16) / 8) for f in frames]
-
-
 @pytest.mark.parametrize(
     ("suffix", "encoding"),
     [
-        ("mov", ["-c:v", "mpeg4", "-q:v", "2"]),
-        ("webm", ["-c:v", "libvpx-vp9", "-crf", "20"]),
-        ("mkv", ["-c:v", "copy"]),
-        ("mp4", ["-c:v", "libx265", "-loglevel", "quiet"]),
-        ("gif", []),
+        ("mov", "-c:v mpeg4 -q:v 2"),
+        ("webm", "-c:v libvpx-vp9 -crf 20"),
+        ("mkv", "-c:v copy"),
+        ("mp4", "-c:v libx265 -loglevel quiet"),
+        ("gif", ""),
+        ("avi", "-c:v mpeg4 -q:v 2"),
+        ("wmv", "-c:v wmv2 -q:v 2"),
+        ("mpg", "-q:v 2"),
+        ("ts", "-c:v copy"),
+        ("m2ts", "-c:v copy"),
     ],
 )
 def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
     write_video(steps(20), tmp_path / "own.mp4", 25)
-    ffmpeg("-i", tmp_path / "own.mp4", *encoding, tmp_path / f"a.{suffix}")
+    ffmpeg("-i", tmp_path / "own.mp4", encoding, tmp_path / f"a.{suffix}")
     (tmp_path / f"a.{suffix}").rename(tmp_path / "a.bin")
     info = probe_video(tmp_path / "a.bin")
+    assert is_video(tmp_path / "a.bin")
     assert (info.num_frames, info.height, info.width, info.variable, info.has_sound) == (20, 48, 64, False, False)
     assert info.fps == pytest.approx(25, rel=1e-6) and info.seconds == pytest.approx(0.8, abs=0.01)
     assert numbers(read_video(tmp_path / "a.bin")) == list(range(20))
 
 
-@pytest.mark.parametrize("form", ["avi", "flv", "mpegts", "ogg", "asf"])
-def test_other_forms_are_refused(tmp_path, form):
-    write_video(steps(20), tmp_path / "own.mp4", 25)
-    ffmpeg(
-        "-i", tmp_path / "own.mp4", *(["-c:v", "libtheora"] if form == "ogg" else []), "-f", form, tmp_path / "a.mp4"
-    )
-    assert "MP4, MOV, WebM, Matroska and GIF are accepted" in refusal(tmp_path / "a.mp4")
-    assert not is_video(tmp_path / "a.mp4") and is_video(tmp_path / "own.mp4") and not is_video(tmp_path / "nope.mp4")
+@pytest.mark.parametrize(
+    ("suffix", "encoding"),
+    [
+        ("mp4", "libx264 -pix_fmt yuv420p10le"),
+        ("mov", "libx265 -x265-params log-level=none -pix_fmt yuv420p10le"),
+        ("mov", "prores_ks"),
+        ("webm", "libvpx-vp9 -pix_fmt yuv420p10le"),
+        ("mkv", "ffv1 -pix_fmt gbrp16le"),
+    ],
+)
+def test_more_than_eight_bits_a_channel_are_read(tmp_path, suffix, encoding):
+    path = tmp_path / f"a.{suffix}"
+    ffmpeg(source(seconds=0.4), "-c:v", encoding, path)
+    frames = np.stack(list(read_video(path)))
+    ffmpeg(source(seconds=0.4), "-c:v libx264 -qp 0", tmp_path / "plain.mp4")
+    plain = np.stack(list(read_video(tmp_path / "plain.mp4")))
+    assert frames.dtype == np.uint8 and frames.shape == plain.shape
+    assert np.abs(frames.astype(int) - plain).mean() < 12
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+@pytest.mark.parametrize("codec", ["libx265 -x265-params log-level=none", "libvpx-vp9"])
+def test_hdr_is_mapped_to_standard_range(tmp_path, transfer, codec):
+    """Greys of a standard picture, stored as HDR, come back about as bright as they were, the darker one darker."""
+    greys = np.linspace(20, 200, 8).astype(np.uint8)
+    picture = np.repeat(np.repeat(np.repeat(greys, 16)[None, :, None], 64, 0), 3, 2)
+    plain = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+    linear = f"scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,setparams={plain},zscale=t=linear:npl=100"
+    bright = f"{linear},format=gbrpf32le,zscale=p=bt2020:t={transfer}:m=bt2020nc:r=tv:npl=100,format=yuv420p10le"
+    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace bt2020nc"
+    path = tmp_path / ("a.mov" if "265" in codec else "a.webm")
+    given = f"-f rawvideo -pix_fmt rgb24 -s {picture.shape[1]}x64 -r 5 -i -"
+    ffmpeg(given, "-vf", bright, "-c:v", codec, tags, path, data=picture.tobytes() * 3)
+    found = next(iter(read_video(path)))[32, 8::16].mean(1)
+    assert (np.diff(found) > 4).all() and np.abs(found - greys).max() < 15
 
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (180, 2), (-90, 3)])
@@ -244,7 +223,7 @@ def test_rotation_is_applied(tmp_path, rotation, turns):
     frame = np.full((48, 64, 3), 20, np.uint8)
     frame[:24, :32] = 220  # top left
     write_video([frame] * 5, tmp_path / "own.mp4", 25)
-    ffmpeg("-display_rotation", rotation, "-i", tmp_path / "own.mp4", "-c", "copy", tmp_path / "a.mp4")
+    ffmpeg(f"-display_rotation {rotation} -i", tmp_path / "own.mp4", "-c copy", tmp_path / "a.mp4")
     expected = np.rot90(frame, turns).astype(int)
     info, frames = probe_video(tmp_path / "a.mp4"), list(read_video(tmp_path / "a.mp4"))
     assert (info.height, info.width) == expected.shape[:2] and info.codec == "h264"
@@ -253,17 +232,18 @@ def test_rotation_is_applied(tmp_path, rotation, turns):
 
 def test_pixels_that_are_not_square_are_made_so(tmp_path):
     write_video(steps(5), tmp_path / "own.mp4", 25)
-    ffmpeg("-i", tmp_path / "own.mp4", "-vf", "setsar=2", tmp_path / "a.mp4")
+    ffmpeg("-i", tmp_path / "own.mp4", "-vf setsar=2", tmp_path / "a.mp4")
     info = probe_video(tmp_path / "a.mp4")
     assert (info.height, info.width) == (48, 128) == next(read_video(tmp_path / "a.mp4")).shape[:2]
 
 
 def test_frames_of_uneven_length_are_made_even(tmp_path):
     write_video(steps(10), tmp_path / "own.mp4", 10)
-    uneven = ["-vf", "setpts=(N+gt(N\\,4)*10)/10/TB", "-fps_mode", "vfr"]  # one second of rest after frame 4
-    ffmpeg("-i", tmp_path / "own.mp4", *uneven, tmp_path / "a.mp4")
+    uneven = r"-vf setpts=(N+gt(N\,4)*10)/10/TB -fps_mode vfr"  # one second of rest after frame 4
+    ffmpeg("-i", tmp_path / "own.mp4", uneven, tmp_path / "a.mp4")
     info = probe_video(tmp_path / "a.mp4")
     assert info.variable and info.fps == pytest.approx(10) and info.seconds == pytest.approx(2.0, abs=0.01)
+    assert numbers(read_video(tmp_path / "a.mp4")) == list(range(info.num_frames)) == list(range(10))  # once each
     assert numbers(read_video(tmp_path / "a.mp4", fps=10)) == [0, 1, 2, 3] + [4] * 11 + [5, 6, 7, 8, 9]
     assert numbers(read_video(tmp_path / "a.mp4", fps=5))[::2] == [0, 4, 4, 4, 6]
     assert not probe_video(tmp_path / "own.mp4").variable
@@ -275,9 +255,8 @@ def test_another_rate_keeps_the_time(tmp_path, fps, expected):
     found = numbers(read_video(tmp_path / "a.mp4", fps=fps))
     assert len(found) == expected and found == sorted(found)
     half = 0.5 / max(10, fps)
-    assert all(
-        -half - 0.001 <= i / fps - n / 10 <= 0.101 - half for i, n in enumerate(found)
-    )  # nearest, or on the screen
+    # nearest, or on the screen
+    assert all(-half - 0.001 <= i / fps - n / 10 <= 0.101 - half for i, n in enumerate(found))
 
 
 def test_slow_gifs_have_a_rate_of_one(tmp_path):
@@ -291,39 +270,28 @@ def test_large_pictures_are_reduced_on_the_way(tmp_path):
     frame = np.zeros((48, 96, 3), np.uint8)
     frame[:, 1::2] = 240  # columns of one pixel: averaged to grey, or picked as they are
     path = tmp_path / "a.mkv"
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x48", "-i", "-", "-c:v", "ffv1"]
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, str(path)], input=frame.tobytes() * 3, check=True
-    )
+    ffmpeg("-f rawvideo -pix_fmt rgb24 -s 96x48 -i - -c:v ffv1", path, data=frame.tobytes() * 3)
     small, labels = next(read_video(path, max_side=32)), next(read_video(path, max_side=32, nearest=True))
     assert small.shape == labels.shape == (16, 32, 3)
     assert 60 < small.min() and small.max() < 180 and set(np.unique(labels)) <= {0, 240}
-    assert (next(read_video(path, max_side=96)) == frame).all() and (
-        next(read_video(path, max_side=500)) == frame
-    ).all()
-
-
-def source(size="64x48", rate=25, seconds=1.0):
-    return ["-f", "lavfi", "-i", f"testsrc=s={size}:r={rate}:d={seconds}"]
+    assert all((next(read_video(path, max_side=side)) == frame).all() for side in (96, 500))
 
 
 def test_what_is_too_long_is_refused_and_60_seconds_are_not(tmp_path):
-    ffmpeg(*source("16x16", 5, 61), tmp_path / "a.mp4")
+    ffmpeg(source("16x16", 5, 61), tmp_path / "a.mp4")
     assert refusal(tmp_path / "a.mp4") == "a.mp4 is longer than 60 seconds; please cut it to the part that is needed."
-    ffmpeg(*source("16x16", 5, 60), tmp_path / "b.mp4")
-    assert (
-        probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60)
-        and sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
-    )
+    ffmpeg(source("16x16", 5, 60), tmp_path / "b.mp4")
+    assert probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60)
+    assert sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
     # one picture that is shown for two minutes: few frames, but many once they are made even
-    ffmpeg(*source("16x16", Fraction(1, 120), 120), "-c:v", "libx264", tmp_path / "c.mp4")
+    ffmpeg(source("16x16", Fraction(1, 120), 120), "-c:v libx264", tmp_path / "c.mp4")
     assert "longer than 60 seconds" in refusal(tmp_path / "c.mp4")
     with pytest.raises(InputError, match="longer than 60 seconds"):
         list(read_video(tmp_path / "c.mp4", fps=30))
 
 
 def test_length_is_found_by_decoding_not_by_the_header(tmp_path):
-    ffmpeg(*source("16x16", 5, 61), tmp_path / "a.mp4")
+    ffmpeg(source("16x16", 5, 61), tmp_path / "a.mp4")
     content = bytearray((tmp_path / "a.mp4").read_bytes())
     for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):  # durations, set to next to nothing
         at = content.find(box) + offset
@@ -334,73 +302,50 @@ def test_length_is_found_by_decoding_not_by_the_header(tmp_path):
 
 @pytest.mark.parametrize("size", ["4100x16", "16x4100", "8000x8000"])
 def test_what_is_too_wide_is_refused(tmp_path, size):
-    ffmpeg("-f", "lavfi", "-i", f"color=c=red:s={size}:r=5:d=0.2", "-c:v", "mpeg4", tmp_path / "a.mp4")
+    ffmpeg(f"-f lavfi -i color=c=red:s={size}:r=5:d=0.2 -c:v mpeg4", tmp_path / "a.mp4")
     text = refusal(tmp_path / "a.mp4")
     assert size.replace("x", " x ") in text and "at most 4096 per side" in text
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(240, 0.1), (200, 3)])
 def test_what_is_too_fast_is_refused(tmp_path, rate, seconds):
-    ffmpeg(*source("16x16", rate, seconds), tmp_path / "a.mp4")
+    ffmpeg(source("16x16", rate, seconds), tmp_path / "a.mp4")
     assert "more than 120 frames per second" in refusal(tmp_path / "a.mp4")
-    ffmpeg(*source("16x16", 120, seconds), tmp_path / "b.mp4")
+    ffmpeg(source("16x16", 120, seconds), tmp_path / "b.mp4")
     assert probe_video(tmp_path / "b.mp4").fps == pytest.approx(120)
 
 
 def test_a_picture_size_that_changes_is_refused(tmp_path):
     for size in ("64x48", "48x64"):
-        ffmpeg(*source(size, 10, 1), "-c:v", "libvpx", tmp_path / f"{size}.webm")
+        ffmpeg(source(size, 10, 1), "-c:v libvpx", tmp_path / f"{size}.webm")
     (tmp_path / "list").write_text("file 64x48.webm\nfile 48x64.webm\n")
-    ffmpeg("-f", "concat", "-i", tmp_path / "list", "-c", "copy", tmp_path / "a.webm")
+    ffmpeg("-f concat -i", tmp_path / "list", "-c copy", tmp_path / "a.webm")
     assert "changes its picture size from 64 x 48 to 48 x 64" in refusal(tmp_path / "a.webm")
 
 
 def test_sound_and_cover_pictures_are_no_video(tmp_path):
-    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", tmp_path / "a.mp4")
+    ffmpeg("-f lavfi -i sine=d=1 -c:a aac", tmp_path / "a.mp4")
     assert "holds no video" in refusal(tmp_path / "a.mp4")
-    ffmpeg(*source(), "-frames:v", 1, tmp_path / "cover.png")
-    cover = ["-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic"]
-    ffmpeg("-i", tmp_path / "a.mp4", "-i", tmp_path / "cover.png", *cover, tmp_path / "b.mp4")
+    ffmpeg(source(), "-frames:v 1", tmp_path / "cover.png")
+    cover = "-map 0 -map 1 -c copy -disposition:v:0 attached_pic"
+    ffmpeg("-i", tmp_path / "a.mp4", "-i", tmp_path / "cover.png", cover, tmp_path / "b.mp4")
     assert "holds no video" in refusal(tmp_path / "b.mp4")
 
 
 def test_the_first_video_stream_counts(tmp_path):
     write_video(steps(5), tmp_path / "own.mp4", 25)
-    ffmpeg(
-        *source(),
-        "-i",
-        tmp_path / "own.mp4",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=d=1",
-        "-map",
-        2,
-        "-map",
-        1,
-        "-map",
-        0,
-        tmp_path / "a.mkv",
-    )
+    streams = "-f lavfi -i sine=d=1 -map 2 -map 1 -map 0"
+    ffmpeg(source(), "-i", tmp_path / "own.mp4", streams, tmp_path / "a.mkv")
     info = probe_video(tmp_path / "a.mkv")
     assert (info.num_frames, info.has_sound, info.codec) == (5, True, "h264")
     assert numbers(read_video(tmp_path / "a.mkv")) == list(range(5))
-
-
-def test_a_cut_webm_and_a_cut_gif(tmp_path):
-    ffmpeg(*source("160x120", 25, 2), "-c:v", "libvpx", tmp_path / "a.webm")
-    write_gif(noise(10), tmp_path / "a.gif", 10)
-    for name in ("a.webm", "a.gif"):
-        whole = (tmp_path / name).read_bytes()
-        for length in (6, 40, 400):
-            (tmp_path / f"cut-{name}").write_bytes(whole[:length])
-            assert "not a video that can be read" in refusal(tmp_path / f"cut-{name}")
 
 
 def test_network_addresses_are_names_of_no_file(tmp_path):
     for address in ("http://127.0.0.1:9/a.mp4", "concat:a.mp4|b.mp4", "data:video/mp4;base64,AAAA", "a.mp4\x00b"):
         with pytest.raises(InputError, match="There is no video file"):
             probe_video(address)
+        assert not is_video(address)
 
 
 def test_references_to_other_files_are_not_followed(tmp_path, monkeypatch):
@@ -410,15 +355,7 @@ def test_references_to_other_files_are_not_followed(tmp_path, monkeypatch):
     at = content.find(b"url \x00\x00\x00\x01")
     assert at > 0
     name = b"own.mp4\x00"
-    alias = (
-        b"alis"
-        + b"\x00\x00\x00\x00"
-        + bytes(150)
-        + b"\x00\x02"
-        + len(name).to_bytes(2, "big")
-        + name
-        + b"\xff\xff\x00\x00"
-    )
+    alias = b"alis" + bytes(154) + b"\x00\x02" + len(name).to_bytes(2, "big") + name + b"\xff\xff\x00\x00"
     entry = (len(alias) + 4).to_bytes(4, "big") + alias
     changed = bytearray(content[: at - 4] + entry + content[at + 8 :])
     for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
@@ -443,35 +380,21 @@ def test_memory_is_limited(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
-    ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "color=c=red:s=4096x4096:r=5:d=1",
-        "-c:v",
-        codec,
-        *(["-preset", "ultrafast"] if codec == "libx264" else []),
-        tmp_path / "a.mp4",
-    )
+    fast = "-preset ultrafast" if codec == "libx264" else ""
+    ffmpeg(f"-f lavfi -i color=c=red:s=4096x4096:r=5:d=1 -c:v {codec} {fast}", tmp_path / "a.mp4")
     info = probe_video(tmp_path / "a.mp4")
     assert (info.num_frames, info.height, info.width) == (5, 4096, 4096)
     assert [f.shape for f in read_video(tmp_path / "a.mp4", max_side=64)] == [(64, 64, 3)] * 5
 
 
-def test_time_is_limited(tmp_path, monkeypatch):
-    ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
-    ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
-    monkeypatch.setattr(ffmpeg_process, "MAX_WAIT_S", 0.05)
+@pytest.mark.parametrize(("limit", "value"), [("MAX_WAIT_S", 0.05), ("MAX_CPU_S", 1)])
+def test_time_is_limited(tmp_path, monkeypatch, limit, value):
+    if limit == "MAX_CPU_S" and not hasattr(resource, "prlimit"):
+        pytest.skip("this system cannot limit another process")
+    ffmpeg(source("1920x1080", 60, 0.2), "-preset ultrafast", tmp_path / "few.mp4")
+    ffmpeg("-stream_loop 100 -i", tmp_path / "few.mp4", "-c copy", tmp_path / "a.mp4")
+    monkeypatch.setattr(ffmpeg_process, limit, value)
     assert "takes too long to decode" in refusal(tmp_path / "a.mp4")
-
-
-@pytest.mark.skipif(not hasattr(ffmpeg_process.resource, "prlimit"), reason="this system cannot limit another process")
-def test_processor_time_is_limited(tmp_path, monkeypatch):
-    ffmpeg(*source("1920x1080", 60, 0.2), "-preset", "ultrafast", tmp_path / "few.mp4")
-    ffmpeg("-stream_loop", 100, "-i", tmp_path / "few.mp4", "-c", "copy", tmp_path / "a.mp4")
-    monkeypatch.setattr(ffmpeg_process, "MAX_CPU_S", 1)
-    with pytest.raises(InputError, match="takes too long to decode"):
-        list(read_video(tmp_path / "a.mp4", max_side=32))
 
 
 def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
@@ -487,18 +410,15 @@ def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
 
 def loudness(path, start: float, seconds: float) -> float:
     """How loud a file is in a stretch of time, 0 for silence."""
-    cut = ["-ss", str(start), "-t", str(seconds), "-i", str(path), "-f", "s16le", "-ac", "1", "-"]
-    done = subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *cut], check=True, capture_output=True
-    )
-    return float(np.abs(np.frombuffer(done.stdout, np.int16).astype(float)).mean()) if done.stdout else 0.0
+    sound = ffmpeg(f"-ss {start} -t {seconds} -i", path, "-f s16le -ac 1 -")
+    return float(np.abs(np.frombuffer(sound, np.int16).astype(float)).mean()) if sound else 0.0
 
 
 @pytest.fixture
 def beep(tmp_path):
     """A video of 4 seconds that is silent but for its third second."""
-    tone = ["-f", "lavfi", "-i", "sine=d=4", "-af", "volume=enable='lt(t,2)+gt(t,3)':volume=0"]
-    ffmpeg(*source("64x48", 25, 4), *tone, "-c:a", "aac", tmp_path / "beep.mp4")
+    tone = "-f lavfi -i sine=d=4 -af volume=enable='lt(t,2)+gt(t,3)':volume=0 -c:a aac"
+    ffmpeg(source("64x48", 25, 4), tone, tmp_path / "beep.mp4")
     return tmp_path / "beep.mp4"
 
 
@@ -510,22 +430,19 @@ def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep
         add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "out.mp4")
         info = probe_video(tmp_path / "out.mp4")
         assert (info.num_frames, info.fps, info.has_sound, info.codec) == (num_frames, rate, True, "h264")
-        assert [f.tobytes() for f in read_video(tmp_path / "out.mp4")] == [
-            f.tobytes() for f in read_video(tmp_path / "v.mp4")
-        ]
+        same, own = ([f.tobytes() for f in read_video(tmp_path / name)] for name in ("out.mp4", "v.mp4"))
+        assert same == own
         assert loudness(tmp_path / "out.mp4", 0, 0.4) < 20 < 500 < loudness(tmp_path / "out.mp4", 0.6, 0.3)
-        head = subprocess.run(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True
-        ).stderr
-        hours, minutes, seconds = re.search(r"Duration: (\d+):(\d+):([\d.]+)", head).groups()
-        assert int(hours) == int(minutes) == 0 and float(seconds) == pytest.approx(num_frames / rate, abs=0.06)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")]
+        head = subprocess.run(command, capture_output=True, text=True).stderr
+        seconds = float(re.search(r"Duration: 00:00:([\d.]+)", head)[1])
+        assert seconds == pytest.approx(num_frames / rate, abs=0.06)
     add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "v.mp4")  # onto itself
     assert probe_video(tmp_path / "v.mp4").has_sound
 
 
 def test_sound_that_begins_late_stays_late(tmp_path):
-    late = ["-f", "lavfi", "-itsoffset", "1", "-i", "sine=d=1"]
-    ffmpeg(*source("64x48", 25, 2), *late, "-c:a", "aac", tmp_path / "a.mp4")
+    ffmpeg(source("64x48", 25, 2), "-f lavfi -itsoffset 1 -i sine=d=1 -c:a aac", tmp_path / "a.mp4")
     assert extract_sound(tmp_path / "a.mp4", tmp_path / "s.m4a", 0, 2)
     assert loudness(tmp_path / "s.m4a", 0, 0.8) < 20 < 500 < loudness(tmp_path / "s.m4a", 1.2, 0.6)
 
@@ -569,17 +486,13 @@ CHILD = """
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
-@pytest.mark.parametrize(
-    "num_frames", [12, 60]
-)  # the limit is met at the end, when buffers are written; and in the middle
+@pytest.mark.parametrize("num_frames", [12, 60])  # the limit is met at the end, when buffers are written; midway
 def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, name, num_frames):
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / name), "100000", str(num_frames)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout.startswith(f"{name} could not be written: the file may not grow larger.")
-        and done.stdout.count("\n") == 1
-    )
+    assert done.stdout.startswith(f"{name} could not be written: the file may not grow larger.")
+    assert done.stdout.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
 
@@ -599,11 +512,8 @@ def test_a_full_disk_at_any_moment_is_a_plain_sentence_and_loses_nothing(small_d
     write_video(steps(3), small_disk / "old.mp4", 25)
     before = (small_disk / "old.mp4").read_bytes()
     outcomes = []
-    for num_frames in [
-        *range(9, 20),
-        60,
-        200,
-    ]:  # around the brim: while frames come, while the rest is flushed, while the index moves
+    # around the brim: while frames come, while the rest is flushed, while the index moves
+    for num_frames in (*range(9, 20), 60, 200):
         path = small_disk / "a.mp4"
         try:
             write_video(noise(num_frames), path, 25)

@@ -19,17 +19,8 @@ from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 
 def comment(path: Path) -> str:
-    ask = [
-        "ffprobe",
-        "-v",
-        "error",
-        "-show_entries",
-        "format_tags=comment",
-        "-of",
-        "default=noprint_wrappers=1:nokey=1",
-        str(path),
-    ]
-    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    ask = "ffprobe -v error -show_entries format_tags=comment -of default=noprint_wrappers=1:nokey=1".split()
+    return subprocess.run([*ask, str(path)], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("size", [(160, 128), (640, 512), (24, 16)])
@@ -55,10 +46,8 @@ def test_every_way_to_write_a_video_keeps_the_comment(tmp_path):
     (tmp_path / "rest").mkdir()
     write_partial([tmp_path / "a.mp4"], frames[:2], 6.0, tmp_path / "rest")
     sound = tmp_path / "sound.m4a"
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-metadata", "comment=another", str(sound)],
-        check=True,
-    )
+    make = "ffmpeg -v error -f lavfi -i sine=d=1 -metadata comment=another".split()
+    subprocess.run([*make, str(sound)], check=True)
     add_sound(tmp_path / "a.mp4", sound, tmp_path / "c.mp4")
     for path in (tmp_path / "b.mp4", tmp_path / "c.mp4", tmp_path / "rest" / PARTIAL):
         assert comment(path) == COMMENT, path.name

@@ -1,4 +1,4 @@
-"""One run: inputs to subject to frames to chunks to MP4, by an engine that has the model."""
+"""Animate: tune or load a subject, generate frames with an engine, and write chunks and the MP4."""
 
 from .engine import LocalEngine
 from .run import animate

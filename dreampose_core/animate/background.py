@@ -1,4 +1,4 @@
-"""Work that is done in a thread of its own while its caller goes on: in order, and never far behind."""
+"""Run calls in a background thread, in order and with a bounded queue."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """A context in which calls are made one after the other in another thread; all that were taken are made before it
-    is left."""
+    """A context that runs calls one after another in another thread, and waits for all of them at its end."""
 
     def __init__(self, most_waiting: int):
-        """most_waiting: calls that may wait for their turn; who brings another waits with it."""
+        """most_waiting: size of the queue; `do` blocks while it is full."""
         self._most = most_waiting
         self._waiting: deque[Future] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
         self._failed = False
 
     def do(self, call: Callable[..., None], *arguments) -> None:
-        """Takes a call. Raises what an earlier one raised; none is made after that one."""
+        """Queue a call. Raises the error of an earlier call, after which no further ones run."""
         while self._waiting and (len(self._waiting) >= self._most or self._waiting[0].done()):
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._made, call, arguments))
@@ -39,5 +38,5 @@ class BackgroundWriter:
     def __exit__(self, kind, *_) -> None:
         self._thread.shutdown(wait=True)
         for one in self._waiting:
-            if kind is None:  # else the caller's own error is the one to tell
+            if kind is None:  # otherwise the caller's own error takes precedence
                 one.result()

@@ -1,5 +1,4 @@
-"""The model that makes a run's frames, in this process; `cluster.Cluster` has the same three members: model, tune,
-frames."""
+"""The engine that runs the model in this process; `cluster.Cluster` has the same three members: model, tune, frames."""
 
 from __future__ import annotations
 
@@ -25,10 +24,10 @@ from ..subject.previews import Samples
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model, as it is known where it is not in memory.
+    """A description of a model, for code that does not hold the model itself.
 
-    factor: pixels to a latent. fingerprint: of its weights, see `subject.folder`. device, precision: what it computes
-    on and in, for the result. safety_checker: whether one looks at the frames.
+    factor: side of a latent cell in pixels. fingerprint: of its weights, see `subject.folder`. device, precision: where
+    and in what it computes, for the result. safety_checker: whether one inspects the frames.
     """
 
     config: ModelConfig
@@ -40,15 +39,15 @@ class ModelInfo:
 
 
 def sampling(config: ModelConfig, options: AnimateOptions) -> Sampling:
-    """How frames are denoised that are made with these options."""
-    given = {"num_inference_steps": options.steps, "solver": options.solver}
+    """Return how frames with these options are denoised."""
+    changes = {"num_inference_steps": options.steps, "solver": options.solver}
     return replace(
-        config.sampling(options.quality), **{name: value for name, value in given.items() if value is not None}
+        config.sampling(options.quality), **{name: value for name, value in changes.items() if value is not None}
     )
 
 
 class LocalEngine:
-    """The model in this process. peaks: the most memory that the last frames took, see `memory.peaks`."""
+    """The model in this process. peaks: peak memory of the last frames, see `memory.peaks`."""
 
     def __init__(self, pipe: DreamPosePipeline):
         device, checked = str(pipe._execution_device), pipe.safety_checker is not None
@@ -70,11 +69,11 @@ class LocalEngine:
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> tuple[Subject, float]:
-        """Writes the subject folder; returns the subject, and the seconds that the pictures in `samples` took.
+        """Write the subject folder; returns the subject, and the seconds spent on the pictures in `samples`.
 
-        photos: uint8 (H, W, 3) each; image_poses: their maps, one each, or None. options: of the frames to come; recipe
-        and seed count, and for the pictures the others. key: of the subject. checkpoints: a folder from which a call
-        that was interrupted goes on. scene: what the pictures show, None for no pictures. Errors as `finetune`.
+        photos: uint8 (H, W, 3) each; image_poses: their maps, one each, or None. options: of the video; tuning uses
+        recipe and seed, the pictures the others. key: of the subject. checkpoints: a folder from which an interrupted
+        call resumes. scene: for the pictures, None for no pictures. Errors as `finetune`.
         """
         taken = None
         if scene is not None:
@@ -106,11 +105,11 @@ class LocalEngine:
         should_stop: ShouldStop,
         **callbacks: Callable,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The number and the pixels, uint8 (H, W, 3), of each frame in `batches`; on a cluster in any order.
+        """Yield the number and the pixels, uint8 (H, W, 3), of each frame in `batches`; on a cluster in any order.
 
-        subject: a subject folder, or None. A batch is made together, unless memory does not hold it.
-        callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as `DreamPosePipeline.stream` calls them.
-        Raises Cancelled, asked at every step, and ModelError.
+        subject: a subject folder, or None. A batch is made together, unless it does not fit in memory.
+        callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as in `DreamPosePipeline.stream`.
+        Raises Cancelled, checked at every step, and ModelError.
         """
         with nullcontext() if subject is None else subject_loaded(self.pipe, subject), memory.peaks() as self.peaks:
             yield from self.loaded_frames(scene, options, batches, should_stop, **callbacks)
@@ -123,7 +122,7 @@ class LocalEngine:
         should_stop: ShouldStop,
         **callbacks: Callable,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """As `frames`, with the subject that the model carries already."""
+        """Like `frames`, with the subject that is already loaded."""
         stream = self.pipe.stream(
             scene.photo,
             scene.poses,

@@ -1,5 +1,4 @@
-"""What is kept beside the MP4: photo, motion and result side by side, a GIF, and the beginning of a video that was
-stopped."""
+"""Files next to the MP4: photo, motion and result side by side, a GIF, and the partial video of a cancelled run."""
 
 from __future__ import annotations
 
@@ -16,17 +15,16 @@ from ..media.watermark import COMMENT
 from ..poses import overlay
 
 SIDE_BY_SIDE, GIF, PARTIAL = "side_by_side.mp4", "result.gif", "partial.mp4"
-GIF_SIDE, GIF_FPS = 480, 15.0  # at most so many pixels and frames a second: a GIF is large
+GIF_SIDE, GIF_FPS = 480, 15.0  # limits of pixels per side and of frames per second, because GIFs are large
 
 Frames = Callable[[], Iterator[np.ndarray]]
-"""Gives a video's frames, uint8 (H, W, 3), from the first one on."""
+"""Returns an iterator of a video's frames, uint8 (H, W, 3), from the first one."""
 
 
 def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
-    """Writes SIDE_BY_SIDE (photo, motion over the photo, result) and GIF of the finished video with the scene's poses
-    into its folder.
+    """Write SIDE_BY_SIDE (photo, motion over the photo, result) and GIF of the finished video into its folder.
 
-    Raises StorageError; whatever `frames` raises passes through.
+    scene: the video's. Raises StorageError and any error of `frames`.
     """
     panels = zip(overlay(scene.photo, scene.poses), frames())
     write_video(
@@ -44,7 +42,7 @@ def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
 
 
 def write_partial(chunks: Sequence[Path], rest: Sequence[np.ndarray], fps: float, folder: Path) -> None:
-    """Writes PARTIAL: whole chunks of a video as they are, and the frames after them. Raises StorageError."""
+    """Write PARTIAL: a video's finished chunks, unchanged, and the frames after them. Raises StorageError."""
     last = folder / ".part.rest.mp4"
     try:
         if rest:

@@ -1,5 +1,4 @@
-"""One whole run: photo and poses in, tuned subject, frames, chunks, MP4 and result.json out; the same for every
-door."""
+"""Run one animation: photo and poses in; subject, frames, chunks, MP4 and result.json out; for all interfaces."""
 
 from __future__ import annotations
 
@@ -22,9 +21,8 @@ import torch
 from .. import __version__
 from ..errors import Cancelled, ModelError, StorageError
 from ..files import appearing, locked, remove_all_unfinished
-from ..inputs.framing import Scene, make_scene
-from ..inputs.photo_checks import photo_checks
-from ..inputs.photos import NOT_USED, Photo, crowds, fit_photos, maps_together
+from ..inputs.framing import NOT_USED, Photo, Scene, crowds, fit_photos, make_scene, maps_together
+from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import add_sound, read_image, write_png, write_video
 from ..media.watermark import COMMENT, labelled
 from ..model.conditioning import encode_maps, pose_tensors
@@ -38,8 +36,8 @@ from .background import BackgroundWriter
 from .engine import LocalEngine, sampling
 from .outputs import PARTIAL, write_exports, write_partial
 
-HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker made black, a line each
-LATENT_PREVIEW = "latent_preview.png"  # what the first frame is about to be, while it is denoised
+HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker blackened, one per line
+LATENT_PREVIEW = "latent_preview.png"  # of the first frame, while it is denoised
 log = logging.getLogger("dreampose.animation")
 
 
@@ -62,52 +60,55 @@ def animate(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict:
-    """Makes the video in `folder` and returns what stands in its result.json.
+    """Make the video in `folder` and return the content of its result.json.
 
-    engine: what makes the frames, also a `cluster.Cluster`. image: the photo, uint8 (H, W, 3). image_poses: its own
-    map, of one frame, or None.
-    more: further photos of the same person, which are learned from, too; the frames are made from `image`. sound: a
-    sound file for the result.
-    subjects: where tuned subjects are kept and found again by content, None for inside `folder`. subject: a subject
-    folder to use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, where it may be
-    brought from elsewhere. exports, samples: whether what stands in `outputs` is written, too, and pictures of the
-    person while they are learned, see `subject.previews`. label: whether each frame says in a corner that it is
-    generated, see `media.watermark`; the videos' metadata always does.
+    engine: runs the model, a LocalEngine or a `cluster.Cluster`. image: the photo, uint8 (H, W, 3). image_poses: its
+    pose map, of one frame, or None.
+    more: further photos of the same person for tuning; the frames are made from `image`. sound: a sound file for the
+    result.
+    subjects: folder for tuned subjects, found again by content, None for one inside `folder`. subject: a subject folder
+    to use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, to fetch it from
+    elsewhere. exports: write the files of `outputs`, too. samples: take progress pictures during tuning, see
+    `subject.previews`. label: mark each frame as generated in a corner, see `media.watermark`; the videos' metadata
+    always does.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4,
     result.json; while the first frames are denoised, LATENT_PREVIEW.
-    Frames that are there already are kept, so the same call after an interruption goes on where it was.
-    Raises InputError, StorageError, or Cancelled when should_stop() is true, asked at every step.
+    Existing frames are kept, so the same call resumes after an interruption.
+    Raises InputError, ModelError, StorageError, or Cancelled when should_stop() returns true, checked at every step.
     """
     config = engine.model.config
     size = config.shaped_like(image.shape[:2])
     scene = make_scene(image, poses, image_poses, size, options, config.charts, config.bilinear)
-    said = (*scene.notices, *photo_checks(image_poses, scene.box, image.shape[:2], size))
+    checks = (*photo_checks(image_poses, scene.box, image.shape[:2], size), *motion_checks(image_poses, poses))
+    notices = (*scene.notices, *checks)
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
         remove_all_unfinished(folder / name)
-    (folder / PARTIAL).unlink(missing_ok=True)  # of before an interruption
-    run = _Run(engine, options, folder, on_progress, should_stop, {}, list(said), {}, label)
-    for name, given in (("motion", poses), ("photo's DensePose", image_poses)):
-        if given is not None and not config.knows_charts(given):
+    (folder / PARTIAL).unlink(missing_ok=True)  # from before an interruption
+    run = _Run(engine, options, folder, on_progress, should_stop, {}, list(notices), {}, label)
+    for name, sequence in (("motion", poses), ("photo's DensePose", image_poses)):
+        if sequence is not None and not config.knows_charts(sequence):
             run.notices.append(
-                f"The {name} has U, V in {given.charts} charts and the model knows {config.charts} charts, "
+                f"The {name} has U, V in {sequence.charts} charts and the model knows {config.charts} charts, "
                 "so only its parts are used and no texture is moved."
             )
-    for given in (poses, image_poses):
-        if given is not None:
-            # what the model cannot use is said before it is tuned
-            encode_maps(*pose_tensors(given.clip(0, 1), config.charts), engine.model.factor, config.pose_encoding)
+    for sequence in (poses, image_poses):
+        if sequence is not None:
+            # fails before tuning if the model cannot use these poses
+            encode_maps(*pose_tensors(sequence.clip(0, 1), config.charts), engine.model.factor, config.pose_encoding)
     if subject is None and options.recipe != "none":
-        others = FrameOptions(fit=options.fit)  # zoom and shift are the first photo's
+        others = FrameOptions(fit=options.fit)  # zoom and shift apply to the first photo only
         photos = [
             Photo(scene.photo, scene.image_poses, "the first photo"),
             *fit_photos(more, size, others, config.bilinear),
         ]
-        known, said = maps_together(photos)
-        run.notices += (*said, *crowds(more))
-        kept = subjects if subjects is not None else folder / "subjects"
-        subject, loaded = run.tuned([photo.image for photo in photos], known, kept, bring, scene if samples else None)
+        known, notices = maps_together(photos)
+        run.notices += (*notices, *crowds(more))
+        library = subjects if subjects is not None else folder / "subjects"
+        subject, loaded = run.tuned(
+            [photo.image for photo in photos], known, library, bring, scene if samples else None
+        )
     else:
         loaded = None if subject is None else read_subject(subject, engine.model.fingerprint)
         run.notices += [NOT_USED] if more else []
@@ -128,8 +129,7 @@ def animate(
 
 @dataclass
 class _Run:
-    """The state of one `animate`: what it was given, seconds each stage took, sentences about fall-backs, peaks of
-    memory."""
+    """The state of one `animate`: its arguments, seconds per stage, notices, peaks of memory."""
 
     engine: LocalEngine
     options: AnimateOptions
@@ -140,7 +140,7 @@ class _Run:
     notices: list[str]
     peaks: dict[str, int]
     label: bool
-    num_made: int = 0  # frames that were not there yet
+    num_made: int = 0  # frames made in this call
 
     def tuned(
         self,
@@ -150,10 +150,10 @@ class _Run:
         bring: Callable[[str], None] | None,
         shown: Scene | None,
     ) -> tuple[Path, Subject]:
-        """The subject folder for these photos and the recipe, tuned now unless it is there, or another process is about
-        to write it.
+        """Return the subject folder for these photos and the recipe; tune it unless it exists. Waits while another
+        process writes it.
 
-        shown: of what pictures are made of the learning.
+        shown: scene for the progress pictures, None for none.
         """
         started, base = time.monotonic(), self.engine.model.fingerprint
         key = subject_key(photos, image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
@@ -161,10 +161,10 @@ class _Run:
         if bring is not None:
             bring(key)
         with locked(folder.with_name(f".{key}.lock"), self.should_stop):
-            with suppress(ModelError, FileNotFoundError):  # there is none yet, or it is damaged: then it is tuned now
-                os.utime(folder / "subject.json")  # it is used: what nobody uses for long is removed
+            with suppress(ModelError, FileNotFoundError):  # no subject yet, or a damaged one
+                os.utime(folder / "subject.json")  # marks it as used: unused subjects are removed after a while
                 return folder, read_subject(folder, base)
-            checkpoints = self.folder / "checkpoints"  # of this subject: a model that changed meanwhile starts anew
+            checkpoints = self.folder / "checkpoints"  # a folder per key: another model must not resume from them
             subject, samples_s = self.engine.tune(
                 photos,
                 image_poses,
@@ -180,11 +180,11 @@ class _Run:
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
         if shown is not None:
-            self.seconds["samples"] = samples_s  # of these
+            self.seconds["samples"] = samples_s
         return folder, subject
 
     def make_frames(self, scene: Scene, subject: Path | None) -> None:
-        """Writes the frames that are not there yet, and a chunk whenever the next second of video is complete."""
+        """Make the missing frames, and write a chunk whenever the next second of video is complete."""
         poses, batch = scene.poses, self.options.batch_size
         started, total = time.monotonic(), len(poses)
         steps = sampling(self.engine.model.config, self.options).num_inference_steps
@@ -193,14 +193,13 @@ class _Run:
         batches = [indices for indices in batches if not all(self.frame_path(index).is_file() for index in indices)]
         self.num_made = sum(map(len, batches))
         done = reached = total - self.num_made  # frames
-        under_way: dict[int, int] = {}  # by the first frame of what is denoised, for how many frames its steps stand
+        under_way: dict[int, int] = {}  # first frame of a batch -> frames that its steps so far are equivalent to
         clock = StageClock("frames", total, self.on_progress, first=done)
 
         def tell() -> None:
             nonlocal reached
-            reached = max(
-                reached, min(done + sum(under_way.values()), total)
-            )  # what was lost and is made again does not count back
+            # progress does not go back when lost frames are made again
+            reached = max(reached, min(done + sum(under_way.values()), total))
             clock.tick(reached)
 
         def on_step(frame: int, step: int) -> None:
@@ -212,9 +211,9 @@ class _Run:
             if size < batch:
                 batch = size
                 self.notices.append(
-                    f"Memory did not hold more, so frames are made {size} at a time."
+                    f"Larger batches did not fit in memory, so frames are made {size} at a time."
                     if size > 1
-                    else "Memory did not hold more, so frames are made one by one."
+                    else "Larger batches did not fit in memory, so frames are made one by one."
                 )
                 log.warning("%s", self.notices[-1])
 
@@ -228,7 +227,7 @@ class _Run:
         chunks = _Chunks(self, total, poses.fps)
         tell()
         chunks.write()
-        (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)  # of a run that was killed
+        (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)  # of a killed run
         if not batches:
             self.seconds["frames"] = time.monotonic() - started
             return
@@ -240,17 +239,17 @@ class _Run:
                 (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
             chunks.write()
 
-        told = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
-        frames = self.engine.frames(scene, self.options, subject, batches, self.should_stop, **told)
+        calls = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
+        frames = self.engine.frames(scene, self.options, subject, batches, self.should_stop, **calls)
         try:
-            with closing(frames), BackgroundWriter(2 * chunks.length) as writer:  # written while the next are made
+            with closing(frames), BackgroundWriter(2 * chunks.length) as writer:  # writes while the next are made
                 for index, frame in frames:
                     writer.do(write, index, frame)
                     under_way.pop(index, None)
                     done += 1
                     check_stop(self.should_stop)
         except Cancelled:
-            with suppress(StorageError):  # then there is none
+            with suppress(StorageError):  # then there is no partial video
                 self.write_partial(poses.fps)
             raise
         finally:
@@ -260,15 +259,15 @@ class _Run:
 
     @property
     def hidden(self) -> list[int]:
-        """The frames that were made black, those of before an interruption, too."""
-        told = self.folder / HIDDEN
-        return sorted({int(line) for line in told.read_text("ascii").split()}) if told.is_file() else []
+        """The frames that the safety checker blackened, including those from before an interruption."""
+        path = self.folder / HIDDEN
+        return sorted({int(line) for line in path.read_text("ascii").split()}) if path.is_file() else []
 
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
     def write_partial(self, fps: float) -> None:
-        """The video as far as it is there, for who stopped it."""
+        """Write the finished part of the video, for users who cancelled it."""
         chunks = sorted((self.folder / "chunks").glob("*.mp4"))
         first = len(chunks) * max(1, math.ceil(fps))
         rest = [read_image(path) for path in takewhile(Path.is_file, map(self.frame_path, count(first)))]
@@ -276,7 +275,7 @@ class _Run:
             write_partial(chunks, rest, fps, self.folder)
 
     def read_frames(self, total: int, tell: bool = True) -> Iterator[np.ndarray]:
-        """The finished frames, for the video; how far it is is told on the way."""
+        """Yield the finished frames for the video; reports progress if `tell`."""
         clock = StageClock("video", total, self.on_progress if tell else ignore_progress)
         clock.tick(0)
         for index in range(total):
@@ -289,8 +288,8 @@ class _Run:
         config, used = model.config, asdict(sampling(model.config, self.options))
         if hidden:
             self.notices.append(
-                f"The safety checker found {len(hidden)} of {len(poses)} frames unfit to be shown and made them black; "
-                "another seed or motion may do better."
+                f"The safety checker classified {len(hidden)} of {len(poses)} frames as unsafe and blackened them; try "
+                "another seed or motion."
             )
         used = {
             **used,
@@ -325,15 +324,15 @@ class _Run:
 
 
 class _Chunks:
-    """A run's chunks, a second of video each, of `length` frames but for the last; the next is written when all its
-    frames are there."""
+    """A run's chunks, a second of video each, of `length` frames except the last; each is written once its frames
+    exist."""
 
     def __init__(self, run: _Run, total: int, fps: float):
         self.run, self.total, self.fps, self.length = run, total, fps, max(1, math.ceil(fps))
         self._next = 0  # frame
 
     def write(self) -> None:
-        """Writes what can be played on by now and is not there yet."""
+        """Write all chunks that are complete and do not exist yet."""
         while self._next < self.total:
             indices = range(self._next, min(self._next + self.length, self.total))
             paths = [self.run.frame_path(index) for index in indices]
@@ -341,5 +340,5 @@ class _Chunks:
                 return
             chunk = self.run.folder / "chunks" / f"{self._next // self.length:06d}.mp4"
             if not chunk.is_file():
-                write_video(map(read_image, paths), chunk, self.fps, comment=COMMENT)
+                write_video(map(read_image, paths), chunk, self.fps, comment=COMMENT, part=True)
             self._next = indices.stop

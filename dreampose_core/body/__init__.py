@@ -1,1 +1,1 @@
-"""A body: the skeleton, the rounded cones on it, fitted to people in pictures, drawn as pose maps in any motion."""
+"""A body of bones and rounded cones: fitted to a person in a picture, drawn as pose maps in any motion."""

@@ -1,37 +1,30 @@
-"""The mannequin's body: a skeleton, the rounded cones that hang on it, and DensePose's numbers for their surfaces.
+"""The mannequin's body: a skeleton, the rounded cones on its joints, and DensePose's part numbers of their surfaces.
 
-Axes: x to the person's left, y up, z out of the chest; lengths in body heights (about 1 in all), angles in radians.
-At rest every joint's rotation is the identity and the arms hang down.
+Axes: x to the person's left, y up, z out of the chest. Lengths are in body heights (the body is about 1 tall), angles
+in radians. At rest every joint's rotation is the identity and the arms hang down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import torch
 
 from ..poses import JOINT_INDEX, JOINTS
 
-PARENT = {
-    "spine": "root",
-    "head": "spine",
-    "left_shoulder": "spine",
-    "left_elbow": "left_shoulder",
-    "left_wrist": "left_elbow",
-    "right_shoulder": "spine",
-    "right_elbow": "right_shoulder",
-    "right_wrist": "right_elbow",
-    "left_hip": "root",
-    "left_knee": "left_hip",
-    "left_ankle": "left_knee",
-    "right_hip": "root",
-    "right_knee": "right_hip",
-    "right_ankle": "right_knee",
-}
+SIDES = ("left", "right")
+_PARENT = {"spine": "root", "head": "spine"}
+for _side in SIDES:
+    for _chain in (("spine", "shoulder", "elbow", "wrist"), ("root", "hip", "knee", "ankle")):
+        _names = _chain[0], *(f"{_side}_{joint}" for joint in _chain[1:])
+        _PARENT |= dict(zip(_names[1:], _names))
+PARENTS = [JOINT_INDEX[_PARENT.get(name, "root")] for name in JOINTS]
+OTHER_SIDE = [JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS]
 HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
 NUM_LAYERS = 27
 
-# DensePose's fine labels as (front, back); hands and feet have one chart, the head is split (left, right) instead.
+# DensePose's part numbers (front, back). Hands and feet have one chart; the head is split into left and right.
 TORSO = (2, 1)
 PARTS = {
     "right_hand": (3, 3),
@@ -48,23 +41,31 @@ PARTS = {
     "right_lower_arm": (20, 22),
 }
 HEAD = (24, 23)  # left and right half
-TORSO_HEIGHTS = (0.43, 0.875)  # V 0 and 1 of the torso's two charts
-TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # heights of its joints, average legs provided
-LEG_HEIGHTS = {"upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}  # the same of the legs' charts
-HIP_HEIGHT, KNEE_HEIGHT = 0.5, 0.27  # where cloth passes from one chart to the next
-HEAD_HEIGHTS = (0.845, 1.02)  # V 0 and 1 of the head's two charts
+TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # rest heights of its joints, for legs of average length
+# rest heights at which a chart's V is 0 and 1
+HEIGHTS = {"torso": (0.43, 0.875), "head": (0.845, 1.02), "upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}
+
+
+def both(joint: str) -> list[int]:
+    """Indices of the left and the right joint with this name."""
+    return [JOINT_INDEX[f"{side}_{joint}"] for side in SIDES]
 
 
 @dataclass(frozen=True)
 class Cone:
-    """A rounded cone: the hull of two balls, on a joint, with an elliptic cross section.
+    """A rounded cone on a joint: the hull of two balls, with an elliptic cross section.
 
-    start, end: ball centres in the joint's frame. radii: of the two balls, (0, 0) where it is absent. scale: of the
-    cross section along x and z. chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or
-    "none" for what is no part of the body. parts: (front, back). layer: the texture layer, None for the part's own.
-    span: V at start and end, of a limb's sleeve; rest heights at start and end, of a skirt; (0, 0) otherwise.
-    cut: the second ball is cut off, for cloth that hangs open. swing: how far the end lags behind the joint, 0..1.
-    folds: how deep its folds are.
+    start, end: ball centres in the joint's frame.
+    radii: of the two balls; (0, 0) if the cone is absent.
+    scale: of the cross section along x and z.
+    chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or "none" if it is no part of the
+    body.
+    parts: (front, back).
+    layer: the texture layer; None for the part's own.
+    span: V at start and end of a limb's sleeve; rest heights at start and end of a skirt; otherwise (0, 0).
+    cut: cut off the second ball, for cloth that hangs open.
+    swing: how far the end lags behind the joint, 0 to 1.
+    folds: depth of a skirt's folds, as a share of its shade.
     """
 
     joint: str
@@ -85,7 +86,7 @@ class Cone:
 class Shape:
     """Body proportions, each 1 for the average: shoulders, hips, girth (of limbs and belly), legs (their length), head.
 
-    height: of the whole figure, as a share of a grown-up's.
+    height: of the whole figure, as a share of an adult's.
     """
 
     shoulders: float = 1.0
@@ -114,103 +115,73 @@ def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
 
 
 def body_cones(shape: Shape) -> list[Cone]:
-    """The bare body's rounded cones, lengths as in `rest_joints`."""
+    """Rounded cones of the bare body, with the lengths of `rest_joints`."""
     g, wide, hips = shape.girth, shape.shoulders, shape.hips
     slim = 0.6 + 0.4 * g
-    belly = 1 + 0.55 * max(0.0, g - 1.1)  # what is heavy is round in front
-    body = [
-        Cone(
-            "root",
-            (0, -0.045, -0.004),
-            (0, 0.03, 0),
-            (0.064 * slim, 0.062 * g),
-            (1.5 * hips, 1.05 * belly),
-            "torso",
-            TORSO,
-        ),
-        Cone("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * slim), (1.36, 1.02 * belly), "torso", TORSO),
-        Cone("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * slim, 0.054), (1.46 * wide, 0.98), "torso", TORSO),
-        *(
-            Cone(
-                "spine",
-                (x * 0.014, 0.192, -0.005),
-                (x * 0.086 * wide, 0.17, -0.005),
-                (0.036, 0.032),
-                (1, 1),
-                "torso",
-                TORSO,
-            )
-            for x in (1, -1)
-        ),
-        Cone("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0), "torso", TORSO),
+    belly = 1 + 0.55 * max(0.0, g - 1.1)  # heavy bodies are round in front
+    torso = [
+        ("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * slim, 0.062 * g), (1.5 * hips, 1.05 * belly)),
+        ("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * slim), (1.36, 1.02 * belly)),
+        ("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * slim, 0.054), (1.46 * wide, 0.98)),
+        ("spine", (0.014, 0.192, -0.005), (0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1)),
+        ("spine", (-0.014, 0.192, -0.005), (-0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1)),
+        ("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0)),
     ]
+    body = [Cone(*row, "torso", TORSO) for row in torso]
+    hand = (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2)
     for side, sign in (("left", 1), ("right", -1)):
+        foot = (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8)
         body += [
-            bone(shape, side, "shoulder", "elbow", (1, 1.05)),
-            bone(shape, side, "elbow", "wrist", (1, 1)),
-            Cone(
-                f"{side}_wrist",
-                (0, -0.012, 0),
-                (0, -0.062, 0.006),
-                (0.0165, 0.014),
-                (0.72, 1.2),
-                "whole",
-                PARTS[f"{side}_hand"],
-            ),
-            bone(shape, side, "hip", "knee", (1, 1.05)),
-            bone(shape, side, "knee", "ankle", (1, 1.08)),
-            Cone(
-                f"{side}_ankle",
-                (0, -0.018, -0.012),
-                (sign * 0.012, -0.026, 0.078),
-                (0.026, 0.018),
-                (1.05, 0.8),
-                "whole",
-                PARTS[f"{side}_foot"],
-            ),
+            bone(shape, side, "upper_arm"),
+            bone(shape, side, "lower_arm"),
+            Cone(f"{side}_wrist", *hand, "whole", PARTS[f"{side}_hand"]),
+            bone(shape, side, "upper_leg"),
+            bone(shape, side, "lower_leg"),
+            Cone(f"{side}_ankle", *foot, "whole", PARTS[f"{side}_foot"]),
         ]
     s = shape.head
+    nose = (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1)
     return body + [
         Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", HEAD),
-        Cone(
-            "head", (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1), "head", HEAD
-        ),  # nose
+        Cone("head", *nose, "head", HEAD),
     ]
 
 
-_LIMBS = {  # by start joint: limb, radii of its two balls
-    "shoulder": ("upper_arm", (0.033, 0.024)),
-    "elbow": ("lower_arm", (0.025, 0.0165)),
-    "hip": ("upper_leg", (0.06, 0.039)),
-    "knee": ("lower_leg", (0.041, 0.025)),
+# the joints at a limb's ends
+LIMBS = {
+    "upper_arm": ("shoulder", "elbow"),
+    "lower_arm": ("elbow", "wrist"),
+    "upper_leg": ("hip", "knee"),
+    "lower_leg": ("knee", "ankle"),
+}
+# radii of a limb's two balls, and the depth of its cross section
+_THICKNESS = {
+    "upper_arm": ((0.033, 0.024), 1.05),
+    "lower_arm": ((0.025, 0.0165), 1),
+    "upper_leg": ((0.06, 0.039), 1.05),
+    "lower_leg": ((0.041, 0.025), 1.08),
 }
 
 
-def bone(shape: Shape, side: str, start: str, end: str, scale: tuple[float, float]) -> Cone:
-    """The rounded cone of a limb between two joints."""
-    joints, (limb, radii) = rest_joints(shape), _LIMBS[start]
-    offset = tuple(q - p for p, q in zip(joints[f"{side}_{start}"], joints[f"{side}_{end}"]))
+def bone(shape: Shape, side: str, limb: str) -> Cone:
+    """Rounded cone of a limb between its two joints."""
+    joints, (first, last), depth = rest_joints(shape), *_THICKNESS[limb]
+    start, end = (joints[f"{side}_{joint}"] for joint in LIMBS[limb])
     thin = 0.55 + 0.45 * shape.girth
-    first = shape.girth if start == "hip" else thin
-    return Cone(
-        f"{side}_{start}",
-        (0, 0, 0),
-        offset,
-        (radii[0] * first, radii[1] * thin),
-        scale,
-        "limb",
-        PARTS[f"{side}_{limb}"],
-    )
+    radii = first * (shape.girth if limb == "upper_leg" else thin), last * thin
+    offset = tuple(q - p for p, q in zip(start, end))
+    return Cone(f"{side}_{LIMBS[limb][0]}", (0, 0, 0), offset, radii, (1, depth), "limb", PARTS[f"{side}_{limb}"])
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """The cones of F bodies as tensors: rest joints (F, J, 3), start and end (F, C, 3), radii, scale and span (F, C,
-    2), cut (0 or 1), swing and folds (F, C), head and torso (F,).
+    """The cones of F bodies as tensors.
 
-    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer. A cone with radius 0 is
-    absent.
-    head, torso: the size of the head and the length of the torso, over the average's.
+    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer.
+    rest: (F, J, 3) joints at rest. start, end: (F, C, 3). radii, scale, span: (F, C, 2); a cone with radius 0 is
+    absent. cut (0 or 1), swing, folds: (F, C).
+    head, torso: (F,) size of the head and length of the torso, over the average's.
+    twist: (F,) how far a skirt's hem is turned back, in radians.
     """
 
     kinds: list[Cone]
@@ -225,17 +196,17 @@ class Bodies:
     folds: torch.Tensor
     head: torch.Tensor
     torso: torch.Tensor
+    twist: torch.Tensor
 
     @classmethod
     def of(
-        cls,
-        rest: list[dict[str, tuple[float, float, float]]],
-        head: list[float],
-        tables: list[list[Cone]],
-        device: str | torch.device = "cpu",
-        torso: list[float] | None = None,
+        cls, made: Iterable[tuple[dict[str, tuple], float, list[Cone], float]], device: str | torch.device = "cpu"
     ) -> Bodies:
-        """The bodies with these joints at rest, made of these cones, which are the same kinds for all."""
+        """Stack bodies into tensors.
+
+        made: for each body its joints at rest, size of the head, cones (the same kinds for all) and torso length.
+        """
+        rest, head, tables, torso = zip(*made)
 
         def tensor(values) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
@@ -246,47 +217,37 @@ class Bodies:
             tensor([[joints[name] for name in JOINTS] for joints in rest]),
             *(tensor([[getattr(cone, name) for cone in table] for table in tables]) for name in moving),
             tensor(head),
-            tensor([1.0] * len(tables) if torso is None else torso),
+            tensor(torso),
+            tensor([0.0] * len(tables)),
         )
 
     def select(self, owner: torch.Tensor) -> Bodies:
-        """The bodies of frames, `owner` (T,) being each frame's body."""
+        """The bodies of T frames; owner: (T,) index of each frame's body."""
         return Bodies(self.kinds, *(getattr(self, f.name)[owner] for f in fields(self)[1:]))
 
 
 def euler_matrices(angles: torch.Tensor) -> torch.Tensor:
-    """(..., 3) angles about x, y, z -> (..., 3, 3) rotations R = Ry Rx Rz."""
+    """Rotations R = Ry Rx Rz (..., 3, 3) from angles (..., 3) about x, y, z."""
     x, y, z = angles.unbind(-1)
     cx, sx, cy, sy, cz, sz = x.cos(), x.sin(), y.cos(), y.sin(), z.cos(), z.sin()
-    rows = [
-        cy * cz + sy * sx * sz,
-        -cy * sz + sy * sx * cz,
-        sy * cx,
-        cx * sz,
-        cx * cz,
-        -sx,
-        -sy * cz + cy * sx * sz,
-        sy * sz + cy * sx * cz,
-        cy * cx,
-    ]
-    return torch.stack(rows, -1).reshape(*angles.shape[:-1], 3, 3)
+    first = cy * cz + sy * sx * sz, -cy * sz + sy * sx * cz, sy * cx
+    second = cx * sz, cx * cz, -sx
+    third = -sy * cz + cy * sx * sz, sy * sz + cy * sx * cz, cy * cx
+    return torch.stack(first + second + third, -1).reshape(*angles.shape[:-1], 3, 3)
 
 
-def forward_kinematics(
-    rest: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+Posture = tuple[torch.Tensor, torch.Tensor]  # rotations (T, J, 3, 3) and positions (T, J, 3) of joints
+
+
+def forward_kinematics(rest: torch.Tensor, angles: torch.Tensor, offset: torch.Tensor) -> Posture:
     """World rotations (T, J, 3, 3) and positions (T, J, 3) of the joints.
 
     rest: (T, J, 3) joints at rest; angles: (T, J, 3) as in `euler_matrices`; offset: (T, 3) added to the root.
     """
     local = euler_matrices(angles)
-    rotations, positions = [], []
-    for i, name in enumerate(JOINTS):
-        if name == "root":
-            rotations.append(local[:, i])
-            positions.append(rest[:, i] + offset)
-            continue
-        parent = JOINT_INDEX[PARENT[name]]
+    rotations, positions = [local[:, 0]], [rest[:, 0] + offset]
+    for i in range(1, len(JOINTS)):
+        parent = PARENTS[i]
         bone = rest[:, i] - rest[:, parent]
         rotations.append(rotations[parent] @ local[:, i])
         positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])
@@ -294,11 +255,6 @@ def forward_kinematics(
 
 
 def sole_height(rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """(T,) world height of the lower sole, so that a figure can be set on the floor."""
-    lows = []
-    for side in ("left", "right"):
-        i = JOINT_INDEX[f"{side}_ankle"]
-        for point in ((0, -0.044, -0.012), (0, -0.044, 0.075)):
-            p = torch.tensor(point, dtype=positions.dtype, device=positions.device)
-            lows.append((positions[:, i] + rotations[:, i] @ p)[:, 1])
-    return torch.stack(lows).amin(0)
+    """World height (T,) of the lower sole, needed to set a figure on the floor."""
+    ankles, ends = both("ankle"), positions.new_tensor([(0, -0.044, -0.012), (0, -0.044, 0.075)])
+    return torch.stack([(positions[:, i] + rotations[:, i] @ end)[:, 1] for i in ankles for end in ends]).amin(0)

@@ -1,7 +1,7 @@
-"""Draws mannequins: rounded cones intersected with parallel rays, batched over frames, on any device.
+"""Draw mannequins: intersect rounded cones with parallel rays, for batches of frames, on any device.
 
-Every pixel's part, U and V are those of the surface point that gives it its colour, so the DensePose is exact; where
-that is a bag, those of the body behind it.
+Each pixel takes part, U and V from the surface point that also gives its colour, so the pose maps are exact. Where a
+bag covers the body, they are those of the body behind it.
 """
 
 from __future__ import annotations
@@ -10,28 +10,20 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 
-from .cones import (
-    HEAD_HEIGHTS,
-    HIP_HEIGHT,
-    JOINT_INDEX,
-    KNEE_HEIGHT,
-    LEG_HEIGHTS,
-    NUM_LAYERS,
-    PARTS,
-    TORSO,
-    TORSO_HEIGHTS,
-    TORSO_JOINTS,
-    Bodies,
-    Cone,
-)
+from .cones import HEIGHTS, JOINT_INDEX, NUM_LAYERS, PARTS, TORSO, TORSO_JOINTS, Bodies, Posture
 
+_CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": 0.27}  # rest heights below which a skirt shows this part of the legs
 _FAR = -1e4
 
 
 @dataclass
 class Rendering:
-    """rgb uint8 (T, H, W, 3) or None, parts uint8 (T, H, W), uv float16 (T, 2, H, W), on the device that drew them."""
+    """Drawn frames, on the device that drew them.
+
+    rgb: uint8 (T, H, W, 3) or None. parts: uint8 (T, H, W). uv: float16 (T, 2, H, W).
+    """
 
     rgb: torch.Tensor | None
     parts: torch.Tensor
@@ -39,11 +31,11 @@ class Rendering:
 
 
 def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tensor, ra: torch.Tensor, rb: torch.Tensor):
-    """First hit of rays with the rounded cone from (0, 0, 0), radius ra, to (0, length, 0), radius rb.
+    """Intersect rays with the rounded cone from (0, 0, 0), radius ra, to (0, length, 0), radius rb.
 
-    origin (..., 3); direction (..., 3) of unit length; length, ra, rb broadcast against (...).
-    Returns hit bool, distance, point (..., 3), normal (..., 3).
-    The quadratics are those of the cone's mantle and its two balls.
+    origin: (..., 3). direction: (..., 3) of unit length. length, ra, rb: broadcast against (...).
+    Returns hit (bool), distance, point (..., 3) and normal (..., 3) of the first intersection, which solves the
+    quadratics of the cone's mantle and its two balls.
     """
     ox, oy, oz = origin.unbind(-1)
     dx, dy, dz = direction.unbind(-1)
@@ -69,17 +61,17 @@ def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tenso
     px, py, pz = point.unbind(-1)
     ny = torch.where(mantle, d2 * py - length * y, torch.where(first_is_a, py, py - length))
     weight = torch.where(mantle, d2, torch.ones_like(d2))
-    normal = torch.nn.functional.normalize(torch.stack([weight * px, ny, weight * pz], -1), dim=-1)
+    normal = normalize(torch.stack([weight * px, ny, weight * pz], -1), dim=-1)
     return hit, t, point, normal
 
 
 @dataclass
 class View:
-    """How T frames are seen by a parallel camera that looks along -z.
+    """A parallel camera that looks along -z, and the light, in T frames.
 
-    scale (T,): image heights a body height. centre (T, 2): the point, in body heights, at the image's middle. light (T,
-    3): the direction the light comes from, of unit length. ambient (T,): the share of light that comes from everywhere,
-    0..1. tint (T, 3): its colour.
+    scale: (T,) image heights per body height. centre: (T, 2) the point in the image's middle, in body heights. light:
+    (T, 3) unit vector towards the light. ambient: (T,) share of light that comes from everywhere, 0 to 1. tint: (T, 3)
+    the light's colour.
     """
 
     scale: torch.Tensor
@@ -89,57 +81,49 @@ class View:
     tint: torch.Tensor
 
     def select(self, which: torch.Tensor) -> View:
-        """That of some of the frames."""
+        """The view in some of the frames."""
         return View(*(getattr(self, f.name)[which] for f in fields(self)))
 
 
 def draw(
     bodies: Bodies,
-    rotations: torch.Tensor,
-    positions: torch.Tensor,
-    twist: torch.Tensor,
-    atlases: torch.Tensor | None,
-    owner: torch.Tensor,
-    background: torch.Tensor | None,
+    now: Posture,
     view: View,
     size: tuple[int, int],
     supersample: int = 2,
+    painted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> Rendering:
-    """Frames of figures; without a background, only their maps.
+    """Draw T frames of figures, of `size` (height, width); without `painted` only their pose maps.
 
-    bodies: of the T frames, their cloth hanging as it should; rotations (T, J, 3, 3), positions (T, J, 3) from
-    `forward_kinematics`;
-    twist (T,) of the skirts' hems; atlases (F, 27, K, K, 3) in [0, 1] and owner (T,) the atlas of each frame;
-    background (T, H, W, 3) in [0, 1]; size (height, width).
-    supersample: rays a pixel side; colours are averaged, a pixel belongs to the person when half of its rays hit a part
-    of the body.
+    bodies: one for each frame, with their cloth already hanging. supersample: rays per pixel side. Colours are
+    averaged; a pixel belongs to the person if at least half of its rays hit a part of the body. painted: atlases (F,
+    27, K, K, 3) in [0, 1], the index of each frame's atlas (T,), and backgrounds (T, H, W, 3) in [0, 1].
     """
     height, width = size[0] * supersample, size[1] * supersample
     # z, part, layer, u, v, shade of every ray
-    buffer = torch.zeros(len(positions), 6, height * width, device=positions.device)
+    buffer = torch.zeros(len(now[1]), 6, height * width, device=now[1].device)
     buffer[:, 0], buffer[:, 2] = _FAR, -1
     body = None
     for i, kind in sorted(enumerate(bodies.kinds), key=lambda numbered: numbered[1].parts[0] == 0):
         if kind.parts[0] == 0 and body is None:
-            body = buffer.clone()  # what is drawn from here on covers the body, and has no part
-        worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # few figures wear a hat
-        if len(worn) == len(positions):
-            _draw_cone(buffer, kind, i, bodies, rotations, positions, twist, view, (height, width))
+            body = buffer.clone()  # cones drawn from here on cover the body but are no part of it
+        worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # often few: not every figure wears a hat
+        if len(worn) == len(buffer):
+            _draw_cone(buffer, i, bodies, *now, view, (height, width))
         elif len(worn):
             part = buffer[worn]
-            moved = rotations[worn], positions[worn], twist[worn]
-            _draw_cone(part, kind, i, bodies.select(worn), *moved, view.select(worn), (height, width))
+            _draw_cone(part, i, bodies.select(worn), now[0][worn], now[1][worn], view.select(worn), (height, width))
             buffer[worn] = part
     rgb = None
-    if background is not None:
+    if painted is not None:
         _occlude(buffer, (height, width))
-        rgb = _coloured(buffer, atlases, owner, background, view.tint, size, supersample)
+        rgb = _coloured(buffer, *painted, view.tint, size, supersample)
     return Rendering(rgb, *_labels(buffer if body is None else body, size, supersample))
 
 
-def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions, twist, view: View, size) -> None:
-    height, width = size
-    pixels, centre = view.scale * height, view.centre  # pixels a body height, (T,)
+def _draw_cone(buffer, i: int, bodies: Bodies, rotations, positions, view: View, size: tuple[int, int]) -> None:
+    kind, (height, width) = bodies.kinds[i], size
+    pixels, centre = view.scale * height, view.centre  # (T,) pixels per body height
     frames, device = len(positions), positions.device
     joint = JOINT_INDEX[kind.joint]
     rotation, here = rotations[:, joint], positions[:, joint]
@@ -152,7 +136,7 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     a = here + (rotation @ start[..., None])[..., 0]
     b = a + (rotation @ axis[..., None])[..., 0]
 
-    # the window of pixels that can be hit, of one size for all frames
+    # The window of pixels that rays can hit, of the same size in all frames.
     reach = (radii.amax(1) * scale.amax(1))[:, None] * 1.02
     low, high = torch.minimum(a, b)[:, :2] - reach, torch.maximum(a, b)[:, :2] + reach
     left = ((low[:, 0] - centre[:, 0]) * pixels + width / 2).floor()
@@ -169,12 +153,9 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     y = (height / 2 - rows - 0.5) / pixels[:, None] + centre[:, 1:]
 
     # rays (x, y, 0) + t (0, 0, -1) in the bone's scaled frame
-    base = -(to_local @ a[..., None])[..., 0]
-    origin = (
-        base[:, None, None]
-        + x[:, None, :, None] * to_local[:, None, None, :, 0]
-        + y[:, :, None, None] * to_local[:, None, None, :, 1]
-    )
+    base, across, up = -(to_local @ a[..., None])[..., 0], to_local[..., 0], to_local[..., 1]
+    base, across, up = (v[:, None, None] for v in (base, across, up))
+    origin = base + x[:, None, :, None] * across + y[:, :, None, None] * up
     direction = -to_local[:, :, 2]
     speed = direction.norm(dim=-1)[:, None, None]
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
@@ -183,18 +164,13 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
     along = point[..., 1] / length[:, None, None]
     hit = hit & ((along <= 1) | (bodies.cut[:, i, None, None] == 0))
 
-    part, layer, u, v, angle = _chart(kind, i, bodies, point, along, frame, scale, twist)
-    world_normal = torch.nn.functional.normalize(
-        (normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1
-    )
-    # light wraps softly round the form, and the rim turns a little darker
+    part, layer, u, v, angle = _chart(i, bodies, point, along, frame, scale)
+    world_normal = normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
+    # Wrap lighting, with a slightly darker rim.
     facing = (world_normal @ view.light[:, None, :, None])[..., 0]
     soft = ((facing + 0.3) / 1.3).clamp_min(0)
-    shade = (
-        view.ambient[:, None, None]
-        + (1.12 - view.ambient[:, None, None]) * soft
-        - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
-    )
+    ambient = view.ambient[:, None, None]
+    shade = ambient + (1.12 - ambient) * soft - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
     if kind.chart == "skirt":
         shade = shade * (1 + bodies.folds[:, i, None, None] * along.clamp(0, 1) * torch.sin(11 * angle + 3 * along))
 
@@ -205,34 +181,35 @@ def _draw_cone(buffer, kind: Cone, i: int, bodies: Bodies, rotations, positions,
 
 
 def _bone_frame(axis: torch.Tensor) -> torch.Tensor:
-    """Axes (T, 3) -> frames (T, 3, 3) with columns x, y, z: y is the axis, z as close to the body's front as can be."""
-    # feet and nose point forward: their upper side takes the place of the front
+    """Frames (T, 3, 3), columns x, y, z, of axes (T, 3): y is the axis, z as near the body's front as possible."""
+    # Feet and nose point forward, so their upper side counts as front.
     forward = torch.where((axis[:, 2:].abs() > 0.9), axis.new_tensor([0.0, 1.0, 0.0]), axis.new_tensor([0.0, 0.0, 1.0]))
-    z = torch.nn.functional.normalize(forward - (forward * axis).sum(-1, keepdim=True) * axis, dim=-1)
+    z = normalize(forward - (forward * axis).sum(-1, keepdim=True) * axis, dim=-1)
     x = torch.linalg.cross(axis, z)
-    x = torch.where(x[:, :1] >= 0, x, -x)  # x stays on the person's left, mirrored if need be
+    x = torch.where(x[:, :1] >= 0, x, -x)  # x points to the person's left, even if that mirrors the frame
     return torch.stack([x, axis, z], -1)
 
 
-def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist):
-    """Part, texture layer, U, V and angle about the axis of surface points (T, h, w, 3) given in the cone's own scaled
-    frame.
+def _chart(i: int, bodies: Bodies, point, along, frame, scale):
+    """Part, texture layer, U, V and angle about the axis of points on a cone's surface.
 
-    along (T, h, w): the points' place on the axis, 0 at its start and 1 at its end.
+    point: (T, h, w, 3) in the cone's scaled frame. along: (T, h, w) position on the axis, 0 at its start and 1 at its
+    end.
     """
-    front, back = kind.parts
+    kind, (front, back) = bodies.kinds[i], bodies.kinds[i].parts
     span = bodies.span[:, i, None, None]
     if kind.chart in ("torso", "head"):
         local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
         angle = torch.atan2(local[..., 0], local[..., 2])
         if kind.chart == "torso":
-            height = local[..., 1] / bodies.torso[:, None, None] + TORSO_JOINTS[kind.joint]
-            low, high = TORSO_HEIGHTS
+            size, rest = bodies.torso, TORSO_JOINTS[kind.joint]
         else:
-            height, (low, high) = local[..., 1] / bodies.head[:, None, None] + 0.855, HEAD_HEIGHTS
+            size, rest = bodies.head, 0.855
+        low, high = HEIGHTS[kind.chart]
+        height = local[..., 1] / size[:, None, None] + rest
         v = (height - low) / (high - low)
     elif kind.chart == "skirt":
-        angle = torch.atan2(point[..., 0], point[..., 2]) - twist[:, None, None] * along
+        angle = torch.atan2(point[..., 0], point[..., 2]) - bodies.twist[:, None, None] * along
         angle = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
         return *_skirt_chart(angle, span[..., 0] + (span[..., 1] - span[..., 0]) * along.clamp(0, 1)), angle
     else:
@@ -252,61 +229,55 @@ def _chart(kind: Cone, i: int, bodies: Bodies, point, along, frame, scale, twist
 
 
 def _halves(angle, front: float, back: float):
-    """U and part around a limb or the torso, whose front chart faces angle 0."""
+    """U and part around a limb or the torso; the middle of the front chart is at angle 0."""
     is_front = angle.abs() <= math.pi / 2
-    return torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5), torch.where(
-        is_front, float(front), float(back)
-    )
+    u = torch.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5)
+    return u, torch.where(is_front, float(front), float(back))
 
 
 def _skirt_chart(angle, height):
-    """Part, layer, U, V of a skirt's points by their angle and rest height: as DensePose has it, cloth is the body part
-    under it.
+    """Part, layer, U and V of a skirt's points, from their angle and rest height.
 
-    Above the hips that is the torso; below, each quarter of the skirt is one leg's front or back, from its inner side
-    to its outer.
+    As in DensePose, cloth takes the body part under it. Above the hips that is the torso; below, each quarter of the
+    skirt is the front or back of one leg, from its inner to its outer side.
     """
-    low, high = TORSO_HEIGHTS
+    low, high = HEIGHTS["torso"]
     u, part = _halves(angle, *TORSO)
     v = (height - low) / (high - low)
     left, is_front = angle >= 0, angle.abs() <= math.pi / 2
-    outwards = (
-        torch.where(is_front, angle.abs(), math.pi - angle.abs()) * 2 / math.pi
-    )  # 0 between the legs, 1 at the side
+    # 0 between the legs, 1 at the side
+    outwards = torch.where(is_front, angle.abs(), math.pi - angle.abs()) * 2 / math.pi
     # U grows towards the person's left on a front, towards the right on a back
     leg_u = torch.where(left == is_front, outwards, 1 - outwards)
-    for limb, bottom in (("upper_leg", HIP_HEIGHT), ("lower_leg", KNEE_HEIGHT)):
-        below = height < bottom
-        first, last = LEG_HEIGHTS[limb]
-        sides = [
-            torch.where(is_front, float(PARTS[f"{side}_{limb}"][0]), float(PARTS[f"{side}_{limb}"][1]))
-            for side in ("left", "right")
-        ]
+    for limb, top in _CLOTH_FROM.items():
+        below = height < top
+        first, last = HEIGHTS[limb]
+        sides = [torch.where(is_front, *map(float, PARTS[f"{side}_{limb}"])) for side in ("left", "right")]
         part = torch.where(below, torch.where(left, *sides), part)
         u, v = torch.where(below, leg_u, u), torch.where(below, (height - first) / (last - first), v)
     return part, part - 1, u.clamp(0, 1), v.clamp(0, 1)
 
 
 def _occlude(buffer, size: tuple[int, int]) -> None:
-    """Darkens what lies close behind something nearer, such as the body beside an arm."""
+    """Darken points closely behind something nearer, such as the body next to an arm; writes into `buffer`."""
     height, width = size
     seen = buffer[:, 2] >= 0
     depth = torch.where(seen, buffer[:, 0], buffer.new_tensor(-0.5)).reshape(-1, 1, height, width)
-    step = max(1, height // 80)  # the shade is soft: a coarse grid will do
-    small = torch.nn.functional.avg_pool2d(depth, step)
-    near = torch.nn.functional.avg_pool2d(small, 5, 1, 2, count_include_pad=False)
-    near = torch.nn.functional.interpolate(near, size=(height, width), mode="bilinear", align_corners=False).flatten(1)
+    step = max(1, height // 80)  # the shade is soft, so a coarse grid is enough
+    small = avg_pool2d(depth, step)
+    near = avg_pool2d(small, 5, 1, 2, count_include_pad=False)
+    near = interpolate(near, size=(height, width), mode="bilinear", align_corners=False).flatten(1)
     buffer[:, 5] *= 1 - (5.0 * (near - buffer[:, 0])).clamp(0, 0.3) * seen
 
 
 def _blocks(x: torch.Tensor, size: tuple[int, int], s: int) -> torch.Tensor:
-    """Rays (T, H s W s, ...) by pixel: (T, H, W, s s, ...)."""
+    """Group rays (T, H s W s, ...) by pixel: (T, H, W, s s, ...)."""
     x = x.reshape(len(x), size[0], s, size[1], s, *x.shape[2:])
     return x.transpose(2, 3).reshape(len(x), *size, s * s, *x.shape[5:])
 
 
 def _coloured(buffer, atlases, owner, background, tint, size, s) -> torch.Tensor:
-    """Pictures uint8 (T, H, W, 3): colours of the rays, averaged over the background."""
+    """Pictures uint8 (T, H, W, 3): the rays' colours, averaged and laid over the background."""
     seen = buffer[:, 2] >= 0
     layer = (buffer[:, 2].long() + owner[:, None] * NUM_LAYERS)[seen]
     shade = buffer[:, 5, :, None] * tint[:, None]
@@ -317,8 +288,10 @@ def _coloured(buffer, atlases, owner, background, tint, size, s) -> torch.Tensor
 
 
 def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
-    """Parts uint8 (T, H, W) and U, V float16 (T, 2, H, W): those of one of the rays of each pixel of which half hit the
-    person."""
+    """Parts uint8 (T, H, W) and U, V float16 (T, 2, H, W).
+
+    Each pixel takes those of its first ray that hits the person; it stays 0 if less than half of its rays do.
+    """
     hits = _blocks(buffer[:, 1] > 0, size, s)
     chosen = hits.float().argmax(-1, keepdim=True)  # the first ray of the pixel that hits
     keep = hits.float().mean(-1) >= 0.5
@@ -326,13 +299,15 @@ def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
     def pick(x: torch.Tensor) -> torch.Tensor:
         return torch.where(keep, _blocks(x, size, s).gather(3, chosen)[..., 0], 0.0)
 
-    return pick(buffer[:, 1]).to(torch.uint8), torch.stack([pick(buffer[:, 3]), pick(buffer[:, 4])], 1).to(
-        torch.float16
-    )
+    part, u, v = (pick(buffer[:, k]) for k in (1, 3, 4))
+    return part.to(torch.uint8), torch.stack([u, v], 1).to(torch.float16)
 
 
 def _looked_up(atlases, layer, u, v) -> torch.Tensor:
-    """Colours (N, 3) of atlases (F, L, K, K, 3) at layers (N,) of all figures in a row and u, v (N,); bilinear."""
+    """Sample atlases bilinearly: colours (N, 3).
+
+    atlases: (F, L, K, K, 3). layer: (N,) index into all F L layers in a row. u, v: (N,).
+    """
     texels = atlases.shape[2]
     flat, total = atlases.reshape(-1, 3), 0
     column, row = (u * texels - 0.5).clamp(0, texels - 1), (v * texels - 0.5).clamp(0, texels - 1)

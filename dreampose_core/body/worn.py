@@ -1,35 +1,34 @@
-"""A body made to fill a mask: widths, hair, a skirt, and how far the outline stands off what is drawn."""
+"""Fit a body to a mask: widths, hair, a skirt, and the outline's offsets from the drawn body."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from ..poses import JOINT_INDEX, JOINTS
-from .build import HEAD_TOP, HEAD_WIDTH, LIMBS, SIDES, Build, Stances, drawn
-from .cones import HEAD, PARTS, TORSO
-from .fitting import snapped, unit
-from .outline import outline_of
+from ..poses import JOINT_INDEX
+from .build import HEAD_TOP, HEAD_WIDTH, Build, Stances, drawn
+from .cones import HEAD, LIMBS, PARTS, SIDES, TORSO, both
+from .fitting import unit
+from .outline import outline_of, snapped
 
-_BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # of hips, waist and chest: shares of the way from hips to shoulders
-_LEAST_STEP = 0.003  # body heights: hair that stands off the head by less is part of the head
-_LEG_STEPS, _NEAR_STEPS = 48, 6  # places between hips and ankles where a skirt is looked for; and on each side of a hem
+_BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # hips, waist and chest, from 0 at the hips to 1 at the shoulders
+_LEAST_STEP = 0.003  # body heights; thinner hair counts as part of the head
+_HIPS, _LEGS = 0.515, 0.47  # rest height of the hips; distance from there to the ankles
+_ROUNDS = 3
+# samples between hips and ankles in the search for a skirt; samples compared on each side of a hem
+_LEG_STEPS, _NEAR_STEPS = 48, 6
 
 
-def fitted_body(
-    stance: Stances, build: Build, mask: np.ndarray, parts: np.ndarray | None = None, rounds: int = 3
-) -> Build:
-    """The build with widths, hair and skirt as the mask (H, W), uint8 probabilities, asks.
+def fitted_body(stance: Stances, build: Build, mask: np.ndarray, parts: np.ndarray | None = None) -> Build:
+    """Fit the widths, hair, skirt and outline of a build to a mask (H, W), uint8 probabilities.
 
-    stance: of one frame. parts: (H, W) what each pixel of the mask is, None where that is not known. Widths come from
-    the area that falls to each part, hair from how far the mask stands off the head, a skirt from the gap between the
-    legs.
+    stance: one frame. parts: (H, W) part of each pixel of the mask; None if unknown. Widths come from the area of each
+    part, hair from how far the mask stands off the head, a skirt from the gap between the legs.
     """
     build = replace(build, skirt=_skirt(stance, mask))
     near = parts
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         raw, uv = drawn(stance, [build], mask.shape)
         if parts is None:
             near, _ = snapped(raw[0], uv[0], mask, stance.height[0])
@@ -40,32 +39,28 @@ def fitted_body(
 
 
 def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
-    """One round: raw is the body as it is drawn, near what of the mask falls to each part."""
+    """One round of fitting. raw: (H, W) parts of the drawn body; near: (H, W) parts of the mask."""
     height, places, x, y = _pixels(stance, raw.shape)
     limbs, trunk = build.limbs.copy(), build.trunk.copy()
+    hips, shoulders = (places[both(joint)].mean(0) for joint in ("hip", "shoulder"))
     for number, (limb, ends) in enumerate(LIMBS.items()):
         ratios, bare = [], np.ones(raw.shape, bool)
         if "leg" in limb and build.skirt[1] > 0:
-            # further up the mask shows cloth
-            hips, ankles = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "ankle"))
-            down = ankles - hips
-            bare = (x - hips[0]) * down[0] + (y - hips[1]) * down[1] > (_step(build.skirt[0]) + 0.03) * (down @ down)
-        for side in SIDES:
-            parts = PARTS[f"{side}_{limb}"]
-            a, b = (places[f"{side}_{joint}"] for joint in ends)
-            length = np.linalg.norm(b - a)
+            down, hem = places[both("ankle")].mean(0) - hips, (_HIPS - build.skirt[0]) / _LEGS
+            bare = _along(x, y, hips, down) > (hem + 0.03) * (down @ down)  # the mask shows cloth above the hem
+        for side, a, b in zip(SIDES, *(places[both(joint)] for joint in ends)):
+            parts, length = PARTS[f"{side}_{limb}"], np.linalg.norm(b - a)
             got, was = np.isin(near, parts) & bare, np.isin(raw, parts) & bare
             if length >= 0.04 * height and got.sum() >= 20 and was.sum() >= 20:
-                at = ((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / length**2
+                at = _along(x, y, a, b - a) / length**2
                 halves = [(at >= low) & (at < low + 0.5) for low in (0.0, 0.5)]
                 if not bare[was | (at < 0.5)].all():
                     halves = [np.ones_like(bare)] * 2
                 ratios.append([(got & half).sum() / max(10, (was & half).sum()) for half in halves])
         if ratios:
             limbs[number] = (limbs[number] * np.mean(ratios, 0).clip(0.7, 1.5)).clip(0.6, 2.6)
-    hips, shoulders = (np.mean([places[f"{side}_{joint}"] for side in SIDES], 0) for joint in ("hip", "shoulder"))
     up = shoulders - hips
-    at = ((x - hips[0]) * up[0] + (y - hips[1]) * up[1]) / max(1.0, up @ up)
+    at = _along(x, y, hips, up) / max(1.0, up @ up)
     got, was = np.isin(near, TORSO), np.isin(raw, TORSO)
     for number, (low, high) in enumerate(_BANDS):
         band = (at >= low) & (at < high)
@@ -79,16 +74,15 @@ def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) 
 
 
 def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
-    """The build with what of the mask stands off its head. raw: the body as it is drawn; near: what of the mask falls
-    to each part."""
+    """Add the hair that stands off the head in the mask. raw: (H, W) parts of the drawn body; near: of the mask."""
     height, places, x, y = _pixels(stance, near.shape)
     up = stance.rotations[0, JOINT_INDEX["head"], :2, 1]
     if np.linalg.norm(up) < 0.7:
-        return build  # seen from above
+        return build  # the head is seen from above
     seen, up = float(np.linalg.norm(up)), up / np.linalg.norm(up)
-    at, size, bare = places["head"], build.head, HEAD_WIDTH * build.head
+    at, size, bare = places[JOINT_INDEX["head"]], build.head, HEAD_WIDTH * build.head
     across = ((x - at[0]) * up[1] - (y - at[1]) * up[0]) / height
-    along = ((x - at[0]) * up[0] + (y - at[1]) * up[1]) / height / seen
+    along = _along(x, y, at, up) / height / seen
 
     def half_width(mask: np.ndarray, low: float, high: float) -> float:
         band = mask & (along >= low * size) & (along < high * size)
@@ -98,15 +92,15 @@ def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray)
         middle = mask & (np.abs(across) < 0.3 * bare)
         return float(along[middle].max()) if middle.any() else 0.0
 
-    own, drawn_head = np.isin(near, HEAD), np.isin(raw, HEAD)
+    mask_head, drawn_head = np.isin(near, HEAD), np.isin(raw, HEAD)
     around_neck = (near > 0) & (np.abs(across) < 3 * bare)
-    rise = top(own) - top(drawn_head)
-    wide, low = (half_width(own, *band) - half_width(drawn_head, *band) for band in ((0.07, 0.11), (0.03, 0.06)))
+    rise = top(mask_head) - top(drawn_head)
+    wide, low = (half_width(mask_head, *band) - half_width(drawn_head, *band) for band in ((0.07, 0.11), (0.03, 0.06)))
     locks = half_width(around_neck, -0.02, 0.02)
     hair, fall = np.zeros(4), np.zeros(2)
     if max(rise, wide) > _LEAST_STEP:
         radius = min(bare + max(wide, 0.5 * rise, 0.0), 2.2 * bare)
-        # a ball around the head, that goes on down the cheeks where it is wide there, too
+        # A ball around the head, which continues down the cheeks if the hair is wide there, too.
         cheeks = min(radius, bare + low) if low > _LEAST_STEP else 0.7 * bare
         hair = np.array([0.045 * size, cheeks, max(HEAD_TOP * size + max(rise, 0.0), radius + 0.05 * size), radius])
     if locks > 1.2 * bare and low > 0:
@@ -115,28 +109,28 @@ def _with_hair(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray)
 
 
 def _skirt(stance: Stances, mask: np.ndarray) -> np.ndarray:
-    """(2,) hem and half its width, see `Build`, by the gap between the legs and where the mask gets narrow; 0 for
-    none."""
+    """Hem of a skirt and half its width there (2,), see `Build`; 0 for no skirt.
+
+    Looks at the gap between the legs and for the place where the mask becomes narrow.
+    """
     none = np.zeros(2)
     height, places, _, _ = _pixels(stance, mask.shape)
-    chain = np.array([[places[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")] for side in SIDES])
+    chain = np.stack([places[both(joint)] for joint in ("hip", "knee", "ankle")], 1)
     ends = chain.mean(0)
     axis = ends[2] - ends[0]
-    if np.linalg.norm(axis) < 0.3 * height or -unit(axis) @ unit(places["spine"] - ends[0]) < 0.85:
+    if np.linalg.norm(axis) < 0.3 * height or -unit(axis) @ unit(places[JOINT_INDEX["spine"]] - ends[0]) < 0.85:
         return none  # the person does not stand
-    lowest = mask.shape[0] / 2 + chain[:, 1, 1].min()
-    if lowest < 0:
-        return none  # the knees are below the picture
+    if mask.shape[0] / 2 + chain[:, 1, 1].min() < 0:
+        return none  # the picture ends above the knees
     axis = unit(axis)
-    side = np.array([-axis[1], axis[0]])  # to the right in the picture
+    side = np.array([-axis[1], axis[0]])  # points right in the picture
     if side[0] < 0:
         side = -side
     steps = (np.arange(_LEG_STEPS) + 0.5) / _LEG_STEPS
     reach = np.arange(-0.4 * height, 0.4 * height)
     wide, bare, filled = np.zeros(_LEG_STEPS), np.zeros(_LEG_STEPS), np.full(_LEG_STEPS, np.nan)
-    arms = _around_arms(places, height)
     for i, step in enumerate(steps):
-        # along each leg at this height: where it is, and how thick it would be if it were bare
+        # Position of each leg at this height, and half its width if it were bare.
         legs, thick = [], []
         for hip, knee, ankle in chain:
             heights = [(point - ends[0]) @ axis for point in (hip, knee, ankle)]
@@ -150,7 +144,7 @@ def _skirt(stance: Stances, mask: np.ndarray) -> np.ndarray:
         inside = (columns >= 0) & (columns < mask.shape[1]) & (rows >= 0) & (rows < mask.shape[0])
         there = np.zeros(len(reach), bool)
         there[inside] = mask[rows[inside].astype(int), columns[inside].astype(int)] > 127
-        there &= ~arms(line)
+        there &= ~_on_arms(line, places, height)
         person = _run(there, reach, min(legs), max(legs))
         (first, one), (second, two) = sorted(zip(legs, thick))
         wide[i] = person.sum()
@@ -162,23 +156,26 @@ def _skirt(stance: Stances, mask: np.ndarray) -> np.ndarray:
 
 
 def _hem(steps: np.ndarray, wide: np.ndarray, bare: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """As `_skirt`. wide, bare: of the mask and of bare legs at the steps from hips (0) to ankles (1). filled: how much
-    of the gap between the legs is in the mask, NaN where there is no gap."""
+    """Find the hem and half its width (2,), as `_skirt`, in samples from hips (0) to ankles (1).
+
+    wide, bare: widths of the mask and of bare legs. filled: share of the gap between the legs that is in the mask, NaN
+    where there is no gap.
+    """
     none, ratio = np.zeros(2), wide / np.maximum(bare, 1e-6)
-    best, hem = 0.0, None
+    best = hem = 0
     for i in range(_NEAR_STEPS, len(steps) - 2):
         above, below = slice(max(0, i - _NEAR_STEPS), i), slice(i, i + _NEAR_STEPS)
         drop = (ratio[above].mean() - ratio[below].mean()) + _mean(filled[above], 1) - _mean(filled[below], 1)
         if drop > best:
             best, hem = drop, i
-    if best > 0.45 and hem is not None:
+    if best > 0.45:
         above, below = ratio[hem - _NEAR_STEPS : hem].mean(), ratio[hem : hem + _NEAR_STEPS].mean()
         gap = filled[:hem][steps[:hem] > 0.12]
         if _mean(gap, 0) > 0.8 and above > 1.15 * below or np.isnan(gap).all() and above > max(1.15, 1.25 * below):
-            return np.array([_rest(steps[hem]), wide[max(0, hem - 3) : hem].mean() / 2])
+            return np.array([_HIPS - steps[hem] * _LEGS, wide[max(0, hem - 3) : hem].mean() / 2])
     open_below = filled[int(0.3 * len(steps)) :]
     if _mean(open_below, 0) > 0.9 and np.median(ratio[len(steps) // 2 :]) > 1.5:
-        return np.array([_rest(0.95), wide[-6:-2].mean() / 2])  # down to the ankles
+        return np.array([_HIPS - 0.95 * _LEGS, wide[-6:-2].mean() / 2])  # the skirt reaches the ankles
     return none
 
 
@@ -186,18 +183,8 @@ def _mean(x: np.ndarray, otherwise: float) -> float:
     return otherwise if np.isnan(x).all() else float(np.nanmean(x))
 
 
-def _rest(step: float) -> float:
-    """Rest height of a place between hips (0) and ankles (1)."""
-    return 0.515 - step * 0.47
-
-
-def _step(rest: float) -> float:
-    """The place between hips (0) and ankles (1) at this rest height."""
-    return (0.515 - rest) / 0.47
-
-
 def _run(there: np.ndarray, reach: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Of a row of the mask what hangs together with the places between low and high."""
+    """The runs in a row of the mask that touch the range from low to high."""
     edges = np.diff(np.pad(there.astype(int), 1))
     kept = np.zeros_like(there)
     for start, stop in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)):
@@ -206,25 +193,26 @@ def _run(there: np.ndarray, reach: np.ndarray, low: float, high: float) -> np.nd
     return kept
 
 
-def _around_arms(places: dict[str, np.ndarray], height: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Says of points (N, 2) which lie on forearms and hands."""
-    bones = [(places[f"{side}_elbow"], places[f"{side}_wrist"]) for side in SIDES]
-
-    def near(points: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(points), bool)
-        for a, b in bones:
-            end = b + (b - a) * 0.6
-            along = ((points - a) @ (end - a) / max(1.0, (end - a) @ (end - a))).clip(0, 1)
-            found |= np.linalg.norm(points - a - along[:, None] * (end - a), axis=1) < 0.03 * height
-        return found
-
-    return near
+def _on_arms(points: np.ndarray, places: np.ndarray, height: float) -> np.ndarray:
+    """Bool (N,): which of points (N, 2) lie on forearms and hands."""
+    on_arms = np.zeros(len(points), bool)
+    for a, wrist in zip(places[both("elbow")], places[both("wrist")]):
+        way = 1.6 * (wrist - a)
+        along = ((points - a) @ way / max(1.0, way @ way)).clip(0, 1)
+        on_arms |= np.linalg.norm(points - a - along[:, None] * way, axis=1) < 0.03 * height
+    return on_arms
 
 
-def _pixels(stance: Stances, size: tuple[int, int]) -> tuple[float, dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Of one frame: its height in pixels, the joints' places (2,) and each pixel's x and y (H, W), in pixels about the
-    picture's middle, y up."""
+def _along(x, y, start: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Dot product of each pixel's position, relative to `start`, with the vector `way`."""
+    return (x - start[0]) * way[0] + (y - start[1]) * way[1]
+
+
+def _pixels(stance: Stances, size: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Of one frame: the body's height, the joints' positions (J, 2), and each pixel's x and y (H, W).
+
+    All are in pixels, with 0 in the picture's middle and y up.
+    """
     rows, columns = np.mgrid[: size[0], : size[1]]
     height = float(stance.height[0])
-    places = {name: stance.positions[0, i, :2] * height for i, name in enumerate(JOINTS)}
-    return height, places, columns + 0.5 - size[1] / 2, size[0] / 2 - rows - 0.5
+    return height, stance.positions[0, :, :2] * height, columns + 0.5 - size[1] / 2, size[0] / 2 - rows - 0.5

@@ -7,71 +7,69 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from .. import __version__
 from ..errors import Cancelled, DreamPoseError, InputError
+from ..files import storage_error
 from ..progress import Progress
 from ..settings import (
     MAX_SEED,
     AnimateOptions,
+    Device,
     EditOptions,
+    EstimatorName,
     FinetuneOptions,
     FrameOptions,
     MiniRun,
     Options,
+    Precision,
+    Quality,
+    Recipe,
     SceneOptions,
 )
 from . import commands, model_commands
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 a user's mistake (one sentence), 1 anything else, 130
-    stopped."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    """Run one command and return the exit code: 0 done, 2 wrong input (one sentence on stderr), 1 another error, 130
+    stopped by a signal."""
+    args = build_parser().parse_args(arguments)
     stop = threading.Event()
 
     def on_signal(number, frame):
         stop.set()
-        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C ends at once
+        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C ends the program at once
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     bars = _Bars()
     try:
         try:
-            args.run(args, bars, stop.is_set)
+            args.run(args, on_progress=bars, should_stop=stop.is_set)
         finally:
-            bars.close()  # before anything is said about an error
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            bars.close()  # before an error is printed
     except Cancelled:
-        print("stopped before it was done.", file=sys.stderr)
+        print("stopped.", file=sys.stderr)
         return 130
-    except DreamPoseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a folder that may not be written, a disk that is full
-        from ..files import storage_error
-
-        print(f"error: {storage_error(error, error.filename or 'A file')}", file=sys.stderr)
-        return 1
+    except (DreamPoseError, OSError) as error:  # OSError: a folder without write permission, a full disk
+        message = storage_error(error, error.filename or "A file") if isinstance(error, OSError) else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in one line."""
+    """Prints an error in the command line as one line."""
 
     def error(self, message: str):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 class _Bars:
-    """Draws progress records as one bar a stage."""
+    """Draws progress records as one bar per stage."""
 
     def __init__(self):
         self.stage, self.bar = None, None
@@ -95,314 +93,257 @@ class _Bars:
         self.stage = self.bar = None
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
-def _size(text: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int]:
     height, x, width = text.lower().partition("x")
     if not (x and height.isdigit() and width.isdigit() and 16 <= int(height) <= 2048 and 16 <= int(width) <= 2048):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, each 16 to 2048, for example 160x128")
     return int(height), int(width)
 
 
-def _channels(text: str) -> tuple[int, ...]:
+def channels(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(width) for width in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, for example 64,128,192") from None
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m dreampose_core", description="One photo and a motion become a video.")
-    parser.add_argument("--version", action="version", version=__version__)
-    groups = parser.add_subparsers(required=True, metavar="COMMAND")
+Add = Callable[[argparse.ArgumentParser], object]
+"""A function that adds one or more arguments to a parser."""
 
-    def command(group, name: str, run, text: str) -> argparse.ArgumentParser:
-        sub = group.add_parser(name, help=text, description=text)
+
+def option(name: str, words: str, kind=str, default=None, **more) -> Add:
+    """Define an argument with its help text. kind: bool for a switch, a Literal for a choice, or a function that parses
+    the value."""
+    if kind is bool:
+        more["action"] = "store_true"
+    else:
+        more |= {"choices": get_args(kind)} if get_args(kind) else {"type": kind}
+        more |= {"default": default, "metavar": more.get("metavar", {size: "HxW", channels: "A,B,C"}.get(kind))}
+        words += f" (default: {default})" if default is not None and "(default" not in words else ""
+    return lambda parser: parser.add_argument(name, help=words.strip().replace("%", "%%"), **more)
+
+
+def options_of(kind: type[Options], without=(), **kinds) -> list[Add]:
+    """Define the options of an option set, with its fields' descriptions as help. without: fields to leave out. kinds:
+    (parser, default as text) for fields that need their own parser."""
+    words, made = kind.described(), []
+    for name, field in kind.model_fields.items():
+        if name not in without:
+            parts = get_args(field.annotation)
+            of = parts[0] if type(None) in parts else field.annotation  # X of X | None
+            made.append(option(f"--{name.replace('_', '-')}", words[name], *kinds.get(name, (of, field.default))))
+    return made
+
+
+def edits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("changes to the motion, in this order")
+    group.add_argument("--frames", dest="range", metavar="FIRST:LAST", help="use only these frames, LAST not included")
+    for add in options_of(EditOptions, without=("first_frame", "last_frame")):
+        add(group)
+
+
+CLIP = "openai/clip-vit-base-patch32"
+DATA = (
+    "mannequin (exact pose maps), drawn (people drawn as meshes, pose maps from the body tracker), or a folder of "
+    "videos, with or without DensePose files next to them"
+)
+DEVICE = option("--device", "where to compute", Device, "auto")
+MODEL = (
+    option("--model", "mini, a model folder, or a hub id OWNER/NAME", default="mini"),
+    DEVICE,
+    option("--precision", "auto: bf16 if the GPU supports it, else fp16; fp32 on the CPU", Precision, "auto"),
+    option("--low-memory", "keep networks that are not computing out of the GPU's memory; slower", bool),
+)
+BASE = (
+    option("--base", "SD 1.x, a folder or hub id: CompVis/stable-diffusion-v1-4", required=True, metavar="MODEL"),
+    option("--image-encoder", "CLIP's vision model, a folder or a hub id", default=CLIP, metavar="MODEL"),
+    option("--out", "the model folder to write", required=True),
+)
+READING = (
+    option("--estimator", "how to estimate DensePose from pictures; body: the body tracker", EstimatorName, "body"),
+    option("--estimator-file", "a TorchScript export to use instead of the one on the hub", Path),
+    option("--estimator-colours", "the channel order that the export expects", Literal["bgr", "rgb"], "bgr"),
+    option("--person", "if several: 1 is the leftmost (body) or largest (others); default: the largest", number),
+)
+MOTION_PERSON = option("--motion-person", "as --person, for the motion's clip", number)
+PHOTOS = (
+    option("--image", "a photo; repeat to learn from more photos", required=True, action="append"),
+    option("--image-poses", "its DensePose, FILE or FILE:K for map K (default: estimated)", action="append"),
+)
+VIDEO, MOTION = "the video to write (.mp4)", "the motion: DensePose in any format, or a video of a person moving"
+JSON = option("--json", "write the results to this file, too", Path, metavar="FILE")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m dreampose_core", description="Animate a person's photo with a motion.")
+    parser.add_argument("--version", action="version", version=__version__)
+    top = parser.add_subparsers(required=True, metavar="COMMAND")
+    groups = {}
+
+    def group(name: str, words: str) -> None:
+        groups[name] = top.add_parser(name, help=words).add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable, *options: Add) -> argparse.ArgumentParser:
+        """Add a command with the function's name, in the group that the name's first word names, and the function's
+        docstring as help."""
+        first, _, rest = run.__name__.partition("_")
+        within, name = (groups[first], rest) if first in groups else (top, run.__name__.replace("_", "-"))
+        sub = within.add_parser(name, help=run.__doc__, description=run.__doc__)
         sub.set_defaults(run=run)
+        for add in options:
+            add(sub)
         return sub
 
-    a = command(groups, "animate", commands.animate, "make a video of the person in a photo")
-    a.add_argument(
-        "--image",
-        required=True,
-        action="append",
-        help="the photo: PNG, JPEG or WebP; more photos of the same person may follow, for the learning alone",
+    command(
+        commands.animate,
+        *PHOTOS,
+        option("--poses", MOTION, required=True),
+        option("--out", VIDEO + "; its settings go into a .json file next to it", required=True),
+        *MODEL,
+        option("--subject", "use this fine-tuned subject folder instead of fine-tuning now", Path),
+        edits,
+        *options_of(AnimateOptions, without=(*EditOptions.model_fields, "batch_size")),
+        option("--label", "write in a corner of each frame that it is generated", bool),
+        option("--safety-checker", "Stable Diffusion 1.x whose checker turns unsafe frames black", metavar="MODEL"),
+        *READING,
+        MOTION_PERSON,
     )
-    a.add_argument("--poses", required=True, help="the motion: DensePose in any form, or a video of somebody moving")
-    a.add_argument("--out", required=True, help="the video to write (.mp4); its settings go beside it as .json")
-    a.add_argument(
-        "--image-poses",
-        action="append",
-        help="the photo's own DensePose, one for each --image: FILE, or FILE:K for its map K (default: estimated)",
+    command(
+        commands.finetune,
+        *PHOTOS,
+        option("--out", "the subject folder to write", required=True),
+        *options_of(FinetuneOptions),
+        option("--resume", "continue the interrupted fine-tuning to --out", bool),
+        *options_of(FrameOptions),
+        *MODEL,
+        *READING,
     )
-    _model_options(a)
-    a.add_argument("--subject", type=Path, help="a tuned subject folder, used instead of tuning one")
-    _edit_options(a)
-    _add_options(a, AnimateOptions, without=(*EditOptions.model_fields, "batch_size"))
-    a.add_argument("--label", action="store_true", help="each frame says in a corner that it is generated")
-    a.add_argument(
-        "--safety-checker",
-        metavar="MODEL",
-        help="Stable Diffusion 1.x, a folder or hub id: frames that its checker objects to are black",
-    )
-    _reading_options(a, motion=True)
 
-    f = command(groups, "finetune", commands.finetune, "tune the model to a person and keep the subject")
-    f.add_argument(
-        "--image", required=True, action="append", help="a photo; give it again for more photos of the same person"
+    group("poses", "inspect, edit and convert motions")
+    command(commands.poses_info, option("file", MOTION), *READING, DEVICE)
+    command(
+        commands.poses_convert,
+        option("file", "any format that animate accepts, or your own detectron2 dump (.pkl)"),
+        option("out", ".npz (everything), .zip (IUV pictures), .mp4 (MagicAnimate) or a folder (DreamPose's .npy)"),
+        option("--size", "size of a dump's pictures (default: that of pictures next to it, else from boxes)", size),
+        edits,
+        *READING,
+        DEVICE,
     )
-    f.add_argument(
-        "--image-poses", action="append", help="the photo's DensePose, one for each --image (default: estimated)"
-    )
-    f.add_argument("--out", required=True, help="the subject folder to write")
-    _add_options(f, FinetuneOptions)
-    f.add_argument("--resume", action="store_true", help="go on with a tuning to --out that was interrupted")
-    _add_options(f, FrameOptions)
-    _model_options(f)
-    _reading_options(f)
-
-    poses = groups.add_parser("poses", help="look into, change and convert pose sequences").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    i = command(poses, "info", commands.poses_info, "say what a motion is and holds")
-    i.add_argument("file")
-    _reading_options(i)
-    v = command(
-        poses, "convert", commands.poses_convert, "read a motion in any form, change it, write it in another form"
-    )
-    v.add_argument("file", help="any form that animate takes, and detectron2's dumps (.pkl) of your own")
-    v.add_argument(
-        "out",
-        help=".npz (everything), .zip (IUV pictures), .mp4 (MagicAnimate rendering) or a folder (DreamPose's .npy)",
-    )
-    v.add_argument(
-        "--size", type=_size, metavar="HxW", help="of a dump's pictures (default: found beside it, else from the boxes)"
-    )
-    v.set_defaults(reads_pickles=True)
-    _edit_options(v)
-    _reading_options(v)
-    p = command(
-        poses,
-        "preview",
+    command(
         commands.poses_preview,
-        "see a motion, or what it does to a photo, in seconds and without a model",
-    )
-    p.add_argument("file")
-    p.add_argument("out", help="the video to write (.mp4)")
-    p.add_argument("--image", help="a photo: the motion is laid over it, and its pixels are moved by it")
-    p.add_argument("--image-poses", help="the photo's own DensePose (default: estimated)")
-    p.add_argument("--model", default="mini", help="the model whose size is shown (default: mini)")
-    _edit_options(p)
-    _add_options(p, SceneOptions, without=EditOptions.model_fields)
-    _reading_options(p, motion=True)
-
-    group = groups.add_parser("mannequin", help="people drawn by the program").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    m = command(group, "render", commands.mannequin_render, "draw a clip with its exact DensePose")
-    m.add_argument("--seed", type=int, required=True, help="which figure; 10000 and above are never trained on")
-    m.add_argument("--motion", required=True, help="a motion's name, such as walk; any other word lists them all")
-    m.add_argument("--frames", type=int, required=True)
-    m.add_argument("--size", type=_size, required=True, metavar="HxW")
-    m.add_argument("--fps", type=float, default=20.0)
-    m.add_argument("--speed", type=float, default=1.0, help="times the figure's own pace, 0.25 to 4 (default: 1)")
-    m.add_argument(
-        "--amplitude", type=float, default=1.0, help="times its own size of movements, 0.25 to 1.5 (default: 1)"
-    )
-    m.add_argument("--out", required=True, help="the folder for frame_00000.png ... and poses.npz")
-
-    d = command(
-        groups, "doctor", model_commands.doctor, "look at this machine: what is missing, and what to do about it"
-    )
-    d.add_argument("--model", help="the model that is to run (default: DREAMPOSE_MODEL, or mini)")
-    d.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it is to run (default: auto)")
-    d.add_argument("--home", help="the data folder (default: DREAMPOSE_HOME)")
-
-    t = command(groups, "train", model_commands.train, "train a base model")
-    t.add_argument("--data", help=MiniRun.described()["data"])
-    t.add_argument("--out", help="the run folder; what is trained is written to its model/")
-    t.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
-    t.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    t.add_argument("--shard", action="store_true", help="of several processes each holds its share of the UNet (FSDP)")
-    t.add_argument("--size", type=_size, metavar="HxW", default=(160, 128), help="a multiple of 32 each")
-    t.add_argument(
-        "--unet-channels", type=_channels, metavar="A,B,C", default=(64, 128, 192), help="of the UNet's levels"
-    )
-    _add_options(t, MiniRun, without=("data", "size", "unet_channels"))
-    _device_option(t)
-    t_groups = t.add_subparsers(metavar="prepare|draw|start")
-    c = command(t_groups, "prepare", model_commands.train_prepare, "turn clips of people into what is trained on")
-    c.add_argument(
-        "folder",
-        help="videos, and folders of frame_<n>.png; DensePose that lies beside them is used, else it is estimated",
-    )
-    c.add_argument("--out", required=True, help="the folder to write; clips that are ready there are not made again")
-    c.add_argument(
-        "--size", type=_size, metavar="HxW", default=(640, 512), help="of the frames: the model's (default: 640x512)"
-    )
-    _reading_options(c)
-
-    w = command(t_groups, "draw", model_commands.train_draw, "draw clips of people that the program makes up")
-    w.add_argument("folder", help="the folder to write; clips that are there are not drawn again")
-    w.add_argument("--clips", type=int, default=1000, help="how many, 2.5 MB and 8 seconds each (default: 1000)")
-    w.add_argument("--first", type=int, default=0, help="the number of the first, for several processes (default: 0)")
-    w.add_argument("--seed", type=int, default=0)
-    w.add_argument("--backdrops", type=Path, help="a folder of pictures, one of which is behind half of the clips")
-
-    start = command(t_groups, "start", model_commands.train_start, "make the full-size model that training starts from")
-    _base_options(start)
-    start.add_argument(
-        "--vae", metavar="MODEL", help="another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id"
-    )
-    start.add_argument("--pose-encoding", choices=("iuv", "uv"), default="iuv", help="uv is the paper's (default: iuv)")
-    start.add_argument(
-        "--reference-warp",
-        choices=("none", "texture"),
-        default="texture",
-        help="none is the paper's (default: texture)",
-    )
-    start.add_argument(
-        "--size", type=_size, metavar="HxW", default=(640, 512), help="multiples of 64 (default: 640x512)"
+        option("file", MOTION),
+        option("out", VIDEO),
+        option("--image", "a photo: also show the motion on it, and its pixels moved by the motion"),
+        option("--image-poses", "the photo's DensePose (default: estimated)"),
+        option("--model", "the model that sets the size", default="mini"),
+        edits,
+        *options_of(SceneOptions, without=EditOptions.model_fields),
+        *READING,
+        MOTION_PERSON,
+        DEVICE,
     )
 
-    r = command(
-        groups,
-        "import-released",
+    group("mannequin", "draw people with exact DensePose")
+    command(
+        commands.mannequin_render,
+        option("--seed", "the figure's seed; figures from 10000 on are never trained on", int, required=True),
+        option("--motion", "a motion's name, such as walk; an unknown name lists them all", required=True),
+        option("--frames", "number of frames", int, required=True),
+        option("--size", "the frames' size", size, required=True),
+        option("--fps", "frames per second", float, 20.0),
+        option("--speed", "factor on the figure's own pace, 0.25 to 4", float, 1),
+        option("--amplitude", "factor on the size of its movements, 0.25 to 1.5", float, 1),
+        option("--out", "the folder for frame_00000.png ... and poses.npz", required=True),
+    )
+    command(
+        model_commands.doctor,
+        option("--model", "the model to check (default: DREAMPOSE_MODEL, or mini)"),
+        option("--device", "where to run it (default: auto)", Device),
+        option("--home", "the data folder (default: DREAMPOSE_HOME)"),
+    )
+
+    train = command(
+        model_commands.train,
+        option("--data", MiniRun.described()["data"]),
+        option("--out", "the run folder; the trained model is written to its model/"),
+        option("--minutes", "stop with a checkpoint after this many minutes", float),
+        option("--resume", "continue from the run folder's last checkpoint", bool),
+        option("--shard", "split the UNet among the processes (FSDP)", bool),
+        *options_of(MiniRun, ("data",), size=(size, "160x128"), unet_channels=(channels, "64,128,192")),
+        DEVICE,
+    )
+    groups["train"] = train.add_subparsers(metavar="prepare|draw|start")
+    command(
+        model_commands.train_prepare,
+        option("folder", "videos and folders of frame_<n>.png; DensePose is read from files next to them or estimated"),
+        option("--out", "the folder to write; finished clips in it are kept", required=True),
+        option("--size", "the frames' size: the model's", size, "640x512"),
+        *READING,
+        DEVICE,
+    )
+    command(
+        model_commands.train_draw,
+        option("folder", "the folder to write; clips in it are kept"),
+        option("--clips", "number of clips; each takes 2.5 MB and 8 seconds", int, 1000),
+        option("--first", "number of the first clip, to divide the work among processes", int, 0),
+        option("--seed", "the same seed draws the same clips", int, 0),
+        option("--backdrops", "a folder of pictures; half of the clips get one as their background", Path),
+    )
+    command(
+        model_commands.train_start,
+        *BASE,
+        option("--vae", "another VAE, such as stabilityai/sd-vae-ft-mse: a folder or a hub id", metavar="MODEL"),
+        option("--pose-encoding", "the paper uses uv", Literal["iuv", "uv"], "iuv"),
+        option("--reference-warp", "the paper uses none", Literal["none", "texture"], "texture"),
+        option("--size", "the model's size, multiples of 64", size, "640x512"),
+    )
+    command(
         model_commands.import_released,
-        "turn the original authors' checkpoints into a model folder",
+        option("--zip", "custom-chkpts.zip as downloaded; or give its files:", Path),
+        option("--unet", "unet_epoch_20.pth", Path, metavar="PTH"),
+        option("--adapter", "adapter_20.pth", Path, metavar="PTH"),
+        option("--vae", "vae_1499.pth, if the VAE was fine-tuned, too", Path, metavar="PTH"),
+        *BASE,
     )
-    r.add_argument("--zip", type=Path, help="custom-chkpts.zip as it was downloaded; or the files themselves:")
-    r.add_argument("--unet", type=Path, metavar="PTH", help="unet_epoch_20.pth")
-    r.add_argument("--adapter", type=Path, metavar="PTH", help="adapter_20.pth")
-    r.add_argument("--vae", type=Path, metavar="PTH", help="vae_1499.pth, where the VAE was tuned, too")
-    _base_options(r)
 
-    e = command(groups, "evaluate", model_commands.evaluate, "measure a model against exact truth")
-    _model_options(e)
-    e.add_argument(
-        "--data", type=Path, help="a folder of real videos instead of mannequins; DensePose files next to them are used"
+    command(
+        model_commands.evaluate,
+        *MODEL,
+        option("--data", DATA, default="mannequin"),
+        option("--people", "number of held-out people (default: 8), or of videos in --data (default: all)", int),
+        option("--recipe", "measure the model after this fine-tuning, too", Recipe, "none"),
+        option("--quality", "as in animate", Quality, "standard"),
+        option("--robustness", "measure with perturbed or missing DensePose of the photo, too, on fewer frames", bool),
+        option("--seed", f"0 to {MAX_SEED}; the same seed gives the same report", int, 0),
+        option("--lpips", "a TorchScript file of LPIPS; measure it, too", Path, metavar="FILE"),
+        option("--out", "the folder for report.json, report.html and their pictures", required=True),
     )
-    e.add_argument(
-        "--people", type=int, help="how many held-out mannequins (default: 8), or videos of --data (default: all)"
+    group("bench", "measure time and memory")
+    command(
+        model_commands.bench_poses,
+        option("--frames", "length of the motion", int, 300),
+        option("--size", "the frames' size", size, "640x512"),
+        option("--out", "the folder for report.json", required=True),
     )
-    e.add_argument(
-        "--recipe",
-        default="none",
-        choices=("none", "fast", "paper"),
-        help="measure the tuned model, too (default: none)",
+    command(
+        model_commands.bench_tune,
+        *MODEL,
+        option("--people", "number of held-out people", int, 3),
+        JSON,
+        option("--out", "the folder for report.json and pictures"),
     )
-    e.add_argument("--quality", default="standard", choices=("draft", "standard", "best"))
-    e.add_argument(
-        "--robustness", action="store_true", help="also with the photo's DensePose disturbed or absent, on fewer frames"
+    command(
+        model_commands.bench_generate,
+        *MODEL,
+        option("--people", "number of held-out people", int, 2),
+        option("--frames", "frames of each person to make with the original's sampling, too", int, 4),
+        JSON,
     )
-    e.add_argument(
-        "--seed", type=int, default=0, help=f"0 to {MAX_SEED}; the same seed gives the same report (default: 0)"
-    )
-    e.add_argument("--lpips", type=Path, metavar="FILE", help="a TorchScript file of LPIPS, which is measured then")
-    e.add_argument("--out", required=True, help="the folder for report.json, report.html and what belongs to them")
-
-    bench = groups.add_parser("bench", help="measure time and memory").add_subparsers(required=True, metavar="COMMAND")
-    b = command(bench, "poses", model_commands.bench_poses, "read and align a motion in every form")
-    b.add_argument("--frames", type=int, default=300)
-    b.add_argument("--size", type=_size, default=(640, 512), metavar="HxW")
-    b.add_argument("--out", required=True, help="the folder for report.json")
-
-    u = command(bench, "tune", model_commands.bench_tune, "what tuning to a subject is worth, and how long it takes")
-    _model_options(u)
-    u.add_argument("--people", type=int, default=3, help="held-out people (default: 3)")
-    u.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
-    u.add_argument("--out", help="the folder for report.json and pictures")
-
-    g = command(bench, "generate", model_commands.bench_generate, "how fast frames are made, and what that costs")
-    _model_options(g)
-    g.add_argument("--people", type=int, default=2, help="held-out people (default: 2)")
-    g.add_argument(
-        "--frames", type=int, default=4, help="frames of each that are made in the original's way, too (default: 4)"
-    )
-    g.add_argument("--json", type=Path, metavar="FILE", help="the file for the figures")
     return parser
-
-
-def _base_options(sub) -> None:
-    base = "Stable Diffusion 1.x, such as CompVis/stable-diffusion-v1-4: a folder or a hub id"
-    sub.add_argument("--base", required=True, metavar="MODEL", help=base)
-    clip = "openai/clip-vit-base-patch32"
-    sub.add_argument(
-        "--image-encoder",
-        default=clip,
-        metavar="MODEL",
-        help=f"CLIP's vision model: a folder or a hub id (default: {clip})",
-    )
-    sub.add_argument("--out", required=True, help="the model folder to write")
-
-
-def _device_option(sub) -> None:
-    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-
-
-def _model_options(sub) -> None:
-    sub.add_argument("--model", default="mini", help="mini, a model folder, or a hub id owner/name (default: mini)")
-    _device_option(sub)
-    sub.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="of the model's numbers (default: bf16 where the GPU has it, else fp16; fp32 on the CPU)",
-    )
-    sub.add_argument(
-        "--low-memory", action="store_true", help="parts that do not compute wait outside the GPU's memory: slower"
-    )
-
-
-def _edit_options(sub) -> None:
-    group = sub.add_argument_group("changes to the motion, in this order")
-    group.add_argument("--frames", dest="range", metavar="FIRST:LAST", help="a part of it; LAST is not included")
-    _add_options(group, EditOptions, without=("first_frame", "last_frame"))
-
-
-def _add_options(sub, kind: type[Options], without: Iterable[str] = ()) -> None:
-    """Adds the options of a set, but for those named, as its fields describe them."""
-    words = kind.described()
-    for name, field in kind.model_fields.items():
-        if name in without:
-            continue
-        how = {"default": field.default, "help": words[name].replace("%", "%%")}
-        parts = get_args(field.annotation)
-        kind = parts[0] if type(None) in parts else field.annotation  # X of X | None
-        if kind is bool:
-            how["action"] = "store_true"
-        elif field.default is not None:
-            how["help"] += f" (default: {field.default})"
-        if kind in (int, float, str):
-            how["type"] = kind
-        elif kind is not bool:
-            how["choices"] = get_args(kind)
-        sub.add_argument(f"--{name.replace('_', '-')}", **how)
-
-
-def _estimator_options(sub) -> None:
-    sub.add_argument(
-        "--estimator",
-        choices=("body", "torchscript", "none"),
-        default="body",
-        help="what makes DensePose from pictures (default: body, the body tracker)",
-    )
-    sub.add_argument("--estimator-file", type=Path, help="a TorchScript export, instead of the one on the hub")
-    sub.add_argument(
-        "--estimator-colours", choices=("bgr", "rgb"), default="bgr", help="the channel order the export wants"
-    )
-
-
-def _reading_options(sub, motion: bool = False) -> None:
-    """motion: there is a clip beside the photo, with people of its own."""
-    _estimator_options(sub)
-    whom = "whom to take of several people: 1 is the leftmost (body), or the largest (torchscript, a dump)"
-    sub.add_argument("--person", type=_number, help=f"{whom}; default: the largest")
-    if motion:
-        sub.add_argument("--motion-person", type=_number, help="the same in the motion's clip")
-    if not any(action.dest == "device" for action in sub._actions):
-        _device_option(sub)

@@ -1,4 +1,4 @@
-"""The body tracker: pictures of a person -> DensePose, by landmarks, mask and a body fitted to them."""
+"""The body tracker: estimate pose maps from pictures by landmarks, a mask, and a body model fitted to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from ..body.build import Build, Stances, drawn
 from ..body.cones import PARTS
-from ..body.fitting import Points, body_height, lean, lifted, snapped, stance_of
+from ..body.fitting import Points, body_height, lean, lifted, stance_of
+from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
@@ -20,35 +21,38 @@ from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
 
 CHARTS = "body"
-_FITTED = 5  # frames whose masks say what the body is like
-_MOST_LEAN = 0.44  # radians: the landmarks lean people out of the picture by less than that; more is meant
-_LOST_FRAMES = 15  # of a clip that are filled in between two that are found
-_SMOOTH, _REACH = 2.0, 5  # frames: standard deviation of the smoothing over time, and how far it looks
-_JITTER = 0.006  # of the person's size: how much landmarks tremble
-_CAMERA = 8.0  # frames: standard deviation of the smoothing of the person's size
-_LONGEST, _SHORTEST = 1.25, 0.8  # of a limb's length over the average's; depth is guessed
-# mean change of a picture from one frame to the next, 0 to 1, that is another scene; half of it is, where that is so
-# many times the usual of the last frames
+_FITTED = 5  # number of frames whose masks determine the body's build
+_MOST_LEAN = 0.44  # radians; a smaller lean out of the picture is an error of the landmarks, a larger one is real
+_LOST_FRAMES = 15  # longest gap in a clip, in frames, that is interpolated
+_SMOOTH, _REACH = 2.0, 5  # smoothing of the landmarks over time: standard deviation and reach, in frames
+_JITTER = 0.006  # noise of the landmarks, as a share of the person's size
+_CAMERA = 8.0  # standard deviation, in frames, of the smoothing of the person's size
+_LONGEST, _SHORTEST = 1.25, 0.8  # limits of a limb's length over the average length, since depth is a guess
+# A scene begins where the mean change between two frames (0 to 1) exceeds _CUT, or half of it if that is _SUDDEN times
+# the median change of the last _USUAL frames.
 _CUT, _SUDDEN, _USUAL = 0.15, 6, 24
-_FLASH = 5  # frames: what is shorter is no scene
-_FITS = 0.55  # of the mask and the body drawn in it: a worse fit is no fit (people who stand: .80 to .95)
+_FLASH = 5  # frames; a shorter scene counts as a flash
+_FITS = 0.55  # overlap of the mask and the fitted body below which the fit is poor (standing people: .80 to .95)
 _SURE = 0.2  # confidence below which hidden limbs are guesses
-_SHARE_FOUND = 0.7  # of the frames of a motion: with fewer its joints are not known
-_CLOSE = 0.5  # of the square's side: how far somebody may move while they are lost
+_SHARE_FOUND = 0.7  # share of a motion's frames in which the person must be found to give it joints
+_CLOSE = 0.5  # how far a person may move while they are not found, as a share of the square's side
 
 
 class BodyTracker:
-    """An estimator of the form `Estimator`. folder: of BlazePose's networks. person: whom to follow, 1 for who is
-    leftmost in the first frame that shows anybody; None for the largest."""
+    """The body tracker; implements `Estimator`.
 
-    def __init__(self, folder: Path, device: str = "cpu", person: int | None = None):
+    folder: BlazePose's networks. person: which person to follow, in the first frame that shows any: counted from the
+    left, 1 for the leftmost; or the one nearest to a point, (column, row) in pixels; None for the largest.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", person: int | tuple[float, float] | None = None):
         self.network, self.person = BlazePose(folder, device), person
         self.left_out, self.notices = 0, ()
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
-        """Maps of uint8 (H, W, 3) pictures of one size, RGB, at their size (charts: body); all 0 where nobody is found.
+        """Estimate maps (charts: body) of RGB pictures, uint8 (H, W, 3) of one size, at that size; 0 without a person.
 
-        Raises InputError where there are fewer people than `person` says.
+        Raises InputError when there are no pictures, or fewer people than `person`.
         """
         self.left_out, self.notices, size = 0, (), None
         found: list[Pose | None] = []
@@ -76,16 +80,15 @@ class BodyTracker:
     def with_joints(
         self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
     ) -> PoseSequence:
-        """Maps that know their parts with their person's joints; as they are where no person is found in them.
+        """Add the person's joints to maps with parts; returns `poses` unchanged when too few frames show a person.
 
-        The parts are painted as a person is, who is looked for as in any picture; where two parts meet a joint is.
+        Each part map is painted as a picture of a dressed person, in which BlazePose finds the landmarks; joints are
+        moved to where two parts meet.
         """
-        self.notices, self.person = (), None  # one person is painted
+        self.notices, self.person = (), None  # the painted picture shows one person
         if len(people(poses.parts[0])) > 1:
             self.notices = ("Several people are in the motion: the largest one is used.",)
-            alone = [largest_alone(poses.select([index])) for index in range(len(poses))]
-            uv = None if poses.uv is None else np.concatenate([one.uv for one in alone])
-            poses = replace(poses, parts=np.concatenate([one.parts for one in alone]), uv=uv)
+            poses = largest_alone(poses)
         found: list[Pose | None] = []
         clock = StageClock("estimating", len(poses), on_progress)
         for index, parts in enumerate(poses.parts):
@@ -103,8 +106,10 @@ class BodyTracker:
         return replace(poses, joints=_held(joints, there, len(poses)))
 
     def _next(self, image: np.ndarray, before: list[Pose | None], is_cut: bool = False) -> Pose | None:
-        """The person in the next picture: where they were, else found by the detector; is_cut: it begins
-        another scene."""
+        """Find the person in the next picture: first where they were in the last one, then with the detector.
+
+        is_cut: whether the picture begins another scene.
+        """
         last = next((pose for pose in reversed(before) if pose is not None), None)
         if last is not None and before[-1] is not None and not is_cut:
             pose = self.network.poses(image, [last.next_roi])[0]
@@ -115,6 +120,9 @@ class BodyTracker:
             return None
         if last is None:
             self.left_out = len(everyone) - 1
+            if isinstance(self.person, tuple):
+                x, y = self.person
+                return min(everyone, key=lambda pose: np.hypot(pose.roi.x - x, pose.roi.y - y) / pose.roi.side)
             if self.person is not None:
                 if self.person > len(everyone):
                     there = "is one person" if len(everyone) == 1 else f"are {len(everyone)} people"
@@ -129,13 +137,9 @@ class BodyTracker:
         return max(everyone, key=lambda pose: pose.area) if is_cut or lost >= _LOST_FRAMES else None
 
     def _maps(
-        self,
-        found: list[Pose | None],
-        masks: list[np.ndarray | None],
-        size: tuple[int, int],
-        cuts: Sequence[int] = (0,),
+        self, found: list[Pose | None], masks: list[np.ndarray | None], size: tuple[int, int], cuts: Sequence[int]
     ) -> PoseSequence:
-        """cuts: the frames at which a scene begins."""
+        """Fit the body to all frames and draw its maps. cuts: the first frame of each scene."""
         parts, uv = np.zeros((len(found), *size), np.uint8), np.zeros((len(found), 2, *size), np.float16)
         scenes = zip(cuts, [*cuts[1:], len(found)])
         between = [start + index for start, stop in scenes for index in _between(found[start:stop])]
@@ -149,43 +153,41 @@ class BodyTracker:
             raw_parts, raw_uv = drawn(stances, builds, size)
             for number, (index, at) in enumerate(zip(there, points)):
                 own_parts, own_uv = raw_parts[number], raw_uv[number]
-                for ankle, foot in zip(at.ankle, ("left_foot", "right_foot")):
-                    if abs(ankle[0]) > size[1] / 2 or abs(ankle[1]) > size[0] / 2:
-                        # it ends outside the picture: what is seen there is the leg
+                for is_inside, foot in zip(_inside(at.ankle, size), ("left_foot", "right_foot")):
+                    if not is_inside:  # the ankle is outside the picture, so the visible pixels belong to the leg
                         own_parts = np.where(np.isin(own_parts, PARTS[foot]), 0, own_parts)
                 if masks[index] is not None:
                     own_parts, own_uv = snapped(own_parts, own_uv, masks[index], stances.height[number])
                 parts[index], uv[index] = own_parts, own_uv
-            fit = [
-                _iou(raw_parts[i] > 0, masks[index] > 127) for i, index in enumerate(there) if masks[index] is not None
-            ]
-            self.notices += _doubts(joints, points, size, float(np.median(fit)))
+            seen = [(raw_parts[i] > 0, masks[index] > 127) for i, index in enumerate(there) if masks[index] is not None]
+            fit = float(np.median([(a & b).sum() / max(1, (a | b).sum()) for a, b in seen]))
+            self.notices += _doubts(joints, points, size, fit)
             joints = _held(joints, there, len(found))
         return converted(PoseSequence(parts, uv, "mannequin", joints=joints), CHARTS)
 
 
 def _between(found: list[Pose | None]) -> list[int]:
-    """The frames without a person that lie between two with one which are not far apart."""
+    """The frames without a person in short gaps (at most _LOST_FRAMES) between two frames with one."""
     there = [index for index, pose in enumerate(found) if pose is not None]
     gaps = [range(a + 1, b) for a, b in zip(there, there[1:]) if 1 < b - a <= _LOST_FRAMES + 1]
     return [index for gap in gaps for index in gap]
 
 
 def _is_cut(changes: list[float]) -> bool:
-    """Whether the last of these changes from frame to frame begins another scene."""
+    """Whether the last of these changes between frames begins another scene."""
     usual = np.median(changes[-_USUAL - 1 : -1]) if len(changes) > 2 else _CUT
     return changes[-1] > _CUT or (changes[-1] > _CUT / 2 and changes[-1] > _SUDDEN * usual)
 
 
 def _scenes(cuts: list[int], length: int) -> list[int]:
-    """The first frames of scenes; what is between two cuts and so short is a flash, or a gap in the same scene."""
+    """The first frame of each scene; a stretch shorter than _FLASH between two cuts is a flash or a gap, no scene."""
     lengths = np.diff([*cuts, length])
     lengths[[0, -1]] = _FLASH
     return [0, *(cut for cut, before, after in zip(cuts[1:], lengths, lengths[1:]) if min(before, after) >= _FLASH)]
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    """(16, 16, 3) what of a picture is told at a glance, 0 to 1."""
+    """The picture reduced to the mean colours of a grid, (16, 16, 3), 0 to 1."""
     rows, columns = (np.linspace(0, n, 17).astype(int) for n in image.shape[:2])
     step = max(1, min(image.shape[:2]) // 128)
     cells = [
@@ -196,33 +198,27 @@ def _small(image: np.ndarray) -> np.ndarray:
     return np.reshape(cells, (16, 16, 3)) / 255
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max(1, (a | b).sum()))
-
-
 def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: float) -> tuple[str, ...]:
-    """What may come out wrong, a sentence. fit: how well the body covers the mask, 0 to 1."""
+    """A notice about what may come out wrong, or none. fit: how well the body covers the mask, 0 to 1."""
     if fit < _FITS:
         return ("The pose may come out wrong: the body that was found fits the person only in part.",)
     unsure = []
-    for words, names in (("Arms", ("elbow", "wrist")), ("Legs", ("knee", "ankle"))):
+    for words, names in (("arms", ("elbow", "wrist")), ("legs", ("knee", "ankle"))):
         inside = np.mean([_inside(getattr(some, name), size) for some in points for name in names])
         which = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in names]
         if inside > 0.7 and float(np.median(joints.confidence[:, which].min(1))) < _SURE:
             unsure.append(words)
-    if not unsure:
-        return ()
-    return (f"{' and '.join(unsure).capitalize()} may come out wrong: the person is partly hidden.",)
+    limbs = " and ".join(unsure).capitalize()
+    return (f"{limbs} may come out wrong: the person is partly hidden.",) if unsure else ()
 
 
 def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) which points (N, 3) lie in the picture."""
+    """bool (N,): which of the points (N, 3) lie in the picture."""
     return (np.abs(points[:, 0]) < size[1] / 2) & (np.abs(points[:, 1]) < size[0] / 2)
 
 
 def _held(joints: Joints, there: list[int], count: int) -> Joints:
-    """Joints of the frames `there` for all `count`: those without anybody get their nearest neighbours', as their maps
-    do."""
+    """Extend joints of the frames `there` to all `count` frames; other frames take the nearest frame's joints."""
     return joints.select(np.abs(np.subtract.outer(np.arange(count), there)).argmin(1))
 
 
@@ -233,8 +229,10 @@ def _fit(
     size: tuple[int, int],
     parts: np.ndarray | None = None,
 ) -> tuple[Stances, list[Build], list[Points], Joints]:
-    """The person's body in the frames `there`, as it lies on them and as joints, and their landmarks; parts: of the
-    frames, where they are known."""
+    """Fit a body to the person in the frames `there`: stances as the camera sees them, builds, landmarks and joints.
+
+    parts: part maps of all frames, where they are known.
+    """
     seen = [index for index in there if found[index] is not None]
     xy, world, visibility = (
         _interpolated(np.stack([getattr(found[index], name) for index in seen]), seen, there)
@@ -246,32 +244,26 @@ def _fit(
     if abs(pitch) < _MOST_LEAN:
         points = [_points(a, b, size, pitch) for a, b in zip(xy, world)]
     scale = np.array([_scale(a, b) for a, b in zip(xy, world)])
-    nearer = _evened(scale) / np.median(scale)
+    # Smooth the scale over many frames: people approach the camera slowly, so fast changes are noise.
+    weights = np.exp(-0.5 * (np.subtract.outer(np.arange(len(scale)), np.arange(len(scale))) / _CAMERA) ** 2)
+    nearer = weights @ scale / weights.sum(1) / np.median(scale)
     legs = float(np.median(visibility[:, [25, 26]].min(1))) > 0.5
     height = float(np.median([body_height(some, legs) for some in points]))
-    (stances, builds), (true, bones) = (_standing(some, height) for some in (points, lifted(points, nearer)))
+    # Each frame's stance and bones, first as seen in the picture, then corrected for depth.
+    made = [zip(*(stance_of(some, height) for some in given)) for given in (points, lifted(points, nearer))]
+    (stances, builds), (true, bones) = ((Stances.joined(list(a)), list(b)) for a, b in made)
     which = sorted({there.index(seen[round(i)]) for i in np.linspace(0, len(seen) - 1, _FITTED)})
     shown = [None if parts is None else parts[there[i]] for i in which]
     fitted = [fitted_body(stances.select([i]), builds[i], masks[there[i]], own) for i, own in zip(which, shown)]
     body = _together(fitted, bones, legs)
     joints = _joints(true, height * nearer, visibility, body, size)
-    plain = np.zeros_like(body.outline)  # the mask itself says where it ends
-    return (
-        stances,
-        [replace(body, offsets=b.offsets, hand=b.hand, foot=b.foot, outline=plain) for b in builds],
-        points,
-        joints,
-    )
-
-
-def _standing(points: list[Points], height: float) -> tuple[Stances, list[Build]]:
-    """The stances whose joints lie at the points of each frame, and their bones."""
-    made = [stance_of(some, height) for some in points]
-    return Stances.joined([stance for stance, _ in made]), [build for _, build in made]
+    plain = np.zeros_like(body.outline)  # the outline comes from the mask
+    builds = [replace(body, offsets=b.offsets, hand=b.hand, foot=b.foot, outline=plain) for b in builds]
+    return stances, builds, points, joints
 
 
 def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
-    """One body of those fitted to some frames, and of the bones in all; legs: whether they are seen."""
+    """Combine the bodies fitted to some frames and all frames' bones into one build. legs: whether legs are seen."""
     average = Build.average()
     of_all = np.median([build.symmetrical().offsets for build in builds], axis=0)
     for i, name in enumerate(JOINTS):
@@ -287,7 +279,7 @@ def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
         name: np.median([getattr(some, name) for some in fitted], axis=0)
         for name in ("limbs", "trunk", "head", "outline")
     }
-    for name in ("hair", "locks", "skirt"):  # which most frames show, or there is none
+    for name in ("hair", "locks", "skirt"):  # kept only if more than half of the fitted frames show it
         given = [value for value in (getattr(some, name) for some in fitted) if value.any()]
         if 2 * len(given) > len(fitted):
             values[name] = np.median(given, axis=0)
@@ -296,7 +288,7 @@ def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
 
 
 def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: Build, size: tuple[int, int]) -> Joints:
-    """The joints of a person `height` (T,) pixels tall; visibility: (T, 33) of the landmarks."""
+    """The joints of a person `height` (T,) pixels tall. visibility: (T, 33), of the landmarks."""
     root = stances.positions[:, :1]
     about = (stances.positions - root) * (stances.height / height)[:, None, None]
     x, y = (stances.positions[:, 0, :2] * stances.height[:, None]).T
@@ -315,27 +307,20 @@ def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: 
     return Joints(*(array.astype(np.float32) for array in arrays))
 
 
-def _evened(scale: np.ndarray) -> np.ndarray:
-    """(T,) with what trembles taken out: people come nearer slowly."""
-    offsets = np.subtract.outer(np.arange(len(scale)), np.arange(len(scale)))
-    weights = np.exp(-0.5 * (offsets / _CAMERA) ** 2)
-    return weights @ scale / weights.sum(1)
-
-
 def _interpolated(x: np.ndarray, seen: list[int], there: list[int]) -> np.ndarray:
-    """x (S, ...) of the frames `seen` at the frames `there`."""
+    """Interpolate `x` (S, ...), known at the frames `seen`, at the frames `there`."""
     flat = x.reshape(len(x), -1)
     return np.stack([np.interp(there, seen, column) for column in flat.T], 1).reshape(len(there), *x.shape[1:])
 
 
 def _points(xy: np.ndarray, world: np.ndarray, size: tuple[int, int], pitch: float = 0.0) -> Points:
-    """BlazePose's landmarks (33, 2) in pixels and (33, 3) in metres as points; depth is scaled as the picture is.
+    """Convert BlazePose's landmarks, (33, 2) in pixels and (33, 3) in metres, to points; depth is scaled to pixels.
 
-    pitch: by how much the landmarks lean out of the picture, in radians, see `lean`.
+    pitch: angle in radians by which the landmarks lean out of the picture, see `lean`; it is removed.
     """
     (height, width), scale = size, _scale(xy, world)
     p = np.stack([xy[:, 0] - width / 2, height / 2 - xy[:, 1], -world[:, 2] * scale], 1)
-    if pitch:  # upright, with every landmark where the picture shows it
+    if pitch:  # only depth changes, so every landmark stays where the picture shows it
         p[:, 2] -= math.tan(pitch) * (p[:, 1] - p[[23, 24], 1].mean())
     pairs = {name: p[list(both)] for name, both in LANDMARKS.items() if name not in ("pinky", "index")}
     hand = (p[list(LANDMARKS["index"])] + p[list(LANDMARKS["pinky"])]) / 2
@@ -343,15 +328,18 @@ def _points(xy: np.ndarray, world: np.ndarray, size: tuple[int, int], pitch: flo
 
 
 def _scale(xy: np.ndarray, world: np.ndarray) -> float:
-    """Pixels a metre, of landmarks (33, 2) and (33, 3)."""
+    """Pixels per metre, from landmarks (33, 2) in pixels and (33, 3) in metres."""
     trunk = [11, 12, 13, 14, 23, 24, 25, 26]
     a, b = world[trunk, :2] - world[trunk, :2].mean(0), xy[trunk] - xy[trunk].mean(0)
     return math.sqrt((b**2).sum() / max(1e-9, (a**2).sum()))
 
 
 def _smoothed(x: np.ndarray, jitter: float) -> np.ndarray:
-    """x (T, N, D) smoothed over time without delay: neighbours count as far as they lie within `jitter`, so that what
-    trembles is stilled and what moves keeps its speed, whatever the frame rate."""
+    """Smooth `x` (T, N, D) over time without delay.
+
+    Neighbours count less the further they are away, on the scale of `jitter`; so noise is removed and fast motion keeps
+    its speed at any frame rate.
+    """
     total, weights = x.copy(), np.ones(x.shape[:2])
     for step in range(1, min(_REACH, len(x) - 1) + 1):
         off = np.linalg.norm(x[step:] - x[:-step], axis=-1)

@@ -1,4 +1,4 @@
-"""A network as scripts/convert_blazepose.py writes it: a list of steps (JSON) and their weights (safetensors)."""
+"""Run a network in the format of scripts/convert_blazepose.py: a list of steps (JSON) and weights (safetensors)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACTIVATIONS = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
 class Graph(nn.Module):
-    """NAME.json's steps with NAME.safetensors' weights; side: of the square picture that it takes."""
+    """The network NAME.json with the weights NAME.safetensors. side: of its square input, in pixels."""
 
     def __init__(self, folder: Path, name: str):
         super().__init__()
@@ -30,12 +30,12 @@ class Graph(nn.Module):
         self.input, self.side, self.outputs, self.steps = plan["input"], plan["side"], plan["outputs"], plan["steps"]
         for key, value in weights.items():
             self.register_buffer(key.replace(".", "_"), value.float())
-        # the last step that needs a value
+        # the last step that needs each value, after which `forward` frees it
         self._last = {i: number for number, step in enumerate(self.steps) for i in step["inputs"]}
 
     @torch.inference_mode()
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Pictures (B, 3, side, side) -> what its outputs are called; those of four dimensions are (B, C, H, W)."""
+        """Run pictures (B, 3, side, side); returns its outputs by name, those with four dimensions as (B, C, H, W)."""
         values, kept = {self.input: pictures}, set(self.outputs.values())
         for number, step in enumerate(self.steps):
             values[step["out"]] = self._do(step, [values[i] for i in step["inputs"]])
@@ -63,7 +63,7 @@ class Graph(nn.Module):
                 return F.max_pool2d(F.pad(x, step["pad"], value=-torch.inf), step["kernel"], step["stride"])
             case "logistic":
                 return x.sigmoid()
-            case "reshape":  # in the order (B, H, W, C)
+            case "reshape":  # the shape refers to the order (B, H, W, C)
                 x = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
                 return x.reshape(len(x), *step["shape"])
             case "concatenate":

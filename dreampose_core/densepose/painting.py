@@ -1,4 +1,4 @@
-"""Part maps painted as a person, for networks that know pictures; and what parts tell about a pose found in them."""
+"""Paint part maps as a person, for networks trained on pictures; and correct a pose found in them by the parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from ..body.cones import HEAD, PARTS
 from .blazepose import LANDMARKS, Pose
 
-_ROUND = 0.02  # of the height: how far painted people get darker at their edges
+_ROUND = 0.02  # width of the darker edge of painted people, as a share of the map's height
 _SKIN, _SHIRT, _TROUSERS, _SHOES, _WALL = (224, 178, 150), (186, 62, 52), (52, 62, 112), (40, 34, 34), (214, 214, 218)
-_PAINT = np.array(  # by part
+# the colour of each part
+_PAINT = np.array(
     [_WALL, *[_SHIRT] * 2, *[_SKIN] * 2, *[_SHOES] * 2, *[_TROUSERS] * 8, *[_SHIRT] * 4, *[_SKIN] * 6], np.float32
 )
 _HAIR = (58, 40, 30)
@@ -23,11 +24,11 @@ _MEETINGS = (
     ("knee", "upper_leg", "lower_leg"),
     ("ankle", "lower_leg", "foot"),
 )
-_FEW, _ASTRAY = 12, 0.1  # pixels where two parts meet; share of the square by which a joint may be corrected
+_FEW, _ASTRAY = 12, 0.1  # least number of pixels where two parts meet; largest correction of a joint, of the square
 
 
 def painted(parts: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3): parts uint8 (H, W) as a dressed and lit person in front of a wall."""
+    """Paint parts, uint8 (H, W), as a dressed and lit person in front of a wall: uint8 (H, W, 3)."""
     soft = torch.from_numpy((parts > 0).astype(np.float32))[None, None]
     side = 2 * max(1, round(_ROUND * parts.shape[0])) + 1
     soft = torch.nn.functional.avg_pool2d(soft, side, 1, side // 2, count_include_pad=False)[0, 0].numpy()
@@ -36,7 +37,7 @@ def painted(parts: np.ndarray) -> np.ndarray:
 
 
 def _with_face(picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) with hair on the head, and eyes and a mouth about where its halves meet on the front."""
+    """Paint hair on the head of the picture (H, W, 3); from the front, also eyes and a mouth where its halves meet."""
     rows, columns = np.nonzero(np.isin(parts, HEAD))
     if len(rows) < _FEW:
         return picture
@@ -47,7 +48,7 @@ def _with_face(picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
     hair = low < (0.28 if from_front else 0.8)
     picture[rows[hair], columns[hair]] = _HAIR
     if from_front:
-        # a half that cannot be seen has turned away
+        # one half of the head is hidden when it is turned away
         middle = (left.min() + right.max()) / 2 if len(right) else left.min()
         for x, y, wide in ((-0.17, 0.45, 0.06), (0.17, 0.45, 0.06), (0.0, 0.75, 0.08)):
             spot = (np.abs(columns - middle - x * size) < wide * size) & (np.abs(low - y) < 0.035)
@@ -56,7 +57,7 @@ def _with_face(picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
-    """A pose found in painted parts (H, W), with the sides that the parts have, and joints where two parts meet."""
+    """Correct a pose found in painted parts (H, W): left and right as in the parts, joints where two parts meet."""
     sides = {
         side: np.unique(np.concatenate([PARTS[f"{side}_{limb}"] for limb in _SIDED])) for side in ("left", "right")
     }
@@ -66,7 +67,7 @@ def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
     right_way = np.isin(there[left], sides["left"]).sum() + np.isin(there[right], sides["right"]).sum()
     wrong_way = np.isin(there[left], sides["right"]).sum() + np.isin(there[right], sides["left"]).sum()
     xy, world, visibility = pose.xy.copy(), pose.world.copy(), pose.visibility.copy()
-    if wrong_way > right_way:  # a back taken for a front
+    if wrong_way > right_way:  # the network took a back for a front
         for array in (xy, world, visibility):
             array[left + right] = array[right + left]
         world[:, 2] *= -1
@@ -85,7 +86,7 @@ def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
 
 
 def _meeting(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """(2,) x and y of the middle of where two regions (H, W) meet; None where they do not. Specks do not count."""
+    """The middle (x, y) of where two regions (H, W) meet, ignoring specks: (2,); None where they do not meet."""
     masks = torch.from_numpy(np.stack([a, b]).astype(np.float32))[:, None]
     solid = (torch.nn.functional.avg_pool2d(masks, 5, 1, 2) > 0.5).float()
     near = torch.nn.functional.max_pool2d(solid, 5, 1, 2)[:, 0].numpy() > 0

@@ -1,24 +1,23 @@
-"""The public DensePose network as TorchScript: pictures -> parts and U, V of one person, with torch and torchvision
-alone.
+"""Run the public DensePose network as TorchScript: parts and U, V of one person, with torch and torchvision only.
 
-The file is `densepose_r50_fpn_dl.torchscript` of the hub repository REPOSITORY, fetched at first use, or any file of
-that kind from disk. TorchScript holds no Python code, so nothing of the repository runs here but the network itself.
+The file is `densepose_r50_fpn_dl.torchscript` of the hub repository REPOSITORY, downloaded at first use, or a file of
+that kind from disk. TorchScript contains no Python code, so nothing of the repository runs here except the network.
 
-This module was built on the published signature and tested with stand-ins that have it; the real weights could not be
-had where it was written. Where they can be had, one command checks it, and shows above all whether left and right are
-told apart (if not, try the other colour order): `python -m dreampose_core poses convert PHOTO_OR_CLIP out.npz
---estimator torchscript`, then `python -m dreampose_core poses preview out.npz preview.mp4`.
+This module follows the network's published signature and is tested with stand-ins of that signature; the real weights
+were not available where it was written. With the weights, these two commands check it, above all that left and right
+are correct (if not, try the other colour order):
+`python -m dreampose_core poses convert PHOTO_OR_CLIP out.npz --estimator torchscript`, then
+`python -m dreampose_core poses preview out.npz preview.mp4`.
 
-Memory: the network's output is two megabytes a person. It is turned at once into parts and U, V within the person's
-box, five bytes a pixel, and kept for the few largest people of a frame until all frames are known and the person to
-follow is chosen; so a clip takes at most about twice what its result takes.
+Memory: the network's output takes two megabytes per person. It is converted at once to parts and U, V within the
+person's box, five bytes per pixel, and kept for the few largest people of a frame until all frames are known and the
+person to follow is chosen. So a clip takes at most about twice the memory of its result.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -36,47 +35,35 @@ LICENCE = (
     "The DensePose network's weights are by Facebook AI Research (detectron2, DensePose), under CC BY-SA 3.0 "
     "(https://creativecommons.org/licenses/by-sa/3.0/)."
 )
-FPS = 30.0  # of the result; pictures have no rate
-_COMPANION = 0.1  # of the followed one's box, so large somebody is who counts as in the picture, too, a third as tall
-_SAME = 0.7  # of a box, inside the followed one's: it shows the same person
-_PEOPLE = 4  # kept of each frame: the person followed may not be the largest everywhere
+FPS = 30.0  # of the result, because pictures have no rate
+_COMPANION = 0.1  # share of the followed person's box area from which another person counts: about a third as tall
+_SAME = 0.7  # a box with this share of its area inside the followed person's box shows the same person
+_PEOPLE = 4  # people kept of each frame, because the followed one may not be the largest in every frame
 _CHANNELS = NUM_PARTS + 1
-_OTHER_KIND = (
-    "please give the file densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript of " + REPOSITORY
-)
+_OTHER_KIND = f"please give the file {FILE} or densepose_r101_fpn_dl.torchscript of {REPOSITORY}"
 
 ColorOrder = Literal["bgr", "rgb"]
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """A person's map within the frame: parts uint8 (h, w), uv float16 (2, h, w), placed at (top, left)."""
-
-    top: int
-    left: int
-    parts: np.ndarray
-    uv: np.ndarray
-
-
 class TorchScriptEstimator:
-    """Estimates DensePose maps with the TorchScript network.
+    """Estimates pose maps with the TorchScript network.
 
-    path: the network's file; None fetches it from the hub. revision: the hub repository's commit, None for the newest.
-    device: "cpu" (32-bit) or "cuda". color_order: of the pictures as the network wants them; "bgr" is its origin's.
-    person: whom to follow, see follow.followed.
+    path: the network's file; None downloads it from the hub.
+    device: "cpu" (32-bit) or "cuda". color_order: the channel order that the network expects; "bgr" is that of its
+    source, detectron2.
+    person: which person to follow, see follow.followed.
 
-    Raises InputError for an unknown colour order or a card that is not there, ModelError when torchvision is missing,
-    or the file cannot be had or is not such a network.
+    Raises InputError for an unknown colour order or a missing GPU, ModelError when torchvision is missing or the file
+    is unavailable or not such a network.
     """
 
     notices = (LICENCE,)
-    left_out = 0  # of the last picture: people beside the one that was chosen without anybody's word
+    left_out = 0  # other people in the last picture; 0 if the user chose the person
 
     def __init__(
         self,
         path: str | Path | None = None,
         *,
-        revision: str | None = None,
         device: str = "cpu",
         color_order: ColorOrder = "bgr",
         person: int | None = None,
@@ -84,36 +71,33 @@ class TorchScriptEstimator:
         if color_order not in ("bgr", "rgb"):
             raise InputError(f"The colour order is {color_order!r}; please give bgr or rgb.")
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"The DensePose network was to run on {device}, but no such card can be used here; please choose cpu."
-            )
-        _require_torchvision()
+            raise InputError(f"The DensePose network was to run on {device}, but no such card is here; choose cpu.")
+        try:
+            import torchvision  # noqa: F401  # brings the operations (nms, roi_align) that the network is made of
+        except Exception as error:  # missing, or built for another torch, which raises RuntimeError or OSError
+            raise ModelError(
+                "The TorchScript DensePose estimator needs torchvision, which is missing or does not fit the installed "
+                "torch; please run: pip install -r requirements-densepose.txt"
+            ) from error
         self.device, self.color_order, self.person = torch.device(device), color_order, person
-        path = _download(revision) if path is None else Path(path)
+        path = _download() if path is None else Path(path)
         self.name = path.name
         self.network = _load(path, self.device)
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
-        """Maps (T frames, charts "densepose", FPS) of the size of `images`: uint8 (H, W, 3), RGB, all of one size.
+        """Estimate maps (T frames, charts "densepose", FPS) of RGB `images`, uint8 (H, W, 3) of one size, at that size.
 
-        Frames in which the followed person is not seen are all 0. `images` is read one by one, so that a generator may
-        report progress or raise Cancelled between two frames.
+        Frames without the followed person are all 0. `images` is read one by one, so a generator may report progress or
+        raise Cancelled between two frames.
 
-        Raises InputError when there are no images or no such person, ModelError when the network's answer is not
-        DensePose.
+        Raises InputError when there are no images or no such person, ModelError when the network's output is not
+        DensePose's.
         """
         frames: list[list[Detection]] = []
         size = None
         for image in images:
-            if (
-                image.dtype != np.uint8
-                or image.ndim != 3
-                or image.shape[2] != 3
-                or image.shape[:2] != (size or image.shape[:2])
-            ):
-                raise ValueError(
-                    f"images are uint8 (H, W, 3) of one size, not {image.dtype} {image.shape} after {size}"
-                )
+            if image.dtype != np.uint8 or image.shape != (*(size or image.shape[:2]), 3):
+                raise ValueError(f"images are uint8 (H, W, 3) of one size, not {image.dtype} {image.shape} and {size}")
             size = image.shape[:2]
             frames.append(self._detect(image))
         if size is None:
@@ -125,16 +109,14 @@ class TorchScriptEstimator:
             if chosen is not None:
                 if self.person is None:
                     self.left_out = _num_companions(frames[i], chosen)
-                patch = frames[i][chosen].payload
-                height, width = patch.parts.shape
-                place = np.s_[patch.top : patch.top + height, patch.left : patch.left + width]
-                parts[i][place], uv[i][:, *place] = patch.parts, patch.uv
+                place, own_parts, own_uv = frames[i][chosen].payload
+                parts[i][place], uv[i][:, *place] = own_parts, own_uv
             frames[i] = []
         return PoseSequence(parts, uv, "densepose", FPS)
 
     @torch.inference_mode()
     def _detect(self, image: np.ndarray) -> list[Detection]:
-        """The largest people in `image`, their maps as payload."""
+        """Detect the largest people in `image`, with their maps as payload."""
         pixels = image if self.color_order == "rgb" else image[..., ::-1]
         # (H, W, 3) -> (3, H, W)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(self.device)
@@ -156,46 +138,31 @@ class TorchScriptEstimator:
         ]
 
     def _checked(self, output: object, size: tuple[int, int]) -> list[torch.Tensor]:
-        """Boxes (N, 4), coarse (N, C, h, w), fine, u, v (N, 25, h, w), people without a usable box left out."""
+        """Check the output: boxes (N, 4), coarse (N, C, h, w), fine, u, v (N, 25, h, w); drop unusable boxes."""
         answer = list(output) if isinstance(output, (tuple, list)) else []
         if len(answer) != 5 or not all(isinstance(tensor, torch.Tensor) for tensor in answer):
             raise ModelError(f"{self.name} does not answer with boxes, coarse and fine parts, U and V; {_OTHER_KIND}.")
         boxes, *maps = (tensor.float() for tensor in answer)
         if boxes.numel() == 0:
             return [boxes.new_zeros(0, 4), *(boxes.new_zeros(0, _CHANNELS, 1, 1) for _ in maps)]
-        expected = (len(boxes), _CHANNELS, *maps[1].shape[2:])
-        fits = (
-            boxes.shape == (len(boxes), 4)
-            and maps[1].ndim == 4
-            and all(tensor.shape == expected for tensor in maps[1:])
-        )
-        if (
-            not fits
-            or maps[0].ndim != 4
-            or len(maps[0]) != len(boxes)
-            or maps[0].shape[1] < 2
-            or 0 in maps[0].shape + expected
-        ):
+        (coarse, fine, u, v), count = maps, len(boxes)
+        fits = boxes.shape == (count, 4) and coarse.ndim == fine.ndim == 4 and len(coarse) == count
+        fits = fits and fine.shape == u.shape == v.shape == (count, _CHANNELS, *fine.shape[2:])
+        if not fits or coarse.shape[1] < 2 or 0 in coarse.shape + fine.shape:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in answer)
             raise ModelError(f"{self.name} answers with shapes {shapes}, which are not DensePose's; {_OTHER_KIND}.")
         if not all(tensor.isfinite().all() for tensor in (boxes, *maps)):
-            raise ModelError(
-                f"{self.name} answers with values that are not finite numbers; its file may be damaged, or "
-                f"{_OTHER_KIND}."
-            )
+            raise ModelError(f"{self.name} answers with values that are not finite numbers; {_OTHER_KIND}.")
         height, width = size
         if boxes.abs().max() > 2 * max(size) + 100:
-            raise ModelError(
-                f"{self.name} finds people far outside a picture of {width} x {height} pixels; {_OTHER_KIND}."
-            )
+            raise ModelError(f"{self.name} finds people far outside a picture of {width} x {height}; {_OTHER_KIND}.")
         corner = boxes.new_tensor([width, height])
         seen = ((boxes[:, :2] < corner) & (boxes[:, 2:] >= 1) & (boxes[:, 2:] > boxes[:, :2])).all(dim=1)
         return [boxes[seen], *(tensor[seen] for tensor in maps)]
 
 
 def _num_companions(detections: list[Detection], chosen: int) -> int:
-    """How many others there are of some size, boxes that lie in the chosen one's (a part of that person, seen twice)
-    left out."""
+    """Count the other people of a relevant size, except boxes inside the chosen one's (the same person, seen twice)."""
     boxes = np.array([detection.box for detection in detections], np.float64)  # (N, 4)
     sides = np.minimum(boxes[:, 2:], boxes[chosen, 2:]) - np.maximum(boxes[:, :2], boxes[chosen, :2])
     areas, common = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), np.prod(sides.clip(0), axis=1)
@@ -204,11 +171,12 @@ def _num_companions(detections: list[Detection], chosen: int) -> int:
 
 def _patch(
     box: list[float], coarse: torch.Tensor, fine: torch.Tensor, u: torch.Tensor, v: torch.Tensor, size: tuple[int, int]
-) -> _Patch:
-    """A person's maps (C, h, w) as they lie in a frame of (height, width) = `size`, cut off at its border.
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """Convert a person's maps (C, h, w) to a patch of a frame of (height, width) = `size`, cut off at its border.
 
-    The box's corner and sides are rounded down. Maps are resized first, then the part is chosen and its U, V taken, so
-    that U, V of two parts are never mixed.
+    Returns the patch's place in the frame, parts uint8 (h, w) and uv float16 (2, h, w). The box's corner and sides are
+    rounded down. Maps are resized before the part is chosen and its U, V taken, so that U, V of two parts are never
+    mixed.
     """
     x0, y0, x1, y1 = box
     left, top, width, height = int(np.floor(x0)), int(np.floor(y0)), max(int(x1 - x0), 1), max(int(y1 - y0), 1)
@@ -217,8 +185,7 @@ def _patch(
         return F.interpolate(tensor[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
 
     def strongest(maps: torch.Tensor) -> torch.Tensor:
-        """argmax over channels, one channel at a time: all of them at the size of a large picture would take
-        gigabytes."""
+        """argmax over the channels, one channel at a time: all at the size of a large picture would take gigabytes."""
         best, index = resized(maps[0]), torch.zeros(height, width, dtype=torch.uint8, device=maps.device)
         for channel in range(1, len(maps)):
             values = resized(maps[channel])
@@ -232,38 +199,23 @@ def _patch(
         if part:
             here = parts == part
             uv[0][here], uv[1][here] = resized(u[part])[here], resized(v[part])[here]
-    # Copies of what lies inside the frame, so that nothing larger is kept.
+    # Copy the patch inside the frame, so that the larger arrays can be freed.
     rows, columns = slice(max(-top, 0), max(size[0] - top, 0)), slice(max(-left, 0), max(size[1] - left, 0))
     uv = uv[:, rows, columns].clamp(0, 1).to(torch.float16)
-    return _Patch(max(top, 0), max(left, 0), parts[rows, columns].cpu().numpy().copy(), uv.cpu().numpy().copy())
+    place = slice(max(top, 0), min(top + height, size[0])), slice(max(left, 0), min(left + width, size[1]))
+    return place, parts[rows, columns].cpu().numpy().copy(), uv.cpu().numpy().copy()
 
 
-def _require_torchvision() -> None:
-    """Imports torchvision, which brings the operations (nms, roi_align) that the network is made of."""
-    try:
-        _import_torchvision()
-    except Exception as error:  # missing, or built for another torch, which shows as RuntimeError or OSError
-        raise ModelError(
-            "The TorchScript DensePose estimator needs torchvision, which is missing or does not fit the installed "
-            "torch; please run: pip install -r requirements-densepose.txt"
-        ) from error
-
-
-def _import_torchvision() -> None:
-    import torchvision  # noqa: F401
-
-
-def _download(revision: str | None) -> Path:
-    """The network's file in the local cache of the hub, fetched if it is not there yet (265 MB)."""
+def _download() -> Path:
+    """The network's file in the local cache of the hub, downloaded if it is missing (265 MB)."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(REPOSITORY, FILE, revision=revision))
-    except Exception as error:  # no network, no such revision, no room, ...: many kinds
-        at = f" at revision {revision}" if revision else ""
+        return Path(hf_hub_download(REPOSITORY, FILE))
+    except Exception as error:  # no network, a full disk, ...: many kinds
         raise ModelError(
-            f"{FILE} of {REPOSITORY}{at} could not be fetched from the Hugging Face hub; please check the network and "
-            "the disk, or download the file by other means and give its path."
+            f"{FILE} of {REPOSITORY} could not be fetched from the Hugging Face hub; please check network and disk, or "
+            "download the file by other means and give its path."
         ) from error
 
 
@@ -272,14 +224,11 @@ def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
         raise ModelError(f"There is no DensePose network at {path}; {_OTHER_KIND}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of torch.jit as a whole; there is no other loader for such files
+            # torch.jit is deprecated, but there is no other loader for such files
+            warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(str(path), map_location=device).eval()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # torch raises RuntimeError, ValueError and others on damaged files
-        raise ModelError(
-            f"{path.name} cannot be loaded as a TorchScript network; it may be damaged: {_OTHER_KIND}."
-        ) from error
+        raise ModelError(f"{path.name} cannot be loaded as TorchScript; it may be damaged: {_OTHER_KIND}.") from error
     return network.float() if device.type == "cpu" else network

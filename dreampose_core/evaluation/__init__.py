@@ -1,1 +1,1 @@
-"""Measuring a model on clips whose truth is known, beside baselines that need no network."""
+"""Measure a model against ground truth, in comparison with baselines that need no network."""

@@ -1,35 +1,35 @@
-"""How fast frames are made against the original's way of making them, what that costs in quality, and what memory it
-takes."""
+"""Benchmark of generation: speed and quality against the original implementation's sampling, and peak memory."""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
-from diffusers import PNDMScheduler
 
 from ..animate.engine import LocalEngine
 from ..animate.run import LATENT_PREVIEW, animate
-from ..errors import Cancelled, InputError, ModelError
+from ..errors import Cancelled, InputError
 from ..model.conditioning import decode_latents, to_uint8
 from ..model.config import Sampling
 from ..model.denoising import denoise
 from ..model.loading import load_pipeline
 from ..model.memory import most_memory_mb
-from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import AnimateOptions
+from ..settings import AnimateOptions, Quality, Solver
+from .bench import in_own_process
 from .clips import Clip, MannequinClips
 from .scores import Scorer, mean_scores
 
 ORIGINALS_STEPS = 100
-_FEW, _MANY = 50, 2000  # frames whose peaks of memory are compared
-_OURS = ("draft", "standard", "best")
+_FEW, _MANY = 50, 2000  # numbers of frames whose peak memory is compared
 
 
 def bench_generate(
@@ -41,30 +41,29 @@ def bench_generate(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, float | None]:
-    """The figures of making frames, means over the first `people` held-out mannequins, all in one run on one machine.
+    """Measure generation on the first `people` held-out mannequins and return the means by name.
 
-    frames: how many of each clip are made in the original's way, too: one after the other, the photo encoded again for
-    each, three passes of the UNet a step, 100 steps of PNDM, or of the model's own solver where PNDM cannot run it.
-    loaded: what `load_pipeline` was given for `pipe`, for the processes whose memory is measured; None leaves that out.
-    Raises InputError, ModelError, Cancelled.
-    For q in draft, standard, best:
+    frames: how many frames of each clip are also made with the original's sampling: one frame at a time, the photo
+    encoded again for each, three UNet passes per step, 100 steps of PNDM (or of the model's own solver where PNDM
+    cannot run it). loaded: the arguments of `load_pipeline` for `pipe`, for the processes that measure memory; None
+    skips that measurement. Raises InputError, ModelError, Cancelled.
 
-    passes_ratio_q, wall_ratio_q: how many times as many passes through the UNet, and as long, a frame takes in the
-    original's way. frame_s_q: seconds a frame; decoder_share_q: of them in the VAE's decoder. psnr_mask_q, sharpness_q:
-    on the frames that are made in both ways; psnr_mask_drop_q_db: what is lost against the original's way; the same of
-    the original's way as "original".
-    preview_s, player_s: from the start until there is a first picture, and a first second of video to play.
-    frames_peak_memory_ratio: most memory while 2,000 frames are made in one step each over that while 50 of the same
-    motion are.
+    Names, for q in draft, standard, best:
+
+    passes_ratio_q, wall_ratio_q: UNet passes and time per frame of the original's sampling, divided by those of q.
+    frame_s_q: seconds per frame. decoder_share_q: the share of that time in the VAE decoder. psnr_mask_q, sharpness_q:
+    over the frames that are made both ways. psnr_mask_drop_q_db: the original's psnr_mask minus that of q.
+    frame_s, decoder_share, psnr_mask and sharpness are also given for q "original".
+
+    preview_s, player_s: seconds from the start to the first picture, and to the first second of video.
+    peak_memory_mb, frames_peak_memory_ratio: peak memory of making 2,000 frames in one step each, and that divided by
+    the peak for 50 frames of the same motion.
     """
     if people < 1 or frames < 1:
-        raise InputError(f"People are {people} and frames {frames}; both must be at least 1.")
-    clock = StageClock("ways", people * (1 + len(_OURS)) + 3, on_progress)
-    scores: dict[str, list] = {}
-    seconds: dict[str, list[float]] = {}
-    passes: dict[str, list[float]] = {}
-    shares: dict[str, list[float]] = {}
-    done = 0
+        raise InputError(f"people and frames must be at least 1, got {people} and {frames}.")
+    ways = ("original", *get_args(Quality))
+    clock, done = StageClock("ways", people * len(ways) + 3, on_progress), 0
+    runs, scores = defaultdict(list), defaultdict(list)
 
     def tick() -> None:
         nonlocal done
@@ -73,90 +72,69 @@ def bench_generate(
         check_stop(should_stop)
 
     for number, clip in enumerate(MannequinClips(people, pipe.model_config.size)):
-        both, scorer = clip.first(frames), Scorer(clip.first(frames))
-        for way in ("original", *_OURS):
-            shown = both if way == "original" else clip
+        both = clip.cut(slice(frames))
+        scorer = Scorer(both)
+        for way in ways:
             with _counted(pipe) as counts:
                 started = time.monotonic()
                 if way == "original":
-                    made = _in_the_originals_way(pipe, shown, number, should_stop)
+                    made = _in_the_originals_way(pipe, both, number, should_stop)
                 else:
-                    sampling = vars(pipe.model_config.sampling(way))
-                    made = pipe(
-                        shown.photo, shown.poses, shown.image_poses, generator=seeded(number), **sampling
-                    ).frames
+                    made = clip.made_by(pipe, number, **vars(pipe.model_config.sampling(way)))
                 took = time.monotonic() - started
-            seconds.setdefault(way, []).append(took / len(made))
-            passes.setdefault(way, []).append(counts["passes"] / len(made))
-            shares.setdefault(way, []).append(counts["decoding_s"] / took)
-            scores.setdefault(way, []).append(scorer.score(made[:frames]))
+            runs[way].append((took / len(made), counts["passes"] / len(made), counts["decoding_s"] / took))
+            scores[way].append(scorer.score(made[:frames]))
             tick()
-    report = {way: mean_scores(each) for way, each in scores.items()}
-    figures: dict[str, float | None] = {}
-    for way in ("original", *_OURS):
-        figures[f"frame_s_{way}"], figures[f"decoder_share_{way}"] = np.mean(seconds[way]), np.mean(shares[way])
-        figures[f"psnr_mask_{way}"], figures[f"sharpness_{way}"] = report[way]["psnr_mask"], report[way]["sharpness"]
+
+    figures: dict[str, float] = {}
+    original_s, original_passes, _ = np.mean(runs["original"], axis=0)
+    for way in ways:
+        seconds, passes, decoder_share = np.mean(runs[way], axis=0)
+        score = mean_scores(scores[way])
+        figures |= {f"frame_s_{way}": seconds, f"decoder_share_{way}": decoder_share}
+        figures |= {f"{name}_{way}": score[name] for name in ("psnr_mask", "sharpness")}
         if way != "original":
-            figures[f"passes_ratio_{way}"] = np.mean(passes["original"]) / np.mean(passes[way])
-            figures[f"wall_ratio_{way}"] = np.mean(seconds["original"]) / np.mean(seconds[way])
-            figures[f"psnr_mask_drop_{way}_db"] = report["original"]["psnr_mask"] - report[way]["psnr_mask"]
+            figures |= {f"passes_ratio_{way}": original_passes / passes, f"wall_ratio_{way}": original_s / seconds}
+            figures[f"psnr_mask_drop_{way}_db"] = figures["psnr_mask_original"] - score["psnr_mask"]
     figures["preview_s"], figures["player_s"] = _first_sights(pipe, clip, should_stop)
     tick()
     if loaded is not None:
         peaks = []
         for count in (_FEW, _MANY):
-            peaks.append(_peak_mb(loaded, count, should_stop))
+            peaks.append(in_own_process(__name__, loaded, count, should_stop=should_stop))
             tick()
         figures["peak_memory_mb"], figures["frames_peak_memory_ratio"] = peaks[1], peaks[1] / peaks[0]
-    return {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 @torch.no_grad()
 def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop) -> np.ndarray:
     s_image, s_pose = pipe.model_config.image_guidance, pipe.model_config.pose_guidance
-    every = [(1 - s_image, False, False), (s_image - s_pose, True, False), (s_pose, True, True)]
-    own, scheduler = pipe.scheduler, _pndm(pipe.scheduler)
+    branches = [(1 - s_image, False, False), (s_image - s_pose, True, False), (s_pose, True, True)]
+    sampling = Sampling(ORIGINALS_STEPS, solver=_originals_solver(pipe.scheduler))
     frames = []
-    try:
-        pipe.scheduler = scheduler
-        for index in range(len(clip)):
-            reference = pipe.encode_reference(clip.photo, clip.image_poses)
-            noise = torch.randn(reference.latents.shape, generator=seeded(number)).to(reference.latents.device)
-            device = reference.latents.device
-            pose, warp, planes = pipe._encode_batch(clip.poses, range(index, index + 1), reference, device)
-            beneath = reference.latents if pipe.model_config.init_leak else None
-            latents = denoise(
-                pipe.unet,
-                pipe.scheduler,
-                pipe.model_config,
-                Sampling(ORIGINALS_STEPS),
-                every,
-                reference,
-                noise,
-                beneath,
-                pose,
-                warp,
-                lambda *_: None,
-                should_stop,
-            )
-            pixels = decode_latents(pipe.vae, latents, planes)
-            frames.append(to_uint8(pixels)[0].cpu().numpy())
-    finally:
-        pipe.scheduler = own
+    for index in range(len(clip)):
+        reference = pipe.encode_reference(clip.photo, clip.image_poses)
+        device = reference.latents.device
+        noise = torch.randn(reference.latents.shape, generator=torch.Generator().manual_seed(number)).to(device)
+        pose, warp, planes = pipe._encode_batch(clip.poses, range(index, index + 1), reference)
+        init_latents = reference.latents if pipe.model_config.init_leak else None
+        args = (branches, reference, noise, init_latents, pose, warp, lambda *_: None, should_stop)
+        latents = denoise(pipe.unet, pipe.scheduler, pipe.model_config, sampling, *args)
+        frames.append(to_uint8(decode_latents(pipe.vae, latents, planes))[0].cpu().numpy())
     return np.stack(frames)
 
 
-def _pndm(own):
-    """PNDM on the model's noise schedule; the model's own solver where that ends in pure noise, or latents are
-    predicted."""
-    if own.config.prediction_type == "sample" or float(own.alphas_cumprod[-1]) < 1e-6:
-        return own
-    return PNDMScheduler.from_config(own.config, skip_prk_steps=True)
+def _originals_solver(scheduler) -> Solver | None:
+    """Return "pndm", or None (the model's own solver) where the schedule ends in pure noise or the UNet predicts
+    latents, which PNDM cannot run."""
+    unusable = scheduler.config.prediction_type == "sample" or float(scheduler.alphas_cumprod[-1]) < 1e-6
+    return None if unusable else "pndm"
 
 
 @contextmanager
 def _counted(pipe):
-    """Counts, inside, samples that pass through the UNet and seconds in the VAE's decoder."""
+    """Count, inside the block, the samples that pass through the UNet and the seconds in the VAE decoder."""
     counts = {"passes": 0, "decoding_s": 0.0}
     started = 0.0
 
@@ -169,13 +147,12 @@ def _counted(pipe):
             torch.cuda.synchronize()
         counts["decoding_s"] += time.monotonic() - started
 
-    handles = [
-        pipe.unet.register_forward_hook(
-            lambda module, given, made: counts.update(passes=counts["passes"] + len(given[0]))
-        ),
-        pipe.vae.decoder.register_forward_pre_hook(before),
-        pipe.vae.decoder.register_forward_hook(after),
-    ]
+    def count(module, given, made) -> None:
+        counts["passes"] += len(given[0])
+
+    decoder = pipe.vae.decoder
+    handles = [decoder.register_forward_pre_hook(before), decoder.register_forward_hook(after)]
+    handles.append(pipe.unet.register_forward_hook(count))
     try:
         yield counts
     finally:
@@ -184,7 +161,7 @@ def _counted(pipe):
 
 
 def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, float]:
-    """Seconds from the start of generation until there is a picture, and until there is a chunk of video."""
+    """Measure the seconds from the start of generation to the first picture and to the first chunk of video."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, seen = Path(temporary), {}
 
@@ -198,44 +175,26 @@ def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, flo
 
         options = AnimateOptions(recipe="none", align="none", fit="pad")
         started = time.monotonic()
-        try:  # looked at every step and after every frame
-            given = {"image": clip.photo, "poses": clip.poses, "image_poses": clip.image_poses}
-            animate(LocalEngine(pipe), **given, options=options, folder=folder, should_stop=look)
+        try:  # animate calls `look` at every step and after every frame
+            inputs = {"image": clip.photo, "poses": clip.poses, "image_poses": clip.image_poses}
+            animate(LocalEngine(pipe), **inputs, options=options, folder=folder, should_stop=look)
         except Cancelled:
             check_stop(should_stop)
         look()
     return seen["preview"], seen["player"]
 
 
-def _peak_mb(loaded: tuple, count: int, should_stop: ShouldStop) -> float:
-    """The most memory, in a process of its own, while the last `count` of _MANY frames are made, one step each, and
-    thrown away."""
-    context = multiprocessing.get_context("spawn")
-    told, tell = context.Pipe(duplex=False)
-    process = context.Process(target=_make_and_tell, args=(tell, loaded, count), daemon=True)
-    process.start()
-    tell.close()  # here, so that its end is seen
-    try:
-        while not told.poll(0.2):
-            check_stop(should_stop)
-        return told.recv()
-    except EOFError as error:
-        raise ModelError("The process whose memory was to be measured ended early; its error stands above.") from error
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _make_and_tell(tell, loaded: tuple, count: int) -> None:
+def _peak_mb(loaded: tuple, count: int) -> float:
+    """Make the last `count` of _MANY frames in one step each; return this process's peak memory in MB."""
     pipe = load_pipeline(*loaded)
     clip = next(iter(MannequinClips(1, pipe.model_config.size)))
-    poses: PoseSequence = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
-    for _ in pipe.stream(
-        clip.photo, poses, clip.image_poses, 1, generator=seeded(0), first_frame=_MANY - count, batch_size=8
-    ):
+    poses = clip.poses.select(np.resize(np.arange(len(clip)), _MANY))
+    args = {"generator": torch.Generator().manual_seed(0), "batch_size": 8}
+    batches = [range(i, min(i + 8, _MANY)) for i in range(_MANY - count, _MANY, 8)]
+    for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, batches=batches, **args):
         pass
-    tell.send(most_memory_mb())
+    return most_memory_mb()
 
 
-def seeded(number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+if __name__ == "__main__":
+    print(_peak_mb(*json.loads(sys.argv[1])))

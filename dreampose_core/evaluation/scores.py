@@ -1,4 +1,4 @@
-"""All figures of one way to make the frames of a clip: one block of report.json."""
+"""All scores of a clip's frames against the truth: one block of report.json."""
 
 from __future__ import annotations
 
@@ -14,96 +14,68 @@ from ..errors import InputError, shown
 from ..model.conditioning import to_pixels
 from ..poses import PoseSequence, converted
 from .clips import Clip
-from .metrics import densepose_accuracy, l1, pooled_psnr, psnr, psnr_of_frames, sharpness, ssim_maps, ssim_mean
-from .surface import Surface, enough
+from .metrics import LEAST, Surface, l1, pooled_psnr, psnr, sharpness, ssim_maps, ssim_mean
+from .report import MEASURES
 
-KEYS = (
-    "psnr",
-    "psnr_mask",
-    "psnr_seen",
-    "psnr_unseen",
-    "l1",
-    "l1_mask",
-    "ssim",
-    "ssim_mask",
-    "lpips",
-    "lpips_mask",
-    "sharpness",
-    "psnr_head",
-    "ssim_head",
-    "sharpness_head",
-    "identity_seen",
-    "identity_unseen",
-    "pose_accuracy",
-    "temporal_error",
-)
-POSE_STRIDE = 4  # every fourth frame goes to the estimator, which takes longer than all else together
+POSE_STRIDE = 4  # only every fourth frame, since the estimator takes longer than all other scores together
 _BATCH = 8
-_HEAD = (23, 24)  # parts of the head
+_HEAD = (23, 24)  # DensePose's parts of the head
 
 Lpips = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Two batches of pixels (N, 3, H, W) in [-1, 1] -> their distances, N values in any shape."""
+"""Maps two batches of pixels (N, 3, H, W) in [-1, 1] to their N distances, in any shape."""
 
 
 class Scorer:
-    """What does not depend on who made the frames of a clip, computed once."""
+    """Scores frames of one clip; computes once what depends only on the clip."""
 
     def __init__(self, clip: Clip, estimator=None, lpips: Lpips | None = None):
-        """estimator: a `densepose.Estimator` for the pose accuracy, lpips for the perceptual distance; None leaves them
-        unmeasured."""
+        """estimator: a `densepose.Estimator` for the pose accuracy. lpips: the perceptual distance. None skips the
+        score."""
         self.clip, self.estimator, self.lpips = clip, estimator, lpips
-        self.mask = clip.poses.mask
-        self.head = None if clip.poses.parts is None else np.isin(clip.poses.parts, _HEAD)
-        self.surface = Surface.of(clip.poses, clip.image_poses)
-        self._probed = slice(None, None, POSE_STRIDE)
+        poses, self.mask = clip.poses, clip.poses.mask
+        self.head = None if poses.parts is None else np.isin(poses.parts, _HEAD)
+        self.surface = None if poses.parts is None or poses.uv is None else Surface(poses, clip.image_poses)
         self._readable = None if estimator is None else self._pose_accuracy(clip.truth)
 
     def score(self, frames: np.ndarray) -> dict[str, float | None]:
-        """Every figure of KEYS for frames uint8 (T, h, w, 3) in the model's size; None for what cannot be said of this
-        clip.
+        """Compute every score in MEASURES for frames uint8 (T, h, w, 3) in the model's size; None if not measurable.
 
-        psnr, l1 (0..1), ssim: over the frame; with _mask inside the person, with _head in their head; psnr_seen,
-        psnr_unseen: inside the person, of all pixels together whose surface the photo shows or not (see `Surface`).
-        pose_accuracy: the right parts' share that the estimator finds ("union" of `densepose_accuracy`) over the share
-        that it finds in the true frames. lpips_mask: with the truth outside the person.
+        psnr, l1 (0..1), ssim: over whole frames; with _mask inside the person, with _head inside the head. psnr_seen,
+        psnr_unseen: over all the person's pixels together whose surface the photo shows, or does not show (see
+        `Surface`). pose_accuracy: of the pixels that are person in the truth or for the estimator, the share where the
+        estimator finds the right part, divided by that share in the true frames. lpips_mask: LPIPS with the truth
+        outside the person.
         """
         truth, mask, surface = self.clip.truth, self.mask, self.surface
-        likeness = ssim_maps(frames, truth)
-        found = {
-            "psnr": psnr(frames, truth),
-            "psnr_mask": psnr(frames, truth, mask),
-            "l1": l1(frames, truth),
-            "l1_mask": l1(frames, truth, mask),
-            "ssim": ssim_mean(likeness),
-            "ssim_mask": ssim_mean(likeness, mask),
-            "sharpness": sharpness(frames, truth, mask),
-            "pose_accuracy": self._pose_accuracy(frames) / self._readable if self._readable else None,
-        }
-        if self.head is not None and self.head.any():
-            found["psnr_head"] = psnr(frames, truth, self.head)
-            found["ssim_head"] = ssim_mean(likeness, self.head)
-            found["sharpness_head"] = sharpness(frames, truth, self.head)
+        similarity, scores = ssim_maps(frames, truth), {}
+        for end, where in (("", None), ("_mask", mask), ("_head", self.head)):
+            if end != "_head" or (where is not None and where.any()):
+                scores[f"psnr{end}"], scores[f"l1{end}"] = psnr(frames, truth, where), l1(frames, truth, where)
+                scores[f"ssim{end}"] = ssim_mean(similarity, where)
+        scores["sharpness"] = sharpness(frames, truth, mask)
+        if "psnr_head" in scores:
+            scores["sharpness_head"] = sharpness(frames, truth, self.head)
+        if self._readable:
+            scores["pose_accuracy"] = self._pose_accuracy(frames) / self._readable
         if surface is not None:
-            found["identity_seen"], found["identity_unseen"] = surface.identity_errors(frames, truth)
-            found["temporal_error"] = surface.temporal_error(frames, truth)
+            scores["identity_seen"], scores["identity_unseen"] = surface.identity_errors(frames, truth)
+            scores["temporal_error"] = surface.temporal_error(frames, truth)
             for name, where in (("psnr_seen", surface.seen), ("psnr_unseen", surface.unseen)):
-                if where is not None and enough(where, mask):
-                    found[name] = pooled_psnr(frames, truth, where)
+                if where is not None and where.sum() >= LEAST * max(1, mask.sum()):
+                    scores[name] = pooled_psnr(frames, truth, where)
         if self.lpips is not None:
-            found["lpips"] = self._lpips(frames)
-            found["lpips_mask"] = self._lpips(np.where(mask[..., None], frames, truth))
-        return {key: value if (value := found.get(key)) is not None and math.isfinite(value) else None for key in KEYS}
-
-    def psnr_of_frames(self, frames: np.ndarray) -> np.ndarray:
-        """PSNR in dB inside the person, frame by frame (T,), NaN where nobody is."""
-        return psnr_of_frames(frames, self.clip.truth, self.mask)
+            scores["lpips"] = self._lpips(frames)
+            scores["lpips_mask"] = self._lpips(np.where(mask[..., None], frames, truth))
+        known = {key for key, value in scores.items() if value is not None and math.isfinite(value)}
+        return {key: scores[key] if key in known else None for key in MEASURES}
 
     def _pose_accuracy(self, frames: np.ndarray) -> float:
-        truth = self.clip.poses.select(self._probed)
+        truth = self.clip.poses.select(slice(None, None, POSE_STRIDE))
         if truth.parts is None:
             return 0.0
-        found = converted(self.estimator.estimate(list(frames[self._probed])), truth.charts)
-        return densepose_accuracy(found, truth)["union"]
+        estimated = converted(self.estimator.estimate(list(frames[::POSE_STRIDE])), truth.charts)
+        right = (estimated.parts == truth.parts) & truth.mask
+        return float(right.sum() / max(1, (estimated.mask | truth.mask).sum()))
 
     def _lpips(self, frames: np.ndarray) -> float:
         batches = zip(*(to_pixels(torch.from_numpy(x)).split(_BATCH) for x in (frames, self.clip.truth)))
@@ -112,35 +84,29 @@ class Scorer:
 
 
 def mean_scores(scores: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each figure over the clips of which it is known, rounded; None where it is known of none."""
-    known = {key: [score[key] for score in scores if score[key] is not None] for key in KEYS}
+    """Average each score over the clips that have it, rounded to 4 decimals; None where no clip has it."""
+    known = {key: [score[key] for score in scores if score[key] is not None] for key in MEASURES}
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in known.items()}
 
 
 def load_lpips(path: Path) -> Lpips:
-    """The perceptual distance in a TorchScript file, as `torch.jit.trace(lpips.LPIPS(), (a, b)).save(path)` makes it.
-    Raises InputError."""
+    """Load the perceptual distance from a TorchScript file, as `torch.jit.trace(lpips.LPIPS(), (a, b)).save(path)`
+    writes it. Raises InputError when the file cannot be loaded or returns something else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch calls TorchScript deprecated; it is still the one form that needs no code
+            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; no other format runs without code
             distance = torch.jit.load(str(path), map_location="cpu").eval()
             probe = torch.zeros(2, 3, 64, 64)
-            works = distance(probe, probe).numel() == 2
-    except Exception as error:  # torch raises many kinds on files of another kind
-        raise InputError(
-            f"{shown(path.name)} cannot be loaded; give a TorchScript file of LPIPS that takes two batches."
-        ) from error
-    if not works:
-        raise InputError(
-            f"{shown(path.name)} does not give one distance for each picture; give a TorchScript file of LPIPS."
-        )
+            if distance(probe, probe).numel() != 2:
+                raise ValueError("not one distance for each picture")
+    except Exception as error:  # torch raises many types on other files
+        needed = "give a TorchScript file of LPIPS that returns one distance for each pair of pictures"
+        raise InputError(f"{shown(path.name)} cannot be loaded; {needed}.") from error
     return distance
 
 
 def unmeasured(estimator, lpips, poses: PoseSequence) -> dict[str, str]:
-    """Why figures are missing from every block, by figure, in words."""
+    """Return the reason for each score that is missing from every block, by the score's name."""
     missing = {}
     if lpips is None:
         missing["lpips"] = "not measured: no weights were given (--lpips)"

@@ -1,1 +1,1 @@
-"""A photo and a motion brought together: fitted to one size, checked, previewed."""
+"""Combine a photo and a motion: fit both to one size, check the photo, write previews."""

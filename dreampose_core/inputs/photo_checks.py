@@ -1,5 +1,4 @@
-"""What a photo shows too little of, in plain sentences: found in the photo's DensePose and in the box of it that is
-shown."""
+"""Check a photo for problems, such as missing feet or low resolution, by its pose map and the part that frames show."""
 
 from __future__ import annotations
 
@@ -7,94 +6,101 @@ import numpy as np
 
 from ..media import Box, pad_box
 from ..poses import PoseSequence, people, several
+from .framing import on_map
 
 NO_DENSEPOSE = (
     "No DensePose for this photo: clothes come from the image encoder only, and the motion is not fitted to the person."
 )
-NOBODY = "Nobody is found in this DensePose: give the map that was made from this photo, or none."
+_FROM_THE_FRONT = "a photo from the front works better."
+NO_PERSON = "No person is found in this DensePose: give the map that was made from this photo, or none."
 
 _HEAD, _FEET, _SHINS, _THIGHS, _TORSO = (23, 24), (5, 6), (11, 12, 13, 14), (7, 8, 9, 10), (1, 2)
-_LEFT_ARM, _RIGHT_ARM = (15, 17), (16, 18)  # above the elbow
-_ARMS = (4, *_LEFT_ARM, 19, 21), (3, *_RIGHT_ARM, 20, 22)  # left and right, the hand first
+_LEFT_ARM, _RIGHT_ARM = (15, 17), (16, 18)  # upper arms
+_ARMS = (4, *_LEFT_ARM, 19, 21), (3, *_RIGHT_ARM, 20, 22)  # left and right, each with the hand first
 
-# Measured on rendered people in all motions and from all sides, and on the body tracker's maps of them.
-# Shares of the person, less than which is not seen; of whole ones head, thighs, shins and feet are 0.05, 0.17, 0.11 and
-# 0.013 at least.
+# The limits below were measured on rendered people in all motions and from all sides, and on the body tracker's maps of
+# them. Parts count as seen from these shares of the person's pixels; for whole people head, thighs, shins and feet have
+# at least 0.05, 0.17, 0.11 and 0.013.
 _SEEN = {_HEAD: 0.01, _THIGHS: 0.08, _SHINS: 0.07, _FEET: 0.003, (3,): 0.001, (4,): 0.001}
-_WHOLE_FEET = 0.012  # less of them, at the edge, is cut off
-_CUT_HEAD = 0.7  # of the head's greatest width, in the row at the edge: whole heads end narrow
-_CUT_SIDE = 0.04  # of the person's height, along an edge at the side
-_EDGE = 0.01  # of the person's height: what is nearer to an edge is at the edge
-_LOST = 0.01  # of the person's pixels, outside the frame: less is rounding
-_BEHIND, _SIDE_ON = 0.75, 0.9  # of the torso is its back; less than that is its front
-_ONE_ARM, _NEAR_ARMS, _PROFILE = (
-    0.8,
-    0.35,
-    0.85,
-)  # from the side: shares of one upper arm and one half of the head; torso heights apart
-_FEWEST_ROWS = 36  # of the person in the map: in fewer a foot is a pixel or two, or none
-_SOFT = 2.0  # pixels of a frame for one of the photo, along each side: more is seen as blur
-_LOW = 0.4  # of the frame's height: of somebody lower than this the model sees little
+_WHOLE_FEET = 0.012  # share of the person; feet at the edge with less are cut off
+_CUT_HEAD = 0.7  # head width at the edge, of the greatest, above which the head is cut off; whole heads end narrow
+_CUT_SIDE = 0.04  # contact with a side edge, as a share of the person's height, from which the person is cut off
+_EDGE = 0.01  # distance that counts as touching an edge, as a share of the person's height
+_LOOKED_AT = 9  # frames of a motion that are checked
+_LOST = 0.01  # share of the person outside the frame that still counts as rounding, not as cropping
+# Seen from behind: least share of the torso that is back. From the side: the share that is front is below _SIDE_ON.
+_BEHIND, _SIDE_ON = 0.75, 0.9
+# Seen from the side: least share of one upper arm in both, largest distance between them in torso heights, least share
+# of one half of the head.
+_ONE_ARM, _NEAR_ARMS, _PROFILE = 0.8, 0.35, 0.85
+_FEWEST_ROWS = 36  # least height of the person in the map, in rows; in smaller ones a foot has a pixel or two, or none
+_SOFT = 2.0  # enlargement of the photo per side, in frame pixels per photo pixel, above which blur is visible
+_LOW = 0.4  # share of the frame's height below which a person is too small for the model to see details
 
 
-def photo_checks(own: PoseSequence | None, box: Box, photo: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]:
-    """What somebody who wants a good video should know of a photo, the weightiest first; nothing where all is well.
+def photo_checks(
+    image_poses: PoseSequence | None, box: Box, photo: tuple[int, int], size: tuple[int, int]
+) -> tuple[str, ...]:
+    """List the problems of a photo as sentences, the most important first; empty when there are none.
 
-    own: the photo's map, of one frame and the photo's aspect; None where it is unknown. box: what of the photo frames
-    show, as `scene.fit_photo` gives it. photo, size: (height, width) of the photo and of a frame. Hands are not judged:
-    they are often hidden, and matter little. A map without parts tells only how large the person is.
+    image_poses: the photo's map (one frame, of the photo's aspect); None when unknown. box: the part of the photo that
+    frames show, from `framing.fit_photo`. photo, size: (height, width) of the photo and of a frame. Hands are not
+    checked: they are often hidden and matter little. A map without parts only shows how large the person is.
     """
-    if own is None:
+    if image_poses is None:
         lost = 1 - min(box.height / photo[0], 1) * min(box.width / photo[1], 1)
-        cropped = (
-            ("The frame shows only the middle of the photo; choose Pad to show all of it.",) if lost > 0.02 else ()
-        )
+        cropped = ("The frame shows only the middle of the photo; choose Pad to show all of it.",) * (lost > 0.02)
         return (NO_DENSEPOSE, *cropped, *_sharpness(None, box, photo, size))
-    labels = own.parts[0] if own.parts is not None else own.mask[0].astype(np.uint8)
+    labels = (image_poses.mask if image_poses.parts is None else image_poses.parts)[0].astype(np.uint8)
     if not labels.any():
-        return (NOBODY,)
-    said = []
-    if own.parts is not None:
+        return (NO_PERSON,)
+    notices = []
+    if image_poses.parts is not None:
         everybody = people(labels)
-        if len(everybody) > 1:
-            said.append(several(len(everybody)))
+        notices += [several(len(everybody))] * (len(everybody) > 1)
         labels = np.where(everybody[0], labels, np.uint8(0))
     rows = np.flatnonzero(labels.any(axis=1))
     num_rows = int(rows[-1] + 1 - rows[0])
-    if own.parts is not None and num_rows >= _FEWEST_ROWS:
-        lacking = _lacking(labels)
-        said += _missing(labels, lacking, _shown(box, photo, own.size))
-        if not {"left", "right"} & set(lacking):  # half of somebody looks as if seen from the side
-            said += _turned(labels)
-    return (*said, *_sharpness(num_rows * photo[0] / own.size[0], box, photo, size))
+    if image_poses.parts is not None and num_rows >= _FEWEST_ROWS:
+        in_photo = _lacking(labels)
+        seen = on_map(box, photo, image_poses.size)
+        ends = zip((seen.top, seen.left), (seen.height, seen.width), image_poses.size)
+        shown = labels[tuple(slice(max(round(low), 0), min(round(low + n), whole)) for low, n, whole in ends)]
+        cropped = np.count_nonzero(shown) < (1 - _LOST) * np.count_nonzero(labels)
+        for end, clause in (_lacking(shown) if cropped else in_photo).items():
+            if in_photo.get(end) == clause:
+                clause += ", so the model will invent what is missing; a photo of the whole person works better."
+            else:
+                clause = f"{clause.replace('the photo', 'the frame')}; choose Pad to show the whole photo."
+            notices.append(clause)
+        if not {"left", "right"} & set(in_photo):  # a person cut off at the side looks like one seen from the side
+            notices += _turned(labels)
+    return (*notices, *_sharpness(num_rows * photo[0] / image_poses.size[0], box, photo, size))
 
 
-def _shown(box: Box, photo: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of a map of `size` that the box shows."""
-    down, across = size[0] / photo[0], size[1] / photo[1]
-    ends = (
-        (box.top * down, (box.top + box.height) * down, size[0]),
-        (box.left * across, (box.left + box.width) * across, size[1]),
+def motion_checks(image_poses: PoseSequence | None, motion: PoseSequence) -> tuple[str, ...]:
+    """A sentence when most frames of the motion end above the legs and the photo does not; empty otherwise.
+
+    image_poses: the photo's map. Maps without parts say nothing.
+    """
+    if image_poses is None or image_poses.parts is None or motion.parts is None or motion.size[0] < _FEWEST_ROWS:
+        return ()
+    frames = motion.parts[np.linspace(0, len(motion) - 1, _LOOKED_AT).astype(int)]
+    ends = [_lacking(frame.astype(np.uint8)).get("legs", "") for frame in frames if frame.any()]
+    cut = [clause for clause in ends if "legs are outside" in clause]
+    if 2 * len(cut) <= len(frames) or "outside" in _lacking(image_poses.parts[0].astype(np.uint8)).get("legs", ""):
+        return ()
+    what = cut[0].replace("photo", "clip")
+    return (
+        f"{what}, not the photo, so their motion is invented; crop the photo, or choose a clip of all of the body.",
     )
-    return tuple(slice(max(round(low), 0), min(round(high), length)) for low, high, length in ends)
-
-
-def _missing(labels: np.ndarray, in_photo: dict[str, str], shown: tuple[slice, slice]) -> list[str]:
-    """Sentences about what of the person is not in the photo, see `_lacking`, or not in the part of it that is
-    shown."""
-    cropped = np.count_nonzero(labels[shown]) < (1 - _LOST) * np.count_nonzero(labels)
-    in_frame = _lacking(labels[shown]) if cropped else in_photo
-    return [
-        f"{clause}, so the model will invent what is missing; a photo of the whole person works better."
-        if in_photo.get(end) == clause
-        else f"{clause.replace('the photo', 'the frame')}; choose Pad to show the whole photo."
-        for end, clause in in_frame.items()
-    ]
 
 
 def _lacking(labels: np.ndarray) -> dict[str, str]:
-    """What is not seen of the person in a map that ends where the photo does, for example {"legs": "The feet are
-    outside the photo"}."""
+    """What is not visible of the person, for example {"legs": "The feet are outside the photo"}.
+
+    labels: the map (H, W), cut where the photo or the frame ends.
+    """
     person = labels > 0
     if not person.any():
         return {"all": "The person is outside the photo"}
@@ -121,15 +127,14 @@ def _lacking(labels: np.ndarray) -> dict[str, str]:
             arm = next((arm for arm in _ARMS if np.isin(edge[edge > 0], arm).mean() > 0.5), None)
             if arm is None:
                 found[side] = f"The person is cut off at the {side} edge of the photo"
-            elif (
-                share[arm[:1]] < _SEEN[arm[:1]]
-            ):  # an arm that bends out of the photo and comes back with its hand is no matter
+            # an arm that leaves the photo is no problem when its hand is visible
+            elif share[arm[:1]] < _SEEN[arm[:1]]:
                 found[side] = f"An arm is cut off at the {side} edge of the photo"
     return found
 
 
 def _turned(labels: np.ndarray) -> list[str]:
-    """A sentence about somebody who does not face the camera."""
+    """A sentence about a person who does not face the camera; empty otherwise."""
     columns = {parts: np.nonzero(np.isin(labels, parts))[1] for parts in (_LEFT_ARM, _RIGHT_ARM)}
     left, right = columns.values()
     torso, head = np.isin(labels, _TORSO), np.isin(labels, _HEAD)
@@ -141,21 +146,18 @@ def _turned(labels: np.ndarray) -> list[str]:
     profile = not 1 - _PROFILE < half < _PROFILE
     sides = np.count_nonzero(labels == _TORSO[1]) < _SIDE_ON * np.count_nonzero(torso)
     if max(len(left), len(right)) >= _ONE_ARM * arms and abs(apart) < _NEAR_ARMS and profile and sides:
-        return [
-            "The person is seen from the side, so the model will invent the other side; a photo from the "
-            "front works better."
-        ]
+        return [f"The person is seen from the side, so the model will invent the other side; {_FROM_THE_FRONT}"]
     if np.count_nonzero(labels == _TORSO[0]) >= _BEHIND * np.count_nonzero(torso) and apart < 0:
         what = "the front" if profile else "the face and the front"
-        return [
-            f"The person is seen from behind, so the model will invent {what}; a photo from the front works better."
-        ]
+        return [f"The person is seen from behind, so the model will invent {what}; {_FROM_THE_FRONT}"]
     return []
 
 
 def _sharpness(tall: float | None, box: Box, photo: tuple[int, int], size: tuple[int, int]) -> list[str]:
-    """A sentence where a frame shows the photo much enlarged, or the person very small. tall: pixels of the photo, None
-    where unknown."""
+    """A sentence when frames enlarge the photo much, or show the person very small; empty otherwise.
+
+    tall: the person's height in pixels of the photo, None when unknown.
+    """
     enlarged = size[0] / box.height
     if size[0] / pad_box(photo, size).height > _SOFT or (tall is None and enlarged > _SOFT):
         pixels = f"{photo[0]} x {photo[1]} pixels and a frame {size[0]} x {size[1]} (height x width)"
@@ -164,9 +166,6 @@ def _sharpness(tall: float | None, box: Box, photo: tuple[int, int], size: tuple
         pixels = f"{tall:.0f} pixels tall in the photo and {tall * enlarged:.0f} in a frame"
         return [f"The person is {pixels}, so the video will be soft; a photo taken from nearer works better."]
     if tall is not None and tall < _LOW * box.height:
-        share = f"{tall / box.height:.0%}"
-        return [
-            f"The person fills {share} of the frame's height, so little detail is left; choose Crop to bring them "
-            "nearer."
-        ]
+        share = f"{tall / box.height:.0%} of the frame's height"
+        return [f"The person fills {share}, so little detail is left; choose Crop to bring them nearer."]
     return []

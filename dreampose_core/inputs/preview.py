@@ -1,10 +1,8 @@
-"""The instant preview: a photo as it is understood, a motion laid over it, its texture moved by the motion; seconds,
-without a model."""
+"""The instant preview: the fitted photo, the motion over it, and its texture moved by the motion; seconds, no model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
 from itertools import repeat
 from pathlib import Path
 
@@ -32,10 +30,8 @@ from ..settings import EditOptions, FrameOptions
 from .framing import Scene, fit_photo, frame_size, on_map
 from .photo_checks import photo_checks
 
-NOTICE = (
-    "This is an instant preview: the photo's own pixels moved by the motion, without a model, so "
-    "unseen sides are missing."
-)
+NOTICE = "This is an instant preview: the photo's pixels moved by the motion, no model; unseen sides are missing."
+NOT_MOVED = "The photo's texture cannot be moved: the body's parts are unknown in the photo or in the motion."
 COLOURED = "Coloured is the person as found in the photo; the frame shows what the video will show."
 COLOURS_ONLY = "Photo and motion share no U, V, so each part of the body has one colour here."
 HOLES = "The motion has holes in frame {}, marked in the preview; closing holes fills them."
@@ -47,9 +43,10 @@ _CAPTION, _INK, _PAPER, _MARK = 22, (225, 225, 230), (24, 24, 28), (180, 83, 9)
 def moved_frames(
     photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence, use_uv: bool = True
 ) -> Iterator[np.ndarray]:
-    """uint8 (H, W, 3) frames: the texture of a photo (H, W, 3) with its map (one frame), moved to each map of `poses`.
+    """Yield uint8 frames (H, W, 3): the texture of a photo (H, W, 3), moved to each map of `poses`.
 
-    All of one size. Without U, V, with `use_uv` false or where the charts differ, each part takes its mean colour.
+    image_poses: the photo's map (one frame). All have one size. Without U, V, if `use_uv` is false or if the charts
+    differ, each part has its mean colour.
     """
     use_uv = use_uv and _share_charts(image_poses, poses)
     charts = poses.charts if use_uv else "none"
@@ -65,19 +62,11 @@ def _share_charts(image_poses: PoseSequence, poses: PoseSequence) -> bool:
     return poses.uv is not None and convertible(poses.charts, image_poses.charts)
 
 
-def can_move(scene: Scene) -> bool:
-    """Whether the photo's texture can be moved: both maps know their parts, and somebody is in the photo."""
-    return (
-        scene.image_poses is not None
-        and scene.image_poses.parts is not None
-        and scene.poses.parts is not None
-        and bool(scene.image_poses.mask.any())
-    )
-
-
 def preview_size(model: str | Path, photo: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) in which a preview for this model, and a photo of (height, width), is made: the frames' shape,
-    small enough to take seconds."""
+    """(height, width) of a preview for this model and a photo of (height, width): the frames' shape, but smaller.
+
+    Small enough that the preview takes seconds.
+    """
     height, width = frame_size(model, photo)
     while height > PANEL_HEIGHT:
         height, width = height // 2, width // 2
@@ -93,12 +82,12 @@ def write_preview(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[str, ...]:
-    """Writes an MP4 of panels side by side and returns sentences about it.
+    """Write an MP4 of panels side by side; returns notices.
 
-    motion: as it came. Without a scene the panel is the motion, edited, in colours. With one: the photo as it is
-    fitted, the scene's motion over it, and the moved texture where it can be had. Below the motion stands which frame
-    of the one that came it is, and a mark where that has holes. Raises StorageError, InputError as `edited`, and
-    Cancelled when should_stop() is true.
+    motion: the unedited motion. Without a scene the only panel is the edited motion in colours. With a scene: the
+    fitted photo, the scene's motion over it, and the moved texture if possible. The caption below the motion gives the
+    frame number in the unedited motion and marks frames with holes. Raises StorageError, InputError as `edited`, and
+    Cancelled when should_stop() returns true.
     """
     numbers = source_frames(len(motion), motion.fps, options)
     holes = np.zeros(len(motion), bool) if options.fill_holes else frames_with_holes(motion)
@@ -106,23 +95,18 @@ def write_preview(
     notices: tuple[str, ...] = (HOLES.format(frame_ranges(shown, range(len(motion)))),) if len(shown) else ()
     if scene is None:
         poses = edited(motion, options)
-        panels = {
-            "motion": (frame for index in range(len(poses)) for frame in render_colours(poses.clip(index, index + 1)))
-        }
+        panels = {"motion": (render_colours(poses.select([index]))[0] for index in range(len(poses)))}
     else:
         poses = scene.poses
         panels = {"photo": repeat(scene.photo), "motion": overlay(scene.photo, poses)}
-        if can_move(scene):
-            textured = _share_charts(scene.image_poses, poses)
-            panels["moved texture" if textured else "colours of the parts"] = moved_frames(
-                scene.photo, scene.image_poses, poses
-            )
-            notices += (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
+        photo_parts = None if scene.image_poses is None else scene.image_poses.parts
+        if photo_parts is None or poses.parts is None or not photo_parts.any():
+            notices += (NOT_MOVED,)
         else:
-            notices += (
-                "The photo's texture cannot be moved, because the parts of the body are unknown in the photo or in "
-                "the motion.",
-            )
+            textured = _share_charts(scene.image_poses, poses)
+            moved = moved_frames(scene.photo, scene.image_poses, poses)
+            panels["moved texture" if textured else "colours of the parts"] = moved
+            notices += (NOTICE,) if textured else (NOTICE, COLOURS_ONLY)
     clock = StageClock("preview", len(poses), on_progress)
 
     def frames() -> Iterator[np.ndarray]:
@@ -131,10 +115,8 @@ def write_preview(
             number = int(numbers[index])
             words = {"motion": f"motion, frame {number}" + (", holes" if holes[number] else "")}
             papers = {"motion": _MARK if holes[number] else _PAPER}
-            pictures = [
-                _panel(picture, words.get(name, name), papers.get(name, _PAPER)) for name, picture in zip(panels, row)
-            ]
-            yield np.concatenate(pictures, 1)
+            named = zip(panels, row)
+            yield np.concatenate([_panel(x, words.get(name, name), papers.get(name, _PAPER)) for name, x in named], 1)
             clock.tick(index + 1)
 
     write_video(frames(), path, poses.fps)
@@ -144,25 +126,22 @@ def write_preview(
 def write_look(
     image: np.ndarray, image_poses: PoseSequence | None, size: tuple[int, int], options: FrameOptions, path: Path
 ) -> tuple[str, ...]:
-    """Writes a PNG of a photo uint8 (H, W, 3), its DensePose in colours, and a frame around what is taken for frames of
-    `size`.
+    """Write a PNG of a photo, uint8 (H, W, 3), with its pose map in colours and a rectangle around what frames show.
 
-    size: of the model's own frames, (height, width): how sharp they can be is told, too. Returns sentences about the
-    picture and about what the photo lacks. What lies outside the frame is dark. Raises InputError as `scene.fit_photo`,
+    size: (height, width) of the model's own frames, used to judge their sharpness. Returns notices about the picture
+    and the photo's problems. The area outside the rectangle is darkened. Raises InputError as `framing.fit_photo`,
     StorageError.
     """
     _, _, box = fit_photo(image, image_poses, size, options)
-    said = photo_checks(image_poses, box, image.shape[:2], size)
-    if image_poses is not None:
-        image_poses = largest_alone(image_poses)
+    notices = photo_checks(image_poses, box, image.shape[:2], size)
     (height, width), top, left = image.shape[:2], min(0.0, box.top), min(0.0, box.left)
     whole = Box(top, left, max(height, box.top + box.height) - top, max(width, box.left + box.width) - left)
     scale = PANEL_HEIGHT / whole.height
     canvas = PANEL_HEIGHT, max(1, round(whole.width * scale))
     picture = fit_image(image, canvas, whole)
     if image_poses is not None:
-        own = fitted(image_poses, canvas, on_map(whole, image.shape[:2], image_poses.size))
-        picture = next(overlay(picture, own, opacity=0.5))
+        whole_map = on_map(whole, image.shape[:2], image_poses.size)
+        picture = next(overlay(picture, fitted(largest_alone(image_poses), canvas, whole_map), opacity=0.5))
     low, first = round((box.top - top) * scale), round((box.left - left) * scale)
     high, last = round((box.top + box.height - top) * scale), round((box.left + box.width - left) * scale)
     shown = picture // 3
@@ -170,24 +149,13 @@ def write_look(
     drawing = Image.fromarray(shown)
     ImageDraw.Draw(drawing).rectangle((first, low, last - 1, high - 1), outline=_INK, width=2)
     write_png(np.asarray(drawing), path)
-    return said if image_poses is None or not image_poses.mask.any() else (COLOURED, *said)
+    return notices if image_poses is None or not image_poses.mask.any() else (COLOURED, *notices)
 
 
 def _panel(picture: np.ndarray, words: str, paper: tuple[int, int, int]) -> np.ndarray:
-    """A picture at the panels' height over a strip that says what it is."""
-    height, width = picture.shape[:2]
-    size = max(2, round(width * PANEL_HEIGHT / height / 2) * 2), PANEL_HEIGHT
-    scaled = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-    return np.concatenate([np.asarray(scaled), _strip(words, size[0], paper)])
-
-
-@lru_cache(maxsize=8)  # most panels say the same on every frame
-def _strip(words: str, width: int, paper: tuple[int, int, int]) -> np.ndarray:
-    strip = Image.new("RGB", (width, _CAPTION), paper)
-    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), words, fill=_INK, anchor="mm", font=_font())
-    return np.asarray(strip)
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(13)
+    """Scale a picture to the panels' height and add a caption strip below it."""
+    width = max(2, round(picture.shape[1] * PANEL_HEIGHT / picture.shape[0] / 2) * 2)
+    scaled = Image.fromarray(picture).resize((width, PANEL_HEIGHT), Image.Resampling.BICUBIC)
+    strip, font = Image.new("RGB", (width, _CAPTION), paper), ImageFont.load_default(13)
+    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), words, fill=_INK, anchor="mm", font=font)
+    return np.concatenate([np.asarray(scaled), np.asarray(strip)])

@@ -1,1 +1,1 @@
-"""Queued work that outlives the page: a SQLite store, two queues of worker processes, one service in front."""
+"""Run jobs that outlive the page: a SQLite store, two queues of worker processes, and one service for the page."""

@@ -1,21 +1,25 @@
-"""Removes what has expired, what nobody knows of and what is too much, from the disk and the store; copies results to
-the bucket."""
+"""Delete expired, orphaned and excess files and jobs; copy finished results and subjects to the attached bucket, from
+which a server restores them after a restart on an empty disk.
+
+The bucket is a mounted folder, slow and at times unavailable; the store, frames and checkpoints are never kept there.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from ..errors import StorageError
+from ..files import appearing, appearing_folder
 from ..settings import Settings
-from .bucket import Bucket
+from .logs import JobLog
 from .records import JobFolder
 from .store import Store
 
@@ -23,13 +27,16 @@ log = logging.getLogger("dreampose.cleanup")
 
 TICK_S = 5.0
 SWEEP_EVERY_S = 60.0
-# what is younger may be about to be known: a job's folder is written before its row, a file under its temporary name
+# Unknown files younger than this stay: a job's folder is written before its row, a file under its temporary name first.
 GRACE_S = 3600.0
 _HOUR, _DAY = 3600.0, 86400.0
+_FILES = ("result.mp4", "result.json")
+_USED_AGAIN_S = 3600.0  # least time between two updates of a subject's last use in the bucket
+_TROUBLE = OSError, ValueError, KeyError, TypeError, StorageError
 
 
 class Cleanup:
-    """A thread that looks after the data folder of `store`. clock: seconds since 1970, as files' times."""
+    """A thread that cleans the data folder of `store`. clock: seconds since 1970, as files' modification times."""
 
     def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.time):
         """settings.home must be absolute."""
@@ -43,7 +50,7 @@ class Cleanup:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; what is done by then is copied to the bucket first."""
+        """Stop the thread, then copy to the bucket what has finished by then."""
         self._stopping.set()
         self._thread.join()
         self._try(self._keep)
@@ -69,58 +76,56 @@ class Cleanup:
             self.bucket.keep(self.store)
 
     def sweep(self) -> None:
-        """One round. Raises StorageError and OSError; what it did not come to, the next one does."""
+        """Do one round of cleaning. Raises StorageError and OSError; the next round does what this one missed."""
         now, keep = self.clock(), self.settings
-        for kind in ("preview", "motion"):  # who uses a motion has a copy of it in the job
-            for job_id in self.store.ended(kind, now - keep.keep_previews_h * _HOUR):
+        # Motions and previews can go early: a job that uses a motion has its own copy.
+        hours = {"preview": keep.keep_previews_h, "motion": keep.keep_previews_h, "animate": keep.keep_results_h}
+        for kind, kept_h in hours.items():
+            for job_id in self.store.ended(kind, now - kept_h * _HOUR):
                 self.remove(job_id)
-        for job_id in self.store.ended("animate", now - keep.keep_results_h * _HOUR):
-            self.remove(job_id)
         self.store.forget_turns()
         known = self.store.ids()
-        for folder in _entries(self.home / "jobs"):
+        for folder in list((self.home / "jobs").glob("*")):
             if folder.name not in known and _changed(folder) < now - GRACE_S:
                 _delete(folder)
-        for subject in subjects(self.home / "subjects"):
+        for subject in subjects(self.home):
             if _changed(subject / "subject.json") < now - keep.keep_subjects_days * _DAY:
                 _delete(subject)
         if self.bucket is not None:
             self.bucket.forget_subjects(now - keep.keep_subjects_days * _DAY)
         for folder in ("jobs", "subjects", "readings"):
-            for path in list(_temporary(self.home / folder)):
+            for path in list((self.home / folder).rglob(".part.*")):  # temporary files of dead writers
                 if _changed(path) < now - GRACE_S:
                     _delete(path)
-        for job_id in self.store.ended():  # of jobs that ended with their worker
+        for job_id in self.store.ended():  # uploads remain if a job ended together with its worker
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
-        self._expire_files(self.home / "incoming", now - GRACE_S)  # of requests whose server died
+        self._expire_files(self.home / "incoming", now - GRACE_S)  # requests whose server died
         self._expire_files(self.home / "readings", now - keep.keep_results_h * _HOUR)
         self._shrink()
 
     def remove_unwanted(self) -> None:
-        """Removes what its owner has deleted. Raises StorageError."""
+        """Remove the ended jobs that their owners have deleted. Raises StorageError."""
         for job_id in self.store.unwanted():
             self.remove(job_id)
 
     def remove(self, job_id: str) -> None:
-        """Removes a job that has ended, with all its files."""
-        if self.store.forget(
-            job_id
-        ):  # the row first: a folder that nobody knows is removed later, a row without files would be shown
+        """Remove a job and all its files if it is in a final state."""
+        # Row first: a later sweep deletes a folder without a row, but the page would show a row without files.
+        if self.store.forget(job_id):
             _delete(self.home / "jobs" / job_id)
             if self.bucket is not None:
                 self.bucket.forget_job(job_id)
 
     def _shrink(self) -> None:
-        """Removes what is oldest until the data folder, less what is at work in it, takes no more than it may: uploads,
-        then jobs that have ended, then subjects; and of each owner the subjects used longest ago that are too much for
-        one. What was used within GRACE_S stays: a worker may be about to load it."""
+        """Delete each owner's least recently used subjects beyond max_own_mb; then delete the oldest things until the
+        data folder, unfinished jobs not counted, takes at most max_disk_gb: uploads, then ended jobs, then subjects.
+
+        Uploads and subjects used in the last GRACE_S seconds stay, because a worker may be about to load them.
+        """
         now, ended = self.clock(), self.store.ended()
-        idle: list[tuple[Path, Callable[[], None]]] = []
-        uploads = [Path(parent, name) for parent, _, files in os.walk(self.home / "uploads") for name in files]
-        used = [
-            folder for folder in subjects(self.home / "subjects") if _changed(folder / "subject.json") < now - GRACE_S
-        ]
+        uploads = sorted((path for path in (self.home / "uploads").rglob("*") if path.is_file()), key=_changed)
+        used = [folder for folder in subjects(self.home) if _changed(folder / "subject.json") < now - GRACE_S]
         used.sort(key=lambda folder: _changed(folder / "subject.json"))
         for owner in {folder.parent for folder in used}:
             too_much = size_of(owner) - self.settings.max_own_mb * 1e6
@@ -129,19 +134,15 @@ class Cleanup:
                     too_much -= size_of(folder)
                     _delete(folder)
                     used.remove(folder)
-        idle += [
-            (path, partial(_delete, path)) for path in sorted(uploads, key=_changed) if _changed(path) < now - GRACE_S
-        ]
-        idle += [(self.home / "jobs" / job_id, partial(self.remove, job_id)) for job_id in ended]
-        idle += [(folder, partial(_delete, folder)) for folder in used]
+        jobs = [self.home / "jobs" / job_id for job_id in ended]
         busy = sum(size_of(self.home / "jobs" / job_id) for job_id in self.store.ids() - set(ended))
         too_much = size_of(self.home) - busy - self.settings.max_disk_gb * 1e9
         num_removed = 0
-        for path, remove in idle:
+        for path in (*(path for path in uploads if _changed(path) < now - GRACE_S), *jobs, *used):
             if too_much <= 0:
                 break
             too_much -= size_of(path)
-            remove()
+            self.remove(path.name) if path in jobs else _delete(path)
             num_removed += 1
         if num_removed:
             log.warning(
@@ -152,54 +153,27 @@ class Cleanup:
 
     @staticmethod
     def _expire_files(folder: Path, before: float) -> None:
-        """Removes files under `folder` that were written before that time, and folders that are empty then."""
-        for parent, folders, files in os.walk(folder, topdown=False):
-            for name in files:
-                path = Path(parent, name)
-                if _changed(path) < before:
-                    path.unlink(missing_ok=True)
-            for name in folders:
+        """Delete files and empty folders under `folder` that were last changed before `before`, seconds since 1970."""
+        for path in sorted(folder.rglob("*"), reverse=True):  # a folder's contents come before the folder
+            if _changed(path) < before:
                 with suppress(OSError):  # not empty
-                    if _changed(Path(parent, name)) < before:
-                        os.rmdir(Path(parent, name))
-
-
-def subjects(folder: Path) -> list[Path]:
-    """The subject folders of all owners under `folder`, or of one."""
-    return [path.parent for pattern in ("*/subject.json", "*/*/subject.json") for path in folder.glob(pattern)]
+                    path.rmdir() if path.is_dir() else path.unlink()
 
 
 def size_of(folder: Path) -> int:
-    """Bytes that the files of a folder, or a file, take; 0 where there is none."""
+    """Return the total bytes of a folder's files, or of one file; 0 if there is none."""
     if folder.is_file():
         return folder.stat().st_size
-    total, waiting = 0, [folder]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    with suppress(OSError):
-                        total += entry.stat(follow_symlinks=False).st_size
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _temporary(folder: Path) -> Iterator[Path]:
-    """What was to appear under another name, see `files`."""
-    for parent, folders, files in os.walk(folder):
-        for name in [name for name in folders if name.startswith(".part.")]:
-            folders.remove(name)
-            yield Path(parent, name)
-        yield from (Path(parent, name) for name in files if name.startswith(".part."))
-
-
 def _changed(path: Path) -> float:
-    """When it was changed last, in seconds since 1970; never, where it is gone."""
+    """Return the time of the last change in seconds since 1970, infinity if the path does not exist."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -211,3 +185,113 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+class Bucket:
+    """The bucket's files: jobs/<id>/ with job.json and the result, subjects/<owner>/<key>/ as on the local disk.
+
+    Each copy appears under its name only when it is complete.
+    """
+
+    def __init__(self, folder: Path, home: Path):
+        self.folder, self.home = folder, home
+        self._kept: dict[Path, float] = {}  # subject in the bucket -> last use recorded there
+
+    def keep(self, store: Store) -> None:
+        """Copy what has finished since the last call. Logs what cannot be copied, and tries it again next time."""
+        for job in store.unkept():
+            try:
+                _copy_files(self.home / "jobs" / job["id"], self.folder / "jobs" / job["id"])
+                # job.json comes last: it marks the copy as complete
+                with appearing(self.folder / "jobs" / job["id"] / "job.json") as temporary:
+                    temporary.write_text(json.dumps(job), encoding="utf-8")
+                store.mark_kept(job["id"])
+            except _TROUBLE as error:
+                JobLog(log, job["id"]).warning("cannot be kept in the bucket: %s", error)
+        for subject in subjects(self.home):
+            try:
+                self._keep_subject(subject)
+            except _TROUBLE as error:
+                log.warning("a subject cannot be kept in the bucket: %s", error)
+
+    def _keep_subject(self, subject: Path) -> None:
+        """Copy a subject, or record its last use on the copy, so that unused subjects expire in the bucket, too."""
+        used = (subject / "subject.json").stat().st_mtime
+        if self._kept.get(subject, 0.0) <= used - _USED_AGAIN_S:
+            there = self.folder / subject.relative_to(self.home)
+            if not (there / "subject.json").exists():
+                _copy_folder(subject, there)
+            os.utime(there / "subject.json", (used, used))
+            self._kept[subject] = used
+
+    def restore(self, store: Store) -> None:
+        """Copy back the results that this disk lacks and add their jobs to the store, in order of submission."""
+        found = []
+        for file in (self.folder / "jobs").glob("[0-9a-f]*/job.json"):
+            try:
+                job = json.loads(file.read_text(encoding="utf-8"))
+                if job["id"] != file.parent.name:
+                    raise ValueError("it is another job's")
+                found.append((float(job["created"]), job))
+            except _TROUBLE as error:
+                JobLog(log, file.parent.name).warning("cannot be restored from the bucket: %s", error)
+        for _, job in sorted(found, key=lambda pair: pair[0]):
+            try:
+                _copy_files(self.folder / "jobs" / job["id"], self.home / "jobs" / job["id"])
+                store.restore(job)
+            except _TROUBLE as error:
+                JobLog(log, job["id"]).warning("cannot be restored from the bucket: %s", error)
+
+    def bring_subject(self, owner: str, key: str) -> None:
+        """Copy a subject back if this disk lacks it and the bucket has it."""
+        local, there = (root / "subjects" / owner / key for root in (self.home, self.folder))
+        if not local.exists() and (there / "subject.json").is_file():
+            try:
+                _copy_folder(there, local)
+            except StorageError as error:  # the job tunes it again
+                log.warning("a subject in the bucket cannot be used: %s", error)
+
+    def forget_job(self, job_id: str) -> None:
+        """Remove a job's result from the bucket."""
+        shutil.rmtree(self.folder / "jobs" / job_id, ignore_errors=True)
+
+    def forget_subject(self, owner: str, key: str) -> None:
+        """Remove a subject from the bucket."""
+        shutil.rmtree(self.folder / "subjects" / owner / key, ignore_errors=True)
+        self._kept.pop(self.home / "subjects" / owner / key, None)
+
+    def forget_subjects(self, before: float) -> None:
+        """Remove the bucket's subjects last used before `before`, seconds since 1970, unless this disk has them.
+
+        A subject that is in use is always on this disk.
+        """
+        for subject in subjects(self.folder):
+            with suppress(OSError):
+                local = self.home / subject.relative_to(self.folder)
+                if not local.exists() and (subject / "subject.json").stat().st_mtime < before:
+                    shutil.rmtree(subject, ignore_errors=True)
+
+
+def subjects(root: Path, owner: str = "[0-9a-f]*") -> list[Path]:
+    """List the folders of all complete subjects under `root`, or of one owner's (hashed)."""
+    return [path.parent for path in sorted(root.glob(f"subjects/{owner}/[0-9a-f]*/subject.json"))]
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy those files of a job's result that `target` lacks."""
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in _FILES:
+        if (source / name).is_file() and not (target / name).exists():
+            with appearing(target / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder; the copy appears only when it is complete. Raises StorageError."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with appearing_folder(target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+    except (OSError, StorageError) as error:
+        if not (target / "subject.json").is_file():  # otherwise another process has just made the copy
+            raise StorageError(f"{source.name} could not be copied.") from error

@@ -1,10 +1,9 @@
-"""Opens what users brought, in a child process of its own for each file; canonical PNG, npz and pictures for the
-estimator come out.
+"""Decode uploaded files, each in its own child process, to canonical PNG, npz and m4a, and to frames for the estimator.
 
     python -m dreampose_core.jobs.decoding
 
-is that child: see `confinement` for what it may do, `sandbox` for how it is spoken to. It imports neither torch nor
-what serves the page.
+is that child; `sandbox` describes what it may do and its protocol. It imports neither torch nor the packages that serve
+the page.
 """
 
 from __future__ import annotations
@@ -21,25 +20,34 @@ from pydantic import Field, ValidationError, model_validator
 from ..files import remove_unfinished
 from ..inputs.framing import check_options, keep_sound
 from ..media import read_photo, write_png
-from ..poses import MAX_FRAMES_READ, MAX_MAP_SIDE, Estimate, Photos, Reading, own_maps, read_any, write_poses
+from ..poses import (
+    MAX_FRAMES_READ,
+    MAX_MAP_SIDE,
+    Estimate,
+    Frames,
+    PoseSequence,
+    Reading,
+    image_poses_of,
+    read_any,
+    read_poses,
+    write_poses,
+)
 from ..poses.npz import MAX_BYTES
 from ..progress import ShouldStop
 from ..settings import AnimateOptions, Options
-from .confinement import Limits
-from .sandbox import Channel, Child, serve
+from .sandbox import Channel, Child, Limits, serve
 
-# Memory and files: the largest motion that is read takes MAX_BYTES, ffmpeg's own limits (video.process) lie below
-# these.
+# The largest motion that is read takes MAX_BYTES, in memory and on disk; ffmpeg's own limits (video.process) are lower.
 LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
 PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 
 
 class Request(Options):
-    """What is asked of a child: `source` is decoded to `target`, both of them names in its folder.
+    """A request to the child: decode `source` to `target`, both names in the child's folder.
 
-    do: "photo" to PNG; "motion" to npz, and `options` are tried on it; "map" to npz, the first map alone, or one for
-    each of `num_photos` where the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were
-    read, to .m4a, cut as `options` say. estimate: pictures of a person are sent, not refused.
+    do: "photo" to PNG; "motion" to npz, checked against `options`; "map" to npz, the first map alone, or one for each
+    of `num_photos` if the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were read,
+    to .m4a, cut as `options` say. estimate: send frames that show a person to the parent instead of rejecting them.
     """
 
     do: Literal["photo", "motion", "map", "sound"]
@@ -52,98 +60,56 @@ class Request(Options):
     fps: float = 0.0
 
 
-class Decoded(Options):
-    """What is to be said of a motion or map that lies in its target: see `Reading`."""
-
-    form: str
-    description: str
-    num_frames: int = Field(ge=1)
-    fps: float = Field(ge=1, le=240)
-    notices: tuple[str, ...]
-
-    @classmethod
-    def of(cls, reading: Reading) -> Decoded:
-        return cls(
-            form=reading.form,
-            description=reading.describe(),
-            num_frames=len(reading.poses),
-            fps=reading.poses.fps,
-            notices=reading.notices,
-        )
-
-
 class Facts(Options):
-    """`Photos` without its frames, as it is sent; numbers: the first and the step."""
+    """`Frames` without the pictures, as the child sends it."""
 
     name: str
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...] = Field(min_length=1, max_length=MAX_FRAMES_READ)
     length: int = Field(ge=1, le=MAX_FRAMES_READ)
-    numbers: tuple[int, int] | None
+    numbers: tuple[int, ...] | None
     fps: float | None
     notices: tuple[str, ...]
 
     @model_validator(mode="after")
     def _places_are_there(self) -> Facts:
-        if not all(a < b for a, b in zip((-1, *self.slots), (*self.slots, self.length))):
+        in_order = list(self.slots) == sorted({*self.slots} & {*range(self.length)})
+        if not in_order or len(self.numbers or range(self.length)) != self.length:
             raise ValueError("the places of the frames must rise and lie within the length")
         return self
 
-    @classmethod
-    def of(cls, photos: Photos) -> Facts:
-        numbers = None if photos.numbers is None else (photos.numbers.start, photos.numbers.step)
-        return cls(
-            name=photos.name,
-            kind=photos.kind,
-            slots=photos.slots,
-            length=photos.length,
-            numbers=numbers,
-            fps=photos.fps,
-            notices=photos.notices,
-        )
 
-    def photos(self, frames: Iterator[np.ndarray]) -> Photos:
-        numbers = None
-        if self.numbers is not None:
-            first, step = self.numbers
-            numbers = range(first, first + step * self.length, step)
-        return Photos(frames, self.name, self.kind, self.slots, self.length, numbers, self.fps, self.notices)
-
-
-# ---- what the worker asks for ----------------------------------------------------------------------------------------
+# ---- the worker's half -----------------------------------------------------------------------------------------------
 
 
 class Decoder:
-    """Has files decoded, one child after another; a file and what comes of it lie in one folder.
+    """Decoder of uploaded files, one child process after another; `source` and `target` must be in the same folder.
 
-    All raise InputError with one sentence about the file by its name there, StorageError, and Cancelled within about
-    0.2 seconds of `should_stop`.
+    All methods raise InputError with one sentence that names the file as it is named there, StorageError, and Cancelled
+    within about 0.2 seconds of `should_stop`.
     """
 
     def __init__(self, should_stop: ShouldStop, limits: Limits = LIMITS):
         self._should_stop, self._limits = should_stop, limits
 
     def photo(self, source: Path, target: Path) -> tuple[str, ...]:
-        """Writes the photo as PNG; returns sentences for the user."""
+        """Write the photo as PNG and return notices."""
         return self._ask(source, target, do="photo")
 
-    def sound(self, source: Path, target: Path, motion: Decoded, options: AnimateOptions) -> tuple[str, ...]:
-        """Writes the sound of a motion's file, where there is one; returns sentences for the user."""
-        return self._ask(source, target, do="sound", options=options, num_frames=motion.num_frames, fps=motion.fps)
+    def sound(self, source: Path, target: Path, poses: PoseSequence, options: AnimateOptions) -> tuple[str, ...]:
+        """Write the sound of the file that `poses` were read from, if it has any, and return notices."""
+        return self._ask(source, target, do="sound", options=options, num_frames=len(poses), fps=poses.fps)
 
-    def motion(
-        self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None
-    ) -> Decoded | Reading:
-        """Writes the motion as npz; one that was estimated is returned instead, and nothing is written or tried.
+    def motion(self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None) -> Reading:
+        """Write the motion as npz, unless it was estimated, and return its reading.
 
-        The estimator works in this process, on frames that the child sends as it decodes them.
+        `estimate` runs in this process, on frames that the child sends as it decodes them.
         """
         return self._poses(source, target, estimate, do="motion", options=options)
 
-    def map(self, source: Path, target: Path, estimate: Estimate | None, num_photos: int = 1) -> Decoded | Reading:
-        """As `motion`, of the first map alone, or of one for each photo where the file holds as many."""
-        found = self._poses(source, target, estimate, do="map", num_photos=num_photos)
-        return own_maps(found, num_photos) if isinstance(found, Reading) else found
+    def map(self, source: Path, target: Path, estimate: Estimate | None, num_photos: int = 1) -> Reading:
+        """Do as `motion` for the first map alone, or for one map a photo if the file holds as many."""
+        return image_poses_of(self._poses(source, target, estimate, do="map", num_photos=num_photos), num_photos)
 
     @contextmanager
     def _child(self, source: Path, target: Path, **asked) -> Iterator[Child]:
@@ -154,7 +120,7 @@ class Decoder:
             ) as child:
                 yield child
         finally:
-            remove_unfinished(target)  # of a child that was killed
+            remove_unfinished(target)  # left by a child that was killed
 
     def _ask(self, source: Path, target: Path, **asked) -> tuple[str, ...]:
         with self._child(source, target, **asked) as child:
@@ -163,22 +129,22 @@ class Decoder:
                     return tuple(notices)
             raise child.broken("no notices")
 
-    def _poses(self, source: Path, target: Path, estimate: Estimate | None, **asked) -> Decoded | Reading:
+    def _poses(self, source: Path, target: Path, estimate: Estimate | None, **asked) -> Reading:
         with self._child(source, target, estimate=estimate is not None, **asked) as child:
             try:
                 match child.message():
-                    case {"decoded": decoded}:
-                        return Decoded.model_validate(decoded)
-                    case {"photos": facts} if estimate is not None:
-                        photos = Facts.model_validate(facts).photos(_frames(child))
-                        return photos.reading(estimate(photos))
+                    case {"form": str(form), "notices": [*notices]} if all(isinstance(one, str) for one in notices):
+                        return Reading(read_poses(target), form, tuple(notices))
+                    case {"frames": facts} if estimate is not None:
+                        frames = Frames(_frames(child), **Facts.model_validate(facts).model_dump())
+                        return frames.estimated(estimate(frames))
             except ValidationError as error:
                 raise child.broken(f"an answer of another form: {error}") from error
             raise child.broken("no answer to what was asked")
 
 
 def _frames(child: Child) -> Iterator[np.ndarray]:
-    """The frames as they come, uint8 (H, W, 3)."""
+    """Yield the frames as the child sends them, uint8 (H, W, 3)."""
     size = None
     for _ in range(MAX_FRAMES_READ + 1):
         match child.message():
@@ -194,39 +160,41 @@ def _frames(child: Child) -> Iterator[np.ndarray]:
     raise child.broken("something else than frames")
 
 
-# ---- what the child does ---------------------------------------------------------------------------------------------
+# ---- the child's half ------------------------------------------------------------------------------------------------
 
 
 class _Sent(Exception):
-    """The frames went to the estimator; what remains is not the child's to do."""
+    """Raised when the frames have gone to the estimator, which leaves the child nothing more to do."""
 
 
 def answer(asked: dict, channel: Channel) -> None:
-    """Does what a `Request` asks for, in the current folder, and says what came of it."""
+    """Decode what a `Request` asks for in the current folder and send the outcome on `channel`."""
     request = Request.model_validate(asked)
     source, target = Path(request.source), Path(request.target)
     if request.do == "photo":
-        pixels, notices = read_photo(source)
-        write_png(pixels, target)
+        pixels, notices, times = read_photo(source)
+        write_png(pixels, target, times)
         channel.say({"notices": notices})
     elif request.do == "sound":
         channel.say({"notices": keep_sound(source, request.num_frames, request.fps, request.options, target)})
     else:
         try:
-            reading = read_any(source, (lambda photos: _send(photos, channel)) if request.estimate else None)
+            reading = read_any(source, (lambda frames: _send(frames, channel)) if request.estimate else None)
         except _Sent:
             return
         if request.do == "motion":
             check_options(reading.poses, request.options)
         else:
-            reading = own_maps(reading, request.num_photos)
+            reading = image_poses_of(reading, request.num_photos)
         write_poses(reading.poses, target)
-        channel.say({"decoded": Decoded.of(reading).model_dump(mode="json")})
+        channel.say({"form": reading.form, "notices": reading.notices})
 
 
-def _send(photos: Photos, channel: Channel) -> None:
-    channel.say({"photos": Facts.of(photos).model_dump(mode="json")})
-    for frame in photos:
+def _send(frames: Frames, channel: Channel) -> None:
+    facts = {name: getattr(frames, name) for name in Facts.model_fields}
+    facts["numbers"] = None if frames.numbers is None else tuple(frames.numbers)
+    channel.say({"frames": Facts(**facts).model_dump()})
+    for frame in frames:
         height, width, _ = frame.shape
         channel.say({"frame": [height, width]}, np.ascontiguousarray(frame).data)
     channel.say({"end": True})

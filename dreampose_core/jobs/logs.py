@@ -1,4 +1,4 @@
-"""Log lines for people or for programs, each with its job's id; what owners sent and said never stands in them."""
+"""Log lines as text or JSON, each with its job's id; they never contain what owners uploaded or wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
 
 
 class JobLog(logging.LoggerAdapter):
-    """A logger for one job: its id stands before each message, and as a field of its own in JSON."""
+    """A logger for one job: puts the job's id before each message, and in JSON also into a field of its own."""
 
     def __init__(self, logger: logging.Logger, job_id: str):
         super().__init__(logger, {"job": job_id})
@@ -26,7 +26,7 @@ class JobLog(logging.LoggerAdapter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, and where they apply job and traceback."""
+    """Formatter that writes one JSON object a line: time (UTC), level, logger, message; if any, job and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -43,7 +43,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure(form: LogFormat) -> None:
-    """Sends all log lines of this process to stderr in this form."""
+    """Send all log lines of this process to stderr in the given form."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s")

@@ -1,5 +1,5 @@
-"""Estimated and drawn motions kept by what they come of: a look, a preview and the job after them estimate the same
-file once."""
+"""Cache of estimated and drawn motions, keyed by their inputs: two previews and the job after them estimate a file
+once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from ..errors import InputError
 from ..files import appearing
 from ..poses import Reading, read_poses, write_poses
 
-KEPT = 24  # of an installation; the ones used longest ago go first
+KEPT = 24  # readings in the cache; the least recently used are deleted first
 
 
 class PoseCache:
-    """Readings in a folder, each an npz with its words beside it. Only one process at a time may write: the light
-    queue's worker."""
+    """Readings in a folder, each an npz and a JSON file with its form and notices.
+
+    Only one process at a time may write: the light queue's worker.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def key(self, file: Path, *how: object) -> str:
-        """A name for what comes of this file's content, read in this way."""
+        """Return the key for reading this file's content in the way that `how` describes."""
         with open(file, "rb") as opened:
             return self.key_of(hashlib.file_digest(opened, "sha256").hexdigest(), *how)
 
     @staticmethod
     def key_of(*what: object) -> str:
-        """A name for what follows from these values alone."""
+        """Return the key, 32 hex digits, for what depends on these values alone."""
         return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
 
     def get(self, key: str) -> Reading | None:
-        """The reading kept under `key`, None when there is none or it is damaged."""
+        """Return the reading stored under `key`, or None if there is none or it is damaged."""
         words = self.folder / f"{key}.json"
         with suppress(OSError, ValueError, KeyError, InputError):
             said = json.loads(words.read_text(encoding="utf-8"))
@@ -44,7 +46,7 @@ class PoseCache:
         return None
 
     def keep(self, key: str, reading: Reading) -> None:
-        """Keeps `reading`, and lets go of the oldest where there are too many. Raises StorageError."""
+        """Store `reading` and delete the least recently used ones beyond KEPT. Raises StorageError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         write_poses(reading.poses, self.folder / f"{key}.npz")
         with appearing(self.folder / f"{key}.json") as temporary:

@@ -1,14 +1,18 @@
-"""What a job is made of: the typed request, the row it becomes, what a worker is given, what watchers read."""
+"""The parts of a job: its request, folder and row in the store, a worker's claim, and the status its owner sees."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..files import appearing
 from ..progress import OnProgress, Progress, ShouldStop
 from ..settings import AnimateOptions, MotionOptions, Options
 
@@ -25,14 +29,14 @@ MAX_MORE_PHOTOS = 4
 
 
 class JobRequest(Options):
-    """One job: the uploaded files as they came (server-made paths), and the options.
+    """A request for one job: the uploaded files as they came, at paths made by the server, and the options.
 
-    kind: "animate" makes the video; "preview" shows in seconds, in the light queue alone, what the motion does to the
-    photo; "motion" has a mannequin do what `motion` says, in the light queue, too, and needs no file.
-    image: the photo. poses: the motion. image_poses: the photo's own DensePose, None when unknown. A preview may do
-    without the photo, or without the motion: then it shows how the photo is understood. more_images: further photos of
-    the same person, for the learning alone; where the file `image_poses` holds as many maps as there are photos these
-    are theirs, in the same order. consent: asked for at the doors, see `web.consent`.
+    kind: "animate" makes the video; "preview" shows within seconds what the motion does to the photo; "motion" moves a
+    mannequin as `motion` says and needs no file. The latter two run in the light queue alone.
+    image: the photo. poses: the motion. image_poses: the photo's own pose map, None if unknown. A preview may lack the
+    photo or the motion; without a motion it shows how the photo is understood. more_images: further photos of the same
+    person, for fine-tuning alone; if the file `image_poses` holds as many maps as there are photos, they belong to the
+    photos in the same order. consent: the page and the API ask for it, see `web.owners`.
     """
 
     kind: Kind = "animate"
@@ -61,20 +65,20 @@ class JobRequest(Options):
 
 
 class Upload(Options):
-    """A user's file inside a job's folder: `file` is our name for it under input/, `name` is what the user calls it."""
+    """An upload in a job's folder: `file` is the server's name for it under input/, `name` is its owner's name."""
 
     file: str = Field(pattern=r"^upload-[a-z0-9_]+(\.[a-z0-9]{1,5})?$")
     name: str
 
 
 class StoredRequest(Options):
-    """A request as it lies in the store and in request.json: no path of the outside world is left in it."""
+    """A request as the store and request.json hold it, without any path outside the job's folder."""
 
     kind: Kind = "animate"
     image: Upload | None
     poses: Upload | None
     image_poses: Upload | None = None
-    # left out where there are none, as in what was stored before there could be any
+    # Omitted when empty, as in requests stored before this field existed.
     more_images: tuple[Upload, ...] = Field((), exclude_if=lambda uploads: not uploads)
     options: AnimateOptions
     motion: MotionOptions | None = None
@@ -92,89 +96,46 @@ THINGS = {
 """What of a job can be kept, by name, and how its file's name ends."""
 
 
-@dataclass(frozen=True)
 class JobFolder:
-    """The places inside one job's folder; the only spot where their names are written down."""
+    """The paths inside one job's folder; their names are defined only here."""
 
-    path: Path
-
-    @property
-    def request(self) -> Path:
-        return self.path / "request.json"
-
-    @property
-    def input(self) -> Path:
-        return self.path / "input"
-
-    def delete_uploads(self) -> None:
-        """Removes the files as they came, which nobody needs once they are decoded or the job has ended."""
-        for upload in self.input.glob("upload-*"):
-            upload.unlink(missing_ok=True)
-
-    @property
-    def image(self) -> Path:
-        """The photo, decoded and written anew as PNG."""
-        return self.input / "image.png"
-
-    @property
-    def poses(self) -> Path:
-        return self.input / "poses.npz"
-
-    @property
-    def image_poses(self) -> Path:
-        """The photo's own DensePose; the file is absent when it is unknown. One map, or one for each of several
-        photos."""
-        return self.input / "image_poses.npz"
+    def __init__(self, path: Path):
+        self.path = path
+        self.request = path / "request.json"
+        self.input = path / "input"
+        self.image = self.input / "image.png"  # the photo, decoded
+        self.poses = self.input / "poses.npz"
+        self.image_poses = self.input / "image_poses.npz"  # of the photo, or of all photos; absent when unknown
+        self.sound = self.input / "sound.m4a"  # the motion clip's sound; absent if it has none or it is not wanted
+        self.frames = path / "frames"
+        self.chunks = path / "chunks"
+        self.samples = path / "samples"  # pictures by the model during fine-tuning: 000017.png after 17 steps
+        self.latent_preview = path / "latent_preview.png"  # of the first frame, while the model denoises it
+        self.result = path / "result.mp4"
+        self.partial = path / "partial.mp4"  # the frames that a stopped job had finished, as a video
+        self.settings = path / "result.json"  # the options, what the run used, its time and memory
+        self.motion = path / "motion.npz"  # the motion that a motion job made
+        self.look = path / "look.png"  # a preview's picture of how the photo is understood
 
     def more_image(self, index: int) -> Path:
-        """Further photo `index`, counted from 0, as PNG."""
+        """Return the path of further photo `index`, counted from 0, as PNG."""
         return self.input / f"more_{index}.png"
 
     def more_poses(self, index: int) -> Path:
-        """Its own DensePose; the file is absent when it is unknown, not needed, or given with the first one's."""
+        """Return the path of further photo `index`'s pose map; no file if unknown, not needed or in `image_poses`."""
         return self.input / f"more_{index}_poses.npz"
 
-    @property
-    def sound(self) -> Path:
-        """The motion clip's sound; the file is absent when there is none or it is not wanted."""
-        return self.input / "sound.m4a"
-
-    @property
-    def frames(self) -> Path:
-        return self.path / "frames"
-
-    @property
-    def chunks(self) -> Path:
-        return self.path / "chunks"
-
-    @property
-    def latent_preview(self) -> Path:
-        """What the first frame is about to be; the file is there while the first frames are denoised."""
-        return self.path / "latent_preview.png"
-
-    @property
-    def samples(self) -> Path:
-        """What the model made of the person while it learned them: 000017.png after 17 steps; absent where nobody was
-        learned."""
-        return self.path / "samples"
-
-    @property
-    def result(self) -> Path:
-        return self.path / "result.mp4"
-
-    @property
-    def partial(self) -> Path:
-        """What was made of the video of a job that was stopped, in whole chunks."""
-        return self.path / "partial.mp4"
-
-    @property
-    def settings(self) -> Path:
-        """What the run was asked for, and what it used and took."""
-        return self.path / "result.json"
+    def delete_uploads(self) -> None:
+        """Delete the files as they came; they are of no use once they are decoded or the job has ended."""
+        for upload in self.input.glob("upload-*"):
+            upload.unlink(missing_ok=True)
 
     def thing(self, name: str) -> Path | None:
-        """One of THINGS, or of the pictures "photo", "first" (of the video), "look" (of a preview) and "sample_000017"
-        (after 17 steps); None where there is none. "frames" is a folder."""
+        """Return the path of a thing, or None if it does not exist. "frames" is a folder, all others are files.
+
+        name: one of THINGS; or a picture: "photo", "first" (frame of the video), "look" (of a preview),
+        "latent_preview", "sample_000017" (after 17 steps of fine-tuning); or "chunk_000003".
+        """
         places = {
             "video": (self.result, self.partial),
             "side_by_side": (self.path / "side_by_side.mp4",),
@@ -185,39 +146,20 @@ class JobFolder:
             "photo": (self.image,),
             "first": (self.frames / "000000.png",),
             "look": (self.look,),
+            "latent_preview": (self.latent_preview,),
         }
-        if sample := re.fullmatch(r"sample_(\d{6})", name, re.ASCII):
-            places[name] = (self.samples / f"{sample[1]}.png",)
+        if numbered := re.fullmatch(r"(sample|chunk)_(\d{6})", name, re.ASCII):
+            folder, suffix = (self.samples, ".png") if numbered[1] == "sample" else (self.chunks, ".mp4")
+            places[name] = (folder / f"{numbered[2]}{suffix}",)
         return next((path for path in places.get(name, ()) if path.exists()), None)
-
-    @property
-    def motion(self) -> Path:
-        """The maps of a motion that was made."""
-        return self.path / "motion.npz"
-
-    @property
-    def look(self) -> Path:
-        """A preview's picture of how the photo is understood."""
-        return self.path / "look.png"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much may wait. waiting: jobs of one kind, of all owners. own: unfinished jobs of one kind of one owner.
-    workers: how many share the work, by which the time until there is room is told."""
-
-    waiting: int
-    own: int = 1000
-    workers: int = 1
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One worker's right to work on one job: valid until the job's fence has risen above `fence`."""
+    """One worker's right to work on one job, valid until the job's fence rises above `fence`."""
 
     id: str
     owner: str
-    queue: Queue
     fence: int
     request: str
     losses: Losses
@@ -225,7 +167,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Job:
-    """A row as readers see it. request: the JSON of a StoredRequest."""
+    """A job's row as readers see it. request: the JSON of a StoredRequest."""
 
     id: str
     queue: Queue
@@ -243,9 +185,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What a queue's handler is given: one job, where it lies, and how to report and to learn that it should stop."""
+    """The input of a queue's handler: the job, its folder, its owner's subjects, and two callbacks (progress, stop)."""
 
-    job_id: str
     folder: JobFolder
     subjects: Path
     request: StoredRequest
@@ -255,8 +196,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """What is known of a recipe and a quality, None where nothing is: seconds to learn a person, seconds a frame; the
-    most memory in MB, of the GPU where there is one; what the model runs on."""
+    """Measurements of a recipe and a quality, each None if unknown.
+
+    learning_s: seconds of fine-tuning. frame_s: seconds a frame. memory_mb: peak memory in MB, of the GPU if there is
+    one. device: what the model runs on.
+    """
 
     learning_s: float | None
     frame_s: float | None
@@ -264,13 +208,56 @@ class Timing:
     device: str | None
 
 
+class Timings:
+    """Measurements of finished jobs on this machine, in a file of the data folder, to estimate the next job's time."""
+
+    LAST = 5  # values in each median, so that one resumed or slowed job does not distort it
+
+    def __init__(self, home: Path):
+        self.path = home / "timings.json"
+
+    def of(self, recipe: str, quality: str) -> Timing:
+        """Return the medians measured for a recipe and a quality."""
+        figures = self._read()
+        names = f"learning {recipe}", f"frame {quality}", f"memory {recipe}"
+        return Timing(*(median(figures[name]) if name in figures else None for name in names), figures.get("device"))
+
+    def add(self, result: dict, device: str | None) -> None:
+        """Add the measurements of a finished run from the content of its result.json. Raises StorageError.
+
+        Measurements on another device or with another model are dropped first.
+        """
+        figures, where = self._read(), [result["model"], device]
+        if figures.get("where") != where:
+            figures = {"where": where, "device": device}
+        options, peaks = result["options"], result["peak_memory"]
+        measured = {
+            f"learning {options['recipe']}": result["seconds"].get("tuning"),
+            f"memory {options['recipe']}": peaks.get("gpu_mb", peaks.get("host_mb")),
+        }
+        if options["steps"] is None:  # custom steps belong to no quality
+            measured[f"frame {options['quality']}"] = result["seconds_per_frame"]
+        for name, value in measured.items():
+            if value is not None:
+                figures[name] = [*figures.get(name, ()), value][-self.LAST :]
+        with appearing(self.path) as temporary:
+            temporary.write_text(json.dumps(figures, indent=1))
+
+    def _read(self) -> dict:
+        with suppress(OSError, ValueError):
+            figures = json.loads(self.path.read_text())
+            if isinstance(figures, dict):
+                return figures
+        return {}
+
+
 @dataclass(frozen=True)
 class SubjectEntry:
     """A tuned subject as its owner sees it.
 
-    recipe, seed: that it was tuned with. photo, poses, more: of the person, as it was tuned to, with the maps of all
-    photos in one file and the further photos; with these it is found again. used: seconds since 1970. whose: names it
-    in a link to the photo.
+    recipe, seed: of its fine-tuning. photo, poses, more: what it was tuned to, namely the first photo, the maps of all
+    photos in one file, and the further photos; a job with the same ones finds it again. used: time of the last use,
+    seconds since 1970. whose: names the subject in a link to its photo.
     """
 
     key: str
@@ -288,17 +275,18 @@ class SubjectEntry:
 class JobStatus:
     """A job as its owner sees it.
 
-    place: 1 for the next job to run on the device, 0 once it has started.
-    losses: the tuning loss so far, one value a step (thinned to a few hundred points). samples: small PNGs of what the
-    model made of the person while it learned them, in order; each is called by the number of steps before it.
+    place: 1 for the next job to run on the device, 0 once it has started. title: names its files, for example
+    "bela-dance". megabytes: size of its video, once the state is final.
+    losses: the fine-tuning loss so far, one value a step. samples: small PNGs by the model during fine-tuning, in
+    order; each file is named after the number of steps before it.
     chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
-    look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion that was made,
-    likewise. name: what its owner calls it. things: those of THINGS that there are, once it is final. latent_preview: a
-    PNG of what the first frame is about to be, while that is denoised.
-    notices: sentences about fall-backs taken. error: one sentence when state is "failed", or why it is "interrupted".
-    code: why it failed, for programs: "input" (what was given), "crash_loop" (it ended its worker again and again),
-    "internal".
-    request: the options, and where the decoded inputs lie (from the moment the upload has been checked).
+    look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion job, once state is
+    "done". name: its owner's name for it. things: the existing ones of THINGS, once the state is final.
+    latent_preview: a PNG that previews the first frame while the model denoises it.
+    notices: sentences about what was done differently than asked. error: one sentence if state is "failed", or why it
+    is "interrupted". code: why it failed, for programs: "input" (unusable input), "crash_loop" (it ended its worker
+    repeatedly), "storage" (server trouble, such as a full disk), "internal".
+    request: the options and the paths of the decoded inputs (which exist once the upload has been checked).
     """
 
     id: str
@@ -307,6 +295,8 @@ class JobStatus:
     progress: Progress | None
     created: float
     kind: Kind = "animate"
+    title: str = "video"
+    megabytes: float | None = None
     losses: tuple[float, ...] = ()
     samples: tuple[Path, ...] = ()
     chunks: tuple[Path, ...] = ()
@@ -319,7 +309,7 @@ class JobStatus:
     latent_preview: bytes | None = None
     error: str | None = None
     code: str | None = None
-    notices: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = ()
     request: JobRequest | None = None
 
     @property

@@ -1,8 +1,8 @@
-"""The job store: one SQLite file that stays the truth about every job, whichever process dies.
+"""The job store: one SQLite file that holds the state of every job, whichever process dies.
 
-A worker owns a job by a *claim*: its number (the fence) rises with each claim, and every later write carries it and is
-refused when it is stale, so a worker that was frozen and wakes up can spoil nothing. A claim holds for a lease, which
-heartbeats renew; a claim whose lease ran out, or whose worker is known to be dead, is taken back by `recover()`.
+A worker holds a job by a *claim*. Its number (the fence) rises with each claim of the job; every later write carries
+the number and is rejected if it is stale, so a worker that was frozen and wakes up cannot spoil anything. A claim lasts
+for a lease, which heartbeats renew; `recover()` takes back claims whose lease has expired or whose worker is dead.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import Busy, LostClaim, UnknownJob
+from ..errors import Busy, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
+from ..settings import Settings
 from .database import Database
-from .messages import GIVEN_UP, MAX_ATTEMPTS, NO_SUCH_JOB
-from .records import QUEUES, Claim, Job, Kind, Limits, Losses, Queue
+from .records import QUEUES, Claim, Job, Kind, Losses, Queue
 
-LEASE_S = 20.0
-PAUSE_S, MAX_PAUSES = 10.0, 24  # for room on the disk: three hours in all
-_UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # says the index where to look
-# Has not begun on the device; an interrupted job there has, and goes on before others begin.
+LEASE_S = 20.0  # how long a claim lasts without a heartbeat
+MAX_ATTEMPTS = 3
+GIVEN_UP = (
+    f"This job stopped its worker {MAX_ATTEMPTS} times without getting further, so it was given up; "
+    "please try fewer frames, another photo or another motion."
+)
+NO_SUCH_JOB = "There is no such job, or it belongs to another owner."
+PAUSE_S, MAX_PAUSES = 10.0, 24  # for disk space or the cluster: about three hours in all
+_UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # a list, so that SQLite uses the index on state
+# Not yet started on the device. A job interrupted there has started, and resumes before others start.
 _WAITING = (
     f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.queue = 'light' AND jobs.state IN ('running', "
     "'interrupted'))))"
@@ -32,8 +38,8 @@ _WAITING = (
 
 
 def _queue(those: str, queue: str) -> str:
-    """SQL: (number, place) of `those` jobs, owners taking turns: each owner's first, then each one's second; who was
-    served longest ago goes first."""
+    """Return SQL for (number, place) of `those` jobs. Owners take turns: each owner's first job, then each one's
+    second; within a round, the owner served longest ago comes first."""
     return (
         "SELECT number, row_number() OVER (ORDER BY round, turn, number) AS place FROM (SELECT jobs.number, "
         "row_number() OVER (PARTITION BY jobs.owner ORDER BY jobs.number) AS round, coalesce(turns.turn, 0) AS turn "
@@ -46,81 +52,93 @@ _PLACE = (
     f"CASE WHEN {_WAITING} THEN coalesce((SELECT place FROM ({_PLACES}) AS q WHERE q.number = "
     "jobs.number), 0) ELSE 0 END AS place"
 )
-_KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # of a job in the bucket
+_KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # kept in the bucket
+_PLAIN = ("id", "queue", "state", "place", "error", "code", "request", "created", "name")  # of a Job
 _ACTIVE = "state IN ('running', 'cancelling')"
-# A cancel that was accepted is kept, whatever the worker says in the meantime.
+# An accepted cancel stands, whatever the worker reports in the meantime.
 _UNLESS_CANCELLING = "state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE '{}' END"
-_IF_CANCELLED = "finished = CASE WHEN state = 'cancelling' THEN now() END"
+
+
+def _given_back(over: str) -> str:
+    """Return SQL that makes the job cancelled if that was asked for, else failed if `over` holds, else interrupted."""
+    return (
+        f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {over} THEN 'failed' ELSE 'interrupted' END, "
+        f"finished = CASE WHEN state = 'cancelling' OR {over} THEN now() END"
+    )
 
 
 class Store:
     """The jobs in the SQLite file at `path`, shared by threads and processes.
 
-    lease_s: seconds for which a claim holds without a heartbeat. clock: seconds since 1970, as `time.time`.
+    clock: returns seconds since 1970, as `time.time` does.
     All methods raise StorageError when the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, lease_s: float = LEASE_S, clock: Callable[[], float] = time.time):
-        self.lease_s, self.clock = lease_s, clock
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         self._db = Database(path, clock)
+
+    @classmethod
+    def of(cls, home: Path) -> Store:
+        """Open the store of an installation; create its data folder if there is none. Raises StorageError."""
+        try:
+            for folder in (home, home / "jobs", home / "subjects"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(
+                f"The data folder {home} cannot be created ({error.strerror}); choose another with DREAMPOSE_HOME."
+            ) from error
+        return cls(home / "jobs.sqlite3")
 
     def close(self) -> None:
         self._db.close()
 
     # ---- for the service -------------------------------------------------------------------------------------------
 
-    def find_key(self, owner: str, key: str) -> str | None:
-        """The id of the job that `owner` submitted with `key`, None when there is none."""
-        rows = self._db.rows("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
-        return rows[0]["id"] if rows else None
+    def find_key(self, owner: str, key: str | None) -> str | None:
+        """Return the id of the job that `owner` submitted with `key`, None if there is none."""
+        return self._first("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
 
-    def check_room(self, owner: str, kind: Kind, limits: Limits) -> None:
-        """Raises Busy when too many jobs of this kind wait, or too many of this owner's are not finished; animations
-        and all else, which is quickly done, do not wait for each other."""
+    def check_room(self, owner: str, kind: Kind, settings: Settings) -> None:
+        """Raise Busy when too many jobs of this kind wait, or too many of this owner's are unfinished.
+
+        Animations are counted separately from previews and motions, which are done quickly.
+        """
         alike, animates = "(kind = 'animate') = ?", kind == "animate"
-        unfinished = f"SELECT count(*) AS n FROM jobs WHERE {_UNFINISHED} AND owner = ? AND {alike}"
-        if (own := self._db.rows(unfinished, owner, animates)[0]["n"]) >= limits.own:
+        own = self._first(f"SELECT count(*) FROM jobs WHERE {_UNFINISHED} AND owner = ? AND {alike}", owner, animates)
+        if own >= settings.max_own:
             raise Busy(
                 f"{own} of your jobs are not finished yet, which is the most at a time; wait for one, or stop one."
             )
-        waiting = self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND {alike}", animates)[0]["n"]
-        if waiting >= limits.waiting:
+        waiting = self._first(f"SELECT count(*) FROM jobs WHERE {_WAITING} AND {alike}", animates)
+        if waiting >= settings.max_queue:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
-            seconds = self.pace()
-            minutes = math.ceil(waiting * seconds / limits.workers / 60) if seconds and animates else 0
-            when = (
-                "in a few minutes"
-                if not minutes
-                else "in about a minute"
-                if minutes == 1
-                else f"in about {minutes} minutes"
-            )
-            raise Busy(f"The queue is full ({jobs} waiting); please try again {when}.")
+            seconds = self.pace() if animates else None
+            minutes = math.ceil(waiting * seconds / settings.workers / 60) if seconds else None
+            when = {None: "a few minutes", 1: "about a minute"}.get(minutes, f"about {minutes} minutes")
+            raise Busy(f"The queue is full ({jobs} waiting); please try again in {when}.")
 
     def num_waiting(self) -> int:
-        """How many animations wait for a device."""
-        return self._db.rows(f"SELECT count(*) AS n FROM jobs WHERE {_WAITING} AND kind = 'animate'")[0]["n"]
+        """Count the animations that wait for a device."""
+        return self._first(f"SELECT count(*) FROM jobs WHERE {_WAITING} AND kind = 'animate'")
 
     def pace(self) -> float | None:
-        """Seconds that an animation takes on the device, the mean of the last 20; None before there was one."""
-        last = (
-            "SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND kind = 'animate' AND claimed > 0"
+        """Return the mean seconds that the last 20 animations took on the device, None if there were none."""
+        return self._first(
+            "SELECT avg(seconds) FROM (SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND "
+            "kind = 'animate' AND claimed > 0 ORDER BY finished DESC LIMIT 20)"
         )
-        return self._db.rows(f"SELECT avg(seconds) AS mean FROM ({last} ORDER BY finished DESC LIMIT 20)")[0]["mean"]
 
     def add(
-        self, job_id: str, owner: str, request: str, limits: Limits, key: str | None = None, kind: Kind = "animate"
+        self, job_id: str, owner: str, request: str, settings: Settings, key: str | None = None, kind: Kind = "animate"
     ) -> str:
-        """Queues a job in the light queue and returns its id, or the id of the job that has the same owner and key
-        already.
+        """Add a job to the light queue and return its id, or the id of the job that already has the same owner and key.
 
         Raises Busy as `check_room`.
         """
         with self._db.transaction():
-            known = self.find_key(owner, key) if key is not None else None
-            if known is not None:
+            if known := self.find_key(owner, key):
                 return known
-            self.check_room(owner, kind, limits)
+            self.check_room(owner, kind, settings)
             self._db.rows(
                 "INSERT INTO jobs (id, owner, key, kind, queue, state, request, created) VALUES (?, ?, ?, ?, "
                 "'light', 'queued', ?, now())",
@@ -130,41 +148,42 @@ class Store:
                 kind,
                 request,
             )
-            # A newcomer stands behind those who came before, or who was served once would wait for all who never were.
+            # A new owner queues behind earlier ones; else an owner served once would wait for all never served.
             last = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
             for queue in QUEUES:
                 self._db.rows(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", owner, queue)
             return job_id
 
     def get(self, owner: str, job_id: str) -> Job:
-        """The job; UnknownJob, with one text, when there is none or it is another owner's."""
-        rows = self._db.read(f"SELECT *, {_PLACE} FROM jobs WHERE id = ? AND owner = ? AND NOT unwanted", job_id, owner)
-        if not rows:
+        """Return the job. Raises UnknownJob, with one text for unknown ids and other owners' jobs."""
+        found = self._jobs("AND id = ?", owner, job_id)
+        if not found:
             raise UnknownJob(NO_SUCH_JOB)
-        return _job(rows[0])
+        return found[0]
 
     def jobs_of(self, owner: str) -> list[Job]:
-        """All jobs of `owner`, newest first."""
-        own = f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? AND NOT unwanted ORDER BY number DESC"
-        return [_job(row) for row in self._db.read(own, owner)]
+        """List all jobs of `owner`, newest first."""
+        return self._jobs("ORDER BY number DESC", owner)
 
-    def pulse(self, owner: str, job_id: str) -> tuple[int, int]:
-        """(revision, place): differs from the last one exactly when `get` would tell something new. Cheap. Raises
-        UnknownJob."""
-        rows = self._db.read(
-            f"SELECT revision, {_PLACE} FROM jobs WHERE id = ? AND owner = ? AND NOT unwanted", job_id, owner
-        )
-        if not rows:
-            raise UnknownJob(NO_SUCH_JOB)
-        return rows[0]["revision"], rows[0]["place"]
+    def _jobs(self, which: str, *values) -> list[Job]:
+        rows = self._db.rows(f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? AND NOT unwanted {which}", *values)
+        return [
+            Job(
+                progress=Progress(**json.loads(row["progress"])) if row["progress"] else None,
+                losses=_pairs(row["losses"]),
+                notices=tuple(json.loads(row["notices"])),
+                **{name: row[name] for name in _PLAIN},
+            )
+            for row in rows
+        ]
 
     def cancel(self, owner: str, job_id: str) -> None:
-        """Ends a job that nobody works on; asks the worker of a running one to stop. Final states stay. Raises
+        """Cancel a job that no worker holds; ask the worker of a running one to stop. Final states stay. Raises
         UnknownJob."""
         changed = self._db.rows(
             "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked "
-            "= now(), error = NULL, finished = CASE WHEN state = 'running' THEN NULL ELSE now() END, revision = "
-            f"revision + 1 WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
+            "= now(), error = NULL, finished = CASE WHEN state = 'running' THEN NULL ELSE now() END "
+            f"WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
             job_id,
             owner,
         )
@@ -172,80 +191,70 @@ class Store:
             self.get(owner, job_id)
 
     def rename(self, owner: str, job_id: str, name: str) -> None:
-        """Gives the job a name of its owner's. Raises UnknownJob."""
-        named = (
-            "UPDATE jobs SET name = ?, revision = revision + 1 WHERE id = ? AND owner = ? AND NOT unwanted RETURNING 1"
-        )
-        if not self._db.rows(named, name, job_id, owner):
-            raise UnknownJob(NO_SUCH_JOB)
+        """Give the job a name chosen by its owner. Raises UnknownJob."""
+        self.get(owner, job_id)
+        self._db.rows("UPDATE jobs SET name = ? WHERE id = ?", name, job_id)
 
     def disown(self, owner: str, job_id: str) -> None:
-        """Nobody sees the job from now on; it is stopped, and `unwanted` when it has ended. Raises UnknownJob."""
+        """Hide the job from now on and cancel it; once it has ended, `unwanted` lists it. Raises UnknownJob."""
         self.cancel(owner, job_id)
-        unwanted = (
-            "UPDATE jobs SET unwanted = 1, key = NULL, revision = revision + 1 WHERE id = ? AND owner = ? RETURNING 1"
-        )
-        self._db.rows(unwanted, job_id, owner)
+        self._db.rows("UPDATE jobs SET unwanted = 1, key = NULL WHERE id = ?", job_id)
 
     # ---- for the supervisor ----------------------------------------------------------------------------------------
 
-    def holders(self) -> set[str]:
-        """The names of all workers that hold a claim."""
-        return {row["worker"] for row in self._db.rows(f"SELECT worker FROM jobs WHERE {_ACTIVE}")}
+    def holders(self) -> dict[str, float]:
+        """Map the name of each worker that holds a claim to the seconds since it was asked to stop, 0 if it was not."""
+        since = "CASE WHEN state = 'cancelling' THEN now() - cancel_asked ELSE 0 END AS seconds"
+        return dict(map(tuple, self._db.rows(f"SELECT worker, {since} FROM jobs WHERE {_ACTIVE}")))
 
     def recover(self, dead: Iterable[str] = ()) -> list[str]:
-        """Takes back the claims of the workers named `dead` and all whose lease ran out; returns their workers' names.
+        """Take back the claims of the workers named in `dead` and all expired ones; return their workers' names.
 
-        Such a job becomes interrupted (claimable again), cancelled when that was asked for, or failed when its last
-        MAX_ATTEMPTS attempts brought no new step.
+        Such a job becomes interrupted (claimable again), cancelled if that was asked for, or failed if its last
+        MAX_ATTEMPTS attempts reached no new step.
         """
         lost = f"{_ACTIVE} AND (lease_until < now() OR worker IN (SELECT value FROM json_each(?)))"
         names = json.dumps(sorted(dead))
-        if not self._db.rows(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
+        if not self._first(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
             return []
         given_up = f"(state = 'running' AND attempts >= {MAX_ATTEMPTS})"
         rows = self._db.rows(
-            "UPDATE jobs SET revision = revision + 1, state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN "
-            f"{given_up} THEN 'failed' ELSE 'interrupted' END, error = CASE WHEN {given_up} THEN ? ELSE error END, "
-            f"code = CASE WHEN {given_up} THEN 'crash_loop' ELSE code END, finished = CASE WHEN state = 'cancelling' "
-            f"OR {given_up} THEN now() END WHERE {lost} RETURNING worker",
+            f"UPDATE jobs SET {_given_back(given_up)}, error = CASE WHEN {given_up} THEN ? "
+            f"ELSE error END, code = CASE WHEN {given_up} THEN 'crash_loop' ELSE code END WHERE {lost} "
+            "RETURNING worker",
             GIVEN_UP,
             names,
         )
         return [row["worker"] for row in rows]
 
-    def cancelling(self) -> dict[str, float]:
-        """Worker name -> seconds since it was asked to stop its job."""
-        rows = self._db.rows("SELECT worker, now() - cancel_asked AS seconds FROM jobs WHERE state = 'cancelling'")
-        return {row["worker"]: row["seconds"] for row in rows}
-
     # ---- for the cleanup -------------------------------------------------------------------------------------------
 
     def ids(self) -> set[str]:
-        """The ids of all jobs."""
+        """Return the ids of all jobs."""
         return {row["id"] for row in self._db.rows("SELECT id FROM jobs")}
 
     def ended(self, kind: Kind | None = None, before: float = math.inf) -> list[str]:
-        """The ids of jobs in a final state, the one that ended first first. kind: of this kind only. before: ended
-        before that time."""
+        """List the ids of jobs in a final state, in order of their end.
+
+        kind: of this kind only. before: only those that ended before this time, in seconds since 1970.
+        """
         found = "SELECT id FROM jobs WHERE finished < ? AND kind = coalesce(?, kind) ORDER BY finished, number"
         return [row["id"] for row in self._db.rows(found, before, kind)]
 
     def unwanted(self) -> list[str]:
-        """The ids of jobs in a final state that their owners have deleted."""
+        """List the ids of jobs in a final state that their owners have deleted."""
         return [row["id"] for row in self._db.rows("SELECT id FROM jobs WHERE unwanted AND finished IS NOT NULL")]
 
     def forget(self, job_id: str) -> bool:
-        """Removes a job in a final state; false where there is none, or it is not final."""
+        """Remove a job in a final state; return False if there is none or it is not final."""
         return bool(self._db.rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id))
 
     def forget_turns(self) -> None:
-        """Removes what is known of owners who have no jobs."""
-        if self._db.rows("SELECT 1 FROM turns WHERE owner NOT IN (SELECT owner FROM jobs) LIMIT 1"):
-            self._db.rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
+        """Remove the turns of owners who have no jobs."""
+        self._db.rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
 
     def unkept(self) -> list[dict]:
-        """Done animations whose results the bucket does not have yet, as `restore` takes them."""
+        """List the done animations whose results the bucket lacks, in the form that `restore` takes."""
         rows = self._db.rows(
             f"SELECT {', '.join(_KEPT)} FROM jobs WHERE state = 'done' AND kind = 'animate' AND NOT kept AND NOT "
             "unwanted"
@@ -253,21 +262,14 @@ class Store:
         return [dict(row) for row in rows]
 
     def mark_kept(self, job_id: str) -> None:
-        """The bucket has this job's result."""
+        """Record that the bucket has this job's result."""
         self._db.rows("UPDATE jobs SET kept = 1 WHERE id = ? RETURNING 1", job_id)
 
     def restore(self, job: dict) -> None:
-        """Adds a done job that `unkept` told of, unless it is known. Raises ValueError where something else is
-        given."""
-        if job.keys() != set(_KEPT) or not all(
-            isinstance(value, (str, float, int, type(None))) for value in job.values()
-        ):
-            raise ValueError("not a job")
-        if not isinstance(job["finished"], (int, float)) or not all(
-            isinstance(one, str) for one in json.loads(job["notices"])
-        ):
-            raise ValueError("not a finished job")
+        """Add a done job as `unkept` returned it, unless the store has it. Raises ValueError if `job` is not one."""
         _pairs(job["losses"])
+        if not job["finished"] or not all(isinstance(notice, str) for notice in json.loads(job["notices"])):
+            raise ValueError("not a finished job")
         names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
         self._db.rows(
             f"INSERT INTO jobs ({names}, queue, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
@@ -278,9 +280,9 @@ class Store:
     # ---- for workers -----------------------------------------------------------------------------------------------
 
     def claim(self, queue: Queue, worker: str, max_active: int = 1000) -> Claim | None:
-        """The next job of `queue` that nobody works on, now claimed by `worker`; None when there is none.
+        """Claim the next free job of `queue` for `worker` and return the claim, None if there is no such job.
 
-        What was interrupted goes on first. Then owners take turns; one with `max_active` jobs at work in this queue
+        Interrupted jobs resume first. Then owners take turns; an owner with `max_active` jobs at work in this queue
         waits.
         """
         busy = (
@@ -290,18 +292,20 @@ class Store:
         those = f"jobs.queue = '{queue}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
         begun = f"SELECT number FROM jobs WHERE {those} 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
         queued = _queue(f"{those} 'queued'", queue) + " ORDER BY place LIMIT 1"
-        if not self._db.read(begun) and not self._db.read(queued):  # idle polls take no write lock
+
+        def find() -> list:
+            return self._db.rows(begun) or self._db.rows(queued)
+
+        if not find():  # idle polls take no write lock
             return None
         with self._db.transaction():
-            found = self._db.rows(begun) or self._db.rows(queued)
-            if not found:
+            if not (found := find()):
                 return None
             row = self._db.rows(
-                "UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + ?, attempts "
-                "= attempts + 1, claimed = now(), error = NULL, revision = revision + 1 WHERE number = ? RETURNING "
-                "id, owner, queue, fence, request, losses",
+                f"UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + {LEASE_S}, "
+                "attempts = attempts + 1, claimed = now(), error = NULL WHERE number = ? "
+                "RETURNING id, owner, fence, request, losses",
                 worker,
-                self.lease_s,
                 found[0]["number"],
             )[0]
             self._db.rows(
@@ -310,49 +314,45 @@ class Store:
                 row["owner"],
                 queue,
             )
-        return Claim(row["id"], row["owner"], row["queue"], row["fence"], row["request"], _pairs(row["losses"]))
+        return Claim(row["id"], row["owner"], row["fence"], row["request"], _pairs(row["losses"]))
 
     def renew(self, claim: Claim) -> None:
-        """The heartbeat: prolongs the lease. Raises LostClaim."""
-        self._write(claim, "lease_until = now() + ?", self.lease_s, visible=False)
+        """Extend the lease; this is the heartbeat. Raises LostClaim."""
+        self._write(claim, f"lease_until = now() + {LEASE_S}")
 
     def record(self, claim: Claim, progress: Progress, losses: Losses) -> None:
-        """Stores progress and the loss curve. A step never reached before clears the count of fruitless attempts.
-        Raises LostClaim."""
+        """Store progress and the loss curve. A step never reached before resets the count of fruitless attempts. Raises
+        LostClaim."""
         with self._db.transaction():
             row = self._held(claim)
             reached = json.loads(row["reached"])
             new = progress.step > reached.get(progress.stage, 0)
             if new:
                 reached[progress.stage] = progress.step
+            told = [json.dumps(value) for value in (asdict(progress), losses, reached)]
             self._write(
                 claim,
-                "progress = ?, losses = ?, reached = ?, attempts = attempts * ?, pauses = pauses * ?, lease_until = "
-                "now() + ?",
-                json.dumps(asdict(progress)),
-                json.dumps(losses),
-                json.dumps(reached),
-                not new,
-                not new,
-                self.lease_s,
+                f"progress = ?, losses = ?, reached = ?, lease_until = now() + {LEASE_S}"
+                + (", attempts = 0, pauses = 0" if new else ""),
+                *told,
             )
 
     def cancel_asked(self, claim: Claim) -> bool:
-        """Whether the job should stop because its owner said so. Raises LostClaim when it is no longer ours. Cheap."""
+        """Return whether the owner asked to cancel the job. Raises LostClaim when the claim is stale. Cheap."""
         return self._held(claim)["state"] == "cancelling"
 
     def advance(self, claim: Claim, queue: Queue, notices: tuple[str, ...] = ()) -> None:
-        """This queue's part is done: queues the job in the next queue. Raises LostClaim."""
+        """Finish this queue's part of the job and move it to `queue`. Raises LostClaim."""
         self._write(
             claim,
-            _UNLESS_CANCELLING.format("queued")
-            + f", {_IF_CANCELLED}, queue = ?, notices = ?, attempts = 0, reached = '{{}}', progress = NULL",
+            _UNLESS_CANCELLING.format("queued") + ", finished = CASE WHEN state = 'cancelling' THEN now() END, "
+            "queue = ?, notices = ?, attempts = 0, reached = '{}', progress = NULL",
             queue,
             json.dumps(notices),
         )
 
     def finish(self, claim: Claim, notices: tuple[str, ...] = ()) -> None:
-        """The job is done. Raises LostClaim."""
+        """Mark the job as done. Raises LostClaim."""
         with self._db.transaction():
             notices = (*json.loads(self._held(claim)["notices"]), *notices)
             self._write(
@@ -360,34 +360,36 @@ class Store:
             )
 
     def fail(self, claim: Claim, error: str, code: str) -> None:
-        """The job has failed; `error` is one sentence for its owner, `code` a word for programs. Raises LostClaim."""
+        """Mark the job as failed. error: one sentence for its owner. code: a word for programs. Raises LostClaim."""
         self._write(claim, _UNLESS_CANCELLING.format("failed") + ", finished = now(), error = ?, code = ?", error, code)
 
     def interrupt(self, claim: Claim) -> None:
-        """Gives the job back in good order, to be resumed; this attempt does not count. A cancelled job ends. Raises
+        """Release the job so that a worker can resume it; this attempt does not count. A cancelled job ends. Raises
         LostClaim."""
-        self._write(
-            claim, f"{_UNLESS_CANCELLING.format('interrupted')}, {_IF_CANCELLED}, attempts = max(attempts - 1, 0)"
-        )
+        self._write(claim, f"{_given_back('false')}, attempts = max(attempts - 1, 0)")
 
     def pause(self, claim: Claim, why: str, pause_s: float = PAUSE_S) -> None:
-        """As `interrupt`, until `pause_s` seconds are over, twice as long each time that brought no new step;
-        MAX_PAUSES of them end it.
+        """Release the job as `interrupt` does, to be resumed after `pause_s` seconds at the earliest.
 
-        why: a sentence for its owner. Raises LostClaim.
+        The wait doubles with each pause in a row that reached no new step, up to 600 seconds; after MAX_PAUSES of them
+        the job fails. why: a sentence for its owner. Raises LostClaim.
         """
         over = f"(state = 'running' AND pauses >= {MAX_PAUSES})"
         self._write(
             claim,
-            f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {over} THEN 'failed' ELSE 'interrupted' "
-            f"END, finished = CASE WHEN state = 'cancelling' OR {over} THEN now() END, attempts = max(attempts - 1, "
-            f"0), pauses = pauses + 1, error = CASE WHEN state = 'running' THEN ? END, code = CASE WHEN {over} THEN "
-            "'storage' END, not_before = now() + min(? * (1 << pauses), 600)",
+            f"{_given_back(over)}, attempts = max(attempts - 1, 0), pauses = pauses + 1, error = CASE WHEN state = "
+            f"'running' THEN ? END, code = CASE WHEN {over} THEN 'storage' END, not_before = now() + min(? * (1 << "
+            "pauses), 600)",
             why,
             pause_s,
         )
 
-    # ---- inside ----------------------------------------------------------------------------------------------------
+    # ---- internals -------------------------------------------------------------------------------------------------
+
+    def _first(self, sql: str, *values):
+        """Return the first value that a query finds, None if it finds nothing."""
+        rows = self._db.rows(sql, *values)
+        return rows[0][0] if rows else None
 
     def _held(self, claim: Claim) -> sqlite3.Row:
         rows = self._db.rows(
@@ -397,36 +399,11 @@ class Store:
             raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
         return rows[0]
 
-    def _write(self, claim: Claim, assignments: str, *values, visible: bool = True) -> None:
-        rows = self._db.rows(
-            f"UPDATE jobs SET {assignments}, revision = revision + ? WHERE id = ? AND fence = ? AND {_ACTIVE} "
-            "RETURNING 1",
-            *values,
-            int(visible),
-            claim.id,
-            claim.fence,
-        )
-        if not rows:
+    def _write(self, claim: Claim, assignments: str, *values) -> None:
+        update = f"UPDATE jobs SET {assignments} WHERE id = ? AND fence = ? AND {_ACTIVE} RETURNING 1"
+        if not self._db.rows(update, *values, claim.id, claim.fence):
             raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
 
 
 def _pairs(text: str) -> Losses:
     return tuple((step, loss) for step, loss in json.loads(text))
-
-
-def _job(row: sqlite3.Row) -> Job:
-    progress = Progress(**json.loads(row["progress"])) if row["progress"] else None
-    return Job(
-        id=row["id"],
-        queue=row["queue"],
-        state=row["state"],
-        place=row["place"],
-        progress=progress,
-        losses=_pairs(row["losses"]),
-        notices=tuple(json.loads(row["notices"])),
-        error=row["error"],
-        code=row["code"],
-        request=row["request"],
-        created=row["created"],
-        name=row["name"],
-    )

@@ -1,8 +1,10 @@
-"""Keeps the worker processes alive, one in the light queue and one a GPU: starts, watches, stops and restarts them;
-takes back the jobs of dead ones."""
+"""Start, watch, restart and stop the processes of one installation: the web process, one worker of the light queue, and
+the device queue's workers, one a GPU; take back the jobs of dead workers."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
 import os
 import secrets
@@ -12,126 +14,165 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import StorageError
 from ..settings import REPOSITORY, Settings
-from .locks import is_alive
-from .records import Queue
-from .store import Store
+from .records import QUEUES, Queue
+from .store import LEASE_S, Store
 
 log = logging.getLogger("dreampose.jobs")
 
 TICK_S = 0.25
-CANCEL_TERM_AFTER_S = 4.0  # the worker asks every 0.3 s whether to stop; one that has not by then is stuck
+CANCEL_TERM_AFTER_S = 4.0  # a worker checks every 0.2 s whether to stop; if it has not by then, it is stuck
 CANCEL_KILL_AFTER_S = 7.0
-MAX_BACK_OFF_S = 4.0
-STEADY_AFTER_S = 8.0  # what cannot even start dies sooner
+STOP_S = 22.0
+BACK_OFF_S = 3.0  # least time between two starts, because a process that cannot start ends at once
 
 Command = Callable[[Queue], Sequence[str]]
 
 
 def worker_command(queue: Queue) -> Sequence[str]:
-    """The command line of a worker, to which the supervisor adds --name and --parent."""
+    """Return the command line of a worker, to which the supervisor adds --parent and --name."""
     return (sys.executable, "-m", "dreampose_core.jobs.worker", "--queue", queue)
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment in which a worker finds the same settings and the same code; without the secret, which it does
-    not need."""
+    """Return the environment in which a worker finds the same settings and code; without the secret, which it does not
+    need."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
     for name, value in settings.model_dump(exclude={"secret"}, exclude_none=True).items():
         environment[f"DREAMPOSE_{name.upper()}"] = str(value)
+    # threads that wait do not spin: two workers on the same cores would make each other many times slower
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return environment
 
 
-def gpu_of(number: int, workers: int, visible: str | None, num_gpus: int) -> str | None:
-    """What CUDA_VISIBLE_DEVICES is for the device worker `number` of `workers`: a single one of those in `visible`, or
-    of all `num_gpus`; None to leave it as it is. Workers that are too many share."""
+def gpu_of(number: int, workers: int, visible: str | None, num_gpus: int) -> dict[str, str]:
+    """Return the environment that gives device worker `number` of `workers` one GPU; empty for a single worker, which
+    gets all GPUs, and on a machine without any. Workers share if there are more of them than GPUs.
+
+    visible: the value of CUDA_VISIBLE_DEVICES, from which the GPU is taken; None: from all `num_gpus`.
+    """
     if workers == 1 or (visible is None and num_gpus == 0):
-        return None
-    devices = (
-        [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(num_gpus)]
-    )
-    return devices[number % len(devices)]
+        return {}
+    devices = visible.split(",") if visible is not None else range(num_gpus)
+    return {"CUDA_VISIBLE_DEVICES": str(devices[number % len(devices)]).strip()}
 
 
 def _num_gpus() -> int:
-    """Of NVIDIA's, as the driver tells; torch is not asked, because it is not loaded here."""
-    try:
-        return len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
-    except OSError:
-        return 0
+    """Count the NVIDIA GPUs that the driver lists; without torch, which this process does not load."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
+def living(home: Path) -> dict[str, dict]:
+    """Return what each living worker reports about itself, by name; delete the files of dead workers.
+
+    Each worker locks its file in home/workers until its process ends, in whatever way; a worker that is stopped but not
+    dead keeps the lock, and loses its claim when the lease expires.
+    """
+    found = {}
+    for path in sorted((home / "workers").glob("*-*")):
+        with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path.unlink()
+            except BlockingIOError:
+                found[path.name] = {}
+                found[path.name] = json.loads(file.read())
+    return found
+
+
+@dataclass
 class _Slot:
-    """One worker's place: the process in it, and how often in a row it died young. gpu: the one that is its alone, None
-    for all."""
+    """One process to keep alive: how to start it, and the current process."""
 
-    def __init__(self, queue: Queue, gpu: str | None = None):
-        self.queue, self.gpu = queue, gpu
-        self.name = ""
-        self.process: subprocess.Popen | None = None
-        self.started = self.not_before = 0.0
-        self.num_early_deaths = 0
-        self.told_to_stop = False
+    kind: Queue | Literal["web"]
+    command: Sequence[str]
+    environment: dict[str, str]
+    pass_fds: Sequence[int] = ()
+    name: str = ""
+    process: subprocess.Popen | None = None
+    started: float = 0.0
+    num_starts: int = 0
 
 
 class Supervisor:
-    """Runs the worker processes of one installation until `stop()`."""
+    """The processes of one installation, which run while the `with` block lasts.
 
-    def __init__(self, store: Store, settings: Settings, command: Command = worker_command):
-        self.store, self.command = store, command
-        self._environment = worker_environment(settings)
-        self._locks = Path(settings.home) / "workers"
-        workers, visible, num_gpus = settings.workers, self._environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
-        gpus = [gpu_of(i, workers, visible, num_gpus) if settings.engine == "local" else None for i in range(workers)]
-        self._slots = [_Slot("light"), *(_Slot("device", gpu) for gpu in gpus)]
+    command: returns the command line of a queue's worker. web: None for no web process, else its command line, to which
+    --listener and --parent are added, and the descriptor of its listening socket. Each new web process inherits the
+    socket, so no connection is refused during a restart.
+    """
+
+    def __init__(
+        self, settings: Settings, command: Command = worker_command, web: tuple[Sequence[str], int] | None = None
+    ):
+        """Open the store and plan the processes; none starts yet. Raises StorageError."""
+        settings = settings.with_folders()
+        self.home, self.store = settings.home, Store.of(settings.home)
+        environment = worker_environment(settings)
+        visible, num_gpus = environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
+        self._workers = [_Slot("light", command("light"), environment)]
+        for i in range(settings.workers):
+            gpu = gpu_of(i, settings.workers, visible, num_gpus) if settings.engine == "local" else {}
+            self._workers.append(_Slot("device", command("device"), environment | gpu))
+        self._web = []
+        if web is not None:
+            command, listener = web
+            secret = {} if settings.secret is None else {"DREAMPOSE_SECRET": settings.secret}
+            self._web = [_Slot("web", [*command, "--listener", str(listener)], environment | secret, [listener])]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> Supervisor:
         self._thread.start()
+        return self
 
-    def pids(self) -> list[tuple[Queue, int | None]]:
-        """The queue and the process id of each worker; None for one that is being restarted."""
-        processes = [(slot.queue, slot.process) for slot in self._slots]
-        return [
-            (queue, process.pid if process is not None and process.poll() is None else None)
-            for queue, process in processes
-        ]
-
-    def stop(self, timeout_s: float = 22.0) -> None:
-        """Asks the workers to give their jobs back and leave; kills those that have not left after `timeout_s`
+    def __exit__(self, *_) -> None:
+        """Ask the workers to release their jobs and exit, then the web process; kill those still alive after STOP_S
         seconds."""
         self._stopping.set()
         self._thread.join()
-        processes = [(slot, slot.process) for slot in self._slots if slot.process is not None]
-        for _, process in processes:
-            process.terminate()
-        deadline = time.monotonic() + timeout_s
-        for slot, process in processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        for slots in (self._workers, self._web):
+            processes, deadline = [slot.process for slot in slots if slot.process], time.monotonic() + STOP_S
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
                 _kill(process)
                 process.wait()
-            slot.process = None
-            self._take_back(slot.name)
+        with suppress(StorageError):
+            self._recover()
+        self.store.close()
+
+    def wait(self) -> None:
+        """Block until the web process has reported that it cannot serve with these settings."""
+        self._thread.join()
 
     def _run(self) -> None:
         last_tick = time.time()
         while not self._stopping.is_set():
-            if time.time() - last_tick > self.store.lease_s / 2:
-                # The whole machine slept, and the workers with it: let their heartbeats come first.
-                self._stopping.wait(self.store.lease_s / 2)
+            if time.time() - last_tick > LEASE_S / 2:
+                # The whole machine was suspended, workers included: let their heartbeats come first.
+                self._stopping.wait(LEASE_S / 2)
             last_tick = time.time()
-            for slot in self._slots:
+            for slot in self._web + self._workers:
                 self._tend(slot)
             try:
-                self._hurry_cancels()
-                self._replace_hung()
+                silent, holders = self._recover()
+                for slot in self._workers:
+                    waited_s = holders.get(slot.name, 0.0)
+                    if slot.process is not None and (slot.name in silent or waited_s >= CANCEL_KILL_AFTER_S):
+                        log.warning("worker %s does not answer", slot.name)
+                        _kill(slot.process)
+                    elif slot.process is not None and waited_s >= CANCEL_TERM_AFTER_S:
+                        slot.process.terminate()
             except StorageError as error:
                 log.error("%s", error)
                 self._stopping.wait(2.0)
@@ -139,70 +180,40 @@ class Supervisor:
 
     def _tend(self, slot: _Slot) -> None:
         now = time.monotonic()
-        if slot.process is not None and slot.process.poll() is not None:
-            log.log(
-                logging.INFO if slot.told_to_stop else logging.WARNING,
-                "worker %s has ended with status %s",
-                slot.name,
-                slot.process.returncode,
-            )
-            if not self._take_back(slot.name):
-                return  # the store is away; seen again at the next tick
+        if slot.process is not None and (status := slot.process.poll()) is not None:
+            if slot.kind == "web" and status == 2 and slot.num_starts == 1:
+                self._stopping.set()  # it has printed why
+                return
+            log.warning("%s process %s has ended with status %s", slot.kind, slot.name, status)
             slot.process = None
-            early = now - slot.started < STEADY_AFTER_S and not slot.told_to_stop
-            slot.num_early_deaths = slot.num_early_deaths + 1 if early else 0
-            slot.not_before = now + (min(0.25 * 2 ** (slot.num_early_deaths - 1), MAX_BACK_OFF_S) if early else 0.0)
-        if slot.process is None and now >= slot.not_before:
-            self._start_worker(slot)
+        if slot.process is None and (not slot.num_starts or now - slot.started >= BACK_OFF_S):
+            self._start(slot)
 
-    def _start_worker(self, slot: _Slot) -> None:
-        slot.name = f"{slot.queue}-{secrets.token_hex(4)}"
-        slot.started, slot.told_to_stop = time.monotonic(), False
-        command = [*self.command(slot.queue), "--name", slot.name, "--parent", str(os.getpid())]
+    def _start(self, slot: _Slot) -> None:
+        slot.name = f"{slot.kind}-{secrets.token_hex(4)}"
+        slot.started, slot.num_starts = time.monotonic(), slot.num_starts + 1
+        name = ["--name", slot.name] if slot.kind in QUEUES else []
         try:
-            # A session of its own: Ctrl-C reaches the server alone, which then lets the workers give their jobs back.
-            environment = (
-                self._environment if slot.gpu is None else {**self._environment, "CUDA_VISIBLE_DEVICES": slot.gpu}
+            # Its own session: Ctrl-C reaches only this process, which then lets the workers release their jobs.
+            slot.process = subprocess.Popen(
+                [*slot.command, "--parent", str(os.getpid()), *name],
+                env=slot.environment,
+                pass_fds=slot.pass_fds,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
-            slot.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
-            log.error("worker %s cannot be started: %s", slot.name, error)
-            slot.not_before = time.monotonic() + MAX_BACK_OFF_S
+            log.error("%s process %s cannot be started: %s", slot.kind, slot.name, error)
 
-    def _take_back(self, name: str) -> bool:
-        try:
-            self.store.recover(dead=[name])
-            return True
-        except StorageError as error:
-            log.error("%s", error)
-            return False
-
-    def _hurry_cancels(self) -> None:
-        waits = self.store.cancelling()
-        for slot in self._slots:
-            waited_s = waits.get(slot.name, 0.0)
-            if slot.process is None or waited_s < CANCEL_TERM_AFTER_S:
-                continue
-            if waited_s >= CANCEL_KILL_AFTER_S:
-                _kill(slot.process)
-            elif not slot.told_to_stop:
-                slot.process.terminate()
-            slot.told_to_stop = True
-
-    def _replace_hung(self) -> None:
-        """Takes back jobs whose worker is dead or whose lease ran out; our own worker among these hangs and is killed,
-        to be replaced."""
-        silent = self.store.recover(dead=[name for name in self.store.holders() if not is_alive(self._locks, name)])
-        for slot in self._slots:
-            if slot.name in silent and slot.process is not None:
-                log.warning("worker %s has been silent for %.0f s", slot.name, self.store.lease_s)
-                _kill(slot.process)
+    def _recover(self) -> tuple[list[str], dict[str, float]]:
+        """Take back the jobs whose worker is dead, of whatever server, or whose lease has expired; return the names of
+        their workers, and what `Store.holders` returned before."""
+        holders = self.store.holders()  # before `living`, so that a worker that claims in between is not taken for dead
+        return self.store.recover(dead=holders.keys() - living(self.home).keys()), holders
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Ends the worker and what it started (an encoder, say); it leads a process group of its own."""
+    """Kill the process and what it started (for example an encoder); it leads a process group of its own."""
     if process.poll() is None:
-        try:
+        with suppress(ProcessLookupError):  # ended in between
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # ended in between

@@ -1,7 +1,8 @@
-"""What the two queues do with a job: the light queue reads the uploads, makes previews and motions, the device queue
+"""The two queues' handlers of a job: the light queue reads the uploads and makes previews and motions, the device queue
 makes the video.
 
-torch is imported only where a network or a texture is at work, so the light queue stays small and starts at once.
+torch is imported only for code that runs a network or moves a texture, so the light queue stays small and starts at
+once.
 """
 
 from __future__ import annotations
@@ -11,46 +12,43 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from ..densepose import Estimates
 from ..errors import Cancelled, DiskFull, InputError
 from ..files import appearing
-from ..inputs.framing import check_options, frame_size, known_charts, make_scene
-from ..inputs.photos import Photo, naming
-from ..media import read_image
+from ..inputs.framing import Photo, check_options, frame_size, known_charts, make_scene, naming
+from ..inputs.photo_checks import motion_checks, photo_checks
+from ..media import read_image, reduced_by
 from ..poses import PoseSequence, Reading, convertible, has_joints, read_poses, write_poses
-from ..poses.reading import FORM_ESTIMATED, FORM_NPZ
+from ..poses.sources import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, ShouldStop, check_stop
-from ..settings import EditOptions, Settings
-from .bucket import Bucket
-from .decoding import Decoded, Decoder
+from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
+from .cleanup import Bucket
+from .decoding import Decoder
 from .pose_cache import PoseCache
-from .records import Queue, Upload, Work
-from .timings import Timings
+from .records import Timings, Upload, Work
 
 if TYPE_CHECKING:
     from ..animate import LocalEngine
     from ..cluster import Cluster
 
+_MEASURED = 8  # frames made at the start
 Notices = tuple[str, ...]
 
 
-def for_queue(queue: Queue, settings: Settings) -> Callable[[Work], Notices]:
-    """The handler of `queue`: takes a job's Work, returns sentences for its owner."""
-    return LightTasks(settings) if queue == "light" else DeviceTasks(settings)
-
-
 class LightTasks:
-    """Turns the uploads into files of our own making and deletes them; makes the preview or the motion, where that is
-    the job."""
+    """Handler of the light queue: decodes the uploads to canonical files and deletes them; makes the preview or the
+    motion if that is the job."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
 
     def __call__(self, work: Work) -> Notices:
-        """Raises InputError with the reader's sentence, about the file by the name its owner knows."""
+        """Run one job and return its notices. Raises InputError with the decoder's sentence, which names the file as
+        its owner does."""
         if work.request.kind == "motion":
             return self._motion(work)
         said = self._read_uploads(work)
@@ -59,130 +57,129 @@ class LightTasks:
         return (*said, *self._preview(work))
 
     def _read_uploads(self, work: Work) -> Notices:
-        """What an attempt that was interrupted later has read before is left alone.
+        """Decode the uploads, except those that an interrupted attempt has decoded before; return the notices.
 
-        Each file is opened by a child process (`decoding`) and goes as soon as what it holds is there; a refusal takes
-        them all.
+        A child process (`decoding`) opens each file, which is deleted as soon as its content is written; if one file is
+        rejected, all are deleted.
         """
-        request, folder = work.request, work.folder
-        settings = self.settings
-        decoder = Decoder(work.should_stop)
+        request, folder, settings = work.request, work.folder, self.settings
+        options, num_photos = request.options, 1 + len(request.more_images)
+        decoder, kept = Decoder(work.should_stop), PoseCache(settings.home / "readings")
+        estimator = settings.estimator, settings.estimator_file, settings.estimator_colours
         estimates = Estimates(
-            settings.estimator,
-            "cpu",
-            settings.estimator_file,
-            settings.estimator_colours,
-            on_progress=work.on_progress,
-            should_stop=work.should_stop,
+            estimator[0], "cpu", *estimator[1:], on_progress=work.on_progress, should_stop=work.should_stop
         )
-        kept = PoseCache(settings.home / "readings")
 
         def key(path: Path, *role: str) -> str:
-            return kept.key(path, settings.estimator, str(settings.estimator_file), settings.estimator_colours, *role)
+            return kept.key(path, *map(str, estimator), *role)
 
-        def estimated(name: str, find: Callable[[], Reading | Decoded | None]) -> Reading | Decoded | None:
-            """What `find` gives, or what was kept under `name` because it had to be estimated; the estimator's words
-            included."""
-            reading = kept.get(name)
-            if reading is None:
-                reading = find()
-                if isinstance(reading, Reading):
-                    reading = replace(reading, notices=(*reading.notices, *estimates.notices))
-                    kept.keep(name, reading)
-            return reading
-
-        def read(upload: Upload, target: Path, convert: Callable[[Path], Notices]) -> Notices:
+        def read(upload: Upload, target: Path, convert: Callable[[Path, Path], Notices]) -> Notices:
+            """Decode one upload to `target`; notices and errors call the file by its owner's name."""
             path = folder.input / upload.file
-            said = _once(target, lambda: _named(path, upload, convert))
+
+            def named(sentence: str) -> str:
+                return sentence.replace(str(path), upload.name).replace(path.name, upload.name)
+
+            def make() -> Notices:
+                try:
+                    return tuple(named(notice) for notice in convert(path, target))
+                except InputError as error:
+                    raise type(error)(named(str(error))) from error
+
+            said = _once(target, make)
             path.unlink(missing_ok=True)
             check_stop(work.should_stop)
             return said
 
-        def photo(target: Path) -> Callable[[Path], Notices]:
-            return lambda path: decoder.photo(path, target)
+        def poses(name: str, target: Path, read: Callable[[], Reading]) -> Reading:
+            """Return the reading cached under `name`, else what `read` returns, and write it to `target` unless `read`
+            did. `read` writes what needs no estimating; an estimated reading is cached with the estimator's notices."""
+            reading = kept.get(name)
+            if reading is None:
+                reading = read()
+                if not target.exists():
+                    reading = replace(reading, notices=(*reading.notices, *estimates.notices))
+                    kept.keep(name, reading)
+            if not target.exists():
+                if target == folder.poses:
+                    check_options(reading.poses, options)
+                write_poses(reading.poses, target)
+            return reading
 
-        def motion(path: Path) -> Notices:
-            options = request.options
-            found = estimated(key(path), lambda: decoder.motion(path, folder.poses, options, estimates.callback))
-            if isinstance(found, Reading):
-                check_options(found.poses, options)
-                write_poses(found.poses, folder.poses)
-                found = Decoded.of(found)
-            animate = request.kind == "animate"
-            sound = decoder.sound(path, folder.sound, found, options) if animate and options.keep_sound else ()
-            plain = animate and found.form == FORM_NPZ  # nothing had to be found out
-            return (*(() if plain else (f"The motion: {found.description}.",)), *found.notices, *sound)
+        def motion(path: Path, target: Path) -> Notices:
+            reading = poses(key(path), target, lambda: decoder.motion(path, target, options, estimates.callback))
+            about, sound = (f"The motion: {reading.describe()}.",), ()
+            if request.kind == "animate":
+                about = () if reading.form == FORM_NPZ else about  # an npz needs no detection
+                sound = decoder.sound(path, folder.sound, reading.poses, options) if options.keep_sound else ()
+            return (*about, *reading.notices, *sound)
 
-        def own_map(path: Path) -> Notices:
-            number = 1 + len(request.more_images)
-            role = ("map",) if number == 1 else ("maps", str(number))
-            found = estimated(
-                key(path, *role), lambda: decoder.map(path, folder.image_poses, estimates.callback, number)
-            )
-            if isinstance(found, Reading):
-                write_poses(found.poses, folder.image_poses)
-                found = Decoded.of(found)
-            of_all = (
-                (f"{path.name} holds {number} maps: one for each photo, in their order.",)
-                if found.num_frames > 1
-                else ()
-            )
-            return (*found.notices, *of_all)
+        def own_map(path: Path, target: Path) -> Notices:
+            name = key(path, "map") if num_photos == 1 else key(path, "maps", str(num_photos))
+            reading = poses(name, target, lambda: decoder.map(path, target, estimates.callback, num_photos))
+            of_all = (f"{path.name} holds {num_photos} maps: one for each photo, in their order.",)
+            return reading.notices + (of_all if len(reading.poses) > 1 else ())
 
-        def estimated_map(image: Path, target: Path) -> Notices:
-            about: Notices = ()
-
-            def find() -> Reading | None:
-                nonlocal about
-                own, about = estimates.of_photo(read_image(image))
-                return None if own is None else Reading(own, FORM_ESTIMATED, about)
-
-            found = estimated(key(image, "photo"), find)
-            if found is None:
-                return (*about, *estimates.notices)
-            write_poses(found.poses, target)
-            return found.notices
+        def estimated_map(image: Path, target: Path, person_at: tuple[int, int] | None) -> Notices:
+            name = key(image, "photo", str(person_at))
+            reading = kept.get(name)
+            if reading is None:
+                if person_at is not None:
+                    person_at = tuple(place // reduced_by(image) for place in person_at)
+                own, notices = estimates.of_photo(read_image(image), person_at)
+                if own is None:
+                    return notices
+                notices += estimates.notices
+                reading = Reading(own, FORM_ESTIMATED, notices)
+                kept.keep(name, reading)
+            write_poses(reading.poses, target)
+            return reading.notices
 
         def further_map(index: int, name: str) -> Notices:
-            """Unless it was given with the first one's."""
+            """Estimate the map of a further photo, unless it was given together with the first photo's."""
             if folder.image_poses.exists() and len(read_poses(folder.image_poses)) > 1:
                 return ()
-            return naming(estimated_map(folder.more_image(index), folder.more_poses(index)), name)
+            try:
+                said = estimated_map(folder.more_image(index), folder.more_poses(index), None)
+            except InputError as error:  # one photo less to learn from
+                said = (str(error),)
+            return naming(said, name)
 
         def joints(target: Path) -> Notices:
-            """Looks for them where a map came without; a model that knows real DensePose does without."""
+            """Estimate the joints of a pose file that lacks them; a model that knows real DensePose needs none."""
             fed_real = not convertible("body", known_charts(settings.model))
             if settings.estimator != "body" or fed_real or has_joints(target):
                 return ()
             name = kept.key(target, "joints")
-            found = kept.get(name)
-            if found is None:
-                found = Reading(estimates.with_joints(read_poses(target)), FORM_NPZ, estimates.notices)
-                kept.keep(name, found)
-            write_poses(found.poses, target)
-            return found.notices
+            reading = kept.get(name)
+            if reading is None:
+                reading = Reading(estimates.with_joints(read_poses(target)), FORM_NPZ, estimates.notices)
+                kept.keep(name, reading)
+            write_poses(reading.poses, target)
+            return reading.notices
 
         said: Notices = ()
         try:
             if request.image is not None:
-                said += read(request.image, folder.image, photo(folder.image))
+                said += read(request.image, folder.image, decoder.photo)
             for index, upload in enumerate(request.more_images):
-                said += read(upload, folder.more_image(index), photo(folder.more_image(index)))
+                said += read(upload, folder.more_image(index), decoder.photo)
             if request.poses is not None:
                 said += read(request.poses, folder.poses, motion)
             if request.image_poses is not None:
                 said += read(request.image_poses, folder.image_poses, own_map)
             elif request.image is not None:
-                said += _once(folder.image_poses, partial(estimated_map, folder.image, folder.image_poses))
-            if request.options.recipe != "none":  # else nobody is learned
+                first = partial(estimated_map, folder.image, folder.image_poses, options.person_at)
+                said += _once(folder.image_poses, first)
+            if options.recipe != "none":  # they serve fine-tuning alone
                 for index, upload in enumerate(request.more_images):
                     said += _once(folder.more_poses(index), partial(further_map, index, upload.name))
-            if request.image is not None and request.options.align == "body":
+            if request.image is not None and options.align == "body":
                 for target in (folder.poses, folder.image_poses):
                     if target.exists():
                         said += _once(target.with_suffix(".joints"), partial(joints, target))
         except (Cancelled, DiskFull):
-            raise  # a later attempt may go on from what is there
+            raise  # a later attempt can continue with the files that exist
         except Exception:  # this job has failed
             folder.delete_uploads()
             raise
@@ -190,10 +187,10 @@ class LightTasks:
 
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
-        work.on_progress(Progress("preview", 0, 1))  # said first: the import of torch takes seconds
+        work.on_progress(Progress("preview", 0, 1))  # before the import of torch, which takes seconds
         from ..inputs.preview import preview_size, write_look, write_preview
 
-        model, scene = self.settings.model, None
+        model, scene, checks = self.settings.model, None, ()
         own = read_poses(folder.image_poses) if folder.image_poses.exists() else None
         if work.request.poses is None:
             image = read_image(folder.image)
@@ -203,16 +200,17 @@ class LightTasks:
             image = read_image(folder.image)
             size = preview_size(model, image.shape[:2])
             scene = make_scene(image, poses, own, size, options, known_charts(model))
+            box, whole = scene.box, frame_size(model, image.shape[:2])
+            checks = (*scene.notices, *photo_checks(own, box, image.shape[:2], whole), *motion_checks(own, poses))
         notices = write_preview(
             poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop
         )
-        return (*(scene.notices if scene is not None else ()), *notices)
+        return (*checks, *notices)
 
     def _motion(self, work: Work) -> Notices:
-        """The maps of a mannequin's motion, and a video of them in colours. What was drawn lately is not drawn
-        again."""
+        """Draw the pose maps of a mannequin's motion and a coloured video of them; reuse recently drawn maps."""
         folder, options = work.folder, work.request.motion
-        work.on_progress(Progress("drawing", 0, options.num_frames))  # said first: the import of torch takes seconds
+        work.on_progress(Progress("drawing", 0, options.num_frames))  # before the import of torch, which takes seconds
         from ..inputs.preview import preview_size, write_preview
         from ..synthetic.acting import acted
 
@@ -231,8 +229,8 @@ class LightTasks:
 
 
 def _once(target: Path, make: Callable[[], Notices]) -> Notices:
-    """The sentences of `make`, which writes `target`; kept beside it, so that a later attempt says them again without
-    making it."""
+    """Call `make`, which writes `target`, and return its notices. They are stored next to `target`, so a later attempt
+    returns them without calling `make` again."""
     kept = target.with_suffix(".said.json")
     if kept.exists():
         return tuple(json.loads(kept.read_text(encoding="utf-8")))
@@ -242,22 +240,10 @@ def _once(target: Path, make: Callable[[], Notices]) -> Notices:
     return said
 
 
-def _named(source: Path, upload: Upload, convert: Callable[[Path], Notices]) -> Notices:
-    """`convert(source)`, its sentences and errors speaking of the file by its owner's name."""
-
-    def named(sentence: str) -> str:
-        return sentence.replace(str(source), upload.name).replace(source.name, upload.name)
-
-    try:
-        return tuple(named(notice) for notice in convert(source))
-    except InputError as error:
-        raise type(error)(named(str(error))) from error
-
-
 class DeviceTasks:
-    """Makes videos one after another with a pipeline that is loaded once and then kept warm.
+    """Handler of the device queue: makes videos one after another with a pipeline that is loaded once and kept.
 
-    On a Ray cluster the pipelines are there, and none is here.
+    With a Ray cluster, the pipelines are on its nodes and this process loads none.
     """
 
     def __init__(self, settings: Settings):
@@ -267,14 +253,15 @@ class DeviceTasks:
 
     @property
     def device(self) -> str | None:
-        """What the model runs on and computes in, once it is loaded."""
+        """The model's device and precision, None until it is loaded."""
         model = None if self._engine is None else self._engine.model
         return None if model is None else f"{model.device}, {model.precision}"
 
     def prepare(self) -> None:
-        """Loads the model before the first job; models of a cluster are loaded there. Raises ModelError."""
+        """Load the model before the first job, and measure it where no job has done so; a cluster loads its own models.
+        Raises ModelError."""
         if self.settings.engine == "local":
-            self._own()
+            self._own(measure=True)
 
     def __call__(self, work: Work) -> Notices:
         if self.device is None:
@@ -307,19 +294,40 @@ class DeviceTasks:
         Timings(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
 
-    def _own(self) -> LocalEngine:
-        """The model here, as soon as it is loaded; the import of torch alone takes seconds."""
+    def _own(self, measure: bool = False) -> LocalEngine:
+        """Return this process's engine; the first call loads its model, and importing torch alone takes seconds.
+
+        measure: also make a few frames, so that the page can tell how long a video takes.
+        """
         with self._loading:
             if self._engine is None:
-                from ..animate import (
-                    LocalEngine,
-                )  # with all that `animate` needs: the first job should not have to wait for it
+                # This imports all that `animate` needs, so that the first job does not wait for it.
+                from ..animate import LocalEngine
                 from ..model.loading import load_pipeline
 
                 settings = self.settings
                 how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
                 self._engine = LocalEngine(load_pipeline(settings.model, *how))
+                if measure and (settings.is_mini or self._engine.model.device != "cpu"):
+                    self._measure()  # a large model on a CPU would keep the first job waiting
             return self._engine
+
+    def _measure(self) -> None:
+        from ..animate import animate
+
+        timings, person = Timings(self.settings.home), EXAMPLES / "people" / "ada.png"
+        if timings.of("none", "standard").frame_s is not None or not person.exists():
+            return
+        with TemporaryDirectory() as folder:
+            result = animate(
+                self._engine,
+                image=read_image(person),
+                image_poses=read_poses(person.with_suffix(".poses.npz")),
+                poses=read_poses(EXAMPLES / "motions" / "walk.npz"),
+                options=AnimateOptions(recipe="none", last_frame=_MEASURED),
+                folder=Path(folder),
+            )
+        timings.add(result, self.device)
 
     def _on_the_cluster(self, should_stop: ShouldStop) -> Cluster:
         from ..cluster import Cluster
@@ -329,7 +337,7 @@ class DeviceTasks:
 
 
 def _photos(work: Work) -> list[Photo]:
-    """The photos with their maps: each has a file of its own, or all of them are in the first one's."""
+    """Return the photos with their pose maps, which are in a file each or all in the first photo's file."""
     folder, uploads = work.folder, work.request.more_images
 
     def known(path: Path) -> PoseSequence | None:

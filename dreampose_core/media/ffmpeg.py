@@ -1,37 +1,39 @@
-"""ffmpeg as a child process: its messages drained, its memory and time limited, its end certain."""
+"""Run ffmpeg as a child process: read its messages, limit its memory and time, and always end it."""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import imageio_ffmpeg
 
-try:
-    import resource
-except ImportError:  # a system without these limits; the watchdog still ends what takes too long
-    resource = None
+from ..files import storage_error
 
-MAX_MEMORY = (
-    3 << 30
-)  # bytes of address space for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
+MAX_MEMORY = 3 << 30  # bytes, for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
 MAX_CPU_S = 600
-MAX_WAIT_S = 300.0  # seconds somebody has waited for ffmpeg in all; a slow reader of its frames is not counted
+MAX_WAIT_S = 300.0  # total seconds spent waiting for ffmpeg; the time of a slow reader of its frames does not count
 _TICK_S = 0.1
 _LOG_BYTES = 8192
 _LINE_BYTES = 1 << 16
+_CANNOT_WRITE = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+}
 
 
 class Run:
-    """A running ffmpeg. Its messages are drained, so that it never stalls on a full pipe.
+    """A running ffmpeg. A thread reads its messages, so that it never stalls on a full pipe.
 
-    head, tail: the first messages (what the input is) and the last (why it failed). late: whether the watchdog ended
-    it.
+    head, tail: the first messages (which describe the input) and the last (which say why it failed). late: whether the
+    watchdog killed it.
     """
 
     def __init__(self, process: subprocess.Popen, on_line: Callable[[Run, str], bool] | None):
@@ -53,9 +55,9 @@ class Run:
             self.tail = (self.tail + text)[-_LOG_BYTES:]
 
     def limit(self) -> None:
-        """Limits memory and time from now on; for files that others have made."""
-        if resource is not None and hasattr(resource, "prlimit"):
-            with suppress(ProcessLookupError, PermissionError):  # it has ended already; or the system does not let us
+        """Limit memory and time from now on; for user files."""
+        if hasattr(resource, "prlimit"):
+            with suppress(ProcessLookupError, PermissionError):  # ffmpeg has ended, or the system forbids limits
                 resource.prlimit(self.process.pid, resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
                 resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S + 5))
         threading.Thread(target=self._watch, daemon=True).start()
@@ -71,7 +73,7 @@ class Run:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around calls that wait for ffmpeg: their time counts."""
+        """Count the time inside the block as waiting for ffmpeg; see MAX_WAIT_S."""
         self._waiting = True
         try:
             yield
@@ -79,38 +81,46 @@ class Run:
             self._waiting = False
 
     def finish(self) -> int:
-        """ffmpeg's exit status, once it has ended by itself."""
+        """Wait for ffmpeg to end and return its exit status."""
         with self.waiting():
             self.process.wait()
         self._over.set()
         self._reader.join()
         return self.process.returncode
 
-    @property
-    def out_of_time(self) -> bool:
-        return (
-            self.late or resource is not None and f"received signal {signal.SIGXCPU:d}" in self.tail
-        )  # ffmpeg catches it
+    def check_written(self, path: str | Path) -> None:
+        """Wait for ffmpeg to end. Raises StorageError when it could not write the file that is to become `path`."""
+        if status := self.finish():
+            number = next((number for words, number in _CANNOT_WRITE.items() if words in self.tail), errno.EIO)
+            number = errno.EFBIG if status == -signal.SIGXFSZ else number
+            last = (self.tail.strip().splitlines() or ["no message"])[-1].strip()
+            reason = f"ffmpeg ended with status {status} ({last})" if number == errno.EIO else os.strerror(number)
+            raise storage_error(OSError(number, reason), path)
 
     @property
-    def out_of_memory(self) -> bool:
-        return "Cannot allocate memory" in self.tail
+    def disk_is_full(self) -> bool:
+        return any(words in self.tail for words in _CANNOT_WRITE)
+
+    @property
+    def out_of_time(self) -> bool:
+        # ffmpeg catches SIGXCPU and reports it.
+        return self.late or f"received signal {signal.SIGXCPU:d}" in self.tail
 
 
 @contextmanager
 def ffmpeg(
     arguments: list[str], *, on_line: Callable[[Run, str], bool] | None = None, limited: bool = False, **pipes
 ) -> Iterator[Run]:
-    """A run of ffmpeg that is over when the block is left, however that happens.
+    """Run ffmpeg inside the block; it has ended when the block is left, also by an exception.
 
-    on_line: is given the run and each line that ffmpeg says, in another thread; returns whether it has used the line
-    up.
-    limited: the limits above hold. pipes: stdin and stdout, as for Popen.
+    on_line: called in another thread with the run and each line of ffmpeg's messages; a line for which it returns True
+    is not kept in head and tail. limited: apply MAX_MEMORY, MAX_CPU_S and MAX_WAIT_S. pipes: stdin and stdout, as for
+    Popen.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *arguments]
-    # A process group of its own: Ctrl-C in a terminal reaches us, and we decide what becomes of ffmpeg. Who leads a
-    # session (a worker, a decoder) is reached by no Ctrl-C, but may be killed together with its group, and then ffmpeg
-    # goes, too.
+    # ffmpeg gets its own process group, so that Ctrl-C in a terminal reaches only this process, which then ends ffmpeg.
+    # A session leader (a worker, a decoder) never gets Ctrl-C, but its whole group may be killed; ffmpeg stays in that
+    # group, so that it is killed, too.
     group = None if os.getsid(0) == os.getpid() else 0
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **pipes}
     with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=group, **pipes) as process:
@@ -120,22 +130,8 @@ def ffmpeg(
                 run.limit()
             yield run
         finally:
-            process.kill()  # nothing happens when it has ended by itself
+            process.kill()  # does nothing when ffmpeg has ended by itself
             run.finish()
             if process.stdin is not None:
-                with suppress(BrokenPipeError):  # bytes that it did not live to take
+                with suppress(BrokenPipeError):  # ffmpeg ended before it took all bytes
                     process.stdin.close()
-
-
-def why(run: Run) -> OSError:
-    """The OSError behind a run that could not write."""
-    if "No space left on device" in run.tail:
-        return OSError(errno.ENOSPC, "no space left on device")
-    if "Disk quota exceeded" in run.tail:
-        return OSError(errno.EDQUOT, "disk quota exceeded")
-    if "File too large" in run.tail or run.process.returncode == -getattr(signal, "SIGXFSZ", 0):
-        return OSError(errno.EFBIG, "file too large")
-    lines = run.tail.strip().splitlines()
-    return OSError(
-        errno.EIO, f"ffmpeg ended with status {run.process.returncode} ({lines[-1].strip() if lines else 'no message'})"
-    )

@@ -1,7 +1,7 @@
-"""The only place where photos are decoded, converted, fitted to a size and written as PNG.
+"""Decode photos, convert them, fit them to a size and write them as PNG; nothing else in the package does so.
 
-Uploaded bytes are hostile: only PNG, JPEG and WebP are tried, the size is judged by the header before a pixel is
-decoded, and of all metadata only the orientation (and a CMYK photo's colour profile) is used.
+Uploaded bytes may be hostile: only the formats of phones and browsers are accepted, the size is checked by the header
+before any pixel is decoded, and of all metadata only the orientation and the colour profile are used.
 """
 
 from __future__ import annotations
@@ -10,28 +10,32 @@ import io
 import math
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms
+import pi_heif
+from PIL import Image, ImageCms, PngImagePlugin
 
 from ..errors import InputError, shown
 from ..files import appearing
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 24_000_000
+MAX_PIXELS = 24_000_000  # of a photo as it is used; a larger one is reduced
 MAX_SIDE = 8192
-MAX_FILE_BYTES = 256 << 20  # above any honest 24 Mpx file: 16-bit RGBA without compression has 192 MB
-_ASPECT_SLACK = 2  # pixels: estimators and croppers round
+MAX_OPENED_PIXELS, MAX_OPENED_SIDE = 150_000_000, 32_000
+MAX_FILE_BYTES = 256 << 20
+_ASPECT_SLACK = 2  # pixels, since estimators and croppers round
 NEUTRAL = 128  # the grey behind transparent pixels
-LOW, FILLED = 0.6, 0.8  # a person who fills less than LOW of a crop's height is brought nearer, to FILLED
-_ACCEPTED = "PNG, JPEG and WebP photos are accepted"
-_LIMIT = (
-    f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels per side are accepted; please scale it down"
-)
+LOW, FILLED = 0.6, 0.8  # if the person fills less than LOW of the crop's height, crop closer so they fill FILLED of it
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF")
+_ACCEPTED = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP and GIF photos are accepted"
+_LIMIT = "at most {} megapixels and {} pixels per side are accepted; scale it down"
+_END = b"\xff\xd9"  # the marker at the end of a JPEG
+_REDUCED = "reduced"  # key of the PNG text that says by how much a photo was reduced
 _ORIENTATION = 0x0112
+pi_heif.register_heif_opener()
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,8 +49,7 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in a picture's own pixels, of the shape that the picture is fitted to; it may reach beyond the
-    picture."""
+    """A rectangle in a picture's pixels, with the aspect of the target size; may reach beyond the picture."""
 
     top: float
     left: float
@@ -54,82 +57,128 @@ class Box:
     width: float
 
 
-def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """uint8 (H, W, 3), RGB: the photo at `path`, upright, over neutral grey where it is transparent; and what the user
-    should know.
+def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], int]:
+    """Read the photo at `path`: uint8 sRGB (H, W, 3), upright, on neutral grey where it is transparent; notices; and by
+    how much it was reduced.
 
-    An animation gives its first picture and a notice. Raises InputError with one sentence when there is no such file,
-    or it is not a PNG, JPEG or WebP, damaged, cut short or too large.
+    A photo of more than MAX_PIXELS or MAX_SIDE is reduced by a whole number. An animation gives its first picture.
+    Both give a notice. Raises InputError with one sentence when the file is missing, is of another kind, is damaged or
+    cut short, or is too large.
     """
     path = Path(path)
     name = shown(path.name)
-    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long or may not be looked at
+    if not os.path.isfile(path):  # unlike Path.is_file, does not raise for names too long or without permission
         raise InputError(f"There is no image file at {path}.")
     num_bytes = os.path.getsize(path)
     if num_bytes == 0:
         raise InputError(f"{name} is empty (0 bytes); {_ACCEPTED}.")
     if num_bytes > MAX_FILE_BYTES:
-        raise InputError(
-            f"{name} has {num_bytes >> 20} MB; image files of at most {MAX_FILE_BYTES >> 20} MB are accepted."
-        )
+        raise InputError(f"{name} has {num_bytes >> 20} MB; at most {MAX_FILE_BYTES >> 20} MB are accepted.")
     try:
         file = open(path, "rb")
     except PermissionError as error:
         raise InputError(f"{name} may not be read; please check the file's permissions.") from error
     with file:
-        image = open_picture(file, name)
-        notices = ()
-        # A JPEG of several pictures is a photo with its preview or depth map, of which nobody needs to know.
-        if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        image, times = _opened(file, name, MAX_OPENED_PIXELS, MAX_OPENED_SIDE)
+        notices: tuple[str, ...] = ()
+        # A JPEG with several pictures is a photo with its preview or depth map, which needs no notice.
+        if image.format in ("PNG", "WEBP", "AVIF", "GIF") and getattr(image, "n_frames", 1) > 1:
             notices = (f"{name} is an animation of {image.n_frames} pictures; its first one is used.",)
-        return from_pil(image), notices
+        pixels = from_pil(image)
+        if times > 1:
+            notices += (
+                f"{name} is larger than needed and was reduced to {pixels.shape[1]} x {pixels.shape[0]} pixels.",
+            )
+        return pixels, notices, times
 
 
 def open_picture(file: IO[bytes], name: str) -> Image.Image:
-    """The decoded picture in an open file: PNG, JPEG or WebP, its size judged before a pixel is decoded; of an
-    animation the first one.
+    """Decode a picture from an open file; of an animation, the first one. The size is checked before any pixel is
+    decoded.
 
-    name: what the user calls it. Raises InputError with one sentence.
+    name: the file's name in error sentences. Raises InputError with one sentence.
     """
+    return _opened(file, name, MAX_PIXELS, MAX_SIDE)[0]
+
+
+def _opened(file: IO[bytes], name: str, most: int, side: int) -> tuple[Image.Image, int]:
+    """Decode a picture of at most so many pixels; returns it and by how much it was reduced to MAX_PIXELS and
+    MAX_SIDE."""
+    limit = _LIMIT.format(most // 1_000_000, side)
     try:
         with warnings.catch_warnings():
-            # Our own limit is lower than the one Pillow warns about.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
             image = Image.open(file, formats=FORMATS)
         width, height = image.size
-        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-            raise InputError(f"{name} is {width} x {height} pixels; {_LIMIT}.")
-        image.load()
-        return image
+        if width * height > most or max(width, height) > side:
+            raise InputError(f"{name} is {width} x {height} pixels; {limit}.")
+        return _loaded(image, file)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is far too large; {_LIMIT}.") from error
+        raise InputError(f"{name} is far too large; {limit}.") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image that can be read; {_ACCEPTED}.") from error
-    except (
-        Exception
-    ) as error:  # decoders raise many kinds on damaged files: OSError, SyntaxError, ValueError, struct.error, ...
-        raise InputError(
-            f"{name} is damaged or cut short and cannot be decoded; please save or upload it again."
-        ) from error
+    except Exception as error:  # decoders raise many types on damaged files, such as SyntaxError and struct.error
+        damaged = "is damaged or cut short and cannot be decoded; please save or upload it again"
+        raise InputError(f"{name} {damaged}.") from error
+
+
+def _loaded(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, int]:
+    """Decode the pixels and reduce them to MAX_PIXELS and MAX_SIDE; returns by how much."""
+    times = max(math.ceil(math.sqrt(image.width * image.height / MAX_PIXELS)), math.ceil(max(image.size) / MAX_SIDE))
+    if times > 1 and image.format == "JPEG":
+        times = min(1 << (times - 1).bit_length(), 8)
+        image.draft(None, (image.width // times, image.height // times))  # decodes at the smaller size
+    try:
+        image.load()
+    except OSError:
+        image = _without_end(image, file)
+    if times > 1 and image.format != "JPEG":
+        whole = image.convert("RGBA") if image.mode == "P" else image
+        image = whole.reduce(times)
+        image.format = whole.format
+    return image, times
+
+
+def _without_end(image: Image.Image, file: IO[bytes]) -> Image.Image:
+    """Decode a JPEG that lacks its end marker but no pixels. Raises OSError."""
+    file.seek(0)
+    content = file.read()
+    if image.format != "JPEG" or content.endswith(_END):
+        raise OSError("damaged")
+    mended = Image.open(io.BytesIO(content + _END), formats=("JPEG",))
+    mended.draft(None, image.size)
+    mended.load()
+    if (np.asarray(mended)[-1, -8:] == 128).all():  # the grey that the decoder paints where pixels are missing
+        raise OSError("cut short")
+    return mended
+
+
+def reduced_by(path: Path) -> int:
+    """By how much the photo was reduced that `write_png` wrote to `path`."""
+    with Image.open(path, formats=("PNG",)) as image:
+        return int(image.info.get(_REDUCED, 1))
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The picture that `read_photo` gives, without its notices. Raises InputError as it does."""
+    """Read a photo as `read_photo` does, without the notices. Raises InputError."""
     return read_photo(path)[0]
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3), RGB: a Pillow image as `read_image` gives it, upright, over neutral grey where it is
-    transparent."""
+    """Convert a Pillow image to uint8 RGB (H, W, 3), upright, on neutral grey where it is transparent."""
     image.load()
-    return np.array(_upright(_as_rgb(image), image))
+    pixels = _as_rgb(image)
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # with broken metadata, use the photo as stored, as viewers do
+        orientation = 1
+    return np.array(pixels.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else pixels)
 
 
 def pad_box(source: tuple[int, int], size: tuple[int, int]) -> Box:
-    """The smallest box of the shape of (height, width) = `size` around the whole of a picture of (height, width)
-    `source`."""
+    """The smallest box with the aspect of `size` that holds the whole picture; both arguments are (height, width)."""
     (source_height, source_width), (height, width) = source, size
     scale = min(height / source_height, width / source_width)
     box_height, box_width = height / scale, width / scale
@@ -139,14 +188,13 @@ def pad_box(source: tuple[int, int], size: tuple[int, int]) -> Box:
 def crop_box(
     source: tuple[int, int], size: tuple[int, int], person: tuple[float, float, float, float] | None = None
 ) -> Box:
-    """The box of the shape of `size` to take out of a picture of (height, width) `source`, around the person where it
-    is known.
+    """Choose the box with the aspect of `size` to crop from a picture; `source` and `size` are (height, width).
 
-    person: (top, left, bottom, right), the last two being the first row and column without the person. Without it the
-    box is the largest one, in the middle. Otherwise it is centred on the person as far as it stays inside, reaches
-    beyond the picture only where that is needed to hold the whole person, and is so small that the person fills at
-    least 60 % of its height: 80 %, where the largest box would show less. Raises ValueError when the person is empty or
-    not inside the picture.
+    person: (top, left, bottom, right), where bottom and right are the first row and column after the person. Without
+    it, the box is the largest one, centred. With it, the box is centred on the person as far as it stays inside the
+    picture, and reaches beyond the picture only as far as needed to hold the whole person. If the person would fill
+    less than 60 % of the largest box's height, the box is smaller, so that they fill 80 %. Raises ValueError when the
+    person is empty or not inside the picture.
     """
     (source_height, source_width), aspect = source, size[1] / size[0]
     height = min(source_height, source_width / aspect)
@@ -169,11 +217,11 @@ def crop_box(
 
 
 def placement(source: tuple[int, int], size: tuple[int, int], box: Box) -> tuple[Box, tuple[int, int, int, int]]:
-    """Which part of a picture of (height, width) `source` is seen in `box`, and where it lies when `box` becomes
-    `size`.
+    """Find the part of a picture that lies in `box`, and its place when `box` is scaled to `size`.
 
-    Returns that part, in source pixels, and (top, left, height, width) in whole target pixels, at least 1 x 1.
-    Photos and pose maps both go through here, so they stay aligned. Raises ValueError when the box misses the picture.
+    source, size: (height, width). Returns the part in source pixels, and (top, left, height, width) in whole target
+    pixels, at least 1 x 1. Photos and pose maps both use this function, so they stay aligned. Raises ValueError when
+    the box misses the picture.
     """
     rows = _placed(source[0], size[0], box.top, box.height)
     columns = _placed(source[1], size[1], box.left, box.width)
@@ -191,10 +239,10 @@ def _placed(source: int, target: int, start: float, length: float) -> tuple[floa
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
-    """uint8 (height, width, 3): what `box` shows of `image`, scaled to (height, width) = `size`, never squashed.
+    """Crop `image` to `box` and scale it to (height, width) = `size`: uint8 (height, width, 3), without distortion.
 
-    image: uint8 (H, W, 3). box: of the shape of `size`; None holds the whole picture, centred. What lies beyond the
-    picture takes the mean colour of the photo's outermost pixels.
+    image: uint8 (H, W, 3). box: has the aspect of `size`; None means the whole picture, centred. Pixels beyond the
+    picture get the mean colour of the photo's outermost pixels.
     """
     _check(image)
     if box is None and image.shape[:2] == tuple(size):
@@ -204,22 +252,23 @@ def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) 
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])  # (2W + 2H, 3)
     out = np.empty((*size, 3), np.uint8)
     out[:] = edge.mean(axis=0).round().astype(np.uint8)
-    right, bottom = (
-        min(seen.left + seen.width, image.shape[1]),
-        min(seen.top + seen.height, image.shape[0]),
-    )  # against rounding
-    scaled = Image.fromarray(image).resize(
-        (width, height), Image.Resampling.LANCZOS, box=(seen.left, seen.top, right, bottom)
-    )
+    right = min(seen.left + seen.width, image.shape[1])  # rounding may exceed the picture
+    bottom = min(seen.top + seen.height, image.shape[0])
+    part = (seen.left, seen.top, right, bottom)
+    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=part)
     out[top : top + height, left : left + width] = np.asarray(scaled)
     return out
 
 
-def write_png(image: np.ndarray, path: str | Path) -> None:
-    """Writes uint8 (H, W, 3) as PNG; the file appears whole or not at all. Raises StorageError."""
+def write_png(image: np.ndarray, path: str | Path, reduced: int = 1) -> None:
+    """Write uint8 (H, W, 3) as PNG; the file appears complete or not at all. reduced: see `reduced_by`. Raises
+    StorageError."""
     _check(image)
+    text = PngImagePlugin.PngInfo()
+    if reduced > 1:
+        text.add_text(_REDUCED, str(reduced))
     with appearing(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+        Image.fromarray(image).save(temporary, format="PNG", pnginfo=text)
 
 
 def _check(image: np.ndarray) -> None:
@@ -232,44 +281,30 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.float32) / 257
         seen = np.asarray(image) != image.info.get("transparency", -1)
         return Image.fromarray(np.where(seen, grey, NEUTRAL).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "CMYK":
-        return _cmyk_as_rgb(image)
+    if image.mode in ("CMYK", "RGB", "RGBA") and "icc_profile" in image.info:
+        with suppress(OSError, ImageCms.PyCMSError):  # treat an unusable profile as a missing one
+            source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+            if image.mode == "CMYK" or "sRGB" not in ImageCms.getProfileDescription(source):
+                mode = "RGB" if image.mode == "CMYK" else image.mode
+                image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     if image.has_transparency_data:
         behind = Image.new("RGBA", image.size, (NEUTRAL, NEUTRAL, NEUTRAL, 255))
         return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _cmyk_as_rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (OSError, ImageCms.PyCMSError):
-            pass  # a profile that cannot be used says nothing about colour: as if there were none
-    return image.convert("RGB")
-
-
-def _upright(pixels: Image.Image, opened: Image.Image) -> Image.Image:
-    try:
-        orientation = opened.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken metadata does not make a broken photo; it is then shown as stored, as every viewer does
-        return pixels
-    return pixels.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else pixels
-
-
 def check_aspect(photo: tuple[int, int], poses: tuple[int, int]) -> None:
-    """Raises InputError when a map of (height, width) `poses` cannot be that of a photo of (height, width) `photo`."""
+    """Check that a pose map of (height, width) `poses` can belong to a photo of (height, width) `photo`. Raises
+    InputError."""
     if not same_aspect(photo, poses):
         raise InputError(
-            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), which "
-            "is another picture's shape; give the map that was made from this photo."
+            f"The photo is {photo[0]} x {photo[1]} and its DensePose {poses[0]} x {poses[1]} (height x width), but "
+            "their shapes must match; give the map that was made from this photo."
         )
 
 
 def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether two (height, width) can be one picture at two resolutions."""
+    """Return whether two (height, width) can be the same picture at two resolutions, up to rounding."""
     scale = max(a[0] / b[0], a[1] / b[1])
-    slack = _ASPECT_SLACK * scale + _ASPECT_SLACK
+    slack = _ASPECT_SLACK * (scale + 1)
     return abs(a[0] - b[0] * scale) <= slack and abs(a[1] - b[1] * scale) <= slack

@@ -1,15 +1,14 @@
-"""A clip's sound: taken out of one video, put into another."""
+"""Extract a clip's sound from one video and add it to another."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError, shown
-from ..files import appearing, storage_error
-from .ffmpeg import Run, ffmpeg, why
+from ..files import appearing
+from .ffmpeg import ffmpeg
 from .video_reading import probe_video, source, unreadable
-
-_FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class _NoSound(Exception):
@@ -17,70 +16,44 @@ class _NoSound(Exception):
 
 
 def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: float) -> bool:
-    """Whether there was sound: the first sound stream of `path` from `start_s` on is written to `out` as AAC (.m4a),
-    whole or not at all.
+    """Write the first sound stream of the video `path` to `out` as AAC (.m4a), which appears complete or not at all.
 
-    start_s, seconds: of the video's own time; sound that begins later or ends earlier than asked for is filled with
-    silence at its start and ends early at its end. False, and no file, where the video has no sound, or none in that
-    time.
+    start_s, seconds: start and length in the video's time. Sound that begins later gets silence at its start; sound
+    that ends earlier makes a shorter file. Returns False, and writes no file, when the video has no sound in that time.
 
-    Raises InputError for what is no video or is damaged, StorageError when `out` cannot be written.
+    Raises InputError when `path` is no video or is damaged, StorageError when `out` cannot be written.
     """
     if not (start_s >= 0 and seconds > 0):
         raise ValueError(f"sound is taken from 0 s or later and lasts longer than 0 s, not {start_s} s and {seconds} s")
-    cut = ["-map", "0:a:0", "-ss", f"{start_s:.6f}", "-t", f"{seconds:.6f}", "-af", "aresample=async=1:first_pts=0"]
-    encoding = [
-        "-c:a",
-        "aac",
-        "-b:a",
-        "160k",
-        "-ac",
-        "2",
-        "-map_metadata",
-        "-1",
-        "-movflags",
-        "+faststart",
-        "-f",
-        "ipod",
-    ]
-    try:
-        with appearing(out) as temporary:
-            with ffmpeg(["-y", *source(path), "-vn", *cut, *encoding, f"file:{temporary}"], limited=True) as run:
-                status = run.finish()
-            if "matches no streams" in run.tail or "Output file is empty" in run.tail:
-                raise _NoSound
-            if status != 0 and not any(words in run.tail for words in _FULL_DISK):
-                raise unreadable(path)
-            _check_written(run, out)
-    except _NoSound:
-        return False
-    return True
+    cut = f"-vn -map 0:a:0 -ss {start_s:.6f} -t {seconds:.6f} -af aresample=async=1:first_pts=0".split()
+    encoding = "-c:a aac -b:a 160k -ac 2 -map_metadata -1 -movflags +faststart -f ipod".split()
+    with suppress(_NoSound), appearing(out) as temporary:
+        with ffmpeg(["-y", *source(path), *cut, *encoding, f"file:{temporary}"], limited=True) as run:
+            status = run.finish()
+        if "matches no streams" in run.tail or "Output file is empty" in run.tail:
+            raise _NoSound
+        if status != 0 and not run.disk_is_full:
+            raise unreadable(path)
+        run.check_written(out)
+        return True
+    return False
 
 
 def add_sound(video: str | Path, sound: str | Path, out: str | Path) -> None:
-    """Writes `video`'s pictures, untouched, and `sound`, cut to their length, as the MP4 `out`, which appears whole or
-    not at all.
+    """Write the MP4 `out` with the pictures of `video`, not encoded again, and `sound`, cut to their length.
 
-    video: an MP4 of ours, whose comment is kept. sound: as `extract_sound` writes it; where it is shorter, the end
-    stays silent.
+    video: an MP4 that this package wrote; its comment is kept. sound: a file from `extract_sound`; if it is shorter,
+    the end is silent. `out` appears complete or not at all.
 
     Raises InputError when one of them cannot be read, StorageError when `out` cannot be written.
     """
-    seconds = probe_video(video).seconds
-    streams = ["-map", "0:V:0", "-map", "1:a:0", "-c", "copy", "-map_metadata", "0", "-t", f"{seconds:.6f}"]
+    streams = "-map 0:V:0 -map 1:a:0 -c copy -map_metadata 0 -movflags +faststart -f mp4".split()
+    length = ["-t", f"{probe_video(video).seconds:.6f}"]
     with appearing(out) as temporary:
-        files = [*source(video), *source(sound)]
-        with ffmpeg(
-            ["-y", *files, *streams, "-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"], limited=True
-        ) as run:
+        arguments = ["-y", *source(video), *source(sound), *streams, *length, f"file:{temporary}"]
+        with ffmpeg(arguments, limited=True) as run:
             run.finish()
         if "matches no streams" in run.tail:
-            raise InputError(
-                f"{shown(Path(sound).name)} holds no sound; a video or sound file with a sound stream is needed."
-            )
-        _check_written(run, out)
-
-
-def _check_written(run: Run, out: str | Path) -> None:
-    if run.process.returncode != 0:
-        raise storage_error(why(run), out)
+            needed = "a video or sound file with a sound stream is needed"
+            raise InputError(f"{shown(Path(sound).name)} holds no sound; {needed}.")
+        run.check_written(out)

@@ -1,4 +1,4 @@
-"""Frames to MP4 and GIF files, and MP4s joined, that appear whole or not at all."""
+"""Write frames as MP4 and GIF, and join MP4s; each file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,69 +11,63 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import appearing, storage_error
-from .ffmpeg import ffmpeg, why
+from ..files import appearing
+from .ffmpeg import ffmpeg
 
 
-def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float, crf: int = 18, comment: str = "") -> int:
-    """The number of frames written as MP4: H.264, yuv420p, BT.709, index in front; the file appears whole or not at
-    all.
+def write_video(
+    frames: Iterable[np.ndarray], path: str | Path, fps: float, crf: int = 18, comment: str = "", part: bool = False
+) -> int:
+    """Write frames as MP4 (H.264, yuv420p, BT.709, index in front) and return their number; the file appears complete
+    or not at all.
 
     frames: uint8 (H, W, 3), all of one size; an odd side is padded by repeating its last row or column.
-    crf: libx264's quality, 0 (lossless) to 51. comment: for the file's metadata.
+    crf: libx264's quality, 0 (lossless) to 51. comment: for the file's metadata. part: as one fragment (fragmented
+    MP4), which browsers append to a stream.
 
-    Raises StorageError when the disk is full or cannot be written, ValueError for wrong or no frames. Whatever `frames`
-    raises passes through, and nothing is left behind.
+    Raises StorageError when the disk is full or cannot be written, ValueError for wrong or no frames. An exception from
+    `frames` passes through and leaves no file.
     """
     colour = (
         "scale=out_color_matrix=bt709:out_range=tv,"
         "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
     )
-    encoding = [
-        "-vf",
-        colour,
-        "-c:v",
-        "libx264",
-        "-crf",
-        str(crf),
-        "-pix_fmt",
-        "yuv420p",
-        *_commented(comment),
-        "-f",
-        "mp4",
-    ]
+    encoding = ["-vf", colour, *f"-c:v libx264 -crf {crf} -pix_fmt yuv420p -f mp4".split()]
+    if part:
+        encoding += [*"-g 9999 -bf 0".split(), *_as_mp4(comment, "empty_moov+default_base_moof+frag_keyframe")]
+    else:
+        encoding += _as_mp4(comment, "faststart")
     return _encode(frames, path, fps, encoding, even=True)
 
 
 def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> int:
-    """The number of frames written as an endless GIF with one palette; otherwise as `write_video`. Players show at most
-    50 a second."""
+    """Write frames as an endlessly repeating GIF with one palette and return their number; otherwise as `write_video`.
+    Players show at most 50 frames per second."""
     palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
     return _encode(frames, path, fps, ["-vf", palette, "-loop", "0", "-f", "gif"], even=False)
 
 
 def join_videos(paths: Sequence[Path], out: str | Path, comment: str = "") -> None:
-    """Writes videos of ours, of one size and rate, one after the other as the MP4 `out`, their pictures untouched; with
-    a comment.
+    """Concatenate MP4s that this package wrote, all of one size and rate, into the MP4 `out` without encoding again.
 
-    It appears whole or not at all. Raises StorageError, and ValueError where there is none to join.
+    comment: for the file's metadata. `out` appears complete or not at all. Raises StorageError, and ValueError when
+    `paths` is empty.
     """
     if not paths:
-        raise ValueError("a video is joined of at least one")
+        raise ValueError("join_videos needs at least one video")
     with appearing(out) as temporary:
-        given = ["-f", "concat", "-safe", "0", "-protocol_whitelist", "file,pipe,fd", "-i", "pipe:0"]
-        written = ["-c", "copy", *_commented(comment), "-f", "mp4", f"file:{temporary}"]
-        with ffmpeg(["-y", "-loglevel", "error", *given, *written], stdin=subprocess.PIPE) as run:
-            with suppress(BrokenPipeError):  # ffmpeg has given up; its exit status and last words say why
+        args = "-y -loglevel error -f concat -safe 0 -protocol_whitelist file,pipe,fd -i pipe:0 -c copy -f mp4".split()
+        with ffmpeg([*args, *_as_mp4(comment, "faststart"), f"file:{temporary}"], stdin=subprocess.PIPE) as run:
+            # ffmpeg closes the pipe when it fails; check_written then raises by its exit status and last message.
+            with suppress(BrokenPipeError):
                 quoted = (str(path.absolute()).replace("'", "'\\''") for path in paths)
                 run.process.stdin.write("".join(f"file 'file:{path}'\n" for path in quoted).encode())
                 run.process.stdin.close()
-            if run.finish() != 0:
-                raise storage_error(why(run), out)
+            run.check_written(out)
 
 
-def _commented(comment: str) -> list[str]:
-    return ["-movflags", "+faststart", *(["-metadata", f"comment={comment}"] if comment else [])]
+def _as_mp4(comment: str, flags: str) -> list[str]:
+    return ["-movflags", f"+{flags}", *(["-metadata", f"comment={comment}"] if comment else [])]
 
 
 def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> int:
@@ -87,34 +81,16 @@ def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding
         raise ValueError(f"a frame is uint8 (H, W, 3), not {first.dtype} {shape}")
     padding = ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)) if even else ((0, 0),) * 3
     height, width = shape[0] + padding[0][1], shape[1] + padding[1][1]
-    source = [
-        "-loglevel",
-        "error",
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-s",
-        f"{width}x{height}",
-        "-r",
-        rate,
-        "-i",
-        "pipe:0",
-    ]
+    source = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i pipe:0".split()
     num_frames = 0
     with appearing(path) as temporary:
-        with ffmpeg(["-y", *source, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
-            try:
+        with ffmpeg([*source, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
+            with suppress(BrokenPipeError):  # as in join_videos
                 for frame in itertools.chain([first], frames):
                     if frame.dtype != np.uint8 or frame.shape != shape:
-                        raise ValueError(
-                            f"frame {num_frames} is {frame.dtype} {frame.shape}, the first was uint8 {shape}"
-                        )
+                        raise ValueError(f"frame {num_frames} is {frame.dtype} {frame.shape}, not uint8 {shape}")
                     run.process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
                     num_frames += 1
                 run.process.stdin.close()
-            except BrokenPipeError:
-                pass  # ffmpeg has given up; its exit status and last words say why
-            if run.finish() != 0:
-                raise storage_error(why(run), path)
+            run.check_written(path)
     return num_frames

@@ -1,4 +1,4 @@
-"""Says of what is made that it is made: in a video's metadata always, in the picture where it is asked for."""
+"""Mark results as AI-generated: always in the video's metadata, and in the picture if requested."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# The second is the name that the press's standard (IPTC) has for it.
+# The URL is the digital source type for such videos in the press standard IPTC.
 COMMENT = "AI-generated video, made with DreamPose. Digital source type: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 WORDS = "AI-generated"
-_SHARE, _LEAST = 1 / 24, 11  # of the picture's height, and pixels: how high the letters are
+_SHARE, _LEAST = 1 / 24, 11  # height of the letters: share of the picture's height, and minimum in pixels
 
 
 def labelled(frame: np.ndarray) -> np.ndarray:
-    """A copy of a frame uint8 (H, W, 3) with WORDS in its lower left corner, legible on light and dark."""
+    """Copy a frame, uint8 (H, W, 3), and write WORDS in its lower left corner, legible on light and dark."""
     label = _label(frame.shape[0])
     height, width = (min(a, b) for a, b in zip(label.shape[:2], frame.shape[:2]))
     out = frame.copy()
     corner = out[-height:, :width]
-    corner[:] = (corner // 3 + label[-height:, :width] * (2 / 3)).astype(np.uint8)  # the picture still shines through
+    corner[:] = (corner // 3 + label[-height:, :width] * (2 / 3)).astype(np.uint8)  # semi-transparent
     return out
 
 

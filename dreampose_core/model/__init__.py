@@ -1,2 +1,1 @@
-"""The DreamPose model: its config, what it is fed, its networks, the loop that denoises; loading and import of
-weights."""
+"""The DreamPose model: config, conditioning, networks and denoising loop; loading, saving and importing weights."""

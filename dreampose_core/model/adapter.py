@@ -12,11 +12,11 @@ class ImageAdapter(ModelMixin, ConfigMixin):
     """Mixes CLIP's tokens with tokens made of the photo's latents.
 
     Each latent channel becomes one token: 2 x 2 max pooling, then a linear map over positions. A linear map over the
-    token axis then mixes both kinds down to as many tokens as CLIP gave. It starts as the identity on CLIP's tokens
-    with zero weight on the VAE's.
+    token axis then mixes both kinds into as many tokens as CLIP has. It starts as the identity on CLIP's tokens with
+    zero weight on the VAE's.
 
-    num_clip_tokens, width: CLIP's tokens and their size, which is also the UNet's cross_attention_dim.
-    latent_channels, latent_height, latent_width: the photo's latents.
+    num_clip_tokens, width: number and size of CLIP's tokens; the size is also the UNet's cross_attention_dim.
+    latent_channels, latent_height, latent_width: shape of the photo's latents.
     """
 
     @register_to_config
@@ -37,6 +37,6 @@ class ImageAdapter(ModelMixin, ConfigMixin):
             self.linear1.bias.zero_()
 
     def forward(self, clip_tokens: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """(B, num_clip_tokens, width) and scaled latents (B, C, h, w) -> tokens (B, num_clip_tokens, width)."""
+        """Mix (B, num_clip_tokens, width) and scaled latents (B, C, h, w) into tokens (B, num_clip_tokens, width)."""
         from_vae = self.vae2clip(self.pool(latents).flatten(2))  # (B, C, h w / 4) -> (B, C, width)
         return self.linear1(torch.cat([clip_tokens, from_vae], dim=1).transpose(1, 2)).transpose(1, 2)

@@ -1,6 +1,6 @@
-"""What the networks are given: photo -> tokens, pose maps -> channels, moved texture -> channels.
+"""Convert the networks' inputs: photo -> tokens, pose maps -> channels, moved texture -> channels.
 
-Training and inference both come through here and nowhere else, so the two cannot drift apart.
+Training and inference both use these functions, so their inputs cannot diverge.
 """
 
 from __future__ import annotations
@@ -14,43 +14,46 @@ from .config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
 from .texture import WARP_PLANES
 from .textured_vae import TexturedVAE, planes_at
 
-_WARP_BLOCK = 8  # cells of more pixels a side get the planes averaged to blocks of 4 x 4
+_WARP_BLOCK = 8  # VAEs with larger cells get planes averaged to 4 x 4 per cell
 
 
 def vae_factor(vae) -> int:
-    """Pixels a latent cell's side."""
+    """Return the side of a latent cell in pixels."""
     return 2 ** (len(vae.config.block_out_channels) - (not isinstance(vae, TexturedVAE)))
 
 
 def unet_in_channels(config: ModelConfig, latent_channels: int, factor: int) -> int:
-    """Input channels of the UNet: noisy latent, five encoded maps, texture planes; `factor` is the VAE's."""
+    """Return the UNet's input channels: noisy latents, five encoded maps, texture planes; `factor` is the VAE's."""
     planes = WARP_PLANES * _warp_block(factor) ** 2
     warp = {"none": 0, "texture": planes, "encoded": planes + latent_channels}[config.reference_warp]
     return latent_channels + pose_channels(config) + warp
 
 
 def _warp_block(factor: int) -> int:
-    """Sides of the block of the moved texture's pixels that the UNet is given of each latent cell."""
+    """Return the side of the block of moved texture pixels that the UNet gets per latent cell."""
     return factor if factor <= _WARP_BLOCK else 4
 
 
 def pose_channels(config: ModelConfig) -> int:
-    """Channels of all the maps that the UNet is shown for one frame."""
+    """Return the channels of the whole pose window that the UNet gets for one frame."""
     return len(WINDOW) * POSE_CHANNELS[config.pose_encoding]
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
-    """uint8 (..., H, W, 3) -> float (..., 3, H, W) in [-1, 1]."""
+    """Convert uint8 (..., H, W, 3) to float (..., 3, H, W) in [-1, 1]."""
     return image.movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3)."""
+    """Convert float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3)."""
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1)
 
 
 def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """parts (T, H, W) int64 and uv (T, 2, H, W) float; U, V of other charts than the model's are dropped."""
+    """Return parts (T, H, W) int64 and uv (T, 2, H, W) float; U, V in charts other than `charts` are dropped.
+
+    Raises InputError if nothing remains.
+    """
     poses = converted(poses, charts)
     parts = None if poses.parts is None else torch.from_numpy(poses.parts.astype("int64"))
     uv = None if poses.uv is None or poses.charts != charts else torch.from_numpy(poses.uv.astype("float32"))
@@ -65,13 +68,13 @@ def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None,
 def encode_maps(
     parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv"
 ) -> torch.Tensor:
-    """Pose maps as channels at latent resolution: (N, C, H / factor, W / factor); parts (N, H, W), uv (N, 2, H, W).
+    """Encode pose maps as channels at latent resolution: parts (N, H, W), uv (N, 2, H, W) -> (N, C, H / factor, W /
+    factor).
 
-    "iuv", 28 channels: 24 planes say how much of a latent cell each part covers, which keeps edges finer than the cell;
-    U and V are those of the cell's middle pixel, never averaged; two flags say which of the two are known.
-    "uv", 2 channels, as the original has it: U and V of the cell's first pixel in [-1, 1], or a little beyond where
-    they are not clamped,
-    -1 where nobody is. Raises InputError without U, V.
+    "iuv", 28 channels: 24 planes with the share of a latent cell that each part covers, which keeps edges finer than
+    the cell; U and V of the cell's middle pixel, never averaged; two flags for parts known and UV known.
+    "uv", 2 channels, as in the original: U and V of the cell's first pixel in [-1, 1], slightly beyond if not clamped,
+    -1 in the background. Raises InputError without U, V.
     """
     if parts is None and uv is None:
         raise ValueError("encode_maps needs parts or uv; a null pose is all zeros")
@@ -79,19 +82,18 @@ def encode_maps(
     if encoding == "uv":
         if uv is None:
             raise InputError(
-                "This model is told poses by U, V alone, and the pose sequence has none in its charts; give one that "
-                "has."
+                "This model takes poses as U, V only, and the pose sequence has none in its charts; give one that has."
             )
         return uv[:, :, ::factor, ::factor].float() * 2 - 1
-    given = parts if parts is not None else uv[:, 0]
-    count, height, width = given.shape
+    maps = parts if parts is not None else uv[:, 0]
+    count, height, width = maps.shape
     h, w = height // factor, width // factor
-    out = torch.zeros(count, POSE_CHANNELS["iuv"], h, w, device=given.device)
+    out = torch.zeros(count, POSE_CHANNELS["iuv"], h, w, device=maps.device)
     if parts is not None:
         # (N, H, W) -> (N, h, f, w, f) -> (N, h w, f f): count each part in each cell
         cells = parts.long().reshape(count, h, factor, w, factor).transpose(2, 3).reshape(count, h * w, factor * factor)
-        cover = torch.zeros(count, h * w, NUM_PARTS + 1, device=given.device)
-        cover.scatter_add_(2, cells, torch.full(cells.shape, 1.0 / factor**2, device=given.device))
+        cover = torch.zeros(count, h * w, NUM_PARTS + 1, device=maps.device)
+        cover.scatter_add_(2, cells, torch.full(cells.shape, 1.0 / factor**2, device=maps.device))
         out[:, :NUM_PARTS] = cover[..., 1:].transpose(1, 2).reshape(count, NUM_PARTS, h, w)
         out[:, NUM_PARTS + 2] = 1
     if uv is not None:
@@ -101,22 +103,21 @@ def encode_maps(
 
 
 def window_of(config: ModelConfig, index: int, length: int) -> list[int]:
-    """The frames of a clip of `length` whose maps this model is shown for frame `index`, in order."""
+    """Return the frames of the pose window around frame `index` in a clip of `length`, in order."""
     return window_indices(index, length, POSE_WINDOWS[config.pose_window])
 
 
 def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Encoded maps (N, C, h, w) and indices (B, m) -> (B, m C, h, w), earliest map first."""
+    """Stack encoded maps (N, C, h, w) by indices (B, m) to (B, m C, h, w), earliest map first."""
     return encoded[indices].flatten(1, 2)
 
 
 def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tensor:
-    """Moved texture planes (B, 5, H, W), all zeros where there is none -> what the UNet is given of them, (B, C, H / f,
-    W / f).
+    """Convert moved texture planes (B, 5, H, W), all zeros for none, to UNet channels (B, C, H / f, W / f).
 
-    "texture": 5 f f channels, unshuffled without losing a pixel; 80 where f is above 8, of planes averaged to 4 x 4 a
-    cell. "encoded": before them the latents of the moved texture, zeros where there is none; the UNet then says how the
-    frame differs from them, see `predict`. (B, 0, ...) for "none".
+    "texture": 5 f f channels, unshuffled without losing a pixel; 80 if f is above 8, of planes averaged to 4 x 4 per
+    cell. "encoded": the same preceded by the moved texture's latents, zeros for none; the UNet then predicts the
+    frame's difference from them, see `predict`. "none": (B, 0, ...).
     """
     factor = vae_factor(vae)
     height, width = planes.shape[2] // factor, planes.shape[3] // factor
@@ -131,12 +132,12 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
 
 
 def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
-    """What the scheduler's prediction type asks for, as the UNet says it, for noisy latents (B, C, h, w) at timesteps
-    (B,) or one of them.
+    """Return the UNet's prediction, of the scheduler's prediction type, for noisy latents (B, C, h, w) at timesteps
+    (B,) or a single timestep.
 
-    With reference_warp "encoded" the latents w of the moved texture are what the UNet starts from: it sees the noisy
-    difference from them, x_t - alpha_t w, and what it predicts of the difference is carried over to the frame. So an
-    untrained UNet repeats the moved texture, and training goes into what is wrong with it.
+    With reference_warp "encoded" the UNet starts from the latents w of the moved texture: its input is the noisy
+    difference from them, x_t - alpha_t w, and its prediction of the difference is converted to one of the frame. So an
+    untrained UNet reproduces the moved texture, and training only has to correct it.
     """
     if config.reference_warp != "encoded":
         return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
@@ -150,8 +151,8 @@ def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp,
 
 
 def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """The latents (B, C, h, w) that a prediction for noisy ones at timesteps (B,) stands for, whatever the scheduler
-    predicts."""
+    """Return the clean latents (B, C, h, w) that a prediction of any type implies for noisy latents at timesteps
+    (B,)."""
     alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps.to(noisy.device)].view(-1, 1, 1, 1)
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     kind = scheduler.config.prediction_type
@@ -161,21 +162,21 @@ def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, time
 
 
 def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
-    """Everything the UNet sees as one tensor (B, C, h, w), in the order of `unet_in_channels`."""
+    """Concatenate all inputs of the UNet to one tensor (B, C, h, w), in the order of `unet_in_channels`."""
     return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)
 
 
 def condition_latents(config: ModelConfig, vae, photos: torch.Tensor) -> torch.Tensor:
-    """Scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter: with photo_encoding "released" of their bytes,
-    0 to 255."""
+    """Return scaled latents of photos (B, 3, H, W) in [-1, 1] for the adapter; with photo_encoding "released" the VAE
+    encodes bytes, 0 to 255."""
     if config.photo_encoding == "released":
         return encode_latents(vae, to_uint8(photos).movedim(-1, -3).float())
     return encode_latents(vae, condition_pixels(config, photos))
 
 
 def condition_pixels(config: ModelConfig, photos: torch.Tensor) -> torch.Tensor:
-    """Photos (B, 3, H, W) in [-1, 1] at the config's `condition_size`: whole, with grey around them where they have
-    another shape."""
+    """Resize photos (B, 3, H, W) in [-1, 1] to the config's `condition_size`: never cropped, padded with grey to its
+    shape."""
     (height, width), (high, wide) = config.condition_size, photos.shape[2:]
     if (height, width) == (high, wide):
         return photos
@@ -187,7 +188,7 @@ def condition_pixels(config: ModelConfig, photos: torch.Tensor) -> torch.Tensor:
 
 
 def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
-    """Photos (B, 3, H, W) in [-1, 1] as CLIP wants them: padded to a square with grey, so that head and feet stay."""
+    """Prepare photos (B, 3, H, W) in [-1, 1] for CLIP: padded to a square with grey, so head and feet are kept."""
     _, _, height, width = photos.shape
     side = max(height, width)
     left, top = (side - width) // 2, (side - height) // 2
@@ -199,32 +200,33 @@ def clip_pixels(photos: torch.Tensor, image_processor) -> torch.Tensor:
 
 
 def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
-    """Scaled latents of pixels (B, 3, H, W) in [-1, 1]: the distribution's mode, so that they do not flicker."""
+    """Encode pixels (B, 3, H, W) in [-1, 1] to scaled latents: the distribution's mode, which avoids flicker."""
     return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
 
 
 def decode_latents(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> torch.Tensor:
-    """Pixels (B, 3, H, W) in about [-1, 1] of scaled latents; a `TexturedVAE` is shown the moved texture's planes
-    (B, 5, H, W), if there are any."""
+    """Decode scaled latents to pixels (B, 3, H, W) in about [-1, 1]; a `TexturedVAE` also takes the moved texture's
+    planes (B, 5, H, W) or None."""
     return decode_both(vae, latents, planes)[0]
 
 
 def decode_both(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `decode_latents` gives, and what the decoder draws itself; see `TexturedDecoder.both`."""
-    given = (latents / vae.config.scaling_factor).to(vae.dtype)
+    """Return the pixels of `decode_latents`, and what the decoder draws itself; see `TexturedDecoder.both`."""
+    unscaled = (latents / vae.config.scaling_factor).to(vae.dtype)
     if isinstance(vae, TexturedVAE):
-        return vae.decoder.both(vae.post_quant_conv(given), planes)
-    decoded = vae.decode(given).sample
+        return vae.decoder.both(vae.post_quant_conv(unscaled), planes)
+    decoded = vae.decode(unscaled).sample
     return decoded, decoded
 
 
 def reference_tokens(
     config: ModelConfig, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter
 ):
-    """Cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C, h, w).
+    """Return cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C,
+    h, w).
 
-    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the released weights were run:
-    CLIP's own processor cuts its middle square, and the VAE is given bytes.
+    photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the authors ran their weights:
+    CLIP's processor crops the middle square, and the VAE encodes bytes.
     """
     if config.photo_encoding == "own":
         seen = clip_pixels(photos, image_processor)
@@ -239,8 +241,8 @@ def reference_tokens(
 def blank_tokens(
     config: ModelConfig, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter
 ) -> torch.Tensor:
-    """What stands for tokens (B, n, d) where there is no photo, (1, n, d): zeros; with photo_encoding "released" the
-    tokens of a black photo whose bytes reach the VAE with height and width exchanged, as they did there."""
+    """Return the tokens (1, n, d) for no photo, in place of tokens (B, n, d): zeros; with photo_encoding "released"
+    those of a black photo whose bytes reach the VAE with height and width swapped, as in the authors' code."""
     if config.photo_encoding == "own":
         return torch.zeros_like(tokens[:1])
     black = torch.full((1, 3, *config.size), -1.0, device=tokens.device)

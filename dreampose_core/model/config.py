@@ -1,29 +1,30 @@
-"""How a model must be fed and how its frames are denoised: the one description that stands in a model folder."""
+"""The model's config: how the model must be conditioned and how its frames are denoised; stored in the model folder."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from ..errors import InputError
 from ..poses import NUM_PARTS, PoseSequence, convertible
 from ..settings import Quality, Solver
 
-# of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the original's U and V
+# channels of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the paper's U, V
 POSE_CHANNELS = {"iuv": NUM_PARTS + 4, "uv": 2}
-# what stands in a frame's window of five maps beyond the ends of the clip: the nearest map; or, as the original was
-# run, the frame's own
+# which map replaces those of the pose window that lie beyond the ends of the clip: the nearest map, or, as in the
+# authors' code, the frame's own
 POSE_WINDOWS = {"five": "nearest", "centred": "centre"}
-_TALLEST = 16 / 9  # of frames, height over width
+_TALLEST = 16 / 9  # largest height / width of frames
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How frames are denoised, by the names of `DreamPosePipeline.stream`.
+    """Settings for denoising, named as the arguments of `DreamPosePipeline.stream`.
 
-    guidance_interval: the part of the noise schedule that is guided, from 0, the clean frame, to 1, pure noise; outside
-    one pass is made instead of three. reuse_steps: the UNet's deep features are computed at every such step only.
-    solver: None as the model has it.
+    guidance_interval: the part of the noise schedule with guidance, from 0 (clean frame) to 1 (pure noise); outside it
+    the UNet makes one pass instead of three. reuse_steps: compute the UNet's deep features only at every n-th step.
+    solver: None for the model's own.
     """
 
     num_inference_steps: int
@@ -34,20 +35,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How a model must be fed; stands in the model folder's config.
+    """How a model must be conditioned; stored in the model folder.
 
     pose_encoding: "iuv" or "uv", see `encode_maps`. pose_window: "five" or "centred", see `POSE_WINDOWS`.
     photo_encoding: "own" or "released", see `reference_tokens`. init_leak: frames start from the photo's latents with
-    noise on top, not from noise alone; where the first timestep is not the noisiest some of the photo is left in it
-    (7.2 % with 100 steps of PNDM).
-    charts: whose U, V the model was trained on. reference_warp: "none", "texture" or "encoded", see `warp_channels`.
-    reference_background: the moved texture lies on the photo's filled background.
-    height, width: of photo and frames; with free_shape frames have the photo's shape, and about as many pixels, see
+    noise on top, not from noise alone; if the first timestep is not the noisiest, some of the photo remains (7.2 % with
+    100 steps of PNDM).
+    charts: the charts of the U, V that the model was trained on. reference_warp: "none", "texture" or "encoded", see
+    `warp_channels`. reference_background: put the photo's filled background behind the moved texture.
+    height, width: of photo and frames; with free_shape frames have the photo's shape and about as many pixels, see
     `shaped_like`.
-    image_guidance, pose_guidance: the guidance weights that suit the model (paper, section 4.3: s_I and s_P).
+    image_guidance, pose_guidance: default guidance weights (paper, section 4.3: s_I and s_P).
     draft_steps, standard_steps, best_steps: denoising steps of the three qualities.
-    guidance_from, guidance_to, reuse_steps: what `draft` and `standard` leave out, see `Sampling`; `best` leaves out
-    nothing.
+    guidance_from, guidance_to, reuse_steps: shortcuts of `draft` and `standard`, see `Sampling`; `best` takes none.
     """
 
     pose_encoding: str = "iuv"
@@ -70,7 +70,7 @@ class ModelConfig:
     reuse_steps: int = 1
 
     def sampling(self, quality: Quality) -> Sampling:
-        """How frames of a quality are denoised."""
+        """Return the sampling settings of a quality."""
         steps = {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
         return (
             Sampling(steps)
@@ -83,8 +83,11 @@ class ModelConfig:
         return self.height, self.width
 
     def shaped_like(self, photo: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the frames for a photo of (height, width): with free_shape the multiples of 32 that are
-        nearest to its shape, from 9:16 to 1:1, and to the config's area."""
+        """Return the (height, width) of frames for a photo of (height, width).
+
+        With free_shape: the multiples of 32 nearest to the photo's shape, limited to 9:16 to 1:1, and to the config's
+        area. Otherwise the config's size.
+        """
         if not self.free_shape:
             return self.size
         tall, area = min(max(photo[0] / photo[1], 1.0), _TALLEST), self.height * self.width
@@ -97,21 +100,33 @@ class ModelConfig:
 
     @property
     def bilinear(self) -> bool:
-        """Whether U, V of another size are interpolated for this model, see `poses.fitted`."""
+        """Whether to interpolate U, V bilinearly on resizing, see `poses.fitted`."""
         return self.pose_encoding == "uv"
 
     def knows_charts(self, poses: PoseSequence) -> bool:
-        """Whether U, V of these poses, if they have any, are in the charts that the model was trained on."""
+        """Whether these poses have no U, V, or U, V in charts that convert to the model's."""
         return poses.charts == "none" or convertible(poses.charts, self.charts)
 
     @property
     def condition_size(self) -> tuple[int, int]:
-        """(height, width) of the photo that the adapter is shown."""
+        """(height, width) of the photo as the adapter's input."""
         return (self.height // 2, self.width // 2) if self.free_shape else self.size
 
 
+def check_sampling(sampling: Sampling) -> None:
+    """Raise InputError if the settings are out of range."""
+    if sampling.num_inference_steps < 1:
+        raise InputError(f"The number of steps is {sampling.num_inference_steps}; it must be at least 1.")
+    if sampling.reuse_steps < 1 or not 0 <= sampling.guidance_interval[0] <= sampling.guidance_interval[1] <= 1:
+        raise InputError(
+            "reuse_steps must be at least 1, and guidance_interval two increasing shares of the noise schedule in 0..1."
+        )
+    if sampling.solver not in (None, *get_args(Solver)):
+        raise InputError(f"The solver is {sampling.solver!r}; it must be one of {', '.join(get_args(Solver))}.")
+
+
 def check_config(config: ModelConfig) -> None:
-    """Raises InputError for a name that is none of those that a field may have."""
+    """Raise InputError if a field has a value that it does not accept."""
     known = {
         "pose_encoding": POSE_CHANNELS,
         "pose_window": POSE_WINDOWS,
@@ -121,4 +136,4 @@ def check_config(config: ModelConfig) -> None:
     }
     for name, names in known.items():
         if getattr(config, name) not in names:
-            raise InputError(f"{name} is {getattr(config, name)!r}; there are {', '.join(names)}.")
+            raise InputError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(names)}.")

@@ -1,5 +1,4 @@
-"""The denoising loop: from noise to a frame's latents under dual guidance, and what is left out of it where less is
-enough."""
+"""The denoising loop: turns noise into a frame's latents under dual guidance, and skips work where quality allows."""
 
 from __future__ import annotations
 
@@ -20,14 +19,17 @@ from .config import ModelConfig, Sampling
 from .texture import Texture
 
 OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
-"""Called after each step with its number, the number of all and a function that gives the clean latents as they
-seem."""
+"""Called after each step with its number, the total number of steps and a function that returns the current estimate of
+the clean latents."""
 
 
 @dataclass
 class Reference:
-    """What is constant for a clip: tokens (1, n, d), those of no photo, the photo's latents (1, C, h, w), texture of
-    one person or None, see `colour_map`; size: (height, width) of the frames."""
+    """Values that stay constant for a clip.
+
+    tokens: (1, n, d), the photo's; blank: (1, n, d), the tokens for no photo. latents: (1, C, h, w), the photo's.
+    texture: of one person, or None. colours: see `colour_map`. size: (height, width) of the frames.
+    """
 
     tokens: torch.Tensor
     blank: torch.Tensor
@@ -38,10 +40,10 @@ class Reference:
 
 
 def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple[float, bool, bool]]:
-    """The UNet passes that dual guidance needs, as (weight, has image, has pose).
+    """Return the UNet passes that dual guidance needs, as (weight, has image, has pose).
 
-    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes whose weight cancels to 0 are
-    left out: equal weights need two, both 1 need one (paper, section 4.3).
+    eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes with weight 0 are skipped: equal
+    weights need two passes, weights of 1 need one (paper, section 4.3).
     """
     passes = [
         (1 - image_guidance, False, False),
@@ -52,24 +54,22 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
 
 
 def solver_named(name: Solver, scheduler) -> SchedulerMixin:
-    """Another solver for the same noise schedule, by its name; of the second order where the method has one.
+    """Return the solver `name` for the scheduler's noise schedule, of second order where the method has one.
 
-    Raises InputError for one that cannot use what the model predicts.
+    Raises InputError if the solver does not support the model's prediction type.
     """
     if name == "pndm" and scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise InputError(
             "PNDM cannot solve for this model, which predicts the clean frame itself; choose another solver."
         )
-    kind, how = {
-        "dpm++": (
-            DPMSolverMultistepScheduler,
-            {"algorithm_type": "dpmsolver++", "solver_order": 2},
-        ),  # Lu et al., arXiv 2211.01095
+    kind, args = {
+        # Lu et al., arXiv 2211.01095
+        "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
         "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),  # Zhao et al., arXiv 2302.04867
         "ddim": (DDIMScheduler, {}),  # Song et al., arXiv 2010.02502
         "pndm": (PNDMScheduler, {"skip_prk_steps": True}),  # Liu et al., arXiv 2202.09778
     }[name]
-    return kind.from_config(scheduler.config, **how)
+    return kind.from_config(scheduler.config, **args)
 
 
 @torch.no_grad()
@@ -87,11 +87,12 @@ def denoise(
     on_step: OnStep,
     should_stop: ShouldStop,
 ) -> torch.Tensor:
-    """Clean latents (B, C, h, w) from noise of that shape, with the latents `beneath` under it if there are any.
+    """Denoise noise (B, C, h, w) to clean latents of the same shape.
 
-    branches: as from `guidance_branches`; outside sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724)
-    there is no guidance, so one pass. scheduler: the model's own; stays as it is. pose, warp: channels of the frames,
-    as the UNet takes them. Raises Cancelled.
+    beneath: latents to add the noise to, or None. branches: from `guidance_branches`; outside
+    sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724) frames are denoised without guidance, in one
+    pass. scheduler: the model's own; it is copied, not changed. pose, warp: the frames' channels for the UNet. Raises
+    Cancelled.
     """
     scheduler = copy.deepcopy(scheduler) if sampling.solver is None else solver_named(sampling.solver, scheduler)
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)
@@ -100,7 +101,7 @@ def denoise(
     else:
         latents = scheduler.add_noise(beneath.float().expand_as(noise), noise, scheduler.timesteps[:1])
     batch = len(latents)
-    tokens, no_tokens = (some.expand(batch, -1, -1) for some in (reference.tokens, reference.blank))
+    tokens, no_tokens = (one.expand(batch, -1, -1) for one in (reference.tokens, reference.blank))
     first, last = (share * scheduler.config.num_train_timesteps for share in sampling.guidance_interval)
     unguided = guidance_branches(1, 1)
     with reusing(unet, sampling.reuse_steps) as deep:
@@ -109,37 +110,39 @@ def denoise(
             scaled = scheduler.scale_model_input(latents, t)
             total = 0
             for weight, has_image, has_pose in branches if first <= t <= last else unguided:
-                own_pose = pose if has_pose else torch.zeros_like(pose)
-                own_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
+                branch_pose = pose if has_pose else torch.zeros_like(pose)
+                branch_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
                 context = tokens if has_image else no_tokens
                 with deep(step, (has_image, has_pose)):
-                    total = total + weight * predict(unet, scheduler, config, scaled, t, own_pose, own_warp, context)
+                    total = total + weight * predict(
+                        unet, scheduler, config, scaled, t, branch_pose, branch_warp, context
+                    )
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
-            # some schedulers take a few steps more
+            # some schedulers run a few extra steps
             on_step(min(step + 1, sampling.num_inference_steps), sampling.num_inference_steps, clean)
     return latents
 
 
 @contextmanager
 def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContextManager]]:
-    """A function (step, branch) -> context, in which the UNet computes its deep features at every `every`-th step and
-    in between goes from its first convolution straight to its last layer, with what the branch's last full pass left
-    there (DeepCache, arXiv 2312.00858).
+    """Yield a function (step, branch) -> context that runs the UNet with cached deep features (DeepCache, arXiv
+    2312.00858).
 
-    1 changes nothing.
+    At every `every`-th step the UNet runs in full. In between it goes from its first convolution straight to its last
+    layer, with the features that the branch's last full pass computed there. `every` = 1 changes nothing.
     """
     if every == 1:
         yield lambda step, branch: nullcontext()
         return
     last = unet.up_blocks[-1]
     width = unet.config.block_out_channels[0]
-    kept: dict[object, torch.Tensor] = {}  # what the last layer was handed from below, of each branch
+    kept: dict[object, torch.Tensor] = {}  # of each branch, the deep features that enter the last layer
     shallow, now = False, None
 
-    def keep(module, given) -> None:
+    def keep(module, inputs) -> None:
         if not shallow:
-            kept[now] = given[0][:, :-width]  # the rest comes from the first convolution, which is always computed
+            kept[now] = inputs[0][:, :-width]  # the other channels come from the first convolution, which always runs
 
     def past_down(block, hidden_states, *_, **__):
         return hidden_states, (None,) * (len(block.resnets) + len(block.downsamplers or ()))
@@ -154,7 +157,7 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContex
         return made
 
     def either(block, full, short):
-        return lambda *given, **named: short(block, *given, **named) if shallow else full(*given, **named)
+        return lambda *args, **kwargs: short(block, *args, **kwargs) if shallow else full(*args, **kwargs)
 
     @contextmanager
     def deep(step: int, branch: object) -> Iterator[None]:
@@ -168,7 +171,7 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContex
     shorts = [(block, past_down) for block in unet.down_blocks] + [
         (block, past) for block in (unet.mid_block, *unet.up_blocks[:-1])
     ]
-    own = [(block, block.__dict__.get("forward")) for block, _ in (*shorts, (last, last_layer))]
+    originals = [(block, block.__dict__.get("forward")) for block, _ in (*shorts, (last, last_layer))]
     handle = last.resnets[-1].register_forward_pre_hook(keep)
     for block, short in (*shorts, (last, last_layer)):
         block.forward = either(block, block.forward, short)
@@ -176,8 +179,8 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContex
         yield deep
     finally:
         handle.remove()
-        for block, forward in own:
+        for block, forward in originals:
             if forward is None:
-                del block.forward  # the class's own again
+                del block.forward  # restores the class's method
             else:
                 block.forward = forward

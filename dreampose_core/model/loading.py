@@ -1,4 +1,4 @@
-"""Models from folders and the hub onto a device, and back into folders."""
+"""Load models from folders or the hub onto a device, and save them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..files import os_error, storage_error
 from ..settings import MODELS, Precision
 from . import memory
-from .pipeline import DreamPosePipeline, quiet_libraries
+from .pipeline import DreamPosePipeline
 from .safety import SafetyChecker
 from .stable_diffusion import is_hub_id, why_not_loaded
 
@@ -28,12 +28,12 @@ def load_pipeline(
     low_memory: bool = False,
     safety_checker: str | Path | None = None,
 ) -> DreamPosePipeline:
-    """The model on a device, ready to run, in the precision that suits it; its `precision` says which, and why.
+    """Load a model onto a device in the precision that suits it; `pipe.precision` names the precision and the reason.
 
     model: one of `settings.MODELS`, a model folder, or a hub id "owner/name". device: "auto", "cpu" or "cuda".
-    low_memory: see `memory`. safety_checker: Stable Diffusion 1.x, a folder or hub id, whose checker looks at every
-    frame; None: nobody does.
-    Raises ModelError with one sentence when there is no such model or device.
+    low_memory: see `memory`. safety_checker: Stable Diffusion 1.x, a folder or hub id, whose checker inspects every
+    frame; None for no check.
+    Raises ModelError with one sentence if there is no such model or device.
     """
     device = memory.chosen_device(device)
     path = MODELS.get(str(model)) or Path(model)
@@ -42,7 +42,6 @@ def load_pipeline(
             raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
     elif not is_hub_id(model):
         raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
-    quiet_libraries()
     dtype, reason = memory.chosen_precision(device, precision)
     try:
         pipe = DreamPosePipeline.from_pretrained(
@@ -59,14 +58,15 @@ def load_pipeline(
 
 
 def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
-    """Writes the model folder in fp16, small models in safetensors shards below 9 MB, as they lie in a repository.
-    Raises StorageError."""
-    quiet_libraries()
+    """Write the model folder in fp16; models below 100 MB in safetensors shards below 9 MB, to fit in a repository.
+
+    Raises StorageError.
+    """
     parts = {name: copy.deepcopy(part) for name, part in pipe.components.items()}
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
-        if "_name_or_path" in getattr(part, "_internal_dict", {}):  # where its weights once lay is nobody's business
+        if "_name_or_path" in getattr(part, "_internal_dict", {}):  # do not publish local paths
             part._internal_dict = FrozenDict(
                 {key: value for key, value in part.config.items() if key != "_name_or_path"}
             )
@@ -74,7 +74,7 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
 
 
 def write_weights(model: DreamPosePipeline | ModelMixin, folder: Path) -> None:
-    """Writes a pipeline or a network as a folder; small ones in shards below 9 MB. Raises StorageError."""
+    """Write a pipeline or a network as a folder; below 100 MB in shards below 9 MB. Raises StorageError."""
     try:
         parts = model.components.values() if isinstance(model, DreamPosePipeline) else [model]
         weights = [weight for part in parts if isinstance(part, torch.nn.Module) for weight in part.parameters()]

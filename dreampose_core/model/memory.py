@@ -1,4 +1,4 @@
-"""Precision and memory: the numbers a device computes with, what is kept on it, and how much of it was needed."""
+"""Precision and memory: choose device and dtype, place the model, and handle running out of memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..errors import ModelError
@@ -22,15 +24,17 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def chosen_device(asked: str) -> str:
-    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises ModelError where there is no GPU, or one that PyTorch is not
-    built for."""
+    """Resolve "auto", "cpu" or "cuda" to "cpu" or "cuda".
+
+    Raises ModelError if the GPU is missing or too old for this PyTorch.
+    """
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
     major, minor = torch.cuda.get_device_capability()
-    found = (re.fullmatch(r"(?:sm|compute)_(\d+)(\d)\D?", name) for name in torch.cuda.get_arch_list())
-    built = [(int(one[1]), int(one[2])) for one in found if one]
+    matches = (re.fullmatch(r"(?:sm|compute)_(\d+)(\d)\D?", name) for name in torch.cuda.get_arch_list())
+    built = [(int(one[1]), int(one[2])) for one in matches if one]
     if built and (major, minor) < min(built):
         least = ".".join(map(str, min(built)))
         raise ModelError(
@@ -41,10 +45,10 @@ def chosen_device(asked: str) -> str:
 
 
 def chosen_precision(device: str, asked: Precision = "auto") -> tuple[torch.dtype, str]:
-    """The type of numbers, and why: bfloat16 where the GPU computes in it, else float16; float32 on the CPU. The reason
-    is logged."""
+    """Return the dtype and the reason, and log it: bfloat16 on GPUs that support it, else float16; float32 on the
+    CPU."""
     if asked != "auto":
-        dtype, reason = _DTYPES[asked], f"{asked}, as it was asked for"
+        dtype, reason = _DTYPES[asked], f"{asked}, as requested"
     elif device == "cpu":
         dtype, reason = torch.float32, "fp32, because the model runs on the CPU"
     elif torch.cuda.is_bf16_supported(including_emulation=False):
@@ -56,9 +60,11 @@ def chosen_precision(device: str, asked: Precision = "auto") -> tuple[torch.dtyp
 
 
 def placed(pipe, device: str, low_memory: bool):
-    """The pipeline on its device. On a GPU convolutions have their channels last and frames are decoded one by one;
-    with low_memory components that do not compute wait in the host's memory. Raises ModelError where there is not
-    enough."""
+    """Move the pipeline to its device.
+
+    On a GPU convolutions use channels-last layout and frames are decoded one by one; with low_memory idle components
+    wait in host memory. Raises ModelError if memory is too small.
+    """
     if device == "cpu":
         return pipe.to(device)
     for module in (pipe.unet, pipe.vae):
@@ -73,8 +79,7 @@ def placed(pipe, device: str, low_memory: bool):
 
 @contextmanager
 def all_there(pipe) -> Iterator[None]:
-    """In this context all components are on the device, also where they take turns on it: training needs them
-    together."""
+    """Keep all components on the device in this context, even with low_memory: training needs them together."""
     device = pipe._execution_device
     offloaded = getattr(pipe, "_all_hooks", None)
     if offloaded:
@@ -89,25 +94,54 @@ def all_there(pipe) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the GPU's or the host's memory is full.
+    """Whether an error means that GPU or host memory is full.
 
-    Other errors of CUDA, for example an illegal memory access, are none of these: after them the process is of no use
-    any more.
+    Other CUDA errors, for example an illegal memory access, are not: after those the process is unusable.
     """
     words = ("can't allocate memory", "not enough memory", "out of memory", "_status_alloc_failed")
-    said = str(error).lower()
-    _, cuda, told = said.partition("cuda error: ")
-    said = (
-        told.partition("\n")[0] if cuda else said
-    )  # its first line says which; what follows is advice and where it was
+    message = str(error).lower()
+    _, cuda, details = message.partition("cuda error: ")
+    # only the first line of a CUDA error names it; advice and location follow
+    message = details.partition("\n")[0] if cuda else message
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(w in said for w in words)
+        isinstance(error, RuntimeError) and any(w in message for w in words)
     )
 
 
-def too_little(size: tuple[int, int]) -> ModelError:
-    """The error where memory does not hold a single frame of (height, width)."""
-    return _too_little(f"for a single frame of {size[0]}x{size[1]}")
+def halving(
+    batches: Sequence[range],
+    most: int,
+    make: Callable[[range], np.ndarray],
+    size: tuple[int, int],
+    on_smaller: Callable[[int], None] | None = None,
+) -> Iterator[tuple[range, np.ndarray]]:
+    """Yield pieces of each batch, at most `most` long, with the result of `make`; when out of memory, halve `most`
+    for the rest.
+
+    on_smaller(most): called on each halving. size: (height, width) of a frame, for the error. Raises ModelError if
+    memory is too small for a single frame.
+    """
+    waiting = deque(batches)
+    while waiting:
+        batch, made = waiting.popleft(), None
+        numbers = batch[:most]
+        try:
+            made = make(numbers)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(numbers) == 1:
+                raise _too_little(f"for a single frame of {size[0]}x{size[1]}") from error
+        if made is None:  # outside of except, where the error no longer keeps tensors alive
+            let_go()
+            most, rest = len(numbers) // 2, batch
+            if on_smaller is not None:
+                on_smaller(most)
+        else:
+            yield numbers, made
+            rest = batch[len(numbers) :]
+        if rest:
+            waiting.appendleft(rest)
 
 
 def _too_little(what: str) -> ModelError:
@@ -120,7 +154,7 @@ def _too_little(what: str) -> ModelError:
 
 @contextmanager
 def enough_for(what: str) -> Iterator[None]:
-    """Raises ModelError where memory does not suffice in this context for `what`, for example "to load the model"."""
+    """Raise ModelError if memory runs out in this context. what: for the error, for example "to load the model"."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -130,36 +164,36 @@ def enough_for(what: str) -> Iterator[None]:
 
 
 def let_go() -> None:
-    """Gives memory back that nobody uses any more."""
+    """Free unused memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def free_memory_mb() -> int | None:
-    """What is free on the GPU; None without one."""
+    """Return the free memory of the GPU in MB, or None without a GPU."""
     return torch.cuda.mem_get_info()[0] >> 20 if torch.cuda.is_available() else None
 
 
 @contextmanager
 def peaks() -> Iterator[dict[str, int]]:
-    """Fills the dict, at the end of the context, with "host_mb", the process's peak so far, and "gpu_mb", the
-    context's, on a GPU."""
-    found: dict[str, int] = {}
+    """Yield a dict that is filled at the end of the context: "host_mb", the process's peak so far, and on a GPU
+    "gpu_mb", the context's peak."""
+    peak: dict[str, int] = {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        yield found
+        yield peak
     finally:
-        found["host_mb"] = round(most_memory_mb())
+        peak["host_mb"] = round(most_memory_mb())
         if torch.cuda.is_available():
-            found["gpu_mb"] = torch.cuda.max_memory_allocated() >> 20
+            peak["gpu_mb"] = torch.cuda.max_memory_allocated() >> 20
 
 
 def most_memory_mb() -> float:
-    """The most memory in MB that this process has held so far."""
+    """Return the peak memory of this process so far in MB."""
     try:
-        # getrusage counts in what the parent held when this process was started
+        # getrusage would include what the parent held when it started this process
         status = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     except OSError:

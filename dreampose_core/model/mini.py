@@ -27,9 +27,9 @@ def build_mini(
     groups: int = 8,
     vae: AutoencoderKL | None = None,
 ) -> DreamPosePipeline:
-    """A new model with random weights drawn from `seed`; the keyword arguments are its widths.
+    """Build a new model with random weights drawn from `seed`; the keyword arguments are its widths.
 
-    vae: one that is trained already, instead of a new one of `vae_channels` and `latent_channels`: with free_shape a
+    vae: a trained VAE to use instead of a new one of `vae_channels` and `latent_channels`: with free_shape a
     `TexturedVAE`, else an AutoencoderKL.
     """
     with torch.random.fork_rng(devices=[]):
@@ -68,13 +68,14 @@ def build_mini(
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         )
         if config.reference_warp != "none":
-            # the moved texture enters through columns of its own that start at zero: nothing changes at the start
+            # the input weights for the moved texture start at zero, so the texture changes nothing at first
             with torch.no_grad():
                 warp = unet.config.in_channels - unet_in_channels(
                     replace(config, reference_warp="none"), latent_channels, factor
                 )
                 unet.conv_in.weight[:, -warp:] = 0
-                if config.reference_warp == "encoded":  # the UNet starts by repeating the moved texture, deaf to noise
+                # the UNet starts by ignoring the noisy latents and repeating the moved texture
+                if config.reference_warp == "encoded":
                     unet.conv_in.weight[:, :latent_channels] = 0
                     unet.conv_out.weight.zero_()
                     unet.conv_out.bias.zero_()
@@ -89,8 +90,8 @@ def build_mini(
         )
         image_encoder = CLIPVisionModel(clip)
         adapter = ImageAdapter(17, width, latent_channels, *(side // factor for side in config.condition_size))
-    # The last step is pure noise, so that a frame is made from noise alone (Lin et al., 2024). Latents are predicted,
-    # not noise: the moved texture nearly says them already, while passing noise through exactly is slow to learn.
+    # The last step is pure noise, so a frame is made from noise alone (Lin et al., 2024). The model predicts latents,
+    # not noise: the moved texture is already close to the latents, and passing noise through exactly is slow to learn.
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -1,30 +1,29 @@
-"""A map that lies a little beside its person in a photo is found its place: DensePose that went through another size or
-crop often does.
+"""Align DensePose maps that are slightly offset from the person in the photo, for example after resizing or cropping.
 
-Where the person's outline in the map runs along edges of the photo, it lies right.
+A map is aligned when the person's outline in the map follows edges of the photo.
 """
 
 from __future__ import annotations
 
 import torch
 
-REACH = 0.03  # of the image height: how far a map is looked for
-_GAIN = 1.1  # how much more edge there must be elsewhere before a map is moved
-_EDGE = 0.6  # a step of colour (sum over R, G, B in [-1, 1]) that counts whole: one strong edge is no proof
+REACH = 0.03  # search radius as a share of the image height
+_GAIN = 1.1  # how many times stronger the edges must be at another position before a map is moved
+_EDGE = 0.6  # cap on a colour step (sum over R, G, B in [-1, 1]), so that one strong edge does not decide alone
 
 
 def registered(
     photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Maps (B, H, W) and (B, 2, H, W) of photos (B, 3, H, W) in [-1, 1], each moved by up to REACH to where its outline
-    fits best."""
+    """Move maps (B, H, W) and (B, 2, H, W) of photos (B, 3, H, W) in [-1, 1] by up to REACH to where their outlines fit
+    best."""
     down, right = displacements(photos, parts > 0)
     moved = _rolled(parts, down, right)
     return moved, None if uv is None else _rolled(uv, down, right)
 
 
 def displacements(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many pixels down and to the right, each (B,), persons (B, H, W) must be moved to lie on those in photos (B,
+    """Return how many pixels down and to the right, each (B,), the person masks (B, H, W) must move to match photos (B,
     3, H, W)."""
     batch, _, height, width = photos.shape
     reach = max(1, round(REACH * height))
@@ -40,18 +39,17 @@ def displacements(photos: torch.Tensor, person: torch.Tensor) -> tuple[torch.Ten
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor, reach: int) -> torch.Tensor:
-    """sum of a(y, x) b(y + down, x + right) for (B, H, W) and all down and right from -reach to reach, (B, 2 reach + 1,
-    2 reach + 1)."""
-    size = [
-        side + reach for side in a.shape[1:]
-    ]  # room for what is moved out, so that nothing comes in on the other side
+    """Return the sum of a(y, x) b(y + down, x + right) for (B, H, W) and all down and right from -reach to reach: (B, 2
+    reach + 1, 2 reach + 1)."""
+    # padding, so that the circular correlation does not wrap around
+    size = [side + reach for side in a.shape[1:]]
     spectrum = torch.fft.rfft2(a, s=size).conj() * torch.fft.rfft2(b, s=size)
     around = torch.fft.irfft2(spectrum, s=size)
     return around.roll((reach, reach), (1, 2))[:, : 2 * reach + 1, : 2 * reach + 1]
 
 
 def _rolled(maps: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Maps (B, ..., H, W) moved by whole pixels each; what comes in is 0."""
+    """Move each of the maps (B, ..., H, W) by whole pixels and fill with 0."""
     height, width = maps.shape[-2:]
     if not (down.any() or right.any()):
         return maps

@@ -1,4 +1,4 @@
-"""The original authors' checkpoints (.pth) -> a model folder that is fed as they were run."""
+"""Import the original authors' checkpoints (.pth) as a model folder that reproduces how they ran them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..files import appearing_folder, check_new_folder, storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .conditioning import unet_in_channels, vae_factor
 from .config import ModelConfig
-from .pipeline import DreamPosePipeline, quiet_libraries
+from .pipeline import DreamPosePipeline
 from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
 
 FORM = ModelConfig(
@@ -39,13 +39,13 @@ FORM = ModelConfig(
     standard_steps=100,
     best_steps=100,
 )
-"""How the released weights were run: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the photo's
-bytes in the VAE; some of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
+"""How the authors ran the released weights: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the
+photo's bytes in the VAE; some of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
 
 _MEMBERS = {"unet": r"unet_epoch_(\d+)\.pth", "adapter": r"adapter_(\d+)\.pth", "vae": r"vae_(\d+)\.pth"}
-# of the VAE's attention as diffusers named it in 2023
+# names of the VAE's attention weights in diffusers of 2023 -> today's
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_LISTED = 12  # names in a sentence
+_LISTED = 12  # most names in an error
 
 
 def import_released(
@@ -60,20 +60,19 @@ def import_released(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Path:
-    """Writes the model folder `out`, which is new or empty, and returns it.
+    """Write the model folder `out`, which must be new or empty, and return it.
 
-    base: Stable Diffusion 1.4, for the form of the UNet, the scheduler and, where none was tuned, the VAE;
-    image_encoder: CLIP; folders or hub ids. archive: the authors' custom-chkpts.zip, of which one file at a time is
-    unpacked; or unet, adapter and perhaps vae: .pth files. Nothing is unpickled but tensors. Raises InputError,
-    ModelError for what does not fit, StorageError, Cancelled.
+    base: Stable Diffusion 1.4, for the UNet's architecture, the scheduler and, unless a tuned one is given, the VAE;
+    image_encoder: CLIP; folders or hub ids. archive: the authors' custom-chkpts.zip, unpacked one file at a time; or
+    unet, adapter and optionally vae: .pth files. Only tensors are unpickled. Raises InputError, ModelError if weights
+    do not fit, StorageError, Cancelled.
     """
-    quiet_libraries()
     if (
         (archive is None) == (unet is None and adapter is None)
         or (archive is None and None in (unet, adapter))
         or (archive and vae)
     ):
-        raise InputError("Give either the zip, or the UNet's and the adapter's file and perhaps the VAE's.")
+        raise InputError("Give either the zip, or the UNet's and the adapter's file and optionally the VAE's.")
     check_new_folder(out)
     clock = StageClock("import", 4, on_progress)
 
@@ -104,14 +103,14 @@ def import_released(
 
 
 @contextmanager
-def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iterator[tuple[str, Path, str]]]:
-    """Yields (component, file, what to call it), one after the other; those of an archive exist until the next is asked
-    for."""
+def _files(archive: Path | None, files: dict[str, Path | None]) -> Iterator[Iterator[tuple[str, Path, str]]]:
+    """Yield an iterator of (component, file, name for messages); a file of an archive exists until the next one is
+    requested."""
     if archive is None:
-        for path in filter(None, given.values()):
+        for path in filter(None, files.values()):
             if not path.is_file():
                 raise InputError(f"There is no file {path}.")
-        yield ((name, path, shown(path.name)) for name, path in given.items() if path is not None)
+        yield ((name, path, shown(path.name)) for name, path in files.items() if path is not None)
         return
     if not archive.is_file():
         raise InputError(f"There is no file {archive}.")
@@ -126,32 +125,26 @@ def _files(archive: Path | None, given: dict[str, Path | None]) -> Iterator[Iter
 def _readable(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # the last: encrypted
-        raise InputError(f"{shown(archive.name)} is no zip, damaged or encrypted; please download it again.") from error
+    # RuntimeError: the zip is encrypted
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{shown(archive.name)} is damaged, encrypted or no zip; please download it again.") from error
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
-    """The newest file of each component in the archive."""
-    found: dict[str, tuple[int, zipfile.ZipInfo]] = {}
+    """Return the newest file of each component in the archive."""
+    newest: dict[str, tuple[int, zipfile.ZipInfo]] = {}
     for info in archive.infolist():
         for component, pattern in _MEMBERS.items():
             if match := re.fullmatch(pattern, info.filename.rpartition("/")[2]):
                 number = int(match[1])
-                if component not in found or number > found[component][0]:
-                    found[component] = number, info
-    if missing := [component for component in ("unet", "adapter") if component not in found]:
+                if component not in newest or number > newest[component][0]:
+                    newest[component] = number, info
+    if missing := [component for component in ("unet", "adapter") if component not in newest]:
         raise InputError(
             f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; "
-            "is it another zip?"
+            "give the authors' custom-chkpts.zip."
         )
-    return {component: found[component][1] for component in _MEMBERS if component in found}
+    return {component: newest[component][1] for component in _MEMBERS if component in newest}
 
 
 def _unpacked(
@@ -165,7 +158,7 @@ def _unpacked(
             raise InputError(f"{needs} and {folder.parent} has {free >> 20} MB left; free some space.")
         try:
             with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
-                left = info.file_size  # as the zip says, whatever unpacks beyond it
+                left = info.file_size  # the announced size limits what is unpacked
                 while left > 0 and (piece := source.read(min(left, 1 << 22))):
                     target.write(piece)
                     left -= len(piece)
@@ -176,21 +169,21 @@ def _unpacked(
 
 
 def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
-    """The tensors of a .pth file by name, without the prefix that training on several GPUs adds. Raises ModelError."""
+    """Load the tensors of a .pth file by name, without the prefix of multi-GPU training. Raises ModelError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # torch and its unpickler raise many kinds
         raise ModelError(
-            f"{called} cannot be read: it is damaged, or holds something else than tensors, which is never loaded."
+            f"{called} cannot be read: it is damaged, or holds other objects than tensors, which are never loaded."
         ) from error
     if (
         not isinstance(state, dict)
         or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
         or not state
     ):
-        raise ModelError(f"{called} is no list of named tensors, as the released checkpoints are.")
+        raise ModelError(f"{called} does not hold named tensors, as the released checkpoints do.")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
@@ -202,20 +195,20 @@ def _renamed(key: str) -> str:
 
 
 def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) -> None:
-    """Gives `module` exactly the tensors of `state`, in float32. Raises ModelError that lists those that do not fit."""
+    """Give `module` exactly the tensors of `state`, in float32. Raises ModelError that lists those that do not fit."""
     wanted = module.state_dict()
     wrong = {
         "lacks": [key for key in wanted if key not in state],
-        "holds besides": [key for key in state if key not in wanted],
-        "has in other shapes": [
+        "has unexpected": [key for key in state if key not in wanted],
+        "has other shapes for": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
             for key in wanted
             if key in state and state[key].shape != wanted[key].shape
         ],
-        "has without numbers": [key for key in wanted if key in state and not state[key].is_floating_point()],
+        "has non-float values in": [key for key in wanted if key in state and not state[key].is_floating_point()],
     }
-    if said := [f"{what} {_listed(keys)}" for what, keys in wrong.items() if keys]:
-        raise ModelError(f"{called} does not fit this model: it {'; it '.join(said)}.")
+    if problems := [f"{what} {_listed(keys)}" for what, keys in wrong.items() if keys]:
+        raise ModelError(f"{called} does not fit this model: it {'; it '.join(problems)}.")
     module.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
 
 

@@ -1,4 +1,4 @@
-"""A full-size model's parts from Stable Diffusion 1.x and CLIP: found, checked, and widened for the poses."""
+"""Build a full-size model from Stable Diffusion 1.x and CLIP: load the parts, check them, add input channels."""
 
 from __future__ import annotations
 
@@ -13,50 +13,68 @@ from transformers.models.clip import CLIPImageProcessorPil
 from ..errors import InputError, ModelError
 from .adapter import ImageAdapter
 from .conditioning import unet_in_channels, vae_factor
-from .config import ModelConfig
+from .config import ModelConfig, check_config
 
 CLIP = "openai/clip-vit-base-patch32"
 SIZE = (640, 512)
 _MULTIPLE = 64  # of the sides: the VAE's factor of 8, and the UNet's of 8
 
 
+def config(pose_encoding: str, reference_warp: str, size: tuple[int, int], charts: str) -> ModelConfig:
+    """Return the config of a full-size model. Raises InputError for unsupported names and sizes."""
+    made = ModelConfig(
+        pose_encoding=pose_encoding,
+        charts=charts,
+        reference_warp=reference_warp,
+        height=size[0],
+        width=size[1],
+        image_guidance=8.0,
+        pose_guidance=3.0,
+        draft_steps=10,
+        standard_steps=25,
+        best_steps=50,
+        guidance_from=0.1,
+        guidance_to=0.8,
+        reuse_steps=2,
+    )
+    check_config(made)
+    check_size(size)
+    if reference_warp not in ("none", "texture"):
+        raise InputError(
+            f"reference_warp is {reference_warp!r}; a model that starts from Stable Diffusion has none or texture."
+        )
+    return made
+
+
 def components(
     config: ModelConfig, base: str | Path, image_encoder: str | Path = CLIP, vae: str | Path | None = None
 ) -> dict:
-    """The components of a new model in float32, by name, which at its start says what Stable Diffusion says, whatever
-    the poses.
+    """Return the components of a new model in float32, by name; until trained it predicts what Stable Diffusion
+    predicts, for any poses.
 
-    config: pose_encoding, reference_warp and size are free. base: Stable Diffusion 1.x, and vae: another VAE for it,
-    each a folder in diffusers' layout or a hub id. Raises InputError for sizes and warps that it cannot have,
-    ModelError for what cannot be loaded or does not fit.
+    config: from `config`. base: Stable Diffusion 1.x; vae: another VAE for it; each a folder in diffusers' layout or a
+    hub id. Raises ModelError if a part cannot be loaded or does not fit.
     """
-    check_size(config.size)
-    if config.reference_warp not in ("none", "texture"):
-        raise InputError(
-            f"reference_warp is {config.reference_warp!r}; a model that starts from Stable Diffusion has none or "
-            "texture."
-        )
-    found = {**clip_parts(image_encoder), "vae": load_vae(base, vae)}
+    parts = {**clip_parts(image_encoder), "vae": load_vae(base, vae)}
     unet = load(UNet2DConditionModel, base, "unet")
-    found["adapter"] = new_adapter(config, found["image_encoder"], found["vae"], unet.config, base)
+    parts["adapter"] = new_adapter(config, parts["image_encoder"], parts["vae"], unet.config, base)
     scheduler = load(DPMSolverMultistepScheduler, base, "scheduler")
-    found["scheduler"] = DPMSolverMultistepScheduler.from_config(
+    parts["scheduler"] = DPMSolverMultistepScheduler.from_config(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=2
     )
-    factor = vae_factor(found["vae"])
-    found["unet"] = widened(unet, unet_in_channels(config, found["vae"].config.latent_channels, factor))
-    return found
+    factor = vae_factor(parts["vae"])
+    parts["unet"] = widened(unet, unet_in_channels(config, parts["vae"].config.latent_channels, factor))
+    return parts
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raises InputError for a (height, width) that a full-size model cannot have."""
+    """Raise InputError for a (height, width) that a full-size model does not support."""
     if any(side < _MULTIPLE or side % _MULTIPLE for side in size):
         raise InputError(f"The size is {size[0]}x{size[1]}; both sides must be multiples of {_MULTIPLE}.")
 
 
 def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
-    """The UNet with more input channels behind its own, which count nothing yet; weights and bias of its own stay as
-    they are."""
+    """Add input channels with zero weight to the UNet's first convolution, in place; existing weights and bias stay."""
     old = unet.conv_in
     new = torch.nn.Conv2d(
         in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, dtype=old.weight.dtype
@@ -66,12 +84,12 @@ def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionMode
         new.weight[:, : old.in_channels] = old.weight
         new.bias.copy_(old.bias)
     unet.conv_in = new
-    unet.register_to_config(in_channels=in_channels)  # or it could not be loaded again
+    unet.register_to_config(in_channels=in_channels)  # the saved config must match the weights
     return unet
 
 
 def clip_parts(image_encoder: str | Path) -> dict:
-    """CLIP's vision tower and its processor, as "image_encoder" and "image_processor"."""
+    """Load CLIP's vision tower and its processor, as "image_encoder" and "image_processor"."""
     return {
         "image_encoder": load(CLIPVisionModel, image_encoder),
         "image_processor": load(CLIPImageProcessorPil, image_encoder),
@@ -79,15 +97,17 @@ def clip_parts(image_encoder: str | Path) -> dict:
 
 
 def load_vae(base: str | Path, vae: str | Path | None = None) -> AutoencoderKL:
-    """The VAE of `base`, or another one: a folder or hub id of a VAE alone, such as stabilityai/sd-vae-ft-mse."""
+    """Load the VAE of `base`, or `vae`: a folder or hub id of a VAE alone, such as stabilityai/sd-vae-ft-mse."""
     return load(AutoencoderKL, base, "vae") if vae is None else load(AutoencoderKL, vae)
 
 
 def new_adapter(
     config: ModelConfig, image_encoder: CLIPVisionModel, vae: AutoencoderKL, unet: dict, base: str | Path
 ) -> ImageAdapter:
-    """The paper's adapter, which starts as the identity on CLIP's tokens. unet: its config. Raises ModelError where
-    these do not fit."""
+    """Build the paper's adapter, which starts as the identity on CLIP's tokens.
+
+    unet: the UNet's config. Raises ModelError if the parts do not fit together.
+    """
     clip, latent_channels = image_encoder.config, vae.config.latent_channels
     if unet["cross_attention_dim"] != clip.hidden_size:
         raise ModelError(
@@ -96,7 +116,8 @@ def new_adapter(
         )
     if unet["out_channels"] != latent_channels:
         raise ModelError(
-            f"The UNet of {base} makes latents of {unet['out_channels']} channels and the VAE reads {latent_channels}."
+            f"The UNet of {base} makes latents of {unet['out_channels']} channels and the VAE takes "
+            f"{latent_channels}; use Stable Diffusion 1.x for both."
         )
     factor = vae_factor(vae)
     tokens = (clip.image_size // clip.patch_size) ** 2 + 1
@@ -104,34 +125,34 @@ def new_adapter(
 
 
 def load(kind: type, source: str | Path, subfolder: str | None = None):
-    """An object of diffusers' or transformers' class `kind` from a folder or hub id; models in float32. Raises
+    """Load an object of the diffusers or transformers class `kind` from a folder or hub id, networks in float32. Raises
     ModelError."""
     what = f"{subfolder or kind.__name__} of {source}"
-    given = {} if subfolder is None else {"subfolder": subfolder}
+    args = {} if subfolder is None else {"subfolder": subfolder}
     if issubclass(kind, torch.nn.Module):
-        given["dtype"] = torch.float32
+        args["dtype"] = torch.float32
     check_source(source)
     if subfolder is not None and Path(source).is_dir() and not (Path(source) / subfolder).is_dir():
         raise ModelError(f"{source} has no folder {subfolder}; give Stable Diffusion 1.x in diffusers' layout.")
     try:
-        return kind.from_pretrained(source, **given)
+        return kind.from_pretrained(source, **args)
     except Exception as error:  # diffusers, transformers, safetensors and the hub raise many kinds
         raise ModelError(why_not_loaded(error, what, source)) from error
 
 
 def check_source(source: str | Path) -> None:
-    """Raises ModelError for what is neither a folder nor in the form of a hub id."""
+    """Raise ModelError if `source` is neither a folder nor looks like a hub id."""
     if not Path(source).is_dir() and not is_hub_id(source):
         raise ModelError(f"There is no folder {source}; give a folder, or a hub id such as owner/name.")
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Whether `source` has the form owner/name and nothing lies there on this machine."""
+    """Whether `source` has the form owner/name and no such path exists on this machine."""
     return not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
 
 
 def why_not_loaded(error: Exception, what: str, source: str | Path) -> str:
-    """One sentence about an error of `from_pretrained`, and what to do about it."""
+    """Return one sentence about an error of `from_pretrained` and how to fix it."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -148,5 +169,5 @@ def why_not_loaded(error: Exception, what: str, source: str | Path) -> str:
             f"{source} is not on this machine and the Hugging Face hub cannot be reached; connect it, or give "
             "a folder with a copy."
         )
-    said = " ".join(str(error).split())[:160] or type(error).__name__
-    return f"The {what} cannot be loaded: it is incomplete, damaged or of another kind ({said})."
+    message = " ".join(str(error).split())[:160] or type(error).__name__
+    return f"The {what} cannot be loaded: it is incomplete, damaged or of another kind ({message})."

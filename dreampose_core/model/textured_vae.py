@@ -1,25 +1,23 @@
-"""A VAE whose decoder also sees the moved texture, so that detail need not pass through the latents."""
+"""A VAE whose decoder also sees the moved texture, so that fine detail need not pass through the latents."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, ModelMixin  # noqa: F401 (to load a class diffusers asks its module for ModelMixin)
+from diffusers import AutoencoderKL, ModelMixin  # noqa: F401 (diffusers looks up ModelMixin here to load the class)
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput
 from torch import nn
 
 from .texture import WARP_PLANES
 
-_PATCH = 2  # sides of the block of pixels that the first and the last convolution take as one
+_PATCH = 2  # side of the pixel blocks that the first and the last convolution work on
 
 
 class TexturedVAE(AutoencoderKL):
-    """AutoencoderKL over blocks of 2 x 2 pixels, with the moved texture as a further input of each of the decoder's
-    levels.
+    """AutoencoderKL over blocks of 2 x 2 pixels; each level of its decoder also takes the moved texture.
 
-    Pixels are (B, 3, H, W) in [-1, 1], H and W multiples of 2 ** levels. Channels are normalised in each place on their
-    own (as in NAFNet, arXiv 2204.04676), so that a crop is decoded as the frame around it.
+    Pixels are (B, 3, H, W) in [-1, 1], H and W multiples of 2 ** levels.
     """
 
     @register_to_config
@@ -43,18 +41,15 @@ class TexturedVAE(AutoencoderKL):
             scaling_factor=scaling_factor,
         )
         self.decoder = TexturedDecoder(block_out_channels, latent_channels, layers_per_block)
-        for part in (self.encoder, self.decoder):
-            normalise_in_place(part)
 
     def encode(self, pixels: torch.Tensor, return_dict: bool = True):
-        """The latents' distribution of pixels (B, 3, H, W)."""
+        """Encode pixels (B, 3, H, W) to the distribution of their latents."""
         return super().encode(F.pixel_unshuffle(pixels, _PATCH), return_dict)
 
     def decode(
         self, latents: torch.Tensor, planes: torch.Tensor | None = None, return_dict: bool = True, generator=None
     ) -> DecoderOutput:
-        """Pixels (B, 3, H, W) of unscaled latents and the moved texture's planes (B, 5, H, W), None where there is
-        none."""
+        """Decode unscaled latents and the moved texture's planes (B, 5, H, W), or None, to pixels (B, 3, H, W)."""
         pixels = self.decoder(self.post_quant_conv(latents), planes)
         return DecoderOutput(pixels) if return_dict else (pixels,)
 
@@ -62,22 +57,22 @@ class TexturedVAE(AutoencoderKL):
 class TexturedDecoder(Decoder):
     """The decoder of `TexturedVAE`.
 
-    The planes enter through convolutions without a bias that start at zero, so that all-zero planes, nothing known, are
-    the same as none. The decoder draws the whole picture, and says of every pixel for which the texture has a colour,
-    its own, its part's or the background's, how much of that colour is kept.
+    The planes enter through convolutions without bias that start at zero, so all-zero planes (nothing known) equal no
+    planes. The decoder draws the whole picture. For each pixel where the texture has a colour (a texel, the part's mean
+    or the background) it also predicts a change to that colour and how much of the changed colour to keep.
     """
 
     def __init__(self, block_out_channels: tuple[int, ...], latent_channels: int, layers_per_block: int):
         super().__init__(
             in_channels=latent_channels,
-            out_channels=4 * _PATCH**2,  # red, green, blue, kept
+            out_channels=7 * _PATCH**2,  # drawn colour (3), change to the texture's colour (3), share kept (1)
             up_block_types=("UpDecoderBlock2D",) * len(block_out_channels),
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
             norm_num_groups=8,
             mid_block_add_attention=False,
         )
-        widths = block_out_channels[::-1]  # from the coarsest level to the finest, each at the width that comes to it
+        widths = block_out_channels[::-1]  # from the coarsest level to the finest, the width that enters each
         self.texture_in = nn.ModuleList(
             nn.Conv2d(WARP_PLANES * _PATCH**2, width, 3, padding=1, bias=False) for width in (widths[0], *widths[:-1])
         )
@@ -85,45 +80,29 @@ class TexturedDecoder(Decoder):
             nn.init.zeros_(conv.weight)
 
     def forward(self, latents: torch.Tensor, planes: torch.Tensor | None = None) -> torch.Tensor:
-        """Pixels (B, 3, H, W) of latents (B, C, h, w) and planes (B, 5, H, W) or None."""
+        """Decode latents (B, C, h, w) and planes (B, 5, H, W) or None to pixels (B, 3, H, W)."""
         return self.both(latents, planes)[0]
 
     def both(self, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `forward` gives, and what the decoder draws before colours are kept, which is trained, too: where
-        everything is kept nothing else would ever be learned."""
+        """Return the output of `forward`, and the drawn picture before texture colours are kept.
+
+        The drawn picture is trained too: where all of the texture is kept, drawing would get no gradient.
+        """
         x = self.mid_block(self.conv_in(latents))
         for block, texture_in in zip(self.up_blocks, self.texture_in):
             if planes is not None:
                 x = x + texture_in(planes_at(planes, x.shape[2:], _PATCH).to(x.dtype))
             x = block(x)
         x = F.pixel_shuffle(self.conv_out(self.conv_act(self.conv_norm_out(x))), _PATCH)
-        drawn, kept = x[:, :3], x[:, 3:]
+        drawn, change, kept = x.split([3, 3, 1], dim=1)
         if planes is None:
             return drawn, drawn
         known = (planes[:, 4:] != 0).to(x.dtype)
-        return torch.lerp(drawn, planes[:, :3].to(x.dtype), kept.sigmoid() * known), drawn
-
-
-class PlaceNorm(nn.Module):
-    """Normalises the channels of each place (B, C, h, w) on their own, then scales and shifts them."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, 1e-6).movedim(-1, 1)
-
-
-def normalise_in_place(network: nn.Module) -> None:
-    """Exchanges all group norms of a network for `PlaceNorm`."""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.GroupNorm):
-            network.set_submodule(name, PlaceNorm(module.num_channels))
+        return torch.lerp(drawn, planes[:, :3].to(x.dtype) + change, kept.sigmoid() * known), drawn
 
 
 def planes_at(planes: torch.Tensor, size: tuple[int, int], block: int) -> torch.Tensor:
-    """Planes (B, 5, H, W) as channels (B, 5 block², h, w) at the (h, w) `size` of a level: averaged until a block of
-    `block` x `block` is left of each of its cells."""
+    """Average planes (B, 5, H, W) and unshuffle them to channels (B, 5 block², h, w) for a level of (h, w) `size`, with
+    a block of `block` x `block` planes' pixels in each cell."""
     factor = planes.shape[2] // size[0] // block
     return F.pixel_unshuffle(F.avg_pool2d(planes, factor) if factor > 1 else planes, block)

@@ -1,112 +1,73 @@
-"""Changing a pose sequence before it is used: trimmed, thinned out, at another speed or rate, backwards, mirrored,
-repeated, cleaned."""
+"""Edit a pose sequence: trim, clean, thin out, change speed or rate, mirror, reverse, repeat; convert its charts."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
-from ..settings import MAX_FRAMES
+from ..settings import MAX_FRAMES, EditOptions
 from .clean import holes_filled, smoothed
-from .sequence import NUM_PARTS, PoseSequence
-
-if TYPE_CHECKING:
-    from ..settings import EditOptions
+from .sequence import NUM_PARTS, Charts, PoseSequence, check_range
 
 MIRRORED = "U, V are left out of the mirrored motion: real DensePose's cannot be mirrored, so only the parts are used."
-# DensePose's numbers of parts that are each other's mirror image; the torso, 1 and 2, is its own.
-_SIDES = ((3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22), (23, 24))
+# DensePose's part numbers by those of their mirror images; the torso, 1 and 2, is its own mirror image.
 _MIRRORED = np.arange(256, dtype=np.uint8)
-for _right, _left in _SIDES:
-    _MIRRORED[[_right, _left]] = _left, _right
+_MIRRORED[3 : NUM_PARTS + 1] = np.arange(3, NUM_PARTS + 1).reshape(-1, 2)[:, ::-1].ravel()
 _HEAD = (NUM_PARTS - 1, NUM_PARTS)
+# On an arm, part and U encode an angle about the bone. The charts `mannequin` measure it from the front of a hanging
+# arm, the charts `body` from _ARM_TURN further inwards, as DensePose does.
+_ARM_TURN = math.radians(75)
+_FIRST_ARM, _FRONTS = 15, (15, 16, 19, 20)  # front + 2 is the back of the same limb; odd parts belong to the left arm
 
 
 def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
-    """`poses` as `options` ask: trimmed, cleaned, thinned out, at another speed, at another rate, mirrored, reversed,
-    repeated; in this order.
+    """Edit `poses` by `options`, in this order: trim, clean, thin out, speed, rate, mirror, reverse, repeat.
 
-    Raises InputError for a range outside the sequence and as `at_speed`, `resampled`, `mirrored` and `looped` do.
+    Raises InputError as `source_frames` and `mirrored` do.
     """
+    numbers = source_frames(len(poses), poses.fps, options) - (options.first_frame or 0)
     poses = poses.clip(options.first_frame, options.last_frame)
     if options.fill_holes:
         poses = holes_filled(poses)
     if options.smooth:
         poses = smoothed(poses)
-    if options.stride > 1:
-        poses = poses.select(slice(None, None, options.stride))
-    if options.speed != 1:
-        poses = at_speed(poses, options.speed)
-    if options.fps is not None:
-        poses = resampled(poses, options.fps)
     if options.mirror:
         poses = mirrored(poses)
-    if options.reverse:
-        poses = poses.select(slice(None, None, -1))
-    return looped(poses, options.loops)
+    if not np.array_equal(numbers, np.arange(len(poses))):
+        poses = poses.select(numbers)
+    return poses if options.fps is None else replace(poses, fps=float(options.fps))
 
 
 def source_frames(num_frames: int, fps: float, options: EditOptions) -> np.ndarray:
-    """int (T,): which frame of a sequence of so many frames each frame of `edited` is, counted from 0 as it came;
-    errors as `edited`."""
-    numbers = (
-        (np.arange(num_frames, dtype=np.float32) / num_frames).reshape(-1, 1, 1, 1).repeat(2, 1)
-    )  # U, V are told from 0 to 1
-    kept = options.model_copy(update={"fill_holes": False, "smooth": False, "mirror": False})
-    return np.rint(edited(PoseSequence(None, numbers, "densepose", fps), kept).uv[:, 0, 0, 0] * num_frames).astype(int)
+    """int (T,): for each frame of `edited`, its source frame in the unedited sequence of `num_frames` frames, from 0.
 
-
-def at_speed(poses: PoseSequence, speed: float) -> PoseSequence:
-    """The same motion `speed` times as fast at its own rate: frames are left out, or repeated; the first one stays the
-    first.
-
-    Raises InputError where more than MAX_FRAMES frames would come out.
+    At another speed or rate each new frame is the nearest in time, the earlier of two equally near ones; the first
+    frame stays the first. Raises InputError for a range outside the sequence, or a result of more than MAX_FRAMES
+    frames.
     """
-    return poses.select(_nearest(len(poses), speed))
-
-
-def resampled(poses: PoseSequence, fps: float) -> PoseSequence:
-    """The same motion at `fps` frames per second, 1..240: each new frame is the nearest in time, the first one stays
-    the first.
-
-    Raises InputError for another rate, or where more than MAX_FRAMES frames would come out.
-    """
-    if not 1 <= fps <= 240:
-        raise InputError(f"The rate asked for is {fps:g} frames per second; it must lie between 1 and 240.")
-    if fps == poses.fps:
-        return poses
-    return replace(poses.select(_nearest(len(poses), poses.fps / fps)), fps=float(fps))
-
-
-def _nearest(num_frames: int, step: float) -> np.ndarray:
-    """int (T,): the frames that are nearest to 0, step, 2 step, ... of so many; of two equally near the earlier."""
-    number = max(1, round(num_frames / step))
-    _check_number(number)
-    return np.ceil(np.arange(number) * step - 0.5 - 1e-9).astype(int).clip(0, num_frames - 1)
-
-
-def looped(poses: PoseSequence, loops: int) -> PoseSequence:
-    """The whole sequence `loops` times. Raises InputError where more than MAX_FRAMES frames would come out."""
-    if loops == 1:
-        return poses
-    _check_number(len(poses) * loops)
-    return poses.select(np.tile(np.arange(len(poses)), loops))
+    frames = np.arange(num_frames)[check_range(options.first_frame, options.last_frame, num_frames)]
+    limit = max(MAX_FRAMES, len(frames))
+    frames = frames[:: options.stride]
+    for step in (options.speed, fps / (options.fps or fps)):
+        if step != 1:
+            at = np.arange(max(1, round(len(frames) / step))) * step
+            frames = frames[np.ceil(at - 0.5 - 1e-9).astype(int).clip(0, len(frames) - 1)]
+    if (num := len(frames) * options.loops) > limit:
+        raise InputError(f"The motion would have {num} frames; at most {MAX_FRAMES} are accepted, so choose fewer.")
+    return np.tile(frames[::-1] if options.reverse else frames, options.loops)
 
 
 def mirrored(poses: PoseSequence) -> PoseSequence:
-    """What a mirror shows: left and right exchanged, in the picture and in the numbers of the parts.
+    """Mirror a sequence: left and right are exchanged in the picture and in the part numbers.
 
-    U, V of mannequins are turned with the parts. Those of real DensePose are left out, for their atlas has no simple
-    symmetry and tables of it are not part of this program. Raises InputError for a sequence that holds nothing but U,
-    V.
+    U, V in the charts `mannequin` and `body` are mirrored, too. DensePose's U, V are dropped, because its atlas has no
+    simple symmetry and this program does not include tables for it. Raises InputError for a sequence with U, V only.
     """
     if poses.parts is None:
-        raise InputError(
-            "The pose sequence holds U, V only and cannot be mirrored; parts are needed to tell left from right."
-        )
+        raise InputError("The pose sequence holds U, V only and cannot be mirrored; that needs parts.")
     parts, joints = np.empty_like(poses.parts), None if poses.joints is None else poses.joints.mirrored()
     for old, new in zip(poses.parts, parts):
         new[:] = _MIRRORED[old[:, ::-1]]
@@ -115,15 +76,30 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
     uv = np.empty_like(poses.uv)
     for old, new, part in zip(poses.uv, uv, parts):
         new[:] = old[:, :, ::-1]
-        # U runs around a limb from one side to the other, but on the two halves of the head from front to back.
+        # U runs around a limb from side to side, but on the two halves of the head from front to back.
         turned = (part > 0) & ~np.isin(part, _HEAD)
         new[0][turned] = 1 - new[0][turned]
     return replace(poses, parts=parts, uv=uv, joints=joints)
 
 
-def _check_number(number: int) -> None:
-    if number > MAX_FRAMES:
-        raise InputError(
-            f"The motion would have {number} frames; at most {MAX_FRAMES} are accepted, please choose fewer loops, a "
-            "lower rate or a shorter range."
-        )
+def convertible(a: Charts, b: Charts) -> bool:
+    """Whether U, V in charts `a` can be converted to charts `b`."""
+    return a == b or {a, b} == {"mannequin", "body"}
+
+
+def converted(poses: PoseSequence, charts: Charts) -> PoseSequence:
+    """Convert a sequence to other charts; unchanged if that is impossible (see `convertible`) or parts are unknown."""
+    if poses.charts == charts or not convertible(poses.charts, charts) or poses.parts is None:
+        return poses
+    parts, uv = poses.parts.copy(), poses.uv.copy()
+    turn = _ARM_TURN if charts == "body" else -_ARM_TURN
+    for labels, values in zip(parts, uv):
+        rows, columns = np.nonzero((labels >= _FIRST_ARM) & (labels < _FIRST_ARM + 8))
+        part, u = labels[rows, columns], values[0, rows, columns].astype(np.float32)
+        on_front = np.isin(part, _FRONTS)
+        angle = np.where(on_front, u - 0.5, u + 0.5) * math.pi + np.where(part % 2, turn, -turn)
+        angle = (angle + math.pi) % (2 * math.pi) - math.pi
+        is_front = np.abs(angle) <= math.pi / 2
+        labels[rows, columns] = part + np.where(on_front, 0, -2) + np.where(is_front, 0, 2)
+        values[0, rows, columns] = np.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5).clip(0, 1)
+    return replace(poses, parts=parts, uv=uv, charts=charts)

@@ -1,4 +1,4 @@
-"""Numbered files in a folder or a zip: what they are, in which order, and the limits that hold while they are read."""
+"""Read numbered files from a folder or a zip within limits; find their order in time and its gaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +20,20 @@ import numpy as np
 from ..errors import InputError, shown
 
 MAX_FRAMES_READ = 2000
-MAX_ENTRIES = 2000  # of a zip
-MAX_FILES = 10_000  # of a folder
-MAX_BYTES = 20 << 20  # of a picture
+MAX_ENTRIES = 2000  # entries of a zip
+MAX_FILES = 10_000  # files of a folder
+MAX_BYTES = 20 << 20  # bytes of one picture
 MAX_BYTES_IN_ALL = 512 << 20
-MAX_NPY_BYTES = 64 << 20  # of a map in float64: 1920 x 1080 has 33 MB
+MAX_NPY_BYTES = 64 << 20  # bytes of one .npy map; float64 of 1920 x 1080 has 33 MB
 MAX_NPY_BYTES_IN_ALL = 4 << 30
-_LARGEST_READ = 8 << 20  # the directory of an honest zip of MAX_ENTRIES files is far smaller
+_LARGEST_READ = 8 << 20  # bytes; far more than the directory of a normal zip of MAX_ENTRIES files
 _PIECE = 1 << 20
-_MOST_DIGITS = 15
+_MOST_DIGITS, _MOST_RANGES = 15, 12
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: `name` without folders, fit to be shown; its suffix in lower case; its bytes."""
+    """One file: its name without folders, safe to show; its suffix in lower case; its size in bytes."""
 
     name: str
     suffix: str
@@ -41,94 +41,81 @@ class Entry:
     source: Path | zipfile.ZipInfo
 
 
-@dataclass(frozen=True)
-class Order:
-    """Files in time: `slots` says in which of `len(known)` frames each entry stands, `numbers` what each frame is
-    called."""
-
-    entries: list[Entry]
-    slots: list[int]
-    known: np.ndarray
-    numbers: range
-
-
 class Folder:
-    """The files of a folder or a zip, or one file as if it stood alone in a folder; closed by `with`.
+    """The files of a folder or a zip, or a single file as if alone in a folder; a context manager.
 
-    path: the folder or file. Raises InputError for archives that are damaged, encrypted, too large, or hold links,
-    paths that lead elsewhere or the same name twice.
+    path: the folder or file. Raises InputError for archives that are damaged, encrypted or too large, or that hold
+    links, paths out of the archive or the same name twice.
     """
 
     def __init__(self, path: Path):
         self.name = shown(path.name or str(path))
-        self._archive, self._open_files, self._done = None, ExitStack(), 0
-        try:
+        self._archive, self._num_bytes_opened = None, 0
+        unreadable = f"{self.name} cannot be read; it is damaged or not permitted, please make or upload it again."
+        with refusing(unreadable), ExitStack() as files:
             if path.is_dir():
                 self.entries = _files_in(path, self.name)
             elif zipfile_magic(path):
-                self._archive = self._open_files.enter_context(bounded_zip(path))
+                self._archive = files.enter_context(bounded_zip(path))
                 self.entries = _members(self._archive, self.name)
             else:
                 self.entries = [Entry(self.name, path.suffix.lower(), path.stat().st_size, path)]
-        except InputError:
-            self.close()
-            raise
-        except PermissionError as error:
-            self.close()
-            raise InputError(f"{self.name} may not be read; please check its permissions.") from error
-        except Exception as error:  # zipfile raises many kinds on damaged files
-            self.close()
-            raise InputError(
-                f"{self.name} cannot be read as a zip; it is damaged, please make or upload it again."
-            ) from error
+            self._files = files.pop_all()
 
     def __enter__(self) -> Folder:
         return self
 
     def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._open_files.close()
+        self._files.close()
 
     def with_suffix(self, *suffixes: str) -> list[Entry]:
-        """The entries with one of `suffixes`, in lower case and with the dot."""
+        """The entries with one of `suffixes`, which are in lower case and include the dot."""
         return [entry for entry in self.entries if entry.suffix in suffixes]
 
+    def where(self, entry: Entry) -> str:
+        """The entry's name for messages."""
+        return entry.name if entry.name == self.name else f"{entry.name} in {self.name}"
+
     def open(self, entry: Entry) -> IO[bytes]:
-        """The entry's bytes as a file. Raises InputError when it, or all that was opened until now, is too large or it
-        cannot be read."""
-        is_map = entry.suffix == ".npy"
+        """Open the entry for reading its bytes.
+
+        Raises InputError when the entry, or everything opened so far, is too large, or when it cannot be read.
+        """
+        where, is_map = self.where(entry), entry.suffix == ".npy"
         limit, limit_in_all = (MAX_NPY_BYTES, MAX_NPY_BYTES_IN_ALL) if is_map else (MAX_BYTES, MAX_BYTES_IN_ALL)
         if entry.num_bytes > limit:
-            raise InputError(
-                f"{entry.name} in {self.name} has {entry.num_bytes >> 20} MB; at most {limit >> 20} MB a file are "
-                "accepted."
-            )
-        self._done += entry.num_bytes  # zipfile reads no more than this, whatever the packed bytes would unpack to
-        if self._done > 2 * limit_in_all:  # files are looked at first, then read
+            raise InputError(f"{where} has {entry.num_bytes >> 20} MB; at most {limit >> 20} MB a file are accepted.")
+        self._num_bytes_opened += entry.num_bytes  # zipfile never unpacks more than this size
+        # Twice the limit, because files are opened once to inspect them and once to read them.
+        if self._num_bytes_opened > 2 * limit_in_all:
             raise InputError(f"{self.name} holds more than {limit_in_all >> 20} MB; please split it or scale it down.")
-        try:
+        with refusing(f"{where} cannot be read; it is damaged or not permitted."):
             return open(entry.source, "rb") if isinstance(entry.source, Path) else self._archive.open(entry.source)
-        except Exception as error:  # permissions, or a damaged zip
-            raise InputError(f"{entry.name} in {self.name} cannot be read; it is damaged or not permitted.") from error
 
     def read(self, entry: Entry) -> bytes:
-        """All bytes of the entry. Raises InputError as `open` does."""
-        try:
-            with self.open(entry) as file:
-                pieces = iter(lambda: file.read(_PIECE), b"")
-                return b"".join(itertools.islice(pieces, entry.num_bytes // _PIECE + 1))
-        except InputError:
-            raise
-        except Exception as error:  # zipfile and zlib raise many kinds on damaged files
-            raise InputError(
-                f"{entry.name} in {self.name} is damaged or cut short; please save or upload it again."
-            ) from error
+        """Read all bytes of the entry. Raises InputError as `open` does."""
+        damaged = f"{self.where(entry)} is damaged or cut short; please save or upload it again."
+        with refusing(damaged), self.open(entry) as file:
+            pieces = iter(lambda: file.read(_PIECE), b"")
+            return b"".join(itertools.islice(pieces, entry.num_bytes // _PIECE + 1))
+
+
+@contextmanager
+def refusing(message: str, before: str = "") -> Iterator[None]:
+    """Turn any exception of the block into InputError(message), because damaged files raise many kinds.
+
+    An InputError keeps its text, with `before` in front.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise (InputError(f"{before}{error}") if before else error) from error.__cause__
+    except Exception as error:
+        raise InputError(message) from error
 
 
 class _Bounded(io.BufferedReader):
-    """A file that refuses large single reads: zipfile would take a directory of any size into memory."""
+    """A file that refuses large single reads, because zipfile would read a directory of any size into memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(_LARGEST_READ + 1 if size is None or size < 0 else min(size, _LARGEST_READ + 1))
@@ -139,50 +126,53 @@ class _Bounded(io.BufferedReader):
 
 @contextmanager
 def bounded_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip at `path`, whose directory is only read when it is of an honest size. Raises what zipfile raises."""
+    """Open the zip at `path`, unless its directory is unreasonably large. Raises what zipfile raises."""
     with _Bounded(open(path, "rb", buffering=0)) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 
 def zipfile_magic(path: Path) -> bool:
-    """Whether the file at `path` begins as a zip does, also an empty one."""
+    """Whether the file at `path` starts like a zip, also an empty one."""
     with open(path, "rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def numbered(entries: list[Entry], name: str, what: str) -> Order:
-    """`entries` in time by the last number in each name; a constant stride is no gap. `what`: what they are, for the
-    sentences.
+@dataclass(frozen=True)
+class Order:
+    """Files in time order.
 
-    Raises InputError for a number twice, several files without numbers, and numbers too far apart.
+    indices: sorts the files. slots: the frame, of `len(known)` frames, of each sorted file. known: which frames have a
+    file. numbers: the number of each frame.
     """
-    if len(entries) == 1:
-        return Order(entries, [0], np.ones(1, bool), range(1))
-    order, slots, known, numbers = in_time([entry.name for entry in entries], name, what)
-    return Order([entries[index] for index in order], slots, known, numbers)
+
+    indices: list[int]
+    slots: list[int]
+    known: np.ndarray
+    numbers: range
 
 
-def in_time(names: list[str], place: str, what: str) -> tuple[list[int], list[int], np.ndarray, range]:
-    """Two or more file names in time: their order, the frame of each in that order, which frames there are, what frames
-    are called.
+def in_time(names: list[str], place: str, what: str) -> Order:
+    """Order file names in time, by the last number in them that runs; a constant stride between the numbers is no gap.
 
-    Raises InputError as `numbered` does; `place` is where they lie.
+    place: where the files are; what: what they are; both for messages. Raises InputError for a repeated number, several
+    files when one has no number, and numbers too far apart.
     """
+    if len(names) == 1:
+        return Order([0], [0], np.ones(1, bool), range(1))
     by_number: dict[int, int] = {}
-    for index, name in enumerate(names):
-        stem, suffix = os.path.splitext(name)
-        found = re.findall("[0-9]+", stem)
-        if not found or len(found[-1]) > _MOST_DIGITS:
-            raise InputError(
-                f"{name} in {place} has no frame number in its name; several {what} need numbers, as in "
-                f"frame_0001{suffix}."
-            )
-        other = by_number.setdefault(int(found[-1]), index)
+    found = [re.findall("[0-9]+", os.path.splitext(name)[0]) for name in names]
+    runs = -1
+    while -runs < min(map(len, found)) and len({numbers[runs] for numbers in found}) == 1:
+        runs -= 1  # the same in all names, such as a size
+    for index, (name, numbers) in enumerate(zip(names, found)):
+        if not numbers or len(numbers[runs]) > _MOST_DIGITS:
+            suffix = os.path.splitext(name)[1]
+            raise InputError(f"{name} in {place} has no frame number; several {what} need one: frame_0001{suffix}.")
+        number = int(numbers[runs])
+        other = by_number.setdefault(number, index)
         if other != index:
-            raise InputError(
-                f"{names[other]} and {name} in {place} have the same number {int(found[-1])}; please give one sequence "
-                "only."
-            )
+            both = f"{names[other]} and {name} in {place}"
+            raise InputError(f"{both} have the same number {number}; give one sequence only.")
     ordered = sorted(by_number)
     stride = math.gcd(*(b - a for a, b in zip(ordered, ordered[1:])))
     length = (ordered[-1] - ordered[0]) // stride + 1
@@ -194,7 +184,56 @@ def in_time(names: list[str], place: str, what: str) -> tuple[list[int], list[in
     slots = [(number - ordered[0]) // stride for number in ordered]
     known = np.zeros(length, bool)
     known[slots] = True
-    return [by_number[number] for number in ordered], slots, known, range(ordered[0], ordered[-1] + 1, stride)
+    numbers = range(ordered[0], ordered[-1] + 1, stride)
+    return Order([by_number[number] for number in ordered], slots, known, numbers)
+
+
+# ---- gaps: unknown frames repeat the nearest known frame -------------------------------------------------------------
+
+
+def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = None) -> tuple[str, ...]:
+    """The notice that lists the frames that are not `known`, bool (T,); empty when all are.
+
+    what: the notice's start, for example "Nobody was found in". numbers: the frames' numbers, by default 0, 1, ...
+    Raises InputError when more than half are unknown.
+    """
+    missing = np.flatnonzero(~known)
+    if len(missing) == 0:
+        return ()
+    names = range(len(known)) if numbers is None else numbers
+    frames = f"{what} frame{'s' * (len(missing) > 1)} {frame_ranges(missing, names)}"
+    if 2 * len(missing) > len(known):
+        raise InputError(
+            f"{frames}, which is {len(missing)} of {len(known)}; give a motion with at least half of the frames."
+        )
+    return (f"{frames}; {'they repeat' if len(missing) > 1 else 'it repeats'} the nearest frame.",)
+
+
+def nearest_known(known: np.ndarray) -> np.ndarray:
+    """int (T,): the index of the nearest known frame for each frame, the earlier of two equally near ones."""
+    frames, index = np.flatnonzero(known), np.arange(len(known))
+    after = np.searchsorted(frames, index).clip(0, len(frames) - 1)
+    before = (after - 1).clip(0)
+    return np.where(abs(frames[before] - index) <= abs(frames[after] - index), frames[before], frames[after])
+
+
+def repeat_nearest(array: np.ndarray, known: np.ndarray) -> None:
+    """Fill the unknown frames of `array` (T, ...) with the nearest known ones, in place, without a large copy."""
+    source = nearest_known(known)
+    for index in np.flatnonzero(~known):
+        array[index] = array[source[index]]
+
+
+def frame_ranges(indices: np.ndarray, names: Sequence[int]) -> str:
+    """List frames by their indices, int (N,), and the name of each frame, for example "3-5 and 9"."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    texts = [str(names[run[0]]) if len(run) == 1 else f"{names[run[0]]}-{names[run[-1]]}" for run in runs]
+    if len(texts) > _MOST_RANGES:
+        texts = [*texts[:_MOST_RANGES], "others"]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+# ---- the files -------------------------------------------------------------------------------------------------------
 
 
 def _files_in(path: Path, name: str) -> list[Entry]:
@@ -217,14 +256,13 @@ def _members(archive: zipfile.ZipFile, name: str) -> list[Entry]:
         raise InputError(f"{name} has {len(infos)} entries; at most {MAX_ENTRIES} are accepted.")
     entries, seen = [], set()
     for info in infos:
-        # orig_filename: zipfile cuts filename at a zero byte
+        # orig_filename, because zipfile cuts filename off at a zero byte
         path = re.split(r"[/\\]", info.orig_filename)
         file = shown(path[-1] or info.orig_filename)
         mode = info.external_attr >> 16
         if not path[0] or path[0][1:2] == ":" or ".." in path or "\0" in info.orig_filename:
             raise InputError(
-                f"{name} holds {shown(info.orig_filename)}, a path that leads out of the zip; please make the zip "
-                "again."
+                f"{name} holds {shown(info.orig_filename)}, a path that leads out of the zip; zip it again."
             )
         if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{file} in {name} is a link or a device, not a file; please zip the files themselves.")

@@ -1,4 +1,4 @@
-"""Who is in a map: people told apart by their heads, where parts are known, and the largest of them alone."""
+"""Separate the people in a map by their heads, where parts are known, and keep only the largest one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .components import numbered_regions
 from .sequence import PoseSequence
 
-HEAD, TORSO, ARMS, THIGHS, SHINS = (23, 24), (1, 2), (3, 4, *range(15, 23)), (7, 8, 9, 10), (5, 6, 11, 12, 13, 14)
-_APART = 1.2  # in head sizes, centre to centre: nearer pieces are one head, parted by an arm or by hair
-_LEAST_HEAD = 0.05  # of the largest head's area: what is smaller is a speck; somebody so small stands far behind
-_LEAST_TORSO = 0.3  # of the largest torso's area, for somebody whose head is not seen
-# Of the pixels of somebody beside the largest, measured on pairs of rendered people and on half of one, of which
-# estimators see too much.
+# head, torso, arms, thighs, and shins with feet
+_GROUPS = (23, 24), (1, 2), (3, 4, *range(15, 23)), (7, 8, 9, 10), (5, 6, 11, 12, 13, 14)
+_APART = 1.2  # head sizes between centres; nearer pieces are one head, divided by an arm or by hair
+_LEAST_HEAD = 0.05  # share of the largest head's area; smaller pieces are specks, or people far in the background
+_LEAST_TORSO = 0.3  # share of the largest torso's area, for a person without a visible head
+# Limits for each person but the largest, as shares of their pixels. Measured on pairs of rendered people, and on people
+# of whom only half is visible, in whom estimators see more than there is.
 _HEAD_SHARE, _TORSO_SHARE, _ARM_SHARE = (0.025, 0.45), 0.07, 0.05
-_GROUP_SHARE, _GROUPS_NEEDED = 0.03, 4  # so many of head, torso, arms, thighs, and shins with feet, each of this share
-_GRID = 160  # rows in which people are told apart
+_GROUP_SHARE, _GROUPS_NEEDED = 0.03, 4  # least share of a visible group of _GROUPS, and the number of such groups
+_GRID = 160  # rows of the grid on which people are separated
 
 
 @dataclass(frozen=True)
 class _Seed:
-    """From where a person is found: bool (H, W) pixels of the head, or of the torso where there is no head; how large a
-    head is."""
+    """The pixels from which a person is grown, bool (H, W): the head, or the torso if there is none.
+
+    size: of a head, in pixels.
+    """
 
     pixels: np.ndarray
     size: float
@@ -31,10 +33,10 @@ class _Seed:
 
 
 def people(labels: np.ndarray) -> list[np.ndarray]:
-    """bool (H, W): each person in a map of parts, uint8 (H, W), the one with most pixels first; none where nobody is.
+    """Separate the people in a map of parts, uint8 (H, W): a mask, bool (H, W), of each, the largest first.
 
-    Somebody beside the largest counts only with head (or apart from all heads), torso and arms, and with legs where the
-    largest has them: what an estimator sees where there is nobody is less than that.
+    Empty without people. Besides the largest person, others count only with a head (or apart from all heads), torso and
+    arms, and with legs if the largest has them; estimators' false detections have less than that.
     """
     mask = labels > 0
     if not mask.any():
@@ -43,33 +45,35 @@ def people(labels: np.ndarray) -> list[np.ndarray]:
     seeds += _headless(labels, mask, seeds)
     if len(seeds) < 2:
         return [mask]
-    shares = [_shares(labels, one) for one in _parted(seeds, mask)]
-    largest = max(range(len(seeds)), key=lambda index: shares[index][0])
-    needed = min(_GROUPS_NEEDED, _num_groups(shares[largest]))
-    kept = [
-        seed
-        for index, (seed, own) in enumerate(zip(seeds, shares))
-        if index == largest
-        or _num_groups(own) >= needed
-        and (not seed.is_head or _HEAD_SHARE[0] <= own[1] <= _HEAD_SHARE[1])
-        and own[2] >= _TORSO_SHARE
-        and own[3] >= _ARM_SHARE
-    ]
-    return sorted(_parted(kept, mask), key=lambda one: -np.count_nonzero(one)) if len(kept) > 1 else [mask]
+    counts = [np.bincount(labels[person], minlength=25) for person in _parted(seeds, mask)]
+    areas = [count.sum() for count in counts]
+    # (N, 5): shares of head, torso, arms, thighs, and shins with feet
+    shares = np.array([[count[list(group)].sum() / max(count.sum(), 1) for group in _GROUPS] for count in counts])
+    num_groups, largest = (shares >= _GROUP_SHARE).sum(1), int(np.argmax(areas))
+    head, torso, arms = shares.T[:3]
+    good_head = (head >= _HEAD_SHARE[0]) & (head <= _HEAD_SHARE[1]) | ~np.array([seed.is_head for seed in seeds])
+    counts_in = good_head & (torso >= _TORSO_SHARE) & (arms >= _ARM_SHARE)
+    counts_in &= num_groups >= min(_GROUPS_NEEDED, num_groups[largest])
+    counts_in[largest] = True
+    if counts_in.sum() < 2:
+        return [mask]
+    kept = _parted([seed for seed, is_in in zip(seeds, counts_in) if is_in], mask)
+    return sorted(kept, key=lambda person: -np.count_nonzero(person))
 
 
 def largest_alone(poses: PoseSequence) -> PoseSequence:
-    """One map with its largest person alone; the same map where it shows one person, or does not know its parts."""
-    if poses.parts is None or len(everybody := people(poses.parts[0])) < 2:
+    """Keep only the largest person of each map; unchanged when all maps show one person, or the parts are unknown."""
+    everybody = [] if poses.parts is None else [people(labels) or [labels > 0] for labels in poses.parts]
+    if all(len(masks) < 2 for masks in everybody):
         return poses
-    kept = everybody[0]
-    uv = None if poses.uv is None else np.where(kept, poses.uv, poses.uv.dtype.type(0))
+    kept = np.stack([masks[0] for masks in everybody])
+    uv = None if poses.uv is None else np.where(kept[:, None], poses.uv, poses.uv.dtype.type(0))
     return replace(poses, parts=np.where(kept, poses.parts, np.uint8(0)), uv=uv)
 
 
 def _heads(labels: np.ndarray) -> list[_Seed]:
-    """The heads, pieces of one head put together."""
-    regions, areas = numbered_regions(np.isin(labels, HEAD))
+    """Find the heads; pieces of one head are joined."""
+    regions, areas = numbered_regions(np.isin(labels, _GROUPS[0]))
     found: list[tuple[np.ndarray, float, np.ndarray]] = []  # pixels, size, centre
     for number in range(1, 1 + np.count_nonzero(areas >= _LEAST_HEAD * areas[:1])):
         pixels = regions == number
@@ -84,9 +88,11 @@ def _heads(labels: np.ndarray) -> list[_Seed]:
 
 
 def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[_Seed]:
-    """The torsos of people who are apart from everybody with a head, and beside them: one below may be the same
-    person's, cut in two."""
-    torso, head = np.isin(labels, TORSO), np.zeros_like(mask)
+    """Find the torsos of people without a head: apart from all people with one, and to the side of them.
+
+    A torso below a person may be a part of that person, cut in two.
+    """
+    torso, head = np.isin(labels, _GROUPS[1]), np.zeros_like(mask)
     for seed in heads:
         head |= seed.pixels
     regions, areas = numbered_regions(mask)
@@ -103,24 +109,10 @@ def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[
     return found
 
 
-def _shares(labels: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(6,): the person's pixels, and the shares of head, torso, arms, thighs, and shins with feet among them."""
-    count = np.bincount(labels[person], minlength=25)
-    total = count.sum()
-    return np.array(
-        [total, *(count[list(group)].sum() / max(total, 1) for group in (HEAD, TORSO, ARMS, THIGHS, SHINS))]
-    )
-
-
-def _num_groups(shares: np.ndarray) -> int:
-    return np.count_nonzero(shares[1:] >= _GROUP_SHARE)
-
-
 def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
-    """bool (H, W): for each seed the pixels of the mask that are nearest to it on a way inside the mask, counted in
-    head sizes.
+    """Divide the mask among the seeds, bool (H, W) each, by the shortest path inside the mask, counted in head sizes.
 
-    Pixels without such a way belong to whom they are nearest to. Found in cells of some pixels.
+    Pixels that no path reaches belong to the nearest person. Works on a grid of cells for speed.
     """
     step = -(-mask.shape[0] // _GRID)
     seeds_at = [_coarse(seed.pixels, step) for seed in seeds]
@@ -134,14 +126,14 @@ def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _coarse(mask: np.ndarray, step: int) -> np.ndarray:
-    """bool: cells of `step` x `step` pixels that hold any of the mask, so that thin limbs stay whole."""
+    """Reduce a mask to cells of `step` x `step` pixels, true where any pixel is, so that thin limbs stay connected."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, -height % step), (0, -width % step)))
     return padded.reshape(-(-height // step), step, -(-width // step), step).any(axis=(1, 3))
 
 
 def _steps(start: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """How many steps inside the mask each pixel is from `start`, infinite where there is no way."""
+    """The number of steps inside the mask from `start` to each pixel, infinite where no path leads."""
     steps, count = np.full(inside.shape, np.inf), 0
     reached = start & inside
     while reached.any():
@@ -152,14 +144,76 @@ def _steps(start: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """The largest of each pixel and its four neighbours."""
+    """The largest value of each pixel and its four neighbours."""
+    height, width = values.shape
     framed = np.pad(values.astype(np.int16), 1, constant_values=-1)
-    return np.max(
-        [framed[1:-1, 1:-1], framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]], axis=0
-    )
+    return np.max([framed[y : y + height, x : x + width] for y, x in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))], axis=0)
 
 
 def several(number: int) -> str:
-    """The sentence about a photo of so many people, 2 or more."""
+    """The notice about a photo of `number` people, 2 or more."""
     words = {2: "Two", 3: "Three", 4: "Four"}.get(number, "Several")
     return f"{words} people are in the photo: the {'larger' if number == 2 else 'largest'} one is used."
+
+
+# ---- connected regions of a mask, found by the runs in its rows, since no image-processing library is installed ------
+
+
+def numbered_regions(mask: np.ndarray, eight: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Number the connected regions of `mask`, bool (H, W), from the largest: int32 (H, W), 0 outside; and areas (N,).
+
+    eight: whether pixels that touch at a corner are connected.
+    """
+    rows, starts, ends = _runs(mask)
+    if len(rows) == 0:
+        return np.zeros(mask.shape, np.int32), np.zeros(0, np.int64)
+    _, region = np.unique(_regions(rows, starts, ends, mask.shape[1] + 2, int(eight)), return_inverse=True)
+    areas = np.bincount(region, weights=ends - starts).astype(np.int64)
+    order = np.argsort(-areas, kind="stable")
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(1, len(order) + 1)
+    # Add a run's number at its start and subtract it at its end; the cumulative sum then fills the run.
+    steps = np.zeros((mask.shape[0], mask.shape[1] + 1), np.int32)
+    steps[rows, starts], steps[rows, ends] = number[region], -number[region]
+    return steps.cumsum(axis=1, dtype=np.int32)[:, :-1], areas[order]
+
+
+def small_regions(mask: np.ndarray, limit: float, *, eight: bool, touching: bool) -> np.ndarray:
+    """bool (H, W): the connected regions of `mask` of at most `limit` pixels, except the largest region of all.
+
+    mask, eight: as in `numbered_regions`. touching: whether regions at the border count.
+    """
+    numbers, areas = numbered_regions(mask, eight)
+    wanted = np.append(False, areas <= limit)
+    wanted[:2] = False
+    if not touching:
+        wanted[np.concatenate([numbers[[0, -1]].ravel(), numbers[:, [0, -1]].ravel()])] = False
+    return wanted[numbers]
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The row, start and end (exclusive) of each run of true pixels in a row, in reading order."""
+    framed = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
+    framed[:, 1:-1] = mask
+    steps = np.diff(framed, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    return rows, starts, np.nonzero(steps == -1)[1]
+
+
+def _regions(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, stride: int, corner: int) -> np.ndarray:
+    """The first run of each run's region, (N,). corner: 1 if runs that touch at a corner are connected."""
+    below = (rows + 1) * stride
+    # For each run: the first run of the next row that ends after its start, and the first that starts after its end.
+    first = np.searchsorted(rows * stride + ends, below + starts + 1 - corner)
+    behind = np.searchsorted(rows * stride + starts, below + ends + corner)
+    number = np.maximum(behind - first, 0)
+    upper = np.repeat(np.arange(len(rows)), number)
+    lower = np.arange(number.sum()) - np.repeat(number.cumsum() - number, number) + np.repeat(first, number)
+    region = np.arange(len(rows))
+    while True:
+        a, b = region[upper], region[lower]
+        if (a == b).all():
+            return region
+        np.minimum.at(region, np.maximum(a, b), np.minimum(a, b))
+        while (region[region] != region).any():
+            region = region[region]

@@ -1,5 +1,4 @@
-"""Coloured DensePose pictures, as other programs draw them, back to part maps: recognised, and read through compression
-noise."""
+"""Read coloured DensePose renderings of other programs as part maps: recognise the style, undo compression noise."""
 
 from __future__ import annotations
 
@@ -11,112 +10,62 @@ import numpy as np
 
 from .sequence import NUM_PARTS
 
+
+def _colours(text: str) -> np.ndarray:
+    """Parse colours written as hexadecimal RRGGBB: uint8 (N, 3)."""
+    return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 3)
+
+
 # OpenCV's colour maps at index int(part * 255 / 24), RGB, parts 0..24.
-_VIRIDIS = (
-    (68, 1, 84),
-    (71, 16, 99),
-    (72, 31, 112),
-    (71, 44, 122),
-    (68, 57, 131),
-    (64, 70, 136),
-    (59, 81, 139),
-    (54, 93, 141),
-    (49, 104, 142),
-    (44, 113, 142),
-    (40, 124, 142),
-    (37, 133, 142),
-    (33, 144, 141),
-    (31, 154, 138),
-    (32, 163, 134),
-    (39, 173, 129),
-    (53, 183, 121),
-    (70, 192, 111),
-    (92, 200, 99),
-    (115, 208, 86),
-    (142, 214, 69),
-    (170, 220, 50),
-    (197, 224, 33),
-    (226, 228, 24),
-    (253, 231, 37),
+_VIRIDIS = _colours(
+    "440154 471063 481f70 472c7a 443983 404688 3b518b 365d8d 31688e 2c718e 287c8e 25858e 21908d "
+    "1f9a8a 20a386 27ad81 35b779 46c06f 5cc863 73d056 8ed645 aadc32 c5e021 e2e418 fde725"
 )
-_PARULA = (
-    (53, 42, 135),
-    (37, 60, 163),
-    (20, 80, 194),
-    (4, 97, 223),
-    (8, 110, 221),
-    (14, 122, 216),
-    (20, 132, 212),
-    (15, 144, 208),
-    (11, 156, 203),
-    (6, 166, 198),
-    (22, 173, 185),
-    (38, 179, 172),
-    (55, 185, 159),
-    (86, 187, 144),
-    (114, 189, 130),
-    (145, 191, 116),
-    (170, 189, 105),
-    (192, 188, 96),
-    (216, 186, 86),
-    (228, 192, 74),
-    (240, 199, 60),
-    (252, 206, 46),
-    (251, 220, 36),
-    (250, 235, 25),
-    (249, 251, 14),
+_PARULA = _colours(
+    "352a87 253ca3 1450c2 0461df 086edd 0e7ad8 1484d4 0f90d0 0b9ccb 06a6c6 16adb9 26b3ac 37b99f "
+    "56bb90 72bd82 91bf74 aabd69 c0bc60 d8ba56 e4c04a f0c73c fcce2e fbdc24 faeb19 f9fb0e"
 )
-ALPHA = 0.7  # of vid2densepose over its canvas, and of detectron2's pictures over the photo
-# Weights of a step of chroma against one of luma. Video stores chroma at half resolution: it tells parts apart inside,
-# less at borders.
+ALPHA = 0.7  # opacity of vid2densepose over its canvas, and of detectron2's pictures over the photo
+# Weights of a step of chroma relative to one of luma. Video stores chroma at half resolution, so it is less reliable at
+# the borders of parts.
 _CHROMA, _CHROMA_AT_BORDERS = 0.5, 0.3
-_TRUNCATION = (
-    1.5  # decoders cut RGB off instead of rounding it, so colours come out this much too dark; found by measurement
-)
-_REACH = 4  # pixels around a doubtful one in which its part must be seen
+# Decoders truncate RGB instead of rounding it, so colours are this much too dark (measured).
+_TRUNCATION = 1.5
+_REACH = 4  # pixels around a doubtful pixel in which a part must be seen to be chosen
 _WEIGHT_OF_A_NEIGHBOUR = 16.0  # in squared steps of luma
 _REACH_OF_SMOOTHING = 3
 _ROUNDS = 5
-_SAME_COLOUR, _EVEN = 14, 6  # steps of 255: to a colour of a style, between neighbours in an even patch
-_MOST_COLOURS = 8000  # of one frame
+_SAME_COLOUR, _EVEN = 14, 6  # largest difference (of 255) to a style's colour; between neighbours in an even patch
+_MOST_COLOURS = 8000  # most colours sampled from one frame
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Palette:
-    """One style of rendering: `form` its name for the user, `colours` RGB of background and parts 1..24."""
+    """A style of rendering.
+
+    form: its name for the user. colours: uint8 (25, 3), RGB of the background and parts 1..24.
+    """
 
     form: str
-    colours: tuple[tuple[int, int, int], ...]
-    swapped: bool = False  # red and blue have changed places
-
-    def array(self) -> np.ndarray:
-        """uint8 (25, 3), RGB."""
-        return np.array(self.colours, np.uint8)
-
-
-def _blended(colours) -> tuple[tuple[int, int, int], ...]:
-    return tuple(
-        tuple(int(ALPHA * c + (1 - ALPHA) * canvas + 1e-6) for c, canvas in zip(colour, colours[0]))
-        for colour in colours
-    )
+    colours: np.ndarray
+    swapped: bool = False  # red and blue are exchanged
 
 
 MAGIC_ANIMATE = Palette("MagicAnimate rendering", _VIRIDIS)
-VID2DENSEPOSE = Palette("vid2densepose rendering", _blended(_VIRIDIS))
-PARULA = Palette("parula rendering", ((0, 0, 0), *_PARULA[1:]))
-PALETTES = (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA) + tuple(
-    Palette(palette.form, tuple(colour[::-1] for colour in palette.colours), swapped=True)
-    for palette in (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA)
+VID2DENSEPOSE = Palette(
+    "vid2densepose rendering", (ALPHA * _VIRIDIS + (1 - ALPHA) * _VIRIDIS[0] + 1e-6).astype(np.uint8)
 )
+PARULA = Palette("parula rendering", np.concatenate([np.zeros((1, 3), np.uint8), _PARULA[1:]]))
+_STYLES = MAGIC_ANIMATE, VID2DENSEPOSE, PARULA
+PALETTES = (*_STYLES, *(Palette(style.form, style.colours[:, ::-1], swapped=True) for style in _STYLES))
 
 
 def palette_of(frames: Sequence[np.ndarray]) -> Palette | None:
-    """The style in which `frames`, uint8 (H, W, 3) each, are drawn; None when they are something else, or nobody is in
-    them.
+    """Recognise the style of `frames`, uint8 (H, W, 3) each; None for anything else, or when they show no person.
 
-    Judged on even patches only, where compression changes little: nearly all must have a colour of the style, and both
-    the background and parts must be seen.
+    Only even patches count, which compression changes little: nearly all of them must have a colour of the style, and
+    both the background and parts must appear.
     """
     colours = np.concatenate([_even_colours(frame) for frame in frames])
     best, least = None, np.inf
@@ -133,19 +82,17 @@ def palette_of(frames: Sequence[np.ndarray]) -> Palette | None:
 
 
 def is_overlay(frames: Sequence[np.ndarray]) -> bool:
-    """Whether `frames` seem to be detectron2's default pictures: parula at 0.7 over the photo, from which no map can be
-    won back.
+    """Whether `frames` look like detectron2's default pictures: parula at 0.7 over the photo, which hides the map.
 
-    The photo adds at most 0.3 x 255 to each channel. At least eight parts must be seen, the head above the trunk above
-    the legs.
+    No map can be recovered from them. The photo adds at most 0.3 x 255 to each channel. At least eight parts must be
+    visible, with the head above the trunk above the legs.
     """
     return sum(_is_overlay(frame) for frame in frames) * 2 > len(frames)
 
 
 def _is_overlay(frame: np.ndarray) -> bool:
-    rest = frame.reshape(-1, 1, 3).astype(np.float32) - ALPHA * np.array(
-        _PARULA, np.float32
-    )  # (N, 25, 3): the photo's share
+    # (N, 25, 3): the photo's share of each pixel, if the pixel showed each part
+    rest = frame.reshape(-1, 1, 3).astype(np.float32) - ALPHA * _PARULA.astype(np.float32)
     fits = ((rest > -5) & (rest < (1 - ALPHA) * 255 + 5)).all(axis=-1)
     fits[:, 0] = False
     spread = np.where(fits, ((rest - (1 - ALPHA) * 128) ** 2).sum(axis=-1), np.inf)
@@ -162,7 +109,7 @@ def _is_overlay(frame: np.ndarray) -> bool:
 
 
 def _even_colours(frame: np.ndarray) -> np.ndarray:
-    """uint8 (N, 3), at most _MOST_COLOURS: pixels whose neighbours on all four sides look the same."""
+    """Sample pixels that look like all four of their neighbours: uint8 (N, 3), at most _MOST_COLOURS."""
     middle = frame[1:-1, 1:-1].astype(np.int16)
     even = np.ones(middle.shape[:2], bool)
     for neighbour in (frame[:-2, 1:-1], frame[2:, 1:-1], frame[1:-1, :-2], frame[1:-1, 2:]):
@@ -172,26 +119,23 @@ def _even_colours(frame: np.ndarray) -> np.ndarray:
 
 
 def parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
-    """uint8 (H, W), 0..24: the part map that the rendering `frame`, uint8 (H, W, 3), shows.
+    """Read the part map, uint8 (H, W) in 0..24, that the rendering `frame`, uint8 (H, W, 3), shows.
 
-    Every pixel takes the nearest colour first. Between two areas, compression leaves thin bands whose colours belong to
-    parts that are not there. So a pixel outside every solid patch (3 x 3 of one part) may only be a part whose patch is
-    near; then all pixels near borders are weighed again together with their neighbours. Exact colours (to one step) are
-    taken as they are.
+    Each pixel first takes the nearest colour. Between two areas, compression leaves thin bands whose colours belong to
+    parts that are not there. So a pixel outside every solid patch (3 x 3 of one part) may only take a part that has
+    such a patch nearby; then all pixels near borders are decided again together with their neighbours. Exact colours
+    (within one step) are used directly.
     """
-    sample = frame[::8, ::8].reshape(-1, 3)
-    if _off(palette.array()[_distances(sample, palette, 1.0, 0.0).argmin(axis=1)], sample) <= 1:
+    sample = frame[::8, ::8]
+    if _is_exact(sample, _distances(sample.reshape(-1, 3), palette, 1.0, 0.0).argmin(axis=1), palette):
         labels = _looked_up(frame, palette, 0.0)
-        if _off(palette.array()[labels], frame) <= 1:
+        if _is_exact(frame, labels, palette):
             return labels
     labels = _looked_up(frame, palette, _TRUNCATION)
     rows, columns = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
     if len(rows) == 0:
         return labels
-    window = (
-        slice(max(rows[0] - _REACH, 0), rows[-1] + _REACH + 1),
-        slice(max(columns[0] - _REACH, 0), columns[-1] + _REACH + 1),
-    )
+    window = tuple(slice(max(at[0] - _REACH, 0), at[-1] + _REACH + 1) for at in (rows, columns))
     inside, colours = labels[window], frame[window]
     labels[window] = _smooth(_grown(inside, colours, palette), colours, palette)
     return labels
@@ -202,32 +146,27 @@ def _looked_up(frame: np.ndarray, palette: Palette, truncation: float) -> np.nda
     return _table(palette, truncation).ravel().take((red << 14) | (green << 7) | blue)
 
 
-def _off(a: np.ndarray, b: np.ndarray) -> int:
-    """The largest difference of two uint8 arrays."""
-    return int((np.maximum(a, b) - np.minimum(a, b)).max())
+def _is_exact(frame: np.ndarray, labels: np.ndarray, palette: Palette) -> bool:
+    drawn = palette.colours[labels].reshape(frame.shape)
+    return (np.maximum(drawn, frame) - np.minimum(drawn, frame)).max() <= 1
 
 
 def _grown(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.ndarray:
-    """`labels`, where pixels outside every solid patch take a part of the patches in reach: near in colour and often
-    there."""
+    """Let pixels outside every solid patch take a part that has patches in reach, near in colour and frequent there."""
     none = NUM_PARTS + 1
     core = np.pad(np.where(_uniform(labels, 1), labels, none), 1, constant_values=none)
-    solid = np.zeros(labels.shape, bool)
-    for dy in range(3):
-        for dx in range(3):
-            solid |= core[dy : dy + labels.shape[0], dx : dx + labels.shape[1]] == labels
+    solid = np.logical_or.reduce([part == labels for rows in _shifted(core, 3, 0) for part in _shifted(rows, 3, 1)])
     y, x = np.nonzero(~solid)
     counts = _neighbours(np.where(solid, labels, none), y, x, _REACH)
-    cost = np.where(
-        counts > 0, _distances(colours[y, x], palette, _CHROMA_AT_BORDERS) - _WEIGHT_OF_A_NEIGHBOUR / 2 * counts, np.inf
-    )
+    cost = _distances(colours[y, x], palette, _CHROMA_AT_BORDERS) - _WEIGHT_OF_A_NEIGHBOUR / 2 * counts
     out = labels.copy()
-    out[y, x] = np.where((counts > 0).any(axis=1), cost.argmin(axis=1), labels[y, x])
+    nearest = np.where(counts > 0, cost, np.inf).argmin(axis=1)
+    out[y, x] = np.where(counts.any(axis=1), nearest, labels[y, x])
     return out
 
 
 def _smooth(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.ndarray:
-    """`labels`, where pixels near borders are chosen by colour and by what most of their neighbours are."""
+    """Decide pixels near borders again, by their colour and by the labels of most of their neighbours."""
     y, x = np.nonzero(~_uniform(labels, 2))
     distances = _distances(colours[y, x], palette, _CHROMA_AT_BORDERS)
     labels, again = labels.copy(), np.ones(len(y), bool)
@@ -237,15 +176,15 @@ def _smooth(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.nda
         changed = np.zeros(labels.shape, bool)
         changed[y[again], x[again]] = chosen != labels[y[again], x[again]]
         labels[y[again], x[again]] = chosen
-        again = _around(changed, y, x, _REACH_OF_SMOOTHING, beyond=0).any(axis=1)  # all others would choose as they did
+        # Decide only pixels near a change again; all others would keep their labels.
+        again = _around(changed, y, x, _REACH_OF_SMOOTHING, beyond=0).any(axis=1)
         if not again.any():
             break
     return labels
 
 
 def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
-    """bool (H, W): all within `radius` rows and columns are of one part; beyond the frame's edge its last pixels go
-    on."""
+    """bool (H, W): whether all pixels within `radius` rows and columns have one label; the frame's edge is repeated."""
     least = most = np.pad(labels, radius, mode="edge")
     for axis in (0, 1):
         least = np.minimum.reduce(_shifted(least, 2 * radius + 1, axis))
@@ -254,16 +193,18 @@ def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(labels: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int) -> np.ndarray:
-    """float32 (N, 25): how many pixels of each part lie within `radius` rows and columns of the pixels (y, x),
-    themselves left out."""
+    """Count the pixels of each part within `radius` rows and columns of the pixels (y, x): float32 (N, 25).
+
+    The pixels themselves do not count.
+    """
     around = _around(labels, y, x, radius, beyond=NUM_PARTS + 1)
-    bins = NUM_PARTS + 2  # one more for what is none
+    bins = NUM_PARTS + 2  # one more for pixels without a part
     counts = np.bincount((np.arange(len(y), dtype=np.int32)[:, None] * bins + around).ravel(), minlength=len(y) * bins)
     return counts.reshape(-1, bins)[:, :-1].astype(np.float32)
 
 
 def _around(array: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int, beyond: int) -> np.ndarray:
-    """(N, (2 radius + 1)^2 - 1): what stands around the pixels (y, x) of (H, W), `beyond` outside of it."""
+    """The values around the pixels (y, x) of (H, W): (N, (2 radius + 1)^2 - 1), `beyond` for places outside."""
     padded = np.pad(array, radius, constant_values=beyond)
     steps = np.arange(2 * radius + 1)
     offsets = np.delete((steps[:, None] * padded.shape[1] + steps).ravel(), 2 * radius * (radius + 1))
@@ -277,20 +218,21 @@ def _shifted(array: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
 
 
 def _distances(colours: np.ndarray, palette: Palette, chroma: float, truncation: float = _TRUNCATION) -> np.ndarray:
-    """float32 (N, 25): squared distances of RGB colours (N, 3) to those of the palette; a step of chroma weighs
-    `chroma`."""
+    """Squared distances of RGB colours (N, 3) to those of the palette: float32 (N, 25).
+
+    chroma: weight of a step of chroma. truncation: how much darker than the palette the colours are.
+    """
     to_ycc = (_YCC * np.array([[1], [chroma], [chroma]], np.float32)).T
-    there = palette.array().astype(np.float32)
+    there = palette.colours.astype(np.float32)
     there[there.any(axis=1)] -= truncation
     here, there = colours.astype(np.float32) @ to_ycc, there @ to_ycc
-    return sum(
-        (here[:, i, None] - there[:, i]) ** 2 for i in range(3)
-    )  # three planes: a product of matrices this thin is slower
+    # Sum over the three planes, because a product of such thin matrices is slower.
+    return sum((here[:, i, None] - there[:, i]) ** 2 for i in range(3))
 
 
 @lru_cache(maxsize=2)
 def _table(palette: Palette, truncation: float) -> np.ndarray:
-    """uint8 (128, 128, 128): the part whose colour is nearest, at RGB / 2."""
+    """The part with the nearest colour for each RGB / 2: uint8 (128, 128, 128)."""
     steps = np.arange(128, dtype=np.float32) * 2 + 0.5
     green, blue = np.meshgrid(steps, steps, indexing="ij")
     planes = (np.stack([np.full_like(green, red), green, blue], axis=-1).reshape(-1, 3) for red in steps)

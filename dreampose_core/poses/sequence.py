@@ -1,34 +1,116 @@
-"""PoseSequence: DensePose maps over time, the one form in which poses travel through the program."""
+"""The common types of a motion: pose maps over time (`PoseSequence`), and the skeleton's motion behind them (`Joints`).
+
+Joints describe the motion independently of the person, so that it can be transferred to another one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from ..errors import InputError
-from .joints import Joints
 
 Charts = Literal["densepose", "mannequin", "body", "none"]
 NUM_PARTS = 24
 WINDOW = (-2, -1, 0, 1, 2)  # paper, section 4.2.2: five consecutive poses around the target
-UNCLAMPED = (
-    -1.0,
-    2.0,
-)  # U, V as a DensePose network says them lie a little beyond 0..1 at the edges of parts; further out they are none
+# A DensePose network outputs U, V a little outside 0..1 at the edges of parts; values beyond these limits are invalid.
+UNCLAMPED = (-1.0, 2.0)
+
+BODY_VERSION = 1  # version of the skeleton and of the meaning of `Joints.body`
+_LIMBS = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
+JOINTS = (
+    "root",
+    "spine",
+    "head",
+    *(f"{side}_{name}" for limb in _LIMBS for side in ("left", "right") for name in limb),
+)
+JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
+_OTHER = {"left": "right", "right": "left"}
+_OTHER_SIDE = [JOINT_INDEX["_".join(_OTHER.get(word, word) for word in name.split("_"))] for name in JOINTS]
+_MIRROR = np.array([-1, 1, 1], np.float32)
+_MOST_NUMBERS = 256  # of `Joints.body`
+
+
+@dataclass(frozen=True, eq=False)
+class Joints:
+    """A person's joints in T frames.
+
+    Axes: x to the right in the picture, y up, z towards the viewer. For a person who faces the viewer at rest all
+    rotations are the identity, and +x is the person's left. All arrays are float32.
+
+    rotations: (T, J, 3, 3), of the joints in JOINTS, from rest to the picture's axes. positions: (T, J, 3) in body
+    heights, relative to the root. camera: (T, 3): the body height in frame heights; the root's distance from the left
+    in frame widths, and from the top in frame heights. confidence: (T, J), 0..1. body: (N,), the person's bones and
+    widths as numbers that `body.build.Build` reads; the same in all frames.
+
+    Raises InputError when an array has another type, shape or range.
+    """
+
+    rotations: np.ndarray
+    positions: np.ndarray
+    camera: np.ndarray
+    confidence: np.ndarray
+    body: np.ndarray
+
+    def __post_init__(self):
+        count, joints = len(self.camera), len(JOINTS)
+        for name, shape, least, most in (
+            ("rotations", (count, joints, 3, 3), -2, 2),
+            ("positions", (count, joints, 3), -10, 10),
+            ("camera", (count, 3), -100, 100),
+            ("confidence", (count, joints), 0, 1),
+            ("body", self.body.shape[:1], -10, 10),
+        ):
+            array = getattr(self, name)
+            if array.dtype != np.float32 or array.shape != shape:
+                raise InputError(f"The joints' {name} are {array.dtype} {array.shape}; expected float32 {shape}.")
+            if not (least <= array.min(initial=most) and array.max(initial=least) <= most):  # also rejects NaN
+                raise InputError(f"The joints' {name} must be finite and lie between {least} and {most}.")
+        if not 0 < len(self.body) <= _MOST_NUMBERS or self.camera[:, 0].min(initial=1) < 0.01:
+            raise InputError("The joints' body or camera are not those of a person.")
+        off = self.rotations @ self.rotations.swapaxes(-1, -2) - np.eye(3, dtype=np.float32)
+        if np.abs(off).max(initial=0) > 0.01:
+            raise InputError("The joints' rotations are no rotations.")
+
+    def __len__(self) -> int:
+        return len(self.camera)
+
+    def select(self, indices) -> Joints:
+        """The frames at `indices`, in that order (an index array or a slice)."""
+        moving = {field.name: getattr(self, field.name)[indices] for field in fields(self) if field.name != "body"}
+        return replace(self, **moving)
+
+    def mirrored(self) -> Joints:
+        """The joints of the mirror image."""
+        camera = self.camera.copy()
+        camera[:, 1] = 1 - camera[:, 1]
+        return replace(
+            self,
+            rotations=self.rotations[:, _OTHER_SIDE] * _MIRROR * _MIRROR[:, None],
+            positions=self.positions[:, _OTHER_SIDE] * _MIRROR,
+            camera=camera,
+            confidence=self.confidence[:, _OTHER_SIDE],
+        )
+
+    def seen_in(self, source: tuple[int, int], top: float, left: float, height: float, width: float) -> Joints:
+        """The joints in a crop of the frames, given in pixels of frames of (height, width) `source`."""
+        scale, x, y = self.camera.T
+        camera = [scale * source[0] / height, (x * source[1] - left) / width, (y * source[0] - top) / height]
+        return replace(self, camera=np.stack(camera, 1).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
 class PoseSequence:
-    """DensePose maps of T frames.
+    """The pose maps of T frames.
 
-    parts: uint8 (T, H, W), 0 background, 1..24 DensePose's parts; None in UV-only files.
+    parts: uint8 (T, H, W), 0 for background, 1..24 for DensePose's parts; None in UV-only files.
     uv: float16 (T, 2, H, W), U then V, each 0..1, 0 outside the person; None when unknown. The original's maps, which
-    have no parts, are kept as they are written: float32, and not clamped (about 0..1, see UNCLAMPED).
-    charts: whose U, V these are; "none" exactly when uv is None.
+    have no parts, stay as they are in the file: float32 and not clamped (about 0..1, see UNCLAMPED).
+    charts: the charts of uv; "none" exactly when uv is None.
     fps: frames per second, 1..240.
-    joints: the person's in the same frames, None where they are not known.
+    joints: the person's joints in the same frames; None when unknown.
 
     Raises InputError when an array has another type, shape or range.
     """
@@ -40,46 +122,34 @@ class PoseSequence:
     joints: Joints | None = None
 
     def __post_init__(self):
-        if self.parts is None and self.uv is None:
+        parts, uv = self.parts, self.uv
+        if parts is None and uv is None:
             raise InputError("The pose sequence holds neither parts nor U, V; at least one of them is needed.")
         if self.charts not in get_args(Charts):
-            raise InputError(
-                f"The pose sequence's charts are {self.charts!r}; expected one of {', '.join(get_args(Charts))}."
-            )
-        if (self.charts == "none") != (self.uv is None):
-            known = "missing" if self.uv is None else "given"
+            known = ", ".join(get_args(Charts))
+            raise InputError(f"The pose sequence's charts are {self.charts!r}; expected one of {known}.")
+        if (self.charts == "none") != (uv is None):
+            known = "missing" if uv is None else "given"
             raise InputError(f"The pose sequence says charts {self.charts!r}, but its U, V are {known}.")
-        if not (isinstance(self.fps, (int, float)) and np.isfinite(self.fps) and 1 <= self.fps <= 240):
-            raise InputError(
-                f"The pose sequence's rate is {self.fps} frames per second; it must lie between 1 and 240."
-            )
-        halves = ("float16",) if self.parts is not None else ("float16", "float32")
-        for name, array, dtypes, dims in (("parts", self.parts, ("uint8",), 3), ("uv", self.uv, halves, 4)):
-            if array is None:
-                continue
-            if array.dtype.name not in dtypes or array.ndim != dims:
+        if not (isinstance(self.fps, (int, float)) and 1 <= self.fps <= 240):
+            raise InputError(f"The pose sequence has {self.fps} frames per second; 1 to 240 are accepted.")
+        floats = ("float16",) if parts is not None else ("float16", "float32")
+        for name, array, dtypes, dims in (("parts", parts, ("uint8",), 3), ("uv", uv, floats, 4)):
+            if array is not None and (array.dtype.name not in dtypes or array.ndim != dims):
                 expected = f"{' or '.join(dtypes)} with {dims} dimensions"
                 raise InputError(f"The pose sequence's {name} are {array.dtype} {array.shape}; expected {expected}.")
-            if len(array) == 0:
-                raise InputError("The pose sequence has no frames; it needs at least one.")
-            if 0 in array.shape:
-                raise InputError(f"The pose sequence's {name} have shape {array.shape}; no side may be 0.")
-        if self.uv is not None and self.uv.shape[1] != 2:
-            raise InputError(f"The pose sequence's uv has {self.uv.shape[1]} channels; expected 2 (U and V).")
-        if (
-            self.parts is not None
-            and self.uv is not None
-            and self.parts.shape != (self.uv.shape[0], *self.uv.shape[2:])
-        ):
-            raise InputError(
-                f"The pose sequence's parts {self.parts.shape} and uv {self.uv.shape} differ in frames or size."
-            )
-        if self.parts is not None and self.parts.max() > NUM_PARTS:
-            raise InputError(f"The pose sequence has part {self.parts.max()}; DensePose's parts are 0 to {NUM_PARTS}.")
+            if array is not None and 0 in array.shape:
+                raise InputError(f"The pose sequence's {name} have shape {array.shape}: no frames, or no pixels.")
+        if uv is not None and uv.shape[1] != 2:
+            raise InputError(f"The pose sequence's uv has {uv.shape[1]} channels; expected 2 (U and V).")
+        if parts is not None and uv is not None and parts.shape != (uv.shape[0], *uv.shape[2:]):
+            raise InputError(f"The pose sequence's parts {parts.shape} and uv {uv.shape} differ in frames or size.")
+        if parts is not None and parts.max() > NUM_PARTS:
+            raise InputError(f"The pose sequence has part {parts.max()}; DensePose's parts are 0 to {NUM_PARTS}.")
         if self.joints is not None and len(self.joints) != len(self):
             raise InputError(f"The pose sequence has {len(self)} maps, but joints of {len(self.joints)} frames.")
-        if self.uv is not None:
-            check_uv_range(self.uv, *((0, 1) if self.parts is not None or self.uv.dtype == np.float16 else UNCLAMPED))
+        if uv is not None:
+            check_uv_range(uv, *((0, 1) if parts is not None or uv.dtype == np.float16 else UNCLAMPED))
 
     def __len__(self) -> int:
         return len(self.parts if self.parts is not None else self.uv)
@@ -87,8 +157,7 @@ class PoseSequence:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
-        array = self.parts if self.parts is not None else self.uv
-        return array.shape[-2], array.shape[-1]
+        return (self.parts if self.parts is not None else self.uv).shape[-2:]
 
     @property
     def mask(self) -> np.ndarray:
@@ -105,29 +174,35 @@ class PoseSequence:
         )
 
     def clip(self, first: int | None, last: int | None) -> PoseSequence:
-        """Frames first..last-1; raises InputError when that range is empty or leaves the sequence."""
-        first, stop = first or 0, len(self) if last is None else last
-        if not 0 <= first < stop <= len(self):
-            raise InputError(f"Frames {first}:{stop} are not inside the sequence, which has frames 0:{len(self)}.")
-        return self.select(slice(first, stop))
+        """Cut out frames first..last-1; raises InputError when that range is empty or leaves the sequence."""
+        return self.select(check_range(first, last, len(self)))
+
+
+def check_range(first: int | None, last: int | None, length: int) -> slice:
+    """The slice of frames first..last-1 of `length` frames, None for the ends.
+
+    Raises InputError when that range is empty or leaves the sequence.
+    """
+    first, stop = first or 0, length if last is None else last
+    if not 0 <= first < stop <= length:
+        raise InputError(f"Frames {first}:{stop} are not inside the sequence, which has frames 0:{length}.")
+    return slice(first, stop)
 
 
 def check_uv_range(uv: np.ndarray, least: float = 0, most: float = 1) -> None:
-    """Raises InputError unless every value of `uv` (any float type, any shape but empty) is finite and lies in
-    least..most."""
-    low, high = float(uv.min()), float(uv.max())  # both are NaN where one value is
+    """Raise InputError unless all values of `uv` (any float type and non-empty shape) are finite and in least..most."""
+    low, high = float(uv.min()), float(uv.max())  # both are NaN if any value is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("The pose sequence has U, V values that are not finite numbers.")
     if low < least or high > most:
-        raise InputError(
-            f"The pose sequence's U, V reach from {low:g} to {high:g}; they must lie between {least:g} and {most:g}."
-        )
+        limits = f"{least:g} and {most:g}"
+        raise InputError(f"The pose sequence's U, V reach from {low:g} to {high:g}; they must lie between {limits}.")
 
 
 def window_indices(index: int, length: int, missing: Literal["nearest", "centre"] = "nearest") -> list[int]:
-    """The frames whose maps surround frame `index`: five.
+    """The five frames of the pose window around frame `index`.
 
-    missing: what stands for those beyond the ends of a clip of `length` frames: the nearest there is, or frame `index`
+    missing: replaces frames beyond the ends of a clip of `length` frames: by the nearest frame, or by frame `index`
     itself, as in the original.
     """
     near = [min(max(index + offset, 0), length - 1) for offset in WINDOW]

@@ -1,149 +1,270 @@
-"""Pictures over time, from a video, a picture or numbered pictures: raw for maps, as people see them for the
-estimator."""
+"""Read frames from a video, a picture or numbered files: raw for pose maps, as displayed for the estimator."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from ..errors import InputError, shown
-from ..media import open_picture, probe_video, read_video
+from ..media import from_pil, open_picture, probe_video, read_video
 from ..settings import MAX_FRAMES
-from .gaps import gap_notices
-from .numbered import MAX_FRAMES_READ, Entry, Folder, numbered
-from .pictures import MAX_MAP_SIDE, kept, raw_rgb, reduction_notice, upright_rgb
+from .numbered import MAX_FRAMES_READ, Entry, Folder, gap_notices, in_time, nearest_known, repeat_nearest
+from .sequence import Charts, PoseSequence
 
+DEFAULT_FPS = 30.0
+NO_RATE = f"No rate is known, {DEFAULT_FPS:g} fps is assumed."
+FORM_NPZ, FORM_ESTIMATED = "pose file (npz)", "estimated"
+MAX_MAP_SIDE = 768
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 _NUM_SAMPLES = 8
 _MOST_FPS_OF_PHOTOS = 30.0
+_EXACT_PIXELS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8")
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Frames, uint8 (H, W, 3), all of one size, on their way.
+class Reading:
+    """A pose sequence as it was read, with the name of its format and notices for the user."""
 
-    slots: the place in time of each. known: bool (T,), which places have a frame. numbers: what the places are called,
-    for the user;
-    None where that is their index. fps: None when unknown. notices: what the user should know.
+    poses: PoseSequence
+    form: str
+    notices: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Describe the reading, for example "120 frames at 30 fps, 640 x 512, MagicAnimate rendering, parts only".
+
+        The size is height x width.
+        """
+        poses, (height, width) = self.poses, self.poses.size
+        if poses.uv is None:
+            kinds = "parts only"
+        else:
+            kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
+        return (
+            f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, "
+            f"{kinds}"
+        )
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames from which a pose sequence is made: pose maps to decode, or pictures of a person for an estimator.
+
+    frames: (H, W, C) of one size, iterable once; uint8 RGB for an estimator. name: the file's name for messages. slots:
+    the position in time of each frame, of `length` positions; a video may end a little earlier. numbers: the frame
+    numbers of the positions; None if these are the indices. fps: None when unknown. notices: for the user.
     """
 
-    frames: Iterator[np.ndarray]
-    slots: Sequence[int]
-    known: np.ndarray
+    frames: Iterable[np.ndarray]
+    name: str
+    kind: Literal["video", "pictures"]
+    slots: tuple[int, ...]
+    length: int
     numbers: range | None
     fps: float | None
     notices: tuple[str, ...]
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.frames)
 
-class VideoFrames:
-    """A video. lossy: whether its pixels went through more than RGB. text: nothing; pictures may carry words."""
+    def __length_hint__(self) -> int:  # for `operator.length_hint`, to show progress
+        return len(self.slots)
+
+    def decoded(self, decode: Callable, charts: Charts, form: str, fps: float | None = None) -> Reading:
+        """Decode frames that are pose maps; positions without a frame repeat the nearest one.
+
+        decode: returns parts, uint8 (H, W), and uv (2, H, W) of a frame, None for each that is unknown.
+        """
+        maps: dict[str, np.ndarray] = {}
+        for slot, frame in zip(self.slots, self.frames):
+            for name, map_ in zip(("parts", "uv"), decode(frame)):
+                if map_ is not None:
+                    if name not in maps:
+                        maps[name] = np.zeros((self.length, *map_.shape), map_.dtype)
+                    maps[name][slot] = map_
+        for name, array in maps.items():
+            maps[name] = array[: slot + 1]
+            repeat_nearest(maps[name], self._known()[: slot + 1])
+        fps, notices = _rate(fps or self.fps, slot + 1)
+        poses = PoseSequence(maps.get("parts"), maps.get("uv"), charts if "uv" in maps else "none", fps)
+        return Reading(poses, form, self.notices + notices)
+
+    def estimated(self, poses: PoseSequence) -> Reading:
+        """Make the reading from an estimator's maps of all frames; positions without a person repeat the nearest one.
+
+        Raises InputError when no person was found, or in too few frames.
+        """
+        seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
+        if not seen.any():
+            raise InputError(f"Nobody was found in {self.name}; give pictures of one person from head to foot.")
+        numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
+        notices = self.notices + gap_notices(seen, "Nobody was found in", numbers)
+        indices, known = nearest_known(seen), self._known()
+        if not known.all():
+            indices = indices[np.searchsorted(self.slots, nearest_known(known))]
+        if not np.array_equal(indices, np.arange(len(poses))):
+            poses = poses.select(indices)
+        fps, rate_notices = _rate(self.fps, len(poses))
+        shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
+        return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", notices + rate_notices)
+
+    def _known(self) -> np.ndarray:
+        known = np.zeros(self.length, bool)
+        known[list(self.slots)] = True
+        return known
+
+
+def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
+    return (DEFAULT_FPS, (NO_RATE,) * (length > 1)) if fps is None else (float(fps), ())
+
+
+class Video:
+    """A video. lossy: whether its pixels are stored in another form than RGB. text: empty, unlike that of pictures."""
+
+    kind = "video"
 
     def __init__(self, path: Path):
         self.path, self.name = path, shown(path.name)
         self.info = probe_video(path)
-        self.lossy = not self.info.pixel_format.startswith(
-            ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8")
-        )
+        self.lossy = not self.info.pixel_format.startswith(_EXACT_PIXELS)
         self.format = f"{self.info.codec}, {self.info.pixel_format}"
         self.text: dict[str, str] = {}
 
     def samples(self) -> list[np.ndarray]:
-        """A few raw frames, spread over the whole."""
+        """Read a few raw frames, spread over the whole video."""
         wanted = {int((i + 0.5) * self.info.num_frames / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)}
         frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True)
         return [frame for index, frame in enumerate(frames) if index in wanted]
 
-    def maps(self) -> Stream:
-        """All frames, raw, no side above MAX_MAP_SIDE. Raises InputError when there are too many."""
-        stream = self._stream(_MOST_FPS_OF_PHOTOS if self.info.variable else self.info.fps, nearest=True)
-        return replace(stream, notices=stream.notices + reduction_notice((self.info.height, self.info.width)))
+    def maps(self) -> Frames:
+        """Read all frames, raw, with no side above MAX_MAP_SIDE. Raises InputError when there are too many."""
+        frames = self._frames(_MOST_FPS_OF_PHOTOS if self.info.variable else self.info.fps, nearest=True)
+        return replace(frames, notices=frames.notices + reduction_notice((self.info.height, self.info.width)))
 
-    def photos(self) -> Stream:
-        """The frames for the estimator, at 30 fps or fewer, no side above MAX_MAP_SIDE; of a long clip as many as are
-        made at once."""
-        return self._stream(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
+    def photos(self) -> Frames:
+        """Read the frames for the estimator, with no side above MAX_MAP_SIDE.
 
-    def _stream(self, most_fps: float, nearest: bool) -> Stream:
-        rate, notices = self._rate(most_fps)
+        The rate is 30 fps at most, and lower for a long clip, so that it has about MAX_FRAMES frames.
+        """
+        return self._frames(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
+
+    def _frames(self, most_fps: float, nearest: bool) -> Frames:
+        fps, rate, notices = min(self.info.fps, most_fps), None, ()
+        if self.info.variable:
+            rate, notices = fps, (f"{self.name} has frames of uneven length; it is read at {fps:.4g} fps.",)
+        elif self.info.fps > most_fps + 0.01 and self.info.num_frames > 1:
+            rate, notices = fps, (f"{self.name} has {self.info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
         length = self.info.num_frames if rate is None else math.ceil(self.info.seconds * rate) + 1
         if length > MAX_FRAMES_READ:
-            raise InputError(
-                f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it to the "
-                "part that is needed."
-            )
+            raise InputError(f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it.")
         frames = read_video(self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest)
-        return Stream(frames, range(length), np.ones(length, bool), None, rate or self.info.fps, notices)
-
-    def _rate(self, most: float) -> tuple[float | None, tuple[str, ...]]:
-        """The rate to resample to, None for the video's own, and what to tell."""
-        fps = min(self.info.fps, most)
-        if self.info.variable:
-            return fps, (f"{self.name} has frames of uneven length; it is read at {fps:.4g} fps.",)
-        if self.info.fps > most + 0.01:
-            return fps, (f"{self.name} has {self.info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
-        return None, ()
+        return Frames(frames, self.name, self.kind, tuple(range(length)), length, None, fps, notices)
 
 
-class PictureFrames:
-    """Pictures of a folder or zip, or one picture. text: what a PNG says of itself."""
+class Numbered:
+    """Numbered files of a folder or zip, or one file. what: their kind, for messages."""
 
-    def __init__(self, folder: Folder, entries: list[Entry]):
-        self.folder, self.name = folder, folder.name
-        self.order = numbered(entries, folder.name, "pictures")
-        self.text: dict[str, str] = {}  # a PNG's own words: charts and fps where this program wrote it
-        first = self._open(self.order.entries[0])
-        if first.format == "PNG":
-            self.text = {key: value for key, value in first.info.items() if isinstance(value, str)}
-        self.lossy, self.format = first.format == "JPEG", first.format
-        self._size = (first.height, first.width)
-        self._animation = (
-            self.order.entries[0].name if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1 else ""
-        )
+    kind = "pictures"
 
-    def samples(self) -> list[np.ndarray]:
-        """A few raw frames, spread over the whole."""
-        count = len(self.order.entries)
-        wanted = sorted({int((i + 0.5) * count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
-        return [_reduced(raw_rgb(self._open(self.order.entries[index]))) for index in wanted]
+    def __init__(self, folder: Folder, entries: list[Entry], what: str):
+        self.folder, self.name, self._what = folder, folder.name, what
+        self._order = in_time([entry.name for entry in entries], folder.name, what)
+        self.entries = [entries[index] for index in self._order.indices]
 
-    def maps(self) -> Stream:
-        """All pictures, raw, no side above MAX_MAP_SIDE. The frames raise InputError when they differ in size."""
-        return self._stream(lambda entry: raw_rgb(self._open(entry)), reduction_notice(self._size))
+    def frames(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Frames:
+        """Read all files, with no side above MAX_MAP_SIDE. read: returns (H, W, C) of an entry.
 
-    def photos(self) -> Stream:
-        """All pictures, upright, for the estimator, no side above MAX_MAP_SIDE. The frames raise InputError when they
-        differ in size."""
-        return self._stream(lambda entry: upright_rgb(self._open(entry)), ())
-
-    def _stream(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Stream:
-        order = self.order
-        if self._animation:
-            notices += (f"{self._animation} is an animation; its first picture is used.",)
-        notices += gap_notices(order.known, "There are no pictures for", order.numbers)
-        return Stream(self._of_one_size(read), order.slots, order.known, order.numbers, None, notices)
+        Iterating over the frames raises InputError when they differ in size.
+        """
+        order = self._order
+        notices += gap_notices(order.known, f"There are no {self._what} for", order.numbers)
+        frames, slots = self._of_one_size(read), tuple(order.slots)
+        return Frames(frames, self.name, self.kind, slots, len(order.known), order.numbers, None, notices)
 
     def _of_one_size(self, read: Callable[[Entry], np.ndarray]) -> Iterator[np.ndarray]:
         shape = None
-        for entry in self.order.entries:
-            frame = read(entry)  # reduced only after the comparison
+        for entry in self.entries:
+            frame = read(entry)  # reduced only after the comparison of sizes
             shape = shape or frame.shape
             if frame.shape != shape:
-                raise InputError(
-                    f"{entry.name} in {self.name} is {frame.shape[1]} x {frame.shape[0]} pixels, but "
-                    f"{self.order.entries[0].name} is {shape[1]} x {shape[0]}; all pictures of a sequence must have "
-                    "one size."
+                sizes = (
+                    f"{frame.shape[1]} x {frame.shape[0]} pixels, but {self.entries[0].name} {shape[1]} x {shape[0]}"
                 )
-            yield _reduced(frame)
-
-    def _open(self, entry: Entry):
-        name = entry.name if entry.name == self.name else f"{entry.name} in {self.name}"
-        return open_picture(io.BytesIO(self.folder.read(entry)), name)
+                raise InputError(f"{entry.name} in {self.name} is {sizes}; all need one size.")
+            yield reduced(frame)
 
 
-def _reduced(frame: np.ndarray) -> np.ndarray:
-    rows, columns = kept(*frame.shape[:2])
+class Pictures(Numbered):
+    """Pictures of a folder or zip, or one picture.
+
+    text: the text fields of a PNG, which include charts and fps if this program wrote it.
+    """
+
+    def __init__(self, folder: Folder, entries: list[Entry]):
+        super().__init__(folder, entries, "pictures")
+        first = self._open(self.entries[0])
+        self.lossy, self.format = first.format == "JPEG", first.format
+        self.text = {key: x for key, x in first.info.items() if isinstance(x, str) and first.format == "PNG"}
+        self._size, self._notices = (first.height, first.width), ()
+        if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1:
+            self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
+
+    def samples(self) -> list[np.ndarray]:
+        """Read a few raw frames, spread over the whole sequence."""
+        wanted = sorted({int((i + 0.5) * len(self.entries) / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
+        return [reduced(_raw(self._open(self.entries[index]))) for index in wanted]
+
+    def maps(self) -> Frames:
+        """Read all pictures, raw."""
+        return self.frames(lambda entry: _raw(self._open(entry)), reduction_notice(self._size) + self._notices)
+
+    def photos(self) -> Frames:
+        """Read all pictures, upright, for the estimator."""
+        return self.frames(lambda entry: _upright(self._open(entry)), self._notices)
+
+    def _open(self, entry: Entry) -> Image.Image:
+        return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
+
+
+def _raw(image: Image.Image) -> np.ndarray:
+    """The stored values, uint8 (H, W, 3): neither rotated nor colour-managed, without transparency."""
+    if image.mode in ("RGBA", "RGBX"):
+        return np.array(image)[..., :3]
+    return np.array(image.convert("RGB")) if image.mode in ("RGB", "P", "L", "1", "LA", "PA") else from_pil(image)
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    """The picture as displayed, uint8 (H, W, 3), averaged down to MAX_MAP_SIDE if it is larger."""
+    pixels = from_pil(image)
+    size = reduced_size(pixels.shape[:2])
+    if size == pixels.shape[:2]:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BOX))
+
+
+def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) reduced so that no side is longer than MAX_MAP_SIDE."""
+    scale = min(1.0, MAX_MAP_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def reduced(frame: np.ndarray) -> np.ndarray:
+    """Reduce (H, W, ...) to its reduced size by nearest neighbour."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * side / n).astype(int) for side, n in zip(frame.shape, reduced_size(frame.shape[:2]))
+    )
     return frame if frame.shape[:2] == (len(rows), len(columns)) else frame[rows[:, None], columns]
+
+
+def reduction_notice(size: tuple[int, int]) -> tuple[str, ...]:
+    """The notice about maps of (height, width) `size` that are reduced; empty when they are not."""
+    height, width = reduced_size(size)
+    if (height, width) == tuple(size):
+        return ()
+    return (f"The frames of {size[1]} x {size[0]} pixels are reduced to {width} x {height}.",)

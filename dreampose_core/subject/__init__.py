@@ -1,1 +1,1 @@
-"""A subject: fine-tuning to one person, the recipe, the folder with what was tuned, pictures while it is tuned."""
+"""A subject: fine-tuning the model to one person; recipes, the subject folder and progress pictures."""

@@ -1,5 +1,5 @@
-"""The model tuned to a person: a subject folder, or for a while; with checkpoints, pictures on the way, and less where
-memory is short."""
+"""Fine-tune the model to a person, into a subject folder or temporarily; with checkpoints, progress pictures and
+out-of-memory fallback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .folder import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key
 from .oom_fallback import Rung, ladder, on_ladder
 from .previews import Samples
-from .recipe import recipe_named, tune_subject
+from .recipe import recipe_named
+from .tuning import tune_subject
 
 log = logging.getLogger("dreampose.finetuning")
 
@@ -42,29 +43,28 @@ def finetune(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Subject:
-    """Tunes the model to the person in `photos`, uint8 (H, W, 3) each, and writes the subject folder; the model is left
-    as it was.
+    """Fine-tune the model to the person in `photos`, uint8 (H, W, 3) each, and write the subject folder; afterwards the
+    model is as before.
 
-    A subject that is there already and was tuned to the same is returned as it is. image_poses: the photos' maps, one
-    each, or None: the pose is then dropped in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder
-    from which an interrupted call resumes, removed when the subject is written. samples: what takes pictures on the
-    way. Where memory does not hold the tuning it goes on with less, see `training.ladder`, and the subject's notices
-    say how. Raises InputError, also when what is resumed was another tuning, and ModelError where memory does not hold
-    the last of the ladder either.
+    An existing subject of the same tuning is returned as it is. image_poses: the photos' pose maps, one each, or None
+    to drop the pose in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted
+    call resumes, removed when the subject is written. samples: takes the progress pictures. If memory is too small,
+    tuning falls back to less, see `oom_fallback.ladder`, and the subject's notices name the changes. Raises InputError
+    for wrong input or checkpoints of another tuning, and ModelError if memory is too small for the last fallback.
     """
     base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
     key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
     check_subject_folder(folder)
-    with suppress(ModelError):  # there is none yet, or another model's, or a damaged one
-        if (found := read_subject(folder, base)).key == key:
-            return found
+    with suppress(ModelError):  # no subject yet, one of another model, or a damaged one
+        if (existing := read_subject(folder, base)).key == key:
+            return existing
     if image_poses is not None and len(image_poses) != len(photos):
         raise InputError(
             f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
         )
     if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
         which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
-        raise InputError(f"{which} shows nobody; give the map that was made from that photo, or none for any photo.")
+        raise InputError(f"{which} shows no person; give the map that was made from that photo, or none for any photo.")
     content = subject_key(photos, image_poses, "", 0, "")
     tuning = {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content}
     start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
@@ -95,10 +95,8 @@ def finetune(
             samples.clear()
         if checkpoints is not None:
             if rung.recipe != before.recipe:
-                for stage in (
-                    "tuning",
-                    "decoder",
-                ):  # of other weights, and gone before the rung is told: whoever dies here starts anew
+                # these checkpoints do not fit the new recipe; remove them before tuning.json names the new rung
+                for stage in ("tuning", "decoder"):
                     shutil.rmtree(checkpoints / stage, ignore_errors=True)
             _write_resumed(checkpoints, tuning | {"rung": rung.name})
 
@@ -110,13 +108,13 @@ def finetune(
 
 
 def _check_resumed(checkpoints: Path, tuning: dict) -> str:
-    """Writes what is being tuned to tuning.json and returns the name of the rung to go on from, see `oom_fallback`;
-    raises InputError when the checkpoints that are there are of another tuning."""
-    told = checkpoints / "tuning.json"
-    before = {"rung": "full", **(json.loads(told.read_text()) if told.is_file() else tuning)}
+    """Write tuning.json and return the name of the rung to start from, see `oom_fallback`. Raises InputError if the
+    existing checkpoints belong to another tuning."""
+    path = checkpoints / "tuning.json"
+    before = {"rung": "full", **(json.loads(path.read_text()) if path.is_file() else tuning)}
     if changed := [name for name in tuning if before.get(name) != tuning[name]]:
         raise InputError(
-            f"The tuning to go on with has another {' and another '.join(changed)}; give the same, or start anew."
+            f"The interrupted tuning has another {' and another '.join(changed)}; use the same, or start over."
         )
     _write_resumed(checkpoints, before)
     return before["rung"]
@@ -136,7 +134,7 @@ def tuned_to(
     recipe: str,
     should_stop: ShouldStop = never_stop,
 ) -> Iterator[None]:
-    """The model carries a subject freshly tuned to `photo` inside the block and nowhere else."""
+    """Tune the model to `photo` for the duration of the context."""
     how = recipe_named(recipe)
     with memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
         tune_subject(pipe, pipe.fit_photos([photo]), image_poses, how, should_stop=should_stop)

@@ -1,5 +1,5 @@
-"""A subject folder: what tuning changed against a base model, with the photos it was tuned to; loaded onto a model and
-taken off."""
+"""A subject folder: the weights that tuning changed in a base model, and its photos; save, check, load and unload
+them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _ADAPTER_FILE, _DECODER_FILE = "adapter.safetensors", "vae_decoder.safetensors"
 
 @dataclass(frozen=True)
 class Subject:
-    """What stands in a subject folder's subject.json.
+    """The content of a subject folder's subject.json.
 
-    key: of the content it was tuned to, and of what was asked for. base: fingerprint of the model it belongs to.
-    recipe: that it was tuned with, also where memory did not hold the one asked for. losses: of UNet and decoder steps.
-    knows_poses: the photos' DensePose was known in tuning. notices: sentences about fall-backs in tuning.
+    key: of the photos and the options of tuning. base: fingerprint of the subject's base model. recipe: the one used,
+    also after an out-of-memory fallback. losses: of UNet and decoder steps. knows_poses: whether the photos' DensePose
+    was used in tuning. notices: sentences about fallbacks in tuning.
     """
 
     key: str
@@ -48,10 +48,10 @@ class Subject:
 
 
 def fingerprint(pipe) -> str:
-    """A short name for a model's weights: a hash of names, shapes and the first values of every tensor.
+    """Return a short name for a model's weights: a hash of names, shapes and the first values of every tensor.
 
-    The values count as bfloat16, so that a model has one name in whatever precision it was loaded; only a folder in
-    float32 that is loaded in float16 has another one.
+    Values are hashed as bfloat16, so the fingerprint does not depend on the precision a model is loaded in; the one
+    exception is a float32 folder loaded in float16.
     """
     digest = hashlib.sha256()
     for part in ("unet", "vae", "adapter", "image_encoder"):
@@ -62,7 +62,7 @@ def fingerprint(pipe) -> str:
 
 
 def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, recipe: str, seed: int, base: str) -> str:
-    """The name of the subject that tuning on this content gives: the same photos and recipe are never tuned twice."""
+    """Return the key of the subject that this tuning produces, so that the same photos are never tuned to twice."""
     digest = hashlib.sha256(f"1 {recipe} {seed} {base}".encode())
     arrays = list(photos)
     if image_poses is not None:
@@ -77,11 +77,9 @@ def subject_key(photos: list[np.ndarray], image_poses: PoseSequence | None, reci
 def save_subject(
     pipe, folder: Path, subject: Subject, photos: list[np.ndarray], image_poses: PoseSequence | None
 ) -> None:
-    """Writes the tuned weights that `pipe` carries, and what they were tuned to; the folder appears whole or not at
-    all.
+    """Write the tuned weights of `pipe` and their photos; the folder appears whole or not at all.
 
-    photos: uint8 (H, W, 3) each. Raises StorageError when the disk is full, InputError when `folder` holds something
-    else.
+    photos: uint8 (H, W, 3) each. Raises StorageError if the disk is full, InputError if `folder` is no subject.
     """
     check_subject_folder(folder)
     temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
@@ -114,15 +112,15 @@ def save_subject(
 
 
 def check_subject_folder(folder: Path) -> None:
-    """Raises InputError when a subject written to `folder` would replace files that are no subject."""
+    """Raise InputError if `folder` holds files that are no subject and must not be replaced."""
     if folder.exists() and not (folder / "subject.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and is not a subject; choose a new folder for the subject.")
+        raise InputError(f"{folder} already exists and is not a subject; choose a new folder for the subject.")
 
 
 def read_subject(folder: str | Path, base: str | None = None) -> Subject:
-    """The subject in `folder`, its files checked against their SHA-256.
+    """Read the subject in `folder` and check its files against their SHA-256.
 
-    base: fingerprint of the model it must belong to. Raises ModelError with one sentence when it cannot be used.
+    base: fingerprint of the model it must belong to. Raises ModelError with one sentence if it cannot be used.
     """
     folder = Path(folder)
     try:
@@ -144,7 +142,7 @@ def read_subject(folder: str | Path, base: str | None = None) -> Subject:
 
 @contextmanager
 def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
-    """The subject's weights are on `pipe` inside the block; afterwards the base is bit for bit as it was.
+    """Load the subject's weights onto `pipe` for the duration of the context; afterwards the base is restored exactly.
 
     Raises ModelError as `read_subject`.
     """
@@ -165,9 +163,9 @@ def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
 
 @contextmanager
 def base_restored(pipe, whole: bool = False) -> Iterator[None]:
-    """Whatever tuning does to `pipe` inside the block is undone at its end: the LoRA unloaded, the rest copied back.
+    """Undo all tuning of `pipe` at the end of the context: unload the LoRA, copy the other weights back.
 
-    whole: the UNet's own weights are tuned, too, and copied back from the CPU's memory.
+    whole: also back up all weights of the UNet, in CPU memory, and copy them back.
     """
     tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
     kept = [
@@ -188,7 +186,7 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
             if next(module.parameters()).dtype != dtype:
                 module.to(dtype=dtype)
             for name, parameter in module.named_parameters():
-                if parameter.stride() != state[name].stride():  # an optimizer laid its numbers in another order
+                if parameter.stride() != state[name].stride():  # an optimizer changed the memory layout
                     parameter.data = torch.empty_like(state[name], device=parameter.device)
             module.load_state_dict(state)
         for module, training in modes:
@@ -200,5 +198,5 @@ def _has_lora(unet: torch.nn.Module) -> bool:
 
 
 def tuned_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The LoRA's parameters, in the order of the network."""
+    """List the LoRA's parameters, in the order of the network."""
     return [parameter for name, parameter in unet.named_parameters() if "lora_" in name]

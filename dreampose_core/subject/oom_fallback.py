@@ -1,5 +1,4 @@
-"""The memory ladder of tuning: where memory does not hold it, the same with less of it, rung by rung, and every rung is
-said."""
+"""Out-of-memory fallback for tuning: retry with settings that need less memory, and add a notice."""
 
 from __future__ import annotations
 
@@ -17,9 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rung:
-    """A way to tune a subject. name: in what is kept of an interrupted tuning. recipe: one of RECIPES, and `how` it is
-    run here.
-    notice: the sentence that goes with the result; "" on the highest rung, which is what was asked for."""
+    """A way to tune a subject. name: stored with an interrupted tuning. recipe: a name in RECIPES; how: its settings.
+
+    notice: sentence for the result; "" on the highest rung, which is what was requested.
+    """
 
     name: str
     recipe: str
@@ -28,54 +28,50 @@ class Rung:
 
     @property
     def is_possible(self) -> bool:
-        """Whether this machine has what it needs."""
+        """Whether this machine has the rung's optimizer."""
         return is_available(self.how.optimizer)
 
 
 def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
-    """The rungs of a recipe, the highest first; each needs less memory than the one before. steps: see `recipe_named`.
+    """Return the rungs of a recipe, the highest first; each needs less memory than the one before.
 
-    "twice" gives the same weights, "one by one" the same up to rounding. "8 bits" rounds what the optimizer remembers,
-    half of what whole weights need in training. Below these there is another recipe, `fast` in the least memory, which
-    tunes a LoRA and decodes halves.
+    steps: see `recipe_named`. "twice" gives the same weights, "one by one" the same up to rounding. "8 bits" rounds the
+    optimizer's state, which is half of the memory when all weights are trained. The last rung below other recipes is
+    `fast` in the least memory, which tunes a LoRA and decodes crops of half the side.
     """
     how = recipe_named(recipe, steps)
     rungs = [Rung("full", recipe, how)]
 
-    def lower(name: str, so: str, **less) -> None:
-        rungs.append(Rung(name, recipe, replace(rungs[-1].how, **less), f"Memory did not hold the tuning, so {so}."))
+    def lower(name: str, change: str, **less) -> None:
+        rungs.append(Rung(name, recipe, replace(rungs[-1].how, **less), f"Tuning did not fit in memory, so {change}."))
 
-    lower(
-        "twice",
-        "part of it was computed twice instead of kept, which takes longer and gives the same",
-        checkpointing=True,
-    )
+    lower("twice", "parts of it were computed twice, which takes longer and gives the same result", checkpointing=True)
     if max(how.batch_size, how.decoder_batch_size) > 1:
         lower(
             "one by one",
-            "its samples were taken one by one and part of it was computed twice, which takes longer and gives the "
-            "same",
+            "samples were processed one by one and parts were computed twice, which takes longer and gives the same "
+            "result",
             one_by_one=True,
         )
     if how.rank is None:
-        lower("8 bits", "its optimizer remembered in 8 bits and part of it was computed twice", optimizer="adamw8bit")
+        lower("8 bits", "the optimizer stored its state in 8 bits and parts were computed twice", optimizer="adamw8bit")
     if recipe != "fast":
         least = replace(recipe_named("fast"), checkpointing=True, one_by_one=True)
-        so = (
-            f"Memory did not hold the recipe {recipe}, so the person was tuned to with the recipe fast, its "
-            "samples taken one by one."
+        change = (
+            f"Tuning did not fit in memory, so the recipe fast was used instead of {recipe}, with samples processed "
+            "one by one."
         )
-        rungs.append(Rung("fast", "fast", least, so))
+        rungs.append(Rung("fast", "fast", least, change))
     return rungs
 
 
 def on_ladder(
     pipe, rungs: list[Rung], start: str, tune: Callable[[Rung], T], on_lower: Callable[[Rung, Rung], None]
 ) -> T:
-    """What `tune` returns on the highest of the rungs, from the one named `start` on, that memory holds; `pipe` is
-    afterwards, and before each rung, as it was.
+    """Return the result of `tune` on the first rung that fits in memory, starting from the one named `start`.
 
-    on_lower(before, rung): called when memory did not hold `before`. On the lowest rung its error is raised.
+    `pipe` is restored before each rung and at the end. on_lower(before, rung): called when `before` did not fit. The
+    lowest rung's out-of-memory error is raised.
     """
     at = [rung.name for rung in rungs].index(start)
     while True:
@@ -86,7 +82,7 @@ def on_ladder(
             except (RuntimeError, MemoryError) as error:
                 if rung is rungs[-1] or not memory.is_out_of_memory(error):
                     raise
-            # out here, where the error no longer holds what was computed, and before weights are given back
+            # outside of except, where the error no longer keeps tensors alive, and before weights are restored
             memory.let_go()
         at = next(index for index in range(at + 1, len(rungs)) if rungs[index].is_possible)
         on_lower(rung, rungs[at])

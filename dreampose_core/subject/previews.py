@@ -1,5 +1,4 @@
-"""Small pictures of what a model makes of a person while it is tuned to them; few, cheap, and without a trace in what
-is learned."""
+"""Progress pictures of a person during fine-tuning: few, cheap, and without effect on the training."""
 
 from __future__ import annotations
 
@@ -24,18 +23,18 @@ from ..poses import WINDOW, window_indices
 from ..progress import ShouldStop
 from ..settings import AnimateOptions
 
-SAMPLES = "samples"  # the folder: 000017.png is what comes out after 17 steps
-_THIRDS = 3  # of the UNet's steps; with the one before and the one after all of it five pictures
-_STEPS = 6  # of denoising, where the model takes more
+SAMPLES = "samples"  # the folder: 000017.png is the result after 17 steps
+_THIRDS = 3  # pictures during the UNet's steps; with one before and one after them, five
+_STEPS = 6  # most denoising steps
 _SIDE = 160  # pixels of the longer side
 log = logging.getLogger("dreampose.samples")
 
 
 class Samples:
-    """Pictures of a scene's middle frame, each from the weights that the pipeline has at that moment, in a folder.
+    """Pictures of a scene's middle frame from the pipeline's current weights, in a folder.
 
-    options: of the frames that are made later; the pictures are drafts of these. Those that an interrupted tuning left
-    in the folder are not made again. seconds: how long the pictures took so far.
+    options: of the video's frames, of which the pictures are drafts. Pictures that an interrupted tuning left in the
+    folder are kept. seconds: time spent on pictures so far.
     """
 
     def __init__(
@@ -49,9 +48,9 @@ class Samples:
             remove_all_unfinished(folder)
 
     def take(self, step: int, total: int) -> None:
-        """Takes a picture after `step` of `total` steps, unless there is one since the last third of these began.
+        """Take a picture after `step` of `total` steps, unless the current third of these has one.
 
-        Raises Cancelled. Whatever else goes wrong is logged and costs the pictures only: there are no more then.
+        Raises Cancelled. Any other error is logged and disables further pictures, but does not stop the tuning.
         """
         if self._failed or self._newest * _THIRDS // total >= step * _THIRDS // total:
             return
@@ -68,26 +67,27 @@ class Samples:
             self._newest = step
         except Cancelled:
             raise
-        except Exception as error:  # nobody shall lose what is learned to a picture of it
+        except Exception as error:  # a failed picture must not cost the tuning
             self._failed = True
-            log.warning("No more pictures of the learning, the one after step %d could not be made: %s", step, error)
+            log.warning("Progress pictures are disabled; the one after step %d failed: %s", step, error)
         finally:
             self.seconds += time.monotonic() - started
         if self._failed:
-            memory.let_go()  # out here, where the error no longer holds what was computed
+            memory.let_go()  # outside of except, where the error no longer keeps tensors alive
 
     def clear(self) -> None:
-        """Removes the pictures: what they show is not what is learned now."""
+        """Remove the pictures, which show weights that are no longer used."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._newest = -1
 
     def _frame(self) -> np.ndarray:
-        """uint8 (H, W, 3), made as the middle frame of the video will be, but in fewer steps."""
+        """Make the middle frame of the video in fewer steps: uint8 (H, W, 3)."""
         pipe, scene, options = self._pipe, self._scene, self._options
         draft = pipe.model_config.sampling("draft")
         steps = min(_STEPS, options.steps or draft.num_inference_steps)
+        middle = WINDOW.index(0)
         around = scene.poses.select(window_indices(len(scene.poses) // 2, len(scene.poses)))
-        low = pipe.vae.dtype  # the model's precision; what is trained is in float32 meanwhile
+        low = pipe.vae.dtype  # the model's precision; trained weights are in float32 meanwhile
         with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32):
             frames = pipe.stream(
                 scene.photo,
@@ -96,8 +96,7 @@ class Samples:
                 image_guidance=options.image_guidance,
                 pose_guidance=options.pose_guidance,
                 generator=torch.Generator().manual_seed(options.seed),
-                batch_size=1,
-                first_frame=WINDOW.index(0),
+                batches=[range(middle, middle + 1)],
                 should_stop=self._should_stop,
                 **vars(replace(draft, num_inference_steps=steps)),
             )
@@ -109,8 +108,7 @@ class Samples:
 
 @contextmanager
 def _left_as_it_is(pipe: DreamPosePipeline) -> Iterator[None]:
-    """In this context the networks are in the mode for use; afterwards each of their modules is in the mode it was
-    in."""
+    """Put the networks in eval mode in this context, then restore the mode of each of their modules."""
     networks = (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:

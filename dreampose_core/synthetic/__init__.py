@@ -1,4 +1,4 @@
-"""People made by a program: bodies, motions, clothes, and pictures of them with exact DensePose."""
+"""Synthetic people from seeds: their bodies, motions and clothes, and pictures of them with exact pose maps."""
 
 from .figure import HELD_OUT, Figure, Moments, render, render_clip
 from .motion import HELD_OUT_MOTIONS, MOTIONS, Manner

@@ -1,4 +1,4 @@
-"""A motion made to order: what a mannequin does and how, who it is and where it is seen from; drawn as maps alone."""
+"""Draw a mannequin's motion from options as pose maps: the motion and its manner, the body, and the camera."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from ..body.cones import Shape, body_cones
+from ..body.cones import Shape
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import MotionOptions
+from .dice import Dice
 from .figure import Camera, Figure, Light, joints, render
 from .motion import Manner
-from .outfit import Dice, Outfit, outfit_cones
+from .outfit import Outfit
 
 _HEIGHTS = {
     "child": Shape(shoulders=0.9, hips=0.86, girth=0.94, legs=0.9, head=1.24, height=0.79),
@@ -21,14 +22,15 @@ _HEIGHTS = {
     "average": Shape(height=0.985),
     "tall": Shape(legs=1.04, head=0.97, height=1.04),
 }
-_BUILDS = {  # times what the height says
+# factors on the shape of the height
+_BUILDS = {
     "slim": Shape(shoulders=0.95, hips=0.92, girth=0.82),
     "average": Shape(),
     "heavy": Shape(shoulders=1.05, hips=1.12, girth=1.32),
 }
 _HEMS = {"close": 0.0, "skirt": 0.3, "long_skirt": 0.14}
-_ZOOM = 0.76  # at distance 1: with room above for hands and jumps
-_BATCH = 8  # frames drawn at once; between two batches it can be stopped
+_ZOOM = 0.76  # at distance 1; leaves room above for hands and jumps
+_BATCH = 8  # frames drawn at once; the run can be stopped between batches
 
 
 def acted(
@@ -38,10 +40,10 @@ def acted(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> PoseSequence:
-    """The maps (height, width) = `size` of the motion, in its exact parts and U, V (charts: mannequin).
+    """Draw the pose maps of a motion, of `size` (height, width), with exact parts and U, V (charts: mannequin).
 
-    U, V are rounded to steps of 1/255, as DensePose's own files have them: a third of the bytes on disk.
-    Raises InputError for a motion that there is not, Cancelled when should_stop() is true.
+    U, V are rounded to steps of 1/255, as in DensePose's own files; that takes a third of the bytes on disk.
+    Raises InputError for an unknown motion, Cancelled if should_stop() returns true.
     """
     figure = _mannequin(options)
     times = torch.arange(options.num_frames) / options.fps
@@ -55,36 +57,19 @@ def acted(
         parts.append(drawn.parts)
         uv.append((drawn.uv.float() * 255).round().div(255).half())
         clock.tick(int(which[-1]) + 1)
-    own = joints(figure, moments, size)
-    return PoseSequence(torch.cat(parts).numpy(), torch.cat(uv).numpy(), "mannequin", options.fps, own)
+    exact_joints = joints(figure, moments, size)
+    return PoseSequence(torch.cat(parts).numpy(), torch.cat(uv).numpy(), "mannequin", options.fps, exact_joints)
 
 
 def _mannequin(options: MotionOptions) -> Figure:
-    """Somebody in close or skirted clothes, of whom only maps are drawn: nothing is painted on them."""
-    dice = Dice(torch.Generator().manual_seed(options.seed))
+    """A figure in close or skirted clothes, with an empty atlas because only its maps are drawn."""
+    dice = Dice(options.seed)
     tall, broad = _HEIGHTS[options.height], _BUILDS[options.build]
     drawn = {
         name: dice.around(getattr(tall, name) * getattr(broad, name), 0.03)
         for name in ("shoulders", "hips", "girth", "legs", "head")
     }
-    shape = Shape(**drawn, height=tall.height)
-    hem = _HEMS[options.clothes]
-    outfit = Outfit(
-        one_piece=False,
-        waist=0.6,
-        hem=hem,
-        flare=1.5,
-        sleeve=0.0,
-        loose_sleeve=0.0,
-        leg=0.0,
-        loose_leg=0.0,
-        folds=0.0,
-        hair="short",
-        hat="none",
-        bag="none",
-        side=1,
-    )
+    shape, outfit = Shape(**drawn, height=tall.height), Outfit(waist=0.6, hem=_HEMS[options.clothes], flare=1.5)
     manner = Manner(options.speed, options.amplitude, 0.0, 1 if dice.chance(0.5) else -1)
-    light = Light((0.0, math.sqrt(0.5), math.sqrt(0.5)), 0.5, (1.0, 1.0, 1.0))  # that nobody sees
-    cones = body_cones(shape) + outfit_cones(shape, outfit)
-    return Figure(options.seed, shape, outfit, cones, torch.empty(0), manner, Camera(_ZOOM, 0.0), light)
+    light = Light((0.0, math.sqrt(0.5), math.sqrt(0.5)), 0.5, (1.0, 1.0, 1.0))  # unused in maps
+    return Figure(options.seed, manner, Camera(_ZOOM, 0.0), light, shape, outfit, torch.empty(0))

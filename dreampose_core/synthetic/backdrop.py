@@ -1,23 +1,22 @@
-"""Where mannequins stand: studios and rooms, drawn a little larger than the frame, so that a camera can move over
-them."""
+"""Backdrops of mannequins: studios and rooms, a little larger than the frame, so that a camera can move over them."""
 
 from __future__ import annotations
 
 import colorsys
 import math
+from functools import partial
 
 import torch
 
-from .outfit import Dice
+from .dice import Dice, mix
 
-MARGIN = 1.25  # sides of a backdrop, in sides of the frame
+MARGIN = 1.25  # side of a backdrop over side of the frame
 
 
 def backdrop(dice: Dice, size: tuple[int, int]) -> torch.Tensor:
-    """(H', W', 3) in [0, 1] around a frame of `size` (height, width); H', W' are even multiples of MARGIN away from
-    it."""
+    """Draw a backdrop (H', W', 3) in [0, 1] for frames of `size` (height, width); H', W' as in `backdrop_size`."""
     height, width = backdrop_size(size)
-    # of the frame: y 0 at its top, 1 at its bottom; x -1 .. 1 across
+    # In the frame, y is 0 at the top and 1 at the bottom; x is -1 at the left and 1 at the right.
     y = ((torch.arange(height) + 0.5 - height / 2) / size[0] + 0.5)[:, None].expand(height, width)
     x = ((torch.arange(width) + 0.5 - width / 2) / (size[1] / 2))[None].expand(height, width)
     soft = 1.2 / size[0]
@@ -39,16 +38,19 @@ def backdrop(dice: Dice, size: tuple[int, int]) -> torch.Tensor:
 
 
 def backdrop_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of the backdrop for frames of `size`: as much is added on all sides, in whole pixels."""
+    """Size (height, width) of the backdrop for frames of `size`.
+
+    It adds the same number of whole pixels on opposite sides, so that each side is about MARGIN times as long.
+    """
     return tuple(side + 2 * math.ceil(side * (MARGIN - 1) / 2) for side in size)
 
 
 def seen_through(
     backdrops: torch.Tensor, size: tuple[int, int], zoom: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """Frames (T, H, W, 3) cut from backdrops (T, H', W', 3).
+    """Cut frames (T, H, W, 3) of `size` from backdrops (T, H', W', 3).
 
-    zoom (T,): how much larger than drawn the backdrop is seen. shift (T, 2): of the middle to the right and down, in
+    zoom: (T,) magnification of the backdrop, 1 as drawn. shift: (T, 2) of the frame's middle to the right and down, in
     frame heights.
     """
     count, high, wide, _ = backdrops.shape
@@ -65,101 +67,82 @@ def _paint(dice: Dice, saturation: float, value: tuple[float, float]) -> torch.T
     return torch.tensor(colorsys.hsv_to_rgb(dice.uniform(), dice.uniform(0, saturation), dice.uniform(*value)))
 
 
-def _lay(picture, share, colour):
-    return picture + (colour - picture) * share[..., None]
-
-
-def _box(x, y, left, right, top, bottom, soft):
-    """Share of a box with soft edges; x is stretched by the frame's shape, which its edges' softness ignores."""
+def _box(x, y, soft, left, right, top, bottom):
+    """Coverage of a box with soft edges; their softness ignores that x is stretched by the frame's shape."""
     across = ((0.5 + (x - left) / soft).clamp(0, 1)) * ((0.5 + (right - x) / soft).clamp(0, 1))
     return across * ((0.5 + (y - top) / soft).clamp(0, 1)) * ((0.5 + (bottom - y) / soft).clamp(0, 1))
 
 
 def _studio(dice: Dice, x, y, wall, floor):
-    """A wall that runs into the floor."""
+    """A wall that blends into the floor."""
     horizon, seam = dice.uniform(0.8, 0.93), dice.uniform(0.008, 0.07)
-    return _lay(wall.expand(*y.shape, 3), torch.sigmoid((y - horizon) / seam), floor)
+    return mix(wall.expand(*y.shape, 3), floor, torch.sigmoid((y - horizon) / seam))
 
 
 def _room(dice: Dice, x, y, wall, floor, soft):
-    """A wall with a skirting board, a floor of boards or with a rug, and what stands and hangs in a room."""
+    """A wall with a skirting board, a floor with boards or a rug, and things that hang and stand in a room."""
+    box = partial(_box, x, y, soft)
     horizon = dice.uniform(0.79, 0.9)
     paper = dice.pick(none=0.6, stripes=0.22, panels=0.18)
     picture = wall.expand(*y.shape, 3)
     if paper == "stripes":
-        picture = _lay(
-            picture, 0.5 * (0.5 + 3 * torch.sin(x * dice.uniform(14, 34))).clamp(0, 1), wall * dice.uniform(0.84, 0.95)
-        )
+        stripes = 0.5 * (0.5 + 3 * torch.sin(x * dice.uniform(14, 34))).clamp(0, 1)
+        picture = mix(picture, wall * dice.uniform(0.84, 0.95), stripes)
     elif paper == "panels":
         step = torch.remainder(x * dice.uniform(1.2, 2.2) + dice.uniform(), 1)
         frame = ((step - 0.5).abs() - 0.4).abs() < 0.02
-        picture = _lay(picture, (frame & (y > 0.1) & (y < horizon - 0.12)).float() * 0.6, wall * 0.8)
+        picture = mix(picture, wall * 0.8, (frame & (y > 0.1) & (y < horizon - 0.12)).float() * 0.6)
     for _ in range(dice.choice((0, 1, 1, 2, 2))):
-        picture = _thing_on_the_wall(dice, picture, x, y, soft)
-    boards = (
-        floor * (1 + 0.08 * torch.sin((x - 0.1) / (0.35 + y) * 22).sign())[..., None]
-        if dice.chance(0.5)
-        else floor.expand_as(picture)
-    )
+        picture = _thing_on_the_wall(dice, picture, x, y, box)
+    if dice.chance(0.5):  # boards
+        floor = floor * (1 + 0.08 * torch.sin((x - 0.1) / (0.35 + y) * 22).sign())[..., None]
     nearer = ((y - horizon) / (1 - horizon)).clamp(0, 1)
-    picture = torch.where((y > horizon)[..., None], boards * (0.86 + 0.14 * nearer)[..., None], picture)
+    picture = torch.where((y > horizon)[..., None], floor * (0.86 + 0.14 * nearer)[..., None], picture)
     if dice.chance(0.3):
         rug = (1 - torch.hypot(x / dice.uniform(0.7, 1.1), (y - (horizon + 0.1)) / 0.08)) / 0.05
-        picture = _lay(picture, rug.clamp(0, 1), _paint(dice, 0.6, (0.3, 0.8)))
-    picture = _lay(picture, _box(x, y, -9, 9, horizon - 0.03, horizon, soft), wall * 0.5 + 0.45)
+        picture = mix(picture, _paint(dice, 0.6, (0.3, 0.8)), rug)
+    picture = mix(picture, wall * 0.5 + 0.45, box(-9, 9, horizon - 0.03, horizon))
     for _ in range(dice.choice((0, 1, 1, 2))):
-        picture = _thing_on_the_floor(dice, picture, x, y, horizon, soft)
+        picture = _thing_on_the_floor(dice, picture, x, y, horizon, box)
     return picture
 
 
-def _thing_on_the_wall(dice: Dice, picture, x, y, soft):
+def _thing_on_the_wall(dice: Dice, picture, x, y, box):
     left, top = dice.uniform(-1.1, 0.6), dice.uniform(0.05, 0.3)
     wide, high = dice.uniform(0.3, 0.7), dice.uniform(0.14, 0.34)
     if dice.chance(0.4):  # a window
         sky = torch.tensor([0.82, 0.9, 0.98]) * dice.uniform(0.85, 1.02)
         frame, middle = torch.tensor([0.93, 0.92, 0.9]), left + wide / 2
-        picture = _lay(
-            picture, _box(x, y, left - 0.04, left + wide + 0.04, top - 0.015, top + high + 0.015, soft), frame
-        )
-        picture = _lay(picture, _box(x, y, left, left + wide, top, top + high, soft), sky)
-        return _lay(picture, _box(x, y, middle - 0.015, middle + 0.015, top, top + high, soft), frame)
+        picture = mix(picture, frame, box(left - 0.04, left + wide + 0.04, top - 0.015, top + high + 0.015))
+        picture = mix(picture, sky, box(left, left + wide, top, top + high))
+        return mix(picture, frame, box(middle - 0.015, middle + 0.015, top, top + high))
     right, bottom = left + wide * 0.7, top + high * 0.8
-    picture = _lay(
-        picture, _box(x, y, left - 0.03, right + 0.03, top - 0.012, bottom + 0.012, soft), _paint(dice, 0.5, (0.1, 0.5))
-    )
-    inside = _box(x, y, left, right, top, bottom, soft)
+    picture = mix(picture, _paint(dice, 0.5, (0.1, 0.5)), box(left - 0.03, right + 0.03, top - 0.012, bottom + 0.012))
+    inside = box(left, right, top, bottom)
     sea, land = _paint(dice, 0.5, (0.6, 0.95)), _paint(dice, 0.7, (0.2, 0.7))
     hills = top + high * (0.45 + 0.1 * torch.sin(9 * x + dice.uniform(0, 6)))
-    return _lay(_lay(picture, inside, sea), inside * (y > hills), land)
+    return mix(mix(picture, sea, inside), land, inside * (y > hills))
 
 
-def _thing_on_the_floor(dice: Dice, picture, x, y, horizon, soft):
+def _thing_on_the_floor(dice: Dice, picture, x, y, horizon, box):
     side = dice.choice((-1, 1))
     middle, wide, high = side * dice.uniform(0.6, 1.1), dice.uniform(0.2, 0.5), dice.uniform(0.1, 0.3)
     foot = horizon + dice.uniform(0.0, 0.05)
     colour = _paint(dice, 0.6, (0.2, 0.75))
-    picture = _lay(
-        picture, 0.35 * torch.exp(-(((x - middle) / (wide * 0.8)) ** 2) - ((y - foot) / 0.02) ** 2), colour * 0.2
-    )
+    shadow = 0.35 * torch.exp(-(((x - middle) / (wide * 0.8)) ** 2) - ((y - foot) / 0.02) ** 2)
+    picture = mix(picture, colour * 0.2, shadow)
     if dice.chance(0.3):  # a plant
-        picture = _lay(picture, _box(x, y, middle - 0.08, middle + 0.08, foot - 0.07, foot, soft), colour)
+        picture = mix(picture, colour, box(middle - 0.08, middle + 0.08, foot - 0.07, foot))
         green = torch.tensor(colorsys.hsv_to_rgb(dice.uniform(0.25, 0.4), 0.5, dice.uniform(0.25, 0.5)))
         for k in range(7):
             lean = (k - 3) * 0.09
-            leaf = 1 - torch.hypot(
-                (x - middle - lean * (foot - y) / 0.15) / 0.05, (y - foot + 0.07 + 0.4 * high) / (0.5 * high)
-            )
-            picture = _lay(picture, (leaf / 0.15).clamp(0, 1), green * (0.8 + 0.06 * k))
+            across, up = (x - middle - lean * (foot - y) / 0.15) / 0.05, (y - foot + 0.07 + 0.4 * high) / (0.5 * high)
+            picture = mix(picture, green * (0.8 + 0.06 * k), (1 - torch.hypot(across, up)) / 0.15)
         return picture
-    picture = _lay(picture, _box(x, y, middle - wide / 2, middle + wide / 2, foot - high, foot, soft), colour)
-    picture = _lay(
-        picture, _box(x, y, middle - wide / 2, middle + wide / 2, foot - high, foot - high + 0.02, soft), colour * 1.25
-    )
+    left, right, top = middle - wide / 2, middle + wide / 2, foot - high
+    picture = mix(picture, colour, box(left, right, top, foot))
+    picture = mix(picture, colour * 1.25, box(left, right, top, top + 0.02))
     for k in range(dice.choice((0, 2, 3))):
-        line = foot - high + 0.02 + (k + 1) * (high - 0.02) / 4
-        picture = _lay(
-            picture,
-            _box(x, y, middle - wide / 2 + 0.03, middle + wide / 2 - 0.03, line, line + 0.006, soft),
-            colour * 0.55,
-        )
+        line = top + 0.02 + (k + 1) * (high - 0.02) / 4
+        picture = mix(picture, colour * 0.55, box(left + 0.03, right - 0.03, line, line + 0.006))
     return picture

@@ -1,4 +1,4 @@
-"""Short clips of people made by the program, with the maps that inference would have of them."""
+"""Short clips of synthetic people, with the pose maps that inference would have of them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from ..densepose import Estimator
 from ..media import crop_box, fit_image, read_image
 from ..poses import PoseSequence, converted
 from .backdrop import backdrop_size
+from .dice import Dice
 from .figure import HELD_OUT, Figure, render_clip
-from .motion import TRAINING_MOTIONS
-from .outfit import Dice
+from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS
 from .people import Person, draw_people
 
-SHAPES = ((640, 512), (672, 480), (736, 416), (576, 576))  # 5:4, 7:5, 16:9, 1:1; of about one area
+SHAPES = ((640, 512), (672, 480), (736, 416), (576, 576))  # 5:4, 7:5, 16:9, 1:1; of similar area
 LENGTH = 12  # frames of a clip
-_CAPSULES = 0.25  # share of clips with people of capsules, whose maps are exact
+_CAPSULES = 0.25  # share of clips with people made of capsules, whose maps are exact
 _FPS = (5, 8, 12)
-_NEAR = 0.3  # share of clips in which the camera is too near to show all of the person
-_TURNED = 0.25  # share of clips whose person has turned away since the photo
-_PICTURES = 0.5  # share of clips before one of the given backdrops
+_NEAR = 0.3  # share of clips in which the camera is too near to show the whole person
+_TURNED = 0.25  # share of clips whose person has turned since the photo
+_PICTURES = 0.5  # share of clips in front of one of the given pictures
 
 
 @dataclass(frozen=True)
 class Clip:
-    """photo uint8 (H, W, 3) and its map, frames uint8 (T, H, W, 3) and theirs, of one size, in body charts."""
+    """A photo and frames of one person, all of one size, with their pose maps in body charts.
+
+    photo: uint8 (H, W, 3), its map in image_poses. frames: uint8 (T, H, W, 3), their maps in poses.
+    """
 
     photo: np.ndarray
     image_poses: PoseSequence
@@ -47,20 +50,25 @@ def draw_clip(
     estimator: Estimator,
     backdrops: Sequence[Path] = (),
     sizes: Sequence[tuple[int, int]] = SHAPES,
+    held_out: bool = False,
 ) -> Clip | None:
-    """The clip `index` of a training set `seed`, always the same; None where the estimator does not find the person.
+    """Draw clip `index` of the training set `seed`, always the same; None if the estimator does not find the person.
 
-    Three quarters show people of triangles through the estimator: two thirds of those with the frames' own maps, one
-    third with the motion on the body that was found in the photo, as for another person's motion. The others show
-    people of capsules with exact maps.
+    Three quarters of the clips show people made of triangles, with maps from the estimator. Two thirds of those have
+    the frames' own maps; in one third the motion is retargeted to the body in the photo, as another person's motion
+    would be. The other clips show people made of capsules, with exact maps. held_out: draw people of triangles and
+    motions that no training set contains, always with the frames' own maps.
     """
-    dice = Dice(torch.Generator().manual_seed((seed * 1_000_003 + index) * 2))
+    dice = Dice((seed * 1_000_003 + index) * 2)
     size = dice.choice(tuple(sizes))
-    who, name = int(dice.uniform(0, HELD_OUT)), dice.choice(TRAINING_MOTIONS)
+    who, name = int(dice.uniform(0, HELD_OUT)), dice.choice(HELD_OUT_MOTIONS if held_out else TRAINING_MOTIONS)
+    who = HELD_OUT + who if held_out else who
     fps, start = dice.choice(_FPS), dice.uniform(0, 8)
     turned = dice.uniform(-math.pi, math.pi) if dice.chance(_TURNED) else 0.0
-    if dice.chance(_CAPSULES):
-        return _capsules(who, name, fps, start, size)
+    if dice.chance(_CAPSULES) and not held_out:
+        rgb, poses = render_clip(Figure.from_seed(who), name, LENGTH, size, fps=float(fps), start_s=start)
+        poses = converted(poses, "body")
+        return Clip(rgb[0].numpy(), poses.select([0]), rgb.numpy(), poses)
     person = Person.from_seed(who)
     moments = person.moments(name, start + torch.arange(LENGTH) / fps).turned(turned)
     still = turned != 0 or dice.chance(0.4)
@@ -76,18 +84,12 @@ def draw_clip(
         behind = _picture(dice, dice.choice(tuple(backdrops)), size)
     frames = _through_a_phone(dice, draw_people(person, moments, size, backdrop=behind)[0].numpy())
     photo, frames = (frames[0], frames[1:]) if still else (frames[0], frames)
-    own, poses = estimator.estimate([photo]), replace(estimator.estimate(list(frames)), fps=float(fps))
-    if own.joints is None or poses.joints is None or not poses.mask.any((1, 2)).all():
+    image_poses, poses = estimator.estimate([photo]), replace(estimator.estimate(list(frames)), fps=float(fps))
+    if image_poses.joints is None or poses.joints is None or not poses.mask.any((1, 2)).all():
         return None
-    if not still and dice.chance(0.7):
-        poses, _ = on_body(poses, own)
-    return Clip(photo, own, frames, poses)
-
-
-def _capsules(seed: int, name: str, fps: int, start: float, size: tuple[int, int]) -> Clip:
-    rgb, poses = render_clip(Figure.from_seed(seed), name, LENGTH, size, fps=float(fps), start_s=start)
-    poses = converted(poses, "body")
-    return Clip(rgb[0].numpy(), poses.select([0]), rgb.numpy(), poses)
+    if not still and not held_out and dice.chance(0.7):
+        poses, _ = on_body(poses, image_poses)
+    return Clip(photo, image_poses, frames, poses)
 
 
 def _picture(dice: Dice, path: Path, size: tuple[int, int]) -> torch.Tensor:
@@ -97,7 +99,7 @@ def _picture(dice: Dice, path: Path, size: tuple[int, int]) -> torch.Tensor:
     share = dice.uniform(0.5, 1)
     height, width = box.height * share, box.width * share
     top, left = (dice.uniform(0, side - part) for side, part in zip(picture.shape[:2], (height, width)))
-    blur = dice.uniform(0.25, 1.0)  # of the frame's resolution
+    blur = dice.uniform(0.25, 1.0)  # resolution, as a share of the frame's
     small = tuple(max(2, round(side * blur)) for side in wanted)
     part = fit_image(picture, small, replace(box, top=top, left=left, height=height, width=width))
     soft = Image.fromarray(part).resize(wanted[::-1], Image.Resampling.BICUBIC)
@@ -105,7 +107,7 @@ def _picture(dice: Dice, path: Path, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _through_a_phone(dice: Dice, frames: np.ndarray) -> np.ndarray:
-    """Frames as a small camera takes and stores them: exposure, white balance, a lens not quite sharp, noise, JPEG."""
+    """Degrade frames like a phone's camera: exposure, white balance, a slightly soft lens, noise, JPEG."""
     light = np.array([dice.around(1, 0.08), 1.0, dice.around(1, 0.08)]) * dice.around(0.97, 0.15)
     gamma, noise = dice.around(1, 0.15), dice.uniform(0, 0.012)
     blur, quality = dice.uniform(0.6, 1.0), int(dice.uniform(70, 96))

@@ -1,28 +1,32 @@
-"""What a person of triangles wears: which parts of the mesh each garment covers, how far it stands off, and hair."""
+"""Clothes and hair of people made of triangles: which part of the mesh they cover, and how far they stand off."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 
 import torch
 
 from ..poses import JOINT_INDEX
+from .dice import Dice
 from .mesh import Body, load_mesh
-from .outfit import Dice
 
-SKIN, LEFT_EYE, RIGHT_EYE, LASHES, TOP, BOTTOM, SHOES, HAIR = range(8)
-EYE_HEIGHT, EYE_DEPTH, CROWN = 0.9355, 0.07, 0.0645  # of the average body; CROWN: from the eyes to the top
-OVERLAP = 0.012  # how far skin goes on below cloth, in body heights
+Layer = IntEnum("Layer", "SKIN LEFT_EYE RIGHT_EYE LASHES TOP BOTTOM SHOES HAIR", start=0)  # kinds of drawn triangles
+EYE_HEIGHT, EYE_DEPTH, CROWN = 0.9355, 0.07, 0.0645  # of the average body; CROWN: from the eyes to the top of the head
+OVERLAP = 0.012  # how far skin continues below cloth, in body heights
 HAIR_KINDS = {"none": 0.07, "short": 0.33, "bob": 0.15, "long": 0.2, "afro": 0.1, "bun": 0.15}
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Where each vertex lies on the average body: place (N, 3) in body heights, face (N, 3) in units of CROWN with the
-    eyes' middle at 0, arm (N,): 0 at the shoulder, 1 at the elbow, 2 at the wrist, below 0 on the trunk; leg (N,): 0 at
-    the hip, 1 at the knee, 2 at the ankle, -1 on arms."""
+    """Position of each vertex on the average body.
+
+    place: (N, 3) in body heights. face: (N, 3) in units of CROWN, with 0 between the eyes. arm: (N,) 0 at the shoulder,
+    1 at the elbow, 2 at the wrist, below 0 on the trunk. leg: (N,) 0 at the hip, 1 at the knee, 2 at the ankle, -1 on
+    arms.
+    """
 
     place: torch.Tensor
     face: torch.Tensor
@@ -32,7 +36,7 @@ class Surface:
 
 @lru_cache(maxsize=1)
 def load_surface() -> Surface:
-    """The surface of the shared mesh."""
+    """Surface coordinates of the shared mesh."""
     mesh = load_mesh()
     body = Body.shaped({"caucasian-female-young": 0.5, "caucasian-male-young": 0.5})
     place, at = body.vertices, {name: body.joints[i] for name, i in JOINT_INDEX.items()}
@@ -55,12 +59,19 @@ def load_surface() -> Surface:
 
 @dataclass(frozen=True)
 class Clothes:
-    """sleeve: where sleeves end on `Surface.arm`; leg: where trousers end, hem: where a skirt ends, 0 for none, both
-    on `Surface.leg`; low: height of the top's lower edge; waist: of trousers and skirt; neck: radius of the neckline,
-    deep: how far it goes down in front; loose, loose_leg: how far cloth stands off; all in body heights. flare,
-    folds: of a skirt, the width of its hem and the number of folds. shoe: height of shoes above the ankle, on
-    `Surface.leg`, 0 for bare feet; sole: its thickness. one_piece: a dress. hair: one of HAIR_KINDS; hair_length:
-    height of its lower end; hair_volume: 0..1; fringe: height of the hairline on `Surface.face`."""
+    """Clothes and hair of one person. Lengths and heights are in body heights unless given on `Surface`.
+
+    one_piece: top and skirt are one dress.
+    sleeve: end of the sleeves on `Surface.arm`. low: height of the top's lower edge.
+    neck: radius of the neckline; deep: how far it goes down in front.
+    loose, loose_leg: how far the cloth of top and trousers stands off.
+    waist: upper end of trousers and skirt. leg, hem: end of trousers and of a skirt on `Surface.leg`; hem 0 for no
+    skirt.
+    flare, folds: how much wider a skirt's hem is, and the number of its folds.
+    shoe: height of shoes above the ankle on `Surface.leg`, 0 for bare feet; sole: its thickness.
+    hair: one of HAIR_KINDS. hair_length: height of its lower end. hair_volume: 0 to 1. fringe: height of the hairline
+    on `Surface.face`.
+    """
 
     one_piece: bool
     sleeve: float
@@ -83,7 +94,7 @@ class Clothes:
 
     @classmethod
     def random(cls, dice: Dice, female: bool, child: bool) -> Clothes:
-        """Clothes and hair that go together."""
+        """Draw clothes and hair that go together."""
         skirted = female and dice.chance(0.45)
         one_piece = skirted and dice.chance(0.6)
         kind = dice.pick(tee=0.42, long=0.34, tank=0.16 if female else 0.08, half=0.12)
@@ -117,8 +128,11 @@ class Clothes:
 
 @dataclass(frozen=True)
 class Layers:
-    """All that is drawn of a person, M vertices: index (M,) of the mesh's vertex, lift (M,): how far it is moved along
-    the normal, in body heights; faces (F, 3) of the M vertices, keep (F, 3) as in `mesh.rasterise`, layer (F,)."""
+    """All triangles drawn of a person, with M vertices.
+
+    index: (M,) of the mesh's vertex. lift: (M,) how far it is moved along its normal, in body heights. faces: (F, 3) of
+    the M vertices. keep: (F, 3) as in `mesh.rasterise`. layer: (F,) as in `Layer`.
+    """
 
     index: torch.Tensor
     lift: torch.Tensor
@@ -126,20 +140,9 @@ class Layers:
     keep: torch.Tensor
     layer: torch.Tensor
 
-    @classmethod
-    def join(cls, several: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]) -> Layers:
-        """The layers (number, faces (F, 3), keep (N,), lift (N,)), without what is wholly cut away."""
-        parts, start = [], 0
-        for number, faces, keep, lift in several:
-            faces = faces[keep[faces].amax(1) > 0]
-            index, local = faces.unique(return_inverse=True)
-            parts.append((index, lift[index], local + start, keep[faces], torch.full((len(faces),), number)))
-            start += len(index)
-        return cls(*(torch.cat(column) for column in zip(*parts)))
-
 
 def dressed(wear: Clothes, noise: torch.Tensor) -> Layers:
-    """The layers of a person; noise (N,) about 0 of the vertices makes cloth and hair uneven."""
+    """The layers of a person; noise: (N,) one value near 0 per vertex, which makes cloth and hair uneven."""
     mesh, surface = load_mesh(), load_surface()
     y, arm, leg, faces = surface.place[:, 1], surface.arm, surface.leg, mesh.faces
     zero = torch.zeros_like(y)
@@ -159,24 +162,31 @@ def dressed(wear: Clothes, noise: torch.Tensor) -> Layers:
     if wear.hem:  # the top is tucked in
         top_lift = torch.lerp(zero + 0.002, top_lift, ((y - wear.waist) / 0.04).clamp(0, 1))
     leg_lift = 0.0035 + wear.loose_leg * (0.25 + 0.5 * leg.clamp(0, 2)) + 0.001 * noise
+    # number, faces (F, 3), keep (N,), lift (N,)
     layers = [
-        (SKIN, faces["body"], OVERLAP - covered, zero),
-        (LEFT_EYE, faces["left_eye"], zero + 1, zero),
-        (RIGHT_EYE, faces["right_eye"], zero + 1, zero),
-        (LASHES, faces["lashes"], zero + 1, zero),
-        (TOP, faces["tights"], top, top_lift),
-        (SHOES, faces["tights"], shoes, 0.005 + wear.sole * ((0.02 - y) / 0.02).clamp(0, 1)),
+        (Layer.SKIN, faces["body"], OVERLAP - covered, zero),
+        (Layer.LEFT_EYE, faces["left_eye"], zero + 1, zero),
+        (Layer.RIGHT_EYE, faces["right_eye"], zero + 1, zero),
+        (Layer.LASHES, faces["lashes"], zero + 1, zero),
+        (Layer.TOP, faces["tights"], top, top_lift),
+        (Layer.SHOES, faces["tights"], shoes, 0.005 + wear.sole * ((0.02 - y) / 0.02).clamp(0, 1)),
     ]
     if wear.hem:
-        number = TOP if wear.one_piece else BOTTOM
+        number = Layer.TOP if wear.one_piece else Layer.BOTTOM
         layers.append((number, faces["skirt"], torch.minimum(bottom, wear.waist - y), zero + 0.006))
     else:
-        layers.append((BOTTOM, faces["tights"], bottom, leg_lift))
-    return Layers.join(layers + _hair(wear, noise))
+        layers.append((Layer.BOTTOM, faces["tights"], bottom, leg_lift))
+    parts, start = [], 0
+    for number, of, keep, lift in layers + _hair(wear, noise):
+        of = of[keep[of].amax(1) > 0]  # drop triangles that are cut away completely
+        index, local = of.unique(return_inverse=True)
+        parts.append((index, lift[index], local + start, keep[of], torch.full((len(of),), number)))
+        start += len(index)
+    return Layers(*(torch.cat(column) for column in zip(*parts)))
 
 
 def _hair(wear: Clothes, noise: torch.Tensor) -> list:
-    """Layers of hair: a shell over the scalp, and the hanging mesh of long hair."""
+    """Layers of hair: a shell over the scalp, and for long hair the mesh that hangs down."""
     if wear.hair == "none":
         return []
     mesh, surface = load_mesh(), load_surface()
@@ -186,16 +196,17 @@ def _hair(wear: Clothes, noise: torch.Tensor) -> list:
     lift = thick * (0.5 + wear.hair_volume) * (0.35 + 0.65 * up) * (scalp * 3).clamp(0.15, 1) + 0.0015 * noise
     if wear.hair == "bun":
         lift = lift + 0.042 * torch.exp(-((x / 0.42) ** 2) - ((y - 0.55) / 0.45) ** 2) * (z < -1.2)
-    found = [(HAIR, mesh.faces["body"], scalp, lift.clamp_min(0.002))]
+    layers = [(Layer.HAIR, mesh.faces["body"], scalp, lift.clamp_min(0.002))]
     if wear.hair in ("bob", "long"):
         length = (surface.place[:, 1] - wear.hair_length - 0.006 * noise) * 10
         crown = torch.where(y > wear.fringe, torch.ones_like(x), -0.42 - z)
-        found.append((HAIR, mesh.faces["hair"], torch.minimum(length, crown), 0.002 + 0.006 * (-0.8 - y).clamp(0, 1)))
-    return found
+        falling = 0.002 + 0.006 * (-0.8 - y).clamp(0, 1)
+        layers.append((Layer.HAIR, mesh.faces["hair"], torch.minimum(length, crown), falling))
+    return layers
 
 
 def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
-    """(...,) above 0 where hair grows; face (..., 3) as in `Surface`."""
+    """Field (...,) that is above 0 where hair grows; face: (..., 3) as in `Surface`."""
     x, y, z = face.unbind(-1)
     corners = torch.exp(-(((x.abs() - 0.42) / 0.14) ** 2))
     above = y - fringe + 0.28 * (x / 0.5) ** 2 - 0.12 * corners + 0.9 * (-z - 0.6).clamp(0, 0.5)
@@ -207,7 +218,7 @@ def scalp_field(face: torch.Tensor, fringe: float) -> torch.Tensor:
 
 
 def worn_body(body: Body, wear: Clothes) -> Body:
-    """The body whose skirt has its flare and folds."""
+    """The body with the flare and folds of its skirt."""
     if not wear.hem:
         return body
     surface, vertices = load_surface(), body.vertices.clone()
@@ -222,7 +233,7 @@ def worn_body(body: Body, wear: Clothes) -> Body:
 
 @lru_cache(maxsize=1)
 def draping_weights() -> torch.Tensor:
-    """(N, J): weights under which a skirt follows the mean of the thighs, and long hair the head and the back."""
+    """Skinning weights (N, J): a skirt follows the mean of both thighs, long hair follows head and back."""
     mesh, surface = load_mesh(), load_surface()
     weights = mesh.weights.clone()
     skirt, hair = mesh.faces["skirt"].unique(), mesh.faces["hair"].unique()
@@ -240,11 +251,11 @@ def draping_weights() -> torch.Tensor:
 
 
 def waves(places: torch.Tensor, frequency: float, seed: int, octaves: int = 4) -> torch.Tensor:
-    """(...,) smooth noise of about -1..1 at places (..., 3); frequency: waves a unit."""
+    """Smooth noise (...,) of about -1 to 1 at places (..., 3); frequency: waves per unit of length."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.zeros(places.shape[:-1])
+    noise = torch.zeros(places.shape[:-1])
     for octave in range(octaves):
         direction = torch.randn(3, generator=generator) * frequency * math.pi * 1.7**octave
         phase = float(torch.rand((), generator=generator)) * 2 * math.pi
-        found += torch.sin(places @ direction + phase) * 0.6**octave
-    return found / 1.6
+        noise += torch.sin(places @ direction + phase) * 0.6**octave
+    return noise / 1.6

@@ -1,4 +1,4 @@
-"""Colours of a person of triangles: skin, face, eyes, hair and cloth at each pixel."""
+"""Colours of a person made of triangles: skin, face, eyes, hair and cloth at each pixel."""
 
 from __future__ import annotations
 
@@ -7,25 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from .clothing import (
-    BOTTOM,
-    EYE_HEIGHT,
-    HAIR,
-    LASHES,
-    LEFT_EYE,
-    RIGHT_EYE,
-    SHOES,
-    SKIN,
-    TOP,
-    Clothes,
-    Surface,
-    scalp_field,
-    waves,
-)
-from .outfit import Dice
+from .clothing import EYE_HEIGHT, Clothes, Layer, Surface, scalp_field, waves
+from .dice import Dice, mix
 from .patterns import Cloth, cloth_colour, placed_print, random_cloth, random_print
 
-_SKINS = {  # lightest and darkest, sRGB
+# lightest and darkest skin, sRGB
+_SKINS = {
     "caucasian": ((0.95, 0.80, 0.72), (0.78, 0.58, 0.46)),
     "asian": ((0.93, 0.79, 0.66), (0.66, 0.47, 0.34)),
     "african": ((0.60, 0.42, 0.32), (0.25, 0.16, 0.12)),
@@ -38,11 +25,12 @@ _HAIR = {
     "red": (0.48, 0.22, 0.10),
     "grey": (0.62, 0.61, 0.60),
 }
+_IRIS = dict(brown=(0.25, 0.14, 0.07), blue=(0.30, 0.45, 0.62), green=(0.32, 0.42, 0.25), grey=(0.42, 0.46, 0.48))
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Colours (3,) in 0..1 and the cloth of one person; logo: a print on the chest (K, K) or None."""
+    """Colours (3,) in 0..1 and the cloth of one person; logo: mask (K, K) of a print on the chest, or None."""
 
     seed: int
     skin: torch.Tensor
@@ -62,11 +50,10 @@ class Looks:
 
     @classmethod
     def random(cls, dice: Dice, seed: int, race: str, female: bool, age: float) -> Looks:
-        """Looks that go with a race, a sex and an age in years."""
+        """Draw looks for a race, a sex and an age in years."""
         light, dark = (torch.tensor(colour) for colour in _SKINS[race])
-        skin = torch.lerp(light, dark, dice.uniform()) * torch.tensor(
-            [dice.uniform(0.97, 1.03), 1.0, dice.uniform(0.96, 1.04)]
-        )
+        skin = torch.lerp(light, dark, dice.uniform())
+        skin = skin * torch.tensor([dice.uniform(0.97, 1.03), 1.0, dice.uniform(0.96, 1.04)])
         if age > 58 and dice.chance(0.75):
             colour = "grey"
         elif race == "caucasian":
@@ -75,12 +62,6 @@ class Looks:
             colour = dice.pick(black=0.6, dark=0.32, brown=0.08)
         hair = torch.tensor(_HAIR[colour]) * dice.uniform(0.75, 1.2)
         eyes = dice.pick(brown=0.5, blue=0.25, green=0.15, grey=0.1) if race == "caucasian" else "brown"
-        iris = {
-            "brown": (0.25, 0.14, 0.07),
-            "blue": (0.30, 0.45, 0.62),
-            "green": (0.32, 0.42, 0.25),
-            "grey": (0.42, 0.46, 0.48),
-        }[eyes]
         painted = female and age > 16 and dice.chance(0.5)
         redder = torch.tensor([0.92, 0.62, 0.62] if not painted else [0.9, 0.42, 0.45])
         bearded = not female and age > 20 and dice.chance(0.4)
@@ -93,7 +74,7 @@ class Looks:
             skin=skin.clamp(0, 1),
             lips=skin * redder,
             cheeks=dice.uniform(0.3, 1.0),
-            iris=torch.tensor(iris) * dice.uniform(0.7, 1.1),
+            iris=torch.tensor(_IRIS[eyes]) * dice.uniform(0.7, 1.1),
             hair=hair.clamp(0, 1),
             brows=(hair * 0.8).clamp(0, 1) if colour != "fair" else hair * 0.6,
             brow_width=dice.uniform(0.022, 0.045) * (0.8 if female else 1.1),
@@ -112,29 +93,28 @@ def _plain(colour: torch.Tensor) -> Cloth:
 
 
 def colours(looks: Looks, wear: Clothes, layer: torch.Tensor, surface: Surface, lips, eyes) -> torch.Tensor:
-    """(P, 3) colours of pixels, before light: layer (P,), the surface at them, lips (P,) 0..1, eyes (P, 3): places from
-    the eyeball's middle, in its radii, on eyes."""
-    found = torch.zeros(len(layer), 3)
+    """Colours (P, 3) of pixels, before lighting.
+
+    layer: (P,). surface: at the pixels. lips: (P,) 0..1. eyes: (P, 3) places from the eyeball's middle, in its radii;
+    used only on eyes.
+    """
+    rgb = torch.zeros(len(layer), 3)
 
     def put(number: int, paint) -> None:
         which = (layer == number).nonzero()[:, 0]
         if len(which):
             at = Surface(*(getattr(surface, name)[which] for name in ("place", "face", "arm", "leg")))
-            found[which] = paint(at, which)
+            rgb[which] = paint(at, which)
 
-    put(SKIN, lambda at, which: _skin(looks, wear, at, lips[which]))
-    for number in (LEFT_EYE, RIGHT_EYE):
+    put(Layer.SKIN, lambda at, which: _skin(looks, wear, at, lips[which]))
+    for number in (Layer.LEFT_EYE, Layer.RIGHT_EYE):
         put(number, lambda at, which: _eye(looks, eyes[which]))
-    put(LASHES, lambda at, which: looks.skin * 0.35 + torch.zeros(len(which), 3))
-    put(TOP, lambda at, which: _top(looks, at))
-    put(BOTTOM, lambda at, which: looks.bottom(*_unrolled(at)))
-    put(SHOES, lambda at, which: _shoe(looks, at))
-    put(HAIR, lambda at, which: _strands(looks, wear, at))
-    return found
-
-
-def _mix(base, other, share):
-    return base + (other - base) * share[..., None].clamp(0, 1)
+    put(Layer.LASHES, lambda at, which: looks.skin * 0.35 + torch.zeros(len(which), 3))
+    put(Layer.TOP, lambda at, which: _top(looks, at))
+    put(Layer.BOTTOM, lambda at, which: looks.bottom(*_unrolled(at)))
+    put(Layer.SHOES, lambda at, which: _shoe(looks, at))
+    put(Layer.HAIR, lambda at, which: _strands(looks, wear, at))
+    return rgb
 
 
 def _spot(x, y, wide, high):
@@ -147,45 +127,45 @@ def _skin(looks: Looks, wear: Clothes, at: Surface, lips: torch.Tensor) -> torch
     front = ((z + 0.6) / 0.3).clamp(0, 1) * (y > -1.6)
     side = x.abs()
     red = looks.skin * torch.tensor([1.0, 0.78, 0.76])
-    colour = _mix(colour, red, 0.4 * looks.cheeks * front * _spot(side - 0.42, y + 0.35, 0.22, 0.18))
-    colour = _mix(colour, red, 0.3 * front * _spot(x, y + 0.34, 0.16, 0.12))  # the tip of the nose
+    colour = mix(colour, red, 0.4 * looks.cheeks * front * _spot(side - 0.42, y + 0.35, 0.22, 0.18))
+    colour = mix(colour, red, 0.3 * front * _spot(x, y + 0.34, 0.16, 0.12))  # the tip of the nose
     dark = looks.skin * torch.tensor([0.72, 0.64, 0.62])
-    colour = _mix(colour, dark, 0.35 * front * _spot(side - 0.28, y - 0.05, 0.2, 0.11))  # around the eyes
-    colour = _mix(colour, dark * 0.6, 0.75 * front * _spot(side - 0.085, y + 0.4, 0.045, 0.03))  # nostrils
-    colour = _mix(colour, dark, 0.3 * front * _spot(x, y + 0.46, 0.14, 0.04))
+    colour = mix(colour, dark, 0.35 * front * _spot(side - 0.28, y - 0.05, 0.2, 0.11))  # around the eyes
+    colour = mix(colour, dark * 0.6, 0.75 * front * _spot(side - 0.085, y + 0.4, 0.045, 0.03))  # nostrils
+    colour = mix(colour, dark, 0.3 * front * _spot(x, y + 0.46, 0.14, 0.04))
     if looks.beard:
         jaw = ((-0.3 - y - 0.35 * (0.55 - side).clamp(0, 1)) / 0.12).clamp(0, 1) * ((y + 1.3) / 0.15).clamp(0, 1)
         grown = jaw * ((z + 0.75) / 0.2).clamp(0, 1) * (1 - 0.7 * _spot(x, y + 0.75, 0.12, 0.05))
-        colour = _mix(colour, looks.hair, looks.beard * grown * (0.85 + 0.12 * waves(at.place, 150, looks.seed + 5, 6)))
-    colour = _mix(colour, looks.lips, ((lips - 0.25) / 0.35).clamp(0, 1) * front)
+        colour = mix(colour, looks.hair, looks.beard * grown * (0.85 + 0.12 * waves(at.place, 150, looks.seed + 5, 6)))
+    colour = mix(colour, looks.lips, ((lips - 0.25) / 0.35).clamp(0, 1) * front)
     line = _spot(x, y + 0.585 + 0.05 * x * x, 0.16, 0.014)
-    colour = _mix(colour, looks.lips * 0.4, 0.7 * front * line)
+    colour = mix(colour, looks.lips * 0.4, 0.7 * front * line)
     arch = 0.185 + 0.10 * (side - 0.16) - 0.36 * (side - 0.3).clamp_min(0)
     thin = looks.brow_width * (1 - 0.9 * (side - 0.25).clamp(0, 1))
     brow = ((thin - (y - arch).abs()) / 0.03 + 0.5).clamp(0, 1)
     brow = brow * ((side - 0.11) / 0.04).clamp(0, 1) * ((0.53 - side) / 0.05).clamp(0, 1)
-    colour = _mix(colour, looks.brows, 0.85 * brow * front)
-    if wear.hair != "none":  # hair shows through below a thin shell
-        colour = _mix(colour, looks.hair, scalp_field(at.face, wear.fringe) * 6)
+    colour = mix(colour, looks.brows, 0.85 * brow * front)
+    if wear.hair != "none":  # paint the scalp like hair, since it shows through a thin shell
+        colour = mix(colour, looks.hair, scalp_field(at.face, wear.fringe) * 6)
     return colour
 
 
 def _eye(looks: Looks, at: torch.Tensor) -> torch.Tensor:
-    """A white, an iris, a pupil and a light in it."""
+    """A white, an iris, a pupil and a highlight."""
     radius = torch.hypot(at[:, 0], at[:, 1])
     front = at[:, 2] > 0
     colour = torch.tensor([0.88, 0.86, 0.84]).expand(len(at), 3)
-    colour = _mix(colour, looks.iris, ((0.56 - radius) / 0.08).clamp(0, 1) * front)
-    colour = _mix(colour, looks.iris * 0.4, ((radius - 0.44) / 0.06).clamp(0, 1) * (radius < 0.56) * front)
-    colour = _mix(colour, torch.full((3,), 0.03), ((0.25 - radius) / 0.06).clamp(0, 1) * front)
-    colour = _mix(
+    colour = mix(colour, looks.iris, ((0.56 - radius) / 0.08).clamp(0, 1) * front)
+    colour = mix(colour, looks.iris * 0.4, ((radius - 0.44) / 0.06).clamp(0, 1) * (radius < 0.56) * front)
+    colour = mix(colour, torch.full((3,), 0.03), ((0.25 - radius) / 0.06).clamp(0, 1) * front)
+    colour = mix(
         colour, torch.ones(3), ((0.12 - torch.hypot(at[:, 0] - 0.15, at[:, 1] - 0.2)) / 0.05).clamp(0, 1) * front
     )
     return colour * (1 - 0.35 * (at[:, 1] / 0.5).clamp(0, 1))[:, None]  # the lid's shadow
 
 
 def _unrolled(at: Surface) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arc length and height on cloth, in body heights: of the front plane, and along sleeves."""
+    """Arc length and height of points on cloth, in body heights: of the front plane, and along sleeves."""
     x, y, z = at.place.unbind(1)
     arc = x + torch.sign(x) * (0.5 * (0.03 - z)).clamp(-0.1, 0.1)
     sleeve = ((at.arm - 0.1) / 0.1).clamp(0, 1)
@@ -197,13 +177,13 @@ def _top(looks: Looks, at: Surface) -> torch.Tensor:
     if looks.logo is not None:
         x, y, z = at.place.unbind(1)
         share = placed_print(looks.logo, (x / 0.055)[None], ((y - 0.735) / 0.055)[None])[0]
-        colour = _mix(colour, looks.logo_colour, share * (z > 0.03) * (at.arm < 0.2))
+        colour = mix(colour, looks.logo_colour, share * (z > 0.03) * (at.arm < 0.2))
     return colour
 
 
 def _shoe(looks: Looks, at: Surface) -> torch.Tensor:
     sole = ((0.012 - at.place[:, 1]) / 0.003).clamp(0, 1)
-    return _mix(looks.shoes.expand(len(sole), 3), looks.shoes * 0.4 + 0.5 * (looks.shoes.mean() < 0.3), sole)
+    return mix(looks.shoes.expand(len(sole), 3), looks.shoes * 0.4 + 0.5 * (looks.shoes.mean() < 0.3), sole)
 
 
 def _strands(looks: Looks, wear: Clothes, at: Surface) -> torch.Tensor:

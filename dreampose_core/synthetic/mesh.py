@@ -1,5 +1,7 @@
-"""Bodies of triangles: MakeHuman's base mesh, shaped by targets, posed by the joints of poses.JOINTS, and drawn by a
-z-buffer."""
+"""Bodies made of triangles: MakeHuman's base mesh, shaped by targets, posed by the joints of poses.JOINTS.
+
+The triangles are drawn with a z-buffer.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +11,30 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ..body.cones import JOINT_INDEX, PARENT, forward_kinematics
+from ..body.cones import PARENTS
 from ..poses import JOINTS
 from ..settings import PEOPLE
 
-STEP = 1000  # steps of the file a decimetre
-ADULT = 17.0  # height of a grown-up, in decimetres
-_HANGING = {  # directions of the bones at rest, as in body.cones.rest_joints; x is mirrored for the right side
+STEP = 1000  # the file's steps per decimetre
+ADULT = 17.0  # height of an adult, in decimetres
+# directions of the bones at rest, as in body.cones.rest_joints; x is mirrored for the right side
+_HANGING = {
     "shoulder": ("elbow", (0.07, -1.0, 0.0)),
     "elbow": ("wrist", (0.03, -1.0, 0.05)),
     "wrist": (None, (0.02, -1.0, 0.08)),
     "hip": ("knee", (0.01, -1.0, 0.015)),
     "knee": ("ankle", (-0.005, -1.0, -0.03)),
 }
-_WINDOWS = (4, 8, 14, 24, 48, 120, 400)  # sides of the squares of pixels in which a triangle is looked for
+_WINDOWS = (4, 8, 14, 24, 48, 120, 400)  # sides, in pixels, of the squares in which triangles are searched
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """The shared mesh: vertices (N, 3) in decimetres, weights (N, J), deltas by target name (N, 3), faces by group (F,
-    3), the vertices whose mean is each joint, landmarks (N,) 0..1 by name."""
+    """The mesh that all people share.
+
+    vertices: (N, 3) in decimetres. weights: (N, J). deltas: (N, 3) by the target's name. faces: (F, 3) by group.
+    joints: for each joint the vertices whose mean it is. landmarks: (N,) 0..1 by name.
+    """
 
     vertices: torch.Tensor
     weights: torch.Tensor
@@ -37,14 +43,10 @@ class Mesh:
     joints: dict[str, torch.Tensor]
     landmarks: dict[str, torch.Tensor]
 
-    def joint(self, vertices: torch.Tensor, name: str) -> torch.Tensor:
-        """(3,) where the joint is in a body of these vertices."""
-        return vertices[self.joints[name]].mean(0)
-
 
 @lru_cache(maxsize=1)
 def load_mesh() -> Mesh:
-    """The mesh of assets/synthetic/people.npz."""
+    """Load the mesh from assets/synthetic/people.npz."""
     with np.load(PEOPLE) as file:
         columns = [file["joints"].tolist().index(name) for name in JOINTS]
         weights = torch.tensor(file["weights"][:, columns].astype(np.float32))
@@ -65,9 +67,11 @@ def load_mesh() -> Mesh:
 
 @dataclass(frozen=True)
 class Body:
-    """One shaped body in body heights, the soles at 0: vertices (N, 3) as the mesh has them, arms spread; turns (J, 3,
-    3) that let the limbs hang; joints (J, 3) of the spread body; rest (J, 3) of the hanging one; height in grown-up's
-    heights."""
+    """One shaped body, in body heights, with the soles at 0.
+
+    vertices: (N, 3) with the arms spread, as in the mesh. turns: (J, 3, 3) rotations that let the limbs hang. joints:
+    (J, 3) of the spread body. rest: (J, 3) of the hanging one. height: in adult's heights.
+    """
 
     vertices: torch.Tensor
     turns: torch.Tensor
@@ -77,16 +81,16 @@ class Body:
 
     @classmethod
     def shaped(cls, amounts: dict[str, float]) -> Body:
-        """The body that the targets make, each in its amount (1 is the whole target)."""
+        """Shape a body by targets, each with its amount (1 is the whole target)."""
         mesh = load_mesh()
         vertices = mesh.vertices.clone()
         for name, amount in amounts.items():
             if amount:
                 vertices += amount * mesh.deltas[name]
-        skin = vertices[mesh.faces["body"].unique()]
-        low, high = float(skin[:, 1].min()), float(skin[:, 1].max())
+        skin = mesh.faces["body"].unique()
+        low, high = float(vertices[skin, 1].min()), float(vertices[skin, 1].max())
         vertices = (vertices - vertices.new_tensor([0.0, low, 0.0])) / (high - low)
-        at = {name: mesh.joint(vertices, name) for name in JOINTS}
+        at = {name: vertices[mesh.joints[name]].mean(0) for name in JOINTS}
         hips = 0.5 * (at["left_hip"] + at["right_hip"])
         depth = hips * hips.new_tensor([0.0, 0.0, 1.0])
         vertices, at = vertices - depth, {name: place - depth for name, place in at.items()}
@@ -97,35 +101,26 @@ class Body:
         turns, rest = torch.eye(3).repeat(len(JOINTS), 1, 1), joints.clone()
         for i, name in enumerate(JOINTS):
             side, _, joint = name.partition("_")
-            if name in PARENT:
-                parent = JOINT_INDEX[PARENT[name]]
+            if i:
+                parent = PARENTS[i]
                 rest[i] = rest[parent] + turns[parent] @ (joints[i] - joints[parent])
             if joint in _HANGING:
                 child, (x, y, z) = _HANGING[joint]
                 towards = torch.tensor([x if side == "left" else -x, y, z])
-                tip = at[f"{side}_{child}"] if child else _middle_of_hand(mesh, vertices, i)
-                turns[i] = shortest_turn(tip - joints[i], towards)
+                hand = vertices[skin[mesh.weights[skin, i] > 0.9]]
+                turns[i] = shortest_turn((at[f"{side}_{child}"] if child else hand.mean(0)) - joints[i], towards)
         return cls(vertices, turns, joints, rest, (high - low) / ADULT)
 
-    def posed(self, angles: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotations (T, J, 3, 3) and positions (T, J, 3) of the joints, not set on the floor."""
-        return forward_kinematics(self.rest.expand(len(angles), -1, -1), angles, offset)
-
     def skinned(self, rotations: torch.Tensor, positions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(N, 3): the vertices in one moment; rotations (J, 3, 3), positions (J, 3), weights (N, J)."""
+        """Vertices (N, 3) in one moment; rotations: (J, 3, 3), positions: (J, 3), weights: (N, J)."""
         matrices = rotations @ self.turns
         shifts = positions - (matrices @ self.joints[..., None])[..., 0]
         blended = weights @ torch.cat([matrices.reshape(-1, 9), shifts], 1)
         return (blended[:, :9].reshape(-1, 3, 3) @ self.vertices[..., None])[..., 0] + blended[:, 9:]
 
 
-def _middle_of_hand(mesh: Mesh, vertices: torch.Tensor, joint: int) -> torch.Tensor:
-    skin = mesh.faces["body"].unique()
-    return vertices[skin[mesh.weights[skin, joint] > 0.9]].mean(0)
-
-
 def shortest_turn(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """(3, 3): the least rotation that turns one direction (3,) into another."""
+    """The smallest rotation (3, 3) from one direction (3,) to another."""
     a, b = torch.nn.functional.normalize(start, dim=0), torch.nn.functional.normalize(end, dim=0)
     x, y, z = torch.linalg.cross(a, b).tolist()
     cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -133,19 +128,21 @@ def shortest_turn(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """(N, 3): unit normals; 0 for vertices without faces."""
+    """Unit normals (N, 3); 0 for vertices without faces."""
     a, b, c = vertices[faces].unbind(1)
     across = torch.linalg.cross(b - a, c - a)
-    found = torch.zeros_like(vertices)
+    normals = torch.zeros_like(vertices)
     for corner in faces.unbind(1):
-        found.index_add_(0, corner, across)
-    return torch.nn.functional.normalize(found, dim=-1)
+        normals.index_add_(0, corner, across)
+    return torch.nn.functional.normalize(normals, dim=-1)
 
 
 @dataclass(frozen=True)
 class Hits:
-    """The P pixels that show a triangle: pixel (P,) row-major, ascending; face (P,); shares (P, 3) of the face's
-    corners; depth (P,)."""
+    """The P pixels that show a triangle.
+
+    pixel: (P,) row-major, ascending. face: (P,). shares: (P, 3) of the face's corners. depth: (P,).
+    """
 
     pixel: torch.Tensor
     face: torch.Tensor
@@ -153,17 +150,17 @@ class Hits:
     depth: torch.Tensor
 
     def at(self, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """(P, C): values (N, C) of the vertices at the pixels."""
+        """Interpolate values (N, C) of the vertices at the pixels: (P, C)."""
         return (values[faces[self.face]] * self.shares[..., None]).sum(1)
 
 
 def rasterise(
     points: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], keep: torch.Tensor | None = None
 ) -> Hits:
-    """What each pixel of a (height, width) picture shows of the triangles whose front is seen.
+    """Find the triangle that each pixel of a picture shows, among those whose front is visible.
 
-    points (N, 3): column, row and depth, larger is nearer. keep (F, 3): a number at each corner; where it is below 0
-    between them, the triangle has a hole.
+    points: (N, 3) column, row and depth; larger is nearer. size: (height, width). keep: (F, 3) a number at each corner;
+    where its interpolation is not above 0, the triangle has a hole.
     """
     height, width = size
     corners = points[faces]
@@ -176,17 +173,17 @@ def rasterise(
         drawn &= keep.amax(1) > 0
     first = torch.ceil(low - 0.5)
     extent = (torch.floor(high - 0.5) - first + 1).amax(1)
-    found, before = [], 0
+    pieces, before = [], 0
     for window in _WINDOWS:
         chosen = (drawn & (extent <= window) & (extent > before)).nonzero()[:, 0]
         before = window
-        # at most 2 million pixels at a time
+        # At most 2 million pixels at a time, to limit memory.
         for which in chosen.split(max(1, 2_000_000 // window**2)):
-            found.append(_inside(corners, area, first, which, window, size, keep))
-    if not found:
+            pieces.append(_inside(corners, area, first, which, window, size, keep))
+    if not pieces:
         none = torch.zeros(0, dtype=torch.long)
         return Hits(none, none, torch.zeros(0, 3), torch.zeros(0))
-    pixel, face, shares, depth = (torch.cat(parts) for parts in zip(*found))
+    pixel, face, shares, depth = (torch.cat(parts) for parts in zip(*pieces))
     nearest = torch.full((height * width,), -torch.inf).scatter_reduce_(0, pixel, depth, "amax")
     winners = (depth >= nearest[pixel]).nonzero()[:, 0]
     owner = torch.full((height * width,), -1)
@@ -196,13 +193,13 @@ def rasterise(
 
 
 def _inside(corners, area, first, which, window, size, keep) -> tuple[torch.Tensor, ...]:
-    """pixel, face, shares and depth of all pixels inside the triangles `which`, looked for in a square window."""
+    """Pixel, face, shares and depth of all pixels inside the triangles `which`, searched in a square window."""
     steps = torch.arange(window, dtype=torch.float32)
     a, b, c = (corners[which, i, :2] for i in range(3))
     origin, inverse = first[which] + 0.5, 1 / area[which]
 
     def share(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        """(F, window, window): the third corner's share; linear, so a row and a column are enough."""
+        """(F, window, window): the third corner's share. It is linear, so one row and one column are enough."""
         dx, dy = (q - p)[:, :1] * inverse[:, None], (q - p)[:, 1:] * inverse[:, None]
         down = dx * (origin[:, 1:] + steps - p[:, 1:])
         across = dy * (origin[:, :1] + steps - p[:, :1])

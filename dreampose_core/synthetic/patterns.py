@@ -1,4 +1,4 @@
-"""What cloth is printed with: periodic patterns, and single prints such as letters and logos."""
+"""Printed cloth: periodic patterns, and single prints such as letters and logos."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .outfit import Dice
+from .dice import Dice, mix
 
-Cloth = Callable[
-    [torch.Tensor, torch.Tensor], torch.Tensor
-]  # arc length and rest height, in body heights -> colours (..., 3)
+# Colours (..., 3) at an arc length and a rest height, both in body heights.
+Cloth = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_PATTERNS = dict(plain=0.4, denim=0.08, stripes=0.08, bars=0.05, checks=0.06)
+_PATTERNS |= dict(plaid=0.07, dots=0.07, zigzag=0.05, floral=0.08, blots=0.06)
 _TILE = 32  # texels of one period
 _PRINT = 48  # texels of a print
 
 
 def cloth_colour(dice: Dice) -> torch.Tensor:
-    """A colour that clothes have: vivid, muted, dark or light."""
+    """Draw a colour for clothes: vivid, muted, dark or light."""
     hue, kind = dice.uniform(), dice.pick(vivid=0.28, muted=0.34, dark=0.2, light=0.18)
     saturation, value = (
         {"vivid": (0.45, 0.8), "muted": (0.1, 0.4), "dark": (0.0, 0.5), "light": (0.0, 0.12)}[kind],
@@ -31,28 +32,16 @@ def cloth_colour(dice: Dice) -> torch.Tensor:
 
 
 def random_cloth(dice: Dice) -> Cloth:
-    """A pattern: about half of all cloth is plain."""
-    kind = dice.pick(
-        plain=0.4,
-        denim=0.08,
-        stripes=0.08,
-        bars=0.05,
-        checks=0.06,
-        plaid=0.07,
-        dots=0.07,
-        zigzag=0.05,
-        floral=0.08,
-        blots=0.06,
-    )
+    """Draw a cloth with a pattern; 40 % are plain."""
+    kind = dice.pick(**_PATTERNS)
     base = cloth_colour(dice)
     if kind == "denim":
-        base = torch.tensor(
-            colorsys.hsv_to_rgb(dice.uniform(0.57, 0.63), dice.uniform(0.3, 0.65), dice.uniform(0.25, 0.65))
-        )
+        hue, saturation, value = dice.uniform(0.57, 0.63), dice.uniform(0.3, 0.65), dice.uniform(0.25, 0.65)
+        base = torch.tensor(colorsys.hsv_to_rgb(hue, saturation, value))
     second = cloth_colour(dice)
     if float((base - second).abs().mean()) < 0.15:
         second = (base + 0.45) % 1.0
-    tile = _TILES[kind](dice, base, second)
+    tile = _tile(kind, dice, base, second)
     period = dice.uniform(0.04, 0.09) if kind not in ("floral", "blots", "plaid") else dice.uniform(0.08, 0.16)
     phase = dice.uniform()
 
@@ -65,7 +54,7 @@ def random_cloth(dice: Dice) -> Cloth:
 
 
 def _sampled(tile: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The periodic tile (K, K, 3) at x, y in periods; bilinear."""
+    """Sample the periodic tile (K, K, 3) bilinearly at x, y in periods."""
     column, row = torch.remainder(x, 1) * _TILE, torch.remainder(y, 1) * _TILE
     left, top = column.floor(), row.floor()
     right_share, low_share = (column - left)[..., None], (row - top)[..., None]
@@ -75,125 +64,73 @@ def _sampled(tile: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tens
     return torch.lerp(above, torch.lerp(tile[low, left], tile[low, right], right_share), low_share)
 
 
-def _grid() -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y (K, K) of a tile's texels, in periods."""
+def _tile(kind: str, dice: Dice, base, second) -> torch.Tensor:
+    """One period (K, K, 3) of a pattern."""
     line = (torch.arange(_TILE) + 0.5) / _TILE
-    return line.expand(_TILE, _TILE), line[:, None].expand(_TILE, _TILE)
-
-
-def _mix(base, second, share: torch.Tensor) -> torch.Tensor:
-    return base + (second - base) * share[..., None].clamp(0, 1)
+    x, y = line.expand(_TILE, _TILE), line[:, None].expand(_TILE, _TILE)  # in periods
+    plain = base.expand(_TILE, _TILE, 3)
+    if kind == "denim":
+        return mix(base, base * 1.25, 0.5 + 0.5 * torch.sin(2 * math.pi * (3 * x + 3 * y)))
+    if kind == "plaid":
+        third, cloth = cloth_colour(dice), mix(base, second, 0.45 * _wave(x) + 0.45 * _wave(y))
+        for line in (x, y):
+            cloth = mix(cloth, third, 0.7 * ((line - 0.25).abs() < 0.05))
+        return cloth
+    if kind == "floral":
+        return _floral(dice, plain, second, x, y)
+    if kind == "blots":
+        third, sizes = cloth_colour(dice), [dice.uniform(0.1, 0.25) for _ in range(7)]
+        for k, (dx, dy) in enumerate(_away(dice, 7, x, y)):
+            distance = torch.hypot(dx, dy * 1.4) / sizes[k]
+            plain = mix(plain, second if k % 2 else third, 4 * (1 - distance) + 0.5)
+        return plain
+    shares = {
+        "plain": torch.zeros_like(x),
+        "stripes": _wave(y),
+        "bars": _wave(x),
+        "checks": 0.5 * _wave(x) + 0.5 * _wave(y),
+        "dots": 6 * (torch.cos(2 * math.pi * x) * torch.cos(2 * math.pi * y) - 0.4),
+        "zigzag": _wave(y + (x - 0.5).abs()),
+    }
+    return mix(base, second, shares[kind])
 
 
 def _wave(x: torch.Tensor) -> torch.Tensor:
-    """0 and 1 in turn, with a soft edge."""
+    """A square wave between 0 and 1 with soft edges; x in periods."""
     return (0.5 + 3 * torch.sin(2 * math.pi * x)).clamp(0, 1)
 
 
-def _plain(dice, base, second):
-    return base.expand(_TILE, _TILE, 3)
-
-
-def _denim(dice, base, second):
-    x, y = _grid()
-    return _mix(base, base * 1.25, 0.5 + 0.5 * torch.sin(2 * math.pi * (3 * x + 3 * y)))
-
-
-def _stripes(dice, base, second):
-    return _mix(base, second, _wave(_grid()[1]))
-
-
-def _bars(dice, base, second):
-    return _mix(base, second, _wave(_grid()[0]))
-
-
-def _checks(dice, base, second):
-    x, y = _grid()
-    return _mix(base, second, 0.5 * _wave(x) + 0.5 * _wave(y))
-
-
-def _plaid(dice, base, second):
-    x, y = _grid()
-    third, cloth = cloth_colour(dice), _mix(base, second, 0.45 * _wave(x) + 0.45 * _wave(y))
-    for line in (x, y):
-        cloth = _mix(cloth, third, 0.7 * ((line - 0.25).abs() < 0.05))
-    return cloth
-
-
-def _dots(dice, base, second):
-    x, y = _grid()
-    return _mix(base, second, 6 * (torch.cos(2 * math.pi * x) * torch.cos(2 * math.pi * y) - 0.4))
-
-
-def _zigzag(dice, base, second):
-    x, y = _grid()
-    return _mix(base, second, _wave(y + 0.5 * (x - 0.5).abs() * 2))
-
-
-def _spots(dice, count: int, draw) -> list:
-    """`draw(dx, dy, number)` of the distances (K, K) to each of `count` random places of a periodic tile."""
-    x, y = _grid()
+def _away(dice: Dice, count: int, x, y) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Distances (K, K) across and down from `count` random places of a periodic tile to each texel."""
     places = [(dice.uniform(), dice.uniform()) for _ in range(count)]
-    return [
-        draw(torch.remainder(x - a + 0.5, 1) - 0.5, torch.remainder(y - b + 0.5, 1) - 0.5, k)
-        for k, (a, b) in enumerate(places)
-    ]
+    return [(torch.remainder(x - a + 0.5, 1) - 0.5, torch.remainder(y - b + 0.5, 1) - 0.5) for a, b in places]
 
 
-def _floral(dice, base, second):
+def _floral(dice: Dice, cloth, second, x, y) -> torch.Tensor:
+    """Blossoms with green leaves next to them."""
+    heart = cloth * 0.5 + 0.5
     leaf = torch.tensor(colorsys.hsv_to_rgb(dice.uniform(0.22, 0.42), 0.5, dice.uniform(0.3, 0.6)))
     third, sizes = cloth_colour(dice), [dice.uniform(0.13, 0.2) for _ in range(5)]
-
-    def bloom(dx, dy, k):
+    for k, (dx, dy) in enumerate(_away(dice, 5, x, y)):
         radius, angle = torch.hypot(dx, dy), torch.atan2(dy, dx)
-        petals = sizes[k] * (0.75 + 0.25 * torch.cos(5 * angle + k))
         leaves = (torch.hypot(dx - 0.12, dy + 0.1) / 0.1).clamp(0, 1.4)
-        return leaves, radius / petals, radius / (0.3 * sizes[k])
-
-    cloth = base.expand(_TILE, _TILE, 3)
-    for k, (leaves, petals, heart) in enumerate(_spots(dice, 5, bloom)):
-        for distance, colour in ((leaves, leaf), (petals, second if k % 2 else third), (heart, base * 0.5 + 0.5)):
-            cloth = _mix(cloth, colour, 4 * (1 - distance) + 0.5)
+        petals = radius / (sizes[k] * (0.75 + 0.25 * torch.cos(5 * angle + k)))
+        colours = (leaves, leaf), (petals, second if k % 2 else third), (radius / (0.3 * sizes[k]), heart)
+        for distance, colour in colours:
+            cloth = mix(cloth, colour, 4 * (1 - distance) + 0.5)
     return cloth
-
-
-def _blots(dice, base, second):
-    third, sizes = cloth_colour(dice), [dice.uniform(0.1, 0.25) for _ in range(7)]
-    cloth = base.expand(_TILE, _TILE, 3)
-    for k, distance in enumerate(_spots(dice, 7, lambda dx, dy, k: torch.hypot(dx, dy * 1.4) / sizes[k])):
-        cloth = _mix(cloth, second if k % 2 else third, 4 * (1 - distance) + 0.5)
-    return cloth
-
-
-_TILES = {
-    "plain": _plain,
-    "denim": _denim,
-    "stripes": _stripes,
-    "bars": _bars,
-    "checks": _checks,
-    "plaid": _plaid,
-    "dots": _dots,
-    "zigzag": _zigzag,
-    "floral": _floral,
-    "blots": _blots,
-}
 
 
 def random_print(dice: Dice) -> torch.Tensor:
-    """A print as a mask (K, K) in [0, 1], first row on top: letters, a number, or a sign."""
+    """Draw a print as a mask (K, K) in [0, 1], first row on top: letters, a number, or a sign."""
     kind = dice.pick(word=0.4, number=0.25, star=0.12, ring=0.12, heart=0.11)
     picture = Image.new("L", (_PRINT, _PRINT))
     pen, middle = ImageDraw.Draw(picture), _PRINT / 2
     if kind in ("word", "number"):
         letters = string.digits if kind == "number" else string.ascii_uppercase
         text = "".join(dice.choice(letters) for _ in range(dice.choice((1, 2) if kind == "number" else (1, 2, 3))))
-        pen.text(
-            (middle, middle),
-            text,
-            fill=255,
-            anchor="mm",
-            font=ImageFont.load_default(40 if len(text) == 1 else 66 / len(text)),
-        )
+        font = ImageFont.load_default(40 if len(text) == 1 else 66 / len(text))
+        pen.text((middle, middle), text, fill=255, anchor="mm", font=font)
     elif kind == "star":
         tips = [(22 if a % 2 == 0 else 9, a * math.pi / 5) for a in range(10)]
         pen.polygon([(middle + r * math.sin(a), middle - r * math.cos(a)) for r, a in tips], fill=255)
@@ -208,7 +145,7 @@ def random_print(dice: Dice) -> torch.Tensor:
 
 
 def placed_print(mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The mask at x (towards its right) and y (upwards), each -1..1 across it; 0 outside."""
+    """Sample the mask at x (to its right) and y (upwards), each -1..1 across the mask; 0 outside."""
     grid = torch.stack([x, -y], -1)
-    found = torch.nn.functional.grid_sample(mask[None, None], grid[None], align_corners=False)
-    return found[0, 0]
+    sampled = torch.nn.functional.grid_sample(mask[None, None], grid[None], align_corners=False)
+    return sampled[0, 0]

@@ -1,4 +1,4 @@
-"""People of triangles: a person from a seed, and pictures of them in any moments of a motion, with their joints."""
+"""People made of triangles: a person from a seed, pictures of them in any moments of a motion, and their joints."""
 
 from __future__ import annotations
 
@@ -9,33 +9,14 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from ..body.cones import JOINT_INDEX
+from ..body.cones import both, forward_kinematics
 from ..body.drawing import View
-from ..errors import InputError
-from ..poses import Joints
-from ..settings import MAX_SEED
-from .backdrop import backdrop, seen_through
-from .clothing import (
-    BOTTOM,
-    HAIR,
-    LEFT_EYE,
-    RIGHT_EYE,
-    SKIN,
-    TOP,
-    Clothes,
-    Layers,
-    Surface,
-    draping_weights,
-    dressed,
-    load_surface,
-    waves,
-    worn_body,
-)
-from .figure import FLOOR, Camera, Light, Moments, joints_in, moments_of, random_camera, random_light, with_shadow
+from .clothing import Clothes, Layer, Layers, Surface, draping_weights, dressed, load_surface, waves, worn_body
+from .dice import Dice
+from .figure import FLOOR, Actor, Camera, Light, Moments, behind, raised, view_of
 from .looks import Looks, colours
 from .mesh import Body, load_mesh, rasterise, vertex_normals
-from .motion import Manner, random_manner
-from .outfit import Dice
+from .motion import random_manner
 
 _OPPOSITES = (
     ("jaw_narrow", "jaw_wide"),
@@ -56,63 +37,42 @@ _OPPOSITES = (
     ("ears_small", "ears_large"),
 )
 _HEADS = ("oval", "round", "square", "rectangular", "triangular", "invertedtriangular", "diamond")
-_FACE = 0.7  # how far faces go to the limits of their targets
+_SAMPLES = 2  # samples per pixel side
+_FACE = 0.7  # largest amount of the targets in _OPPOSITES
 
 
 @dataclass(frozen=True)
-class Person:
-    """A person made by the program: body, clothes, looks, manner, and the camera and light before which they stand."""
+class Person(Actor):
+    """An actor made of triangles: body, clothes, looks."""
 
-    seed: int
     body: Body
     wear: Clothes
     looks: Looks
     layers: Layers
-    manner: Manner
-    camera: Camera
-    light: Light
+    place = 43
 
     @classmethod
     def from_seed(cls, seed: int) -> Person:
         """The person with this seed, always the same."""
-        if not 0 <= seed <= MAX_SEED:
-            raise InputError(f"The seed is {seed}; it must be 0 to {MAX_SEED}.")
-        dice = Dice(torch.Generator().manual_seed(seed * 7919 + 41))
-        female, age = dice.chance(0.5), _age(dice)
+        dice = Dice.of(seed, 41)
+        female, kind = dice.chance(0.5), dice.pick(child=0.14, adult=0.7, old=0.16)
+        age = dice.uniform(*{"child": (8, 15), "adult": (16, 55), "old": (55, 80)}[kind])
         race = dice.choice(("caucasian", "african", "asian"))
         body = Body.shaped(targets(dice, race, female, age))
         wear = Clothes.random(dice, female, age < 14)
         looks = Looks.random(dice, seed, race, female, age)
-        noise = waves(load_surface().place, 9, seed, 5)
-        return cls(
-            seed,
-            worn_body(body, wear),
-            wear,
-            looks,
-            dressed(wear, noise),
-            random_manner(dice.generator),
-            random_camera(dice),
-            random_light(dice),
-        )
+        layers = dressed(wear, waves(load_surface().place, 9, seed, 5))
+        actor = random_manner(dice), Camera.random(dice), Light.random(dice)
+        return cls(seed, *actor, worn_body(body, wear), wear, looks, layers)
 
-    def backdrop(self, size: tuple[int, int]) -> torch.Tensor:
-        """Where the person stands, larger than a frame of `size`; see `backdrop.backdrop`."""
-        return backdrop(Dice(torch.Generator().manual_seed(self.seed * 7919 + 43)), size)
-
-    def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
-        """The person doing the named motion at `times` (T,), in seconds, ascending; in their own manner unless another
-        is given."""
-        return moments_of(self.camera, name, times, manner or self.manner)
-
-
-def _age(dice: Dice) -> float:
-    """Years: most are grown-ups, one in seven a child from 8 on, one in six old."""
-    kind = dice.pick(child=0.14, adult=0.7, old=0.16)
-    return dice.uniform(*{"child": (8, 15), "adult": (16, 55), "old": (55, 80)}[kind])
+    @property
+    def height(self) -> float:
+        """Height as a share of an adult's, at most 1.03."""
+        return min(self.body.height, 1.03)
 
 
 def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]:
-    """Amounts of the mesh's targets for a body and a face; age in years."""
+    """Draw amounts of the mesh's targets for a body and a face; age in years."""
     sex = "female" if female else "male"
     if age < 25:
         young = max(0.0, (age - 11) / 14)
@@ -121,10 +81,10 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
         old = min(1.0, (age - 25) / 62)
         ages = {"young": 1 - old, "old": old}
     other, blend = dice.choice(("caucasian", "african", "asian")), dice.uniform(0, 0.35)
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
 
     def add(name: str, amount: float) -> None:
-        found[name] = found.get(name, 0.0) + amount
+        amounts[name] = amounts.get(name, 0.0) + amount
 
     weight, muscle, tall = (math.tanh(dice.around(1, 2) - 1) for _ in range(3))
     for name, share in ages.items():
@@ -146,67 +106,52 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
     if female:
         amount = dice.uniform(-1, 1) * grown
         add("bust_large" if amount > 0 else "bust_small", 0.7 * abs(amount))
-    return found
+    return amounts
 
 
 def draw_people(
-    person: Person, moments: Moments, size: tuple[int, int], supersample: int = 2, backdrop: torch.Tensor | None = None
+    person: Person, moments: Moments, size: tuple[int, int], backdrop: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """rgb uint8 (T, H, W, 3) and mask bool (T, H, W) of the person in T moments; size: (height, width); supersample:
-    samples a pixel side; backdrop: instead of the person's own, of its size, in [0, 1]."""
+    """Draw a person in T moments: rgb uint8 (T, H, W, 3) and the person's mask bool (T, H, W).
+
+    size: (height, width). backdrop: used instead of the person's own, of the same size, in [0, 1].
+    """
     rotations, positions, view = _staged(person, moments)
-    behind = person.backdrop(size) if backdrop is None else backdrop
-    behind = person.backdrop(size) if backdrop is None else backdrop
-    background = (
-        seen_through(behind.expand(len(moments), -1, -1, -1), size, moments.zoom, moments.pan)
-        * (view.tint[:, None, None])
-    )
-    background = with_shadow(background, positions, moments.offset[:, 1], view)
+    backdrop = person.backdrop(size) if backdrop is None else backdrop
+    background = behind(backdrop.expand(len(moments), -1, -1, -1), moments, positions, view, size)
     weights, rgb, masks = draping_weights(), [], []
     for i in range(len(moments)):
         vertices = person.body.skinned(rotations[i], positions[i], weights)
-        colour, share = _drawn(person, vertices, view.select(torch.tensor([i])), size, supersample)
+        colour, share = _drawn(person, vertices, view.select(torch.tensor([i])), size)
         rgb.append((colour + background[i] * (1 - share[..., None])).clamp(0, 1))
         masks.append(share >= 0.5)
     return (torch.stack(rgb) * 255).round().to(torch.uint8), torch.stack(masks)
 
 
-def joints_of(person: Person, moments: Moments, size: tuple[int, int]) -> Joints:
-    """The exact joints of the person in frames of (height, width) `size`; the body has the person's bones, and nothing
-    of what they wear."""
-    rotations, positions, view = _staged(person, moments)
-    return joints_in(rotations, positions, view, person.body.rest, 1.0, size)
-
-
 def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, View]:
-    """Rotations and positions of the joints with the lower sole on the floor, or as far above it as the offset's y
-    says; and how they are seen."""
-    count, camera, light = len(moments), person.camera, person.light
-    still = torch.full((count,), camera.zoom * min(person.body.height, 1.03))
-    centre = torch.stack([torch.full((count,), camera.shift), 0.5 / still - 0.045], -1)
-    view = View(
-        still * moments.zoom,
-        centre + moments.pan * torch.tensor([1.0, -1.0]) / still[:, None],
-        torch.tensor(light.direction).expand(count, 3),
-        torch.full((count,), light.ambient),
-        torch.tensor(light.tint).expand(count, 3),
-    )
-    rotations, positions = person.body.posed(moments.angles, moments.offset)
+    """Rotations and positions of the joints, and the view.
+
+    The lower sole is at the offset's y above the floor.
+    """
+    rest = person.body.rest.expand(len(moments), -1, -1)
+    rotations, positions = forward_kinematics(rest, moments.angles, moments.offset)
     weights = load_mesh().weights
-    ankles = [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]]
     feet = load_mesh().faces["body"].unique()
-    feet = feet[weights[feet][:, ankles].sum(1) > 0.6]
+    feet = feet[weights[feet][:, both("ankle")].sum(1) > 0.6]
     part = replace(person.body, vertices=person.body.vertices[feet])
     lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
     sole = person.wear.sole + 0.005 if person.wear.shoe else 0.0
-    rise = FLOOR + moments.offset[:, 1] - lows + sole
-    return rotations, positions + torch.stack([torch.zeros_like(rise), rise, torch.zeros_like(rise)], -1)[:, None], view
+    positions = raised(positions, FLOOR + moments.offset[:, 1] - lows + sole)
+    return rotations, positions, view_of([person], torch.zeros(len(moments), dtype=torch.long), moments)
 
 
-def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int], supersample: int):
-    """Colour (H, W, 3), weighted with its share (H, W), of the person in one moment."""
+def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int]):
+    """Draw the person in one moment.
+
+    Returns the colour (H, W, 3), weighted by how much of each pixel the person covers, and that share (H, W).
+    """
     mesh, surface, layers = load_mesh(), load_surface(), person.layers
-    height, width = size[0] * supersample, size[1] * supersample
+    height, width = size[0] * _SAMPLES, size[1] * _SAMPLES
     normals = vertex_normals(vertices, torch.cat(list(mesh.faces.values())))
     places = vertices[layers.index] + normals[layers.index] * layers.lift[:, None]
     scale, (middle_x, middle_y) = float(view.scale) * height, view.centre[0].tolist()
@@ -224,33 +169,33 @@ def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, 
     colour = (colour * view.tint[0]).clamp(0, 1)
     picture = torch.zeros(4, height * width)
     picture[:, hits.pixel] = torch.cat([colour, torch.ones(len(colour), 1)], 1).T
-    small = avg_pool2d(picture.reshape(1, 4, height, width), supersample)[0]
+    small = avg_pool2d(picture.reshape(1, 4, height, width), _SAMPLES)[0]
     return small[:3].permute(1, 2, 0), small[3]
 
 
 @lru_cache(maxsize=1)
 def _eye_places() -> torch.Tensor:
-    """(N, 3): places of the eyeballs' vertices from their middle, in radii; 0 elsewhere."""
+    """Positions (N, 3) of the eyeballs' vertices from their middle, in radii; 0 elsewhere."""
     place, faces = load_surface().place, load_mesh().faces
-    found = torch.zeros_like(place)
+    places = torch.zeros_like(place)
     for side in ("left_eye", "right_eye"):
         which = faces[side].unique()
         low, high = place[which].amin(0), place[which].amax(0)
-        found[which] = (place[which] - (low + high) / 2) / ((high - low)[1] / 2)
-    return found
+        places[which] = (place[which] - (low + high) / 2) / ((high - low)[1] / 2)
+    return places
 
 
 def _light(person: Person, layer, at: Surface, normals, hits, size, view: View) -> torch.Tensor:
-    """(P,) brightness: soft light, folds of cloth, and less light where something near lies in front."""
-    cloth = (layer == TOP) | (layer == BOTTOM)
+    """Brightness (P,): soft light, folds of cloth, and less light closely behind something nearer."""
+    cloth = (layer == Layer.TOP) | (layer == Layer.BOTTOM)
     bumps = torch.zeros(len(layer))
     place = at.place[cloth]
     bumps[cloth] = waves(place * place.new_tensor([1.0, 0.45, 1.0]), 8, person.seed + 7) * person.looks.wrinkles
     facing = normals @ view.light[0]
     lit = (0.5 + 0.5 * facing) ** 1.3
     ambient = float(view.ambient)
-    found = ambient + (1.12 - ambient) * lit + 0.075 * bumps - 0.12 * (1 - normals[:, 2].clamp(0, 1)) ** 2
-    found = torch.where((layer == LEFT_EYE) | (layer == RIGHT_EYE), 0.25 + 0.7 * found, found)
+    level = ambient + (1.12 - ambient) * lit + 0.075 * bumps - 0.12 * (1 - normals[:, 2].clamp(0, 1)) ** 2
+    level = torch.where((layer == Layer.LEFT_EYE) | (layer == Layer.RIGHT_EYE), 0.25 + 0.7 * level, level)
     depth = torch.full((size[0] * size[1],), -1.0)
     depth[hits.pixel] = hits.depth
     step = max(2, size[0] // 320)
@@ -258,5 +203,5 @@ def _light(person: Person, layer, at: Surface, normals, hits, size, view: View) 
     near = avg_pool2d(coarse, 7, 1, 3, count_include_pad=False)
     near = torch.nn.functional.interpolate(near, size, mode="bilinear").reshape(-1)[hits.pixel]
     shade = 1 - ((near - hits.depth) * 7).clamp(0, 0.35)
-    soft = torch.where((layer == SKIN) | (layer == HAIR), 0.9, 1.0)
-    return found * (1 - (1 - shade) * soft)
+    soft = torch.where((layer == Layer.SKIN) | (layer == Layer.HAIR), 0.9, 1.0)
+    return level * (1 - (1 - shade) * soft)

@@ -1,5 +1,4 @@
-"""Checkpoints: folders that appear whole, carry the sums of their files, and of which the newest that is sound is gone
-on from."""
+"""Checkpoints: folders written atomically with checksums; training resumes from the newest intact one."""
 
 from __future__ import annotations
 
@@ -24,9 +23,8 @@ log = logging.getLogger("dreampose.training")
 class Checkpoints:
     """The folders `checkpoint-<step>` in `folder`, each of state.safetensors and manifest.json (its size and SHA-256).
 
-    What a crash left half written is removed when this is made. writes: whether this process is the one that writes and
-    removes.
-    Raises StorageError where there can be no folder.
+    Creating this object removes checkpoints that a crash left half written. writes: whether this process writes and
+    removes. Raises StorageError if the folder cannot be made.
     """
 
     def __init__(self, folder: Path, writes: bool = True):
@@ -39,8 +37,7 @@ class Checkpoints:
             shutil.rmtree(left)
 
     def save(self, step: int, state: dict[str, torch.Tensor]) -> None:
-        """Writes a checkpoint beside the others, whole or not at all, then drops all but the newest KEPT. Raises
-        StorageError."""
+        """Write a checkpoint, whole or not at all, then drop all but the newest KEPT. Raises StorageError."""
         temporary, final = self.folder / f".checkpoint-{step}.part", self.folder / f"checkpoint-{step}"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -60,8 +57,8 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """The step and the state of the newest checkpoint that is sound, None without any; damaged ones are said and
-        set aside."""
+        """Return step and state of the newest intact checkpoint, None without any; damaged ones are logged and
+        renamed."""
         for path in reversed(self._all()):
             try:
                 manifest = json.loads((path / _MANIFEST).read_text())
@@ -72,7 +69,8 @@ class Checkpoints:
             if self.writes:
                 log.warning("%s is damaged and is not used.", path)
                 shutil.rmtree(path.with_name(f"damaged-{path.name}"), ignore_errors=True)
-                path.rename(path.with_name(f"damaged-{path.name}"))  # or it would count as one of those that are kept
+                # out of the way, or it would count as one of those to keep
+                path.rename(path.with_name(f"damaged-{path.name}"))
         return None
 
     def _all(self) -> list[Path]:

@@ -1,5 +1,4 @@
-"""The discriminator of the end-to-end stage: a small network that tells made pictures from real ones, patch by
-patch."""
+"""The discriminator of the end-to-end stage: a small network that tells generated pictures from real ones by patch."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ from torch.func import functional_call
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] -> scores (B, 1, H/4, W/4), high where a patch of 26 x 26 pixels looks real
+    """Maps pictures (B, 3, H, W) in [-1, 1] to scores (B, 1, H/4, W/4), high if a patch of 26 x 26 pixels looks real
     (Isola et al., 2017).
 
-    All weights but the last layer's are divided by their spectral norms (Miyato et al., 2018), taken exactly at every
-    call: there is no state beside the weights, so that a resumed run is the same run.
+    All weights but the last layer's are divided by their spectral norms (Miyato et al., 2018), computed exactly at
+    every call: there is no other state than the weights, so a resumed run equals an uninterrupted one.
     """
 
     def __init__(self, width: int = 32):
@@ -39,11 +38,11 @@ class PatchDiscriminator(nn.Module):
 def adversarial_losses(
     discriminator: PatchDiscriminator, made: torch.Tensor, real: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two losses to be minimised together: what `made` must do to look real, and the discriminator's own (hinge; Lim
-    and Ye, 2017).
+    """Return two losses to minimise together: one that makes `made` look real, and the discriminator's (hinge; Lim and
+    Ye, 2017).
 
-    made, real: (B, 3, H, W) in [-1, 1]; weight: (B, 1, H, W) with mean 1. The discriminator learns nothing from the
-    first loss, `made` nothing from the second.
+    made, real: (B, 3, H, W) in [-1, 1]; weight: (B, 1, H, W) with mean 1. The first loss has no gradient for the
+    discriminator, the second none for `made`.
     """
     still = {name: value.detach() for name, value in discriminator.named_parameters()}
     judged = functional_call(discriminator, still, (made,)).float()

@@ -11,14 +11,14 @@ from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 
 Share = tuple[int, int]
-"""This process's rank, and how many there are."""
+"""This process's rank, and the number of processes."""
 
 
 class Processes:
-    """This process among those that train together. rank: its number; count: of all of them; main: whether it is the
-    one that writes.
+    """This process among those that train together. rank: its number; count: of processes; main: whether it is the one
+    that writes.
 
-    device: the GPU of this process where there are several; None where any will do.
+    device: this process's GPU if there are several processes; None for no preference.
     """
 
     def __init__(self):
@@ -32,12 +32,11 @@ class Processes:
         return self.rank, self.count
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Wait until all processes have called this."""
         PartialState().wait_for_everyone()
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sets every gradient to its mean over the processes; those of spread parameters (see `sharding`) have it
-        already."""
+        """Set every gradient to its mean over the processes; sharded parameters (see `sharding`) have it already."""
         if self.count == 1:
             return
         gradients = [
@@ -51,14 +50,14 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: torch.Tensor) -> float:
-        """The mean of a number over the processes."""
+        """Return the mean of a number over the processes."""
         value = value.detach().clone()
         if self.count > 1:
             dist.all_reduce(value)
         return float(value) / self.count
 
     def any(self, here: bool, device: torch.device) -> bool:
-        """Whether it is so in any of the processes: all of them stop at the same step, or none."""
+        """Whether `here` is true in any process, so that all of them stop at the same step."""
         if self.count == 1:
             return here
         flag = torch.tensor(float(here), device=device)
@@ -67,15 +66,15 @@ class Processes:
 
 
 def random(seed: int, step: int, purpose: int) -> torch.Generator:
-    """The generator of one purpose in one step: draws do not depend on what was drawn before."""
+    """Return the generator for one purpose in one step: draws do not depend on earlier draws."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + purpose)
 
 
 class Draws:
-    """Random draws of one purpose in one step: a pure function of (seed, step, purpose) and of the samples' number in
-    all processes.
+    """Random draws for one purpose in one step: a pure function of (seed, step, purpose) and of the number of samples
+    in all processes.
 
-    Every method gives this process's rows of what one process alone would draw, on the CPU.
+    Every method returns this process's rows of what a single process would draw, on the CPU.
     """
 
     def __init__(self, seed: int, step: int, purpose: int, share: Share = (0, 1)):
@@ -87,7 +86,7 @@ class Draws:
         return self._own(count, torch.rand(count * self._processes, *shape, generator=self._generator))
 
     def randn(self, count: int, *shape: int) -> torch.Tensor:
-        """(count, *shape) of the normal distribution."""
+        """(count, *shape) of the standard normal distribution."""
         return self._own(count, torch.randn(count * self._processes, *shape, generator=self._generator))
 
     def _own(self, count: int, drawn: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Clips drawn to disk, and training samples from them: crops of targets with their photo, maps and moved texture."""
+"""Draw clips to disk, and make training samples from them: cropped targets with photo, maps and moved texture."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..synthetic.clips import Clip, draw_clip
 from .distributed import Draws, Share
 
-_EMPTY = 1000  # bytes: the file of a clip in which no person was found has fewer
-_HARD, WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean error of colours from which one is wrong, of 2
-_GRID = 16  # pixels: crops begin at multiples of it, so that latent cells are the frame's
-_HELD_EVERY = 20  # of so many clips one is never trained on
+_EMPTY = 1000  # bytes: files of clips without a person are smaller
+_HARD, WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean colour error (range 0..2) above which one is wrong
+_GRID = 16  # pixels: crops start at multiples of it, so that their latent cells match the frame's
+_HELD_EVERY = 20  # one clip of so many is held back from training
 
 
 def draw_clips(
@@ -38,7 +38,7 @@ def draw_clips(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> None:
-    """Draws the clips `numbers` of the training set `seed` into `folder`, but for those that are there."""
+    """Draw the clips `numbers` of the training set `seed` into `folder`; existing ones are skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock("drawing", len(numbers), on_progress)
     for done, number in enumerate(numbers):
@@ -51,7 +51,7 @@ def draw_clips(
 
 
 def write_clip(path: Path, clip: Clip | None) -> None:
-    """Stores a clip: pictures as JPEG, maps and what is known of the moved texture as PNG; an empty file for None."""
+    """Store a clip: pictures as JPEG, maps and the moved texture's flags as PNG; an empty archive for None."""
     stored = {}
     if clip is not None:
         stored = {"photo": _jpeg(clip.photo), "own": _png(_as_rgb(clip.image_poses, 0))}
@@ -67,7 +67,7 @@ def write_clip(path: Path, clip: Clip | None) -> None:
 
 @torch.no_grad()
 def moved(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence) -> torch.Tensor:
-    """Planes (T, 5, H, W) of the photo's texture moved to each map; see `texture.move`."""
+    """Move the photo's texture to each map: planes (T, 5, H, W), see `texture.move`."""
     parts, uv = pose_tensors(image_poses, "body")
     texture = harvest(to_pixels(torch.from_numpy(photo))[None], parts, uv)
     parts, uv = pose_tensors(poses, "body")
@@ -76,8 +76,11 @@ def moved(photo: np.ndarray, image_poses: PoseSequence, poses: PoseSequence) -> 
 
 @dataclass
 class Crops:
-    """B targets, cropped: photo (B, 3, h, w) whole, at the condition's size; target (B, 3, s, s); planes (B, 5, s, s);
-    parts (B, 5, s, s) and uv (B, 5, 2, s, s) of the window."""
+    """B cropped targets.
+
+    photo: (B, 3, h, w), whole, at the condition's size; target: (B, 3, s, s); planes: (B, 5, s, s); parts: (B, 5, s, s)
+    and uv: (B, 5, 2, s, s) of the pose window.
+    """
 
     photo: torch.Tensor
     target: torch.Tensor
@@ -87,10 +90,10 @@ class Crops:
 
 
 class DrawnClips:
-    """Endless crops of the clips in a folder: `batch(step)` is the same whenever it is asked, until clips are added.
+    """Endless crops of the clips in a folder: `batch(step)` is deterministic as long as no clips are added.
 
-    per_clip: targets taken from one clip. side: of crops, a multiple of 64. Crops lie around a random pixel of the
-    person, or one that the moved texture has wrong. Every twentieth clip is held back.
+    per_clip: targets from one clip. side: of crops, a multiple of 64. Crops contain a random pixel of the person, or
+    one where the moved texture is wrong. Every twentieth clip is held back. Raises InputError for fewer than two clips.
     """
 
     share: Share = (0, 1)
@@ -107,7 +110,7 @@ class DrawnClips:
         self.config, self.batch_size, self.side, self.seed, self.per_clip = config, batch_size, side, seed, per_clip
 
     def batch(self, step: int) -> Crops:
-        """The crops of a training step."""
+        """Return the crops of a training step."""
         draws, rows = Draws(self.seed, step, 7), []
         for _ in range(self.batch_size // self.per_clip):
             (which,) = draws.rand(1).tolist()
@@ -120,22 +123,23 @@ class DrawnClips:
         return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
 
     def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
-        """Photo uint8 (H, W, 3), its map, a true frame and its map, of `count` clips that are never trained on."""
+        """Return photo uint8 (H, W, 3), its map, a true frame and its map, of `count` held-back clips."""
         rows = []
         for path in self.held[:count]:
             with np.load(path) as clip:
-                own, target = (_read(clip[name])[None] for name in ("own", "maps6"))
-                rows.append((_read(clip["photo"]), _poses(own), _read(clip["frame6"]), _poses(target)))
+                image_poses, target = (_read(clip[name])[None] for name in ("own", "maps6"))
+                rows.append((_read(clip["photo"]), _poses(image_poses), _read(clip["frame6"]), _poses(target)))
         return rows
 
 
 def drawn_clips(folder: Path) -> list[Path]:
-    """The files of clips that `draw_clips` wrote to a folder."""
+    """List the files of clips that `draw_clips` wrote to a folder."""
     return sorted(folder.glob("[0-9]" * 6 + ".npz"))
 
 
 def read_frame(clip, index: int):
-    """Of an open file: target (3, H, W), planes (5, H, W), window parts (5, H, W) and uv (5, 2, H, W) of a frame."""
+    """Read target (3, H, W), planes (5, H, W), window parts (5, H, W) and uv (5, 2, H, W) of a frame from an open
+    file."""
     length = sum(name.startswith("frame") for name in clip.files)
     target, colours = (to_pixels(torch.from_numpy(_read(clip[f"{name}{index}"]))) for name in ("frame", "moved"))
     planes = torch.cat([colours, _unpacked(_read(clip[f"known{index}"]))])
@@ -144,7 +148,7 @@ def read_frame(clip, index: int):
 
 
 def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> list[torch.Tensor]:
-    """A square part of what `read_frame` gives; place: draws of where it lies."""
+    """Cut a square out of the result of `read_frame`; place: random numbers for its position."""
     target, planes, parts, _ = frame
     height, width = target.shape[1:]
     hard, at, down, right = place
@@ -159,7 +163,7 @@ def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> lis
 
 
 def _packed(known: torch.Tensor) -> np.ndarray:
-    """seen and source (2, H, W) as one uint8 (H, W)."""
+    """Pack seen and source (2, H, W) into one uint8 (H, W)."""
     seen, source = known
     return (seen * 8 + source * 2 + 2).round().to(torch.uint8).numpy()
 
@@ -175,7 +179,7 @@ def _as_rgb(poses: PoseSequence, index: int) -> np.ndarray:
 
 
 def _poses(maps: np.ndarray) -> PoseSequence:
-    """The maps (T, H, W, 3) that `_as_rgb` made."""
+    """Restore poses from the maps (T, H, W, 3) of `_as_rgb`."""
     uv = (maps[..., 1:].astype(np.float32) / 255).astype(np.float16)
     return PoseSequence(maps[..., 0], uv.transpose(0, 3, 1, 2), "body")
 

@@ -1,5 +1,4 @@
-"""Clips on disk to train on: numbered pictures of a person with the DensePose of each, read frame by frame when they
-are asked for."""
+"""Clips on disk to train on: numbered pictures of a person with the DensePose of each, read from disk on demand."""
 
 from __future__ import annotations
 
@@ -15,16 +14,18 @@ from ..errors import InputError, shown
 from ..media import read_image, same_aspect
 from ..poses import Charts, PoseSequence, read_any, read_poses
 
-LEAST = 2  # frames of a clip: a photo and a target that is another
-REPORT = "report.json"  # of `train prepare`: the clips that count, where it made the folder
-WHOLE = "poses.npz"  # the maps of all frames in one file, as `mannequin render` writes them
+LEAST = 2  # frames of a clip: a photo and a different target
+REPORT = "report.json"  # written by `train prepare`: lists the clips that count
+WHOLE = "poses.npz"  # the maps of all frames in one file, as written by `mannequin render`
 _FRAME = re.compile(r"frame_(\d+)(\.png|\.npz|_densepose\.npy)")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """frame_<number>.png in a folder, with any zeros before the number, and the map beside it: frame_<number>.npz
-    (`train prepare`'s) or frame_<number>_densepose.npy (the original's); None without one."""
+    """A picture frame_<number>.png in a folder, with any zeros before the number, and its map next to it.
+
+    map: frame_<number>.npz (from `train prepare`) or frame_<number>_densepose.npy (the original's); None without one.
+    """
 
     number: int
     picture: Path
@@ -33,10 +34,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Footage:
-    """A clip: the folder, its frames in order of time, and whose U, V its maps have ("none" where they have parts
-    only).
+    """A clip: its folder, its frames in order of time, and the charts of its maps ("none" for parts only).
 
-    A map lies beside each frame's picture, or one poses.npz holds the maps of all frames.
+    Maps are files next to the frames' pictures, or one poses.npz holds the maps of all frames.
     """
 
     folder: Path
@@ -48,11 +48,11 @@ class Footage:
         return len(self.frames)
 
     def picture(self, index: int) -> np.ndarray:
-        """Frame `index`, uint8 (H, W, 3), RGB. Raises InputError when it is damaged."""
+        """Read frame `index`, uint8 (H, W, 3), RGB. Raises InputError if it is damaged."""
         return read_image(self.frames[index].picture)
 
     def maps(self, indices: list[int]) -> PoseSequence:
-        """The maps of frames `indices`, at the clip's own size. Raises InputError when one is damaged."""
+        """Read the maps of frames `indices`, at the clip's own size. Raises InputError if one is damaged."""
         if (self.folder / WHOLE).is_file():
             return _whole(self.folder / WHOLE).select(np.array(indices))
         unique = sorted(set(indices))
@@ -60,50 +60,50 @@ class Footage:
 
 
 def find_footage(folder: Path) -> list[Footage]:
-    """The clips in `folder`, itself one or with one in each of its folders, by name.
+    """Find the clips in `folder`, by name: the folder itself, or one in each of its folders.
 
-    Raises InputError when there is none, one has a single frame, maps are missing or of another shape than their
+    Raises InputError if there is none, one has a single frame, maps are missing or of another shape than their
     pictures, or the clips have U, V of different charts.
     """
     if not folder.is_dir():
         raise InputError(
             f"There is no folder {shown(str(folder))}; give mannequin, or a folder that train prepare made."
         )
-    if own := frames_in(folder):
-        return [_footage(folder, own)]
+    if frames := frames_in(folder):
+        return [_footage(folder, frames)]
     listed = _listed(folder)
     paths = (
         path
         for path in folder.iterdir()
         if path.is_dir() and path.name[0] != "." and (listed is None or path.name in listed)
     )
-    found = [_footage(path, frames) for path in sorted(paths) if (frames := frames_in(path))]
-    if not found:
+    clips = [_footage(path, frames) for path in sorted(paths) if (frames := frames_in(path))]
+    if not clips:
         raise InputError(
             f"There are no clips in {shown(str(folder))}; it must hold folders of frame_<n>.png with their DensePose. "
             "Give the folder that `train prepare` made of your videos."
         )
-    if len(charts := sorted({clip.charts for clip in found} - {"none"})) > 1:
+    if len(charts := sorted({clip.charts for clip in clips} - {"none"})) > 1:
         raise InputError(f"The clips' U, V are of different charts ({', '.join(charts)}); train on clips of one kind.")
-    return found
+    return clips
 
 
 def frames_in(folder: Path) -> tuple[Frame, ...]:
-    """The frames in a folder, in the order of their numbers."""
-    found: dict[int, dict[str, Path]] = {}
+    """List the frames in a folder, in the order of their numbers."""
+    by_number: dict[int, dict[str, Path]] = {}
     for path in folder.iterdir():
         if match := _FRAME.fullmatch(path.name):
-            found.setdefault(int(match[1]), {})[match[2]] = path
+            by_number.setdefault(int(match[1]), {})[match[2]] = path
     return tuple(
         Frame(number, files[".png"], files.get(".npz") or files.get("_densepose.npy"))
-        for number, files in sorted(found.items())
+        for number, files in sorted(by_number.items())
         if ".png" in files
     )
 
 
 def folder_maps(folder: Path, frames: tuple[Frame, ...]) -> PoseSequence | None:
-    """The maps of all frames of a folder; None unless each has one. Raises InputError when one is damaged or they are
-    not of one kind."""
+    """Read the maps of all frames of a folder; None unless each has one. Raises InputError if one is damaged or they
+    differ in kind."""
     if (folder / WHOLE).is_file():
         return _whole(folder / WHOLE)
     if any(frame.map is None for frame in frames):
@@ -139,12 +139,12 @@ def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
 
 
 def _joined(maps: list[PoseSequence]) -> PoseSequence:
-    if len({(own.size, own.charts, own.parts is None) for own in maps}) > 1:
+    if len({(one.size, one.charts, one.parts is None) for one in maps}) > 1:
         raise InputError(
             "A clip's maps differ in size or kind from frame to frame; give maps of one size and one kind."
         )
     parts, uv = (
-        None if getattr(maps[0], kind) is None else np.concatenate([getattr(own, kind) for own in maps])
+        None if getattr(maps[0], kind) is None else np.concatenate([getattr(one, kind) for one in maps])
         for kind in ("parts", "uv")
     )
     return PoseSequence(parts, uv, maps[0].charts)
@@ -155,7 +155,7 @@ def _read_map(path: Path) -> PoseSequence:
 
 
 def _listed(folder: Path) -> set[str] | None:
-    """The clips of the last `train prepare` into this folder, None where it was not made so."""
+    """Return the clips of the last `train prepare` into this folder, or None for a folder of other origin."""
     try:
         return set(json.loads((folder / REPORT).read_text())["clips"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,4 @@
-"""Gradient checkpointing: what a block computed on the way forward is computed again on the way back, instead of
-kept."""
+"""Gradient checkpointing: recompute a block's activations in the backward pass instead of storing them."""
 
 from __future__ import annotations
 
@@ -13,16 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[None]:
-    """In this context the blocks of these UNets, VAEs and image encoders keep no activations; gradients stay what they
-    are.
+    """In this context the blocks of these UNets, VAEs and image encoders store no activations; gradients do not change.
 
-    Memory for time: about a fifth more of it (docs/experiments.md). on: False changes nothing.
+    Trades time for memory: about a fifth more time (docs/experiments.md). on: False changes nothing.
     """
     try:
         for network in networks if on else ():
-            if hasattr(
-                network, "activation_checkpointing_enable"
-            ):  # of transformers, where it works in training mode only
+            # a transformers model, where it works in training mode only
+            if hasattr(network, "activation_checkpointing_enable"):
                 network.activation_checkpointing_enable({"use_reentrant": False})
             else:
                 network.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))

@@ -1,4 +1,4 @@
-"""The one training loop: steps, learning rate, EMA, checkpoints it resumes from exactly, a log."""
+"""The training loop: steps, learning rate, EMA, a log, and checkpoints for exact resumption."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from .sharding import alike, clip_gradients, gathered, is_sharded, spread_like
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """steps: in all. lr: after `warmup` steps, falling linearly to 0 over the last `cooldown` share of them.
+    """Options of `train`. steps: total steps. lr: peak, reached after `warmup` steps, falling linearly to 0 over the
+    last `cooldown` share of the steps.
 
-    accumulate: losses of a step, whose gradients are averaged: batches so many times as large, in the memory of one.
-    optimizer: see `optimizers`. ema: decay of the averaged weights, None for none.
-    minutes: stop (with a checkpoint) after so long, None for never.
-    checkpoint_every, checkpoint_seconds: after so many steps or so long a checkpoint is due; it waits until writing the
-    one before is no more than `checkpoint_share` of the time since. sample_every, held_every: steps between calls of
-    the caller's `sample` and `held`. patience: after so many calls of `held` in a row that were no better than the
-    best, training ends. curve, tensorboard: see `Record`.
+    accumulate: losses per step, whose gradients are averaged: batches larger by that factor, in the memory of one.
+    optimizer: see `optimizers`. ema: decay of the averaged weights, None to disable.
+    minutes: stop (with a checkpoint) after that time, None for no limit.
+    checkpoint_every, checkpoint_seconds: a checkpoint is due after so many steps or seconds; it is delayed until
+    writing the previous one took at most `checkpoint_share` of the time since. sample_every, held_every: steps between
+    calls of the caller's `sample` and `held`. patience: stop training after that many calls of `held` in a row without
+    improving on the best. curve, tensorboard: see `Record`.
     """
 
     steps: int
@@ -53,12 +54,12 @@ class LoopOptions:
     tensorboard: bool = False
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of step `step`, counted from 0."""
+        """Return the learning rate of step `step`, counted from 0."""
         left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
         return self.lr * min(1.0, (step + 1) / max(1, self.warmup), max(0.0, left))
 
     def ema_at(self, step: int) -> float:
-        """EMA decay of step `step`: short at first, so that the start is forgotten."""
+        """Return the EMA decay of step `step`: low at first, so that the average forgets the initial weights."""
         return min(self.ema, (1 + step) / (10 + step))
 
 
@@ -75,45 +76,44 @@ def train(
     sample: Sample | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
-    """Runs `loss_at` and the optimizer until `options.steps`; the modules hold the EMA weights afterwards.
+    """Run `loss_at` and the optimizer until `options.steps`; afterwards the modules hold the EMA weights.
 
-    modules: what is trained and checkpointed, by name. loss_at(number): a loss, a pure function of its number and the
-    weights; step s takes the mean of `options.accumulate` = n losses, those from s n on.
-    sample(step): called now and then with the weights as they are, to make pictures; it must leave all randomness
-    alone. Where the weights are spread over the processes all of them call it.
-    held(): the error on what is held back from training, asked before the first step, now and then, and after the last;
-    the weights with the smallest are kept. It needs one process, and no average.
-    folder: where `checkpoint-<step>` folders and what `Record` writes go, and where a run is resumed from; None keeps
-    nothing.
+    modules: the modules to train and checkpoint, by name. loss_at(number): returns a loss, a pure function of its
+    number and the weights; step s uses the mean of `options.accumulate` = n losses, from number s n on.
+    sample(step): called every `sample_every` steps with the current weights, to make pictures; it must not touch any
+    random state. If the weights are sharded, all processes call it.
+    held(): the error on data held back from training, called before the first step, every `held_every` steps and after
+    the last; the weights with the smallest error are kept. It needs a single process, and no EMA.
+    folder: for `checkpoint-<step>` folders and the files of `Record`, and to resume from; None writes nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint,
-    StorageError, and ModelError when the loss is no longer a number: Diverged, if there is a checkpoint from before.
-    Where several processes train together, each takes the mean of all gradients, and the main one writes and reports.
+    StorageError, and ModelError when the loss is no longer finite: Diverged, if there is an earlier checkpoint.
+    Several processes average their gradients; the main one writes and reports.
     """
     trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
     processes, device = Processes(), trained[0].device
     if not processes.main:
         on_progress = ignore_progress
-    groups, together = alike(trained), is_sharded(trained)  # together: a checkpoint is put together from all processes
+    # together: the weights are sharded, so all processes take part in a checkpoint
+    groups, together = alike(trained), is_sharded(trained)
     optimizer = make_optimizer(options.optimizer, groups, options.lr, options.weight_decay)
     average = None if options.ema is None else [p.detach().clone() for p in trained]
-    checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     best = None if held is None else _Best(options.patience)
+    # resume from the newest checkpoint
+    checkpoints = None if folder is None else Checkpoints(folder, processes.main)
     if not processes.main:
-        processes.wait()  # until the main process has set aside what is damaged
-    step, losses = (
-        (0, []) if checkpoints is None else _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
-    )
+        processes.wait()  # until the main process has set damaged checkpoints aside
+    step, losses = 0, []
+    if checkpoints is not None:
+        step, losses = _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
     if processes.main:
         processes.wait()
-    clock = StageClock(stage, options.steps, on_progress, first=step)
-    started = time.monotonic()
-    saved, saved_at, saving = step, started, 0.0  # step and moment of the last checkpoint, and how long it took
     keeps = checkpoints is not None and processes.main
     record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
-    whole = True  # not while a step is half done: an interruption there must not be kept
-    agreed = (
-        not together
-    )  # whether all processes know that it ends here: only then can they put a last checkpoint together
+    clock = StageClock(stage, options.steps, on_progress, first=step)
+    started = time.monotonic()
+    saved, saved_at, saving = step, started, 0.0  # step and time of the last checkpoint, and how long it took to write
+    whole = True  # False in the middle of a step, whose state must not be saved
+    agreed = not together  # whether all processes know that training ends: only then can they save a last checkpoint
 
     def stop() -> None:
         nonlocal agreed
@@ -130,6 +130,20 @@ def train(
         saved, saved_at = step, time.monotonic()
         saving = saved_at - before
 
+    def diverged() -> ModelError:
+        """Restore the last good weights and return the error to raise; the current weights are not saved."""
+        nonlocal saved, agreed
+        good, saved, agreed = saved, step, True
+        message = f"The {stage} loss is no longer a number at step {step}"
+        if not processes.any(keeps and good > 0, device):
+            return ModelError(f"{message}: start again in another folder with a lower learning rate.")
+        if keeps or together:
+            _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
+            _settle(trained, average, best)
+        return Diverged(
+            f"{message}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate."
+        )
+
     try:
         if best is not None and not best.errors:
             best.look(held(), trained)
@@ -137,27 +151,16 @@ def train(
             stop()
             if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
                 break
+            # gradients, averaged over the processes; an infinite one would spoil the weights and the next checkpoint
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_at(step)
             optimizer.zero_grad(set_to_none=True)
             value = _backward(loss_at, step, options.accumulate, processes, stop)
             if math.isfinite(value):
                 processes.average_gradients(trained)
-                # a gradient without end would spoil the weights, and the next checkpoint with them
-                value = value if clip_gradients(trained, options.grad_clip).isfinite() else math.inf
-            if not math.isfinite(value):
-                what = f"The {stage} loss is no longer a number at step {step}"
-                good, saved = saved, step  # these weights are no good either
-                agreed = True
-                if not processes.any(keeps and good > 0, device):
-                    raise ModelError(f"{what}: start again in another folder with a lower learning rate.")
-                if keeps or together:
-                    _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
-                    _settle(trained, average, best)
-                raise Diverged(
-                    f"{what}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning "
-                    "rate."
-                )
+            if not math.isfinite(value) or not clip_gradients(trained, options.grad_clip).isfinite():
+                raise diverged()
+            # optimizer step, and the EMA of the weights
             whole = False
             optimizer.step()
             if average is not None:
@@ -168,6 +171,7 @@ def train(
             if best is not None and (step % options.held_every == 0 or step == options.steps):
                 best.look(held(), trained)
             whole = True
+            # progress, log, checkpoint, sample
             clock.tick(step, losses[-1] if best is None else best.errors[-1])
             if keeps:
                 record.step(step, losses, options.lr_at(step - 1), time.monotonic() - started)
@@ -184,7 +188,7 @@ def train(
                         record.picture(sheet)
         agreed = True
     finally:
-        optimizer.zero_grad(set_to_none=True)  # gradients of large models would stay in the GPU's memory
+        optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
         if (keeps or together) and checkpoints is not None and agreed and whole and step > saved:
             save()
         if keeps:
@@ -195,7 +199,7 @@ def train(
 
 @torch.no_grad()
 def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | None, best: _Best | None) -> None:
-    """Gives the weights the values that are left when training is over: the average, or the best."""
+    """Set the weights to their final values: the average, or the best."""
     kept = average if best is None else best.weights
     for parameter, value in zip(trained, kept or ()):
         parameter.copy_(value)
@@ -204,10 +208,10 @@ def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | Non
 def _backward(
     loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]
 ) -> float:
-    """Adds the gradients of the mean of a step's `count` losses to the weights' and returns the mean over the
+    """Add the gradients of the mean of a step's `count` losses to the weights' and return the mean loss over the
     processes.
 
-    Ends at the first loss that is not finite, and returns it. Between two losses `stop` is called, which may raise.
+    Ends at the first loss that is not finite. Between two losses `stop` is called, which may raise.
     """
     total = 0.0
     for number in range(step * count, (step + 1) * count):
@@ -223,13 +227,13 @@ def _backward(
 
 
 class _Best:
-    """The errors on what was held back, and the weights that had the smallest."""
+    """The errors on held-back data so far, and the weights with the smallest."""
 
     def __init__(self, patience: int):
         self.patience, self.errors, self.weights = patience, [], None
 
     def look(self, error: float, trained: list[torch.nn.Parameter]) -> None:
-        """Takes another error into account, and these weights if it is the smallest."""
+        """Record an error, and copy these weights if it is the smallest."""
         error = error if math.isfinite(error) else math.inf
         if not self.errors or error < min(self.errors):
             self.weights = [parameter.detach().clone() for parameter in trained]
@@ -237,25 +241,24 @@ class _Best:
 
     @property
     def tired(self) -> bool:
-        """Whether the last `patience` errors were no better than the best before them."""
+        """Whether the last `patience` errors did not improve on the best before them."""
         return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(
             self.errors[: -self.patience]
         )
 
 
 def _state(trained, optimizer, average, best: _Best | None, losses: list[float], keep: bool) -> dict[str, torch.Tensor]:
-    """Everything that changes in training, by name. keep: False only lends a hand in putting together what is
-    spread."""
+    """Return all training state by name. keep: False only takes part in gathering sharded tensors, and returns empty
+    ones."""
 
     def whole(tensor: torch.Tensor) -> torch.Tensor:
         tensor = gathered(tensor.detach())
         if not keep:
             return tensor.new_empty(0)
         if is_sharded(trained):
-            return tensor.contiguous().cpu()  # all of it may be more than a GPU holds
-        return (
-            tensor if tensor.is_contiguous() else tensor.cpu().contiguous()
-        )  # so may copies, above all when memory has just run out
+            return tensor.contiguous().cpu()  # gathered weights may not fit on one GPU
+        # copies may not fit on the GPU either, above all after running out of memory
+        return tensor if tensor.is_contiguous() else tensor.cpu().contiguous()
 
     state = {"losses": torch.tensor(losses, dtype=torch.float64)}
     if best is not None:
@@ -271,15 +274,14 @@ def _state(trained, optimizer, average, best: _Best | None, losses: list[float],
 def _resume(
     checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None
 ) -> tuple[int, list[float]]:
-    """Loads the newest sound checkpoint into everything that changes in training; returns its step (0 if none) and the
-    losses so far.
+    """Restore all training state from the newest intact checkpoint; returns its step (0 if none) and the losses so far.
 
-    kind: the optimizer's name.
+    kind: the optimizer's name. Raises ModelError if the checkpoint is of another model or optimizer.
     """
-    found = checkpoints.newest()
-    if found is None:
+    newest = checkpoints.newest()
+    if newest is None:
         return 0, []
-    step, state = found
+    step, state = newest
     shapes = [state[key].shape for key in (f"weight.{i}" for i in range(len(trained) + 1)) if key in state]
     if shapes != [parameter.shape for parameter in trained]:
         raise ModelError(f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder.")

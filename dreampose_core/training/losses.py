@@ -1,4 +1,4 @@
-"""The losses: denoising under dropped conditions, and picture reconstruction for the VAE."""
+"""The losses: denoising, and picture reconstruction for the VAE."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 def noised(
     scheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy latents and what the UNet must predict for them: epsilon, v or the latents ("sample"), as the scheduler
-    says.
+    """Return noisy latents and the UNet's target: epsilon, v or the latents ("sample"), by the scheduler's prediction
+    type.
 
-    latents, noise (B, C, h, w); timesteps (B,) integers. v = alpha noise - sigma latents (Salimans and Ho, 2022).
+    latents, noise: (B, C, h, w); timesteps: (B,) integers. v = alpha noise - sigma latents (Salimans and Ho, 2022).
     """
     alpha_bar = scheduler.alphas_cumprod.to(latents.device)[timesteps].view(-1, 1, 1, 1)
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -22,14 +22,14 @@ def noised(
 
 
 def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Min-SNR weights (B,) of the errors at timesteps (B,): those of latents count min(SNR, gamma) each (Hang et al.,
-    2023).
+    """Return Min-SNR weights (B,) of the errors at timesteps (B,), equivalent to weights of min(SNR, gamma) on latents
+    (Hang et al., 2023).
 
-    SNR = alpha_bar / (1 - alpha_bar). By what the UNet predicts: min(SNR, gamma) for "sample", over SNR + 1 for v, over
-    SNR for epsilon. Where the schedule ends in pure noise, SNR is 0 there, and what v and "sample" say about pure
-    noise, the start of every sampling, would never be learnt: there SNR counts as 1 at least (the truncated SNR of
-    Salimans and Ho, 2022), at that step and all before it that are noisier than SNR = 1, which else would be all but
-    forgotten. Epsilon's weight goes to 1 by itself.
+    SNR = alpha_bar / (1 - alpha_bar). By prediction type: min(SNR, gamma) for "sample", divided by SNR + 1 for v, by
+    SNR for epsilon. If the schedule ends in pure noise, SNR is 0 there, and v and "sample" would never learn to predict
+    from pure noise, where every sampling starts. In that case SNR is at least 1 (the truncated SNR of Salimans and Ho,
+    2022), at the last step and at all steps with SNR below 1, whose weights would otherwise be almost 0. Epsilon's
+    weight approaches 1 anyway.
     """
     alpha_bar = scheduler.alphas_cumprod.to(timesteps.device).double()
     ends_in_noise, alpha_bar = bool(alpha_bar[-1] < 1e-6), alpha_bar[timesteps]
@@ -44,9 +44,10 @@ def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Te
 def denoising_loss(
     prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, sample_weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean squared error (B, C, h, w), weighted by cell (B, 1, h, w), and by sample (B,), None for all alike.
+    """Return the mean squared error (B, C, h, w), weighted by cell (B, 1, h, w), and by sample (B,), None for equal
+    weights.
 
-    A sample's cells count relative to each other, its own weight as it is; so the loss of a batch is the mean of its
+    Cell weights are normalised within a sample, sample weights are not; so the loss of a batch is the mean of its
     shares' in several processes.
     """
     error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
@@ -54,10 +55,10 @@ def denoising_loss(
 
 
 def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Error of pixels (B, 3, H, W), of their colour differences, and of differences between neighbours.
+    """Return the error of pixels (B, 3, H, W), of their colour differences, and of differences between neighbours.
 
-    The second keeps colours from fading, the third edges sharp. weight: of each pixel (B, 1, H, W), with mean 1; None
-    for all alike.
+    The second term keeps colours from fading, the third keeps edges sharp. weight: of each pixel (B, 1, H, W), with
+    mean 1; None for equal weights.
     """
     error = prediction.float() - target
     weight = torch.ones_like(error[:, :1]) if weight is None else weight
@@ -68,19 +69,6 @@ def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.T
     return (error.abs() * weight).mean() + (error.square() * weight).mean() + 0.5 * colour + 0.3 * (across + down)
 
 
-def densepose_loss(
-    logits: torch.Tensor, found: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor, person_weight: float
-) -> torch.Tensor:
-    """Cross-entropy of logits (B, 25, H, W) against parts (B, H, W), person pixels `person_weight` times as heavy, and
-    the error of `found` (B, 24, 2, H, W), taken at the true part, against uv (B, 2, H, W) on the person."""
-    person = (parts > 0).float()
-    weight = 1 + (person_weight - 1) * person
-    labels = (F.cross_entropy(logits, parts, reduction="none") * weight).sum((1, 2)) / weight.sum((1, 2))
-    index = (parts - 1).clamp_min(0)[:, None, None].expand(-1, 1, 2, -1, -1)
-    error = (found.gather(1, index)[:, 0] - uv).abs().mean(1)  # (B, 2, H, W) -> (B, H, W)
-    return (labels + 2 * (error * person).sum((1, 2)) / person.sum((1, 2)).clamp_min(1)).mean()
-
-
 def coverage(parts: torch.Tensor, factor: int) -> torch.Tensor:
-    """Share of each latent cell that is person: (B, H, W) -> (B, 1, h, w)."""
+    """Return the share of each latent cell that the person covers: (B, H, W) -> (B, 1, h, w)."""
     return F.avg_pool2d((parts > 0).float()[:, None], factor)

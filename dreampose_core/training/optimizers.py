@@ -1,4 +1,4 @@
-"""The optimizers of training, and what they remember as named tensors for checkpoints."""
+"""The optimizers of training, and their state as named tensors for checkpoints."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..errors import InputError, ModelError
 from .sharding import spread_like
 
 OPTIMIZERS = {"adamw": "exp_avg", "adamw8bit": "state1"}
-"""Each name, and what that optimizer calls its average of a parameter's gradients."""
+"""Each name, and the key of the optimizer's average of a parameter's gradients."""
 
 
 def is_available(name: str) -> bool:
-    """Whether this optimizer works here."""
+    """Whether this optimizer is installed and works."""
     try:
         optimizer_class(name)
     except InputError:
@@ -25,18 +25,19 @@ def is_available(name: str) -> bool:
 def make_optimizer(
     name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """An optimizer of `optimizer_class`, which see, of all the groups' parameters."""
+    """Make an optimizer of `optimizer_class` for all groups' parameters; raises what that raises."""
     if name == "adamw8bit":
         for parameter in (parameter for group in groups for parameter in group):
-            parameter.data = parameter.data.contiguous()  # it reads numbers as they lie in memory, checkpoints do not
+            # it processes numbers in memory order, but checkpoints store them contiguously
+            parameter.data = parameter.data.contiguous()
     return optimizer_class(name)([{"params": group} for group in groups], lr=lr, weight_decay=weight_decay)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """AdamW with its averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at least
-    4096 elements.
+    """Return AdamW with averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at
+    least 4096 elements.
 
-    Raises InputError for other names, and where bitsandbytes is missing.
+    Raises InputError for other names, and if bitsandbytes is not installed.
     """
     if name not in OPTIMIZERS:
         raise InputError(f"There is no optimizer {name}; give one of {', '.join(OPTIMIZERS)}.")
@@ -48,10 +49,10 @@ def optimizer_state(
     parameters: list[torch.nn.Parameter],
     whole: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """All that the optimizer remembers: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as
+    """Return the optimizer's state: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as
     `number.<...>.<name>`.
 
-    whole: makes of each tensor what is kept.
+    whole: converts each tensor for storage.
     """
     state, seen = {}, set()
     for i, parameter in enumerate(parameters):
@@ -59,7 +60,7 @@ def optimizer_state(
             if not isinstance(value, torch.Tensor):
                 state[f"number.{i}.{name}"] = torch.tensor(value)
                 continue
-            # 8-bit parameters share the table of what their bits mean, but a file of safetensors holds no tensor twice
+            # 8-bit parameters share their quantization table, but a safetensors file cannot store a tensor twice
             value = whole(value)
             state[f"optimizer.{i}.{name}"] = value.clone() if value.data_ptr() in seen else value
             seen.add(value.data_ptr())
@@ -69,15 +70,15 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor], name: str
 ) -> None:
-    """Sets what `optimizer_state` gave for an optimizer of this name, or for AdamW, which AdamW in 8 bits goes on from
-    with what it remembers rounded. Raises ModelError for another optimizer's."""
+    """Restore the result of `optimizer_state` for an optimizer of this name; "adamw8bit" also accepts AdamW's, which it
+    rounds. Raises ModelError for another optimizer's."""
     for key, value in state.items():
         kind, _, rest = key.partition(".")
         if kind not in ("optimizer", "number"):
             continue
         number, _, inner = rest.partition(".")
         remembered = optimizer.state[parameters[int(number)]]
-        # AdamW counts its steps on the CPU
+        # AdamW keeps its step count on the CPU
         remembered[inner] = (
             value.item()
             if kind == "number"
@@ -95,7 +96,7 @@ def load_optimizer_state(
 
 @torch.no_grad()
 def _round(optimizer: torch.optim.Optimizer) -> None:
-    """Makes of what AdamW remembers what AdamW in 8 bits would."""
+    """Convert AdamW's state to that of 8-bit AdamW, in place."""
     from bitsandbytes.functional import quantize_blockwise
 
     for group_index, group in enumerate(optimizer.param_groups):
@@ -108,9 +109,8 @@ def _round(optimizer: torch.optim.Optimizer) -> None:
             after["step"] = int(before["step"])
             for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
                 value = before[name]
-                if (
-                    f"qmap{number}" in after
-                ):  # blocks of 256 numbers, each by the nearest in a table, times the block's largest
+                # quantized in blocks of 256 numbers: each is an entry of a table times the block's largest value
+                if f"qmap{number}" in after:
                     value, block = quantize_blockwise(value, code=after[f"qmap{number}"], blocksize=256)
                     after[f"absmax{number}"].copy_(block.absmax)
                 after[f"state{number}"].copy_(value)
@@ -119,7 +119,7 @@ def _round(optimizer: torch.optim.Optimizer) -> None:
 def _bitsandbytes():
     try:
         import bitsandbytes  # takes seconds to import
-    except Exception as error:  # missing, or built for another machine, which shows as RuntimeError or OSError
+    except Exception as error:  # builds for another machine raise RuntimeError or OSError
         raise InputError(
             "The optimizer adamw8bit needs bitsandbytes, which is missing or does not fit this machine; "
             "please run: pip install -r requirements-train.txt"

@@ -1,4 +1,4 @@
-"""Samples made one step ahead, in a thread, while the networks are busy with the step before."""
+"""Make samples one step ahead, in a thread, while the networks compute the current step."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 
 class Prefetch:
-    """Calls `make(step)` one step ahead; what comes out is what `make` returns, so a run stays a pure function of its
+    """Calls `make(step)` one step ahead in a thread; results are those of `make`, so a run stays a pure function of its
     steps."""
 
     def __init__(self, make):
         self.make = make
-        # one core for the samples: more would only take turns with the networks' own threads
+        # one thread: more would compete with the networks' own for the cores
         self.pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
         self.next: tuple[int, Future] | None = None
 
     def __call__(self, step: int):
-        """What `make(step)` returns."""
+        """Return the result of `make(step)`."""
         if self.next is not None and self.next[0] == step:
             made = self.next[1].result()
         else:

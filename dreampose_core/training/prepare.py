@@ -1,5 +1,4 @@
-"""Clips of people turned into what is trained on: every frame with its DensePose, cut around the person, in one folder
-a clip."""
+"""Prepare clips of people for training: one folder per clip, with frames cropped to the person and their DensePose."""
 
 from __future__ import annotations
 
@@ -17,22 +16,20 @@ from ..errors import InputError, ModelError, shown
 from ..files import appearing, flush, storage_error
 from ..inputs.framing import on_map
 from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
-from ..poses import MAX_MAP_SIDE, Estimate, PoseSequence, fitted, read_any, write_poses
-from ..poses.sidecar import is_densepose_of, poses_beside
+from ..poses import MAX_MAP_SIDE, Estimate, PoseSequence, fitted, is_densepose_of, poses_beside, read_any, write_poses
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .footage import LEAST, REPORT, folder_maps, frames_in
 
-_LEAST_SHARE = 0.01  # of the frame that the person must fill, or nobody is taken to be there
+_LEAST_SHARE = 0.01  # of the frame: a smaller person does not count as one
 _ABOUT = "clip.json"
-MAX_FRAMES = 3000  # of a clip: its maps are held in memory
+MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did. frames: of each clip that is ready, by name; before: those that were ready before.
+    """The result of `prepare`. frames: number of frames of each usable clip, by name; before: clips prepared earlier.
 
-    fewer: how many frames of a clip were left out because nobody was found in them. left_out: why a clip could not be
-    used.
+    fewer: number of frames of a clip left out because they show no person. left_out: why a clip could not be used.
     """
 
     frames: dict[str, int]
@@ -43,7 +40,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Source:
-    """A clip as it was given. about: what it must still be for its prepared folder to count as done."""
+    """A clip's source. about: identifies it, so that a prepared folder is reused only for the same source."""
 
     about: dict
     count: int
@@ -63,21 +60,22 @@ def prepare(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Prepared:
-    """Writes one folder of frame_<n>.png and frame_<n>.npz into `out` for every clip below `folder`, and report.json.
+    """Write one folder of frame_<n>.png and frame_<n>.npz into `out` for every clip below `folder`, and report.json.
 
-    A clip is a video, or a folder of frame_<n>.png. Its DensePose is what lies beside it (see `poses_beside`; the
-    original's frame_<n>_densepose.npy beside the pictures), else what `estimate` finds; `estimator` says how, in words
-    that change with it. Frames are cut to (height, width) = `size` around all that the person fills in the clip; frames
-    that show nobody are left out, and so are clips that cannot be used: report.json says why, and which folders count.
-    Clips that are ready are not made again; nothing that was not made here is replaced. Raises InputError when there
-    are no clips or none can be used, ModelError, StorageError, Cancelled.
+    A clip is a video, or a folder of frame_<n>.png. Its DensePose is a file or folder next to it (see `poses_beside`;
+    the original's frame_<n>_densepose.npy next to the pictures), else the result of `estimate`; `estimator` describes
+    that, and clips are prepared again when it changes. Frames are cropped to (height, width) = `size` around the area
+    that the person covers during the clip; frames without a person and unusable clips are left out: report.json says
+    why, and which folders count.
+    Prepared clips are reused; folders that were not made here are never replaced. Raises InputError if there are no
+    clips or none is usable, ModelError, StorageError, Cancelled.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {shown(str(folder))}; give one that holds videos of people.")
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise InputError(f"--out is {shown(str(out))}, which holds the clips themselves; give another folder.")
     if (out / REPORT).exists() and "clips" not in _read(out / REPORT):
-        raise InputError(f"There is a {REPORT} in {shown(str(out))} that is of something else; give another folder.")
+        raise InputError(f"There is a {REPORT} in {shown(str(out))} from another program; give another folder.")
     paths = _clips(folder, out)
     if not paths:
         raise InputError(
@@ -87,7 +85,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, out) from error
-    for left in out.glob(".*.part"):  # a crash's
+    for left in out.glob(".*.part"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
     frames, before, fewer, left_out = {}, [], {}, {}
     clock = StageClock("clips", len(paths), on_progress)
@@ -103,7 +101,7 @@ def prepare(
             frames[name] = ready["frames"]
             if ready["nobody"]:
                 fewer[name] = ready["nobody"]
-        except ModelError:  # there is no estimator, for no clip
+        except ModelError:  # without an estimator every clip would fail
             raise
         except InputError as error:
             left_out[name] = str(error)
@@ -119,9 +117,9 @@ def prepare(
 
 
 def _clips(folder: Path, out: Path) -> dict[str, Path]:
-    """All videos and folders of pictures below `folder`, by the names of their prepared folders; what was prepared
-    before is no source."""
-    found = {folder.resolve().name: folder} if frames_in(folder) else {}
+    """List all videos and folders of pictures below `folder`, by the names of their prepared folders; prepared folders
+    are skipped."""
+    clips = {folder.resolve().name: folder} if frames_in(folder) else {}
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
         if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or _is_prepared(path.parent):
@@ -136,16 +134,16 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
             clip = path.is_file() and is_video(path) and not is_densepose_of(path)
         if clip:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
-            if name in found:
+            if name in clips:
                 name += path.suffix.replace(".", "_")
-            while name in found:
+            while name in clips:
                 name += "_"
-            found[name] = path
-    return found
+            clips[name] = path
+    return clips
 
 
 def _source(path: Path, about: dict) -> _Source:
-    """Raises InputError when it cannot be read."""
+    """Open a clip. Raises InputError if it cannot be read."""
     if path.is_dir():
         frames = frames_in(path)
 
@@ -153,8 +151,8 @@ def _source(path: Path, about: dict) -> _Source:
             return (read_image(frame.picture) for frame in frames)
 
         def maps(estimate: Estimate | None) -> PoseSequence:
-            if (own := folder_maps(path, frames)) is not None:
-                return own
+            if (stored := folder_maps(path, frames)) is not None:
+                return stored
             beside = poses_beside(path)
             return _estimated(path, map(_reduced, pictures()), estimate) if beside is None else read_any(beside).poses
 
@@ -173,12 +171,11 @@ def _source(path: Path, about: dict) -> _Source:
 def _prepared(
     source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop
 ) -> dict:
-    """Writes the folder of a clip, whole or not at all; what its clip.json says. Raises InputError, StorageError,
+    """Write the folder of a clip, whole or not at all, and return its clip.json. Raises InputError, StorageError,
     Cancelled."""
     if final.exists() and not _is_prepared(final):
         raise InputError(
-            f"There is a {shown(final.name)} in the folder to write that was not prepared from clips; give another "
-            "folder."
+            f"There is a {shown(final.name)} in the output folder that is no prepared clip; give another folder."
         )
     if source.count > MAX_FRAMES:
         raise InputError(
@@ -195,7 +192,7 @@ def _prepared(
     shows = poses.mask.mean((1, 2)) >= _LEAST_SHARE
     if shows.sum() < LEAST:
         raise InputError(
-            f"Somebody is found in {int(shows.sum())} of its {source.count} frames, and at least {LEAST} are needed."
+            f"Only {int(shows.sum())} of its {source.count} frames show a person, and at least {LEAST} are needed."
         )
     box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
     about = {**source.about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
@@ -212,8 +209,8 @@ def _prepared(
                 )
             if shows[index]:
                 write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
-                own = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
-                write_poses(own, temporary / f"frame_{index:05d}.npz")
+                pose_map = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
+                write_poses(pose_map, temporary / f"frame_{index:05d}.npz")
         with appearing(temporary / _ABOUT) as file:
             file.write_text(json.dumps(about, indent=1))
         flush(temporary)
@@ -227,7 +224,7 @@ def _prepared(
 
 
 def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -> tuple[float, float, float, float]:
-    """top, left, bottom, right of all that the person fills in the frames that show one, in the pictures' pixels."""
+    """Return top, left, bottom, right of the area that the person covers in the clip, in pixels of the pictures."""
     mask = poses.mask[shows].any(0)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     down, across = source[0] / poses.size[0], source[1] / poses.size[1]
@@ -243,14 +240,14 @@ def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | No
     if estimate is None:
         name = shown(path.stem)
         raise InputError(
-            f"There is no DensePose beside it and no estimator was chosen; put {name}.npz beside it, or give "
+            f"There is no DensePose next to it and no estimator was chosen; put {name}.npz next to it, or give "
             "--estimator."
         )
     return estimate(frames)
 
 
 def _reduced(picture: np.ndarray) -> np.ndarray:
-    """A picture with no side above what maps need."""
+    """Shrink a picture to the largest side that maps have."""
     scale = min(1.0, MAX_MAP_SIDE / max(picture.shape[:2]))
     return (
         picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
@@ -258,19 +255,19 @@ def _reduced(picture: np.ndarray) -> np.ndarray:
 
 
 def _ready(folder: Path, about: dict) -> dict | None:
-    """What clip.json in the prepared folder says, None unless it was made from the same files in the same way."""
+    """Return clip.json of a prepared folder, or None if it was made from other files or in another way."""
     before = _read(folder / _ABOUT)
     same = _is_prepared(folder) and all(before.get(key) == value for key, value in about.items())
     return before if same else None
 
 
 def _is_prepared(folder: Path) -> bool:
-    """Whether this program made the folder of a clip."""
+    """Whether `prepare` made this folder."""
     return {"source", "size", "frames", "nobody"} <= _read(folder / _ABOUT).keys()
 
 
 def _read(path: Path) -> dict:
-    """A JSON file's object; empty where there is none."""
+    """Read a JSON file's object; empty if there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -279,15 +276,15 @@ def _read(path: Path) -> dict:
 
 
 def _state(path: Path) -> str:
-    """Digits that change with the files of a clip and of the DensePose beside it: with their names, sizes and times."""
+    """Return a digest of the names, sizes and times of a clip's files and of the DensePose next to it."""
     digest = hashlib.sha256()
-    for given in (path, poses_beside(path)):
+    for source in (path, poses_beside(path)):
         files = (
             []
-            if given is None
-            else [given]
-            if given.is_file()
-            else sorted(file for file in given.iterdir() if file.is_file())
+            if source is None
+            else [source]
+            if source.is_file()
+            else sorted(file for file in source.iterdir() if file.is_file())
         )
         for file in files:
             about = file.stat()

@@ -1,5 +1,4 @@
-"""What a training writes about itself in its stage's folder: stats.jsonl, a picture of its losses, and TensorBoard's
-events."""
+"""The records of a training stage in its folder: stats.jsonl, a plot of its losses, and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -18,15 +17,15 @@ log = logging.getLogger("dreampose.training")
 
 
 Sample = Callable[[int], np.ndarray | None]
-"""Makes pictures of a step's weights and returns them as one, uint8 pixels (H, W, 3), or returns None."""
+"""Makes pictures of a step's weights and returns them as one image, uint8 (H, W, 3), or returns None."""
 
 
 class Record:
-    """stats.jsonl with a line for every `every` steps; loss.png (see `write_curve`) if `curve`; the folder tensorboard/
-    if `tensorboard`.
+    """Writes stats.jsonl with a line for every `every` steps; loss.png (see `write_curve`) if `curve`; the folder
+    tensorboard/ if `tensorboard`.
 
-    first: the step that was done when this training began or went on: TensorBoard then forgets what an interrupted one
-    said after it. Raises InputError where TensorBoard is missing.
+    first: the last step done before this training started or resumed; TensorBoard discards later events of an
+    interrupted run. Raises InputError if TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, stage: str, first: int, every: int, curve: bool, tensorboard: bool):
@@ -35,7 +34,7 @@ class Record:
         self._writer = summary_writer() if tensorboard else None
 
     def step(self, step: int, losses: list[float], lr: float, seconds: float) -> None:
-        """Takes down the step that is done, with all losses up to it and its learning rate. Raises StorageError."""
+        """Record a finished step, with all losses up to it and its learning rate. Raises StorageError."""
         self.last = step
         if self._writer is not None:
             with self._storing("tensorboard"):
@@ -55,13 +54,13 @@ class Record:
                 file.write(json.dumps(line) + "\n")
 
     def picture(self, sheet: np.ndarray) -> None:
-        """Takes down a picture (H, W, 3), uint8, of the last step. Raises StorageError."""
+        """Record a picture (H, W, 3), uint8, of the last step. Raises StorageError."""
         if self._writer is not None:
             with self._storing("tensorboard"):
                 self._opened().add_image("samples", sheet, self.last, dataformats="HWC")
 
     def draw(self, losses: list[float]) -> None:
-        """Writes loss.png; a disk without room for it is said and ends nothing."""
+        """Write loss.png; a full disk is logged as a warning only."""
         if self.curve and losses:
             try:
                 write_curve(losses, self.stage, self.folder / "loss.png")
@@ -69,7 +68,7 @@ class Record:
                 log.warning("%s", error)
 
     def close(self, losses: list[float]) -> None:
-        """The last picture of the losses, if there are new ones. Raises StorageError."""
+        """Plot the losses once more, if there are new ones, and close TensorBoard. Raises StorageError."""
         if self.last > self._first:
             self.draw(losses)
         if self._board is not None:
@@ -77,7 +76,7 @@ class Record:
                 self._board.close()
 
     def _opened(self):
-        if self._board is None:  # not before there is something to say: a run with nothing left to do adds no file
+        if self._board is None:  # created lazily: a run without steps left adds no file
             self._board = self._writer(self.folder / "tensorboard", purge_step=self._first + 1)
         return self._board
 
@@ -90,7 +89,7 @@ class Record:
 
 
 def summary_writer():
-    """TensorBoard's class of writers. Raises InputError where it is missing."""
+    """Return TensorBoard's writer class. Raises InputError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
     except ImportError as error:
@@ -101,8 +100,8 @@ def summary_writer():
 
 
 def write_curve(losses: list[float], stage: str, path: Path) -> None:
-    """Writes a PNG plot of the losses of all steps, faint, and of their mean over the steps around each; logarithmic
-    where that falls by more than ten times. Raises StorageError."""
+    """Write a PNG plot of the losses of all steps (faint) and of their moving mean; logarithmic if the mean falls by
+    more than a factor of ten. Raises StorageError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes seconds to import
     from matplotlib.figure import Figure
 
@@ -124,8 +123,7 @@ def write_curve(losses: list[float], stage: str, path: Path) -> None:
 
 
 def smoothed(losses: list[float]) -> np.ndarray:
-    """The mean of the losses in a window of a fortieth of them around each, five at least; at the ends of those that
-    are there."""
+    """Return the moving mean of the losses over a window of a fortieth of them, at least five; shorter at the ends."""
     width = min(len(losses), max(5, len(losses) // 40) | 1)
     window = np.ones(width)
     return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")

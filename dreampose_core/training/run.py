@@ -1,4 +1,4 @@
-"""The run that trains mini in a run folder."""
+"""Train mini in a run folder."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from .sharding import sharded
 from .vae_start import start_linear
 from .videos import VideoSamples
 
-_SHOWN = 4  # people on a contact sheet
+_SHOWN = 4  # people on a sample sheet
 
 
 def mini_config(run: MiniRun) -> ModelConfig:
-    """How such a model is fed. Few denoising steps: more of them change nothing in so small a model
+    """Return the config of a mini model; so small a model does not gain from more denoising steps
     (docs/experiments.md)."""
     return ModelConfig(
         height=run.size[0],
@@ -51,7 +51,7 @@ def mini_config(run: MiniRun) -> ModelConfig:
 
 
 def is_drawn(run: MiniRun) -> bool:
-    """Whether the data are clips that `draw_clips` wrote."""
+    """Whether the data are clips written by `draw_clips`."""
     return run.data != "mannequin" and bool(drawn_clips(Path(run.data)))
 
 
@@ -66,34 +66,32 @@ def train_mini(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> bool:
-    """Trains VAE, then UNet, adapter and image encoder, then these and the VAE's decoder by the frames they make; True
-    when all is done.
+    """Train the VAE, then UNet, adapter and image encoder, then these with the VAE's decoder on pixels; True when all
+    steps are done.
 
-    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and what `training.record`
-    writes) and, at the end of every call, model/: the model folder in fp16 with averaged weights. minutes: stop after
-    so long; `resume` goes on from there. shard: each of several processes holds its share of the UNet, see
-    `training.sharding`; a run may go on sharded or not.
-    Raises InputError, Cancelled.
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and the files of
+    `training.record`) and, at the end of every call, model/: the model folder in fp16 with averaged weights. minutes:
+    time limit; `resume` continues from there. shard: spread the UNet over several processes, see `training.sharding`; a
+    run may be resumed with or without. Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
     if shard and processes.count == 1:
         raise InputError(
-            "To shard is to spread the UNet over several processes; start them with accelerate launch or torchrun."
+            "--shard spreads the UNet over several processes; start them with accelerate launch or torchrun."
         )
     if shard and run.optimizer != "adamw":
-        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; take adamw.")
+        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; use adamw.")
     source = run.init or run.vae
-    given = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
+    start = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
     _begin(run, folder, resume, processes)
     if run.init:
-        pipe = given
+        pipe = start
     else:
-        pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=given and given.vae)
-        if given is None and not is_drawn(run):
+        pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=start and start.vae)
+        if start is None and not is_drawn(run):
             start_linear(pipe.vae)
         pipe.to(device)
     samples = _samples(run, pipe, device, processes)
-    precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
@@ -101,48 +99,34 @@ def train_mini(
             steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard
         )
 
+    common = dict(
+        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
+        checkpointing=run.gradient_checkpointing,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+
     def frames(stage: str) -> dict:
         sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples", processes.main)
-        return {"crop": run.crop, "noisier": run.noisier, "folder": folder / stage, "sample": sample, **common}
-
-    common = {
-        "precision": precision,
-        "checkpointing": run.gradient_checkpointing,
-        "on_progress": on_progress,
-        "should_stop": should_stop,
-    }
-    vae_steps = run.vae_steps if run.vae_steps is not None else 1200 if given is None else 0
+        return dict(crop=run.crop, noisier=run.noisier, folder=folder / stage, sample=sample, **common)
 
     def stages() -> bool:
-        done = given is not None and not vae_steps
-        if not done:
-            done = train_vae(
-                pipe, samples, options(vae_steps, run.vae_lr, 0.995), run.seed, folder=folder / "vae", **common
-            )
-        if done:
-            with sharded(shard, pipe):
-                done = train_base(
-                    pipe,
-                    samples,
-                    options(run.steps, run.lr, 0.998),
-                    run.seed,
-                    dropout=Dropout(warp=run.warp_dropout),
-                    min_snr=run.min_snr,
-                    **frames("base"),
-                )
-        if done:
-            end_to_end = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-            with sharded(shard, pipe):
-                done = train_end_to_end(
-                    pipe,
-                    samples,
-                    end_to_end,
-                    run.seed,
-                    warp_dropout=run.warp_dropout,
-                    adversarial=run.adversarial,
-                    **frames("end_to_end"),
-                )
-        return done
+        # 1. the VAE, unless a trained one is given and no further steps are requested
+        steps = run.vae_steps if run.vae_steps is not None else 1200 if start is None else 0
+        if steps or start is None:
+            schedule = options(steps, run.vae_lr, 0.995)
+            if not train_vae(pipe, samples, schedule, run.seed, folder=folder / "vae", **common):
+                return False
+        # 2. UNet, adapter and image encoder, on latents
+        with sharded(shard, pipe):
+            args = dict(dropout=Dropout(warp=run.warp_dropout), min_snr=run.min_snr, **frames("base"))
+            if not train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **args):
+                return False
+        # 3. these and the decoder, on pixels
+        with sharded(shard, pipe):
+            args = dict(warp_dropout=run.warp_dropout, adversarial=run.adversarial, **frames("end_to_end"))
+            schedule = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
+            return train_end_to_end(pipe, samples, schedule, run.seed, **args)
 
     return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
 
@@ -150,16 +134,16 @@ def train_mini(
 def _samples(
     run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes
 ) -> MannequinSamples | VideoSamples | DrawnClips:
-    """What the run trains on; the model takes on the charts of its U, V."""
+    """Return the run's training samples; sets the model's charts to those of the samples."""
     if is_drawn(run):
         if not isinstance(pipe.vae, TexturedVAE) or processes.count > 1:
-            raise InputError("Drawn clips train a model whose decoder sees the moved texture, in one process.")
+            raise InputError("Drawn clips need a model whose decoder sees the moved texture, and a single process.")
         return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
-    given = pipe.model_config.size, run.batch_size, run.seed, device
+    args = pipe.model_config.size, run.batch_size, run.seed, device
     if run.data == "mannequin":
         pipe.change_config(charts="mannequin")
-        return MannequinSamples(*given, share=processes.share)
-    samples = VideoSamples(run.data, *given, share=processes.share)
+        return MannequinSamples(*args, share=processes.share)
+    samples = VideoSamples(run.data, *args, share=processes.share)
     if samples.charts != "none":
         pipe.change_config(charts=samples.charts)
     return samples
@@ -171,18 +155,17 @@ def sample_sheets(
     folder: Path,
     writes: bool = True,
 ) -> Callable[[int], np.ndarray]:
-    """A function of the step that writes a PNG and returns its pixels (H, W, 3): the photo, the pose asked for, the
-    sample, the truth.
+    """Return a function of the step that writes a PNG and returns its pixels (H, W, 3): photo, target pose, sample,
+    truth.
 
-    pairs: photo, its map, truth and its map, of people that are not trained on; always the same ones with the same
-    noise, so that the sheets of a run can be compared. writes: whether this process is the one that
-    writes.
+    pairs: photo, its map, truth and its map, of people held back from training; always the same ones with the same
+    noise, so that the sheets of a run are comparable. writes: whether this process writes the file.
     """
 
     def write(step: int) -> np.ndarray:
         sheet = []
-        for photo, own, truth, target in pairs:
-            made = pipe(photo, target, own, generator=torch.Generator().manual_seed(0))
+        for photo, image_poses, truth, target in pairs:
+            made = pipe(photo, target, image_poses, generator=torch.Generator().manual_seed(0))
             row = photo, render_colours(target)[0], made.frames[0], truth
             sheet.append(np.concatenate([fit_image(picture, pipe.model_config.size) for picture in row], 1))
         sheet = np.concatenate(sheet)
@@ -195,9 +178,9 @@ def sample_sheets(
 
 
 def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
-    """What `train()` returns, after the main process has called `save()`, which writes the folder `model`.
+    """Run `train()`, let the main process call `save()`, which writes the folder `model`, and return train's result.
 
-    It is written also where the loss diverged, since the same run would end there again: another may start from it.
+    The model is saved even if the loss diverged: resuming would diverge again, but another run may start from it.
     Raises Diverged.
     """
     diverged = None
@@ -214,7 +197,7 @@ def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, proc
 
 
 def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> None:
-    """Checks that `run` can start, or go on, in `folder`; the main process writes its run.json. Raises InputError."""
+    """Check that `run` can start or resume in `folder`; the main process writes its run.json. Raises InputError."""
     optimizer_class(run.optimizer)
     if run.tensorboard:
         summary_writer()
@@ -228,7 +211,7 @@ def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> No
             f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
         )
     if run.data != "mannequin" and not is_drawn(run):
-        find_footage(Path(run.data))  # or nothing is written
+        find_footage(Path(run.data))  # raises before anything is written
     if processes.main:
         claim(run, folder, resume, "model")
     processes.wait()

@@ -1,4 +1,4 @@
-"""The run folder: run.json says what the run in it was asked to do, and it is gone on with only as that."""
+"""The run folder: run.json stores a run's options, and only the same run may resume there."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ..errors import InputError
 from ..files import appearing
 from ..settings import Options
 
-_FREE = {"tensorboard"}  # fields that the weights do not depend on
+_FREE = {"tensorboard"}  # options that do not affect the weights
 
 
 def claim(run: Options, folder: Path, resume: bool, model: str) -> None:
-    """Makes `folder` the run's, with its run.json. Raises InputError where there is a run already, or, with `resume`,
-    another one.
+    """Claim `folder` for the run by writing its run.json. Raises InputError if there is a run already, or, with
+    `resume`, another one.
 
-    run: options that all have defaults. model: the folder in it where its weights are found.
+    run: options that all have defaults. model: subfolder with the run's weights.
     """
     path = folder / "run.json"
     if path.is_file():
         if not resume:
-            raise InputError(f"There is a training run in {folder} already; give --resume to go on, or another folder.")
+            raise InputError(f"{folder} holds a training run; give --resume to continue it, or another folder.")
         _check_same(run, path, folder / model)
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(path) as temporary:
@@ -29,8 +29,8 @@ def claim(run: Options, folder: Path, resume: bool, model: str) -> None:
 
 
 def _check_same(run: Options, path: Path, model: Path) -> None:
-    """Raises InputError unless the run that `path` describes is this one in all that its weights depend on; the rates
-    of learning depend on the number of steps. What an older version did not write down had its default."""
+    """Raise InputError unless the run in `path` has the same options, except those that do not affect the weights; the
+    number of steps does, through the learning rate. Options that an older version did not write had their defaults."""
     try:
         before = json.loads(path.read_text())
         now, defaults = (one.model_dump(mode="json") for one in (run, type(run)()))
@@ -40,13 +40,13 @@ def _check_same(run: Options, path: Path, model: Path) -> None:
     changed = [_as_option(name, before[name]) for name in sorted(now.keys() - _FREE) if before[name] != now[name]]
     if changed:
         raise InputError(
-            f"The run in {path.parent} was started {', '.join(changed)}; go on so, or from its weights "
-            f"in another folder (--init {model})."
+            f"The run in {path.parent} was started {', '.join(changed)}; use the same options, or start from its "
+            f"weights in another folder (--init {model})."
         )
 
 
 def _as_option(name: str, value) -> str:
-    """A value of run.json, and how the command line takes it."""
+    """Format a value of run.json as a command-line option."""
     option = f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"

@@ -1,5 +1,5 @@
-"""FSDP (Zhao et al., 2023): a UNet's weights, gradients, averages and optimizer state, spread over the processes that
-train together."""
+"""FSDP (Zhao et al., 2023): shards a UNet's weights, gradients, averages and optimizer state over the training
+processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from .distributed import Processes
 
 @contextmanager
 def sharded(on: bool, pipe) -> Iterator[None]:
-    """In this context each process holds its share of `pipe.unet`, whose blocks are put together one after the other as
-    they compute.
+    """Shard `pipe.unet` over the processes in this context; its blocks are gathered one at a time to compute.
 
-    It computes what the whole UNet computes, in less memory. All processes enter and leave together; afterwards each
-    has the whole UNet again, a new one. on: False changes nothing.
+    Results equal those of the whole UNet, in less memory. All processes enter and leave together; afterwards
+    `pipe.unet` is a new, whole UNet in each. on: False changes nothing.
     """
     if not on:
         yield
@@ -32,22 +31,20 @@ def sharded(on: bool, pipe) -> Iterator[None]:
         fully_shard(block, mesh=mesh)
     try:
         yield
-    except (
-        Cancelled,
-        Diverged,
-    ):  # in all processes; at any other error the others are somewhere else, and would be waited for in vain
+    # these reach all processes; after any other error the rest would never join the gathering
+    except (Cancelled, Diverged):
         _put_together(pipe)
         raise
     _put_together(pipe)
 
 
 def is_sharded(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether some of them are spread over the processes."""
+    """Whether any of the tensors is sharded."""
     return any(isinstance(tensor, DTensor) for tensor in tensors)
 
 
 def alike(parameters: Iterable[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
-    """The parameters in lists that PyTorch's functions of many tensors take: whole ones and spread ones, never both."""
+    """Split the parameters into lists of whole and of sharded ones: PyTorch's foreach functions cannot mix them."""
     lists: dict[bool, list] = {}
     for parameter in parameters:
         lists.setdefault(isinstance(parameter, DTensor), []).append(parameter)
@@ -55,22 +52,22 @@ def alike(parameters: Iterable[torch.nn.Parameter]) -> list[list[torch.nn.Parame
 
 
 def clip_gradients(parameters: list[torch.nn.Parameter], most: float) -> torch.Tensor:
-    """Scales all gradients down to a norm of `most` together, if it is larger; returns what it was."""
-    lists = [[p for p in some if p.grad is not None] for some in alike(parameters)]
-    norms = [gathered(torch.nn.utils.get_total_norm([p.grad for p in some])) for some in lists]
+    """Scale all gradients down to a joint norm of `most`, if it is larger; returns the norm before."""
+    lists = [[p for p in group if p.grad is not None] for group in alike(parameters)]
+    norms = [gathered(torch.nn.utils.get_total_norm([p.grad for p in group])) for group in lists]
     total = norms[0] if len(norms) == 1 else torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
-    for some in lists:
-        torch.nn.utils.clip_grads_with_norm_(some, most, total)
+    for group in lists:
+        torch.nn.utils.clip_grads_with_norm_(group, most, total)
     return total
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, put together from all processes if it is spread: then every process has to ask for it."""
+    """Gather a sharded tensor from all processes, which must all call this; others are returned as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def spread_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A tensor that every process has whole, on the parameter's device, and spread as the parameter is."""
+    """Move a tensor that every process has whole to the parameter's device, and shard it like the parameter."""
     tensor = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor):
         return tensor
@@ -80,7 +77,7 @@ def spread_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 def _put_together(pipe) -> None:
     spread = pipe.unet
     with torch.device("meta"):
-        # FSDP has given the UNet a class derived from its own
+        # fully_shard replaced the UNet's class by one derived from it
         whole = next(kind for kind in type(spread).__mro__ if not issubclass(kind, FSDPModule)).from_config(
             spread.config
         )

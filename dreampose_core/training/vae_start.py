@@ -1,10 +1,10 @@
-"""A head start for a small VAE: its weights begin as a linear transform coder instead of as noise.
+"""A head start for a small VAE: initial weights that form a linear transform coder instead of noise.
 
-Trained from random weights, an AutoencoderKL of this size stays grey for a thousand steps, because colour differences
-are a small part of the error and every path ends in a group norm. Here the encoder starts as the low frequencies of the
-cosine transform of each 4 x 4 block (brightness ten, colour six), the decoder as the block's mean colour; training adds
-the rest.
-Used by the base recipe of mini only; measured in docs/experiments.md.
+With random weights, an AutoencoderKL of this size stays grey for a thousand steps, because colour differences are a
+small part of the error and every path ends in a group norm. Here the encoder starts with the low frequencies of the
+cosine transform of each 4 x 4 block (brightness ten, colour six), the decoder with the block's mean colour; training
+adds the rest.
+Used only in base training of mini; measured in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import nn
 _BRIGHTNESS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (0, 3), (3, 0))
 _COLOUR = ((0, 0), (0, 1), (1, 0))
 _LATENTS = len(_BRIGHTNESS) + 2 * len(_COLOUR)
-_PLAIN = [0, len(_BRIGHTNESS), len(_BRIGHTNESS) + 1]  # the latents that say a block's mean colour
-_CONSTANT = 6.0  # a channel of this value in a norm group makes the group's scale known, and the norm all but linear
-_QUIET = 0.2  # what is left of the random weights on the linear path
+_PLAIN = [0, len(_BRIGHTNESS), len(_BRIGHTNESS) + 1]  # the latents that encode a block's mean colour
+_CONSTANT = 6.0  # a channel of this value dominates its norm group's scale, which makes the norm almost linear
+_QUIET = 0.2  # factor on the random weights of the linear path
 
 
 @torch.no_grad()
 def start_linear(vae) -> None:
-    """Sets the weights of an AutoencoderKL with three levels, 16 latent channels and no attention."""
+    """Set the initial weights of an AutoencoderKL with three levels, 16 latent channels and no attention."""
     config = vae.config
     if len(config.block_out_channels) != 3 or config.latent_channels != _LATENTS or config.block_out_channels[1] < 48:
         raise ValueError(
@@ -61,10 +61,10 @@ def start_linear(vae) -> None:
     _taps(encoder.conv_out, taps, clear=range(_LATENTS, 2 * _LATENTS))
     _taps(vae.quant_conv, {(c, c, 0, 0): 1.0 for c in range(2 * _LATENTS)})
 
-    # decoder: coefficients -> mean colour, carried up as x and -x beside a constant
+    # decoder: coefficients -> mean colour, carried up as x and -x with a constant
     _taps(vae.post_quant_conv, {(c, c, 0, 0): 1.0 for c in range(_LATENTS)})
     mean = torch.zeros(3, _LATENTS)
-    mean[:, _PLAIN] = torch.linalg.pinv(basis[_PLAIN].reshape(3, 16, 3).sum(1))  # constant blocks come back exactly
+    mean[:, _PLAIN] = torch.linalg.pinv(basis[_PLAIN].reshape(3, 16, 3).sum(1))  # restores constant blocks exactly
     used = [3 * c + k for c in range(3) for k in range(3)]
     taps = {
         (3 * c + sign, z, 1, 1): float(mean[c, z]) * (1 - 2 * sign)
@@ -85,20 +85,19 @@ def start_linear(vae) -> None:
 
 
 def _basis() -> torch.Tensor:
-    """Rows of latent channels over a 4 x 4 block's 48 values, in the order in which two space-to-depth steps leave
-    them."""
+    """Return rows of latent channels over a 4 x 4 block's 48 values, in the order that two space-to-depth steps
+    produce."""
     grey, colours = torch.tensor([1.0, 1.0, 1.0]) / 3, torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
     rows = [_wave(f)[..., None] * grey * (2.0 if f == (0, 0) else 5.0) / 16 for f in _BRIGHTNESS]
     rows += [_wave(f)[..., None] * colour * (2.5 if f == (0, 0) else 5.0) / 16 for f in _COLOUR for colour in colours]
     block = torch.stack(rows)  # (16, row, column, colour)
-    # row = 2 i + k, column = 2 j + l; the second step's (i, j) is outermost, then the first step's (k, l), then
-    # colour...
+    # row = 2 i + k, column = 2 j + l; the second step's (i, j) is outermost, then the first step's (k, l), then colour
     block = block.reshape(_LATENTS, 2, 2, 2, 2, 3)  # (16, i, k, j, l, colour)
     return block.permute(0, 1, 3, 2, 4, 5).reshape(_LATENTS, 48)
 
 
 def _wave(frequency: tuple[int, int]) -> torch.Tensor:
-    """The cosine transform's function of this frequency on a 4 x 4 block."""
+    """Return the cosine transform's basis function of this frequency on a 4 x 4 block."""
     return torch.tensor([[_cosine(frequency[0], i) * _cosine(frequency[1], j) for j in range(4)] for i in range(4)])
 
 
@@ -107,8 +106,8 @@ def _cosine(frequency: int, position: int) -> float:
 
 
 def _taps(conv: nn.Conv2d, taps: dict, bias: dict | None = None, clear=()) -> None:
-    """Sets single weights (out, in, row, column) and biases of a quietened convolution; `clear` outputs get nothing
-    else."""
+    """Set single weights (out, in, row, column) and biases of a damped convolution; all other weights of these and the
+    `clear` outputs become zero."""
     conv.weight.mul_(_QUIET)
     conv.bias.mul_(_QUIET)
     for out in {key[0] for key in taps} | set(clear):
@@ -121,8 +120,8 @@ def _taps(conv: nn.Conv2d, taps: dict, bias: dict | None = None, clear=()) -> No
 
 
 def _open_norm(norm: nn.GroupNorm, groups, used: int) -> None:
-    """Affine weights that undo the norm for groups whose first `used` channels hold pairs x, -x and the constant, the
-    rest near zero."""
+    """Set affine weights that undo the norm in groups whose first `used` channels hold pairs x, -x and the constant,
+    the rest near zero."""
     width = norm.num_channels // norm.num_groups
     mean, std = _CONSTANT / width, _CONSTANT * math.sqrt((1 - 1 / width) / width)
     for g in groups:

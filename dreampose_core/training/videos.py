@@ -1,4 +1,4 @@
-"""Training samples from clips on disk: pairs of a photo and a target frame with its five maps, a pure function of the
+"""Training samples from clips on disk: pairs of a photo and a target frame with its pose window, a pure function of the
 step."""
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..synthetic.dataset import Samples
 from .distributed import Draws
 from .footage import Footage, find_footage
 
-_ZOOM = 0.8  # the smallest crop, as a share of the largest that the frame holds
+_ZOOM = 0.8  # the smallest crop, as a share of the largest that fits in the frame
 _STRIDES = (1, 2)  # frames between the maps of a window
-_MIRRORED = 0.5, 0.1  # share of samples in a mirror, where U, V can be turned with it, and where they are lost in it
-_HELD_EVERY = 20  # of so many clips one is never trained on
-_WHOLE = 1.0, 0.5, 0.5  # the largest crop, in the middle
-_THREADS = 4  # that read frames
+_MIRRORED = 0.5, 0.1  # share of mirrored samples if U, V can be mirrored, and if mirroring drops them
+_HELD_EVERY = 20  # one clip of so many is held back from training
+_WHOLE = 1.0, 0.5, 0.5  # the largest crop, centred
+_THREADS = 4  # for reading frames
 
 
 class VideoSamples:
-    """Endless samples of the clips in a folder (see `find_footage`): `batch(step)` is the same whenever it is asked.
+    """Endless samples of the clips in a folder (see `find_footage`): `batch(step)` is deterministic.
 
-    A photo is frame i of a clip, its target frame j of the same clip, never the same one, each with its own crop, both
-    as in a mirror or neither; picture and maps are cropped and mirrored together, and no crop reaches beyond its frame.
-    Every twentieth clip, and one of three at least, is held back, see `held_out`.
+    A photo is frame i of a clip, its target another frame j of the same clip, each with its own crop, both mirrored or
+    neither; picture and maps are cropped and mirrored together, and crops stay inside the frame.
+    Every twentieth clip, and at least one of three, is held back, see `held_out`.
 
-    size: (height, width). share: this process's rank and how many
-    there are: of every batch it makes only its own part. Raises InputError as `find_footage` does.
+    size: (height, width). share: this process's rank and the number of processes: it makes only its part of every
+    batch. Raises InputError as `find_footage` does, and if processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class VideoSamples:
         device: str | torch.device = "cpu",
         share: tuple[int, int] = (0, 1),
     ):
-        found = find_footage(Path(folder))
-        self.held = found[::_HELD_EVERY] if len(found) > 2 else []
-        self.clips = [clip for clip in found if clip not in self.held]
-        self.charts = next((clip.charts for clip in found if clip.charts != "none"), "none")
+        clips = find_footage(Path(folder))
+        self.held = clips[::_HELD_EVERY] if len(clips) > 2 else []
+        self.clips = [clip for clip in clips if clip not in self.held]
+        self.charts = next((clip.charts for clip in clips if clip.charts != "none"), "none")
         self.size, self.batch_size, self.seed, self.device, self.share = size, batch_size, seed, device, share
         if batch_size % share[1]:
             raise InputError(
@@ -59,7 +59,7 @@ class VideoSamples:
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def batch(self, step: int) -> Samples:
-        """The samples of training step `step`."""
+        """Return the samples of training step `step`."""
         count = self.batch_size // self.share[1]
         drawn = Draws(self.seed, step, 13, self.share).rand(count, 11).tolist()
         columns = [
@@ -68,43 +68,46 @@ class VideoSamples:
         return Samples(*columns[:6], has_parts=columns[6].float(), has_uv=columns[7].float())
 
     def frames(self, step: int, count: int, whole: bool = False) -> Rendering:
-        """`count` frames of as many clips, for what needs no pairs; of several processes each gets its part, or, with
-        `whole`, all."""
+        """Return `count` single frames of random clips; each of several processes gets its part, or, with `whole`,
+        all."""
         share = (0, 1) if whole else self.share
         drawn = Draws(self.seed, step, 14, share).rand(count // share[1], 6).tolist()
         made = list(self._pool.map(self._frame, drawn))
         return Rendering(*(torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*made)))
 
     def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
-        """Photo uint8 (H, W, 3), its map, a true frame and its map, of clips that are not trained on, as far as there
-        are any."""
+        """Return photo uint8 (H, W, 3), its map, a true frame and its map, of held-back clips, or of training clips if
+        there are none."""
         rows, clips = [], self.held or self.clips
         for number in range(count):
             turn, which = divmod(number, len(clips))
             clip = clips[which]
             target = len(clip) - 1 - turn % (len(clip) - 1)
-            (photo, own), (truth, poses) = (self._cut(clip, at, [at], _WHOLE, False) for at in (0, target))
-            rows.append((photo, own, truth, poses))
+            (photo, image_poses), (truth, poses) = (self._cut(clip, at, [at], _WHOLE, False) for at in (0, target))
+            rows.append((photo, image_poses, truth, poses))
         return rows
 
     def _sample(self, drawn: list[float]) -> tuple:
-        """One sample; drawn: 11 numbers in 0..1."""
+        """Make one sample; drawn: 11 random numbers in 0..1."""
         which, i, j, stride, flip, *crops = drawn
         clip = self.clips[int(which * len(self.clips))]
         stride = _STRIDES[int(stride * len(_STRIDES))]
-        # targets whose whole window lies in the clip, where it is long enough: at its ends maps repeat
+        # keep the whole window inside the clip if it is long enough: at its ends maps repeat
         edge = min(2 * stride, max(0, (len(clip) - 2) // 2))
         target = edge + int(j * (len(clip) - 2 * edge))
         others = [at for at in range(len(clip)) if at != target] or [target]
         photo = others[int(i * len(others))]
-        # U, V alone cannot say left from right
+        # U, V without parts cannot be mirrored, because left and right parts are not known
         turn = clip.has_parts and flip < _MIRRORED[clip.charts == "densepose"]
-        rgb, own = self._cut(clip, photo, [photo], crops[:3], turn)
+        rgb, image_poses = self._cut(clip, photo, [photo], crops[:3], turn)
         truth, window = self._cut(clip, target, self._window(clip, target, stride), crops[3:], turn)
-        known = own.parts is not None and window.parts is not None, own.uv is not None and window.uv is not None
-        own_parts, own_uv = _arrays(own)
+        known = (
+            image_poses.parts is not None and window.parts is not None,
+            image_poses.uv is not None and window.uv is not None,
+        )
+        photo_parts, photo_uv = _arrays(image_poses)
         parts, uv = _arrays(window)
-        return rgb, own_parts[0], own_uv[0], truth, parts, uv, *known
+        return rgb, photo_parts[0], photo_uv[0], truth, parts, uv, *known
 
     def _frame(self, drawn: list[float]) -> tuple:
         which, at, flip, *crop = drawn
@@ -115,16 +118,15 @@ class VideoSamples:
         return rgb, parts[0], uv[0]
 
     def _window(self, clip: Footage, target: int, stride: int) -> list[int]:
-        """Indices of the five frames around `target`; frames that were left out of the clip are stood in for by the
-        nearest."""
+        """Return indices of the five frames around `target`; the nearest frame replaces ones left out of the clip."""
         numbers = np.array([frame.number for frame in clip.frames])
         return [int(np.abs(numbers - (numbers[target] + stride * offset)).argmin()) for offset in WINDOW]
 
     def _cut(
         self, clip: Footage, index: int, maps: list[int], crop: Sequence[float], flip: bool
     ) -> tuple[np.ndarray, PoseSequence]:
-        """A crop of a frame and of maps of the clip, in the model's size; crop: three numbers in 0..1, how large and
-        where."""
+        """Cut a crop of a frame and of maps of the clip, in the model's size; crop: three random numbers in 0..1 for
+        size and position."""
         rgb, poses = clip.picture(index), clip.maps(maps)
         source = rgb.shape[:2]
         check_aspect(source, poses.size)
@@ -139,8 +141,8 @@ class VideoSamples:
 
 
 def _arrays(poses: PoseSequence) -> tuple[np.ndarray, np.ndarray]:
-    """parts uint8 (T, H, W) and uv float16 (T, 2, H, W); of parts that are unknown only the person's outline, as part
-    1; else zeros."""
+    """Return parts uint8 (T, H, W) and uv float16 (T, 2, H, W); unknown parts become the person's outline as part 1,
+    unknown U, V zeros."""
     parts = poses.mask.astype(np.uint8) if poses.parts is None else poses.parts
     uv = np.zeros((len(poses), 2, *poses.size), np.float16) if poses.uv is None else poses.uv
     return parts, uv

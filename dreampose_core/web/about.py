@@ -1,50 +1,25 @@
-"""What this server is: its model, what that is for, what it runs on, how long things are kept; for visitors, so without
-paths."""
+"""What this server is, for visitors: its model, device, and how long things are kept; no paths."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ..errors import StorageError
 from ..jobs.service import JobService
-from ..settings import MODELS, Settings
-from .render import length_words
+from ..settings import Settings
 
-_ESTIMATORS = {
-    "body": "found by the body tracker that comes with the program",
-    "torchscript": "estimated by DensePose itself",
-    "none": "not estimated here; bring your own",
-}
+_ESTIMATORS = {"body": "the body tracker", "torchscript": "DensePose itself", "none": "none; bring your own DensePose"}
 
 
 def about_server(settings: Settings, service: JobService, words: str) -> str:
     """Markdown: `words`, a page text, with what it leaves open filled in."""
-    shipped = next((name for name, folder in MODELS.items() if Path(settings.model).absolute() == folder), None)
-    drawn = "people drawn by this program; of a photograph clothes and motion come out, in small, and faces do not"
+    model = Path(settings.model)
     return words.format(
-        model=shipped or _name(settings.model),
-        purpose=drawn
-        if shipped
-        else "what it was trained on; for one made from Stable Diffusion, photographs of people",
+        model="mini" if settings.is_mini else model.name if model.is_dir() else settings.model,
         device=_device(service),
-        storage=_storage(settings),
         estimator=_ESTIMATORS[settings.estimator],
         keep_results=length_words(settings.keep_results_h),
         keep_subjects=length_words(24 * settings.keep_subjects_days),
-    )
-
-
-def _name(model: str) -> str:
-    """The hub id, or a folder's own name."""
-    return Path(model).name if Path(model).is_dir() else model
-
-
-def _storage(settings: Settings) -> str:
-    if settings.bucket is not None:
-        return "videos and people are also on attached storage, and are there after a restart"
-    return "on this machine's disk" + (
-        "; no storage is attached, so a restart loses them" if os.environ.get("SPACE_ID") else ""
     )
 
 
@@ -53,4 +28,10 @@ def _device(service: JobService) -> str:
         devices = service.health()["devices"]
     except (StorageError, OSError):
         devices = []
-    return " and ".join(sorted(set(devices))) or "being loaded; open this page again in a moment"
+    return " and ".join(sorted(set(devices))) or "the model is being loaded"
+
+
+def length_words(hours: float) -> str:
+    """ "6 hours" or "3 days"."""
+    number, unit = (hours, "hour") if hours < 48 else (hours / 24, "day")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"

@@ -1,10 +1,9 @@
-"""The HTTP API: what the page does, for programs. Mounted by `server` under /api/v1, with an OpenAPI document of its
-own."""
+"""The HTTP API, which offers the page's functions to programs. `server` mounts it under /api/v1, with its own OpenAPI
+document."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
@@ -18,33 +17,24 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..errors import Busy, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob
 from ..jobs.records import MAX_MORE_PHOTOS, JobStatus, Kind
-from ..jobs.service import JobService
 from ..settings import AnimateOptions, Settings, validated
-from .api_records import Failure, JobList, JobView, Motions, NewToken, People, Submitted
+from .api_records import Again, Change, Failure, JobList, JobView, Motions, NewToken, People, Subjects, Submitted
 from .forms import received
-from .links import ResultLinks
 from .owners import is_token, new_token
 from .programs import BROKEN, FILES, TEXTS, Desk, no_result, one_line, refusal
 
 FIELDS = TEXTS | {"options": "Options as a JSON object; those left out take their defaults."}
-_OFTEN = (
-    dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS},
-    dict.fromkeys(FIELDS, 1),
-)  # how often each may be given
-_STATUS = (
-    (UnknownJob, 404),
-    (TooLarge, 413),
-    (Busy, 429),
-    (InputError, 422),
-    (StorageError, 503),
-)  # the first that fits
+# How often a form may contain each file and each text field.
+_OFTEN = (dict.fromkeys(FILES, 1) | {"more_photos": MAX_MORE_PHOTOS}, dict.fromkeys(FIELDS, 1))
+# The first class that matches an error sets the status.
+_STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))
 _NOWHERE = {
     404: "There is nothing at this address; /api/v1/openapi.json says what there is.",
     405: "This address does not take this method; /api/v1/openapi.json says what there is.",
 }
 _MEANINGS = {
     401: "No owner token, or none of the right form.",
-    404: "No such job, or somebody else's.",
+    404: "No such job, or another owner's.",
     409: "The job has no result (yet).",
     413: "Something sent is too large.",
     422: "What was sent cannot be used.",
@@ -54,12 +44,12 @@ _MEANINGS = {
 
 
 def _refusals(*codes: int) -> dict[int | str, dict]:
-    """Of an endpoint, for the OpenAPI document."""
+    """Return an endpoint's error responses for the OpenAPI document."""
     return {code: {"model": Failure, "description": _MEANINGS[code]} for code in codes}
 
 
 def _form_body() -> dict:
-    """The form of a submission, for the OpenAPI document: it is read by `forms`, as it comes, and not by FastAPI."""
+    """Return the OpenAPI body of a submission; FastAPI cannot derive it, as `forms` reads the form while it arrives."""
     fields = {name: {"type": "string", "format": "binary", "description": words} for name, words in FILES.items()}
     fields |= {name: {"type": "string", "description": words} for name, words in FIELDS.items()}
     several = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_MORE_PHOTOS}
@@ -97,19 +87,20 @@ Key = Annotated[
 ]
 
 
-def build_api(settings: Settings, service: JobService, links: ResultLinks, examples: Path) -> FastAPI:
-    """The API as an application of its own, with its own answers to errors: every one is {"error": "one sentence"}."""
+def build_api(settings: Settings, desk: Desk) -> FastAPI:
+    """Build the API as a separate application with its own error answers, each {"error": "one sentence"}."""
     api = FastAPI(
         title="DreamPose",
         version=__version__,
         summary="One photo of a person and a motion become a video of that person moving.",
         openapi_url="/openapi.json",
+        # The pages at these two URLs would load scripts from other servers.
         docs_url=None,
-        redoc_url=None,  # the pages behind these two load scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    api.include_router(api_router(settings, Desk.with_examples(service, links, examples)))
+    api.include_router(api_router(settings, desk))
     answers = {
         DreamPoseError: _refused,
         StarletteHTTPException: _not_here,
@@ -123,7 +114,7 @@ def build_api(settings: Settings, service: JobService, links: ResultLinks, examp
 
 
 def api_router(settings: Settings, desk: Desk) -> APIRouter:
-    """The endpoints."""
+    """Make the endpoints."""
     router, service = APIRouter(), desk.service
 
     @router.post("/tokens", status_code=201, tags=["owners"])
@@ -160,18 +151,17 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
         return await submit(request, owner, "preview", idempotency_key)
 
     async def submit(request: Request, owner: str, kind: Kind, key: str | None) -> Submitted:
-        # before the files come, which may take minutes
+        # before the files arrive, which may take minutes
         job = await run_in_threadpool(service.admit, owner, kind, key)
         if job is None:
             async with received(request, settings.home / "incoming", *_OFTEN, settings.max_upload_mb) as form:
                 asked = desk.request(kind, form, _options(form.texts.get("options", "")))
                 job = await run_in_threadpool(service.submit, owner, asked, key)
-        return view(
-            request, await run_in_threadpool(service.status, owner, job)
-        )  # of which FastAPI sends what Submitted has
+        # FastAPI sends only the fields of Submitted.
+        return view(request, await run_in_threadpool(service.status, owner, job))
 
     def view(request: Request, status: JobStatus) -> JobView:
-        # where the page is, and .../api/v1
+        # the addresses of the page and of the API (.../api/v1)
         return desk.record(status, request.scope.get("app_root_path", ""), request.scope["root_path"])
 
     @router.get("/jobs", responses=_refusals(401, 503), tags=["jobs"])
@@ -183,6 +173,39 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
     def show_job(request: Request, owner: Owner, job_id: str) -> JobView:
         """How a job stands; once it is done, links.result serves the MP4 for ten minutes to whoever has the link."""
         return view(request, service.status(owner, job_id))
+
+    @router.patch("/jobs/{job_id}", responses=_refusals(401, 404, 422, 503), tags=["jobs"])
+    def rename_job(request: Request, owner: Owner, job_id: str, change: Change) -> JobView:
+        """Gives a job another name."""
+        service.rename(owner, job_id, change.name)
+        return view(request, service.status(owner, job_id))
+
+    @router.delete("/jobs/{job_id}", status_code=204, responses=_refusals(401, 404, 422, 503), tags=["jobs"])
+    def delete_job(owner: Owner, job_id: str) -> None:
+        """Deletes a job with all its files; one that is at work is stopped first."""
+        service.delete(owner, job_id)
+
+    @router.post("/jobs/{job_id}/again", status_code=202, responses=_refusals(401, 404, 422, 429, 503), tags=["jobs"])
+    def repeat_job(request: Request, owner: Owner, job_id: str, again: Again) -> Submitted:
+        """Queues the same video with another recipe or quality."""
+        asked = service.status(owner, job_id).request
+        if asked is None or asked.image is None or asked.poses is None:
+            raise InputError("The photo and the motion of this video are no longer kept; submit them again.")
+        changes = again.model_dump(exclude_none=True)
+        options = asked.options.model_copy(update=changes | ({"steps": None} if again.quality else {}))
+        job = service.submit(owner, asked.model_copy(update={"options": options}))
+        return view(request, service.status(owner, job))
+
+    @router.get("/subjects", responses=_refusals(401, 503), tags=["subjects"])
+    def list_subjects(request: Request, owner: Owner) -> Subjects:
+        """The people that the model was fine-tuned to for your videos, the last used first."""
+        page = request.scope.get("app_root_path", "")
+        return Subjects(subjects=[desk.person(subject, page) for subject in service.subjects(owner)])
+
+    @router.delete("/subjects/{key}", status_code=204, responses=_refusals(401, 422, 503), tags=["subjects"])
+    def delete_subject(owner: Owner, key: str) -> None:
+        """Deletes what was learned of a person."""
+        service.delete_subject(owner, key)
 
     @router.post("/jobs/{job_id}/cancel", status_code=202, responses=_refusals(401, 404, 422, 503), tags=["jobs"])
     def cancel_job(request: Request, owner: Owner, job_id: str) -> JobView:
@@ -207,7 +230,7 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
         path = status.result or status.look
         if path is None:
             raise HTTPException(409, no_result(status))
-        if not path.is_file():  # its time was over just now
+        if not path.is_file():  # it has just expired
             raise UnknownJob("The result of this job is no longer kept.")
         headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
         media_type = "video/mp4" if status.result else "image/png"
@@ -217,7 +240,7 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
 
 
 def _options(text: str) -> AnimateOptions:
-    """Options from a JSON object; all defaults where the text is empty."""
+    """Return options from a JSON object, all defaults if the text is empty. Raises InputError."""
     try:
         values = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
@@ -236,7 +259,7 @@ async def _refused(request: Request, error: DreamPoseError) -> JSONResponse:
 
 
 async def _not_here(request: Request, error: StarletteHTTPException) -> JSONResponse:
-    """Refusals made in this module have sentences; those of the framework get some."""
+    """Answer an HTTP error with its sentence if this module raised it, else with one for the framework's status."""
     sentence = (
         error.detail
         if isinstance(error, HTTPException)
@@ -251,9 +274,9 @@ async def _not_valid(request: Request, error: RequestValidationError) -> JSONRes
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-    return _failure(400, "The request was broken off.")  # nobody reads this
+    return _failure(400, "The request was broken off.")  # the client is gone
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
-    """The server's log has the rest."""
+    """Answer an unexpected error without details, which are in the server's log."""
     return _failure(500, BROKEN)

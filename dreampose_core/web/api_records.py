@@ -1,4 +1,4 @@
-"""What the HTTP API answers, typed: these classes are the OpenAPI document's schemas."""
+"""The HTTP API's answers and request bodies as types; these classes are the schemas of its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from ..jobs.records import Kind, State
-from ..settings import AnimateOptions
+from ..settings import AnimateOptions, Quality, Recipe
 
 
 class Failure(BaseModel):
@@ -69,9 +69,12 @@ class Sample(BaseModel):
 
 
 class JobView(Submitted):
-    """How a job stands."""
+    """How a job stands. Every link works for ten minutes, for anyone who has it."""
 
     kind: Kind
+    name: str | None = Field(description="What its owner calls it.")
+    title: str = Field(description="The names of its photo and motion, for example 'bela-dance'.")
+    megabytes: float | None = Field(description="Size of the MP4.")
     created: datetime = Field(description="When it was submitted, UTC.")
     place: int = Field(description="In the queue: 1 is the next; 0 once it has started.")
     progress: Step | None
@@ -82,7 +85,42 @@ class JobView(Submitted):
     samples: list[Sample] = Field(
         description="Pictures from the learning, about five; none where the person had been learned before."
     )
+    losses: list[float] = Field(description="The training loss so far, one value a step, thinned.")
+    chunks: list[str] = Field(description="Links to the finished seconds of video (fragmented MP4), in order.")
+    latent_preview: str | None = Field(description="A PNG of the first frame while it is denoised.")
+    picture: str | None = Field(description="A PNG: the first frame, the photo, or what was found in the photo.")
+    things: dict[str, str] = Field(description="Links to what can be kept, by name: video, gif, side_by_side, ...")
     options: AnimateOptions | None
+
+
+class Change(BaseModel):
+    """What of a job is changed."""
+
+    name: str = Field(description="A new name.")
+
+
+class Again(BaseModel):
+    """What is done otherwise than in the job that is repeated."""
+
+    recipe: Recipe | None = None
+    quality: Quality | None = None
+
+
+class SubjectView(BaseModel):
+    """A person that the model was fine-tuned to."""
+
+    key: str
+    recipe: Recipe
+    used: datetime = Field(description="When a video of them was last made, UTC.")
+    megabytes: float
+    picture: str = Field(description="Link to the photo.")
+    weights: str = Field(description="Link to the subject folder as a zip.")
+
+
+class Subjects(BaseModel):
+    """The people that an owner's videos were fine-tuned to, the last used first."""
+
+    subjects: list[SubjectView]
 
 
 class JobList(BaseModel):

@@ -10,40 +10,50 @@ from pathlib import Path
 class Person:
     """An example photo; poses: the npz with the photo's own DensePose, None where it is missing."""
 
-    name: str
     image: Path
     poses: Path | None
 
 
 @dataclass(frozen=True)
-class Motion:
-    """An example pose sequence (npz); thumbnail: its moving picture."""
+class Pair:
+    """A finished video of an example person in an example motion."""
 
-    name: str
-    poses: Path
-    thumbnail: Path
+    motion: str
+    person: str
+    video: Path
+
+    @property
+    def name(self) -> str:
+        return self.video.stem
+
+    @property
+    def title(self) -> str:
+        return f"{self.person.capitalize()}, {self.motion.replace('_', ' ')}"
+
+    @property
+    def poster(self) -> Path:
+        return self.video.with_suffix(".webp")
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """What the stage plays."""
+        return {"video": f"gradio_api/file={self.video}", "caption": self.title}
 
 
-def example_people(folder: Path) -> list[Person]:
-    """The people in `folder`/people, by name: NAME.png with NAME.poses.npz beside it."""
-    people = []
+def example_people(folder: Path) -> dict[str, Person]:
+    """The people in `folder`/people by name: NAME.png, with NAME.poses.npz next to it."""
+    people = {}
     for image in sorted((folder / "people").glob("*.png")):
         poses = image.with_suffix(".poses.npz")
-        people.append(Person(image.stem, image, poses if poses.is_file() else None))
+        people[image.stem] = Person(image, poses if poses.is_file() else None)
     return people
 
 
-def example_motions(folder: Path) -> list[Motion]:
-    """The motions in `folder`/motions, by name: NAME.npz with NAME.webp or NAME.gif beside it; one without a picture is
-    left out."""
-    motions = []
-    for poses in sorted((folder / "motions").glob("*.npz")):
-        pictures = [poses.with_suffix(suffix) for suffix in (".webp", ".gif")]
-        if found := [picture for picture in pictures if picture.is_file()]:
-            motions.append(Motion(poses.stem, poses, found[0]))
-    return motions
+def example_motions(folder: Path) -> dict[str, Path]:
+    """The motions in `folder`/motions, npz, by name."""
+    return {poses.stem: poses for poses in sorted((folder / "motions").glob("*.npz"))}
 
 
-def title(name: str) -> str:
-    """A file's name as people read it: "side_step" becomes "Side step"."""
-    return name.replace("_", " ").replace("-", " ").capitalize()
+def ready_made(folder: Path) -> list[Pair]:
+    """The finished videos in `folder`/ready: MOTION-PERSON.mp4, each with a poster."""
+    return [Pair(*video.stem.split("-"), video) for video in sorted((folder / "ready").glob("*-*.mp4"))]

@@ -1,5 +1,4 @@
-"""Links to results that work for ten minutes and only for what they were made for, and the secret they are signed
-with."""
+"""Signed links to results, each valid for ten minutes and one thing, and the secret that signs them."""
 
 from __future__ import annotations
 
@@ -23,11 +22,11 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.[a-z0-9]{1,5}")
 
 
 def installation_secret(settings: Settings) -> str:
-    """The secret of this installation: `settings.secret`, else the one kept in its data folder (made on first use, mode
-    0600).
+    """Return the secret of this installation: `settings.secret`, else the one in its data folder (created on first use,
+    mode 0600).
 
-    Where a bucket is attached it has a copy, so that browsers are known again after a restart on an empty disk.
-    Raises StorageError when the data folder cannot be written.
+    An attached bucket gets a copy, so that the server recognises browsers after a restart on an empty disk.
+    Raises StorageError when the data folder or the bucket cannot be used.
     """
     if settings.secret:
         return settings.secret
@@ -41,7 +40,7 @@ def installation_secret(settings: Settings) -> str:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 file.write(made)
             try:
-                os.link(temporary, path)  # of two servers that start at once, the first one's secret stays
+                os.link(temporary, path)  # if two servers start at once, the first one's secret stays
             except FileExistsError:
                 pass
             finally:
@@ -65,13 +64,13 @@ def installation_secret(settings: Settings) -> str:
 
 
 def derived_key(secret: str, purpose: str) -> bytes:
-    """32 bytes for one purpose, so that giving one key away (the browser's) tells nothing about another (the
+    """Return 32 bytes for one purpose, so that a key given away (the browser's) reveals nothing about another (the
     links')."""
     return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
 
 
 class ResultLinks:
-    """Makes and checks signed links of the form results/<job>/<thing>/<name>?expires=...&signature=..."""
+    """Maker and checker of signed links of the form results/<job>/<thing>/<name>?expires=...&signature=..."""
 
     def __init__(self, secret: str, lifetime_s: int = LIFETIME_S, clock: Callable[[], float] = time.time):
         self._key = derived_key(secret, "result links")
@@ -79,18 +78,18 @@ class ResultLinks:
         self._clock = clock
 
     def make(self, job_id: str, name: str, thing: str = "video") -> str:
-        """The link, relative to the page, under which a thing of the job's (see `JobFolder.thing`) is served as `name`
-        from now on for `lifetime_s` seconds; or a "subject" or the photo of that "person", with OWNER-KEY of the
-        subject for the job's id.
+        """Return a link, relative to the page, that serves a thing of a job (see `JobFolder.thing`) as `name` for
+        `lifetime_s` seconds from now.
 
-        The caller has made sure that whom it hands the link owns the job or the subject.
+        For thing "subject" (its folder) or "person" (its photo), job_id is OWNER-KEY of the subject.
+        The caller must have checked that the link's receiver owns the job or the subject.
         """
         expires = int(self._clock()) + self.lifetime_s
         signature = self._signature(job_id, thing, name, expires)
         return f"results/{quote(job_id)}/{thing}/{quote(name)}?expires={expires}&signature={signature}"
 
     def valid(self, job_id: str, name: str, expires: str, signature: str, thing: str = "video") -> bool:
-        """Whether these parts are those of a link made here that has not expired."""
+        """Return whether these are the parts of a link from `make` that has not expired."""
         if not (
             _WHOSE.fullmatch(job_id)
             and _THING.fullmatch(thing)

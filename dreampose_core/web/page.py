@@ -1,499 +1,354 @@
-"""The page: what stands where, and which handler answers which event."""
+"""The page: where its parts stand, and which function answers which event. What is polled is the HTTP API."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import gradio as gr
-from gradio_client.utils import is_file_obj, traverse
 
-from ..errors import InputError
+from ..errors import DreamPoseError, InputError
+from ..files import model_config
+from ..jobs.records import JobRequest
 from ..jobs.service import JobService
-from ..settings import MAX_SEED, MINI, REPOSITORY, Settings
+from ..poses import read_poses
+from ..settings import AnimateOptions, MotionOptions, Settings, validated
 from .about import about_server
-from .actions import Acts
-from .endpoints import add_endpoints
-from .events import QUICK, QUIET, REFRESH_S, UNOPENED, kept
-from .examples import example_motions, example_people, title
-from .handlers import PageHandlers, uploaded
-from .links import ResultLinks
-from .live import SharedStream
-from .mannequins import mannequin_tab
-from .programs import Desk
+from .endpoints import add_gradio_endpoints
+from .examples import Pair, ready_made
+from .form import copied_motion, fields_of, fields_of_person, option, request_of, words
+from .owners import is_token, new_token
+from .programs import Desk, refusal
 
-TEXTS = REPOSITORY / "assets" / "page"
-RECIPES = [("Learn this person first", "fast"), ("As in the paper, slowly", "paper"), ("Skip", "none")]
-RECIPE_WORDS = "Learning takes a minute or two, once per photo, and comes a little nearer to what the photo shows."
-QUALITIES = [("Draft", "draft"), ("Standard", "standard"), ("Best", "best")]
-QUALITY_WORDS = "How often each frame is gone over; more takes longer."
-FITS = [("Auto", "auto"), ("Crop", "crop"), ("Pad", "pad")]
-ALIGNS = [("Their own body", "body"), ("Their outline", "outline"), ("As it is", "none")]
-SOLVERS = [("The model's own", ""), ("DPM++ 2M", "dpm++"), ("UniPC", "unipc"), ("DDIM", "ddim"), ("PNDM", "pndm")]
-MAX_WATCHING = 1000  # pages that watch a job at a time
-CHANGES = [
-    ("Take out flicker", "smooth"),
-    ("Close holes", "fill_holes"),
-    ("Mirror", "mirror"),
-    ("Backwards", "reverse"),
-    ("Keep the clip's sound", "keep_sound"),
-]
-_SHOW_ANSWER = """() => {
-  const show = (tries) => {
-    const error = document.querySelector("#dp-message .dp-error"), watch = document.getElementById("dp-watch");
-    if (error) error.scrollIntoView({behavior: "smooth", block: "nearest"});
-    else if (watch.offsetParent) watch.scrollIntoView({behavior: "smooth"});
-    else if (tries) setTimeout(show, 100, tries - 1);
-  };
-  show(50);
-}"""
-# A page whose server was started again watches nothing any more: where a job is at work it is loaded anew, else the
-# form is left alone.
-_REATTACH = """() => {
-  let server = null;
-  const lost = document.createElement("div");
-  lost.id = "dp-lost";
-  lost.setAttribute("role", "status");
-  document.body.append(lost);
-  setInterval(async () => {
-    try {
-      const answer = await (await fetch("alive", {cache: "no-store"})).json();
-      lost.textContent = "";
-      const state = document.querySelector("#dp-status .dp-card")?.dataset.state;
-      const final = ["done", "failed", "cancelled"].includes(state);
-      if (server && answer.server !== server && state && !final) location.reload();
-      server = answer.server;
-    } catch {
-      lost.textContent = "The server does not answer. Jobs go on when it is back, and this page finds them by itself.";
-    }
-  }, 3000);
-}"""
-# Buttons in what is shown say in data-do what they do; Gradio hears of it through a button that nobody sees.
-_BUTTONS = """() => document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-do]");
-  if (!button) return;
-  const {do: what, id, name: was} = button.dataset;
-  let name = was ?? "";
-  if (what === "rename" && !(name = prompt("A name for this video", was))) return;
-  const gone = {delete: `Delete ${was} with all its files?`, forget: "Delete what was learned of this person?"}[what];
-  if (gone && !confirm(gone)) return;
-  if (what === "better") button.disabled = true;  // or a second click would make a second one
-  if (what === "delete")  // players go on asking for what they play
-    for (const shown of document.querySelectorAll(`[src*="${id}"]`)) {
-      shown.onerror = null; shown.removeAttribute("src"); shown.load?.();
-    }
-  window.dreamposeAsked = JSON.stringify({do: what, id, name});
-  document.getElementById("dp-act").click();
-  const places = {open: "watch", compare: "compared", again: "photo", use: "photo", motion: "motions", better: "watch"};
-  document.getElementById(`dp-${places[what]}`)?.scrollIntoView({behavior: "smooth", block: "center"});
-})"""
-_NAME_THUMBNAILS = """() => document.querySelectorAll(".thumbnail-item").forEach(
-  (button) => button.setAttribute("aria-label", button.querySelector(".caption-label")?.textContent ?? ""))"""
+STATIC = Path(__file__).parent / "static"
+UPLOAD = "Upload a video or DensePose"
+FIRST = "dance"  # the motion that is chosen at first
+FRAMES = 40  # of a clip whose length is not known here
+_HERE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}  # answered within the request
+_UNOPENED = {"preprocess": False}  # files are named, not opened, in this process
+Fields = dict[str, gr.components.Component]
 
 
-def text(name: str) -> str:
-    """The page text assets/page/`name`.md."""
-    return (TEXTS / f"{name}.md").read_text(encoding="utf-8")
+def static(name: str) -> str:
+    """A file of web/static."""
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
-def build_page(
-    settings: Settings, service: JobService, links: ResultLinks, browser_secret: str, examples: Path
-) -> gr.Blocks:
-    """The page as Gradio blocks, not yet served.
-
-    browser_secret: encrypts what the browser keeps; every visitor's page knows it, so it must unlock nothing else.
-    examples: folder with people/ and motions/, which everybody may read.
-    """
-    gr.set_static_paths([examples / "people", examples / "motions"])
-    handlers = PageHandlers(service, links, example_people(examples), example_motions(examples))
-    with gr.Blocks(title="DreamPose", analytics_enabled=False) as page:
+def build_page(settings: Settings, service: JobService, desk: Desk, browser_secret: str, examples: Path) -> gr.Blocks:
+    """The page, not yet served. browser_secret: encrypts what the browser keeps; every visitor's page knows it.
+    examples: folder with people/, motions/ and ready/, which everybody may read."""
+    gr.set_static_paths([examples / name for name in ("people", "motions", "ready")])
+    ready = ready_made(examples)
+    with gr.Blocks(title="DreamPose", analytics_enabled=False, fill_width=True) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
-        # Fields of the page, not of the server's session with it: see `sessions`.
-        shown_job = kept("dp-job")
-        gr.Markdown(text("intro"), elem_id="dp-intro")
-        if Path(settings.model).absolute() == MINI:
-            gr.Markdown(text("mini"), elem_id="dp-mini")
-        # "wrap": whether a tab has room is measured before the page has its fonts, and the menu hides what had none
-        with gr.Tabs(overflow_behavior="wrap", elem_id="dp-tabs") as tabs, gr.Tab("Animate a photo", id="animate"):
-            with gr.Row(equal_height=False):
-                with gr.Column(min_width=320):
-                    person, seen, look_at = _person(handlers, browser)
-                with gr.Column(min_width=320):
-                    motion, told = _motion(handlers)
-            look = gr.Button("Preview", interactive=False, elem_id="dp-preview")
-            preview = gr.HTML("", elem_id="dp-preview-result")
-            options, pace = _options(handlers)
-            run = gr.Button(
-                "Run", variant="primary", size="lg", interactive=False, elem_id="dp-run"
-            )  # until the browser is known
-            message = gr.HTML("", elem_id="dp-message")
-            stop, download, refresh, compared = _watch(handlers)
-            asked, press = kept("dp-do"), gr.Button("", elem_id="dp-act")
-        gr.Markdown(text("about"), elem_id="dp-about")
-        with gr.Accordion("About this server", open=False, elem_id="dp-server"):
-            about = gr.Markdown("", elem_id="dp-server-text")
-
-        opened = page.load(handlers.open_page, browser, [browser, shown_job, run], **QUICK)
-        opened.then(lambda: gr.update(interactive=True), None, look, **QUICK)
-        opened.then(look_at, {browser, *person.values()}, seen, **QUICK, **UNOPENED)  # of a photo that came too early
-        page.load(lambda: about_server(settings, service, text("about_server")), None, about, **QUICK)
-        for script in (_REATTACH, _BUTTONS):
-            page.load(None, None, None, js=script, **QUICK)
-        page.load(None, None, None, js=_NAME_THUMBNAILS, **QUICK)  # Gradio calls them "Thumbnail 1 of 8"
-        form = {"browser": browser, **person, **motion, **options}
-
-        def submit(fields: dict):  # a set of inputs comes as one dict: no order to keep
-            return handlers.submit(**{name: fields[component] for name, component in form.items()})
-
-        async def preview_of(fields: dict):
-            async for picture in handlers.preview(**{name: fields[component] for name, component in form.items()}):
-                yield picture
-
-        look.click(
-            preview_of,
-            set(form.values()),
-            preview,
-            trigger_mode="multiple",
-            concurrency_limit=None,
-            api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=look,
-            **UNOPENED,
-        )
-        run.click(
-            submit,
-            set(form.values()),
-            [browser, shown_job, message],
-            api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=run,
-            queue=False,
-            **UNOPENED,
-        ).then(None, None, None, js=_SHOW_ANSWER, **QUICK)
-        # Before the watch, for what listens to the same change waits for its end; and no part of it, whose last word
-        # comes late.
-        shown_job.change(None, None, compared, js="() => ''", **QUICK)
-        shown_job.change(
-            handlers.watch,
-            [browser, shown_job],
-            handlers.outputs,
-            concurrency_limit=None,
-            trigger_mode="multiple",
-            postprocess=False,
-            **QUIET,  # which would change nothing, in a thread for each part of each message
-        )
-        acted = handlers.taken_up(
-            compared=compared,
-            browser=browser,
-            job=shown_job,
-            message=message,
-            motion_words=told[0],
-            **person,
-            **motion,
-            **options,
-        )
-        press.click(
-            Acts(handlers).act,
-            [browser, asked],
-            acted,
-            js="(browser) => [browser, window.dreamposeAsked ?? '']",
-            **QUICK,
-        )
-        stop.click(handlers.cancel, [browser, shown_job], message, **QUICK)
-        for changed in (
-            options["recipe"].change,
-            options["quality"].change,
-            page.load,
-            download.change,
-        ):  # a job that ended is one more
-            changed(handlers.pace, [options["recipe"], options["quality"]], pace, **QUICK)
-        for fresh, place in ((handlers.fresh_link, download), (handlers.fresh_shelf, handlers.parts["shelf"])):
-            refresh.tick(fresh, [browser, shown_job], place, **QUICK)
-        with tabs:
-            mannequin_tab(handlers, browser, tabs, [motion["motion"], motion["motion_file"], *told], text)
-        add_endpoints(page, Desk.with_examples(service, links, examples))
-    _keep_to_uploads(page)
-    # api_open: what goes through the queue is not answered past it; gradio_client does not try to.
+        gr.HTML(static("header.html"), elem_id="header", apply_default_css=False)
+        with gr.Row(elem_id="main", equal_height=False):
+            with gr.Column(elem_id="form", min_width=300):
+                people, form = _inputs(desk, ready)
+                custom, draw = _custom_motion()
+                with gr.Column(elem_id="agreed", min_width=100):
+                    form["consent"] = gr.Checkbox(
+                        False, label=static("consent.txt").strip(), visible=False, container=False, elem_id="consent"
+                    )
+                run = gr.Button("Add a photo", variant="primary", size="lg", interactive=False, elem_id="run")
+            with gr.Column(elem_id="stage", min_width=320):
+                stage = _part("stage", None)
+        gr.HTML("<h2>Try one of these</h2>", apply_default_css=False, visible=bool(ready), elem_classes="heading")
+        pairs = _tiles("pairs", [_tile(pair.name, pair.title, pair.poster, pair.video) for pair in ready[:6]])
+        library = _part("library", None)
+        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            form |= _options(settings)
+        with gr.Accordion("About", open=False, elem_id="about") as about:
+            said = gr.Markdown()
+        about.expand(lambda: about_server(settings, service, static("about.md")), None, said, **_HERE)
+        add_gradio_endpoints(desk)  # before the events, one of which is called submit, too
+        events = Events(desk, ready, browser, form, run, stage, library)
+        events.connect(page, people, pairs, custom, draw)
     page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
-    # How many queued events may be answered at a time, of all kinds together. Gradio's 40 are as many threads; here
-    # each page that watches a job is one, which takes no thread, and behind the last of them all other events would
-    # wait.
-    page._queue.max_thread_count = MAX_WATCHING
-    page._queue.ANAYLTICS_CACHE_FREQUENCY = (
-        sys.maxsize
-    )  # no statistics of the last 10,000 events after each of them: nobody sees them
     return page
 
 
-def _keep_to_uploads(page: gr.Blocks) -> None:
-    """Whatever a visitor sends as a file must have been uploaded, wherever in a request it stands.
-
-    Gradio copies a file that a request names to where it can be fetched from, and downloads what is named by an
-    address. On a page that it launches it asks first whether the file was uploaded; on one that is mounted it does not.
-    Asked here and not of the components, because Gradio makes these anew for a session.
-    """
-    inner = page.preprocess_data
-
-    def checked(file: dict) -> dict:
-        try:
-            uploaded(file["path"])
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return file
-
-    async def preprocess_data(block_fn, inputs, *rest, **more):
-        traverse(inputs, checked, is_file_obj)
-        return await inner(block_fn, inputs, *rest, **more)
-
-    page.preprocess_data = preprocess_data
-
-
-def _picker(pictures: list[tuple[Path, str]], label: str, columns: int, elem_id: str) -> gr.Gallery:
-    """Pictures of which one is chosen by a click."""
-    return gr.Gallery(
-        [(str(path), title(name)) for path, name in pictures],
-        label=label,
-        show_label=False,
-        columns=columns,
-        height="auto",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        object_fit="contain",
-        elem_id=elem_id,
-        visible=bool(pictures),
+def _part(name: str, value: object, elem_id: str | None = None, **props) -> gr.HTML:
+    """A part of the page with its template and script from web/static."""
+    return gr.HTML(
+        value,
+        html_template=static(f"{name}.html"),
+        js_on_load=static(f"{name}.js"),
+        apply_default_css=False,
+        elem_id=elem_id or f"{name}-part",
+        **props,
     )
 
 
-def _person(
-    handlers: PageHandlers, browser: gr.BrowserState
-) -> tuple[dict[str, gr.components.Component], gr.HTML, Callable[[dict], Awaitable[str]]]:
-    """Field 1: the photo, its DensePose if it is known, how it is framed, by the names of `PageHandlers._request`;
-    where it is shown how it is understood, and what finds that out from these fields and the browser."""
-    gr.Markdown(text("person"))
+def _tiles(elem_id: str, tiles: list[dict[str, str]], chosen: str | None = None) -> gr.HTML:
+    """Pictures of which one is chosen; its value is the name."""
+    return _part("tiles", chosen, elem_id, tiles=tiles)
+
+
+def _tile(name: str, title: str, poster: Path, moving: Path | None = None) -> dict[str, str]:
+    link = "gradio_api/file={}".format
+    return {"name": name, "title": title, "poster": link(poster), "moving": link(moving) if moving else ""}
+
+
+def _inputs(desk: Desk, ready: list[Pair]) -> tuple[gr.HTML, Fields]:
+    """The tiles of people, and photo and motion by the names of `form.request_of`."""
     photo = gr.Image(
         label="Photo",
         type="filepath",
         image_mode=None,
         sources=["upload", "webcam", "clipboard"],
         buttons=[],
-        height=340,
-        elem_id="dp-photo",
+        height=196,
+        placeholder="Drop a photo of a person here\nor click to choose one",
+        elem_id="photo",
     )
-    gallery = _picker([(person.image, person.name) for person in handlers.people], "Example people", 6, "dp-people")
-    consent = gr.Checkbox(
-        False, label=text("consent").strip(), info="The example people are drawn; they need none.", elem_id="dp-consent"
-    )
-    look = gr.HTML("", elem_id="dp-look")
-    with gr.Accordion("Adjust the frame", open=False, elem_id="dp-frame"):
-        fit = gr.Radio(FITS, value="auto", label="Shape", info=text("frame"))
-        zoom = gr.Slider(
-            0.5,
-            3,
-            1,
-            step=0.05,
-            label="Nearer, ×",
-            info="0.5 to 3. Recommended: 1, with the whole person in the frame.",
-        )
-        with gr.Row():
-            right = gr.Slider(
-                -1,
-                1,
-                0,
-                step=0.02,
-                label="To the right",
-                info="-1 to 1 widths of the frame. Recommended: 0.",
-                min_width=140,
+    people = _tiles("people", [_tile(name, words(name), who.image) for name, who in desk.people.items()])
+    shown = {pair.motion: pair for pair in reversed(ready)}
+    motions = [_tile(m, words(m), shown[m].poster, shown[m].video) for m in desk.motions if m in shown]
+    motion = _tiles("motions", motions, FIRST)
+    motion_file = gr.UploadButton(UPLOAD, size="sm", elem_id="motion-file")
+    return people, {"photo": photo, "motion": motion, "motion_file": motion_file}
+
+
+def _custom_motion() -> tuple[Fields, gr.Button]:
+    """The options of a motion that is drawn to order."""
+    with gr.Accordion("Customise the motion", open=False, elem_id="custom"):
+        fields = {name: option(MotionOptions, name) for name in MotionOptions.model_fields}
+        return fields, gr.Button("Draw this motion", elem_id="draw")
+
+
+def _options(settings: Settings) -> Fields:
+    """The options that the model heeds, in four groups."""
+    config, form = model_config(settings.model), {}
+
+    def group(title: str, *names: str) -> None:
+        gr.Markdown(f"### {title}")
+        form.update({name: option(AnimateOptions, name) for name in names})
+
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=260):
+            group("Frame", "fit", "zoom", "shift_right", "shift_down")
+            form["person_at"] = gr.Textbox(
+                "", label="Person", placeholder="the largest", info="Click another one in the photo."
             )
-            down = gr.Slider(
-                -1, 1, 0, step=0.02, label="Down", info="-1 to 1 heights of the frame. Recommended: 0.", min_width=140
+        with gr.Column(min_width=260):
+            group("Motion", "speed", "fps", "loops", "align")
+            info = "A part of the motion, for example 0:60."
+            form["frames"] = gr.Textbox("", label="Frames", placeholder="all", info=info)
+            group("", "smooth", "fill_holes", "mirror", "reverse", "keep_sound")
+        with gr.Column(min_width=260):
+            gr.Markdown("### Files")
+            form["photo_poses"] = gr.File(label="DensePose of the photo", height=140, elem_id="photo-poses")
+            form["more_photos"] = gr.File(
+                label="More photos of this person", file_count="multiple", height=140, elem_id="more-photos"
             )
-    with gr.Accordion("DensePose of the photo (optional)", open=False):
-        gr.Markdown(text("person_poses"))
-        # every type of file, because what is refused is refused with a sentence that helps
-        poses = gr.File(label="DensePose of the photo", height=200, elem_id="dp-photo-poses")
-    with gr.Accordion("More photos of the same person (optional)", open=False):
-        gr.Markdown(text("person_more"))
-        more = gr.File(label="More photos", file_count="multiple", height=200, elem_id="dp-more-photos")
-    # In the browser, not in an answer from here: it could come after the next example was picked, and take that one's
-    # DensePose away.
-    # Who agreed to one photo did not agree to the next.
-    photo.input(None, None, [poses, consent, more], js="() => [null, false, null]", **QUICK)
-    photo.input(handlers.own_photo, None, gallery, **QUICK)
-    gallery.select(handlers.pick_person, None, [photo, poses, more], **QUICK)
-    frame = {"fit": fit, "zoom": zoom, "shift_right": right, "shift_down": down}
-
-    async def look_at(fields: dict):
-        return await handlers.look(
-            fields[browser],
-            fields[photo],
-            fields[poses],
-            **{name: fields[component] for name, component in frame.items()},
-        )
-
-    # Not whenever the DensePose changes: where the photo brings it along, the photo has changed, too, and one look is
-    # enough.
-    gr.on(
-        [*(component.change for component in (photo, *frame.values())), poses.upload, poses.clear],
-        look_at,
-        {browser, photo, poses, *frame.values()},
-        look,
-        trigger_mode="always_last",
-        **{**QUICK, **UNOPENED, "show_progress": "minimal"},
-    )
-    return {"photo": photo, "photo_poses": poses, "consent": consent, "more_photos": more, **frame}, look, look_at
+        with gr.Column(min_width=260):
+            gr.Markdown("### Model")
+            recipe = "none" if settings.is_mini else "fast"  # fine-tuning changes mini little
+            form["recipe"] = option(AnimateOptions, "recipe", value=recipe)
+            if config.get("standard_steps", 0) != 1 or config.get("best_steps") != 1:
+                group("", "quality")
+            if config.get("standard_steps", 0) != 1:
+                group("", "steps", "image_guidance", "pose_guidance", "solver")
+            group("", "seed")
+    return form
 
 
-def _motion(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], list[gr.components.Component]]:
-    """Field 2: the name of a shipped motion, or a file, and what is changed about it; by the names of
-    `PageHandlers._request`. And what says which motion is chosen."""
-    gr.Markdown(text("motion"))
-    name = kept("dp-motion-name")
-    gallery = _picker([(motion.thumbnail, motion.name) for motion in handlers.motions], "Motions", 4, "dp-motions")
-    words = gr.HTML(handlers.motion_words(None), elem_id="dp-motion")
-    with gr.Accordion("Your own motion", open=not handlers.motions):
-        gr.Markdown(text("motion_file"))
-        file = gr.File(label="A video or DensePose in any form", height=200, elem_id="dp-motion-file")
-    with gr.Accordion("Change the motion", open=False, elem_id="dp-edit"):
-        with gr.Row():
-            frames = gr.Textbox(
-                "",
-                label="Frames",
-                placeholder="all",
-                info="A part of it, 0:60 for the first 60; the preview shows the numbers.",
-                min_width=120,
-                elem_id="dp-frames",
-            )
-            fps = gr.Textbox(
-                "", label="Rate, fps", placeholder="its own", info="1 to 120, at the same speed.", min_width=120
-            )
-            loops = gr.Textbox(
-                "", label="Loops", placeholder="1", info="1 to 100: how often it is shown.", min_width=120
-            )
-        speed = gr.Slider(
-            0.25,
-            4,
-            1,
-            step=0.05,
-            label="Speed, ×",
-            elem_id="dp-speed",
-            info="0.25 to 4, by leaving out frames or repeating them. Recommended: "
-            "0.75 to 2; slower than that is jerky.",
-        )
-        align = gr.Radio(
-            ALIGNS,
-            value="body",
-            label="Fit it to",
-            info="The motion is drawn on the body in the photo, or moved and scaled to it.",
-            elem_id="dp-align",
-        )
-        changes = gr.CheckboxGroup(CHANGES, value=[], show_label=False, container=False, elem_id="dp-changes")
-    gallery.select(handlers.pick_motion, None, [name, words, file], **QUICK)
-    file.upload(handlers.own_motion, file, [name, words, gallery], **QUICK)
-    file.clear(handlers.no_motion, None, [name, words], **QUICK)
-    return {
-        "motion": name,
-        "motion_file": file,
-        "frames": frames,
-        "speed": speed,
-        "fps": fps,
-        "loops": loops,
-        "align": align,
-        "changes": changes,
-    }, [words, gallery]
+class Events:
+    """What each event does. Nothing of a visitor is kept here: the token lies in the browser, all else in the store."""
+
+    def __init__(self, desk: Desk, ready: list[Pair], browser, form: Fields, run, stage, library):
+        self.desk, self.service, self.ready = desk, desk.service, ready
+        self.first = next((pair.shown for pair in ready if pair.motion == FIRST), None)
+        self.browser, self.form, self.run, self.stage, self.library = browser, form, run, stage, library
+
+    def connect(self, page: gr.Blocks, people: gr.HTML, pairs: gr.HTML, custom: Fields, draw: gr.Button) -> None:
+        """Bind the events to the parts of the page."""
+        form, browser, stage, library = self.form, self.browser, self.stage, self.library
+        fields, photo, motion, file = list(form.values()), form["photo"], form["motion"], form["motion_file"]
+        page.load(self.opened, browser, [browser, stage, self.run, *fields], **_HERE)
+        pairs.pick(self.pick_pair, browser, [stage, self.run, *fields], **_HERE)
+        library.open(_or_error(self.open_job), browser, stage, **_HERE)
+        stage.refused(self.refused, None, self.run, **_HERE)
+        draw.click(self.draw(custom), {browser, *custom.values()}, stage, **_HERE, **_UNOPENED)
+        inputs = {browser, *fields}
+        self.run.click(self.submit, inputs, stage, **_HERE, **_UNOPENED)
+        # what changes the form, and afterwards button and preview
+        own = [form["photo_poses"], form["more_photos"], form["person_at"]]
+        changes = [
+            people.pick(self.pick_person, None, [photo, form["consent"], *own], **_HERE),
+            photo.input(self.own_photo, photo, [people, form["consent"], *own], **_HERE, **_UNOPENED),
+            photo.select(self.pick_at, None, form["person_at"], **_HERE),
+            motion.pick(self.pick_motion, None, [file, custom["motion"]], **_HERE),
+            file.upload(self.own_motion, file, [motion, file], **_HERE, **_UNOPENED),
+            stage.drawn(_or_error(self.drawn), browser, [motion, file], **_HERE),
+            library.again(_or_error(self.again), browser, fields, **_HERE),
+            library.use(_or_error(self.use), browser, fields, **_HERE),
+        ]
+        plain = [form[name].input for name in ("fit", "align", "recipe", "consent")]
+        plain += [form[name].release for name in ("zoom", "shift_right", "shift_down")]
+        plain += [form["photo_poses"].upload, form["photo_poses"].clear]
+        gr.on(plain, self.chosen, inputs, [stage, self.run], trigger_mode="always_last", **_HERE, **_UNOPENED)
+        for change in changes:
+            change.success(self.chosen, inputs, [stage, self.run], **_HERE, **_UNOPENED)
+
+    def opened(self, kept: dict | None):
+        """The visitor's token, made at the first visit; the newest video and its form, else an example."""
+        owner = kept.get("owner") if isinstance(kept, dict) else None
+        kept = {"owner": owner if is_token(owner) else new_token()}
+        job = next(iter(self.service.jobs(kept["owner"])), None)
+        shown = {"job": job.id} if job else {"example": self.first}
+        fields = fields_of(job.request) if job and _kept(job.request) else {}
+        return kept, kept | shown, self.button(fields), *self.set(fields)
+
+    def named(self, given: dict) -> dict[str, object]:
+        """The form's fields by name."""
+        return {name: given[part] for name, part in self.form.items()}
+
+    def chosen(self, given: dict):
+        """What the button says, and a quick preview of what was chosen so far."""
+        fields, kept = self.named(given), given[self.browser]
+        button, photo = self.button(fields), fields["photo"]
+        if not kept or (not photo and not fields["motion_file"]):
+            return gr.skip(), button
+        if photo and self.is_own(photo) and not fields["consent"]:
+            fields |= {"motion": None, "motion_file": None}  # the photo alone, which is not moved
+        try:
+            request = request_of(self.desk, "preview", fields)
+            return kept | {"preview": self.service.submit(kept["owner"], request)}, button
+        except DreamPoseError as error:
+            return kept | {"problem": refusal(error)}, button
+
+    def submit(self, given: dict):
+        """Queue the video."""
+        kept = given[self.browser]
+        try:
+            request = request_of(self.desk, "animate", self.named(given))
+            return kept | {"job": self.service.submit(kept["owner"], request)}
+        except DreamPoseError as error:
+            return kept | {"problem": refusal(error)}
+
+    def button(self, fields: dict):
+        """What is missing; else how long the video takes, where this machine's speed is known."""
+        photo, consent = fields.get("photo"), fields.get("consent")
+        if not photo:
+            return gr.update(value="Add a photo", interactive=False)
+        if not (fields.get("motion") or fields.get("motion_file")):
+            return gr.update(value="Add a motion", interactive=False)
+        if self.is_own(photo) and not consent:
+            return gr.update(value="Tick the box: they agreed", interactive=False)
+        timing = self.service.pace(str(fields.get("recipe", "none")), str(fields.get("quality", "standard")))
+        if timing.frame_s is None:
+            return gr.update(value="Make my video", interactive=True)
+        motion = self.desk.motions.get(str(fields.get("motion")))
+        frames = FRAMES if motion is None else _length(motion)
+        seconds = frames * timing.frame_s + (timing.learning_s or 0)
+        about = f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+        return gr.update(value=f"Make my video, about {about}", interactive=True)
+
+    def is_own(self, photo) -> bool:
+        """Whether a photo, a path as Gradio sends it, is none of the examples."""
+        path = Path(photo["path"] if isinstance(photo, dict) else photo).resolve()
+        return path not in {person.image.resolve() for person in self.desk.people.values()}
+
+    def set(self, fields: dict[str, object]) -> list:
+        """Updates of all fields; those that are not named stay."""
+        return [self.field(name, fields[name]) if name in fields else gr.skip() for name in self.form]
+
+    def field(self, name: str, value: object):
+        """The update of one field."""
+        match name:
+            case "consent":
+                return gr.update(value=value, visible=bool(value))
+            case "motion_file":
+                return gr.update(value=value, label="Your motion" if value else UPLOAD)
+        return gr.update(value=value)
+
+    def pick_person(self, event: gr.EventData):
+        """An example's photo and its DensePose."""
+        person = self.desk.people[event.name]
+        poses = str(person.poses) if person.poses else None
+        return str(person.image), gr.update(value=False, visible=False), poses, None, ""
+
+    def own_photo(self, photo):
+        """Nothing of the photo before belongs to this one."""
+        return None, gr.update(value=False, visible=bool(photo)), None, None, ""
+
+    def pick_at(self, event: gr.SelectData):
+        """The point that was clicked in the photo, in pixels."""
+        return ", ".join(str(round(place)) for place in event.index)
+
+    def pick_motion(self, event: gr.EventData):
+        """An example's motion."""
+        return gr.update(value=None, label=UPLOAD), event.name
+
+    def own_motion(self, file: dict):
+        """An uploaded motion, whose name the button tells."""
+        return None, gr.update(label=f"Your motion: {file.get('orig_name') or 'a file'}")
+
+    def pick_pair(self, kept: dict, event: gr.EventData):
+        """A finished video at once, and what it was made from in the form."""
+        pair = next(pair for pair in self.ready if pair.name == event.name)
+        person = self.desk.people[pair.person]
+        fields = {"photo": str(person.image), "photo_poses": str(person.poses) if person.poses else None}
+        fields |= {"more_photos": None, "motion": pair.motion, "motion_file": None, "person_at": "", "consent": False}
+        return kept | {"example": pair.shown}, self.button(fields), *self.set(fields)
+
+    def draw(self, custom: Fields) -> Callable:
+        """The event that draws a motion to order."""
+
+        def draw(given: dict):
+            kept = given[self.browser]
+            try:
+                options = validated(MotionOptions, {name: given[part] for name, part in custom.items()})
+                return kept | {"preview": self.service.submit(kept["owner"], JobRequest(kind="motion", motion=options))}
+            except DreamPoseError as error:
+                return kept | {"problem": refusal(error)}
+
+        return draw
+
+    def drawn(self, kept: dict, event: gr.EventData):
+        """A motion drawn to order becomes the form's."""
+        job = self.service.status(kept["owner"], event.id)
+        name = job.request.motion.motion
+        return None, gr.update(value=copied_motion(job.motion, name), label=f"Your motion: {words(name).lower()}")
+
+    def refused(self):
+        """What cannot be previewed cannot be animated."""
+        return gr.update(value="Choose another photo or motion", interactive=False)
+
+    def open_job(self, kept: dict, event: gr.EventData):
+        return kept | {"job": self.service.status(kept["owner"], event.id).id}
+
+    def again(self, kept: dict, event: gr.EventData):
+        request = self.service.status(kept["owner"], event.id).request
+        if not _kept(request):
+            raise InputError("Its photo and motion are not here: they are still being read, or no longer kept.")
+        return self.set(fields_of(request))
+
+    def use(self, kept: dict, event: gr.EventData):
+        return self.set(fields_of_person(self.service.subject(kept["owner"], event.key)))
 
 
-def _options(handlers: PageHandlers) -> tuple[dict[str, gr.components.Component], gr.HTML]:
-    """Field 3: by the names of AnimateOptions; and where it is said what they cost. Empty fields take what their
-    placeholders say."""
-    gr.Markdown(text("make"))
-    with gr.Row():
-        recipe = gr.Radio(
-            RECIPES, value="fast", label="Likeness", info=RECIPE_WORDS, min_width=320, elem_id="dp-recipe"
-        )
-        quality = gr.Radio(
-            QUALITIES, value="standard", label="Quality", info=QUALITY_WORDS, min_width=320, elem_id="dp-quality"
-        )
-    pace = gr.HTML("", elem_id="dp-pace")
-    with gr.Accordion("Advanced", open=False, elem_id="dp-advanced"), gr.Row():
-        # Ranges are checked with the rest of the form, so that what is wrong is a sentence that stays.
-        # Text fields, because Gradio's number field turns an empty one into 0 as soon as it is seen.
-        steps = gr.Textbox(
-            "",
-            label="Steps",
-            placeholder="as the quality says",
-            info="1 to 250. More: finer, and slower. Recommended: empty.",
-        )
-        image_guidance = gr.Textbox(
-            "",
-            label="Image guidance",
-            placeholder="the model's own",
-            info="0 to 20. More: nearer to the photo. Recommended: empty.",
-        )
-        pose_guidance = gr.Textbox(
-            "",
-            label="Pose guidance",
-            placeholder="the model's own",
-            info="0 to 20. More: nearer to the motion. Recommended: empty.",
-        )
-        solver = gr.Dropdown(
-            SOLVERS,
-            value="",
-            label="Solver",
-            info="How noise becomes a frame. Recommended: the model's own.",
-            elem_id="dp-solver",
-        )
-        with gr.Column(min_width=160):
-            seed = gr.Number(0, label="Seed", info=f"0 to {MAX_SEED}. Same seed, same video. Recommended: any.")
-            random_seed = gr.Button("Random seed", size="sm")
-    random_seed.click(handlers.random_seed, None, seed, **QUICK)
-    return {
-        "recipe": recipe,
-        "quality": quality,
-        "steps": steps,
-        "image_guidance": image_guidance,
-        "pose_guidance": pose_guidance,
-        "solver": solver,
-        "seed": seed,
-    }, pace
+@cache
+def _length(motion: Path) -> int:
+    return len(read_poses(motion))
 
 
-def _watch(handlers: PageHandlers) -> tuple[gr.Button, gr.HTML, gr.Timer, gr.HTML]:
-    """Fields 4 and 5: the job that is shown, what can be kept of it, and all that the visitor has here.
+def _or_error(function: Callable) -> Callable:
+    """The same event, whose refusals are Gradio's errors of one sentence."""
 
-    What there is nothing to show in is hidden by style.css, which looks at what the status card says: a component that
-    Gradio hides is taken out of the page, and what is sent while it comes back is lost.
-    """
-    with gr.Column(elem_id="dp-watch"):
-        gr.Markdown(text("watch"))
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=320):
-                card = gr.HTML("", elem_id="dp-status")
-                stop = gr.Button("Stop", variant="stop", elem_id="dp-stop")
-            with gr.Column(min_width=320, elem_id="dp-loss-box"):
-                loss = gr.HTML("", elem_id="dp-losses")
-                samples = gr.HTML("", elem_id="dp-samples")
-        with gr.Row(equal_height=False, elem_id="dp-videos"):
-            with gr.Column(min_width=320, elem_id="dp-live-box"):
-                gr.Markdown("### While it is made")
-                live = gr.Video(
-                    label="While it is made",
-                    show_label=False,
-                    streaming=True,
-                    autoplay=True,
-                    interactive=False,
-                    buttons=[],
-                    height=400,
-                    elem_id="dp-live",
-                )
-                live.stream_output = SharedStream().stream_output
-            with gr.Column(min_width=320):
-                gr.Markdown("### Finished")
-                result = gr.HTML("", elem_id="dp-result")
-                download = gr.HTML("", elem_id="dp-download")
-        compared = gr.HTML("", elem_id="dp-compared")
-        refresh = gr.Timer(REFRESH_S)
-    shelf = gr.HTML("", elem_id="dp-shelf")
-    handlers.watched(card=card, loss=loss, samples=samples, live=live, result=result, download=download, shelf=shelf)
-    return stop, download, refresh, compared
+    def answer(kept: dict, event: gr.EventData):
+        try:
+            return function(kept, event)
+        except DreamPoseError as error:
+            raise gr.Error(refusal(error), print_exception=False) from error
+
+    return answer
+
+
+def _kept(request: JobRequest | None) -> bool:
+    """Whether a job's photos and motion can be used again; they may not be decoded yet, or be unusable."""
+    files = () if request is None else (request.image, request.poses, *request.more_images)
+    return bool(files) and all(path is not None and path.is_file() for path in files)

@@ -1,5 +1,5 @@
-"""What the HTTP API and the Gradio endpoints share: the fields that programs send, the request these make, and what is
-answered."""
+"""The parts that the HTTP API and the Gradio endpoints share: the fields that programs send, the job request made from
+them, and the answers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import DiskFull, DreamPoseError, InputError, shown
-from ..jobs.records import MAX_MORE_PHOTOS, JobRequest, JobStatus, Kind
+from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus, Kind, SubjectEntry
 from ..jobs.service import JobService
 from ..settings import AnimateOptions
-from .api_records import JobLinks, JobView, Sample, Step
-from .consent import consent_to
-from .examples import Motion, Person, example_motions, example_people
+from .api_records import JobLinks, JobView, Sample, Step, SubjectView
+from .examples import Person, example_motions, example_people
 from .forms import Form
 from .links import ResultLinks
+from .owners import consent_to
 
 log = logging.getLogger("dreampose.api")
 
 FILES = {
-    "photo": "The photo: PNG, JPEG or WebP.",
+    "photo": "The photo: PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP or GIF.",
     "motion": "The motion: a video of one person, or DensePose in any form that the page takes.",
     "photo_poses": "The photo's own DensePose, if it is known; with more_photos, a file "
     "of as many maps as photos is of them all.",
@@ -39,38 +39,37 @@ MAX_SENTENCE = 500  # characters
 
 @dataclass(frozen=True)
 class Desk:
-    """Takes what programs submit and says how their jobs stand. people, motions: the shipped ones, by name."""
+    """Maker of job requests from forms and of answers about jobs. people, motions: shipped, by name."""
 
     service: JobService
     links: ResultLinks
     people: dict[str, Person]
-    motions: dict[str, Motion]
+    motions: dict[str, Path]
 
     @classmethod
     def with_examples(cls, service: JobService, links: ResultLinks, examples: Path) -> Desk:
-        """With the people and motions of the folder `examples`."""
-        people, motions = example_people(examples), example_motions(examples)
-        return cls(
-            service, links, {person.name: person for person in people}, {motion.name: motion for motion in motions}
-        )
+        """Make a desk with the people and motions of the folder `examples`."""
+        return cls(service, links, example_people(examples), example_motions(examples))
 
     def request(self, kind: Kind, form: Form, options: AnimateOptions) -> JobRequest:
-        """A video ("animate") or a preview as a typed request. form: of FILES and TEXTS.
+        """Return the request for a video ("animate") or a preview. form: has fields from FILES and TEXTS.
 
-        Raises InputError: something is missing, given twice, there is no example of that name, or nobody said that the
-        person agreed.
+        Raises InputError if something is missing or given twice, if no example has the given name, or if consent is
+        needed and missing.
         """
         person, motion = self._example(form, "photo", "person_name"), self._example(form, "motion", "motion_name")
-        image, poses = form.file("photo") or (person and person.image), form.file("motion") or (motion and motion.poses)
+        image, poses = form.file("photo") or (person and person.image), form.file("motion") or motion
         if kind == "animate" and not (image and poses):
             raise InputError("A video needs a photo or a person_name, and a motion or a motion_name.")
         if not (image or poses):
             raise InputError("A preview needs a photo, a person_name, a motion or a motion_name.")
         image_poses = form.file("photo_poses") or (person and person.poses)
         more = tuple(form.files.get("more_photos", ())) if kind == "animate" else ()
-        moved = image and poses  # a photo that is only looked at needs no consent
+        if len(more) > MAX_MORE_PHOTOS:
+            raise InputError(f"{len(more)} more photos are given; at most {MAX_MORE_PHOTOS} are accepted.")
+        moved = image and poses  # a preview of the photo alone needs no consent
         agreed = form.texts.get("consent", "").strip().lower() == "true"
-        consent = consent_to((image, *more), list(self.people.values()), agreed) if moved else None
+        consent = consent_to((image, *more), self.people.values(), agreed) if moved else None
         return JobRequest(
             kind=kind,
             image=image,
@@ -81,8 +80,8 @@ class Desk:
             consent=consent,
         )
 
-    def _example(self, form: Form, file: str, field: str) -> Person | Motion | None:
-        """The example that the field names; None where it is empty."""
+    def _example(self, form: Form, file: str, field: str) -> Person | Path | None:
+        """Return the example that the field names, None if the field is empty. Raises InputError."""
         shipped = {"person_name": self.people, "motion_name": self.motions}[field]
         if not (name := form.texts.get(field)):
             return None
@@ -97,10 +96,35 @@ class Desk:
             step=int(path.stem), picture=f"{page}/{self.links.make(job_id, path.name, f'sample_{path.stem}')}"
         )
 
+    def person(self, subject: SubjectEntry, page: str) -> SubjectView:
+        """Return the owner's view of a subject. page: the address of the page, with which its links begin."""
+
+        def link(thing: str, name: str) -> str:
+            return f"{page}/{self.links.make(subject.whose, name, thing)}"
+
+        return SubjectView(
+            key=subject.key,
+            recipe=subject.recipe,
+            used=datetime.fromtimestamp(subject.used, UTC),
+            megabytes=round(subject.size_mb, 1),
+            picture=link("person", "person.png"),
+            weights=link("subject", "person.zip"),
+        )
+
     def record(self, status: JobStatus, page: str, api: str) -> JobView:
-        """The job for whoever owns it. page, api: where the page and the HTTP API are, as its links begin."""
-        result = f"{page}/{self.links.make(status.id, f'{status.id}.mp4')}" if status.result else None
-        step = status.progress
+        """Return the owner's view of a job. page, api: the addresses of the page and the HTTP API, with which its links
+        begin."""
+
+        def link(thing: str, name: str) -> str:
+            return f"{page}/{self.links.make(status.id, name, thing)}"
+
+        result, step = link("video", f"{status.id}.mp4") if status.result else None, status.progress
+        things = {
+            thing: link(thing, f"{status.title}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}")
+            for thing in status.things
+        }
+        photo = status.request is not None and status.request.image is not None and status.request.image.is_file()
+        picture = "look" if status.look else "first" if status.frames else "photo" if photo else None
         return JobView(
             id=status.id,
             state=status.state,
@@ -113,13 +137,21 @@ class Desk:
             notices=list(status.notices),
             num_frames=len(status.frames),
             samples=[self._sample(status.id, path, page) for path in status.samples],
+            name=status.name,
+            title=status.title,
+            megabytes=status.megabytes,
+            losses=list(status.losses),
+            chunks=[link(f"chunk_{path.stem}", path.name) for path in status.chunks],
+            latent_preview=link("latent_preview", "preview.png") if status.latent_preview is not None else None,
+            picture=picture and link(picture, f"{picture}.png"),
+            things=things,
             options=status.request and status.request.options,
             links=JobLinks(status=f"{api}/jobs/{status.id}", cancel=f"{api}/jobs/{status.id}/cancel", result=result),
         )
 
 
 def no_result(status: JobStatus) -> str:
-    """Why there is none, in a sentence."""
+    """Return a sentence about why the job has no result."""
     if status.state == "failed":
         return f"This job failed and has no result: {status.error}"
     if status.state == "cancelled":
@@ -128,8 +160,8 @@ def no_result(status: JobStatus) -> str:
 
 
 def refusal(error: DreamPoseError) -> str:
-    """What whoever asked is told of an error, in one line; where it may name folders of the server, that goes into the
-    log instead."""
+    """Return one line about an error for the client; an error that may name folders of the server is only logged, and
+    the line is a general one."""
     if isinstance(error, InputError | DiskFull):
         return one_line(str(error))
     log.error("%s", error)
@@ -137,6 +169,6 @@ def refusal(error: DreamPoseError) -> str:
 
 
 def one_line(sentence: str) -> str:
-    """The sentence in printable characters, not too many, whatever the request's own that it repeats."""
+    """Return the sentence in printable characters, at most MAX_SENTENCE, whatever text of the request it quotes."""
     sentence = "".join(c if c.isprintable() else "?" for c in sentence)
     return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[: MAX_SENTENCE - 3]}..."

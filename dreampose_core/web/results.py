@@ -1,5 +1,5 @@
-"""The route that serves what jobs have made to whoever holds a fresh signed link, and folders as a zip that is made
-while it is read."""
+"""The route that serves the results of jobs to holders of a fresh signed link; a folder becomes a zip, made while it is
+sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..jobs.records import JobFolder
 from ..settings import Settings
 from .links import ResultLinks
 
-_BLOCK = 1 << 20  # bytes read at a time: weights may be gigabytes
+_BLOCK = 1 << 20  # bytes read at a time, because weights may take gigabytes
 _MEDIA_TYPES = {
     ".mp4": "video/mp4",
     ".gif": "image/gif",
@@ -26,7 +26,7 @@ _MEDIA_TYPES = {
 
 
 def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
-    """The route; settings.home must be absolute."""
+    """Make the route; settings.home must be absolute."""
     router = APIRouter()
 
     @router.get("/results/{job_id}/{thing}/{name}")
@@ -53,8 +53,10 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
 
 
 def _place(home: Path, whose: str, thing: str) -> Path | None:
-    """Where a job's thing lies, or a "subject", or the photo of the "person" who it is; `whose` as in the signed
-    link."""
+    """Return the path of a job's thing, of a "subject" or of its photo ("person"), None if it does not exist.
+
+    whose: the first part of the signed link, the job's id or OWNER-KEY of the subject.
+    """
     if thing not in ("person", "subject"):
         return JobFolder(home / "jobs" / whose).thing(thing)
     folder = home / "subjects" / whose.replace("-", "/", 1)
@@ -63,7 +65,7 @@ def _place(home: Path, whose: str, thing: str) -> Path | None:
 
 
 class _Written(io.RawIOBase):
-    """What was written since it was last taken."""
+    """A writable file that holds what was written since the last `take`."""
 
     def __init__(self):
         self._bytes = bytearray()
@@ -81,8 +83,10 @@ class _Written(io.RawIOBase):
 
 
 def zipped(folder: Path) -> Iterator[bytes]:
-    """A zip of the folder's files in their order, piece by piece, those that are being written left out; they are
-    compressed already."""
+    """Yield a zip of the folder's files, sorted by name, piece by piece; leave out files that are being written.
+
+    The zip is uncompressed, because the files are compressed already.
+    """
     written = _Written()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.glob("[!.]*")):

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
+import json
 from pathlib import Path
 
 import gradio as gr
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
-from ..errors import StorageError
+from ..errors import InputError, StorageError
 from ..jobs.service import JobService
-from ..settings import EXAMPLES, REPOSITORY, Settings
+from ..settings import EXAMPLES, Settings
 from .api import build_api
+from .form import uploaded
 from .links import ResultLinks, derived_key, installation_secret
-from .page import build_page
+from .page import build_page, static
+from .programs import Desk
 from .results import results_router
-from .sessions import Sessions, sessions_let_go
 
-PAGE_ASSETS = REPOSITORY / "assets" / "page"
+SESSIONS = 100  # of Gradio that are kept; nothing of a visitor lies in one
+MAX_EVENT = 1 << 20  # bytes of the values that an event sends
 
 
 def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES) -> FastAPI:
@@ -29,11 +31,12 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     """
     settings = settings.with_folders()  # as the job service does
     secret = installation_secret(settings)
-    links = ResultLinks(secret)
-    page = build_page(
-        settings, service, links, browser_secret=derived_key(secret, "browser state").hex()[:32], examples=examples
-    )
-    app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None, lifespan=sessions_let_go(page))
+    links, browser_secret = ResultLinks(secret), derived_key(secret, "browser state").hex()[:32]
+    desk = Desk.with_examples(service, links, examples)
+    page = build_page(settings, service, desk, browser_secret, examples)
+    page.state_session_capacity = SESSIONS
+    app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(OnlyUploads)
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:
@@ -45,19 +48,14 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         healthy = health.pop("healthy")
         return JSONResponse({"status": "ok" if healthy else "degraded", **health}, 200 if healthy else 503)
 
-    start = secrets.token_hex(8)
-
-    @app.get("/alive")
-    async def alive() -> JSONResponse:
-        """Which start of the server this is, for pages that were open before."""
-        return JSONResponse({"server": start}, headers={"Cache-Control": "no-store"})
-
     app.include_router(results_router(settings, links))
-    app.mount("/api/v1", build_api(settings, service, links, examples))
-    gr.mount_gradio_app(
+    app.mount("/api/v1", build_api(settings, desk))
+    return gr.mount_gradio_app(
         app,
         page,
         path="/",
+        root_path=settings.root_path or None,
+        app_kwargs={"exception_handlers": {ClientDisconnect: _gone}},
         show_error=False,
         run_history=False,
         enable_monitoring=False,
@@ -65,16 +63,51 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         mcp_server=False,
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=[],
-        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], text_size="lg"),
-        css_paths=[PAGE_ASSETS / "style.css"],
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        head=f"<style>{static('style.css')}</style><script>{static('page.js')}</script>",
     )
-    inner = app.routes[-1].app  # the page's own application, mounted last
-    inner.add_exception_handler(
-        ClientDisconnect, _gone
-    )  # a tab that is closed in the middle of an upload is no error of the server
-    inner.state_holder = Sessions(page)
-    return app
+
+
+class OnlyUploads:
+    """ASGI middleware: files that an event names must have been uploaded; Gradio would also fetch addresses."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        path = scope.get("path", "")
+        event = scope["type"] == "http" and scope["method"] == "POST" and "/gradio_api/" in path
+        if not event or path.endswith("/gradio_api/upload"):
+            return await self.app(scope, receive, send)
+        body, more = b"", True
+        while more and len(body) <= MAX_EVENT:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        try:
+            if len(body) > MAX_EVENT:
+                raise InputError("The event is too large.")
+            _check_files(json.loads(body or b"null"))
+        except (InputError, ValueError, RecursionError) as error:
+            words = str(error) if isinstance(error, InputError) else "The event is no JSON."
+            return await JSONResponse({"error": words}, 403)(scope, receive, send)
+        sent = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay():
+            return next(sent, None) or await receive()
+
+        return await self.app(scope, replay, send)
+
+
+def _check_files(value: object) -> None:
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), str):
+            uploaded(value)
+        for part in value.values():
+            _check_files(part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_files(part)
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-    return JSONResponse({"error": "The request was broken off."}, 400)  # nobody reads this
+    return JSONResponse({"error": "The request was cancelled."}, 400)

@@ -1,0 +1,210 @@
+"""Tune a subject: UNet and adapter on the photo and its DensePose, then the VAE decoder (paper, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from ..model.conditioning import pose_tensors
+from ..model.texture import harvest
+from ..poses import PoseSequence, fitted
+from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from ..training.distributed import random
+from ..training.gradient_checkpointing import gradient_checkpointing
+from ..training.loop import LoopOptions, train
+from ..training.losses import denoising_loss, picture_loss
+from .folder import LORA, tuned_parameters
+from .recipe import SubjectRecipe
+from .views import ALL, TURNED, Source, Views, same_part
+
+OnLearned = Callable[[int, int], None]
+"""Called with the number of steps done and the total."""
+
+_LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
+_OWN = 0.65  # share of the decoder's samples that use the photo's own latents
+# steps between evaluations of the decoder, and the patience: its error first rises, and is lowest as the rate falls
+_LOOK, _PATIENCE = 24, 3
+
+
+def tune_subject(
+    pipe,
+    photos: torch.Tensor,
+    image_poses: PoseSequence | None,
+    recipe: SubjectRecipe,
+    seed: int = 0,
+    *,
+    folder: Path | None = None,
+    sample: OnLearned | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, list[float]]:
+    """Tune `pipe` in place and return the losses of both stages, "tuning" and "decoder".
+
+    photos: pixels (N, 3, H, W) in [-1, 1]; image_poses: their N maps, or None to drop the pose in tuning. folder: for
+    checkpoints; an interrupted call resumes from there. sample(step, total): called before the first of the UNet's
+    `total` steps and after each, with the current weights, and at the end, which may come early, with the final
+    weights; it must not change weights or random state. Call this function inside `subject.base_restored`.
+    """
+    device = pipe.unet.device
+    for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
+        module.requires_grad_(False)  # each stage enables what it trains
+    if sample is not None:
+        sample(0, recipe.unet_steps)
+    photos = photos.to(device)
+    parts = uv = None
+    if image_poses is not None:
+        parts, uv = pose_tensors(
+            fitted(image_poses, tuple(photos.shape[2:]), bilinear=pipe.model_config.bilinear), pipe.model_config.charts
+        )
+        parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
+    texture = None
+    if pipe.model_config.reference_warp != "none" and parts is not None and pipe.model_config.knows_charts(image_poses):
+        texture = harvest(photos, parts, uv, same_person=True)
+    source = Source(pipe, photos, parts, uv, texture, recipe, seed)
+    run = {"on_progress": on_progress, "should_stop": should_stop}
+    tuning = _tune_unet(source, folder and folder / "tuning", run, sample)
+    decoder = _tune_decoder(source, folder and folder / "decoder", run)
+    for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
+        if next(module.parameters()).dtype != pipe.vae.encoder.conv_in.weight.dtype:
+            module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
+    return {"tuning": tuning, "decoder": decoder}
+
+
+def _tune_unet(source: Source, folder: Path | None, run: dict, sample: OnLearned | None = None) -> list[float]:
+    pipe, recipe = source.pipe, source.recipe
+    if recipe.rank is None:
+        unet = list(pipe.unet.float().requires_grad_(True).parameters())
+    else:
+        unet = _add_lora(pipe.unet, recipe.rank, source.seed)
+    pipe.adapter.float().requires_grad_(True)
+
+    parts = recipe.batch_size if recipe.one_by_one else 1
+
+    def error(views: Views, draw: torch.Generator, where: torch.Tensor, only: slice = ALL) -> torch.Tensor:
+        """Return the error of the latents; `where` (B, 1, H, W) weights the pixels."""
+        prediction, wanted, *_ = source.prediction(views, draw, only=only)
+        return denoising_loss(prediction, wanted, F.avg_pool2d(where[only], pipe.factor))
+
+    def loss_at(number: int) -> torch.Tensor:
+        step, only = _part(number, parts)
+        views, draw = source.views(step, 8, recipe.batch_size)
+        return error(views, draw, (1 + (recipe.person_weight - 1) * views.person) * (1 - views.held), only)
+
+    @torch.no_grad()
+    def held() -> float:
+        batches = enumerate(source.kept.split(recipe.batch_size))
+        return float(
+            torch.stack(
+                [error(views, random(source.seed, number, 11), views.held + 1e-6) for number, views in batches]
+            ).mean()
+        )
+
+    def between(step: int) -> None:
+        if step < recipe.unet_steps:
+            sample(step, recipe.unet_steps)
+
+    options = LoopOptions(
+        recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None, sample_every=1
+    )
+    with gradient_checkpointing(recipe.checkpointing, pipe.unet):
+        losses, _ = train(
+            {},
+            loss_at,
+            options,
+            "tuning",
+            parameters=unet + list(pipe.adapter.parameters()),
+            folder=folder,
+            sample=None if sample is None else between,
+            held=None if source.kept is None else held,
+            **run,
+        )
+    if sample is not None:
+        sample(len(losses), len(losses))
+    return losses
+
+
+def _tune_decoder(source: Source, folder: Path | None, run: dict) -> list[float]:
+    pipe, recipe, count = source.pipe, source.recipe, source.recipe.decoder_batch_size
+    # predicted with the tuned UNet
+    predicted = source.kept if source.kept is None or not source.answers else source.predicted()
+    pipe.vae.decoder.float().requires_grad_(True)
+
+    parts = count if recipe.one_by_one else 1
+
+    def error(latents, pixels, planes, where: torch.Tensor, only: slice = ALL) -> torch.Tensor:
+        weight = where / where.mean().clamp_min(1e-6)  # mean of the whole batch, also if it is processed in parts
+        return picture_loss(source.decoded(latents[only], planes[only]), pixels[only], weight[only])
+
+    def loss_at(number: int) -> torch.Tensor:
+        step, only = _part(number, parts)
+        views, draw = source.views(step, 9, count)
+        if predicted is None:
+            return error(views.latents, views.pixels, views.planes, torch.ones_like(views.person), only)
+        # the decoder must handle both: the photo's latents, and the UNet's prediction of them without texture
+        which = torch.randint(len(predicted.which), (count,), generator=draw)
+        own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
+        made = predicted.select(which)
+        views = Views(
+            *(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors()))
+        )
+        whole = views.latents, views.pixels, views.planes, 1 - views.held
+        return error(*same_part(recipe.decoder_part, draw, *whole), only)
+
+    @torch.no_grad()
+    def held() -> float:
+        # a sample of the views, because all would take as long as the steps between; turned ones are left out, because
+        # their error can only rise
+        photo_errors = [
+            error(views.latents, views.pixels, views.planes, views.held + 1e-6)
+            for views in source.kept.split(recipe.batch_size)[:TURNED:2]
+        ]
+        predicted_errors = [
+            error(views.latents, views.pixels, views.planes, torch.ones_like(views.held))
+            for views in predicted.split(recipe.batch_size)[:TURNED:2]
+        ]
+        return float(torch.stack(photo_errors).mean() + torch.stack(predicted_errors).mean())
+
+    options = LoopOptions(
+        recipe.decoder_steps,
+        recipe.decoder_lr,
+        parts,
+        recipe.optimizer,
+        warmup=5,
+        cooldown=0.5,
+        ema=None,
+        held_every=_LOOK,
+        patience=_PATIENCE,
+    )
+    with gradient_checkpointing(recipe.checkpointing, pipe.vae):
+        losses, _ = train(
+            {"decoder": pipe.vae.decoder},
+            loss_at,
+            options,
+            "decoder",
+            folder=folder,
+            held=None if predicted is None else held,
+            **run,
+        )
+    return losses
+
+
+def _part(number: int, parts: int) -> tuple[int, slice]:
+    """Return the step of a loss that is one of its step's `parts`, and its samples: all, or one."""
+    step, part = divmod(number, parts)
+    return step, ALL if parts == 1 else slice(part, part + 1)
+
+
+def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Parameter]:
+    from peft import LoraConfig  # takes seconds to import
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_LORA_TARGETS), init_lora_weights=True)
+        unet.add_adapter(config, adapter_name=LORA)
+    lora = tuned_parameters(unet)
+    for parameter in lora:
+        parameter.data = parameter.data.float()
+    return lora

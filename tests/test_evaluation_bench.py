@@ -1,0 +1,176 @@
+"""`bench`: passes through the UNet are counted, the original's way is really run, memory is measured from outside, and
+every figure of tuning is measured on the frames and models it is about."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_tiny_model, tiny_pipeline
+
+from dreampose_core import DreamPosePipeline
+from dreampose_core.__main__ import main
+from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.evaluation import generation, tuning
+from dreampose_core.evaluation.bench import in_own_process
+from dreampose_core.evaluation.clips import Clip, MannequinClips
+from dreampose_core.evaluation.generation import bench_generate
+from dreampose_core.evaluation.tuning import bench_tune
+
+
+@pytest.fixture
+def hundred(monkeypatch):
+    """Of the original's hundred steps only ten, or tests would take as long as it does."""
+    monkeypatch.setattr(generation, "ORIGINALS_STEPS", 10)
+
+
+def test_the_figures(hundred):
+    pipe = tiny_pipeline(draft_steps=1, standard_steps=2, best_steps=5)
+    figures = bench_generate(pipe, people=1, frames=2)
+    ratios = [figures[f"passes_ratio_{way}"] for way in ("draft", "standard", "best")]
+    assert ratios == [30, 15, 6]  # three passes a step against one
+    assert all(figures[f"wall_ratio_{way}"] > 1 for way in ("draft", "standard"))
+    assert all(0 < figures[f"decoder_share_{way}"] < 1 for way in ("original", "draft", "standard", "best"))
+    for way in ("draft", "standard", "best"):
+        lost = figures["psnr_mask_original"] - figures[f"psnr_mask_{way}"]
+        assert figures[f"psnr_mask_drop_{way}_db"] == pytest.approx(lost, abs=1e-3)
+    assert 0 < figures["preview_s"] <= figures["player_s"] and "frames_peak_memory_ratio" not in figures
+
+
+def test_the_originals_way_is_three_branches_frame_by_frame(hundred, monkeypatch):
+    """With one step and guidance of 1 the three branches cancel to the one that is run here."""
+    pipe = tiny_pipeline()
+    clip = next(iter(MannequinClips(1, pipe.model_config.size))).cut(slice(3))
+    monkeypatch.setattr(generation, "ORIGINALS_STEPS", 4)
+    encoded = []
+    handle = pipe.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    with generation._counted(pipe) as counts:
+        made = generation._in_the_originals_way(pipe, clip, 0, lambda: False)
+    handle.remove()
+    assert counts["passes"] == 3 * 4 * 3 and len(encoded) == 3 and counts["decoding_s"] > 0
+    ours = pipe(clip.photo, clip.poses, clip.image_poses, 4, 1.0, 1.0, torch.Generator().manual_seed(0)).frames
+    assert np.abs(made.astype(int) - ours).max() <= 2
+
+
+def test_pndm_where_it_applies(base, clip_model):
+    sd = DreamPosePipeline.from_stable_diffusion(base, clip_model, size=(64, 64))
+    assert generation._originals_solver(sd.scheduler) == "pndm"
+    assert generation._originals_solver(tiny_pipeline().scheduler) is None
+
+
+def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, hundred, capsys):
+    model, asked = make_tiny_model(tmp_path / "model"), []
+
+    def peak(module, loaded, count, should_stop):
+        asked.append((module, *loaded, count))
+        return 100.0 + count / 100
+
+    monkeypatch.setattr(generation, "in_own_process", peak)
+    given = ["--model", model, "--people", 1, "--frames", 1, "--json", tmp_path / "f.json"]
+    assert main(["bench", "generate", *map(str, given)]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert asked == [(generation.__name__, str(model), "auto", "auto", False, count) for count in (50, 2000)]
+    assert figures["frames_peak_memory_ratio"] == pytest.approx(120 / 100.5, abs=1e-3)
+    assert json.loads(capsys.readouterr().out) == figures
+
+
+def test_a_measuring_process_is_ended_when_it_is_to_stop(tmp_path):
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before, started, program = children.read_text(), time.monotonic(), generation.__name__
+    loaded = (str(make_tiny_model(tmp_path / "model")), "cpu")
+    with pytest.raises(Cancelled):
+        in_own_process(program, loaded, 2000, should_stop=lambda: time.monotonic() - started > 3)
+    assert children.read_text() == before
+    assert in_own_process(program, loaded, 8) > 100
+    with pytest.raises(ModelError, match="that measures memory failed"):
+        in_own_process(program, (str(tmp_path / "nowhere"), "cpu"), 8)
+
+
+def test_what_it_refuses_and_that_it_stops():
+    with pytest.raises(InputError, match="at least 1"):
+        bench_generate(tiny_pipeline(), people=0)
+    with pytest.raises(Cancelled):
+        bench_generate(tiny_pipeline(), people=1, frames=1, should_stop=lambda: True)
+
+
+def test_bench_poses(tmp_path, capsys):
+    assert main([*"bench poses --frames 3 --size 64x48 --out".split(), str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == {"npz", "IUV zip", "rendering (MP4)", "DreamPose .npy"}
+    assert all(row["memory_mb"] > 20 and row["read_s"] >= 0 for row in report.values())
+
+
+# -- tuning
+
+
+KEYS = (
+    "fast_s gain_db crude_gain_db fast_minus_paper_db time_ratio_paper_over_fast vae_error_ratio "
+    "identity_seen_ratio identity_unseen_ratio"
+)
+
+
+def better_by(model, shares):
+    """A tuning that brings every frame the model makes this share of the way to the truth of the clip of its photo."""
+
+    @contextmanager
+    def tune(pipe, photo, own, recipe, should_stop):
+        model.share = shares[recipe]
+        yield
+        model.share = 0.0
+
+    return tune
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A model whose frames depend on how it is tuned."""
+
+    def made_by(clip, model, seed):
+        grey = np.full_like(clip.truth, 128)
+        return (grey + getattr(model, "share", 0.0) * (clip.truth.astype(float) - grey)).round().astype(np.uint8)
+
+    monkeypatch.setattr(Clip, "made_by", made_by)
+    return tiny_pipeline()
+
+
+def test_the_figures_say_which_tuning_is_better(model, tmp_path):
+    seen = []
+    tune = better_by(model, {"fast": 0.5, "paper": 0.75})
+    figures = bench_tune(model, tmp_path, tune=tune, people=2, on_progress=seen.append)
+    assert (
+        figures.keys() == set(KEYS.split()) and json.loads((tmp_path / "report.json").read_text())["figures"] == figures
+    )
+    gain = 20 * np.log10(2)  # half of the error
+    assert all(figures[name] == pytest.approx(gain, abs=0.1) for name in ("gain_db", "crude_gain_db"))
+    assert figures["fast_minus_paper_db"] == pytest.approx(-gain, abs=0.1)
+    assert figures["identity_seen_ratio"] == pytest.approx(0.5, abs=0.05) and figures["vae_error_ratio"] == 1
+    assert [(p.step, p.total) for p in seen] == [(k + 1, 6) for k in range(6)]
+    assert len(list(tmp_path.glob("*_0.png"))) == 3
+
+
+def test_the_vaes_error_is_that_of_the_tuned_decoder(model, tmp_path):
+    @contextmanager
+    def spoilt(pipe, photo, own, recipe, should_stop):
+        bias = model.vae.decoder.conv_out.bias
+        before = bias.detach().clone()
+        with torch.no_grad():
+            bias += 3
+        yield
+        with torch.no_grad():
+            bias.copy_(before)
+
+    assert bench_tune(model, tmp_path, tune=spoilt, people=1)["vae_error_ratio"] > 3
+
+
+def test_the_crude_style_is_flat_and_lined_and_has_the_same_shapes():
+    clip = next(iter(MannequinClips(1, (64, 64)))).cut(slice(-2, None))
+    crude = tuning._crude(clip)
+    assert np.array_equal(crude.poses.parts, clip.poses.parts) and crude.truth.shape == clip.truth.shape
+    assert set(np.unique(crude.truth)) <= {0, 30, 51, 102, 153, 204, 255} and (crude.truth == 30).all(-1).mean() > 0.02
+    assert not np.array_equal(crude.photo, clip.photo)
