@@ -255,14 +255,14 @@ def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
     body = Build.of(own.joints.body)
     assert np.allclose(done.joints.rotations, other.joints.rotations)
     assert np.allclose(done.joints.positions, body.positions(other.joints.rotations.astype(float)), atol=1e-4)
-    assert abs(rows_of(done.mask[0])[1] - rows_of(own.mask[0])[1]) <= 3, "the feet stand where the photo's stand"
+    assert abs(rows_of(done.mask[0])[1] - rows_of(own.mask[0])[1]) <= 5, "the feet stand where the photo's stand"
 
 
 def test_coming_nearer_makes_larger_and_the_path_is_kept():
     own = moved_on(count=1)
-    grown, _ = on_body(moved_on(scale=1.3), own)
+    grown, _ = on_body(moved_on(scale=1.15), own)
     tall = [np.subtract(*rows_of(mask)[::-1]) for mask in grown.mask]
-    assert tall[2] / tall[0] == pytest.approx(1.3, abs=0.05)
+    assert tall[2] / tall[0] == pytest.approx(1.15, abs=0.03)
     gone, _ = on_body(moved_on(shift=(0.2, -0.1)), own)
     middles = [np.nonzero(mask)[1].mean() for mask in gone.mask]
     assert middles[2] - middles[0] == pytest.approx(0.2 * SIZE[1], abs=2)

@@ -19,7 +19,7 @@ SHAPE = (len(_PAIRS), _BINS, 2)  # axes of offsets: pair, bin along V, the perso
 _MOST = np.array([{TORSO: 0.05, HEAD: 0.12}.get(pair, 0.08 if pair[0] in (9, 10) else 0.03) for pair in _PAIRS])
 _LEAST = -0.03
 _FEW = 4  # bins with fewer pixels are ignored
-_FARTHEST, _TYPICAL = 90, 50  # percentiles of the distances to add and to remove
+_FARTHEST = 90  # percentile of the distances to add or remove in a bin
 # Probability, 0 to 255, above which a pixel belongs to the person, by its distance from the body in thousandths of the
 # body's height. Its logit rises from 0.5 on the body to 2.5 far from it, where masks bulge without a person.
 _PER_HEIGHT = 1000
@@ -44,15 +44,15 @@ def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: floa
     count, body = np.zeros(SHAPE, int), parts > 0
     rows, columns, out = nearest(body)
     missing, too_much = mask & ~body, body & ~mask
-    for pixels, distances, sign, percentile in (
-        ((rows[missing], columns[missing]), out[missing], 1, _FARTHEST),
-        (np.nonzero(too_much), nearest(~body)[2][too_much], -1, _TYPICAL),
+    for pixels, distances, sign in (
+        ((rows[missing], columns[missing]), out[missing], 1),
+        (np.nonzero(too_much), nearest(~body)[2][too_much], -1),
     ):
         place = _bins(parts[pixels], uv[:, pixels[0], pixels[1]])
         for number in np.unique(place[place >= 0]):
             chosen, at = distances[place == number], np.unravel_index(number, SHAPE)
             if len(chosen) >= max(_FEW, count[at] + 1):
-                offsets[at], count[at] = sign * np.percentile(chosen, percentile) / height, len(chosen)
+                offsets[at], count[at] = sign * np.percentile(chosen, _FARTHEST) / height, len(chosen)
     offsets = np.clip(offsets, _LEAST, _MOST[:, None, None])
     seen = np.zeros(SHAPE, bool)
     place = _bins(parts[body], uv[:, body])
