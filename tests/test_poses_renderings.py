@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from corpus import encode_video, share_right
 
-from dreampose_core.media import read_video
-from dreampose_core.poses import maps
+from dreampose_core.errors import InputError
+from dreampose_core.media import probe_video, read_video
+from dreampose_core.poses import PoseSequence, maps, read_any
 from dreampose_core.poses.renderings import (
     MAGIC_ANIMATE,
     PALETTES,
@@ -60,7 +61,7 @@ def test_nearly_all_parts_survive_ordinary_compression(clips, palette, at_edge, 
     """Also of a person at the edge of a wide frame."""
     parts = np.pad(clips[1][:2, 80:560], ((0, 0), (0, 0), (0, 342))) if at_edge else clips[1]
     frames = compressed(palette.colours[parts], tmp_path / "a.mp4")
-    assert palette_of(frames) is palette
+    assert palette_of(frames)[0] is palette
     read = np.stack([parts_of(frame, palette) for frame in frames])
     assert share_right(parts, read) >= (0.96 if at_edge else 0.97)
 
@@ -79,7 +80,67 @@ def test_thin_false_borders_go_and_thin_true_parts_stay():
 @pytest.mark.parametrize("palette", PALETTES, ids=[f"{p.form}{' swapped' * p.swapped}" for p in PALETTES])
 def test_every_style_is_told_from_the_others(clips, palette, tmp_path):
     small = palette.colours[clips[1][:, ::4, ::4]]
-    assert palette_of(list(small)) is palette_of(compressed(small, tmp_path / "a.mp4", crf=20)) is palette
+    for frames in (list(small), compressed(small, tmp_path / "a.mp4", crf=20)):
+        assert palette_of(frames)[0] is palette
+
+
+GROUNDS = {"white": (255, 255, 255), "grey": (127, 127, 127), "green": (0, 255, 0), "black": (0, 0, 0)}
+
+
+@pytest.mark.parametrize("ground, bars", list(zip(GROUNDS, (None, "letterbox", "pillarbox", "all round"))))
+@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+def test_any_even_background_and_bars_are_read(clips, palette, ground, bars, tmp_path):
+    parts = clips[1][::2, ::2, ::2]
+    colours = palette.colours.copy()
+    colours[0] = GROUNDS[ground]
+    frames = colours[parts]
+    if bars:
+        down, across = 24 * (bars != "pillarbox"), 40 * (bars != "letterbox")
+        room = (0, 0), (down, down), (across, across)
+        frames = np.stack([np.pad(frames[..., i], room, constant_values=30) for i in range(3)], -1)
+        parts = np.pad(parts, room)
+    encode_video(tmp_path / "a.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+    reading = read_any(tmp_path / "a.mp4")
+    assert reading.form == palette.form
+    assert share_right(parts, reading.poses.parts) >= 0.94
+
+
+@pytest.mark.parametrize("is_tagged", [False, True])
+@pytest.mark.parametrize("matrix", ["bt709", "bt470bg"])
+@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+def test_the_colour_matrix_is_found_where_the_file_does_not_say_it(clips, palette, matrix, is_tagged, tmp_path):
+    parts = clips[1][::2, ::2, ::2]
+    tag = matrix if is_tagged else "unknown"
+    filters = f"scale=out_color_matrix={matrix},format=yuv420p,setparams=colorspace={tag}"
+    encode_video(tmp_path / "a.mp4", palette.colours[parts], ["-vf", filters, "-c:v", "libx264", "-crf", "16"])
+    assert probe_video(tmp_path / "a.mp4").matrix_known == is_tagged
+    reading = read_any(tmp_path / "a.mp4")
+    assert reading.form == palette.form and share_right(parts, reading.poses.parts) >= 0.96
+
+
+@pytest.mark.parametrize("channel", [0, 1], ids=["U", "V"])
+@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+def test_u_and_v_in_colours_are_refused(palette, channel, tmp_path):
+    _, poses = render_clip(Figure.from_seed(10_001), "walk", 2, (640, 512), fps=10)
+    rises = np.where(poses.mask, 1 + (poses.uv[:, channel].astype(float) * 23).round().astype(int), 0)
+    encode_video(tmp_path / "a.mp4", palette.colours[rises], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+    with pytest.raises(InputError, match="shows U or V in colours"):
+        read_any(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flat_colours_of_other_programs_are_estimated_with_a_notice(clips, seed, tmp_path):
+    parts = clips[1][::2, ::2, ::2]
+    colours = np.random.default_rng(seed).integers(0, 256, (25, 3)).astype(np.uint8)
+    encode_video(tmp_path / "a.mp4", colours[parts], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+
+    def estimate(frames):
+        masks = np.stack([np.ones(frame.shape[:2], np.uint8) for frame in frames])
+        return PoseSequence(masks, None, "none")
+
+    assert "its colours are not known here" in read_any(tmp_path / "a.mp4", estimate).notices[0]
+    encode_video(tmp_path / "b.mp4", clips[0][::2], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
+    assert not any("not known" in notice for notice in read_any(tmp_path / "b.mp4", estimate).notices)
 
 
 def test_ordinary_pictures_are_no_renderings(clips):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -16,12 +17,12 @@ from ..errors import InputError, shown
 from .ffmpeg import Run, ffmpeg
 
 MAX_SECONDS = 60
-MAX_SIDE = 4096
-MAX_FPS = 120
+MAX_PIXELS = 7680 * 4320  # 8K
+MAX_FPS = 240
 _ACCEPTED = "MP4, MOV, WebM, Matroska, AVI, MPEG, WMV and GIF are accepted"
 _TOO_LONG = f"is longer than {MAX_SECONDS} seconds; please cut it to the part that is needed."
 _TOO_FAST = f"has more than {MAX_FPS} frames per second; please convert it to {MAX_FPS} or fewer."
-_TOO_LARGE = f"is {{}} x {{}} pixels; at most {MAX_SIDE} per side are accepted, scale it down."
+_TOO_LARGE = "is {} x {} pixels; at most 7680 x 4320 are accepted, scale it down."
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # old MOV files have no "ftyp"
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: Video: (\w+)(?!.*\(attached pic\))", re.MULTILINE)
 _SOUND = re.compile(r"^\s*Stream #0:\d+.*?: Audio: ", re.MULTILINE)
@@ -29,6 +30,8 @@ _EXCEEDS = re.compile(r"(?:Picture|Frame) size (\d+)x(\d+) exceeds")
 # Messages of the filter showinfo: one at its start, one for each frame
 _SETTING = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
 _FRAME = re.compile(r"n: *\d+ pts: *(-?\d+|NOPTS) .*?duration: *(-?\d+|NOPTS) .*?fmt:(\w+) .*?s:(\d+)x(\d+)")
+_TAGGED = re.compile(r"yuvj?\d+p\w*\([^)]*(?:bt|smpte|fcc|ycgco)")
+_LENGTH = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
 _BRIGHT = re.compile(r"Video: .*(arib-std-b67|smpte2084)")  # the transfer functions of HDR, as phones film it
 # To standard range: linear light of 100 nits, one curve for all colours.
 _TONES = (
@@ -46,6 +49,8 @@ class VideoInfo:
     fps: frames per second; with a variable rate, 1 / the median frame's length. height, width: of the decoded frames,
     after rotation. codec: for example "h264". pixel_format: for example "yuv420p". seconds: from the first frame's
     start to the last frame's end. variable: whether frames differ in length; `read_video` with fps makes them equal.
+    matrix_known: whether the file says how its colours are to be turned into RGB. start_s: when the first frame comes,
+    from the file's start, which may be its sound's. left_out: why the end is left out, "" if it is not.
     """
 
     num_frames: int
@@ -57,6 +62,9 @@ class VideoInfo:
     seconds: float
     has_sound: bool
     variable: bool
+    matrix_known: bool
+    start_s: float
+    left_out: str
 
 
 def is_video(path: str | Path) -> bool:
@@ -99,12 +107,18 @@ def source(path: str | Path) -> list[str]:
     form = demuxer(path)
     if form is None:
         raise unreadable(path)
-    limits = ["-max_pixels", str(MAX_SIDE * MAX_SIDE), "-threads", "2"]
+    limits = ["-max_pixels", str(MAX_PIXELS), "-threads", "2"]
     return ["-protocol_whitelist", "file", "-f", form, *limits, "-i", f"file:{Path(path)}"]
 
 
 def read_video(
-    path: str | Path, *, fps: float | None = None, max_side: int | None = None, nearest: bool = False
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    max_side: int | None = None,
+    nearest: bool = False,
+    matrix: str | None = None,
+    partly: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield the frames of the first video stream as uint8 (H, W, 3), upright, in order, all of one size; HDR is mapped
     to standard range.
@@ -112,25 +126,32 @@ def read_video(
     fps: a constant rate, for which frames are repeated or left out: each moment gets the frame on the screen, or the
     next one if that comes within half a frame. None yields each frame once.
     max_side: scale larger pictures down to this longer side, by averaging; with `nearest` by picking single pixels, for
-    pictures whose colours are labels.
+    pictures whose colours are labels. matrix: "bt709" or another of ffmpeg's names, instead of what the file says.
+    partly: of a file that is too long or damaged later on, yield the beginning.
 
     Raises InputError with one sentence when the file is missing, is of a format that is not accepted, is
-    damaged, or exceeds MAX_SECONDS, MAX_SIDE or MAX_FPS; length and rate possibly only after the first frames.
+    damaged, or exceeds MAX_SECONDS, MAX_PIXELS or MAX_FPS; length and rate possibly only after the first frames.
     """
     flags = "neighbor" if nearest else "area"
     filters = [*_tones(path), _SQUARE.format(flags=flags), "showinfo=checksum=0"]
+    smaller = ""
+    if max_side is not None:
+        sides = f"w='min(iw,{max_side})':h='min(ih,{max_side})'"
+        smaller = f"scale={sides}:force_original_aspect_ratio=decrease:flags={flags}"
+    if smaller and not nearest:
+        filters.append(smaller)
     if fps is not None:
         # "up" takes the last frame before each moment; shifting times back by half a frame makes it the nearest.
         half = f"if(gt(FR,0),0.5/max(FR,{fps:.6f}),0.25/{fps:.6f})"
         filters.append(f"setpts='PTS-STARTPTS-{half}/TB',fps={Fraction(fps).limit_denominator(100_000)}:round=up")
-    # Convert to RGB before scaling: halved chroma planes would mix a pose map's colours.
+    if matrix is not None:
+        filters.append(f"scale=in_color_matrix={matrix}")
     filters.append("format=rgb24")
-    if max_side is not None:
-        sides = f"w='min(iw,{max_side})':h='min(ih,{max_side})'"
-        filters.append(f"scale={sides}:force_original_aspect_ratio=decrease:flags={flags}")
+    if smaller and nearest:  # after the conversion to RGB: halved chroma planes would mix a pose map's colours
+        filters.append(smaller)
     max_frames = int((MAX_SECONDS + 1) * (fps or MAX_FPS)) + 2
-    watch, num_frames, shape = _Watch(path), 0, None
-    with _decoding(path, filters, "-c:v ppm -f image2pipe -", watch) as run:
+    watch, num_frames, shape = _Watch(path, partly), 0, None
+    with _decoding(path, filters, f"{watch.cut}-c:v ppm -f image2pipe -", watch) as run:
         pipe = run.process.stdout
         while True:
             with run.waiting():
@@ -152,18 +173,20 @@ def read_video(
         watch.check(run)
 
 
-def probe_video(path: str | Path) -> VideoInfo:
-    """Measure the properties of the video at `path` by decoding all of it. Raises InputError as `read_video` does."""
-    watch = _Watch(path)
-    with _decoding(path, [_SQUARE.format(flags="area"), "showinfo=checksum=0"], "-f null -", watch) as run:
+def probe_video(path: str | Path, partly: bool = False) -> VideoInfo:
+    """Measure the properties of the video at `path` by decoding all of it. partly, and raises, as `read_video`."""
+    watch = _Watch(path, partly)
+    output = f"-map 0:a:0? -c:a copy {watch.cut}-f null -"  # time begins with the earlier of both
+    with _decoding(path, [_SQUARE.format(flags="area"), "showinfo=checksum=0"], output, watch) as run:
         watch.check(run)
     header = run.head.partition("Output #0")[0]
     stream = _STREAM.search(header)
     codec, has_sound = stream[1] if stream else "unknown", _SOUND.search(header) is not None
     fps, variable = watch.rate()
-    return VideoInfo(
-        len(watch.times), fps, *watch.size, codec, watch.pixel_format, watch.seconds(), has_sound, variable
-    )
+    tagged = _TAGGED.search(header[stream.start() :].partition("\n")[0]) if stream else None
+    start_s = max(0.0, float(watch.times[0] * watch.time_base))
+    about = codec, watch.pixel_format, watch.seconds(), has_sound, variable, tagged is not None, start_s, watch.left_out
+    return VideoInfo(len(watch.times), fps, *watch.size, *about)
 
 
 def unreadable(path: str | Path) -> InputError:
@@ -186,11 +209,16 @@ def _decoding(path: str | Path, filters: list[str], output: str, watch: _Watch):
 
 
 class _Watch:
-    """Reads the filter showinfo's message about each decoded frame and kills ffmpeg when a limit is exceeded."""
+    """Reads the filter showinfo's message about each decoded frame and kills ffmpeg when a limit is exceeded.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    partly: see `read_video`; then `cut` are ffmpeg's arguments that leave out what is too long.
+    """
+
+    def __init__(self, path: str | Path, partly: bool):
+        self.path, self.partly, self.left_out = Path(path), partly, ""
+        self.cut = f"-t {MAX_SECONDS} " if partly else ""
         self.refusal: InputError | None = None
+        self.ended_early = False
         self.size: tuple[int, int] | None = None  # (height, width)
         self.pixel_format = ""
         self.times: list[int] = []  # start of each frame, in units of time_base
@@ -199,6 +227,7 @@ class _Watch:
         self.declared_rate: Fraction | None = None
 
     def look(self, run: Run, line: str) -> bool:
+        self.ended_early |= "File ended prematurely" in line  # Matroska; ffmpeg takes it for the end
         if not line.startswith("[Parsed_showinfo"):
             return False
         if found := _FRAME.search(line):
@@ -221,10 +250,12 @@ class _Watch:
         if before not in (None, self.size):
             sizes = f"from {before[1]} x {before[0]} to {width} x {height}"
             return self.refused(f"changes its picture size {sizes}; please convert it to one size.")
-        if max(self.size) > MAX_SIDE:
+        if math.prod(self.size) > MAX_PIXELS:
             return self.refused(_TOO_LARGE.format(width, height))
         num_frames, elapsed = len(self.times), float((self.times[-1] - self.times[0]) * self.time_base)
-        if elapsed > MAX_SECONDS:
+        if elapsed >= MAX_SECONDS and self.partly:
+            self.times.pop()  # ffmpeg cuts it off
+        elif elapsed > MAX_SECONDS:
             return self.refused(_TOO_LONG)
         if num_frames > MAX_SECONDS * MAX_FPS + 1 or (elapsed >= 1 and num_frames - 2 > 1.01 * MAX_FPS * elapsed):
             return self.refused(_TOO_FAST)
@@ -257,10 +288,17 @@ class _Watch:
     def check(self, run: Run) -> None:
         """Wait for ffmpeg to end. Raises InputError unless all frames were decoded and are within the limits."""
         status, num_frames = run.finish(), len(self.times)
+        status = status or self.ended_early
         if self.refusal is not None:
             raise self.refusal
         if run.out_of_time:
             raise self.refused("takes too long to decode; please convert it to a shorter or smaller MP4.")
+        long = _LENGTH.search(run.head)
+        if self.partly and long and int(long[1]) * 3600 + int(long[2]) * 60 + float(long[3]) > MAX_SECONDS + 1:
+            self.left_out = f"is longer than {MAX_SECONDS} seconds; the rest is left out."
+        if status != 0 and self.partly and num_frames > 1:
+            self.left_out = f"is damaged after {self.seconds():.1f} seconds; the rest is left out."
+            return
         if status != 0 or num_frames == 0:
             if found := _EXCEEDS.search(run.head + run.tail):
                 raise self.refused(_TOO_LARGE.format(found[1], found[2]))

@@ -16,7 +16,7 @@ from ..media import is_video
 from . import maps
 from .npz import read_poses
 from .numbered import Folder, zipfile_magic
-from .renderings import is_overlay, palette_of, parts_of
+from .renderings import Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
 from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Numbered, Pictures, Reading, Video, reduction_notice
 
@@ -139,8 +139,13 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
     order = maps.RGB if charts else maps.order_of(samples)
     if order is not None:
         return _iuv(source, order, charts or "densepose")
-    palette = palette_of(samples)
+    palette = _palette(source, samples)
     if palette is not None:
+        if shows_ramps(source.samples(), palette):
+            raise InputError(
+                f"{source.name} shows U or V in colours, which rise along the body, not its parts; please bring the "
+                "rendering of the parts, or IUV pictures."
+            )
         frames = source.maps()
         if palette.swapped:
             notice = f"Red and blue are swapped in {source.name}; they were put right."
@@ -163,7 +168,27 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
             "a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
     frames = source.photos()
-    return frames.estimated(estimate(frames))
+    reading = frames.estimated(estimate(frames))
+    if looks_drawn(samples):
+        notice = (
+            f"{source.name} looks like a drawing in flat colours and was read as pictures of a person; if it is a "
+            "DensePose rendering, its colours are not known here, so please bring IUV pictures or a pose file (.npz)."
+        )
+        return replace(reading, notices=(notice, *reading.notices))
+    return reading
+
+
+def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | None:
+    """Recognise the style of a rendering. A video that does not say how its colours become RGB is read in both usual
+    ways, and the one that fits better is kept in `source`."""
+    found = palette_of(samples)
+    if not isinstance(source, Video) or not source.lossy or source.info.matrix_known:
+        return found and found[0]
+    source.matrix = "bt709"
+    other = palette_of(source.samples())
+    if other is None or found is not None and found[1] <= other[1]:
+        source.matrix, other = None, found
+    return other and other[0]
 
 
 def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,19 +37,30 @@ _REACH_OF_SMOOTHING = 3
 _ROUNDS = 5
 _SAME_COLOUR, _EVEN = 14, 6  # largest difference (of 255) to a style's colour; between neighbours in an even patch
 _MOST_COLOURS = 8000  # most colours sampled from one frame
+_GROUND = 0.5  # share of the frame's edge that has the background's colour
+_FEWEST_PARTS = 6  # parts that must appear before a background that is not the style's own
+# What looks drawn: largest step in a flat area, least step of a sharp border; shares of the frame that are figure, of
+# the figure that are flat, and of other colours than its 24 most frequent.
+_FLAT, _SHARP, _LEAST_FIGURE, _DRAWN, _OTHER_COLOURS = 2, 16, 0.005, 0.8, 0.05
+_RAMP, _FEWEST_STEPS = 0.75, 10  # share of borders between numbers at most 3 apart, and their count, that tell U or V
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
+
+
+_WHOLE = slice(None), slice(None)
 
 
 @dataclass(frozen=True, eq=False)
 class Palette:
     """A style of rendering.
 
-    form: its name for the user. colours: uint8 (25, 3), RGB of the background and parts 1..24.
+    form: its name for the user. colours: uint8 (25, 3), RGB of the background and parts 1..24. swapped: whether red and
+    blue are exchanged. window: rows and columns of the frame inside even bars.
     """
 
     form: str
     colours: np.ndarray
-    swapped: bool = False  # red and blue are exchanged
+    swapped: bool = False
+    window: tuple[slice, slice] = _WHOLE
 
 
 MAGIC_ANIMATE = Palette("MagicAnimate rendering", _VIRIDIS)
@@ -61,24 +72,93 @@ _STYLES = MAGIC_ANIMATE, VID2DENSEPOSE, PARULA
 PALETTES = (*_STYLES, *(Palette(style.form, style.colours[:, ::-1], swapped=True) for style in _STYLES))
 
 
-def palette_of(frames: Sequence[np.ndarray]) -> Palette | None:
-    """Recognise the style of `frames`, uint8 (H, W, 3) each; None for anything else, or when they show no person.
+def palette_of(frames: Sequence[np.ndarray]) -> tuple[Palette, float] | None:
+    """Recognise the style of `frames`, uint8 (H, W, 3) each, and how far their colours are off, as a squared distance;
+    None for anything else, or when they show no person.
 
-    Only even patches count, which compression changes little: nearly all of them must have a colour of the style, and
-    both the background and parts must appear.
+    The background may have any even colour, with bars of another around it. Only even patches count, which compression
+    changes little: nearly all of them must have a colour of the style, and both the background and parts must appear.
     """
-    colours = np.concatenate([_even_colours(frame) for frame in frames])
+    window, ground = _within_bars(frames)
+    colours = np.concatenate([_even_colours(frame[window]) for frame in frames])
     best, least = None, np.inf
     for palette in PALETTES if len(colours) else ():
+        fewest = 1
+        if ground is not None and abs(ground - palette.colours[0].astype(int)).max() > _SAME_COLOUR:
+            colours_here = np.concatenate([ground[None].astype(np.uint8), palette.colours[1:]])
+            palette, fewest = replace(palette, colours=colours_here), _FEWEST_PARTS
         distances = _distances(colours, palette, chroma=1.0)
         nearest, parts = distances.min(axis=1), distances.argmin(axis=1)
         good = nearest <= _SAME_COLOUR**2
         if good.mean() < 0.97 or (good & (parts == 0)).mean() < 0.01 or (good & (parts > 0)).mean() < 0.0005:
             continue
+        if (np.bincount(parts[good], minlength=NUM_PARTS + 1)[1:] > 0.0005 * len(good)).sum() < fewest:
+            continue
         error = np.minimum(nearest[parts > 0], _SAME_COLOUR**2).mean()
         if error < least:
-            best, least = palette, error
-    return best
+            best, least = palette if window == _WHOLE else replace(palette, window=window), error
+    return None if best is None else (best, float(least))
+
+
+def _within_bars(frames: Sequence[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray | None]:
+    """Rows and columns of `frames` inside even bars, and the background's colour (3,), None if it is not even."""
+    if len({frame.shape for frame in frames}) > 1:
+        return _WHOLE, None
+    whole, cuts, colours = np.stack(frames), [], []
+    for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):  # top, bottom, left, right
+        lines = np.moveaxis(whole, axis, 0)[::step].reshape(whole.shape[axis], -1, 3)
+        colour = np.median(lines[0], axis=0)
+        other = (abs(lines - colour) > _SAME_COLOUR).any((1, 2))
+        cuts.append(int(other.argmax()) if other.any() else 0)
+        colours.append(colour)
+    for _ in range(2):  # lines that have the background's colour are no bars
+        (top, bottom), (left, right) = cuts[:2], cuts[2:]
+        window = slice(top, whole.shape[1] - bottom), slice(left, whole.shape[2] - right)
+        inside = whole[:, window[0], window[1]]
+        edge = np.concatenate([inside[:, [0, -1]].reshape(-1, 3), inside[:, :, [0, -1]].reshape(-1, 3)]).astype(int)
+        _, at, counts = np.unique(edge // 8, axis=0, return_inverse=True, return_counts=True)
+        ground = np.median(edge[at.ravel() == counts.argmax()], axis=0).astype(int)
+        if (abs(edge - ground).max(1) <= _SAME_COLOUR).mean() < _GROUND:
+            return _WHOLE, None
+        cuts = [0 if abs(c - ground).max() <= _SAME_COLOUR else cut for cut, c in zip(cuts, colours)]
+    return window if any(cuts) else _WHOLE, ground
+
+
+def shows_ramps(frames: Sequence[np.ndarray], palette: Palette) -> bool:
+    """Whether `frames` show U or V in the colours of `palette`: numbers that rise steadily instead of even parts."""
+    steady = steps = 0
+    for labels in (parts_of(frame, palette).astype(int) for frame in frames):
+        for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+            border = (a != b) & (a > 0) & (b > 0)
+            steady, steps = steady + (abs(a - b)[border] <= 3).sum(), steps + border.sum()
+    return steps >= _FEWEST_STEPS * len(frames) and steady > _RAMP * steps
+
+
+def looks_drawn(frames: Sequence[np.ndarray]) -> bool:
+    """Whether `frames` are flat areas of a few colours with sharp borders on an even background, as maps of parts
+    are."""
+    return all(_looks_drawn(frame.astype(np.int16)) for frame in frames)
+
+
+def _looks_drawn(frame: np.ndarray) -> bool:
+    step = np.zeros(frame.shape[:2], np.int16)  # the largest to the four neighbours
+    for axis in (0, 1):
+        off = abs(np.diff(frame, axis=axis)).max(-1)
+        for room in ((1, 0), (0, 1)):
+            step = np.maximum(step, np.pad(off, [room if axis == i else (0, 0) for i in (0, 1)]))
+    cells, counts = np.unique(frame[step <= _FLAT].reshape(-1, 3) // 16, axis=0, return_counts=True)
+    if not len(cells):
+        return False
+    figure = (abs(frame // 16 - cells[counts.argmax()]).max(-1) > 1) & _uniform(step > _SHARP, 3) & (step <= _SHARP)
+    if figure.mean() < _LEAST_FIGURE or (step[figure] <= _FLAT).mean() < _DRAWN:
+        return False
+    colours = frame[figure]
+    left = colours = colours[:: len(colours) // _MOST_COLOURS + 1]
+    for _ in range(NUM_PARTS):
+        if len(left):
+            cells, counts = np.unique(left // 4, axis=0, return_counts=True)
+            left = left[abs(left - cells[counts.argmax()] * 4 - 2).max(-1) > _EVEN]
+    return len(left) <= _OTHER_COLOURS * len(colours)
 
 
 def is_overlay(frames: Sequence[np.ndarray]) -> bool:
@@ -124,8 +204,14 @@ def parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
     Each pixel first takes the nearest colour. Between two areas, compression leaves thin bands whose colours belong to
     parts that are not there. So a pixel outside every solid patch (3 x 3 of one part) may only take a part that has
     such a patch nearby; then all pixels near borders are decided again together with their neighbours. Exact colours
-    (within one step) are used directly.
+    (within one step) are used directly. Outside of the palette's window all is background.
     """
+    parts = np.zeros(frame.shape[:2], np.uint8)
+    parts[palette.window] = _parts_of(frame[palette.window], palette)
+    return parts
+
+
+def _parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
     sample = frame[::8, ::8]
     if _is_exact(sample, _distances(sample.reshape(-1, 3), palette, 1.0, 0.0).argmin(axis=1), palette):
         labels = _looked_up(frame, palette, 0.0)
