@@ -137,7 +137,10 @@ def _disk(settings: Settings) -> tuple[str, ...]:
             file.write(bytes(1 << 16))
             file.flush()
     except OSError as error:
-        return "problem", f"cannot write to {existing} ({error.strerror})", todo
+        what = (
+            f"the data folder {home}" if existing == home else f"{existing}, where the data folder {home} is to be made"
+        )
+        return "problem", f"cannot write to {what} ({error.strerror})", todo
     if free_mb < FEW_FREE_MB:
         state = "problem" if free_mb < MIN_FREE_MB else "note"
         return state, f"{free_mb} MB free for the data folder {home}", todo

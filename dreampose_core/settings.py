@@ -362,8 +362,8 @@ class Settings(Options):
         values: dict[str, object] = {}
         for name in cls.model_fields:
             variable = f"DREAMPOSE_{name.upper()}"
-            if os.environ.get(variable):
-                values[name] = os.environ[variable]
+            if text := os.environ.get(variable, "").strip():  # an env file may have Windows' line ends
+                values[name] = text
         values.update({k: v for k, v in overrides.items() if v is not None})
         if "home" not in values:
             try:

@@ -400,7 +400,9 @@ def test_what_is_no_model_is_one_sentence(tmp_path, damage, monkeypatch):
     model, sentence = "nowhere", "no model folder at nowhere"
     if damage == "empty":
         (tmp_path / "nowhere").mkdir()
-        sentence = "it has no model_index.json"
+        (tmp_path / "nowhere/inside").mkdir()
+        (tmp_path / "nowhere/inside/model_index.json").write_text("{}")
+        sentence = "it has no model_index.json; give nowhere/inside"
     elif damage == "file":
         (tmp_path / "a").mkdir()
         (tmp_path / "a/b").write_text("text")

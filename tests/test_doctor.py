@@ -65,7 +65,7 @@ def test_a_data_folder_that_takes_nothing(settings, quick, monkeypatch):
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     finding = found(settings)["disk"]
-    assert finding.state == "problem" and "Read-only file system" in finding.words and "DREAMPOSE_HOME" in finding.todo
+    assert finding.state == "problem" and str(settings.home) in finding.words and "DREAMPOSE_HOME" in finding.todo
 
 
 def test_without_a_network(settings, quick, monkeypatch):

@@ -363,3 +363,13 @@ def test_fitting_to_the_same_size_is_a_copy():
     photo = np.asarray(noise(16))
     fitted = fit_image(photo, (16, 16))
     assert (fitted == photo).all() and fitted is not photo
+
+
+@pytest.mark.parametrize("mode, alpha", [("RGBA", 128), ("RGBA", 255), ("LA", 0), ("P", 0)])
+def test_a_transparent_photo_is_noticed(tmp_path, mode, alpha):
+    image = Image.new("RGBA", (40, 30), (200, 100, 50, 255))
+    image.paste((0, 0, 0, alpha), (0, 0, 20, 30))
+    how = {"transparency": 0} if mode == "P" else {}
+    (image.convert("RGB").convert("P") if mode == "P" else image.convert(mode)).save(tmp_path / "a.png", **how)
+    notices = read_photo(tmp_path / "a.png")[1]
+    assert notices == (() if alpha == 255 else ("a.png is transparent in places; they become grey.",))

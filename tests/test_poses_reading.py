@@ -26,6 +26,7 @@ from dreampose_core.poses import (
 )
 from dreampose_core.poses.maps import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
+from dreampose_core.synthetic import Figure, render_clip
 
 
 def refusal(call) -> str:
@@ -297,3 +298,29 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(StorageError, match="the disk is full"):
             write_any(figure(2), tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "maps"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+@pytest.mark.parametrize("kind", ["rendering", "person"])
+def test_an_animated_picture_is_a_motion(tmp_path, form, kind):
+    rgb, poses = render_clip(Figure.from_seed(10_003), "walk", 5, (96, 80), fps=10)
+    shown = MAGIC_ANIMATE.colours[poses.parts] if kind == "rendering" else rgb.numpy()
+    first, *others = (Image.fromarray(frame) for frame in shown)
+    path = tmp_path / f"a.{form}"
+    how = {"lossless": True} if form == "webp" else {}
+    first.save(path, save_all=True, append_images=others, duration=80, **how)
+    seen = []
+
+    def estimate(frames):
+        seen.extend(frames)
+        return PoseSequence(poses.parts, None, "none")
+
+    reading = read_any(path, estimate)
+    assert len(reading.poses) == 5 and reading.poses.fps == pytest.approx(12.5) and not reading.notices
+    assert np.array_equal(reading.poses.parts, poses.parts)
+    assert np.array_equal(seen, rgb.numpy()) if kind == "person" else not seen
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(InputError, match="https:/.*; download it first"):
+        read_any("https://example.org/dance.mp4")

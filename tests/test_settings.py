@@ -90,8 +90,8 @@ def test_a_user_without_a_home_folder_can_name_one(clean_environment, tmp_path):
 def test_settings_come_from_the_environment_and_overrides_win(clean_environment, tmp_path):
     assert Settings.from_environment().home == Path.home() / ".local" / "share" / "dreampose"
     clean_environment.setenv("DREAMPOSE_HOME", str(tmp_path))
-    clean_environment.setenv("DREAMPOSE_PORT", "7999")
-    clean_environment.setenv("DREAMPOSE_DEVICE", "")  # empty is as good as unset
+    clean_environment.setenv("DREAMPOSE_PORT", "7999\r")
+    clean_environment.setenv("DREAMPOSE_DEVICE", "\r")  # empty is as good as unset, and Windows' line ends are none
     settings = Settings.from_environment(port=8001, host=None)
     assert (settings.home, settings.port, settings.host, settings.device) == (tmp_path, 8001, "127.0.0.1", "auto")
     assert Settings.from_environment().port == 7999

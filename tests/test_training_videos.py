@@ -89,7 +89,18 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     assert "broken.mp4" in done.left_out["broken"]
     assert asked == [FRAMES, FRAMES]
     report = json.loads((out / "report.json").read_text())
-    assert report == {"clips": done.frames, "frames_left_out": done.fewer, "left_out": done.left_out}
+    assert done.without == {} and done.maps == {
+        "original": "the folder",
+        "train_bare": "estimator",
+        "train_beside": "beside.npz",
+    }
+    assert report == {
+        "clips": done.frames,
+        "frames_left_out": done.fewer,
+        "further_frames": done.without,
+        "maps": done.maps,
+        "left_out": done.left_out,
+    }
     assert sorted(path.name for path in out.iterdir()) == ["original", "report.json", "train_bare", "train_beside"]
 
     bare = sorted(path.name for path in (out / "train_bare").glob("*.png"))
@@ -196,6 +207,55 @@ def test_an_estimator_that_cannot_be_had_is_no_fault_of_the_clips(tmp_path, film
         prepare(tmp_path / "films", tmp_path / "out", SIZE, estimate=missing)
 
 
+@pytest.mark.parametrize("damage", ["no map", "damaged map", "damaged picture", "all of them"])
+def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film, damage):
+    frames, poses = film
+    clip = tmp_path / "clips" / "a"
+    put_pictures(clip, frames, poses, npy=True)
+    sentences = []
+    if damage in ("no map", "all of them"):
+        (clip / "frame_3_densepose.npy").unlink()
+        sentences += ["There is no DensePose for frame 3."]
+    if damage in ("damaged map", "all of them"):
+        (clip / "frame_5_densepose.npy").write_bytes(b"no map")
+    if damage in ("damaged picture", "all of them"):
+        (clip / "frame_7.png").write_bytes((clip / "frame_7.png").read_bytes()[:200])
+    bad = {"no map": [], "damaged map": ["frame 5"], "damaged picture": ["frame 7"], "all of them": ["frames 5 and 7"]}[
+        damage
+    ]
+    sentences += [f"The picture or map is damaged of {which}." for which in bad]
+    done = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
+    assert done.without == {"a": sentences} and done.maps == {"a": "the folder"}
+    assert done.frames == {"a": FRAMES - (3 if damage == "all of them" else 1)}
+    own = read_poses(tmp_path / "out" / "a" / "frame_00002.npz")
+    assert own.parts is None, "the original's maps, not an estimator's"
+    again = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
+    assert again.before == ("a",) and again.without == done.without
+
+
+@pytest.mark.parametrize(
+    "name, content", [("a.mp4", b""), ("b.mov", b"<!DOCTYPE html>"), ("c.MKV", b"x"), ("d.gif", b"")]
+)
+def test_files_that_are_no_videos_are_listed(tmp_path, film, name, content):
+    write_video(film[0], tmp_path / "good.mp4", 10)
+    write_poses(film[1], tmp_path / "good.npz")
+    (tmp_path / name).write_bytes(content)
+    done = prepare(tmp_path, tmp_path / "out", SIZE)
+    assert done.left_out == {name: "It is empty, or no video in spite of its name."} and list(done.frames) == ["good"]
+
+
+def test_the_good_part_of_a_damaged_film_is_prepared(tmp_path, film):
+    write_video(film[0], tmp_path / "a.mkv.mp4", 10)
+    frames = np.concatenate([film[0]] * 4)
+    write_video(frames, tmp_path / "whole.mp4", 10)
+    write_poses(film[1].select(list(range(FRAMES)) * 4), tmp_path / "whole.npz")
+    (tmp_path / "a.mkv.mp4").unlink()
+    data = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "whole.mp4").write_bytes(data[: int(0.7 * len(data))])
+    done = prepare(tmp_path, tmp_path / "out", SIZE)
+    assert done.without["whole"][0].startswith("It is damaged after") and 0 < done.frames["whole"] < len(frames)
+
+
 def test_odd_folders(tmp_path, film):
     """Pictures of two sizes; names that meet; any number of zeros; the folder that is itself a clip; large pictures."""
     frames, poses = film
@@ -272,7 +332,7 @@ def test_clips_that_cannot_be_trained_on_are_refused_by_name(tmp_path, film):
         find_footage(tmp_path / "gap")
     put_pictures(tmp_path / "mixed" / "a", frames, poses)
     put_pictures(tmp_path / "mixed" / "b", frames, replace(poses, charts="densepose"))
-    with pytest.raises(InputError, match="densepose, mannequin"):
+    with pytest.raises(InputError, match="densepose in b, mannequin in a"):
         find_footage(tmp_path / "mixed")
 
 

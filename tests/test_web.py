@@ -282,6 +282,8 @@ def test_a_fresh_link_serves_the_video_and_parts_of_it(client, result):
     whole = client.get(link)
     assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, MP4, "video/mp4")
     assert whole.headers["content-disposition"].startswith("inline")
+    head = client.head(link)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(MP4)))
     part = client.get(link, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, MP4[10:20])
     saved = client.get(f"{link}&download=1")

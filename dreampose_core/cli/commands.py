@@ -25,6 +25,8 @@ from ..settings import (
     validated,
 )
 
+_LONGEST_NAME = 200  # bytes; a file system takes 255, some of them for the name while it is written
+
 
 def animate(args, **watch) -> None:
     """animate the person in a photo with a motion and write a video"""
@@ -294,6 +296,8 @@ def _new_file(text: str, suffix: str) -> Path:
         raise InputError(f"The output file is {text}; its name must end in {suffix}.")
     if not path.parent.is_dir():
         raise InputError(f"The output file is {text}, but there is no folder {path.parent}; create it first.")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(f"The output file's name is longer than {_LONGEST_NAME} bytes; choose a shorter one.")
     return path
 
 

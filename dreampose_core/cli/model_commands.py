@@ -97,6 +97,8 @@ def train_prepare(args, on_progress, should_stop) -> None:
     _say(estimate.notices)
     for name, number in done.fewer.items():
         print(f"{name}: {_frames(number)} left out because they show no person")
+    for name, sentences in done.without.items():
+        print(f"{name}: {' '.join(sentences)} These are left out.")
     for name, reason in done.left_out.items():
         print(f"{name} is left out: {reason}")
     kept = f", {len(done.before)} of them kept from before" if done.before else ""

@@ -68,6 +68,8 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], int]:
     path = Path(path)
     name = shown(path.name)
     if not os.path.isfile(path):  # unlike Path.is_file, does not raise for names too long or without permission
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; give one photo.")
         raise InputError(f"There is no image file at {path}.")
     num_bytes = os.path.getsize(path)
     if num_bytes == 0:
@@ -84,6 +86,8 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], int]:
         # A JPEG with several pictures is a photo with its preview or depth map, which needs no notice.
         if image.format in ("PNG", "WEBP", "AVIF", "GIF") and getattr(image, "n_frames", 1) > 1:
             notices = (f"{name} is an animation of {image.n_frames} pictures; its first one is used.",)
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            notices += (f"{name} is transparent in places; they become grey.",)
         pixels = from_pil(image)
         if times > 1:
             notices += (

@@ -39,7 +39,9 @@ def load_pipeline(
     path = MODELS.get(str(model)) or Path(model)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise ModelError(f"{path} is not a model folder: it has no model_index.json.")
+            inside = [found.parent for found in sorted(path.glob("*/model_index.json"))]
+            todo = f"; give {inside[0]}" if inside else ""
+            raise ModelError(f"{path} is not a model folder: it has no model_index.json{todo}.")
     elif not is_hub_id(model):
         raise ModelError(f"There is no model folder at {path}; give a folder, a hub id such as owner/name, or mini.")
     dtype, reason = memory.chosen_precision(device, precision)

@@ -18,7 +18,18 @@ from .npz import read_poses
 from .numbered import Folder, zipfile_magic
 from .renderings import Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
-from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Numbered, Pictures, Reading, Video, reduction_notice
+from .sources import (
+    FORM_NPZ,
+    NO_RATE,
+    SUFFIXES,
+    Animation,
+    Numbered,
+    Pictures,
+    Reading,
+    Video,
+    one_picture,
+    reduction_notice,
+)
 
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it
@@ -50,7 +61,8 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
                 return Reading(read_poses(npzs[0].source), FORM_NPZ, (notice,))
             return _from_folder(folder, estimate)
     if not os.path.isfile(path):  # unlike Path.is_file, returns False for names that are too long or not accessible
-        raise InputError(f"There is no file or folder at {shown(str(path))}; please check the name.")
+        todo = "download it first" if re.match("https?:/", str(path)) else "please check the name"
+        raise InputError(f"There is no file or folder at {shown(str(path))}; {todo}.")
     if os.path.getsize(path) == 0:
         raise InputError(f"{name} is empty (0 bytes); {_ACCEPTED}.")
     try:
@@ -73,7 +85,7 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
             return _original(folder, [replace(folder.entries[0], suffix=".npy")])
     if start.startswith(_PICTURE_STARTS):
         with Folder(path) as folder:
-            return _from_frames(Pictures(folder, folder.entries), estimate)
+            return _from_frames(one_picture(folder), estimate)
     if not is_zip and is_video(path):
         return _from_frames(Video(path), estimate)
     if suffix == ".npz":
@@ -131,7 +143,7 @@ def _original(folder: Folder, entries: list, notices: tuple[str, ...] = ()) -> R
     return frames.decoded(lambda uv: (None, uv.transpose(2, 0, 1).astype(np.float32)), charts, maps.FORM_ORIGINAL, fps)
 
 
-def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading:
+def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None) -> Reading:
     """Decode the frames if they are pose maps, else estimate the maps."""
     samples = source.samples()
     charts = source.text.get("charts")  # this program writes it into IUV pictures
@@ -178,7 +190,7 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
     return reading
 
 
-def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | None:
+def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) -> Palette | None:
     """Recognise the style of a rendering. A video that does not say how its colours become RGB is read in both usual
     ways, and the one that fits better is kept in `source`."""
     found = palette_of(samples)
@@ -191,7 +203,7 @@ def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | N
     return other and other[0]
 
 
-def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
+def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Reading:
     kind, form = ("video", maps.FORM_VIDEO) if source.kind == "video" else ("picture", maps.FORM_IMAGES)
     lossy = InputError(
         f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts "

@@ -68,7 +68,9 @@ VID2DENSEPOSE = Palette(
     "vid2densepose rendering", (ALPHA * _VIRIDIS + (1 - ALPHA) * _VIRIDIS[0] + 1e-6).astype(np.uint8)
 )
 PARULA = Palette("parula rendering", np.concatenate([np.zeros((1, 3), np.uint8), _PARULA[1:]]))
-_STYLES = MAGIC_ANIMATE, VID2DENSEPOSE, PARULA
+# detectron2's picture over black
+DIM = Palette("dim parula rendering", (ALPHA * PARULA.colours + 1e-6).astype(np.uint8))
+_STYLES = MAGIC_ANIMATE, VID2DENSEPOSE, PARULA, DIM
 PALETTES = (*_STYLES, *(Palette(style.form, style.colours[:, ::-1], swapped=True) for style in _STYLES))
 
 

@@ -241,6 +241,49 @@ class Pictures(Numbered):
         return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
 
 
+class Animation:
+    """An animated picture. lossy, text: as those of other pictures without text."""
+
+    kind, lossy = "video", False
+
+    def __init__(self, image: Image.Image, name: str):
+        self._image, self.name, self.format = image, name, image.format
+        self.text: dict[str, str] = {}
+        self._count = min(image.n_frames, MAX_FRAMES_READ)
+
+    def samples(self) -> list[np.ndarray]:
+        """Read a few raw frames, spread over the whole animation."""
+        wanted = sorted({int((i + 0.5) * self._count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
+        return [reduced(_raw(self._at(index))) for index in wanted]
+
+    def maps(self) -> Frames:
+        """Read all frames, raw."""
+        return self._frames(lambda image: reduced(_raw(image)))
+
+    def photos(self) -> Frames:
+        """Read all frames for the estimator."""
+        return self._frames(_upright)
+
+    def _frames(self, convert: Callable[[Image.Image], np.ndarray]) -> Frames:
+        lengths = [self._at(index).info.get("duration", 0) for index in range(self._count)]
+        rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
+        frames = (convert(self._at(index)) for index in range(self._count))
+        return Frames(frames, self.name, self.kind, tuple(range(self._count)), self._count, None, rate, ())
+
+    def _at(self, index: int) -> Image.Image:
+        self._image.seek(index)
+        return self._image
+
+
+def one_picture(folder: Folder) -> Pictures | Animation:
+    """The one picture of a `Folder`."""
+    (entry,) = folder.entries
+    image = open_picture(io.BytesIO(folder.read(entry)), folder.where(entry))
+    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        return Animation(image, folder.where(entry))
+    return Pictures(folder, [entry])
+
+
 def _raw(image: Image.Image) -> np.ndarray:
     """The stored values, uint8 (H, W, 3): neither rotated nor colour-managed, without transparency."""
     if image.mode in ("RGBA", "RGBX"):

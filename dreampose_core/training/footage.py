@@ -56,7 +56,7 @@ class Footage:
         if (self.folder / WHOLE).is_file():
             return _whole(self.folder / WHOLE).select(np.array(indices))
         unique = sorted(set(indices))
-        return _joined([_read_map(self.frames[index].map) for index in unique]).select(np.searchsorted(unique, indices))
+        return joined([read_map(self.frames[index].map) for index in unique]).select(np.searchsorted(unique, indices))
 
 
 def find_footage(folder: Path) -> list[Footage]:
@@ -83,8 +83,10 @@ def find_footage(folder: Path) -> list[Footage]:
             f"There are no clips in {shown(str(folder))}; it must hold folders of frame_<n>.png with their DensePose. "
             "Give the folder that `train prepare` made of your videos."
         )
-    if len(charts := sorted({clip.charts for clip in clips} - {"none"})) > 1:
-        raise InputError(f"The clips' U, V are of different charts ({', '.join(charts)}); train on clips of one kind.")
+    kinds = {clip.charts: clip.folder.name for clip in clips if clip.charts != "none"}
+    if len(kinds) > 1:
+        which = ", ".join(f"{charts} in {shown(name)}" for charts, name in sorted(kinds.items()))
+        raise InputError(f"The clips' U, V are of different charts ({which}); train on clips of one kind.")
     return clips
 
 
@@ -99,16 +101,6 @@ def frames_in(folder: Path) -> tuple[Frame, ...]:
         for number, files in sorted(by_number.items())
         if ".png" in files
     )
-
-
-def folder_maps(folder: Path, frames: tuple[Frame, ...]) -> PoseSequence | None:
-    """Read the maps of all frames of a folder; None unless each has one. Raises InputError if one is damaged or they
-    differ in kind."""
-    if (folder / WHOLE).is_file():
-        return _whole(folder / WHOLE)
-    if any(frame.map is None for frame in frames):
-        return None
-    return _joined([_read_map(frame.map) for frame in frames])
 
 
 def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
@@ -130,7 +122,7 @@ def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
                 f"The clip {name} has no DensePose for frame {missing}; run `train prepare` on it, or remove that "
                 "frame."
             )
-        first = _read_map(frames[0].map)
+        first = read_map(frames[0].map)
     size = read_image(frames[0].picture).shape[:2]
     if not same_aspect(size, first.size):
         sizes = f"{size[0]} x {size[1]} and their DensePose {first.size[0]} x {first.size[1]} (height x width)"
@@ -138,7 +130,8 @@ def _footage(folder: Path, frames: tuple[Frame, ...]) -> Footage:
     return Footage(folder, frames, first.charts, first.parts is not None)
 
 
-def _joined(maps: list[PoseSequence]) -> PoseSequence:
+def joined(maps: list[PoseSequence]) -> PoseSequence:
+    """Join single maps. Raises InputError if they differ in size or kind."""
     if len({(one.size, one.charts, one.parts is None) for one in maps}) > 1:
         raise InputError(
             "A clip's maps differ in size or kind from frame to frame; give maps of one size and one kind."
@@ -150,7 +143,8 @@ def _joined(maps: list[PoseSequence]) -> PoseSequence:
     return PoseSequence(parts, uv, maps[0].charts)
 
 
-def _read_map(path: Path) -> PoseSequence:
+def read_map(path: Path) -> PoseSequence:
+    """Read the map next to a picture. Raises InputError."""
     return read_any(path).poses.select(slice(0, 1))
 
 

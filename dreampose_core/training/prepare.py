@@ -16,12 +16,23 @@ from ..errors import InputError, ModelError, shown
 from ..files import appearing, flush, storage_error
 from ..inputs.framing import on_map
 from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
-from ..poses import MAX_MAP_SIDE, Estimate, PoseSequence, fitted, is_densepose_of, poses_beside, read_any, write_poses
+from ..poses import (
+    MAX_MAP_SIDE,
+    Estimate,
+    PoseSequence,
+    fitted,
+    frame_ranges,
+    is_densepose_of,
+    poses_beside,
+    read_any,
+    write_poses,
+)
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .footage import LEAST, REPORT, folder_maps, frames_in
+from .footage import LEAST, REPORT, WHOLE, frames_in, joined, read_map
 
 _LEAST_SHARE = 0.01  # of the frame: a smaller person does not count as one
 _ABOUT = "clip.json"
+_VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif")
 MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 
 
@@ -29,18 +40,22 @@ MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 class Prepared:
     """The result of `prepare`. frames: number of frames of each usable clip, by name; before: clips prepared earlier.
 
-    fewer: number of frames of a clip left out because they show no person. left_out: why a clip could not be used.
+    fewer: number of frames of a clip left out because they show no person. without: sentences about further frames that
+    are left out. maps: where the maps of a clip come from. left_out: why a clip could not be used.
     """
 
     frames: dict[str, int]
     before: tuple[str, ...]
     fewer: dict[str, int]
+    without: dict[str, list[str]]
+    maps: dict[str, str]
     left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A clip's source. about: identifies it, so that a prepared folder is reused only for the same source."""
+    """A clip's source. about: identifies it, so that a prepared folder is reused only for the same source. without:
+    sentences about frames that are left out. origin: where the maps come from."""
 
     about: dict
     count: int
@@ -48,6 +63,8 @@ class _Source:
     fps: float
     frames: Callable[[], Iterator[np.ndarray]]
     maps: Callable[[Estimate | None], PoseSequence]
+    without: tuple[str, ...]
+    origin: str
 
 
 def prepare(
@@ -76,8 +93,8 @@ def prepare(
         raise InputError(f"--out is {shown(str(out))}, which holds the clips themselves; give another folder.")
     if (out / REPORT).exists() and "clips" not in _read(out / REPORT):
         raise InputError(f"There is a {REPORT} in {shown(str(out))} from another program; give another folder.")
-    paths = _clips(folder, out)
-    if not paths:
+    paths, no_videos = _clips(folder, out)
+    if not paths and not no_videos:
         raise InputError(
             f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips."
         )
@@ -87,7 +104,8 @@ def prepare(
         raise storage_error(error, out) from error
     for left in out.glob(".*.part"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
-    frames, before, fewer, left_out = {}, [], {}, {}
+    frames, before, fewer, without, maps = {}, [], {}, {}, {}
+    left_out = {name: "It is empty, or no video in spite of its name." for name in no_videos}
     clock = StageClock("clips", len(paths), on_progress)
     for number, (name, path) in enumerate(paths.items()):
         check_stop(should_stop)
@@ -99,27 +117,29 @@ def prepare(
             else:
                 before.append(name)
             frames[name] = ready["frames"]
+            maps[name] = ready.get("maps", "unknown")
             if ready["nobody"]:
                 fewer[name] = ready["nobody"]
+            if ready.get("without"):
+                without[name] = ready["without"]
         except ModelError:  # without an estimator every clip would fail
             raise
         except InputError as error:
             left_out[name] = str(error)
         with appearing(out / REPORT) as temporary:
-            temporary.write_text(
-                json.dumps({"clips": frames, "frames_left_out": fewer, "left_out": left_out}, indent=1)
-            )
+            report = {"clips": frames, "frames_left_out": fewer, "further_frames": without, "maps": maps}
+            temporary.write_text(json.dumps({**report, "left_out": left_out}, indent=1))
         clock.tick(number + 1)
     if not frames:
         name, why = next(iter(left_out.items()))
-        raise InputError(f"None of the {len(paths)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
-    return Prepared(frames, tuple(before), fewer, left_out)
+        raise InputError(f"None of the {len(left_out)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
+    return Prepared(frames, tuple(before), fewer, without, maps, left_out)
 
 
-def _clips(folder: Path, out: Path) -> dict[str, Path]:
-    """List all videos and folders of pictures below `folder`, by the names of their prepared folders; prepared folders
-    are skipped."""
-    clips = {folder.resolve().name: folder} if frames_in(folder) else {}
+def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
+    """List all videos and folders of pictures below `folder`, by the names of their prepared folders, and the files
+    that are no videos in spite of their names; prepared folders are skipped."""
+    clips, no_videos = {folder.resolve().name: folder} if frames_in(folder) else {}, []
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
         if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or _is_prepared(path.parent):
@@ -132,6 +152,8 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
             clip = bool(frames_in(path)) and not of_video and not _is_prepared(path)
         else:
             clip = path.is_file() and is_video(path) and not is_densepose_of(path)
+            if path.is_file() and not clip and path.suffix.lower() in _VIDEOS and not is_densepose_of(path):
+                no_videos.append(path.relative_to(folder).as_posix())
         if clip:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
             if name in clips:
@@ -139,33 +161,67 @@ def _clips(folder: Path, out: Path) -> dict[str, Path]:
             while name in clips:
                 name += "_"
             clips[name] = path
-    return clips
+    return clips, no_videos
 
 
 def _source(path: Path, about: dict) -> _Source:
     """Open a clip. Raises InputError if it cannot be read."""
+    beside = poses_beside(path)
+    origin = "estimator" if beside is None else beside.name
     if path.is_dir():
-        frames = frames_in(path)
+        return _folder(path, about, beside, origin)
+    info = probe_video(path, partly=True)
 
-        def pictures() -> Iterator[np.ndarray]:
-            return (read_image(frame.picture) for frame in frames)
-
-        def maps(estimate: Estimate | None) -> PoseSequence:
-            if (stored := folder_maps(path, frames)) is not None:
-                return stored
-            beside = poses_beside(path)
-            return _estimated(path, map(_reduced, pictures()), estimate) if beside is None else read_any(beside).poses
-
-        return _Source(about, len(frames), next(pictures()).shape[:2], 30.0, pictures, maps)
-    info = probe_video(path)
-
-    def of_video(estimate: Estimate | None) -> PoseSequence:
-        beside = poses_beside(path)
+    def maps(estimate: Estimate | None) -> PoseSequence:
         if beside is None:
-            return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE), estimate)
-        return read_any(beside, estimate).poses
+            return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE, partly=True), estimate)
+        poses = read_any(beside, estimate).poses
+        return poses.clip(0, info.num_frames) if info.left_out and len(poses) > info.num_frames else poses
 
-    return _Source(about, info.num_frames, (info.height, info.width), info.fps, lambda: read_video(path), of_video)
+    def frames() -> Iterator[np.ndarray]:
+        return read_video(path, partly=True)
+
+    without = (f"It {info.left_out}",) if info.left_out else ()
+    return _Source(about, info.num_frames, (info.height, info.width), info.fps, frames, maps, without, origin)
+
+
+def _folder(path: Path, about: dict, beside: Path | None, origin: str) -> _Source:
+    """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
+    others have one."""
+    given, problems = frames_in(path), {"There is no DensePose for": [], "The picture or map is damaged of": []}
+    has_maps = any(frame.map for frame in given) and not (path / WHOLE).is_file()
+    numbers, read = [frame.number for frame in given], {}
+    for index, frame in enumerate(given):
+        try:
+            if has_maps and frame.map is None:
+                problems["There is no DensePose for"].append(index)
+            else:
+                size = read_image(frame.picture).shape[:2]
+                read[index] = size, read_map(frame.map) if has_maps else None
+        except InputError:
+            problems["The picture or map is damaged of"].append(index)
+    frames = [given[index] for index in read]
+    without = tuple(
+        f"{what} frame{'s' * (len(indices) > 1)} {frame_ranges(np.array(indices), numbers)}."
+        for what, indices in problems.items()
+        if indices
+    )
+    if len(frames) < LEAST:
+        raise InputError(" ".join([f"Only {len(frames)} of its {len(given)} frames can be used.", *without]))
+
+    def pictures() -> Iterator[np.ndarray]:
+        return (read_image(frame.picture) for frame in frames)
+
+    def maps(estimate: Estimate | None) -> PoseSequence:
+        if has_maps:
+            return joined([one for _, one in read.values()])
+        if (path / WHOLE).is_file() or beside is not None:
+            poses = read_any(path / WHOLE if (path / WHOLE).is_file() else beside).poses
+            return poses.select(list(read)) if len(poses) == len(given) else poses
+        return _estimated(path, map(_reduced, pictures()), estimate)
+
+    origin = "the folder" if has_maps or (path / WHOLE).is_file() else origin
+    return _Source(about, len(frames), next(iter(read.values()))[0], 30.0, pictures, maps, without, origin)
 
 
 def _prepared(
@@ -196,6 +252,7 @@ def _prepared(
         )
     box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
     about = {**source.about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
+    about |= {"without": list(source.without), "maps": source.origin}
     temporary = final.with_name(f".{final.name}.part")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -241,6 +241,7 @@ def api_router(settings: Settings, desk: Desk) -> APIRouter:
 
 def _options(text: str) -> AnimateOptions:
     """Return options from a JSON object, all defaults if the text is empty. Raises InputError."""
+    text = text.lstrip("\ufeff")  # the mark that Windows' editors put first
     try:
         values = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:

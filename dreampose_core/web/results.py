@@ -29,7 +29,7 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
     """Make the route; settings.home must be absolute."""
     router = APIRouter()
 
-    @router.get("/results/{job_id}/{thing}/{name}")
+    @router.api_route("/results/{job_id}/{thing}/{name}", methods=["GET", "HEAD"])
     def result(
         job_id: str, thing: str, name: str, expires: str = "", signature: str = "", download: str = ""
     ) -> Response:
