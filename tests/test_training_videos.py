@@ -220,10 +220,9 @@ def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film, damage):
         (clip / "frame_5_densepose.npy").write_bytes(b"no map")
     if damage in ("damaged picture", "all of them"):
         (clip / "frame_7.png").write_bytes((clip / "frame_7.png").read_bytes()[:200])
-    bad = {"no map": [], "damaged map": ["frame 5"], "damaged picture": ["frame 7"], "all of them": ["frames 5 and 7"]}[
-        damage
-    ]
-    sentences += [f"The picture or map is damaged of {which}." for which in bad]
+    bad = {"damaged map": "frame 5", "damaged picture": "frame 7", "all of them": "frames 5 and 7"}
+    if damage in bad:
+        sentences.append(f"The picture or map is damaged of {bad[damage]}.")
     done = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
     assert done.without == {"a": sentences} and done.maps == {"a": "the folder"}
     assert done.frames == {"a": FRAMES - (3 if damage == "all of them" else 1)}

@@ -105,7 +105,7 @@ def prepare(
     for left in out.glob(".*.part"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
     frames, before, fewer, without, maps = {}, [], {}, {}, {}
-    left_out = {name: "It is empty, or no video in spite of its name." for name in no_videos}
+    left_out = dict.fromkeys(no_videos, "It is empty, or no video in spite of its name.")
     clock = StageClock("clips", len(paths), on_progress)
     for number, (name, path) in enumerate(paths.items()):
         check_stop(should_stop)
