@@ -14,7 +14,7 @@ from dreampose_core.body.fitting import Points, offsets_of, stance_of
 from dreampose_core.body.retarget import on_body
 from dreampose_core.body.worn import fitted_body
 from dreampose_core.densepose.body_tracker import BodyTracker, _together
-from dreampose_core.errors import InputError
+from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import Box
 from dreampose_core.poses import (
@@ -256,6 +256,24 @@ def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
     assert np.allclose(done.joints.rotations, other.joints.rotations)
     assert np.allclose(done.joints.positions, body.positions(other.joints.rotations.astype(float)), atol=1e-4)
     assert abs(rows_of(done.mask[0])[1] - rows_of(own.mask[0])[1]) <= 5, "the feet stand where the photo's stand"
+
+
+@pytest.mark.parametrize("count, batches", [(3, 1), (16, 2), (20, 3)])
+def test_drawing_a_long_motion_can_be_stopped_at_every_batch(count, batches):
+    """A preview that could not be stopped for seconds cost its worker's life."""
+    asked = []
+    on_body(moved_on(count=count), moved_on(count=1), should_stop=lambda: asked.append(1) or False)
+    assert len(asked) == batches
+    with pytest.raises(Cancelled):
+        on_body(moved_on(count=count), moved_on(count=1), should_stop=lambda: len(asked) >= batches)
+
+
+def test_estimating_can_be_stopped_after_the_last_frame_was_read():
+    tracker, read = BodyTracker(BODY_TRACKER), []
+    frames = render_clip(Figure.from_seed(HELD_OUT + 43), "dance", 3, (160, 128), fps=5.0)[0].numpy()
+    tracker.should_stop = lambda: len(read) == 3
+    with pytest.raises(Cancelled):
+        tracker.estimate(read.append(1) or frame for frame in frames)
 
 
 def test_coming_nearer_makes_larger_and_the_path_is_kept():

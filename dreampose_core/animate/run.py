@@ -78,7 +78,7 @@ def animate(
     """
     config = engine.model.config
     size = config.shaped_like(image.shape[:2])
-    scene = make_scene(image, poses, image_poses, size, options, config.charts, config.bilinear)
+    scene = make_scene(image, poses, image_poses, size, options, config.charts, config.bilinear, should_stop)
     checks = (*photo_checks(image_poses, scene.box, image.shape[:2], size), *motion_checks(image_poses, poses))
     notices = (*scene.notices, *checks)
     poses, image_poses = scene.poses, scene.image_poses

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints
+from ..progress import ShouldStop, check_stop, never_stop
 from .cloth import hang
 from .cones import (
     HAIR_LAYER,
@@ -215,15 +216,21 @@ class Stances:
 
 
 def drawn(
-    stances: Stances, builds: list[Build], size: tuple[int, int], lag: int = 0, supersample: int = 1
+    stances: Stances,
+    builds: list[Build],
+    size: tuple[int, int],
+    lag: int = 0,
+    supersample: int = 1,
+    should_stop: ShouldStop = never_stop,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw bodies in their stances: parts uint8 (T, H, W) and U, V float16 (T, 2, H, W), in mannequin's charts.
 
     builds: one for each frame. size: (height, width). lag: frames by which loose cloth and hair follow the body.
-    supersample: rays per pixel side.
+    supersample: rays per pixel side. Raises Cancelled.
     """
     parts, uv = np.zeros((len(stances), *size), np.uint8), np.zeros((len(stances), 2, *size), np.float16)
     for which in np.split(np.arange(len(stances)), range(_BATCH, len(stances), _BATCH)):
+        check_stop(should_stop)
         chosen, count = [builds[index] for index in which], len(which)
         made = ((build.rest(), build.head, build.cones(), build.torso) for build in chosen)
         now, before = stances.select(which), stances.select((which - lag).clip(0))

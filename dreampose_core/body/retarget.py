@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..poses import Joints, PoseSequence, converted, frame_ranges
+from ..progress import ShouldStop, never_stop
 from .build import Build, Stances, drawn
 from .cones import both
 from .outline import snapped
@@ -17,12 +18,14 @@ _BESIDE = 3
 _OFTEN = 0.1  # share of frames that a notice about legs needs
 
 
-def on_body(motion: PoseSequence, own: PoseSequence) -> tuple[PoseSequence, tuple[str, ...]]:
+def on_body(
+    motion: PoseSequence, own: PoseSequence, should_stop: ShouldStop = never_stop
+) -> tuple[PoseSequence, tuple[str, ...]]:
     """Draw a motion on the photo's own body, and return notices about the result. Both must have joints.
 
     own: the photo's map, one frame. The motion starts where the person stands in the photo. Its path and the height of
     its lowest joint above the floor are kept in body heights; coming nearer makes the person larger. Joints that the
-    motion never shows keep the photo's pose. The maps have the size and the charts of `own`.
+    motion never shows keep the photo's pose. The maps have the size and the charts of `own`. Raises Cancelled.
     """
     joints, photo, (height, width) = motion.joints, own.joints, own.size
     body = Build.of(photo.body)
@@ -46,7 +49,8 @@ def on_body(motion: PoseSequence, own: PoseSequence) -> tuple[PoseSequence, tupl
     middle = (path - [width / height / 2, 0.5]) * [1, -1] / scale[:, None]
     placed = positions + np.pad(middle, ((0, 0), (0, 1)))[:, None]
     stances, lag = Stances(rotations, placed, scale * height), round(_LAG_S * motion.fps)
-    parts, uv = drawn(stances, [body] * len(joints), own.size, lag, supersample=2 if height < _COARSE else 1)
+    rays = 2 if height < _COARSE else 1
+    parts, uv = drawn(stances, [body] * len(joints), own.size, lag, rays, should_stop)
     camera = np.stack([scale, path[:, 0] * height / width, path[:, 1]], 1)
     done = Joints(*(x.astype(np.float32) for x in (rotations, positions, camera, joints.confidence, photo.body)))
     maps = converted(PoseSequence(parts, uv, "mannequin", motion.fps, done), own.charts)

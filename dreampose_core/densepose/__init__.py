@@ -23,11 +23,12 @@ _LEAST_PERSON = 0.003  # share of the photo's pixels; anything smaller is too sm
 class Estimator(Protocol):
     """The interface of estimators, which make pose maps from pictures.
 
-    person: which person to follow; None for the largest. notices: sentences for the user of the maps. left_out: number
-    of people in the last picture who are not in its map.
+    person: which person to follow; None for the largest. should_stop: makes `estimate` raise Cancelled. notices:
+    sentences for the user of the maps. left_out: number of people in the last picture who are not in its map.
     """
 
     person: int | tuple[float, float] | None
+    should_stop: ShouldStop
     notices: tuple[str, ...]
     left_out: int
 
@@ -124,7 +125,7 @@ class Estimates:
         return self._estimator.with_joints(poses, on_progress=self._on_progress, should_stop=self._should_stop)
 
     def _estimate(self, images: Iterable[np.ndarray], person: int | tuple[float, float] | None) -> PoseSequence:
-        self._estimator.person = person
+        self._estimator.person, self._estimator.should_stop = person, self._should_stop
         clock = StageClock("estimating", max(1, length_hint(images)), self._on_progress)
 
         def watched() -> Iterator[np.ndarray]:

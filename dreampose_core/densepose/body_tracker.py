@@ -47,7 +47,7 @@ class BodyTracker:
 
     def __init__(self, folder: Path, device: str = "cpu", person: int | tuple[float, float] | None = None):
         self.network, self.person = BlazePose(folder, device), person
-        self.left_out, self.notices = 0, ()
+        self.left_out, self.notices, self.should_stop = 0, (), never_stop
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
         """Estimate maps (charts: body) of RGB pictures, uint8 (H, W, 3) of one size, at that size; 0 without a person.
@@ -150,8 +150,9 @@ class BodyTracker:
         joints = None
         if there:
             stances, builds, points, joints = _fit(found, masks, there, size)
-            raw_parts, raw_uv = drawn(stances, builds, size)
+            raw_parts, raw_uv = drawn(stances, builds, size, should_stop=self.should_stop)
             for number, (index, at) in enumerate(zip(there, points)):
+                check_stop(self.should_stop)
                 own_parts, own_uv = raw_parts[number], raw_uv[number]
                 for is_inside, foot in zip(_inside(at.ankle, size), ("left_foot", "right_foot")):
                     if not is_inside:  # the ankle is outside the picture, so the visible pixels belong to the leg

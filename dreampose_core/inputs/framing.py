@@ -29,6 +29,7 @@ from ..poses import (
     person_box,
     several,
 )
+from ..progress import ShouldStop, never_stop
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
 # A map of the motion equals the photo's when the share _SAME of the person is equal on a grid of _CELLS x _CELLS.
@@ -60,6 +61,7 @@ def make_scene(
     options: SceneOptions,
     charts: Charts = "body",
     bilinear: bool = False,
+    should_stop: ShouldStop = never_stop,
 ) -> Scene:
     """Make the scene of a photo, uint8 (H, W, 3), its own map (one frame, of the photo's aspect) and a motion.
 
@@ -83,7 +85,7 @@ def make_scene(
         from ..body.retarget import in_our_charts, on_body
 
         photo_map = photo_map if convertible(photo_map.charts, charts) else in_our_charts(photo_map)
-        motion, more = on_body(motion, photo_map)
+        motion, more = on_body(motion, photo_map, should_stop)
         notices += more
     else:
         motion, alignment = aligned(motion, photo_map, size)

@@ -169,7 +169,8 @@ class Supervisor:
                 for slot in self._workers:
                     waited_s = holders.get(slot.name, 0.0)
                     if slot.process is not None and (slot.name in silent or waited_s >= CANCEL_KILL_AFTER_S):
-                        log.warning("worker %s does not answer", slot.name)
+                        what = "does not answer" if slot.name in silent else "does not stop its cancelled job"
+                        log.warning("worker %s %s and is killed", slot.name, what)
                         _kill(slot.process)
                     elif slot.process is not None and waited_s >= CANCEL_TERM_AFTER_S:
                         slot.process.terminate()

@@ -199,7 +199,8 @@ class LightTasks:
         if work.request.image is not None:
             image = read_image(folder.image)
             size = preview_size(model, image.shape[:2])
-            scene = make_scene(image, poses, own, size, options, known_charts(model))
+            charts = known_charts(model)
+            scene = make_scene(image, poses, own, size, options, charts, should_stop=work.should_stop)
             box, whole = scene.box, frame_size(model, image.shape[:2])
             checks = (*scene.notices, *photo_checks(own, box, image.shape[:2], whole), *motion_checks(own, poses))
         notices = write_preview(
