@@ -21,6 +21,7 @@ _FRONT = 2
 # The kind of each of DensePose's parts, see _KIND, for measuring a figure's height; 0 is background, 6 all other parts.
 _KINDS = np.array([0, 1, 1, 6, 6, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, *[6] * 8, 5, 5], np.uint8)
 _KIND = {"torso": 1, "feet": 2, "thighs": 3, "shins": 4, "head": 5}
+_ABSURD = 3.0  # times larger or smaller than the photo's person: may show none
 _GRID = (40, 30)  # rows and columns of the points of a likeness
 # Extent of a likeness, in torso heights: up and down from the top of the torso, and to both sides of its middle.
 _REACH = (-1.2, 3.0, 1.6)
@@ -63,7 +64,9 @@ class Alignment:
         if not done:
             return "The motion fits the person in the photo as it is."
         way = f", from {self.span[0]} to {self.span[1]}" if self.span[0] != self.span[1] else ""
-        return f"The motion was fitted to the person in the photo{way}: {', '.join(done)}."
+        absurd = not 1 / _ABSURD < self.scale_y < _ABSURD
+        doubt = "; so different a size may be a mistake, please look at the preview" if absurd else ""
+        return f"The motion was fitted to the person in the photo{way}: {', '.join(done)}{doubt}."
 
 
 def aligned(
