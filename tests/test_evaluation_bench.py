@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +19,11 @@ from tiny import make_tiny_model, tiny_pipeline
 from dreampose_core import DreamPosePipeline
 from dreampose_core.__main__ import main
 from dreampose_core.errors import Cancelled, InputError, ModelError
-from dreampose_core.evaluation import generation, tuning
+from dreampose_core.evaluation import generation, gpu, tuning
 from dreampose_core.evaluation.bench import in_own_process
 from dreampose_core.evaluation.clips import Clip, MannequinClips
 from dreampose_core.evaluation.generation import bench_generate
+from dreampose_core.evaluation.gpu import STAGES, bench_gpu
 from dreampose_core.evaluation.tuning import bench_tune
 
 
@@ -51,7 +54,7 @@ def test_the_originals_way_is_three_branches_frame_by_frame(hundred, monkeypatch
     encoded = []
     handle = pipe.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
     with generation._counted(pipe) as counts:
-        made = generation._in_the_originals_way(pipe, clip, 0, lambda: False)
+        made = generation.in_the_originals_way(pipe, clip, 0, lambda: False)
     handle.remove()
     assert counts["passes"] == 3 * 4 * 3 and len(encoded) == 3 and counts["decoding_s"] > 0
     ours = pipe(clip.photo, clip.poses, clip.image_poses, 4, 1.0, 1.0, torch.Generator().manual_seed(0)).frames
@@ -174,3 +177,59 @@ def test_the_crude_style_is_flat_and_lined_and_has_the_same_shapes():
     assert np.array_equal(crude.poses.parts, clip.poses.parts) and crude.truth.shape == clip.truth.shape
     assert set(np.unique(crude.truth)) <= {0, 30, 51, 102, 153, 204, 255} and (crude.truth == 30).all(-1).mean() > 0.02
     assert not np.array_equal(crude.photo, clip.photo)
+
+
+# -- on a GPU, here tiny on the CPU ------------------------------------------------------------------------------------
+
+STAGE_FIGURES = {
+    "machine": {"torch", "diffusers", "transformers", "precision"},
+    "correct": {"full_against_fp32_db", "mini_against_cpu_db"},
+    "frames": {"frame_draft_s", "frame_standard_s", "frame_best_s", "frame_original_s", "original_over_standard"},
+    "tune": {"fast_s", "fast_memory_mb", "paper_s", "paper_memory_mb"},
+    "mini": {"frames_per_second_batch_2", "tuning_s", "tuning_memory_mb"},
+    "body": {"frame_s", "network_s", "frames_per_second"},
+    "first": {"preview_s", "player_s"},
+    "ways": {"frame_contiguous_s", "frame_low_memory_s", "frame_low_memory_memory_mb"},
+    "training": {"full_sample_s", "full_sample_memory_mb", "mini_crop_s"},
+    "profiles": {"frames_kernels", "tuning_kernels"},
+}
+
+
+def test_every_stage_of_the_gpu_bench_writes_its_figures(tmp_path):
+    report = bench_gpu(tmp_path, device="cpu", tiny=True)
+    assert list(report) == list(STAGES)
+    for name, wanted in STAGE_FIGURES.items():
+        figures = json.loads((tmp_path / f"{name}.json").read_text())
+        assert figures == report[name] and wanted <= figures.keys() and "failed" not in figures, (name, figures)
+        assert all(isinstance(x, str) and x or x > 0 for x in figures.values()), (name, figures)
+    assert "aten::" in (tmp_path / "profile-frames.txt").read_text()
+
+
+def test_the_gpu_bench_stops_when_its_minutes_are_over_and_keeps_what_failed(tmp_path, monkeypatch):
+    assert bench_gpu(tmp_path, device="cpu", tiny=True, minutes=0) == {}
+
+    def broken(bench, figures):
+        figures["half"] = 1.0
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setitem(gpu.STAGES, "tune", broken)
+    report = bench_gpu(tmp_path, device="cpu", tiny=True, stages=("tune", "machine"))
+    assert list(report) == ["machine", "tune"]
+    assert report["tune"]["half"] == 1 and report["tune"]["failed"] == "CUDA error: out of memory"
+    with pytest.raises(InputError, match="no stage tea"):
+        bench_gpu(tmp_path, device="cpu", tiny=True, stages=("tea",))
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="No CUDA device"):
+            bench_gpu(tmp_path)
+
+
+def test_the_gpu_bench_needs_neither_gradio_nor_ffmpeg(tmp_path):
+    missing = ("gradio", "fastapi", "imageio", "imageio_ffmpeg", "pi_heif", "pydantic_settings", "itsdangerous", "ray")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
+        "from dreampose_core.cli.main import main\n"
+        f"sys.exit(main(['bench', 'gpu', '--out', {str(tmp_path)!r}, '--device', 'cpu', '--tiny', '--stages', 'body']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "body.json").read_text())["frames_per_second"] > 0

@@ -209,8 +209,10 @@ def test_the_sentence():
         Alignment(*numbers, ("head", "feet")).sentence()
         for numbers in ((1.0, 1.0, 0.2, 0, 0.2, 0), (0.8, 0.88, 3, 4, -12.4, 5))
     )
-    assert Alignment(3.35, 3.35, 0, 0, 0, 0, ("head", "feet")).sentence().endswith(
-        "235 % larger; so different a size may be a mistake, please look at the preview."
+    assert (
+        Alignment(3.35, 3.35, 0, 0, 0, 0, ("head", "feet"))
+        .sentence()
+        .endswith("235 % larger; so different a size may be a mistake, please look at the preview.")
     )
     assert as_it_is == "The motion fits the person in the photo as it is."
     assert changed == (

@@ -346,4 +346,12 @@ def build_parser() -> argparse.ArgumentParser:
         option("--frames", "frames of each person to make with the original's sampling, too", int, 4),
         JSON,
     )
+    command(
+        model_commands.bench_gpu,
+        option("--out", "the folder for each stage's JSON", required=True),
+        option("--minutes", "begin no stage after so many minutes", float, 8.0),
+        option("--stages", "only these stages", nargs="+", metavar="NAME"),
+        option("--device", "where to compute", Literal["cuda", "cpu"], "cuda"),
+        option("--tiny", "tiny networks, to try the command on a CPU", bool),
+    )
     return parser

@@ -196,6 +196,15 @@ def bench_generate(args, **watch) -> None:
     _figures(figures, args.json)
 
 
+def bench_gpu(args, **watch) -> None:
+    """measure everything on a GPU, in stages"""
+    from ..evaluation.gpu import bench_gpu
+
+    out, stages = _new_folder(args.out), args.stages or ()
+    how = dict(device=args.device, minutes=args.minutes, stages=stages, tiny=args.tiny)
+    _figures(bench_gpu(out, **how, **watch), None)
+
+
 def _figures(figures: dict, path: Path | None) -> None:
     """Print the results as JSON and, with a path, write them to it."""
     text = json.dumps(figures, indent=1)

@@ -78,7 +78,7 @@ def bench_generate(
             with _counted(pipe) as counts:
                 started = time.monotonic()
                 if way == "original":
-                    made = _in_the_originals_way(pipe, both, number, should_stop)
+                    made = in_the_originals_way(pipe, both, number, should_stop)
                 else:
                     made = clip.made_by(pipe, number, **vars(pipe.model_config.sampling(way)))
                 took = time.monotonic() - started
@@ -96,7 +96,7 @@ def bench_generate(
         if way != "original":
             figures |= {f"passes_ratio_{way}": original_passes / passes, f"wall_ratio_{way}": original_s / seconds}
             figures[f"psnr_mask_drop_{way}_db"] = figures["psnr_mask_original"] - score["psnr_mask"]
-    figures["preview_s"], figures["player_s"] = _first_sights(pipe, clip, should_stop)
+    figures["preview_s"], figures["player_s"] = first_sights(pipe, clip, should_stop)
     tick()
     if loaded is not None:
         peaks = []
@@ -108,10 +108,13 @@ def bench_generate(
 
 
 @torch.no_grad()
-def _in_the_originals_way(pipe, clip: Clip, number: int, should_stop: ShouldStop) -> np.ndarray:
+def in_the_originals_way(
+    pipe, clip: Clip, number: int, should_stop: ShouldStop, steps: int | None = None
+) -> np.ndarray:
+    """Make the clip's frames as the original implementation did, see `bench_generate`."""
     s_image, s_pose = pipe.model_config.image_guidance, pipe.model_config.pose_guidance
     branches = [(1 - s_image, False, False), (s_image - s_pose, True, False), (s_pose, True, True)]
-    sampling = Sampling(ORIGINALS_STEPS, solver=_originals_solver(pipe.scheduler))
+    sampling = Sampling(steps or ORIGINALS_STEPS, solver=_originals_solver(pipe.scheduler))
     frames = []
     for index in range(len(clip)):
         reference = pipe.encode_reference(clip.photo, clip.image_poses)
@@ -160,7 +163,7 @@ def _counted(pipe):
             handle.remove()
 
 
-def _first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, float]:
+def first_sights(pipe, clip: Clip, should_stop: ShouldStop) -> tuple[float, float]:
     """Measure the seconds from the start of generation to the first picture and to the first chunk of video."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, seen = Path(temporary), {}

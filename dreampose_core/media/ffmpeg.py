@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import imageio_ffmpeg
-
 from ..files import storage_error
 
 MAX_MEMORY = 3 << 30  # bytes, for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
@@ -117,6 +115,8 @@ def ffmpeg(
     is not kept in head and tail. limited: apply MAX_MEMORY, MAX_CPU_S and MAX_WAIT_S. pipes: stdin and stdout, as for
     Popen.
     """
+    import imageio_ffmpeg  # not at the top: models work without it
+
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *arguments]
     # ffmpeg gets its own process group, so that Ctrl-C in a terminal reaches only this process, which then ends ffmpeg.
     # A session leader (a worker, a decoder) never gets Ctrl-C, but its whole group may be killed; ffmpeg stays in that

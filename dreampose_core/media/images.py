@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pi_heif
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ..errors import InputError, shown
@@ -35,7 +34,6 @@ _LIMIT = "at most {} megapixels and {} pixels per side are accepted; scale it do
 _END = b"\xff\xd9"  # the marker at the end of a JPEG
 _REDUCED = "reduced"  # key of the PNG text that says by how much a photo was reduced
 _ORIENTATION = 0x0112
-pi_heif.register_heif_opener()
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,6 +101,12 @@ def open_picture(file: IO[bytes], name: str) -> Image.Image:
     name: the file's name in error sentences. Raises InputError with one sentence.
     """
     return _opened(file, name, MAX_PIXELS, MAX_SIDE)[0]
+
+
+with suppress(ImportError):  # not where models are only measured
+    import pi_heif
+
+    pi_heif.register_heif_opener()
 
 
 def _opened(file: IO[bytes], name: str, most: int, side: int) -> tuple[Image.Image, int]:

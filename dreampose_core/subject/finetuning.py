@@ -133,9 +133,10 @@ def tuned_to(
     image_poses: PoseSequence | None,
     recipe: str,
     should_stop: ShouldStop = never_stop,
+    steps: int | None = None,
 ) -> Iterator[None]:
-    """Tune the model to `photo` for the duration of the context."""
-    how = recipe_named(recipe)
+    """Tune the model to `photo` for the duration of the context; steps: see `recipe_named`."""
+    how = recipe_named(recipe, steps)
     with memory.all_there(pipe), base_restored(pipe, whole=how.rank is None):
         tune_subject(pipe, pipe.fit_photos([photo]), image_poses, how, should_stop=should_stop)
         yield

@@ -1,0 +1,353 @@
+"""Measure everything on a GPU in stages, each of which writes its JSON at once: speed, memory, agreement with the CPU.
+
+It needs torch, diffusers, transformers and pydantic alone; full-size models have random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import diffusers
+import numpy as np
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip import CLIPImageProcessorPil
+
+from ..errors import InputError
+from ..files import appearing
+from ..model import stable_diffusion
+from ..model.conditioning import unet_in_channels
+from ..model.config import ModelConfig
+from ..model.loading import load_pipeline
+from ..model.memory import chosen_precision, let_go, peaks, placed
+from ..model.mini import build_mini
+from ..model.pipeline import DreamPosePipeline
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..settings import BODY_TRACKER, Quality
+from ..synthetic import HELD_OUT, Figure, render_clip
+from .clips import Clip
+from .generation import first_sights, in_the_originals_way
+
+Figures = dict[str, float | str | None]
+_SD14 = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+
+
+@dataclass
+class Bench:
+    """What the stages share. tiny: networks, frames and steps so small that a CPU does all stages in a minute."""
+
+    device: str
+    folder: Path
+    tiny: bool
+    should_stop: ShouldStop
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (64, 64) if self.tiny else stable_diffusion.SIZE
+
+    @cached_property
+    def clip(self) -> Clip:
+        """A mannequin's photo and eight frames with exact maps."""
+        figure = Figure.from_seed(HELD_OUT)
+        photo, image_poses = render_clip(figure, "walk", 1, self.size)
+        frames, poses = render_clip(figure, "walk", 2 if self.tiny else 8, self.size, fps=10.0, start_s=1.0)
+        return Clip("bench", photo[0].numpy(), image_poses, poses, frames.numpy())
+
+    @cached_property
+    def full(self) -> DreamPosePipeline:
+        """A model in Stable Diffusion 1.4's shapes, on the device in its precision."""
+        pipe = full_size(self.size, self.tiny, self.device).to(chosen_precision(self.device)[0])
+        return placed(pipe, self.device, False)
+
+    def mini(self, device: str) -> DreamPosePipeline:
+        """mini, or a tiny model of its kind with random weights."""
+        if not self.tiny:
+            return load_pipeline("mini", device)
+        config = ModelConfig(height=128, width=128, free_shape=True, charts="body", reference_warp="encoded")
+        return build_mini(config, unet_channels=(16, 24), vae_channels=(8, 8, 16, 16), width=32).to(device)
+
+    def made(self, pipe, **sampling) -> np.ndarray:
+        """Make the clip's frames."""
+        return self.clip.made_by(pipe, 0, should_stop=self.should_stop, **sampling)
+
+    @contextmanager
+    def timed(self, figures: Figures, name: str, count: int = 1):
+        """Write seconds for each of `count`, and the GPU's or else the process's peak memory, to `figures`."""
+        let_go()
+        with peaks() as peak:
+            started = time.monotonic()
+            yield
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            figures[f"{name}_s"] = (time.monotonic() - started) / count
+        figures[f"{name}_memory_mb"] = peak.get("gpu_mb", peak["host_mb"])
+
+
+def full_size(size: tuple[int, int], tiny: bool, device: str) -> DreamPosePipeline:
+    """Build a model in Stable Diffusion 1.4's shapes, or `tiny` ones, with random weights in float32 on `device`."""
+    config = stable_diffusion.config("iuv", "texture", size, "body")
+    wide, hidden, norm = (32, 32, 8) if tiny else (320, 768, 32)
+    latents = 128 if not tiny else 16
+    torch.manual_seed(0)
+    with torch.device(device):
+        vae = diffusers.AutoencoderKL(
+            block_out_channels=tuple(latents * k for k in (1, 2, 4, 4)),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            norm_num_groups=norm,
+            sample_size=512,
+            scaling_factor=0.18215,
+        )
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=64,
+            in_channels=unet_in_channels(config, 4, 8),
+            block_out_channels=tuple(wide * k for k in (1, 2, 4, 4)),
+            cross_attention_dim=hidden,
+            norm_num_groups=norm,
+        )
+        layers = dict(hidden_size=hidden, intermediate_size=4 * hidden, patch_size=32, image_size=224)
+        layers |= dict(num_hidden_layers=2 if tiny else 12, num_attention_heads=2 if tiny else 12)
+        encoder = CLIPVisionModel(CLIPVisionConfig(**layers)).eval()
+    adapter = stable_diffusion.new_adapter(config, encoder, vae, unet.config, "random weights")
+    scheduler = diffusers.DPMSolverMultistepScheduler(**_SD14, algorithm_type="dpmsolver++", solver_order=2)
+    parts = dict(vae=vae, unet=unet, adapter=adapter, scheduler=scheduler, image_encoder=encoder)
+    pipe = DreamPosePipeline(**parts, image_processor=CLIPImageProcessorPil(), model_config=config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def bench_gpu(
+    folder: Path,
+    *,
+    device: str = "cuda",
+    minutes: float = 8.0,
+    stages: Sequence[str] = (),
+    tiny: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, Figures]:
+    """Measure the named stages of STAGES, all without any, and return their figures by stage.
+
+    Writes NAME.json into `folder` after each stage, and what a profiler says as text. Stages that would begin after
+    `minutes` are left out. A stage that fails has the figure "failed", a sentence. Raises InputError, Cancelled.
+    """
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise InputError(f"There is no stage {unknown[0]}; stages are {', '.join(STAGES)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("No CUDA device was found; check the driver, or give --device cpu --tiny to try the command.")
+    folder.mkdir(parents=True, exist_ok=True)
+    bench, report, until = Bench(device, folder, tiny, should_stop), {}, time.monotonic() + 60 * minutes
+    chosen = [name for name in STAGES if name in stages or not stages]
+    clock = StageClock("stages", len(chosen), on_progress)
+    for number, name in enumerate(chosen):
+        check_stop(should_stop)
+        if time.monotonic() > until:
+            break
+        started, figures = time.monotonic(), {}
+        try:
+            STAGES[name](bench, figures)
+        except (RuntimeError, MemoryError, ImportError, ValueError) as error:
+            figures["failed"] = " ".join(str(error).split())[:300] or type(error).__name__
+        figures["stage_s"] = time.monotonic() - started
+        report[name] = {key: round(x, 4) if isinstance(x, float) else x for key, x in figures.items()}
+        with appearing(folder / f"{name}.json") as path:
+            path.write_text(json.dumps(report[name], indent=1) + "\n")
+        clock.tick(number + 1)
+    return report
+
+
+def _machine(bench: Bench, figures: Figures) -> None:
+    figures |= {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    figures |= {"python": platform.python_version(), "cores": os.cpu_count() or 0}
+    if bench.device == "cuda":
+        card = torch.cuda.get_device_properties(0)
+        figures |= {"card": card.name, "memory_gb": card.total_memory / 2**30, "cuda": torch.version.cuda}
+        figures["capability"] = f"{card.major}.{card.minor}"
+    figures["precision"] = chosen_precision(bench.device)[1]
+
+
+def _correct(bench: Bench, figures: Figures) -> None:
+    """The model's precision against float32 on one frame of full size, and mini's frames against the CPU's; in dB."""
+    one, steps = bench.clip.cut(slice(1)), {"num_inference_steps": 10, "output_type": "np"}
+    exact = full_size(bench.size, bench.tiny, bench.device)
+    figures["full_against_fp32_db"] = _psnr(one.made_by(bench.full, 0, **steps), one.made_by(exact, 0, **steps))
+    del exact
+    let_go()
+    clip = bench.clip.cut(slice(1))
+    here, cpu = (clip.made_by(bench.mini(device), 0, output_type="np") for device in (bench.device, "cpu"))
+    figures["mini_against_cpu_db"] = _psnr(here, cpu)
+
+
+def _frames(bench: Bench, figures: Figures) -> None:
+    """Full size: each quality and the original's way."""
+    bench.made(bench.full, num_inference_steps=2)  # the first frames choose the GPU's kernels
+    count = len(bench.clip)
+    for quality in get_args(Quality):
+        sampling = vars(bench.full.model_config.sampling(quality))
+        with bench.timed(figures, f"frame_{quality}", count):
+            bench.made(bench.full, **(sampling | {"num_inference_steps": 2} if bench.tiny else sampling))
+    few, steps = bench.clip.cut(slice(1 if bench.tiny else 4)), {"steps": 2} if bench.tiny else {}
+    with bench.timed(figures, "frame_original", len(few)):
+        in_the_originals_way(bench.full, few, 0, bench.should_stop, **steps)
+    figures["original_over_standard"] = figures["frame_original_s"] / figures["frame_standard_s"]
+
+
+def _ways(bench: Bench, figures: Figures) -> None:
+    """Full size, standard quality: with offloading, contiguous layout, and a compiled UNet."""
+    count, sampling = len(bench.clip), {"num_inference_steps": 2} if bench.tiny else {}
+    pipe = full_size(bench.size, bench.tiny, bench.device).to(chosen_precision(bench.device)[0])
+    bench.made(pipe, num_inference_steps=2)
+    with bench.timed(figures, "frame_contiguous", count):
+        bench.made(pipe, **sampling)
+    placed(pipe, bench.device, False)
+    if not bench.tiny:
+        pipe.unet.compile()
+        with bench.timed(figures, "compiling"):
+            bench.made(pipe, num_inference_steps=2)
+        with bench.timed(figures, "frame_compiled", count):
+            bench.made(pipe, **sampling)
+        del pipe
+        pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
+        placed(pipe, bench.device, True)
+    with bench.timed(figures, "frame_low_memory", count):
+        bench.made(pipe, **sampling)
+
+
+def _tune(bench: Bench, figures: Figures) -> None:
+    """Full size: fine-tuning by both recipes."""
+    from ..subject.finetuning import tuned_to
+
+    for recipe in ("fast", "paper"):
+        few = {"steps": 2} if bench.tiny else {}
+        with bench.timed(figures, recipe):
+            with tuned_to(bench.full, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, **few):
+                pass
+
+
+def _mini(bench: Bench, figures: Figures) -> None:
+    """mini: frames a second, and fast fine-tuning."""
+    from ..subject.finetuning import tuned_to
+
+    pipe = bench.mini(bench.device)
+    size = pipe.model_config.size
+    _, image_poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, size)
+    photo, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
+    many = poses.select(np.resize(np.arange(4), 4 if bench.tiny else 128))
+    clip = Clip("mini", photo[0].numpy(), image_poses, many, np.zeros((len(many), 1, 1, 3), np.uint8))
+    clip.cut(slice(4)).made_by(pipe, 0)
+    for batch in (2,) if bench.tiny else (8, 32):
+        with bench.timed(figures, f"frame_batch_{batch}", len(many)):
+            clip.made_by(pipe, 0, batch_size=batch)
+        figures[f"frames_per_second_batch_{batch}"] = 1 / figures[f"frame_batch_{batch}_s"]
+    how = ("paper", bench.should_stop, 2) if bench.tiny else ("fast", bench.should_stop)
+    with bench.timed(figures, "tuning"), tuned_to(pipe, clip.photo, image_poses, *how):
+        pass
+
+
+def _body(bench: Bench, figures: Figures) -> None:
+    """The body tracker: frames a second of 640 x 512, with and without drawing their maps."""
+    from ..densepose.body_tracker import BodyTracker
+
+    size = (320, 256) if bench.tiny else stable_diffusion.SIZE
+    frames, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
+    tracker, many = BodyTracker(BODY_TRACKER, bench.device), list(frames.numpy()) * (1 if bench.tiny else 8)
+    tracker.estimate(many[:1])
+    with bench.timed(figures, "frame", len(many)):
+        tracker.estimate(many)
+    with bench.timed(figures, "network", len(many)):
+        for frame in many:
+            tracker.network.people(frame)
+    figures["frames_per_second"] = 1 / figures["frame_s"]
+
+
+def _training(bench: Bench, figures: Figures) -> None:
+    """Steps of training: full size on mannequins, and mini end to end on crops of drawn clips."""
+    from ..densepose import load_estimator
+    from ..synthetic.clips import SHAPES, draw_clip
+    from ..synthetic.dataset import MannequinSamples
+    from ..training.base import train_base, train_end_to_end
+    from ..training.drawn import DrawnClips, write_clip
+    from ..training.loop import LoopOptions
+
+    count, batch, dtype = (1, 2, torch.float32) if bench.tiny else (8, 4, torch.bfloat16)
+    pipe = full_size(bench.size, bench.tiny, bench.device)
+    samples = MannequinSamples(bench.size, batch, 0, bench.device)
+    train_base(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype)
+    with bench.timed(figures, "full_sample", count * batch):
+        train_base(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype)
+    del pipe, samples
+    let_go()
+    mini = bench.mini(bench.device).to(dtype=torch.float32)
+    batch = 2 if bench.tiny else 32
+    with tempfile.TemporaryDirectory() as temporary:
+        estimator, sizes = load_estimator("body", bench.device), ((128, 128),) if bench.tiny else SHAPES
+        for number in range(2):
+            write_clip(Path(temporary) / f"{number:06d}.npz", draw_clip(0, number, estimator, sizes=sizes))
+        crops = DrawnClips(Path(temporary), mini.model_config, batch, 64 if bench.tiny else 256)
+        train_end_to_end(mini, crops, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
+        with bench.timed(figures, "mini_crop", count * batch):
+            train_end_to_end(mini, crops, LoopOptions(count, 1e-5, ema=None), precision=dtype, warp_dropout=0)
+
+
+def _first(bench: Bench, figures: Figures) -> None:
+    """Full size: seconds to the first picture, and to the first second of video."""
+    if shutil.which("ffmpeg") is None:
+        figures["video"] = "left out: ffmpeg is missing"
+        return
+    figures["preview_s"], figures["player_s"] = first_sights(bench.full, bench.clip, bench.should_stop)
+
+
+def _profiles(bench: Bench, figures: Figures) -> None:
+    """What takes the time in frames of full size and in fast fine-tuning, as tables in text files."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from ..subject.finetuning import tuned_to
+
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (bench.device == "cuda")
+
+    def frames() -> None:
+        bench.made(bench.full, num_inference_steps=2)
+
+    def tuning() -> None:
+        photo, maps, recipe = bench.clip.photo, bench.clip.image_poses, "paper" if bench.tiny else "fast"
+        with tuned_to(bench.full, photo, maps, recipe, bench.should_stop, steps=2):
+            pass
+
+    for name, work in (("frames", frames), ("tuning", tuning)):
+        with profile(activities=kinds) as seen:
+            work()
+        averages = seen.key_averages()
+        by = "self_cuda_time_total" if bench.device == "cuda" else "self_cpu_time_total"
+        (bench.folder / f"profile-{name}.txt").write_text(averages.table(sort_by=by, row_limit=30))
+        figures[f"{name}_kernels"] = len(averages)
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(max(1e-12, np.square(a.astype(np.float64) - b).mean())))
+
+
+STAGES: dict[str, Callable[[Bench, Figures], None]] = {
+    "machine": _machine,
+    "correct": _correct,
+    "frames": _frames,
+    "tune": _tune,
+    "mini": _mini,
+    "body": _body,
+    "first": _first,
+    "ways": _ways,
+    "training": _training,
+    "profiles": _profiles,
+}
