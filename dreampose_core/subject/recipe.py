@@ -25,7 +25,7 @@ class SubjectRecipe:
     unet_lr: float = 5e-4
     decoder_lr: float = 3e-4
     batch_size: int = 4
-    decoder_batch_size: int = 8
+    decoder_batch_size: int = 2
     decoder_part: float = 0.5
     rank: int | None = 8
     zoom: float = 0.7
