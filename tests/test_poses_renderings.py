@@ -8,7 +8,7 @@ import pytest
 from corpus import encode_video, share_right
 
 from dreampose_core.errors import InputError
-from dreampose_core.media import probe_video, read_video
+from dreampose_core.media import read_video
 from dreampose_core.poses import PoseSequence, maps, read_any
 from dreampose_core.poses.renderings import (
     MAGIC_ANIMATE,
@@ -105,17 +105,29 @@ def test_any_even_background_and_bars_are_read(clips, palette, ground, bars, tmp
     assert share_right(parts, reading.poses.parts) >= 0.94
 
 
-@pytest.mark.parametrize("is_tagged", [False, True])
+@pytest.mark.parametrize("tag", ["unknown", "bt709", "bt470bg"])
 @pytest.mark.parametrize("matrix", ["bt709", "bt470bg"])
 @pytest.mark.parametrize("palette", STYLES, ids=NAMES)
-def test_the_colour_matrix_is_found_where_the_file_does_not_say_it(clips, palette, matrix, is_tagged, tmp_path):
+def test_the_colour_matrix_is_found_whatever_the_file_says(clips, palette, matrix, tag, tmp_path):
     parts = clips[1][::2, ::2, ::2]
-    tag = matrix if is_tagged else "unknown"
     filters = f"scale=out_color_matrix={matrix},format=yuv420p,setparams=colorspace={tag}"
     encode_video(tmp_path / "a.mp4", palette.colours[parts], ["-vf", filters, "-c:v", "libx264", "-crf", "16"])
-    assert probe_video(tmp_path / "a.mp4").matrix_known == is_tagged
     reading = read_any(tmp_path / "a.mp4")
     assert reading.form == palette.form and share_right(parts, reading.poses.parts) >= 0.96
+
+
+@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+def test_a_wrong_range_is_put_right_and_changed_colours_are_refused(clips, palette, tmp_path):
+    parts = clips[1][::2, ::2, ::2]
+    for name, filters in (
+        ("range", "scale=out_range=full,setparams=range=limited"),
+        ("changed", "hue=h=8:s=0.85,eq=brightness=0.01"),
+    ):
+        options = ["-vf", filters, "-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p"]
+        encode_video(tmp_path / f"{name}.mp4", palette.colours[parts], options)
+    assert share_right(parts, read_any(tmp_path / "range.mp4").poses.parts) >= 0.96
+    with pytest.raises(InputError, match="whose colours were changed|no DensePose that is known"):
+        read_any(tmp_path / "changed.mp4")
 
 
 @pytest.mark.parametrize("channel", [0, 1], ids=["U", "V"])

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -176,6 +177,9 @@ def _machine(bench: Bench, figures: Figures) -> None:
         card = torch.cuda.get_device_properties(0)
         figures |= {"card": card.name, "memory_gb": card.total_memory / 2**30, "cuda": torch.version.cuda}
         figures["capability"] = f"{card.major}.{card.minor}"
+        if shutil.which("nvidia-smi"):
+            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+            figures["driver"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     figures["precision"] = chosen_precision(bench.device)[1]
 
 

@@ -30,7 +30,6 @@ _EXCEEDS = re.compile(r"(?:Picture|Frame) size (\d+)x(\d+) exceeds")
 # Messages of the filter showinfo: one at its start, one for each frame
 _SETTING = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
 _FRAME = re.compile(r"n: *\d+ pts: *(-?\d+|NOPTS) .*?duration: *(-?\d+|NOPTS) .*?fmt:(\w+) .*?s:(\d+)x(\d+)")
-_TAGGED = re.compile(r"yuvj?\d+p\w*\([^)]*(?:bt|smpte|fcc|ycgco)")
 _LENGTH = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
 _BRIGHT = re.compile(r"Video: .*(arib-std-b67|smpte2084)")  # the transfer functions of HDR, as phones film it
 # To standard range: linear light of 100 nits, one curve for all colours.
@@ -49,8 +48,8 @@ class VideoInfo:
     fps: frames per second; with a variable rate, 1 / the median frame's length. height, width: of the decoded frames,
     after rotation. codec: for example "h264". pixel_format: for example "yuv420p". seconds: from the first frame's
     start to the last frame's end. variable: whether frames differ in length; `read_video` with fps makes them equal.
-    matrix_known: whether the file says how its colours are to be turned into RGB. start_s: when the first frame comes,
-    from the file's start, which may be its sound's. left_out: why the end is left out, "" if it is not.
+    start_s: when the first frame comes, from the file's start, which may be its sound's. left_out: why the end is left
+    out, "" if it is not.
     """
 
     num_frames: int
@@ -62,7 +61,6 @@ class VideoInfo:
     seconds: float
     has_sound: bool
     variable: bool
-    matrix_known: bool
     start_s: float
     left_out: str
 
@@ -117,7 +115,7 @@ def read_video(
     fps: float | None = None,
     max_side: int | None = None,
     nearest: bool = False,
-    matrix: str | None = None,
+    stored: str | None = None,
     partly: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield the frames of the first video stream as uint8 (H, W, 3), upright, in order, all of one size; HDR is mapped
@@ -126,7 +124,9 @@ def read_video(
     fps: a constant rate, for which frames are repeated or left out: each moment gets the frame on the screen, or the
     next one if that comes within half a frame. None yields each frame once.
     max_side: scale larger pictures down to this longer side, by averaging; with `nearest` by picking single pixels, for
-    pictures whose colours are labels. matrix: "bt709" or another of ffmpeg's names, instead of what the file says.
+    pictures whose colours are labels.
+    stored: how colours are stored, as options of ffmpeg's filter scale, instead of what the file says; for example
+    "in_color_matrix=bt709:in_range=limited".
     partly: of a file that is too long or damaged later on, yield the beginning.
 
     Raises InputError with one sentence when the file is missing, is of a format that is not accepted, is
@@ -144,8 +144,8 @@ def read_video(
         # "up" takes the last frame before each moment; shifting times back by half a frame makes it the nearest.
         half = f"if(gt(FR,0),0.5/max(FR,{fps:.6f}),0.25/{fps:.6f})"
         filters.append(f"setpts='PTS-STARTPTS-{half}/TB',fps={Fraction(fps).limit_denominator(100_000)}:round=up")
-    if matrix is not None:
-        filters.append(f"scale=in_color_matrix={matrix}")
+    if stored is not None:
+        filters.append(f"scale={stored}")
     filters.append("format=rgb24")
     if smaller and nearest:  # after the conversion to RGB: halved chroma planes would mix a pose map's colours
         filters.append(smaller)
@@ -183,9 +183,8 @@ def probe_video(path: str | Path, partly: bool = False) -> VideoInfo:
     stream = _STREAM.search(header)
     codec, has_sound = stream[1] if stream else "unknown", _SOUND.search(header) is not None
     fps, variable = watch.rate()
-    tagged = _TAGGED.search(header[stream.start() :].partition("\n")[0]) if stream else None
     start_s = max(0.0, float(watch.times[0] * watch.time_base))
-    about = codec, watch.pixel_format, watch.seconds(), has_sound, variable, tagged is not None, start_s, watch.left_out
+    about = codec, watch.pixel_format, watch.seconds(), has_sound, variable, start_s, watch.left_out
     return VideoInfo(len(watch.times), fps, *watch.size, *about)
 
 

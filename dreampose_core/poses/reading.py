@@ -16,7 +16,7 @@ from ..media import is_video
 from . import maps
 from .npz import read_poses
 from .numbered import Folder, zipfile_magic
-from .renderings import Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
+from .renderings import SAME_COLOUR, Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
 from .sources import (
     FORM_NPZ,
@@ -38,6 +38,11 @@ Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
 # Pickles from protocol 2 on start with a marker, older ones with a global's name or a container; all end with a ".".
 _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\((lp|dp|i[a-z_])|[\]}]q")
+# How far a rendering's colours may be off before other ways to store them are tried, and at all; see `palette_of`.
+_FITS, _MISFIT = 12.0, 40.0
+_STORED = [
+    f"in_color_matrix={matrix}:in_range={range}" for matrix in ("bt601", "bt709") for range in ("limited", "full")
+]
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _ACCEPTED = (
     "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a "
@@ -191,16 +196,23 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
 
 
 def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) -> Palette | None:
-    """Recognise the style of a rendering. A video that does not say how its colours become RGB is read in both usual
-    ways, and the one that fits better is kept in `source`."""
+    """Recognise the style of a rendering. Where a video's colours fit badly, it is read in all usual ways, and the one
+    that fits best is kept in `source`. Raises InputError if none fits."""
     found = palette_of(samples)
-    if not isinstance(source, Video) or not source.lossy or source.info.matrix_known:
+    well = found is not None and found[1] <= _FITS
+    if well or not isinstance(source, Video) or not source.lossy or palette_of(samples, 3 * SAME_COLOUR) is None:
         return found and found[0]
-    source.matrix = "bt709"
-    other = palette_of(source.samples())
-    if other is None or found is not None and found[1] <= other[1]:
-        source.matrix, other = None, found
-    return other and other[0]
+    ways = {None: found}
+    for source.stored in _STORED:
+        ways[source.stored] = palette_of(source.samples())
+    source.stored = min(ways, key=lambda way: np.inf if ways[way] is None else ways[way][1])
+    best = ways[source.stored]
+    if best is not None and best[1] > _MISFIT:
+        raise InputError(
+            f"{source.name} seems to be a {best[0].form} whose colours were changed, so its parts cannot be told; "
+            "please bring it as it was made, or IUV pictures."
+        )
+    return best and best[0]
 
 
 def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Reading:

@@ -35,7 +35,7 @@ _REACH = 4  # pixels around a doubtful pixel in which a part must be seen to be 
 _WEIGHT_OF_A_NEIGHBOUR = 16.0  # in squared steps of luma
 _REACH_OF_SMOOTHING = 3
 _ROUNDS = 5
-_SAME_COLOUR, _EVEN = 14, 6  # largest difference (of 255) to a style's colour; between neighbours in an even patch
+SAME_COLOUR, _EVEN = 14, 6  # largest difference (of 255) to a style's colour; between neighbours in an even patch
 _MOST_COLOURS = 8000  # most colours sampled from one frame
 _GROUND = 0.5  # share of the frame's edge that has the background's colour
 _FEWEST_PARTS = 6  # parts that must appear before a background that is not the style's own
@@ -74,29 +74,30 @@ _STYLES = MAGIC_ANIMATE, VID2DENSEPOSE, PARULA, DIM
 PALETTES = (*_STYLES, *(Palette(style.form, style.colours[:, ::-1], swapped=True) for style in _STYLES))
 
 
-def palette_of(frames: Sequence[np.ndarray]) -> tuple[Palette, float] | None:
+def palette_of(frames: Sequence[np.ndarray], tolerance: int = SAME_COLOUR) -> tuple[Palette, float] | None:
     """Recognise the style of `frames`, uint8 (H, W, 3) each, and how far their colours are off, as a squared distance;
     None for anything else, or when they show no person.
 
     The background may have any even colour, with bars of another around it. Only even patches count, which compression
-    changes little: nearly all of them must have a colour of the style, and both the background and parts must appear.
+    changes little: nearly all of them must have a colour of the style, up to `tolerance`, and both the background and
+    parts must appear.
     """
     window, ground = _within_bars(frames)
     colours = np.concatenate([_even_colours(frame[window]) for frame in frames])
     best, least = None, np.inf
     for palette in PALETTES if len(colours) else ():
         fewest = 1
-        if ground is not None and abs(ground - palette.colours[0].astype(int)).max() > _SAME_COLOUR:
+        if ground is not None and abs(ground - palette.colours[0].astype(int)).max() > SAME_COLOUR:
             colours_here = np.concatenate([ground[None].astype(np.uint8), palette.colours[1:]])
             palette, fewest = replace(palette, colours=colours_here), _FEWEST_PARTS
         distances = _distances(colours, palette, chroma=1.0)
         nearest, parts = distances.min(axis=1), distances.argmin(axis=1)
-        good = nearest <= _SAME_COLOUR**2
+        good = nearest <= tolerance**2
         if good.mean() < 0.97 or (good & (parts == 0)).mean() < 0.01 or (good & (parts > 0)).mean() < 0.0005:
             continue
         if (np.bincount(parts[good], minlength=NUM_PARTS + 1)[1:] > 0.0005 * len(good)).sum() < fewest:
             continue
-        error = np.minimum(nearest[parts > 0], _SAME_COLOUR**2).mean()
+        error = np.minimum(nearest[parts > 0], tolerance**2).mean()
         if error < least:
             best, least = palette if window == _WHOLE else replace(palette, window=window), error
     return None if best is None else (best, float(least))
@@ -110,7 +111,7 @@ def _within_bars(frames: Sequence[np.ndarray]) -> tuple[tuple[slice, slice], np.
     for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):  # top, bottom, left, right
         lines = np.moveaxis(whole, axis, 0)[::step].reshape(whole.shape[axis], -1, 3)
         colour = np.median(lines[0], axis=0)
-        other = (abs(lines - colour) > _SAME_COLOUR).any((1, 2))
+        other = (abs(lines - colour) > SAME_COLOUR).any((1, 2))
         cuts.append(int(other.argmax()) if other.any() else 0)
         colours.append(colour)
     for _ in range(2):  # lines that have the background's colour are no bars
@@ -120,9 +121,9 @@ def _within_bars(frames: Sequence[np.ndarray]) -> tuple[tuple[slice, slice], np.
         edge = np.concatenate([inside[:, [0, -1]].reshape(-1, 3), inside[:, :, [0, -1]].reshape(-1, 3)]).astype(int)
         _, at, counts = np.unique(edge // 8, axis=0, return_inverse=True, return_counts=True)
         ground = np.median(edge[at.ravel() == counts.argmax()], axis=0).astype(int)
-        if (abs(edge - ground).max(1) <= _SAME_COLOUR).mean() < _GROUND:
+        if (abs(edge - ground).max(1) <= SAME_COLOUR).mean() < _GROUND:
             return _WHOLE, None
-        cuts = [0 if abs(c - ground).max() <= _SAME_COLOUR else cut for cut, c in zip(cuts, colours)]
+        cuts = [0 if abs(c - ground).max() <= SAME_COLOUR else cut for cut, c in zip(cuts, colours)]
     return window if any(cuts) else _WHOLE, ground
 
 

@@ -127,8 +127,8 @@ def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
 class Video:
     """A video.
 
-    lossy: whether its pixels are stored in another form than RGB. matrix: what its colours are taken for, see
-    `read_video`. text: empty, unlike that of pictures.
+    lossy: whether its pixels are stored in another form than RGB. stored: how its colours are taken to be stored,
+    see `read_video`. text: empty, unlike that of pictures.
     """
 
     kind = "video"
@@ -136,7 +136,7 @@ class Video:
     def __init__(self, path: Path):
         self.path, self.name = path, shown(path.name)
         self.info = probe_video(path, partly=True)
-        self.matrix: str | None = None
+        self.stored: str | None = None
         self.lossy = not self.info.pixel_format.startswith(_EXACT_PIXELS)
         self.format = f"{self.info.codec}, {self.info.pixel_format}"
         self.text: dict[str, str] = {}
@@ -144,7 +144,7 @@ class Video:
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole video."""
         wanted = {int((i + 0.5) * self.info.num_frames / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)}
-        frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True, matrix=self.matrix, partly=True)
+        frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True, stored=self.stored, partly=True)
         return [frame for index, frame in enumerate(frames) if index in wanted]
 
     def maps(self) -> Frames:
@@ -171,7 +171,7 @@ class Video:
         if self.info.left_out:
             notices = (f"{self.name} {self.info.left_out}", *notices)
         frames = read_video(
-            self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest, matrix=self.matrix, partly=True
+            self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest, stored=self.stored, partly=True
         )
         return Frames(frames, self.name, self.kind, tuple(range(length)), length, None, fps, notices)
 
