@@ -361,7 +361,7 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
         (place / name).write_bytes(data)
         yield Case(place / name, "photo", words=f"{name} {words}")
     for path in (place / "missing.png", place, place / ("x" * 300)):
-        yield Case(path, "photo", words="no image file")
+        yield Case(path, "photo", words="is a folder; give one photo" if path == place else "no image file")
 
 
 def videos(place: Path, scene: Truth) -> Iterator[Case]:
