@@ -212,7 +212,7 @@ def test_several_people_are_said_of_the_photo_that_shows_them(photos):
 
 
 def test_what_an_estimator_says_is_said_of_the_file():
-    assert naming(["Nobody was found in the photo.", "It knows few."], "b.jpg") == (
-        "Nobody was found in b.jpg.",
+    assert naming(["No person was found in the photo.", "It knows few."], "b.jpg") == (
+        "No person was found in b.jpg.",
         "It knows few.",
     )

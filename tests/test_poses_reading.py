@@ -69,14 +69,14 @@ def pictures(folder, poses: PoseSequence, numbers):
 def test_gaps_repeat_the_nearest_frame_and_are_named(known, nearest, notice):
     known = np.array([*known]) == "1"
     assert numbered.nearest_known(known).tolist() == nearest
-    wanted = () if notice is None else (f"Nobody was found in {notice} the nearest frame.",)
-    assert numbered.gap_notices(known, "Nobody was found in") == wanted
+    wanted = () if notice is None else (f"No person was found in {notice} the nearest frame.",)
+    assert numbered.gap_notices(known, "No person was found in") == wanted
 
 
 def test_too_many_gaps_are_refused_and_long_lists_of_them_are_cut():
     for known, words in (([0, 1, 0, 0], "frames 0 and 2-3, which is 3 of 4"), ([0] * 4, "which is 4 of 4")):
         assert words in refusal(lambda known=known: numbered.gap_notices(np.array(known, bool), "Nobody in"))
-    (notice,) = numbered.gap_notices(np.arange(60) % 3 > 0, "Nobody was found in")
+    (notice,) = numbered.gap_notices(np.arange(60) % 3 > 0, "No person was found in")
     assert "0, 3, 6" in notice and "33 and others;" in notice and len(notice) < 200
 
 
@@ -168,9 +168,9 @@ def test_frames_where_nobody_is_found_repeat_the_nearest(tmp_path):
     reading = read_any(tmp_path / "a.mp4", estimate)
     assert shapes == [(48, 36, 3)] * 5
     assert np.array_equal(reading.poses.parts, poses.parts[[0, 1, 1, 3, 4]]) and reading.poses.fps == 20
-    assert reading.notices == ("Nobody was found in frame 2; it repeats the nearest frame.",)
+    assert reading.notices == ("No person was found in frame 2; it repeats the nearest frame.",)
     nobody = PoseSequence(np.zeros((5, 48, 36), np.uint8), None, "none")
-    assert "Nobody was found in a.mp4" in refusal(lambda: read_any(tmp_path / "a.mp4", lambda frames: nobody))
+    assert "No person was found in a.mp4" in refusal(lambda: read_any(tmp_path / "a.mp4", lambda frames: nobody))
 
     def broken(frames):
         raise MemoryError("too large")

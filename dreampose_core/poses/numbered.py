@@ -194,7 +194,7 @@ def in_time(names: list[str], place: str, what: str) -> Order:
 def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = None) -> tuple[str, ...]:
     """The notice that lists the frames that are not `known`, bool (T,); empty when all are.
 
-    what: the notice's start, for example "Nobody was found in". numbers: the frames' numbers, by default 0, 1, ...
+    what: the notice's start, for example "No person was found in". numbers: the frames' numbers, by default 0, 1, ...
     Raises InputError when more than half are unknown.
     """
     missing = np.flatnonzero(~known)

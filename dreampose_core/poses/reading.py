@@ -41,7 +41,7 @@ _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\
 # How far a rendering's colours may be off before other ways to store them are tried, and at all; see `palette_of`.
 _FITS, _MISFIT = 12.0, 40.0
 _STORED = [
-    f"in_color_matrix={matrix}:in_range={range}" for matrix in ("bt601", "bt709") for range in ("limited", "full")
+    f"in_color_matrix={matrix}:in_range={levels}" for matrix in ("bt601", "bt709") for levels in ("limited", "full")
 ]
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _ACCEPTED = (

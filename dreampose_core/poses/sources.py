@@ -102,9 +102,9 @@ class Frames:
         """
         seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
         if not seen.any():
-            raise InputError(f"Nobody was found in {self.name}; give pictures of one person from head to foot.")
+            raise InputError(f"No person was found in {self.name}; give pictures of one person from head to foot.")
         numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
-        notices = self.notices + gap_notices(seen, "Nobody was found in", numbers)
+        notices = self.notices + gap_notices(seen, "No person was found in", numbers)
         indices, known = nearest_known(seen), self._known()
         if not known.all():
             indices = indices[np.searchsorted(self.slots, nearest_known(known))]
