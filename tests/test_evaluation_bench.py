@@ -191,7 +191,7 @@ STAGE_FIGURES = {
     "first": {"preview_s", "player_s"},
     "ways": {"frame_contiguous_s", "frame_low_memory_s", "frame_low_memory_memory_mb"},
     "training": {"full_sample_s", "full_sample_memory_mb", "mini_crop_s"},
-    "profiles": {"frames_kernels", "tuning_kernels"},
+    "profiles": {"slowest"},
 }
 
 
@@ -202,7 +202,9 @@ def test_every_stage_of_the_gpu_bench_writes_its_figures(tmp_path):
         figures = json.loads((tmp_path / f"{name}.json").read_text())
         assert figures == report[name] and wanted <= figures.keys() and "failed" not in figures, (name, figures)
         assert all(isinstance(x, str) and x or x > 0 for x in figures.values()), (name, figures)
-    assert "aten::" in (tmp_path / "profile-frames.txt").read_text()
+    two = sorted(("frames", "tune", "mini", "body", "training"), key=lambda name: report[name]["stage_s"])[:2:-1]
+    assert report["profiles"]["slowest"] == ", ".join(two)
+    assert all("aten::" in (tmp_path / f"profile-{name}.txt").read_text() for name in two)
 
 
 def test_the_gpu_bench_stops_when_its_minutes_are_over_and_keeps_what_failed(tmp_path, monkeypatch):
@@ -218,6 +220,10 @@ def test_the_gpu_bench_stops_when_its_minutes_are_over_and_keeps_what_failed(tmp
     assert report["tune"]["half"] == 1 and report["tune"]["failed"] == "CUDA error: out of memory"
     with pytest.raises(InputError, match="no stage tea"):
         bench_gpu(tmp_path, device="cpu", tiny=True, stages=("tea",))
+    assert (
+        "before one of the stages frames"
+        in bench_gpu(tmp_path / "new", device="cpu", tiny=True, stages=("profiles",))["profiles"]["failed"]
+    )
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="No CUDA device"):
             bench_gpu(tmp_path)

@@ -26,6 +26,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
+from ..densepose.body_tracker import BodyTracker
 from ..errors import InputError
 from ..files import appearing
 from ..model import stable_diffusion
@@ -232,13 +233,16 @@ def _ways(bench: Bench, figures: Figures) -> None:
 
 def _tune(bench: Bench, figures: Figures) -> None:
     """Full size: fine-tuning by both recipes."""
+    for recipe in ("fast", "paper"):
+        with bench.timed(figures, recipe):
+            _tune_full(bench, recipe, 2 if bench.tiny else None)
+
+
+def _tune_full(bench: Bench, recipe: str, steps: int | None) -> None:
     from ..subject.finetuning import tuned_to
 
-    for recipe in ("fast", "paper"):
-        few = {"steps": 2} if bench.tiny else {}
-        with bench.timed(figures, recipe):
-            with tuned_to(bench.full, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, **few):
-                pass
+    with tuned_to(bench.full, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, steps=steps):
+        pass
 
 
 def _mini(bench: Bench, figures: Figures) -> None:
@@ -246,28 +250,28 @@ def _mini(bench: Bench, figures: Figures) -> None:
     from ..subject.finetuning import tuned_to
 
     pipe = bench.mini(bench.device)
-    size = pipe.model_config.size
-    _, image_poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, size)
-    photo, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
-    many = poses.select(np.resize(np.arange(4), 4 if bench.tiny else 128))
-    clip = Clip("mini", photo[0].numpy(), image_poses, many, np.zeros((len(many), 1, 1, 3), np.uint8))
+    clip = _walking(pipe.model_config.size, 4 if bench.tiny else 128)
     clip.cut(slice(4)).made_by(pipe, 0)
     for batch in (2,) if bench.tiny else (8, 32):
-        with bench.timed(figures, f"frame_batch_{batch}", len(many)):
+        with bench.timed(figures, f"frame_batch_{batch}", len(clip)):
             clip.made_by(pipe, 0, batch_size=batch)
         figures[f"frames_per_second_batch_{batch}"] = 1 / figures[f"frame_batch_{batch}_s"]
     how = ("paper", bench.should_stop, 2) if bench.tiny else ("fast", bench.should_stop)
-    with bench.timed(figures, "tuning"), tuned_to(pipe, clip.photo, image_poses, *how):
+    with bench.timed(figures, "tuning"), tuned_to(pipe, clip.photo, clip.image_poses, *how):
         pass
+
+
+def _walking(size: tuple[int, int], count: int) -> Clip:
+    """A mannequin who walks, four maps again and again; without true frames."""
+    _, image_poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, size)
+    photo, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
+    poses = poses.select(np.resize(np.arange(4), count))
+    return Clip("mini", photo[0].numpy(), image_poses, poses, np.zeros((count, 1, 1, 3), np.uint8))
 
 
 def _body(bench: Bench, figures: Figures) -> None:
     """The body tracker: frames a second of 640 x 512, with and without drawing their maps."""
-    from ..densepose.body_tracker import BodyTracker
-
-    size = (320, 256) if bench.tiny else stable_diffusion.SIZE
-    frames, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
-    tracker, many = BodyTracker(BODY_TRACKER, bench.device), list(frames.numpy()) * (1 if bench.tiny else 8)
+    tracker, many = BodyTracker(BODY_TRACKER, bench.device), _pictures(bench) * (1 if bench.tiny else 8)
     tracker.estimate(many[:1])
     with bench.timed(figures, "frame", len(many)):
         tracker.estimate(many)
@@ -277,22 +281,21 @@ def _body(bench: Bench, figures: Figures) -> None:
     figures["frames_per_second"] = 1 / figures["frame_s"]
 
 
+def _pictures(bench: Bench) -> list[np.ndarray]:
+    size = (320, 256) if bench.tiny else stable_diffusion.SIZE
+    return list(render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)[0].numpy())
+
+
 def _training(bench: Bench, figures: Figures) -> None:
     """Steps of training: full size on mannequins, and mini end to end on crops of drawn clips."""
     from ..densepose import load_estimator
     from ..synthetic.clips import SHAPES, draw_clip
-    from ..synthetic.dataset import MannequinSamples
-    from ..training.base import train_base, train_end_to_end
+    from ..training.base import train_end_to_end
     from ..training.drawn import DrawnClips, write_clip
     from ..training.loop import LoopOptions
 
-    count, batch, dtype = (1, 2, torch.float32) if bench.tiny else (8, 4, torch.bfloat16)
-    pipe = full_size(bench.size, bench.tiny, bench.device)
-    samples = MannequinSamples(bench.size, batch, 0, bench.device)
-    train_base(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype)
-    with bench.timed(figures, "full_sample", count * batch):
-        train_base(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype)
-    del pipe, samples
+    count, dtype = (1, torch.float32) if bench.tiny else (8, torch.bfloat16)
+    _train_full(bench, count, figures)
     let_go()
     mini = bench.mini(bench.device).to(dtype=torch.float32)
     batch = 2 if bench.tiny else 32
@@ -306,6 +309,20 @@ def _training(bench: Bench, figures: Figures) -> None:
             train_end_to_end(mini, crops, LoopOptions(count, 1e-5, ema=None), precision=dtype, warp_dropout=0)
 
 
+def _train_full(bench: Bench, count: int, figures: Figures) -> None:
+    """Train a full-size model in float32 for one step, then for `count`, which are timed."""
+    from ..synthetic.dataset import MannequinSamples
+    from ..training.base import train_base
+    from ..training.loop import LoopOptions
+
+    batch, dtype = (2, torch.float32) if bench.tiny else (4, torch.bfloat16)
+    pipe = full_size(bench.size, bench.tiny, bench.device)
+    samples = MannequinSamples(bench.size, batch, 0, bench.device)
+    train_base(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype)
+    with bench.timed(figures, "full_sample", count * batch):
+        train_base(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype)
+
+
 def _first(bench: Bench, figures: Figures) -> None:
     """Full size: seconds to the first picture, and to the first second of video."""
     if shutil.which("ffmpeg") is None:
@@ -315,28 +332,21 @@ def _first(bench: Bench, figures: Figures) -> None:
 
 
 def _profiles(bench: Bench, figures: Figures) -> None:
-    """What takes the time in frames of full size and in fast fine-tuning, as tables in text files."""
+    """What takes the time in the two stages that were slowest by the folder's JSON, as tables in text files."""
     from torch.profiler import ProfilerActivity, profile
 
-    from ..subject.finetuning import tuned_to
-
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (bench.device == "cuda")
-
-    def frames() -> None:
-        bench.made(bench.full, num_inference_steps=2)
-
-    def tuning() -> None:
-        photo, maps, recipe = bench.clip.photo, bench.clip.image_poses, "paper" if bench.tiny else "fast"
-        with tuned_to(bench.full, photo, maps, recipe, bench.should_stop, steps=2):
-            pass
-
-    for name, work in (("frames", frames), ("tuning", tuning)):
-        with profile(activities=kinds) as seen:
-            work()
-        averages = seen.key_averages()
-        by = "self_cuda_time_total" if bench.device == "cuda" else "self_cpu_time_total"
-        (bench.folder / f"profile-{name}.txt").write_text(averages.table(sort_by=by, row_limit=30))
-        figures[f"{name}_kernels"] = len(averages)
+    measured = {name: bench.folder / f"{name}.json" for name in _PIECES}
+    seconds = {name: json.loads(path.read_text())["stage_s"] for name, path in measured.items() if path.exists()}
+    slowest = sorted(seconds, key=seconds.get, reverse=True)[:2]
+    if not slowest:
+        raise ValueError(f"Nothing is profiled before one of the stages {', '.join(_PIECES)} was measured.")
+    cuda = bench.device == "cuda"
+    for name in slowest:
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as seen:
+            _PIECES[name](bench)
+        table = seen.key_averages().table(sort_by=f"self_{'cuda' if cuda else 'cpu'}_time_total", row_limit=30)
+        (bench.folder / f"profile-{name}.txt").write_text(table)
+    figures["slowest"] = ", ".join(slowest)
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -354,4 +364,12 @@ STAGES: dict[str, Callable[[Bench, Figures], None]] = {
     "ways": _ways,
     "training": _training,
     "profiles": _profiles,
+}
+# A little of what the slow stages do, for the profiler.
+_PIECES: dict[str, Callable[[Bench], object]] = {
+    "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
+    "tune": lambda bench: _tune_full(bench, "fast", 2),
+    "mini": lambda bench: _walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
+    "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).estimate(_pictures(bench)[:1]),
+    "training": lambda bench: _train_full(bench, 1, {}),
 }

@@ -40,8 +40,10 @@ _MOST_COLOURS = 8000  # most colours sampled from one frame
 _GROUND = 0.5  # share of the frame's edge that has the background's colour
 _FEWEST_PARTS = 6  # parts that must appear before a background that is not the style's own
 # What looks drawn: largest step in a flat area, least step of a sharp border; shares of the frame that are figure, of
-# the figure that are flat, and of other colours than its 24 most frequent.
-_FLAT, _SHARP, _LEAST_FIGURE, _DRAWN, _OTHER_COLOURS = 2, 16, 0.005, 0.8, 0.05
+# the figure that are flat, and of other colours than its 24 most frequent. Compressed small maps are less flat: they
+# have hardly any other colour, and borders nearly everywhere.
+_FLAT, _SHARP, _LEAST_FIGURE, _DRAWN, _OTHER_COLOURS = 2, 16, 0.003, 0.8, 0.05
+_DRAWN_SMALL, _NO_OTHER_COLOUR, _MANY_BORDERS = 0.5, 0.005, 0.4
 _RAMP, _FEWEST_STEPS = 0.75, 10  # share of borders between numbers at most 3 apart, and their count, that tell U or V
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 
@@ -140,10 +142,14 @@ def shows_ramps(frames: Sequence[np.ndarray], palette: Palette) -> bool:
 def looks_drawn(frames: Sequence[np.ndarray]) -> bool:
     """Whether `frames` are flat areas of a few colours with sharp borders on an even background, as maps of parts
     are."""
-    return all(_looks_drawn(frame.astype(np.int16)) for frame in frames)
+    figure, flat, others, borders = np.median([_flatness(frame.astype(np.int16)) for frame in frames], 0)
+    small = flat >= _DRAWN_SMALL and others <= _NO_OTHER_COLOUR and borders >= _MANY_BORDERS
+    return bool(figure >= _LEAST_FIGURE and others <= _OTHER_COLOURS and (flat >= _DRAWN or small))
 
 
-def _looks_drawn(frame: np.ndarray) -> bool:
+def _flatness(frame: np.ndarray) -> tuple[float, float, float, float]:
+    """Shares: of the frame that is a figure without its borders; of the figure that is flat; of colours in it other
+    than the 24 most frequent; of borders in all that is no background."""
     step = np.zeros(frame.shape[:2], np.int16)  # the largest to the four neighbours
     for axis in (0, 1):
         off = abs(np.diff(frame, axis=axis)).max(-1)
@@ -151,17 +157,18 @@ def _looks_drawn(frame: np.ndarray) -> bool:
             step = np.maximum(step, np.pad(off, [room if axis == i else (0, 0) for i in (0, 1)]))
     cells, counts = np.unique(frame[step <= _FLAT].reshape(-1, 3) // 16, axis=0, return_counts=True)
     if not len(cells):
-        return False
-    figure = (abs(frame // 16 - cells[counts.argmax()]).max(-1) > 1) & _uniform(step > _SHARP, 3) & (step <= _SHARP)
-    if figure.mean() < _LEAST_FIGURE or (step[figure] <= _FLAT).mean() < _DRAWN:
-        return False
-    colours = frame[figure]
-    left = colours = colours[:: len(colours) // _MOST_COLOURS + 1]
+        return 0.0, 0.0, 1.0, 0.0
+    not_ground = abs(frame // 16 - cells[counts.argmax()]).max(-1) > 1
+    figure = not_ground & _uniform(step > _SHARP, 3) & (step <= _SHARP)
+    if not figure.any():
+        return 0.0, 0.0, 1.0, 0.0
+    left = colours = frame[figure][:: figure.sum() // _MOST_COLOURS + 1]
     for _ in range(NUM_PARTS):
         if len(left):
             cells, counts = np.unique(left // 4, axis=0, return_counts=True)
             left = left[abs(left - cells[counts.argmax()] * 4 - 2).max(-1) > _EVEN]
-    return len(left) <= _OTHER_COLOURS * len(colours)
+    borders = (step > _SHARP).sum() / not_ground.sum()
+    return figure.mean(), (step[figure] <= _FLAT).mean(), len(left) / len(colours), borders
 
 
 def is_overlay(frames: Sequence[np.ndarray]) -> bool:
