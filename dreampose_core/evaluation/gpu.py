@@ -370,6 +370,6 @@ _PIECES: dict[str, Callable[[Bench], object]] = {
     "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
     "tune": lambda bench: _tune_full(bench, "fast", 2),
     "mini": lambda bench: _walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
-    "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).estimate(_pictures(bench)[:1]),
+    "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
     "training": lambda bench: _train_full(bench, 1, {}),
 }
