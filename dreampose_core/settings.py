@@ -227,65 +227,6 @@ class FinetuneOptions(Options):
     """The same seed makes the same subject."""
 
 
-class MiniRun(Options):
-    """Options of a training run; stored in the run folder's run.json."""
-
-    data: str = "mannequin"
-    """mannequin: people made of capsules, drawn during training; or a folder of clips from train prepare or train draw.
-    Clips from train draw train a model whose decoder sees the moved texture and whose frames have the photo's shape."""
-    init: str | None = None
-    """Start from this model's weights: mini, a model folder, or a hub id; keeps its size, reference_warp and
-    unet_channels. None: random weights."""
-    vae: str | None = None
-    """Use this model's VAE, and train only the rest from random weights."""
-    size: tuple[Annotated[int, Field(ge=32, multiple_of=32)], Annotated[int, Field(ge=32, multiple_of=32)]] = (160, 128)
-    """Height and width of frames, multiples of 32."""
-    reference_warp: Literal["encoded", "texture", "none"] = "encoded"
-    """How the UNet gets the moved texture."""
-    unet_channels: Annotated[
-        tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], Field(min_length=2, max_length=3)
-    ] = (64, 128, 192)
-    """Channels of the UNet's levels."""
-    vae_steps: int | None = Field(None, ge=0)
-    """Stage 1: steps of the VAE. None: 1200, or 0 if the VAE comes from a model."""
-    steps: int = Field(400, ge=0)
-    """Stage 2: steps of UNet, adapter and image encoder, with the loss on latents."""
-    end_to_end_steps: int = Field(1500, ge=0)
-    """Stage 3: steps of these and the VAE decoder, with the loss on decoded frames."""
-    batch_size: int = Field(8, ge=2, multiple_of=2)
-    """Samples per batch."""
-    accumulate: int = Field(1, ge=1, le=1024)
-    """Batches per step (gradient accumulation): gradients of a larger batch in the memory of one."""
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit: a quarter of the optimizer's memory; needs requirements-train.txt."""
-    gradient_checkpointing: bool = False
-    """Use less memory and a fifth more time."""
-    vae_lr: float = Field(3e-4, gt=0, lt=1)
-    """Learning rate of stage 1."""
-    lr: float = Field(8e-4, gt=0, lt=1)
-    """Learning rate of stage 2."""
-    end_to_end_lr: float = Field(4e-4, gt=0, lt=1)
-    """Learning rate of stage 3."""
-    crop: float = Field(0.8, gt=0, le=1)
-    """Size of the training crops as a share of the frame's sides."""
-    side: int = Field(256, ge=64, multiple_of=64)
-    """Side of the crops of drawn clips, in pixels."""
-    noisier: float = Field(0.15, gt=0, le=10)
-    """Below 1, the UNet trains on more noisy latents than clean ones; 1: all timesteps alike."""
-    min_snr: float | None = Field(None, gt=0, le=1000)
-    """Weight timesteps by min-SNR with this gamma, usually 5. None: equal weights."""
-    warp_dropout: float = Field(0.4, ge=0, le=1)
-    """Share of samples without the moved texture, so that the model learns from the image tokens."""
-    adversarial: float = Field(0.05, ge=0, le=10)
-    """Weight of the discriminator in stage 3: higher is sharper; 0: no discriminator."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the computation; weights stay fp32."""
-    seed: int = Field(0, ge=0, le=MAX_SEED)
-    """Seed of weights and samples."""
-    tensorboard: bool = False
-    """Write TensorBoard events, too; needs requirements-train.txt."""
-
-
 class Settings(Options):
     """Settings of one installation: its data folder, model, server and limits.
 

@@ -24,13 +24,14 @@ from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
 from dreampose_core.poses import PoseSequence
-from dreampose_core.settings import BODY_TRACKER, MiniRun, SceneOptions
+from dreampose_core.settings import BODY_TRACKER, SceneOptions
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
 from dreampose_core.training.base import needs_drawing, train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.run import sample_sheets, train_mini
+from dreampose_core.training.run_folder import MiniRun
 
 SIZE = (256, 192)
 CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")

@@ -39,7 +39,18 @@ NARROW = {
     "media": {"numpy", "PIL", "pi_heif", "imageio_ffmpeg"},
     "poses": {"numpy", "PIL"},
     "jobs": {"pydantic", "numpy"},
-    "web": {"gradio", "gradio_client", "fastapi", "starlette", "python_multipart", "uvicorn", "pydantic", "numpy"},
+    "web": {
+        "gradio",
+        "gradio_client",
+        "fastapi",
+        "starlette",
+        "python_multipart",
+        "uvicorn",
+        "pydantic",
+        "numpy",
+        "itsdangerous",
+        "zipstream",
+    },
 }
 # The half of jobs that runs in worker processes, and in the children that decode for them.
 WORKER_SIDE = {"jobs.decoding", "jobs.pose_cache", "jobs.sandbox", "jobs.tasks", "jobs.worker"}

@@ -26,7 +26,7 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
-from dreampose_core.settings import REPOSITORY, MiniRun, validated
+from dreampose_core.settings import REPOSITORY, validated
 from dreampose_core.synthetic.dataset import MannequinSamples
 from dreampose_core.training import base, loop
 from dreampose_core.training import run as training_run
@@ -44,6 +44,7 @@ from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
 from dreampose_core.training.prefetch import Prefetch
 from dreampose_core.training.run import train_mini
+from dreampose_core.training.run_folder import MiniRun
 
 SIZE = (40, 32)
 NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)

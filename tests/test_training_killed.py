@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
-from dreampose_core.settings import REPOSITORY, MiniRun
+from dreampose_core.settings import REPOSITORY
 from dreampose_core.subject import recipe
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.recipe import SubjectRecipe
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.training.checkpoints import Checkpoints
 from dreampose_core.training.run import train_mini
+from dreampose_core.training.run_folder import MiniRun
 
 STEPS = 40  # so that a checkpoint is written on the way
 RECIPES = {

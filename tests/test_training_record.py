@@ -11,12 +11,12 @@ from tiny import same, stop_after, weights
 
 from dreampose_core.errors import Cancelled, InputError, StorageError
 from dreampose_core.media import read_image
-from dreampose_core.settings import MiniRun
 from dreampose_core.training import record
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions, train
 from dreampose_core.training.record import smoothed, write_curve
 from dreampose_core.training.run import train_mini
+from dreampose_core.training.run_folder import MiniRun
 
 OPTIONS = LoopOptions(6, lr=0.1, warmup=3, ema=None, sample_every=2, checkpoint_share=1e9, curve=True, tensorboard=True)
 FULL = OSError(28, "No space left on device")

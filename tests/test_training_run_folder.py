@@ -7,8 +7,7 @@ import json
 import pytest
 
 from dreampose_core.errors import InputError
-from dreampose_core.settings import MiniRun
-from dreampose_core.training.run_folder import claim
+from dreampose_core.training.run_folder import MiniRun, claim
 
 
 def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):

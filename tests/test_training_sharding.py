@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from dreampose_core.errors import InputError
-from dreampose_core.settings import MiniRun
 from dreampose_core.training.run import train_mini
+from dreampose_core.training.run_folder import MiniRun
 from dreampose_core.training.sharding import clip_gradients
 
 REPOSITORY = Path(__file__).resolve().parent.parent

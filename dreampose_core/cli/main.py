@@ -23,13 +23,13 @@ from ..settings import (
     EstimatorName,
     FinetuneOptions,
     FrameOptions,
-    MiniRun,
     Options,
     Precision,
     Quality,
     Recipe,
     SceneOptions,
 )
+from ..training.run_folder import MiniRun
 from . import commands, model_commands
 
 

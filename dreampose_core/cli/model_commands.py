@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import DreamPoseError, InputError, ModelError
 from ..files import appearing, appearing_folder, check_new_folder
 from ..progress import check_stop
-from ..settings import MAX_SEED, MiniRun
+from ..settings import MAX_SEED
+from ..training.run_folder import MiniRun
 from .commands import _estimate, _frames, _new_file, _new_folder, _options, _pipeline, _say
 
 

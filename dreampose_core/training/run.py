@@ -18,7 +18,6 @@ from ..model.pipeline import DreamPosePipeline
 from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from ..settings import MiniRun
 from ..synthetic.dataset import MannequinSamples
 from .base import Dropout, train_base, train_end_to_end, train_vae
 from .distributed import Processes
@@ -27,7 +26,7 @@ from .footage import find_footage
 from .loop import LoopOptions
 from .optimizers import optimizer_class
 from .record import summary_writer
-from .run_folder import claim
+from .run_folder import MiniRun, claim
 from .sharding import sharded
 from .vae_start import start_linear
 from .videos import VideoSamples

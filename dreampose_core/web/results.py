@@ -3,19 +3,16 @@ sent."""
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from zipstream import ZipStream
 
 from ..jobs.records import JobFolder
 from ..settings import Settings
 from .links import ResultLinks
 
-_BLOCK = 1 << 20  # bytes read at a time, because weights may take gigabytes
 _MEDIA_TYPES = {
     ".mp4": "video/mp4",
     ".gif": "image/gif",
@@ -30,13 +27,11 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/results/{job_id}/{thing}/{name}", methods=["GET", "HEAD"])
-    def result(
-        job_id: str, thing: str, name: str, expires: str = "", signature: str = "", download: str = ""
-    ) -> Response:
+    def result(job_id: str, thing: str, name: str, signed: str = "", download: str = "") -> Response:
         """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same
         answer."""
         path = None
-        if links.valid(job_id, name, expires, signature, thing):
+        if links.valid(job_id, name, signed, thing):
             path = _place(settings.home, job_id, thing)
         if path is None:
             return JSONResponse(
@@ -64,37 +59,10 @@ def _place(home: Path, whose: str, thing: str) -> Path | None:
     return found if found.exists() else None
 
 
-class _Written(io.RawIOBase):
-    """A writable file that holds what was written since the last `take`."""
-
-    def __init__(self):
-        self._bytes = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, block) -> int:
-        self._bytes += block
-        return len(block)
-
-    def take(self) -> bytes:
-        taken, self._bytes = bytes(self._bytes), bytearray()
-        return taken
-
-
-def zipped(folder: Path) -> Iterator[bytes]:
-    """Yield a zip of the folder's files, sorted by name, piece by piece; leave out files that are being written.
-
-    The zip is uncompressed, because the files are compressed already.
-    """
-    written = _Written()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.glob("[!.]*")):
-            with (
-                open(path, "rb") as source,
-                archive.open(zipfile.ZipInfo.from_file(path, path.name), "w", force_zip64=True) as member,
-            ):
-                while block := source.read(_BLOCK):
-                    member.write(block)
-                    yield written.take()
-    yield written.take()
+def zipped(folder: Path) -> ZipStream:
+    """A zip of the folder's files, made while it is read; without files that are being written. It is uncompressed,
+    because the files are compressed already."""
+    archive = ZipStream()
+    for path in sorted(folder.glob("[!.]*")):
+        archive.add_path(path, path.name)
+    return archive
