@@ -23,10 +23,6 @@ def add_gradio_endpoints(desk: Desk) -> None:
     """Adds make_token, submit, status, result and cancel to the page that is being built."""
     service = desk.service
 
-    def make_token() -> str:
-        """A new owner token. Keep it: it alone shows your jobs, and the server does not store it."""
-        return new_token()
-
     def submit(
         token: str,
         photo: File = None,
@@ -56,18 +52,18 @@ def add_gradio_endpoints(desk: Desk) -> None:
 
     def result(token: str, job: str, request: gr.Request) -> str:
         """The address of the finished MP4; it works for ten minutes."""
-        found = service.status(_owner(token), job)
-        if found.result is None:
-            raise InputError(no_result(found))
-        return status(token, job, request)["links"]["result"]
+        if link := status(token, job, request)["links"]["result"]:
+            return link
+        raise InputError(no_result(service.status(token, job)))
 
     def cancel(token: str, job: str, request: gr.Request) -> dict:
         """Stops a job."""
         service.cancel(_owner(token), job)
         return status(token, job, request)
 
-    for function in (make_token, submit, status, result, cancel):
-        gr.api(_one_sentence(function), api_name=function.__name__, queue=False, concurrency_limit=None)
+    for function in (new_token, submit, status, result, cancel):
+        name = "make_token" if function is new_token else function.__name__
+        gr.api(_one_sentence(function), api_name=name, queue=False, concurrency_limit=None)
 
 
 def _one_sentence(function: Callable) -> Callable:

@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
 
 
 def new_token() -> str:
-    """A new owner token."""
+    """A new owner token. Keep it: it alone shows your jobs, and the server does not store it."""
     return secrets.token_urlsafe(32)
 
 

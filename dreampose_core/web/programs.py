@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import DiskFull, DreamPoseError, InputError, shown
 from ..jobs.records import MAX_MORE_PHOTOS, THINGS, JobRequest, JobStatus, Kind, SubjectEntry
 from ..jobs.service import JobService
 from ..settings import AnimateOptions
-from .api_records import JobLinks, JobView, Sample, Step, SubjectView
+from .api_records import JobView, SubjectView
 from .examples import Person, example_motions, example_people
 from .forms import Form
 from .links import ResultLinks
@@ -91,25 +90,14 @@ class Desk:
             raise InputError(f"{field} is {shown(name)!r}; these are shipped: {', '.join(shipped)}.")
         return shipped[name]
 
-    def _sample(self, job_id: str, path: Path, page: str) -> Sample:
-        return Sample(
-            step=int(path.stem), picture=f"{page}/{self.links.make(job_id, path.name, f'sample_{path.stem}')}"
-        )
-
     def person(self, subject: SubjectEntry, page: str) -> SubjectView:
         """Return the owner's view of a subject. page: the address of the page, with which its links begin."""
-
-        def link(thing: str, name: str) -> str:
-            return f"{page}/{self.links.make(subject.whose, name, thing)}"
-
-        return SubjectView(
-            key=subject.key,
-            recipe=subject.recipe,
-            used=datetime.fromtimestamp(subject.used, UTC),
-            megabytes=round(subject.size_mb, 1),
-            picture=link("person", "person.png"),
-            weights=link("subject", "person.zip"),
-        )
+        made = {
+            "megabytes": round(subject.size_mb, 1),
+            "picture": f"{page}/{self.links.make(subject.whose, 'person.png', 'person')}",
+            "weights": f"{page}/{self.links.make(subject.whose, 'person.zip', 'subject')}",
+        }
+        return SubjectView.model_validate(vars(subject) | made)
 
     def record(self, status: JobStatus, page: str, api: str) -> JobView:
         """Return the owner's view of a job. page, api: the addresses of the page and the HTTP API, with which its links
@@ -118,36 +106,27 @@ class Desk:
         def link(thing: str, name: str) -> str:
             return f"{page}/{self.links.make(status.id, name, thing)}"
 
-        result, step = link("video", f"{status.id}.mp4") if status.result else None, status.progress
-        things = {
-            thing: link(thing, f"{status.title}{'' if thing == 'video' else '-' + thing}{THINGS[thing]}")
-            for thing in status.things
-        }
-        photo = status.request is not None and status.request.image is not None and status.request.image.is_file()
+        asked, address = status.request, f"{api}/jobs/{status.id}"
+        photo = asked is not None and asked.image is not None and asked.image.is_file()
         picture = "look" if status.look else "first" if status.frames else "photo" if photo else None
-        return JobView(
-            id=status.id,
-            state=status.state,
-            kind=status.kind,
-            created=datetime.fromtimestamp(status.created, UTC),
-            place=status.place,
-            progress=step and Step(stage=step.stage, step=step.step, total=step.total, seconds_left=step.seconds_left),
-            error=status.error,
-            code=status.code,
-            notices=list(status.notices),
-            num_frames=len(status.frames),
-            samples=[self._sample(status.id, path, page) for path in status.samples],
-            name=status.name,
-            title=status.title,
-            megabytes=status.megabytes,
-            losses=list(status.losses),
-            chunks=[link(f"chunk_{path.stem}", path.name) for path in status.chunks],
-            latent_preview=link("latent_preview", "preview.png") if status.latent_preview is not None else None,
-            picture=picture and link(picture, f"{picture}.png"),
-            things=things,
-            options=status.request and status.request.options,
-            links=JobLinks(status=f"{api}/jobs/{status.id}", cancel=f"{api}/jobs/{status.id}/cancel", result=result),
-        )
+        endings = {thing: "" if thing == "video" else f"-{thing}" for thing in status.things}
+        made = {
+            "num_frames": len(status.frames),
+            "samples": [
+                {"step": int(path.stem), "picture": link(f"sample_{path.stem}", path.name)} for path in status.samples
+            ],
+            "chunks": [link(f"chunk_{path.stem}", path.name) for path in status.chunks],
+            "latent_preview": None if status.latent_preview is None else link("latent_preview", "preview.png"),
+            "picture": picture and link(picture, f"{picture}.png"),
+            "things": {thing: link(thing, f"{status.title}{end}{THINGS[thing]}") for thing, end in endings.items()},
+            "options": asked and asked.options,
+            "links": {
+                "status": address,
+                "cancel": f"{address}/cancel",
+                "result": link("video", f"{status.id}.mp4") if status.result else None,
+            },
+        }
+        return JobView.model_validate(vars(status) | made, from_attributes=True)
 
 
 def no_result(status: JobStatus) -> str:
