@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dreampose_core.media import probe_video, write_png, write_video
+from dreampose_core.poses.renderings import MAGIC_ANIMATE
 from dreampose_core.settings import MINI, REPOSITORY
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
@@ -187,15 +188,18 @@ def act(page: Page, words: str, number: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo, a clip of another person, and files that are none."""
+    """A photo, a clip of another person, renderings of it in known and unknown colours, and files that are none."""
     folder = tmp_path_factory.mktemp("own")
     photo, _ = render_clip(Figure.from_seed(HELD_OUT + 4), "idle", 1, (320, 256))
-    frames, _ = render_clip(Figure.from_seed(HELD_OUT + 5), "wave", 12, (320, 256))
+    frames, poses = render_clip(Figure.from_seed(HELD_OUT + 5), "wave", 12, (320, 256))
     write_png(photo[0].numpy(), folder / "photo.png")
     write_png(np.full((320, 256, 3), (40, 160, 60), np.uint8), folder / "green.png")
     two = np.concatenate([photo[0].numpy(), frames[0].numpy()], 1)
     write_png(two, folder / "two.png")
     write_video(iter(frames.numpy()), folder / "wave.mp4", 10)
+    write_video(iter(MAGIC_ANIMATE.colours[poses.parts]), folder / "rendering.mp4", 10)
+    other = np.random.default_rng(0).integers(0, 256, (25, 3)).astype(np.uint8)
+    write_video(iter(other[poses.parts]), folder / "colours.mp4", 10)
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "broken.mp4").write_bytes(b"no video")
     return folder
@@ -309,6 +313,20 @@ def test_an_own_photo_and_clip(open_page, shoot, own: Path, size: str):
     expect(page.locator('#motions [aria-checked="true"]')).to_have_count(0)
     run(page)
     expect(page.locator(".stage .download")).to_have_attribute("download", "photo-wave.mp4")
+
+
+def test_a_rendering_is_a_motion(open_page, own: Path):
+    """Its joints move the example's own body; one in unknown colours is read as pictures, which is said."""
+    page = open_page()
+    page.click('#people [data-name="bela"]')
+    give(page, "#motion-file", own / "rendering.mp4")
+    expect(page.locator("#motion-file")).to_have_text("Your motion: rendering.mp4")
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
+    assert not page.locator(".problem").text_content()
+    run(page)
+    expect(page.locator(".stage .download")).to_have_attribute("download", "bela-rendering.mp4")
+    give(page, "#motion-file", own / "colours.mp4")
+    expect(page.locator(".hints, .problem").filter(has_text="colours.mp4")).not_to_have_count(0)
 
 
 def test_what_cannot_be_used_is_said_and_goes_when_it_changes(open_page, own: Path):

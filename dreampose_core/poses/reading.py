@@ -185,14 +185,13 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
             "a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
     frames = source.photos()
-    reading = frames.estimated(estimate(frames))
     if looks_drawn(samples):
         notice = (
             f"{source.name} looks like a drawing in flat colours and was read as pictures of a person; if it is a "
             "DensePose rendering, its colours are not known here, so please bring IUV pictures or a pose file (.npz)."
         )
-        return replace(reading, notices=(notice, *reading.notices))
-    return reading
+        frames = replace(frames, notices=(notice, *frames.notices))  # before they leave this process
+    return frames.estimated(estimate(frames))
 
 
 def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) -> Palette | None:
