@@ -373,7 +373,6 @@ RENDER = "mannequin render --seed 1 --motion walk --frames 1 --size 40x32"
         ("train", "--data"),
         ("train prepare photos", "no folder photos"),
         ("train --data mannequin --steps -1", "steps: input should be greater than or equal to 0"),
-        ("bench poses --frames 0", "--frames"),
         ("finetune --image PHOTO --recipe none --model MODEL", "recipe"),
         ("finetune --image PHOTO --image-poses POSES --image-poses POSES", "1 --image and 2 --image-poses"),
     ],

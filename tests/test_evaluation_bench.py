@@ -1,5 +1,5 @@
 """`bench`: passes through the UNet are counted, the original's way is really run, memory is measured from outside, and
-every figure of tuning is measured on the frames and models it is about."""
+every stage on a GPU writes its figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,10 @@ from tiny import make_tiny_model, tiny_pipeline
 from dreampose_core import DreamPosePipeline
 from dreampose_core.__main__ import main
 from dreampose_core.errors import Cancelled, InputError, ModelError
-from dreampose_core.evaluation import generation, gpu, tuning
-from dreampose_core.evaluation.bench import in_own_process
-from dreampose_core.evaluation.clips import Clip, MannequinClips
-from dreampose_core.evaluation.generation import bench_generate
+from dreampose_core.evaluation import generation, gpu
+from dreampose_core.evaluation.clips import MannequinClips
+from dreampose_core.evaluation.generation import bench_generate, in_own_process
 from dreampose_core.evaluation.gpu import STAGES, bench_gpu
-from dreampose_core.evaluation.tuning import bench_tune
 
 
 @pytest.fixture
@@ -100,83 +97,6 @@ def test_what_it_refuses_and_that_it_stops():
         bench_generate(tiny_pipeline(), people=0)
     with pytest.raises(Cancelled):
         bench_generate(tiny_pipeline(), people=1, frames=1, should_stop=lambda: True)
-
-
-def test_bench_poses(tmp_path, capsys):
-    assert main([*"bench poses --frames 3 --size 64x48 --out".split(), str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report) == {"npz", "IUV zip", "rendering (MP4)", "DreamPose .npy"}
-    assert all(row["memory_mb"] > 20 and row["read_s"] >= 0 for row in report.values())
-
-
-# -- tuning
-
-
-KEYS = (
-    "fast_s gain_db crude_gain_db fast_minus_paper_db time_ratio_paper_over_fast vae_error_ratio "
-    "identity_seen_ratio identity_unseen_ratio"
-)
-
-
-def better_by(model, shares):
-    """A tuning that brings every frame the model makes this share of the way to the truth of the clip of its photo."""
-
-    @contextmanager
-    def tune(pipe, photo, own, recipe, should_stop):
-        model.share = shares[recipe]
-        yield
-        model.share = 0.0
-
-    return tune
-
-
-@pytest.fixture
-def model(monkeypatch):
-    """A model whose frames depend on how it is tuned."""
-
-    def made_by(clip, model, seed):
-        grey = np.full_like(clip.truth, 128)
-        return (grey + getattr(model, "share", 0.0) * (clip.truth.astype(float) - grey)).round().astype(np.uint8)
-
-    monkeypatch.setattr(Clip, "made_by", made_by)
-    return tiny_pipeline()
-
-
-def test_the_figures_say_which_tuning_is_better(model, tmp_path):
-    seen = []
-    tune = better_by(model, {"fast": 0.5, "paper": 0.75})
-    figures = bench_tune(model, tmp_path, tune=tune, people=2, on_progress=seen.append)
-    assert (
-        figures.keys() == set(KEYS.split()) and json.loads((tmp_path / "report.json").read_text())["figures"] == figures
-    )
-    gain = 20 * np.log10(2)  # half of the error
-    assert all(figures[name] == pytest.approx(gain, abs=0.1) for name in ("gain_db", "crude_gain_db"))
-    assert figures["fast_minus_paper_db"] == pytest.approx(-gain, abs=0.1)
-    assert figures["identity_seen_ratio"] == pytest.approx(0.5, abs=0.05) and figures["vae_error_ratio"] == 1
-    assert [(p.step, p.total) for p in seen] == [(k + 1, 6) for k in range(6)]
-    assert len(list(tmp_path.glob("*_0.png"))) == 3
-
-
-def test_the_vaes_error_is_that_of_the_tuned_decoder(model, tmp_path):
-    @contextmanager
-    def spoilt(pipe, photo, own, recipe, should_stop):
-        bias = model.vae.decoder.conv_out.bias
-        before = bias.detach().clone()
-        with torch.no_grad():
-            bias += 3
-        yield
-        with torch.no_grad():
-            bias.copy_(before)
-
-    assert bench_tune(model, tmp_path, tune=spoilt, people=1)["vae_error_ratio"] > 3
-
-
-def test_the_crude_style_is_flat_and_lined_and_has_the_same_shapes():
-    clip = next(iter(MannequinClips(1, (64, 64)))).cut(slice(-2, None))
-    crude = tuning._crude(clip)
-    assert np.array_equal(crude.poses.parts, clip.poses.parts) and crude.truth.shape == clip.truth.shape
-    assert set(np.unique(crude.truth)) <= {0, 30, 51, 102, 153, 204, 255} and (crude.truth == 30).all(-1).mean() > 0.02
-    assert not np.array_equal(crude.photo, clip.photo)
 
 
 # -- on a GPU, here tiny on the CPU ------------------------------------------------------------------------------------

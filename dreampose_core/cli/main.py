@@ -327,19 +327,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group("bench", "measure time and memory")
     command(
-        model_commands.bench_poses,
-        option("--frames", "length of the motion", int, 300),
-        option("--size", "the frames' size", size, "640x512"),
-        option("--out", "the folder for report.json", required=True),
-    )
-    command(
-        model_commands.bench_tune,
-        *MODEL,
-        option("--people", "number of held-out people", int, 3),
-        JSON,
-        option("--out", "the folder for report.json and pictures"),
-    )
-    command(
         model_commands.bench_generate,
         *MODEL,
         option("--people", "number of held-out people", int, 2),

@@ -168,25 +168,6 @@ def evaluate(args, **watch) -> None:
     print(table(report))
 
 
-def bench_poses(args, **watch) -> None:
-    """measure reading and aligning a motion in every format"""
-    from ..evaluation.bench import bench_poses
-    from ..evaluation.report import table
-
-    print(table(bench_poses(args.frames, args.size, _new_folder(args.out), **watch)))
-
-
-def bench_tune(args, **watch) -> None:
-    """measure what fine-tuning improves and how long it takes"""
-    from ..densepose import load_estimator
-    from ..evaluation.tuning import bench_tune
-
-    _check_json(args.json)
-    out = None if args.out is None else _new_folder(args.out)
-    pipe, estimator = _pipeline(args), load_estimator("body", args.device)
-    _figures(bench_tune(pipe, out, people=args.people, estimator=estimator, **watch), args.json)
-
-
 def bench_generate(args, **watch) -> None:
     """measure generation: speed, quality and memory"""
     from ..evaluation.generation import bench_generate

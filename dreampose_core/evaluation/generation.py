@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,15 +18,14 @@ import torch
 
 from ..animate.engine import LocalEngine
 from ..animate.run import LATENT_PREVIEW, animate
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, InputError, ModelError
 from ..model.conditioning import decode_latents, to_uint8
 from ..model.config import Sampling
 from ..model.denoising import denoise
 from ..model.loading import load_pipeline
 from ..model.memory import most_memory_mb
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import AnimateOptions, Quality, Solver
-from .bench import in_own_process
+from ..settings import REPOSITORY, AnimateOptions, Quality, Solver
 from .clips import Clip, MannequinClips
 from .scores import Scorer, mean_scores
 
@@ -197,6 +198,26 @@ def _peak_mb(loaded: tuple, count: int) -> float:
     for _ in pipe.stream(clip.photo, poses, clip.image_poses, 1, batches=batches, **args):
         pass
     return most_memory_mb()
+
+
+def in_own_process(module: str, *given, should_stop: ShouldStop = never_stop):
+    """Run a module as a program with `given` as one JSON argument and return the JSON that it prints.
+
+    Raises ModelError when the process fails, and Cancelled.
+    """
+    command = [sys.executable, "-m", module, json.dumps(given)]
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            while process.poll() is None:
+                check_stop(should_stop)
+                time.sleep(0.1)
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise ModelError("The process that measures memory failed; see its error above.")
+        return json.load(process.stdout)
 
 
 if __name__ == "__main__":
