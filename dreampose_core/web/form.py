@@ -16,7 +16,6 @@ from ..settings import AnimateOptions, FrameOptions, Options, frame_range, valid
 from .forms import Form
 from .programs import Desk
 
-
 GIVEN = ("photo", "photo_poses", "more_photos", "motion", "motion_file", "consent", "frames", "person_at")
 _NUMBERS = ("fps", "steps", "image_guidance", "pose_guidance")  # None by default
 _WORDS = {  # of options and values whose name does not say enough
