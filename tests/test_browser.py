@@ -316,7 +316,7 @@ def test_an_own_photo_and_clip(open_page, shoot, own: Path, size: str):
 
 
 def test_a_rendering_is_a_motion(open_page, own: Path):
-    """Its joints move the example's own body; one in unknown colours is read as pictures, which is said."""
+    """Its joints move the example's own body; one in unknown colours is read as pictures, with a notice."""
     page = open_page()
     page.click('#people [data-name="bela"]')
     give(page, "#motion-file", own / "rendering.mp4")

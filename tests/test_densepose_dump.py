@@ -275,12 +275,12 @@ def test_entries_that_do_not_fit_are_refused(dump, someone, change):
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([entry("1.png"), entry("2.png")], "shows nobody in any of its 2 frames"),
+        ([entry("1.png"), entry("2.png")], "shows no person in any of its 2 frames"),
         ([], "does not hold a list"),
         ({"file_name": "1.png"}, "does not hold a list"),
         ([1, 2], "without file_name"),
         ([0] * 2001, "at most 2000"),
-        ([{"file_name": "1.png", "scores": torch.zeros(0), "pred_boxes_XYXY": torch.zeros(0, 4)}], "shows nobody"),
+        ([{"file_name": "1.png", "scores": torch.zeros(0), "pred_boxes_XYXY": torch.zeros(0, 4)}], "shows no person"),
     ],
     ids=range(6),
 )

@@ -42,7 +42,7 @@ def test_a_number_that_nobody_has_is_refused_with_the_count(person):
 def test_nobody_anywhere():
     assert followed([[], [], []]) == [None] * 3
     assert followed([]) == []
-    with pytest.raises(InputError, match="nobody is seen"):
+    with pytest.raises(InputError, match="no person is seen"):
         followed([[], []], 1)
 
 

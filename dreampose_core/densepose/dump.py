@@ -84,7 +84,7 @@ def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int]
         chosen = followed(people, person)
     known = np.array([index is not None for index in chosen])
     if not known.any():
-        raise InputError(f"{name} shows nobody in any of its {len(frames)} frames; give a dump with a person.")
+        raise InputError(f"{name} shows no person in any of its {len(frames)} frames; give a dump with a person.")
     notices += gap_notices(known, f"In {name} the person is missing in", numbers)
     size, size_notices = _frame_size([picture for picture in frames if picture], path, size)
     parts = np.zeros((len(frames), *reduced_size(size)), np.uint8)

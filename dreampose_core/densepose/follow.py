@@ -63,8 +63,8 @@ def followed(frames: Sequence[Sequence[Detection]], person: int | None = None) -
     half of the frames that show anyone (if there is none, among those seen at least half as often as the most frequent
     one). person: follow the N-th largest of these instead, from 1.
 
-    Detections below MIN_SCORE, without area, or with a box far outside any picture are ignored. All None when nobody is
-    left.
+    Detections below MIN_SCORE, without area, or with a box far outside any picture are ignored. All None when no
+    person is left.
     Raises InputError with the number of people when there is no N-th person.
     """
     tracks = _joined(_tracks(frames))
@@ -74,7 +74,7 @@ def followed(frames: Sequence[Sequence[Detection]], person: int | None = None) -
     people = people or [track for track in tracks if 2 * len(track.seen) >= most]
     people.sort(key=lambda track: -track.area)
     if person is not None and not 1 <= person <= len(people):
-        count = {0: "nobody is seen", 1: "1 person is seen"}.get(len(people), f"{len(people)} people are seen")
+        count = {0: "no person is seen", 1: "1 person is seen"}.get(len(people), f"{len(people)} people are seen")
         numbers = f"a number from 1 to {len(people)}" if people else "frames that show a person"
         raise InputError(f"Person {person} was asked for, but {count} through these frames; please give {numbers}.")
     seen = people[(person or 1) - 1].seen if people else {}

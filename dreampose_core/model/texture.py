@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ..poses import NUM_PARTS
 from .inpainting import fill_background, filled
-from .registration import foreign, registered
+from .registration import registered
 
 WARP_PLANES = 5  # R, G, B, seen, source
 SOURCE_TEXEL, SOURCE_MEAN, SOURCE_BACKGROUND = 1.0, 0.5, -1.0
@@ -85,8 +85,8 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     """Harvest the textures of photos (B, 3, H, W) in [-1, 1] with parts (B, H, W) 0..24 and uv (B, 2, H, W) 0..1 or
     None.
 
-    Slightly offset maps are aligned first, and pixels that show other parts left out, see `registration`. same_person:
-    all photos show one person; the result has B = 1 and all photos, and the background is the first one's.
+    Slightly offset maps are aligned first, see `registration`. same_person: all photos show one person; the result has
+    B = 1 and all photos, and the background is the first one's.
     """
     batch, _, height, width = photos.shape
     k = max(8, height * 3 // 20)
@@ -95,7 +95,6 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     inside = _inside(parts, max(1, round(EROSION * height)))
     # pixels at the outline mix body and background, so colours from further inside replace them
     body = filled(photos, 1 - inside)
-    parts = parts.masked_fill(foreign(photos, parts), 0)
     sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, parts, 0), uv, k)
     if uv is None:
         places = photos.new_zeros(batch, NUM_PARTS, k, k, 7)
