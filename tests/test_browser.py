@@ -169,10 +169,11 @@ def run(page: Page, *states: str) -> None:
     wait_for_state(page, *(states or ("done",)))
 
 
-def choose(page: Page, person: str = "bela", motion: str | None = None) -> None:
-    """Chooses examples without fine-tuning, and waits for their preview."""
+def choose(page: Page, person: str = "bela", motion: str | None = None, frames: str = "0:12") -> None:
+    """Chooses examples, a few frames and no fine-tuning, and waits for their preview."""
     page.click("#advanced button")
     page.locator("#advanced").get_by_label("None", exact=True).last.check()
+    page.locator("#advanced").get_by_label("Frames").fill(frames)
     page.click(f'#people [data-name="{person}"]')
     if motion:
         page.click(f'#motions [data-name="{motion}"]')
@@ -306,11 +307,11 @@ def test_an_own_photo_and_clip(open_page, shoot, own: Path, size: str):
     expect(page.locator("#run")).to_have_text("Tick the box: they agreed")
     assert page.evaluate("shift") <= MAX_SHIFT / 2
     shoot(page, f"{size}-6-own")
-    page.check("#consent input")
-    expect(page.locator(".caption")).to_contain_text("Quick preview")
     give(page, "#motion-file", own / "wave.mp4")
     expect(page.locator("#motion-file")).to_have_text("Your motion: wave.mp4")
     expect(page.locator('#motions [aria-checked="true"]')).to_have_count(0)
+    page.check("#consent input")
+    expect(page.locator(".caption")).to_contain_text("Quick preview")
     run(page)
     expect(page.locator(".stage .download")).to_have_attribute("download", "photo-wave.mp4")
 
@@ -318,7 +319,7 @@ def test_an_own_photo_and_clip(open_page, shoot, own: Path, size: str):
 def test_a_rendering_is_a_motion(open_page, own: Path):
     """Its joints move the example's own body; one in unknown colours is read as pictures, with a notice."""
     page = open_page()
-    page.click('#people [data-name="bela"]')
+    choose(page)
     give(page, "#motion-file", own / "rendering.mp4")
     expect(page.locator("#motion-file")).to_have_text("Your motion: rendering.mp4")
     expect(page.locator(".caption")).to_contain_text("Quick preview")
@@ -364,7 +365,7 @@ def test_the_other_person_is_found_where_the_photo_is_clicked(open_page, own: Pa
 
 def test_a_motion_is_drawn_to_order(open_page):
     page = open_page()
-    page.click('#people [data-name="emil"]')
+    choose(page, "emil")
     page.click("#custom button")
     page.locator("#custom").get_by_label("number input for Seconds").fill("1")
     page.click("#draw")
@@ -375,12 +376,12 @@ def test_a_motion_is_drawn_to_order(open_page):
 
 def test_stop_keeps_what_is_there_and_another_tab_shows_it(open_page, server: Server):
     page = open_page()
-    choose(page, motion="fashion")
+    choose(page, motion="fashion", frames="0:50")
     page.locator("#advanced").get_by_label("number input for Loops").fill("10")
     page.keyboard.press("Tab")
     expect(page.locator("#run")).to_be_enabled()
     page.click("#run")
-    page.wait_for_function("document.querySelector('.veil .detail').textContent.match(/Frame [1-9]/)")
+    page.wait_for_function("document.querySelector('.veil .detail').textContent.match(/Frame \\d\\d/)")
     assert "Frame" in page.title()
     tab = page.context.new_page()
     tab.goto(server.url)
@@ -400,7 +401,7 @@ def test_stop_keeps_what_is_there_and_another_tab_shows_it(open_page, server: Se
 
 def test_a_page_finds_its_job_when_the_web_process_was_killed(open_page, server: Server):
     page = open_page()
-    choose(page, motion="fashion")
+    choose(page, motion="fashion", frames="0:50")
     page.click("#run")
     wait_for_state(page, "running")
     server.kill_web()
