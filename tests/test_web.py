@@ -34,6 +34,7 @@ from dreampose_core.web.examples import example_motions, example_people, ready_m
 from dreampose_core.web.form import option, uploaded, words
 from dreampose_core.web.links import LIFETIME_S, ResultLinks, installation_secret
 from dreampose_core.web.owners import is_token, new_token
+from dreampose_core.web.programs import BROKEN
 from dreampose_core.web.server import MAX_EVENT, build_app
 from examples.make_ready import PAIRS, weights
 
@@ -755,7 +756,7 @@ def test_another_owners_things_are_answered_as_unknown_ones(working, job, event)
     for owner in (new_token(), working.owner[:-1] + "b", "x"):
         assert working.refused(part, event, sent={name: what}, owner=owner) == unknown
     for owner in ({"owner": working.owner}, [working.owner], 5):
-        assert working.refused(part, event, sent={name: what}, owner=owner) in (None, unknown)
+        assert working.refused(part, event, sent={name: what}, owner=owner) in (BROKEN, unknown)
     for hostile in IDS:
         assert working.refused(part, event, sent={name: hostile}, owner=new_token()) == unknown
     assert working.service.status(working.owner, job).state == "done"

@@ -63,10 +63,10 @@ def add_gradio_endpoints(desk: Desk) -> None:
 
     for function in (new_token, submit, status, result, cancel):
         name = "make_token" if function is new_token else function.__name__
-        gr.api(_one_sentence(function), api_name=name, queue=False, concurrency_limit=None)
+        gr.api(one_sentence(function), api_name=name, queue=False, concurrency_limit=None)
 
 
-def _one_sentence(function: Callable) -> Callable:
+def one_sentence(function: Callable) -> Callable:
     """The same function, whose every error is one sentence."""
 
     @functools.wraps(function)

@@ -15,7 +15,7 @@ from ..jobs.service import JobService
 from ..poses import read_poses
 from ..settings import AnimateOptions, MotionOptions, Settings, validated
 from .about import about_server
-from .endpoints import add_gradio_endpoints
+from .endpoints import add_gradio_endpoints, one_sentence
 from .examples import Pair, ready_made
 from .form import copied_motion, fields_of, fields_of_person, option, request_of, words
 from .owners import is_token, new_token
@@ -169,7 +169,7 @@ class Events:
         fields, photo, motion, file = list(form.values()), form["photo"], form["motion"], form["motion_file"]
         page.load(self.opened, browser, [browser, stage, self.run, *fields], **_HERE)
         pairs.pick(self.pick_pair, browser, [stage, self.run, *fields], **_HERE)
-        library.open(_or_error(self.open_job), browser, stage, **_HERE)
+        library.open(one_sentence(self.open_job), browser, stage, **_HERE)
         stage.refused(self.refused, None, self.run, **_HERE)
         draw.click(self.draw(custom), {browser, *custom.values()}, stage, **_HERE, **_UNOPENED)
         inputs = {browser, *fields}
@@ -182,9 +182,9 @@ class Events:
             photo.select(self.pick_at, None, form["person_at"], **_HERE),
             motion.pick(self.pick_motion, None, [file, custom["motion"]], **_HERE),
             file.upload(self.own_motion, file, [motion, file], **_HERE, **_UNOPENED),
-            stage.drawn(_or_error(self.drawn), browser, [motion, file], **_HERE),
-            library.again(_or_error(self.again), browser, fields, **_HERE),
-            library.use(_or_error(self.use), browser, fields, **_HERE),
+            stage.drawn(one_sentence(self.drawn), browser, [motion, file], **_HERE),
+            library.again(one_sentence(self.again), browser, fields, **_HERE),
+            library.use(one_sentence(self.use), browser, fields, **_HERE),
         ]
         plain = [form[name].input for name in ("fit", "align", "recipe", "consent")]
         plain += [form[name].release for name in ("zoom", "shift_right", "shift_down")]
@@ -334,18 +334,6 @@ class Events:
 @cache
 def _length(motion: Path) -> int:
     return len(read_poses(motion))
-
-
-def _or_error(function: Callable) -> Callable:
-    """The same event, whose refusals are Gradio's errors of one sentence."""
-
-    def answer(kept: dict, event: gr.EventData):
-        try:
-            return function(kept, event)
-        except DreamPoseError as error:
-            raise gr.Error(refusal(error), print_exception=False) from error
-
-    return answer
 
 
 def _kept(request: JobRequest | None) -> bool:
