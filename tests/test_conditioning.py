@@ -21,12 +21,10 @@ from dreampose_core.model.conditioning import (
     to_pixels,
     to_uint8,
     unet_in_channels,
-    unet_input,
     warp_channels,
     window_channels,
-    window_of,
 )
-from dreampose_core.model.config import POSE_CHANNELS, ModelConfig
+from dreampose_core.model.config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
 from dreampose_core.poses import WINDOW, PoseSequence, window_indices
 from dreampose_core.training.losses import noised
 
@@ -79,8 +77,6 @@ def test_flags_say_what_is_known():
         assert (out[:, PARTS_KNOWN] == flags[0]).all() and (out[:, UV_KNOWN] == flags[1]).all()
         assert flags[0] or (out[:, :24] == 0).all()
         assert flags[1] or (out[:, [U, V]] == 0).all()
-    with pytest.raises(ValueError, match="parts or uv"):
-        encode_maps(None, None, 4)
 
 
 def test_an_empty_map_is_not_a_missing_one():
@@ -109,13 +105,10 @@ def test_the_originals_encoding_is_u_and_v_alone():
 
 
 def test_a_window_is_shown_as_the_model_was_trained():
-    assert window_of(ModelConfig(), 1, 4) == [0, 0, 1, 2, 3] and window_of(
-        ModelConfig(pose_window="centred"), 1, 4
-    ) == [1, 0, 1, 2, 3]
-    channels = [
-        unet_in_channels(ModelConfig(pose_encoding=kind, reference_warp="none"), 4, 8) for kind in ("iuv", "uv")
-    ]
-    assert channels == [144, 14]  # 14: the released checkpoints' conv_in
+    windows = [window_indices(1, 4, POSE_WINDOWS[kind]) for kind in (ModelConfig().pose_window, "centred")]
+    assert windows == [[0, 0, 1, 2, 3], [1, 0, 1, 2, 3]]
+    configs = [ModelConfig(pose_encoding=kind, reference_warp="none") for kind in ("iuv", "uv")]
+    assert [unet_in_channels(config, 4, 8) for config in configs] == [144, 14]  # 14: the released checkpoints' conv_in
 
 
 def test_windows_are_five_different_maps_clamped_at_the_ends():
@@ -198,21 +191,29 @@ def test_tokens_start_as_clips_own(pipe):
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 
 
-@pytest.mark.parametrize("warp", ["texture", "encoded", "none"])
+class Unet:
+    """Keeps what it is given, and answers with `sample` or with zeros."""
+
+    dtype = torch.float32
+
+    def __init__(self, sample=None):
+        self.sample = sample
+
+    def __call__(self, given, timesteps, tokens):
+        self.given = given
+        return SimpleNamespace(sample=torch.zeros_like(given[:, :8]) if self.sample is None else self.sample)
+
+
+@pytest.mark.parametrize("warp", ["texture", "none"])
 def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
-    form = ModelConfig(reference_warp=warp)
+    config, unet = ModelConfig(reference_warp=warp), Unet()
     noisy, poses, planes = (
-        torch.full((2, 8, 5, 4), 1.0),
-        torch.full((2, 140, 5, 4), 2.0),
-        torch.full((2, 5, 20, 16), 3.0),
+        torch.full((2, channels, *size), value)
+        for channels, size, value in [(8, (5, 4), 1.0), (140, (5, 4), 2.0), (5, (20, 16), 3.0)]
     )
-    given = unet_input(noisy, poses, warp_channels(form, planes, pipe.vae))
-    assert given.shape == (2, unet_in_channels(form, 8, 4), 5, 4)
-    assert (
-        (given[:, :8] == 1).all()
-        and (given[:, 8:148] == 2).all()
-        and (given[:, 156 if warp == "encoded" else 148 :] == 3).all()
-    )
+    predict(unet, pipe.scheduler, config, noisy, torch.tensor(5), poses, warp_channels(config, planes, pipe.vae), None)
+    assert unet.given.shape == (2, unet_in_channels(config, 8, 4), 5, 4)
+    assert (unet.given[:, :8] == 1).all() and (unet.given[:, 8:148] == 2).all() and (unet.given[:, 148:] == 3).all()
 
 
 def test_the_texture_loses_no_pixel(pipe):
@@ -238,18 +239,13 @@ def test_a_unet_that_knows_the_difference_from_the_texture_knows_the_frame(kind)
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", prediction_type=kind, rescale_betas_zero_snr=True)
     g = torch.Generator().manual_seed(0)
     frame, texture, noise = (torch.randn(3, 8, 5, 4, generator=g) for _ in range(3))
-    timesteps, shown = torch.tensor([5, 500, 999]), []
+    timesteps = torch.tensor([5, 500, 999])
     noisy, wanted = noised(scheduler, frame, noise, timesteps)
     right = noised(scheduler, frame - texture, noise, timesteps)
-
-    def unet(given, t, tokens):
-        shown.append(given[:, :8])
-        return SimpleNamespace(sample=right[1])
-
-    unet.dtype = torch.float32
+    unet = Unet(right[1])
     poses, warp = torch.zeros(3, 140, 5, 4), torch.cat([texture, torch.zeros(3, 80, 5, 4)], 1)
     found = predict(unet, scheduler, ModelConfig(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
-    assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(shown[0], right[0], atol=1e-4)
+    assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(unet.given[:, :8], right[0], atol=1e-4)
 
 
 def test_an_untrained_unet_repeats_the_texture():
