@@ -88,9 +88,9 @@ class Listed(list):
 
 def test_baselines_stand_in_their_known_order(clips):
     scores = {name: [] for name in BASELINES}
-    for clip in clips:
+    for clip in (clip.cut(slice(None, None, 4)) for clip in clips):
         made = baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, Perfect())
-        assert all(frames.shape == (16, *SIZE, 3) and frames.dtype == np.uint8 for frames in made.values())
+        assert all(frames.shape == (4, *SIZE, 3) and frames.dtype == np.uint8 for frames in made.values())
         assert np.array_equal(made["vae_only"], clip.truth) and (made["repeat_photo"] == clip.photo).all()
         noise = np.random.default_rng(0).normal(0, 5, clip.truth.shape)
         made["vae_only"] = np.clip(clip.truth + noise, 0, 255).astype(np.uint8)

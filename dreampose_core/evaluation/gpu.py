@@ -250,7 +250,7 @@ def _body(bench: Bench, figures: Figures) -> None:
 
 
 def _pictures(bench: Bench) -> list[np.ndarray]:
-    return list(walking((320, 256) if bench.tiny else stable_diffusion.SIZE, 4).truth)
+    return list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 4)).truth)
 
 
 def _training(bench: Bench, figures: Figures) -> None:
@@ -268,8 +268,9 @@ def _training(bench: Bench, figures: Figures) -> None:
     batch = 2 if bench.tiny else 32
     with tempfile.TemporaryDirectory() as temporary:
         estimator, sizes = load_estimator("body", bench.device), ((128, 128),) if bench.tiny else SHAPES
+        drawn = draw_clip(0, 0, estimator, sizes=sizes)
         for number in range(2):
-            write_clip(Path(temporary) / f"{number:06d}.npz", draw_clip(0, number, estimator, sizes=sizes))
+            write_clip(Path(temporary) / f"{number:06d}.npz", drawn)
         crops = DrawnClips(Path(temporary), mini.model_config, batch, 64 if bench.tiny else 256)
         train_end_to_end(mini, crops, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
         with bench.timed(figures, "mini_crop", count * batch):
