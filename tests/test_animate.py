@@ -323,12 +323,6 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(pipe, clip, whole
     assert contents(folder) == contents(whole[0]) and before.items() <= contents(folder).items()
 
 
-def test_a_model_is_loaded_from_a_folder(tmp_path, clip):
-    pipe = load_pipeline(make_tiny_model(tmp_path / "model"), "cpu")
-    assert pipe.model_config.size == SIZE and pipe.unet.dtype == torch.float32 and pipe.device.type == "cpu"
-    assert run(pipe, clip, tmp_path / "job")["device"] == "cpu"
-
-
 def test_a_model_saved_in_half_precision_runs_in_full_on_the_cpu(tmp_path):
     tiny_pipeline().to(dtype=torch.float16).save_pretrained(tmp_path)
     pipe = load_pipeline(tmp_path, "cpu")
@@ -357,12 +351,6 @@ def test_what_is_no_model_is_one_sentence(tmp_path, model, files, sentence, monk
     with pytest.raises(ModelError, match=sentence) as error:
         load_pipeline(model, "cpu")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
-
-
-def test_a_missing_device_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="No CUDA device"):
-        load_pipeline("mini", "cuda")
 
 
 def test_a_model_tuned_for_a_while(pipe, clip):
