@@ -160,16 +160,16 @@ def test_it_is_fed_as_the_original_was(model, base, clip_model, states, scene):
     assert torch.allclose(reference.tokens, given, atol=1e-4) and torch.allclose(reference.blank, null, atol=1e-4)
     assert (given - null).abs().max() > 0.1
     noise = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(1))
+    ends = [0, FRAMES - 1]  # whose windows lie differently; the original takes its time
+    given = {"noise": noise, "output_type": "np", "batches": [range(index, index + 1) for index in ends]}
     for guidance, leak in (((8.0, 3.0), None), ((1.0, 1.0), True)):
-        given = {"noise": noise, "output_type": "np", "batch_size": 3}
         made = pipe(photo, poses, None, 3, *guidance, init_leak=leak, **given).frames
-        ends = [0, FRAMES - 1]  # whose windows lie differently; the original takes its time
         wanted = np.stack([original.frame(photo, maps, index, noise, 3, *guidance) for index in ends])
-        assert made.shape == (FRAMES, HEIGHT, WIDTH, 3) and made.dtype == np.float32
-        assert np.abs(made[ends] - wanted).max() < 1e-3 and wanted.std() > 0.01
+        assert made.shape == (2, HEIGHT, WIDTH, 3) and made.dtype == np.float32
+        assert np.abs(made - wanted).max() < 1e-3 and wanted.std() > 0.01
     assert np.abs(wanted[0] - wanted[1]).max() > 1e-3  # poses count
-    without = pipe(photo, poses, None, 3, 1.0, 1.0, init_leak=False, **given).frames
-    assert np.abs(without[ends] - wanted).max() > 1e-3
+    without = pipe(photo, poses, None, 3, 1.0, 1.0, init_leak=False, **given | {"batches": [range(1)]}).frames
+    assert np.abs(without - wanted[:1]).max() > 1e-3
 
 
 def test_names_of_every_age_give_the_same_weights(base, clip_model, states, tmp_path, model):
