@@ -29,7 +29,6 @@ from . import __version__
 from .animate.engine import LocalEngine, ModelInfo
 from .errors import ClusterAway, DreamPoseError, ModelError
 from .files import appearing
-from .model import memory
 from .model.loading import load_pipeline
 from .progress import OnProgress, ShouldStop, check_stop
 from .settings import MODELS, Settings
@@ -177,10 +176,9 @@ class ModelActor:
         calls = {name: partial(self._record, name) for name in ("on_step", "on_smaller", "on_latent_preview")}
         hidden: list[int] = []
         should_stop = ray.get_runtime_context().is_canceled
-        with memory.peaks() as peaks:
-            made = self._engine.loaded_frames(scene, options, batches, should_stop, on_hidden=hidden.append, **calls)
-            frames = np.stack([frame for _, frame in made])
-        return frames, hidden, peaks
+        # subject None: the loaded one
+        made = self._engine.frames(scene, options, None, batches, should_stop, on_hidden=hidden.append, **calls)
+        return np.stack([frame for _, frame in made]), hidden, self._engine.peaks
 
     def tune(self, *args, **kwargs) -> tuple[Subject, float]:
         """Fine-tune a subject as `LocalEngine.tune` does, in the shared folder."""

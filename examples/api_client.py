@@ -11,8 +11,8 @@ import httpx  # comes with gradio
 PEOPLE = Path(__file__).resolve().parent / "people"
 
 
-def told(answer: httpx.Response) -> dict:
-    """What the server answers; a refusal is one sentence, and the end."""
+def content(answer: httpx.Response) -> dict:
+    """The server's answer; an error is one sentence, and ends the program."""
     if answer.is_error:
         sys.exit(answer.json()["error"])
     return answer.json()
@@ -20,8 +20,8 @@ def told(answer: httpx.Response) -> dict:
 
 def main(url: str, out: str) -> None:
     api = httpx.Client(base_url=f"{url.rstrip('/')}/api/v1", timeout=60)
-    api.headers["Authorization"] = f"Bearer {told(api.post('/tokens'))['token']}"
-    job = told(
+    api.headers["Authorization"] = f"Bearer {content(api.post('/tokens'))['token']}"
+    job = content(
         api.post(
             "/jobs",
             files={
@@ -35,7 +35,7 @@ def main(url: str, out: str) -> None:
     )
     while job["state"] not in ("done", "failed", "cancelled"):
         time.sleep(1)
-        job = told(api.get(f"/jobs/{job['id']}"))
+        job = content(api.get(f"/jobs/{job['id']}"))
         print(job["state"], job["progress"] or f"place {job['place']} in the queue")
     if job["state"] != "done":
         sys.exit(job["error"] or "The job was stopped.")

@@ -13,13 +13,13 @@ PEOPLE = Path(__file__).resolve().parent / "people"
 
 
 def main(url: str, out: str) -> None:
-    # with analytics_enabled=False: gradio_client calls home unless both are said
+    # with analytics_enabled=False: gradio_client calls home unless both are set
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # token: of Hugging Face; gradio_client sends the one that it finds on this machine to every server
     client = Client(url, token=False, verbose=False, download_files=False, analytics_enabled=False)
 
     def ask(endpoint: str, **given):
-        """What the server answers; a refusal is one sentence, and the end."""
+        """The server's answer; an error is one sentence, and ends the program."""
         try:
             return client.predict(api_name=f"/{endpoint}", **given)
         except AppError as error:

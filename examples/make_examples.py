@@ -40,7 +40,7 @@ MOTIONS = {  # name: (motion, figure, frames, first second)
     "jump": ("jump", 11_035, 60, 0.0),
 }
 FPS = 20.0
-MAPS = (80, 64)  # of motions, which are drawn anew from their joints
+MAPS = (80, 64)  # of motions, which are drawn again from their joints
 
 
 def compact(poses: PoseSequence) -> PoseSequence:

@@ -1,4 +1,4 @@
-"""Photo, motion and result beside each other as a GIF: python -m examples.side_by_side PHOTO POSES.npz RESULT.mp4
+"""Photo, motion and result next to each other as a GIF: python -m examples.side_by_side PHOTO POSES.npz RESULT.mp4
 OUT.gif [more triples]
 
 The README's animation is made by it, from `animate`'s results.
@@ -16,17 +16,14 @@ from dreampose_core.media import probe_video, read_video, write_gif
 
 def panels(photo: str, motion: str, result: str, num_frames: int, size: tuple[int, int]) -> np.ndarray:
     """uint8 (T, H, 3 W, 3): the photo, the poses and the video, the video over and over if it is too short."""
-    frames = np.stack(list(read_video(result)))
-    poses = render_colours(fitted(read_poses(motion), frames.shape[1:3]))
-    rows = []
-    for index in range(num_frames):
-        parts = [fit_image(read_image(photo), size)]
-        parts += [
-            np.asarray(Image.fromarray(x[index % len(frames)]).resize(size[::-1], Image.Resampling.BICUBIC))
-            for x in (poses, frames)
-        ]
-        rows.append(np.concatenate(parts, axis=1))
-    return np.stack(rows)
+
+    def smaller(frame: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))
+
+    frames, picture = list(read_video(result)), fit_image(read_image(photo), size)
+    poses = render_colours(fitted(read_poses(motion), frames[0].shape[:2]))
+    rows = [np.hstack([picture, smaller(pose), smaller(frame)]) for pose, frame in zip(poses, frames)]
+    return np.stack([rows[index % len(rows)] for index in range(num_frames)])
 
 
 def main(arguments: list[str]) -> None:

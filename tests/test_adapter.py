@@ -1,4 +1,4 @@
-"""The adapter starts as the identity on CLIP's tokens, learns from both kinds, and survives saving."""
+"""The adapter starts as the identity on CLIP's tokens and learns from both kinds."""
 
 from __future__ import annotations
 
@@ -39,14 +39,3 @@ def test_the_usual_sizes_have_the_released_checkpoints_shapes():
         "linear1.bias": (50,),
     }
     assert ImageAdapter()(torch.zeros(1, 50, 768), torch.zeros(1, 4, 80, 64)).shape == (1, 50, 768)
-
-
-def test_it_saves_and_loads(tmp_path):
-    clip, latents = inputs()
-    adapter = ImageAdapter(17, 32, 8, 10, 8)
-    with torch.no_grad():
-        adapter.linear1.weight.normal_()
-    adapter.save_pretrained(tmp_path)
-    loaded = ImageAdapter.from_pretrained(tmp_path)
-    assert loaded.config.latent_height == 10 and torch.equal(loaded(clip, latents), adapter(clip, latents))
-    assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".json"] == [".safetensors"]

@@ -53,24 +53,15 @@ def short(monkeypatch):
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2))
 
 
-def run(pipe, clip, folder, options=OPTIONS, **kwargs):
-    given = {
-        "image": clip[0][0],
-        "poses": clip[1],
-        "image_poses": clip[1].select([0]),
-        "options": options,
-        "folder": folder,
-    }
-    return animate(LocalEngine(pipe), **{**given, **kwargs})
+def run(pipe, clip, folder, options=OPTIONS, engine=None, **more):
+    given = {"image": clip[0][0], "poses": clip[1], "image_poses": clip[1].select([0])}
+    return animate(engine or LocalEngine(pipe), options=options, folder=folder, **given | more)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the result's figures, which hold the seconds it took."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "result.json"
-    }
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "result.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -110,34 +101,20 @@ def test_a_run_leaves_all_its_files(pipe, whole):
 def test_the_video_has_one_frame_for_each_pose(whole):
     folder = whole[0]
     info = probe_video(folder / "result.mp4")
-    assert (info.num_frames, info.height, info.width, info.codec, info.pixel_format) == (
-        FRAMES,
-        *SIZE,
-        "h264",
-        "yuv420p",
-    )
-    assert info.fps == pytest.approx(FPS)
+    assert (info.num_frames, info.height, info.width) == (FRAMES, *SIZE)
+    assert (info.codec, info.pixel_format, info.fps) == ("h264", "yuv420p", pytest.approx(FPS))
     content = (folder / "result.mp4").read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
     for index, frame in enumerate(read_video(folder / "result.mp4")):
         assert np.abs(frame.astype(float) - read_image(folder / f"frames/{index:06d}.png")).mean() < 20
-
-
-def test_chunks_are_the_video_in_seconds(whole):
-    assert [probe_video(path).num_frames for path in sorted((whole[0] / "chunks").iterdir())] == [3, 3, 1]
-    assert all(probe_video(path).fps == pytest.approx(FPS) for path in (whole[0] / "chunks").iterdir())
+    chunks = [probe_video(path) for path in sorted((folder / "chunks").iterdir())]  # a second each
+    assert [(chunk.num_frames, chunk.fps) for chunk in chunks] == [(n, pytest.approx(FPS)) for n in (3, 3, 1)]
 
 
 def test_the_frames_are_the_pipelines(pipe, clip, tmp_path):
     run(pipe, clip, tmp_path)
-    made = pipe(
-        clip[0][0],
-        clip[1],
-        clip[1].select([0]),
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        batch_size=2,
-    )
+    generator = torch.Generator().manual_seed(0)
+    made = pipe(clip[0][0], clip[1], clip[1].select([0]), 2, generator=generator, batch_size=2)
     assert all(np.array_equal(read_image(tmp_path / f"frames/{i:06d}.png"), made.frames[i]) for i in range(FRAMES))
 
 
@@ -165,10 +142,8 @@ def test_the_second_run_for_a_person_reuses_the_subject(pipe, clip, whole, tmp_p
     assert result["subject"] == whole[2]["subject"] and "tuning" not in result["seconds"]
     assert contents(tmp_path) == contents(whole[0])
     turned = replace(clip[1].select(slice(None, None, -1)), fps=5.0)
-    assert (
-        run(pipe, clip, tmp_path / "another motion", TUNED, poses=turned, subjects=whole[1])["subject"]
-        == result["subject"]
-    )
+    again = run(pipe, clip, tmp_path / "another motion", TUNED, poses=turned, subjects=whole[1])
+    assert again["subject"] == result["subject"]
     assert len(list(whole[1].iterdir())) == 1
 
 
@@ -208,16 +183,10 @@ def test_a_stopped_run_goes_on_and_is_bit_equal(pipe, clip, whole, tmp_path, sto
 
 def test_a_stop_is_heard_while_the_video_is_written(pipe, clip, whole, tmp_path):
     seen = []
+    watch = {"on_progress": seen.append}
+    watch["should_stop"] = lambda: seen and (seen[-1].stage, seen[-1].step) == ("video", 2)
     with pytest.raises(Cancelled):
-        run(
-            pipe,
-            clip,
-            tmp_path,
-            TUNED,
-            subjects=whole[1],
-            on_progress=seen.append,
-            should_stop=lambda: seen and (seen[-1].stage, seen[-1].step) == ("video", 2),
-        )
+        run(pipe, clip, tmp_path, TUNED, subjects=whole[1], **watch)
     assert (seen[-1].stage, seen[-1].total) == ("video", FRAMES) and not (tmp_path / "result.mp4").exists()
     run(pipe, clip, tmp_path, TUNED, subjects=whole[1])
     assert contents(tmp_path) == contents(whole[0])
@@ -250,74 +219,46 @@ class OutOfOrder(LocalEngine):
 
 
 def test_frames_may_come_in_any_order_and_chunks_come_in_theirs(pipe, clip, whole, tmp_path):
-    engine, seen = OutOfOrder(pipe), []
-    given = {
-        "image": clip[0][0],
-        "poses": clip[1],
-        "image_poses": clip[1].select([0]),
-        "options": TUNED,
-        "folder": tmp_path,
-    }
-    given |= {
-        "subjects": whole[1],
-        "on_progress": lambda p: seen.append((p.step, len(list((tmp_path / "chunks").glob("*.mp4"))))),
-    }
+    engine = OutOfOrder(pipe)
     engine.stops = True
     with pytest.raises(Cancelled):
-        animate(engine, **given)
+        run(pipe, clip, tmp_path, TUNED, engine, subjects=whole[1])
     assert sorted(path.stem for path in (tmp_path / "frames").iterdir()) == ["000004", "000005", "000006"]
-    assert not list((tmp_path / "chunks").iterdir()) and not (tmp_path / "partial.mp4").exists(), (
-        "there is no beginning yet"
-    )
+    # there is no beginning yet
+    assert not list((tmp_path / "chunks").iterdir()) and not (tmp_path / "partial.mp4").exists()
     engine.stops = False
     (tmp_path / "frames" / "000005.png").unlink()
-    animate(engine, **given)
-    assert engine.asked == [range(0, 2), range(2, 4), range(4, 6)], (
-        "batches stay whole, and what is there is not made again"
-    )
+    run(pipe, clip, tmp_path, TUNED, engine, subjects=whole[1])
+    # batches stay whole, and what is there is not made again
+    assert engine.asked == [range(0, 2), range(2, 4), range(4, 6)]
     assert contents(tmp_path) == contents(whole[0])
 
 
-def test_what_a_killed_process_was_writing_is_removed(pipe, clip, whole, tmp_path):
+def test_what_a_killed_process_was_writing_is_removed_and_what_is_finished_is_not_made_again(
+    pipe, clip, whole, tmp_path, monkeypatch
+):
     folder = shutil.copytree(whole[0], tmp_path / "job")
     for name in ("frames/.part.99.000003.png", "chunks/.part.99.000001.mp4", ".part.99.result.mp4"):
         (folder / name).write_bytes(b"half")
-    (folder / "frames" / "000003.png").unlink()
-    run(pipe, clip, folder, TUNED, subjects=whole[1])
-    assert contents(folder) == contents(whole[0])
-
-
-def test_a_finished_clip_is_not_made_again(pipe, clip, whole, tmp_path, monkeypatch):
-    folder = shutil.copytree(whole[0], tmp_path / "job")
     monkeypatch.setattr(type(pipe), "stream", None)
     assert run(pipe, clip, folder, TUNED, subjects=whole[1])["num_frames"] == FRAMES
+    assert contents(folder) == contents(whole[0])
 
 
 def test_options_reach_the_frames(pipe, clip, tmp_path):
     base = run(pipe, clip, tmp_path / "base")
-    part = run(
-        pipe, clip, tmp_path / "part", OPTIONS.model_copy(update={"first_frame": 2, "last_frame": 5, "fps": 12.0})
-    )
-    assert (
-        part["num_frames"] == 12
-        and part["fps"] == 12
-        and probe_video(tmp_path / "part" / "result.mp4").fps == pytest.approx(12)
-    )
+    cut = OPTIONS.model_copy(update={"first_frame": 2, "last_frame": 5, "fps": 12.0})
+    part = run(pipe, clip, tmp_path / "part", cut)
+    assert (part["num_frames"], part["fps"]) == (12, 12)
+    assert probe_video(tmp_path / "part" / "result.mp4").fps == pytest.approx(12)
     for name, change in (("seed", {"seed": 1}), ("guidance", {"image_guidance": 3.0}), ("steps", {"steps": 3})):
         result = run(pipe, clip, tmp_path / name, OPTIONS.model_copy(update=change))
         assert contents(tmp_path / name)["frames/000003.png"] != contents(tmp_path / "base")["frames/000003.png"], name
         assert result["used"] != base["used"] or result["seed"] == 1
-    assert (
-        run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))["used"][
-            "num_inference_steps"
-        ]
-        == 8
-    )
-    assert [pipe.model_config.sampling(quality).num_inference_steps for quality in ("draft", "standard", "best")] == [
-        8,
-        15,
-        50,
-    ]
+    draft = run(pipe, clip, tmp_path / "draft", AnimateOptions(recipe="none", quality="draft"))
+    assert draft["used"]["num_inference_steps"] == 8
+    steps = [pipe.model_config.sampling(quality).num_inference_steps for quality in ("draft", "standard", "best")]
+    assert steps == [8, 15, 50]
 
 
 def test_what_the_model_cannot_use_is_said_before_it_is_tuned(pipe, clip, tmp_path):
@@ -382,57 +323,40 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(pipe, clip, whole
     assert contents(folder) == contents(whole[0]) and before.items() <= contents(folder).items()
 
 
-def test_a_model_is_loaded_from_a_folder(tmp_path, clip):
-    pipe = load_pipeline(make_tiny_model(tmp_path / "model"), "cpu")
-    assert pipe.model_config.size == SIZE and pipe.unet.dtype == torch.float32 and pipe.device.type == "cpu"
-    assert run(pipe, clip, tmp_path / "job")["device"] == "cpu"
-
-
 def test_a_model_saved_in_half_precision_runs_in_full_on_the_cpu(tmp_path):
     tiny_pipeline().to(dtype=torch.float16).save_pretrained(tmp_path)
     pipe = load_pipeline(tmp_path, "cpu")
     assert {getattr(pipe, part).dtype for part in ("unet", "vae", "adapter", "image_encoder")} == {torch.float32}
 
 
-@pytest.mark.parametrize("damage", ["none", "empty", "file", "other", "cut", "hub"])
-def test_what_is_no_model_is_one_sentence(tmp_path, damage, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "files", "sentence"),
+    [
+        ("nowhere", {}, "no model folder at nowhere"),
+        ("/nowhere/at/all", {}, "no model folder"),
+        ("a/b", {"a/b": "a file, not a hub id"}, "no model folder at a/b"),
+        ("a", {"a/inside/model_index.json": "{}"}, "it has no model_index.json; give a/inside"),
+        ("a", {"a/model_index.json": '{"_class_name": "StableDiffusionPipeline"}'}, "cannot be loaded"),
+        ("tiny", {"tiny/unet/*.safetensors": "not weights"}, "cannot be loaded: it is incomplete, damaged"),
+    ],
+)
+def test_what_is_no_model_is_one_sentence(tmp_path, model, files, sentence, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model, sentence = "nowhere", "no model folder at nowhere"
-    if damage == "empty":
-        (tmp_path / "nowhere").mkdir()
-        (tmp_path / "nowhere/inside").mkdir()
-        (tmp_path / "nowhere/inside/model_index.json").write_text("{}")
-        sentence = "it has no model_index.json; give nowhere/inside"
-    elif damage == "file":
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a/b").write_text("text")
-        model, sentence = "a/b", "no model folder at a/b"
-    elif damage == "other":
-        (tmp_path / "nowhere").mkdir()
-        (tmp_path / "nowhere/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-        sentence = "cannot be loaded"
-    elif damage == "cut":
-        make_tiny_model(tmp_path / "nowhere")
-        next((tmp_path / "nowhere/unet").glob("*.safetensors")).write_bytes(b"not a model")
-        sentence = "cannot be loaded: it is incomplete, damaged"
-    elif damage == "hub":
-        model, sentence = "/nowhere/at/all", "no model folder"
+    if model == "tiny":
+        make_tiny_model(model)
+    for name, text in files.items():
+        path = next(tmp_path.glob(name), tmp_path / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     with pytest.raises(ModelError, match=sentence) as error:
         load_pipeline(model, "cpu")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-def test_a_missing_device_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="No CUDA device"):
-        load_pipeline("mini", "cuda")
-
-
 def test_a_model_tuned_for_a_while(pipe, clip):
     def frame():
-        return pipe(
-            clip[0][0], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)
-        ).frames
+        generator = torch.Generator().manual_seed(0)
+        return pipe(clip[0][0], clip[1].select([0]), num_inference_steps=2, generator=generator).frames
 
     before = frame()
     with tuned_to(pipe, clip[0][0], clip[1].select([0]), "fast"):
@@ -442,9 +366,6 @@ def test_a_model_tuned_for_a_while(pipe, clip):
 
 def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
     """The second waits for the first and finds its subject; told to stop it waits no longer."""
-    frames, poses = clip
-    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
-    given = {"image": frames[0], "poses": poses, "image_poses": None, "options": options}
     pipes = [copy.deepcopy(pipe) for pipe in [tiny_pipeline()] * 3]
     tuned, begun, go_on = [], threading.Event(), threading.Event()
 
@@ -455,25 +376,18 @@ def test_two_jobs_with_one_photo_tune_once(clip, tmp_path, monkeypatch):
         return {"tuning": [1.0], "decoder": []}
 
     monkeypatch.setattr(finetuning, "tune_subject", tune)
-    results = {}
+    results, options = {}, AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
 
-    def run(name: str) -> None:
-        results[name] = animate(
-            LocalEngine(pipes.pop()), **given, folder=tmp_path / name, subjects=tmp_path / "subjects"
-        )
+    def job(name: str, **more) -> None:
+        folders = {"folder": tmp_path / name, "subjects": tmp_path / "subjects"}
+        results[name] = run(pipes.pop(), clip, options=options, image_poses=None, **folders, **more)
 
-    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    threads = [threading.Thread(target=job, args=(name,)) for name in ("first", "second")]
     threads[0].start()
     assert begun.wait(60)
     threads[1].start()
     with pytest.raises(Cancelled):
-        animate(
-            LocalEngine(pipes.pop()),
-            **given,
-            folder=tmp_path / "third",
-            subjects=tmp_path / "subjects",
-            should_stop=lambda: True,
-        )
+        job("third", should_stop=lambda: True)
     go_on.set()
     for thread in threads:
         thread.join(120)

@@ -21,6 +21,7 @@ from dreampose_core.__main__ import main
 from dreampose_core.media import probe_video, read_image, write_png, write_video
 from dreampose_core.poses import read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 SIZE = (40, 32)
@@ -46,6 +47,12 @@ def signals():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Fine-tuning of two steps."""
+    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=2))
+
+
 def arguments(words: str, *more, **options) -> list[str]:
     """The words of a command, more of them, and options by name."""
     named = [x for name, value in options.items() if value is not None for x in (f"--{name.replace('_', '-')}", value)]
@@ -63,11 +70,11 @@ def run(*given, **options) -> int:
     return main(arguments(*given, **options))
 
 
-def command(given: list[str], cwd=REPOSITORY):
+def process(given: list[str], cwd: Path, **pipes) -> subprocess.Popen:
     """The same in a process of its own."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     line = [sys.executable, "-m", "dreampose_core", *given]
-    return subprocess.run(line, capture_output=True, text=True, timeout=600, cwd=cwd, env=environment)
+    return subprocess.Popen(line, **pipes, stderr=subprocess.PIPE, cwd=cwd, env=environment)
 
 
 def refused(capsys, given: list[str]) -> str:
@@ -84,19 +91,21 @@ def refused(capsys, given: list[str]) -> str:
     return err
 
 
-# -- what the commands do, each in a process of its own
+# -- what the commands do
 
 
 def test_animate(files, tmp_path):
     own = f"{files}/poses.npz:0"
     changes = {"recipe": "fast", "frames": "0:3", "fps": 12, "seed": 3, "image_guidance": 2}
-    done = command(animate_arguments(files, image_poses=own, **changes), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    motion, last = done.stdout.splitlines()
+    given = animate_arguments(files, image_poses=own, **changes)
+    with process(given, tmp_path, stdout=subprocess.PIPE, text=True) as done:
+        out, err = done.communicate(timeout=600)
+    assert done.returncode == 0, err
+    motion, last = out.splitlines()
     assert motion == f"{files}/poses.npz: 5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts"
     assert last == "out.mp4: 9 frames at 12 fps, 40 x 32 (height x width)"  # 3 of 4 a second, each shown three times
-    assert all(stage in done.stderr for stage in ("tuning", "decoder", "frames", "video"))
-    assert "Warning" not in done.stderr and "float32" not in done.stderr  # libraries on their own casts
+    assert all(stage in err for stage in ("tuning", "decoder", "frames", "video"))
+    assert "Warning" not in err and "float32" not in err  # libraries on their own casts
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
     info = probe_video(tmp_path / "out.mp4")
     assert (info.num_frames, info.fps, info.codec, info.pixel_format) == (9, 12, "h264", "yuv420p")
@@ -105,12 +114,12 @@ def test_animate(files, tmp_path):
     assert result["used"]["image_guidance"] == 2
 
 
-def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
+def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys, short):
     photos = ["--image", files / "photo.png", "--image", files / "photo.png"]
     maps = ["--image-poses", files / "poses.npz", "--image-poses", f"{files}/poses.npz:1"]
-    done = command(arguments("finetune --out anna --device cpu", *photos, *maps, model=files / "model"), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "tuned to 2 photos; use it with --subject" in done.stdout and "anna" in done.stdout
+    assert run("finetune --device cpu", *photos, *maps, model=files / "model", out=tmp_path / "anna") == 0
+    out = capsys.readouterr().out
+    assert "tuned to 2 photos; use it with --subject" in out and "anna" in out
     assert (tmp_path / "anna" / "subject.json").is_file()
     assert len(read_poses(tmp_path / "anna" / "photo_poses.npz")) == 2
     out = tmp_path / "out.mp4"
@@ -120,10 +129,7 @@ def test_finetune_and_the_subject_it_makes(files, tmp_path, capsys):
     assert "No DensePose for this photo" in capsys.readouterr().out
 
 
-def test_animate_learns_from_several_photos(files, tmp_path, capsys, monkeypatch):
-    from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
-
-    monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=2))
+def test_animate_learns_from_several_photos(files, tmp_path, capsys, short):
     photo, first = ["--image", str(files / "photo.png")], f"{files}/poses.npz:0"
     more = [*photo, "--image-poses", f"{files}/poses.npz:1", "--fit", "pad"]
     assert main([*animate_arguments(files, image_poses=first, recipe="fast", out=tmp_path / "out.mp4"), *more]) == 0
@@ -155,13 +161,6 @@ def test_an_interrupted_finetune_goes_on_when_asked(files, tmp_path, capsys):
     assert main(given) == 0 and "already tuned with these inputs, unchanged" in capsys.readouterr().out
 
 
-def test_poses_info(files):
-    done = command(arguments("poses info", files / "poses.npz"))
-    assert done.returncode == 0 and done.stderr == ""
-    assert "5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts" in done.stdout
-    assert "no person in 0 frames" in done.stdout
-
-
 def test_convert_to_every_form_and_back(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     truth = read_poses(files / "poses.npz")
@@ -170,6 +169,7 @@ def test_convert_to_every_form_and_back(files, tmp_path, capsys, monkeypatch):
         assert run("poses info", name) == 0
         out = capsys.readouterr().out
         assert words in out and "5 frames at 4 fps, 40 x 32" in out and "mannequin charts" in out
+        assert "no person in 0 frames" in out
     assert run("poses convert iuv.zip again.npz --frames 1:4 --reverse --loops 2") == 0
     assert np.array_equal(read_poses("again.npz").parts, truth.parts[[3, 2, 1] * 2])
     wrong = arguments("poses convert iuv.zip x.npz --frames 4:9")
@@ -228,10 +228,7 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
 
 
 def test_mannequin_render(tmp_path):
-    done = command(
-        arguments("mannequin render --seed 10007 --motion wave --frames 3 --size 40x32 --out clip"), cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    assert run("mannequin render --seed 10007 --motion wave --frames 3 --size 40x32", out=tmp_path / "clip") == 0
     frames = [f"frame_{i:05d}.png" for i in range(3)]
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == [*frames, "poses.npz"]
     poses = read_poses(tmp_path / "clip" / "poses.npz")
@@ -244,8 +241,8 @@ def test_mannequin_render(tmp_path):
 def test_train_and_go_on(tmp_path, capsys):
     few = "--size 32x32 --vae-steps 1 --end-to-end-steps 1 --batch-size 2 --unet-channels 8,16 --device cpu"
     given = arguments(f"train --data mannequin {few}", out=tmp_path / "run")
-    done = command([*given, "--steps", "2", "--minutes", "0"])
-    assert done.returncode == 0 and "not all steps done; continue with --resume" in done.stdout, done.stderr
+    assert main([*given, "--steps", "2", "--minutes", "0"]) == 0
+    assert "not all steps done; continue with --resume" in capsys.readouterr().out
     assert "give --resume to continue" in refused(capsys, [*given, "--steps", "2"])
     assert "was started with --steps 2; use the same options" in refused(capsys, [*given, "--steps", "3", "--resume"])
     assert main([*given, "--steps", "2", "--resume", "--tensorboard"]) == 0
@@ -261,18 +258,15 @@ def test_the_same_command_gives_the_same_video(files, tmp_path):
 
 
 def test_ctrl_c_stops_without_leaving_anything(files, tmp_path):
-    line = [sys.executable, "-m", "dreampose_core", *animate_arguments(files, steps=250, out=tmp_path / "out.mp4")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-    with subprocess.Popen(line, **pipes, cwd=tmp_path, env=environment) as process:
+    with process(animate_arguments(files, steps=250), tmp_path, stdout=subprocess.DEVNULL) as running:
         said = b""
         while b"frames" not in said:
-            piece = process.stderr.read1(4096)
+            piece = running.stderr.read1(4096)
             assert piece, said
             said += piece
-        process.send_signal(signal.SIGINT)
-        said += process.stderr.read()
-        assert process.wait(300) == 130
+        running.send_signal(signal.SIGINT)
+        said += running.stderr.read()
+        assert running.wait(300) == 130
     assert b"stopped." in said and b"Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 

@@ -26,7 +26,7 @@ from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload
 from dreampose_core.jobs.store import Store
 from dreampose_core.jobs.tasks import DeviceTasks
 from dreampose_core.jobs.worker import Worker
-from dreampose_core.media import write_png
+from dreampose_core.media import read_image, write_png
 from dreampose_core.model import memory
 from dreampose_core.model.conditioning import unet_in_channels
 from dreampose_core.model.config import ModelConfig
@@ -43,6 +43,16 @@ SIZE, FRAMES = (40, 32), 6
 def clip():
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=4.0)
     return rgb[0].numpy(), poses
+
+
+def run(pipe, clip, folder, maps=True, **options):
+    """The result and the frames of a whole run."""
+    photo, poses = clip
+    options = AnimateOptions(**{"recipe": "none", "steps": 1, "align": "none", "fit": "pad"} | options)
+    image_poses = poses.select([0]) if maps else None
+    given = {"image": photo, "poses": poses, "image_poses": image_poses, "options": options, "folder": folder}
+    result = animate(LocalEngine(pipe), **given)
+    return result, np.stack([read_image(path) for path in sorted((folder / "frames").glob("*.png"))])
 
 
 @pytest.fixture
@@ -65,13 +75,10 @@ def test_the_device_that_is_there_and_one_that_is_too_old(card, monkeypatch):
     with pytest.raises(ModelError, match="No CUDA device"):
         memory.chosen_device("cuda")
     card()
-    assert (
-        memory.chosen_device("auto") == memory.chosen_device("cuda") == "cuda" and memory.chosen_device("cpu") == "cpu"
-    )
+    assert [memory.chosen_device(asked) for asked in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
     card(capability=(6, 1))
-    with pytest.raises(
-        ModelError, match=r"Test Card, compute capability 6.1\) is older than this PyTorch supports \(7.5 and above\)"
-    ):
+    words = r"Test Card, compute capability 6.1\) is older than this PyTorch supports \(7.5 and above\)"
+    with pytest.raises(ModelError, match=words):
         memory.chosen_device("auto")
 
 
@@ -83,9 +90,7 @@ def test_precision_is_chosen_with_its_reason_in_the_log(card, caplog):
     card(bf16=False)
     assert memory.chosen_precision("cuda") == (torch.float16, "fp16, because Test Card does not compute in bf16")
     assert memory.chosen_precision("cuda", "fp32") == (torch.float32, "fp32, as requested")
-    assert [record.message for record in caplog.records][
-        0
-    ] == "The model computes in fp32, because the model runs on the CPU."
+    assert caplog.records[0].message == "The model computes in fp32, because the model runs on the CPU."
     assert len(caplog.records) == 4
 
 
@@ -117,20 +122,15 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     whole = pipe(photo, poses, poses.select([0]), 2, generator=torch.Generator().manual_seed(0), batch_size=1).frames
     full = Full(pipe.unet, 2, error)
     monkeypatch.setattr(pipe.unet, "forward", full)
-    options = AnimateOptions(recipe="none", steps=2, batch_size=8, align="none", fit="pad")
-    result = animate(
-        LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
-    )
-    assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (
-        2 * FRAMES - 1
-    )  # two steps each; the first of them is counted above
+    result, made = run(pipe, clip, tmp_path, steps=2, batch_size=8)
+    # two steps each; the first of them is counted among the first three
+    assert full.given[:3] == [6, 3, 1] and full.given[3:] == [1] * (2 * FRAMES - 1)
     said = [notice for notice in result["notices"] if "memory" in notice]
     assert said == [
         "Larger batches did not fit in memory, so frames are made 3 at a time.",
         "Larger batches did not fit in memory, so frames are made one by one.",
     ]
     assert said[0] in caplog.text and json.loads((tmp_path / "result.json").read_text())["notices"] == result["notices"]
-    made = np.stack([np.asarray(frame) for frame in frames_in(tmp_path)])
     assert np.abs(made.astype(int) - whole).max() <= 1
 
 
@@ -142,19 +142,19 @@ def test_a_batch_that_fits_once_halved_goes_on_so(clip, monkeypatch):
     assert len(made) == FRAMES and full.given == [6, 3, 3] and sizes == [3]
 
 
-def test_too_little_for_a_single_frame_is_one_sentence(clip, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (ERRORS[0], ModelError, "not enough memory for a single frame of 40x32.*--low-memory"),
+        (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match"),
+    ],
+)
+def test_too_little_for_a_single_frame_and_other_errors(clip, monkeypatch, error, raised, words):
     pipe, (photo, poses) = tiny_pipeline(), clip
-    monkeypatch.setattr(pipe.unet, "forward", Full(pipe.unet, 0, ERRORS[0]))
-    with pytest.raises(ModelError, match="not enough memory for a single frame of 40x32.*--low-memory"):
-        list(pipe.stream(photo, poses, None, 1))
-
-
-def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
-    pipe, (photo, poses) = tiny_pipeline(), clip
-    full = Full(pipe.unet, 0, RuntimeError("shapes do not match"))
+    full = Full(pipe.unet, 0, error)
     monkeypatch.setattr(pipe.unet, "forward", full)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(pipe.stream(photo, poses, None, 1))
+    with pytest.raises(raised, match=words):
+        list(pipe.stream(photo, poses, None, 1, batch_size=1))
     assert len(full.given) == 1
 
 
@@ -162,24 +162,11 @@ def test_other_errors_are_not_taken_for_full_memory(clip, monkeypatch):
     ("error", "full"),
     [
         *((error, True) for error in ERRORS),
-        (
-            torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-            True,
-        ),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (
-            torch.AcceleratorError(
-                "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."
-            ),
-            False,
-        ),
-        (
-            torch.AcceleratorError(
-                "CUDA error: unspecified launch failure\nframe #3: raised where one is out of memory"
-            ),
-            False,
-        ),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors"), False),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure\nframe #3: where one is out of memory"), False),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("out of memory"), False),
     ],
@@ -245,39 +232,26 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
 def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(clip, tmp_path, monkeypatch):
     """Low memory, with the CPU as the device: the components' hooks are those that a GPU would have."""
     monkeypatch.setitem(RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=2, batch_size=2, views=4))
-    options = AnimateOptions(recipe="fast", steps=2, batch_size=3, align="none", fit="pad")
     made = {}
     for name in ("whole", "in turns"):
-        pipe, (photo, poses) = tiny_pipeline(), clip
+        pipe = tiny_pipeline()
         before = weights(pipe.unet, pipe.vae, pipe.adapter)
         if name == "in turns":
             pipe.enable_model_cpu_offload(device=torch.device("cpu"))
-        animate(
-            LocalEngine(pipe),
-            image=photo,
-            poses=poses,
-            image_poses=poses.select([0]),
-            options=options,
-            folder=tmp_path / name,
-        )
+        _, made[name] = run(pipe, clip, tmp_path / name, recipe="fast", steps=2, batch_size=3)
         assert len(getattr(pipe, "_all_hooks", [])) == (4 if name == "in turns" else 0)
         assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
-        made[name] = np.stack(frames_in(tmp_path / name))
     assert np.array_equal(made["whole"], made["in turns"])
 
 
 def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypatch):
     """As it is on a GPU: what a checkpoint holds must not care in what order numbers lie."""
-    monkeypatch.setitem(
-        RECIPES, "fast", SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4)
-    )
-    pipe, (photo, poses) = tiny_pipeline(), clip
+    recipe = SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4)
+    monkeypatch.setitem(RECIPES, "fast", recipe)
+    pipe = tiny_pipeline()
     for module in (pipe.unet, pipe.vae):
         module.to(memory_format=torch.channels_last)
-    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
-    animate(
-        LocalEngine(pipe), image=photo, poses=poses, image_poses=poses.select([0]), options=options, folder=tmp_path
-    )
+    run(pipe, clip, tmp_path, recipe="fast")
     assert (tmp_path / "result.mp4").is_file()
 
 
@@ -286,43 +260,26 @@ def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp
     monkeypatch.setattr(pipe.vae.encoder, "forward", Full(pipe.vae.encoder, 0, ERRORS[0]))
     with pytest.raises(ModelError, match="not enough memory to look at the photo"):
         list(pipe.stream(photo, poses, None, 1))
-    options = AnimateOptions(recipe="fast", steps=1, align="none", fit="pad")
     with pytest.raises(ModelError, match="not enough memory to tune the model"):
-        animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
+        run(pipe, clip, tmp_path, maps=False, recipe="fast")
 
 
 def test_the_result_says_device_precision_and_peaks(clip, tmp_path):
-    pipe, (photo, poses) = tiny_pipeline(), clip
+    pipe = tiny_pipeline()
     pipe.precision = "fp32, because the model runs on the CPU"
-    options = AnimateOptions(recipe="none", steps=1, align="none", fit="pad")
-    result = animate(LocalEngine(pipe), image=photo, poses=poses, image_poses=None, options=options, folder=tmp_path)
-    assert (
-        result["device"] == "cpu" and result["precision"].startswith("fp32") and result["peak_memory"]["host_mb"] > 100
-    )
+    result, _ = run(pipe, clip, tmp_path, maps=False)
+    assert result["device"] == "cpu" and result["precision"] == pipe.precision
+    assert result["peak_memory"]["host_mb"] > 100
     assert not (tmp_path / LATENT_PREVIEW).exists()
 
 
 def test_glimpses_come_while_the_first_batch_is_denoised(clip):
-    pipe, (photo, poses) = tiny_pipeline(), clip
-    seen = []
-    frames = list(
-        pipe.stream(
-            photo, poses, None, 10, batch_size=3, on_latent_preview=lambda frame, pixels: seen.append((frame, pixels))
-        )
-    )
-    assert (
-        len(frames) == FRAMES and [frame for frame, _ in seen] == [0] * 4
-    )  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
+    pipe, (photo, poses), seen = tiny_pipeline(), clip, []
+    calls = {"batch_size": 3, "on_latent_preview": lambda frame, pixels: seen.append((frame, pixels))}
+    assert len(list(pipe.stream(photo, poses, None, 10, **calls))) == FRAMES
+    assert [frame for frame, _ in seen] == [0] * 4  # after steps 2, 4, 6 and 8 of ten, of the first batch alone
     assert all(pixels.shape == (*SIZE, 3) and pixels.dtype == np.uint8 for _, pixels in seen)
-    assert (
-        list(pipe.stream(photo, poses, None, 1, on_latent_preview=lambda *_: seen.append(None))) and len(seen) == 4
-    )  # one step: none
-
-
-def frames_in(folder):
-    from dreampose_core.media import read_image
-
-    return [read_image(path) for path in sorted((folder / "frames").glob("*.png"))]
+    assert list(pipe.stream(photo, poses, None, 1, **calls)) and len(seen) == 4  # one step: none
 
 
 class Held(TorchDispatchMode):
@@ -337,10 +294,8 @@ class Held(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if (
-                isinstance(tensor, torch.Tensor)
-                and (key := (storage := tensor.untyped_storage())._cdata) not in self._known
-            ):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and (key := storage._cdata) not in self._known:
                 self._known.add(key)
                 self.alive += storage.nbytes()
                 self.most = max(self.most, self.alive)
@@ -384,11 +339,6 @@ def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
         torch.set_default_dtype(torch.float32)
     whole = sum(sizes.values()) + max(denoising.most, decoding.most) / gb
     in_turns = max(sizes[unet] + denoising.most / gb, sizes[vae] + decoding.most / gb)
-    print(
-        f"weights {sum(sizes.values()):.2f} GB, denoising {denoising.most / gb:.2f} GB, decoding "
-        f"{decoding.most / gb:.2f} GB"
-    )
-    assert (
-        1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb
-    )  # something was counted
+    # something was counted
+    assert 1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb
     assert whole < 8 - 1 and in_turns < 5 - 1

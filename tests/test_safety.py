@@ -28,14 +28,8 @@ from dreampose_core.settings import EXAMPLES, AnimateOptions, Settings
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
 RED = np.full((1, 32, 32, 3), (220, 10, 10), np.uint8)
-SIDE = {
-    "image_size": 28,
-    "patch_size": 7,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+SIDE = {"image_size": 28, "patch_size": 7, "hidden_size": 32, "intermediate_size": 64}
+SIDE |= {"num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def make_checker(folder: Path, objects_to: np.ndarray | None = None) -> Path:
@@ -52,9 +46,8 @@ def make_checker(folder: Path, objects_to: np.ndarray | None = None) -> Path:
         if objects_to is not None:
             seen = model.vision_model(processor(list(objects_to), return_tensors="pt").pixel_values)[1]
             mean, weight = seen.mean(0), model.visual_projection.weight
-            weight -= torch.outer(weight @ mean, mean) / (
-                mean @ mean
-            )  # to a random CLIP all pictures are alike but for little
+            # to a random CLIP all pictures are alike but for little
+            weight -= torch.outer(weight @ mean, mean) / (mean @ mean)
             model.concept_embeds[3] = model.visual_projection(seen[:1])[0]
             model.concept_embeds_weights[3] = 0.8
     model.save_pretrained(folder / "safety_checker")
@@ -87,11 +80,8 @@ def test_what_it_objects_to_is_black_and_nothing_else(tmp_path, kind):
 def test_a_run_says_which_frames_it_hid_also_after_an_interruption(tmp_path):
     pipe = tiny_pipeline()
     plain = run(pipe, tmp_path / "plain")
-    assert (
-        plain["safety_checker"] is False
-        and plain["hidden_frames"] == []
-        and frames(tmp_path / "plain").any(axis=(1, 2, 3)).all()
-    )
+    assert plain["safety_checker"] is False and plain["hidden_frames"] == []
+    assert frames(tmp_path / "plain").any(axis=(1, 2, 3)).all()
     others = np.roll(frames(tmp_path / "plain"), -1, axis=0)  # the second first
     pipe.safety_checker = SafetyChecker.from_stable_diffusion(make_checker(tmp_path / "base", others))
     result = run(pipe, tmp_path / "run")
@@ -111,19 +101,11 @@ def test_a_run_says_which_frames_it_hid_also_after_an_interruption(tmp_path):
 def test_what_is_shown_while_frames_are_made_is_looked_at_too(tmp_path):
     pipe = tiny_pipeline()
     pipe.safety_checker = SafetyChecker.from_stable_diffusion(make_checker(tmp_path))
-    latent_previews, hidden = [], []
+    previews, hidden = [], []
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 3, pipe.model_config.size)
-    made = list(
-        pipe.stream(
-            rgb[0].numpy(),
-            poses,
-            poses.select([0]),
-            4,
-            on_latent_preview=lambda _, pixels: latent_previews.append(pixels),
-            on_hidden=hidden.append,
-        )
-    )
-    assert latent_previews and not np.stack(latent_previews).any() and not np.stack(made).any() and hidden == [0, 1, 2]
+    calls = {"on_latent_preview": lambda _, pixels: previews.append(pixels), "on_hidden": hidden.append}
+    made = list(pipe.stream(rgb[0].numpy(), poses, poses.select([0]), 4, **calls))
+    assert previews and not np.stack(previews).any() and not np.stack(made).any() and hidden == [0, 1, 2]
     run(pipe, tmp_path / "run")
     assert not (tmp_path / "run" / LATENT_PREVIEW).exists()
 
@@ -132,23 +114,9 @@ def test_it_comes_with_the_model_where_it_is_asked_for(tmp_path, capsys):
     model, base = make_tiny_model(tmp_path / "model"), make_checker(tmp_path / "base")
     assert load_pipeline(model, "cpu").safety_checker is None
     assert isinstance(load_pipeline(model, "cpu", safety_checker=base).safety_checker, SafetyChecker)
-    given = [
-        "animate",
-        "--model",
-        str(model),
-        "--image",
-        str(EXAMPLES / "people" / "ada.png"),
-        "--recipe",
-        "none",
-        "--steps",
-        "1",
-        "--poses",
-        str(EXAMPLES / "motions" / "walk.npz"),
-        "--frames",
-        "0:2",
-        "--out",
-        str(tmp_path / "a.mp4"),
-    ]
+    words = f"animate --model {model} --recipe none --steps 1 --frames 0:2 --out {tmp_path / 'a.mp4'}"
+    files = (EXAMPLES / "people" / "ada.png", EXAMPLES / "motions" / "walk.npz")
+    given = [*words.split(), "--image", str(files[0]), "--poses", str(files[1])]
     assert main([*given, "--safety-checker", str(base)]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["hidden_frames"] == [0, 1]
     assert "2 of 2 frames as unsafe" in capsys.readouterr().out

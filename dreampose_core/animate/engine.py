@@ -107,22 +107,11 @@ class LocalEngine:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the number and the pixels, uint8 (H, W, 3), of each frame in `batches`; on a cluster in any order.
 
-        subject: a subject folder, or None. A batch is made together, unless it does not fit in memory.
+        subject: a subject folder, or None for the model as it is. A batch is made together, unless it does not fit in
+        memory.
         callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as in `DreamPosePipeline.stream`.
         Raises Cancelled, checked at every step, and ModelError.
         """
-        with nullcontext() if subject is None else subject_loaded(self.pipe, subject), memory.peaks() as self.peaks:
-            yield from self.loaded_frames(scene, options, batches, should_stop, **callbacks)
-
-    def loaded_frames(
-        self,
-        scene: Scene,
-        options: AnimateOptions,
-        batches: Sequence[range],
-        should_stop: ShouldStop,
-        **callbacks: Callable,
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Like `frames`, with the subject that is already loaded."""
         stream = self.pipe.stream(
             scene.photo,
             scene.poses,
@@ -136,7 +125,8 @@ class LocalEngine:
             **callbacks | ({} if batches and batches[0].start == 0 else {"on_latent_preview": None}),
             **vars(sampling(self.pipe.model_config, options)),
         )
-        with closing(stream):
+        loaded = nullcontext() if subject is None else subject_loaded(self.pipe, subject)
+        with loaded, memory.peaks() as self.peaks, closing(stream):
             for batch in batches:
                 for index in batch:
                     yield index, next(stream)

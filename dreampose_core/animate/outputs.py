@@ -42,11 +42,13 @@ def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
 
 
 def write_partial(chunks: Sequence[Path], rest: Sequence[np.ndarray], fps: float, folder: Path) -> None:
-    """Write PARTIAL: a video's finished chunks, unchanged, and the frames after them. Raises StorageError."""
+    """Write PARTIAL, unless there is nothing: a video's finished chunks, unchanged, and the frames after them. Raises
+    StorageError."""
     last = folder / ".part.rest.mp4"
     try:
         if rest:
             write_video(rest, last, fps)
-        join_videos([*chunks, *([last] if rest else [])], folder / PARTIAL, COMMENT)
+        if parts := [*chunks, *([last] if rest else [])]:
+            join_videos(parts, folder / PARTIAL, COMMENT)
     finally:
         last.unlink(missing_ok=True)

@@ -10,8 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -86,42 +85,38 @@ def animate(
         (folder / name).mkdir(parents=True, exist_ok=True)
         remove_all_unfinished(folder / name)
     (folder / PARTIAL).unlink(missing_ok=True)  # from before an interruption
-    run = _Run(engine, options, folder, on_progress, should_stop, {}, list(notices), {}, label)
+    run = _Run(engine, options, scene, folder, on_progress, should_stop, label, list(notices))
     for name, sequence in (("motion", poses), ("photo's DensePose", image_poses)):
-        if sequence is not None and not config.knows_charts(sequence):
+        if sequence is None:
+            continue
+        if not config.knows_charts(sequence):
             run.notices.append(
                 f"The {name} has U, V in {sequence.charts} charts and the model knows {config.charts} charts, "
                 "so only its parts are used and no texture is moved."
             )
-    for sequence in (poses, image_poses):
-        if sequence is not None:
-            # fails before tuning if the model cannot use these poses
-            encode_maps(*pose_tensors(sequence.clip(0, 1), config.charts), engine.model.factor, config.pose_encoding)
+        # fails before tuning if the model cannot use these poses
+        encode_maps(*pose_tensors(sequence.clip(0, 1), config.charts), engine.model.factor, config.pose_encoding)
     if subject is None and options.recipe != "none":
         others = FrameOptions(fit=options.fit)  # zoom and shift apply to the first photo only
-        photos = [
-            Photo(scene.photo, scene.image_poses, "the first photo"),
-            *fit_photos(more, size, others, config.bilinear),
-        ]
+        first = Photo(scene.photo, image_poses, "the first photo")
+        photos = [first, *fit_photos(more, size, others, config.bilinear)]
         known, notices = maps_together(photos)
         run.notices += (*notices, *crowds(more))
-        library = subjects if subjects is not None else folder / "subjects"
-        subject, loaded = run.tuned(
-            [photo.image for photo in photos], known, library, bring, scene if samples else None
-        )
+        pixels = [photo.image for photo in photos]
+        subject, loaded = run.tuned(pixels, known, subjects or folder / "subjects", bring, samples)
     else:
         loaded = None if subject is None else read_subject(subject, engine.model.fingerprint)
         run.notices += [NOT_USED] if more else []
     run.notices += loaded.notices if loaded is not None else []
-    run.make_frames(scene, subject)
+    run.make_frames(subject)
     started = time.monotonic()
-    write_video(run.read_frames(len(poses)), folder / "result.mp4", poses.fps, comment=COMMENT)
+    write_video(run.read_frames(on_progress), folder / "result.mp4", poses.fps, comment=COMMENT)
     if sound is not None:
         add_sound(folder / "result.mp4", sound, folder / "result.mp4")
     if exports:
-        write_exports(scene, partial(run.read_frames, len(poses), False), folder)
+        write_exports(scene, run.read_frames, folder)
     run.seconds["video"] = time.monotonic() - started
-    result = run.result(scene, loaded)
+    result = run.result(loaded)
     with appearing(folder / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     return result
@@ -133,14 +128,16 @@ class _Run:
 
     engine: LocalEngine
     options: AnimateOptions
+    scene: Scene
     folder: Path
     on_progress: OnProgress
     should_stop: ShouldStop
-    seconds: dict[str, float]
-    notices: list[str]
-    peaks: dict[str, int]
     label: bool
+    notices: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
     num_made: int = 0  # frames made in this call
+    in_chunks: int = 0  # frames whose chunks are written
 
     def tuned(
         self,
@@ -148,13 +145,10 @@ class _Run:
         image_poses: PoseSequence | None,
         subjects: Path,
         bring: Callable[[str], None] | None,
-        shown: Scene | None,
+        samples: bool,
     ) -> tuple[Path, Subject]:
         """Return the subject folder for these photos and the recipe; tune it unless it exists. Waits while another
-        process writes it.
-
-        shown: scene for the progress pictures, None for none.
-        """
+        process writes it."""
         started, base = time.monotonic(), self.engine.model.fingerprint
         key = subject_key(photos, image_poses, repr(recipe_named(self.options.recipe)), self.options.seed, base)
         folder = subjects / key
@@ -173,20 +167,20 @@ class _Run:
                 folder=folder,
                 checkpoints=checkpoints / key,
                 samples=self.folder / SAMPLES,
-                scene=shown,
+                scene=self.scene if samples else None,
                 on_progress=self.on_progress,
                 should_stop=self.should_stop,
             )
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
-        if shown is not None:
+        if samples:
             self.seconds["samples"] = samples_s
         return folder, subject
 
-    def make_frames(self, scene: Scene, subject: Path | None) -> None:
+    def make_frames(self, subject: Path | None) -> None:
         """Make the missing frames, and write a chunk whenever the next second of video is complete."""
-        poses, batch = scene.poses, self.options.batch_size
-        started, total = time.monotonic(), len(poses)
+        batch, total = self.options.batch_size, len(self.scene.poses)
+        started = time.monotonic()
         steps = sampling(self.engine.model.config, self.options).num_inference_steps
         # batches are kept whole, so that a resumed clip equals an uninterrupted one
         batches = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
@@ -224,9 +218,8 @@ class _Run:
             with open(self.folder / HIDDEN, "a", encoding="ascii") as file:
                 file.write(f"{frame}\n")
 
-        chunks = _Chunks(self, total, poses.fps)
         tell()
-        chunks.write()
+        self.write_chunks()
         (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)  # of a killed run
         if not batches:
             self.seconds["frames"] = time.monotonic() - started
@@ -237,12 +230,12 @@ class _Run:
                 write_png(labelled(frame) if self.label else frame, self.frame_path(index))
             if index == 0:
                 (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
-            chunks.write()
+            self.write_chunks()
 
         calls = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
-        frames = self.engine.frames(scene, self.options, subject, batches, self.should_stop, **calls)
+        frames = self.engine.frames(self.scene, self.options, subject, batches, self.should_stop, **calls)
         try:
-            with closing(frames), BackgroundWriter(2 * chunks.length) as writer:  # writes while the next are made
+            with closing(frames), BackgroundWriter(2 * self.chunk_length) as writer:  # writes while the next are made
                 for index, frame in frames:
                     writer.do(write, index, frame)
                     under_way.pop(index, None)
@@ -250,7 +243,7 @@ class _Run:
                     check_stop(self.should_stop)
         except Cancelled:
             with suppress(StorageError):  # then there is no partial video
-                self.write_partial(poses.fps)
+                self.write_partial()
             raise
         finally:
             (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
@@ -266,48 +259,60 @@ class _Run:
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
 
-    def write_partial(self, fps: float) -> None:
+    @property
+    def chunk_length(self) -> int:
+        """Frames of a chunk: a second of video."""
+        return max(1, math.ceil(self.scene.poses.fps))
+
+    def write_chunks(self) -> None:
+        """Write all chunks that are complete and do not exist yet, in order."""
+        while self.in_chunks < (total := len(self.scene.poses)):
+            indices = range(self.in_chunks, min(self.in_chunks + self.chunk_length, total))
+            paths = [self.frame_path(index) for index in indices]
+            if not all(path.is_file() for path in paths):
+                return
+            chunk = self.folder / "chunks" / f"{self.in_chunks // self.chunk_length:06d}.mp4"
+            if not chunk.is_file():
+                write_video(map(read_image, paths), chunk, self.scene.poses.fps, comment=COMMENT, part=True)
+            self.in_chunks = indices.stop
+
+    def write_partial(self) -> None:
         """Write the finished part of the video, for users who cancelled it."""
         chunks = sorted((self.folder / "chunks").glob("*.mp4"))
-        first = len(chunks) * max(1, math.ceil(fps))
-        rest = [read_image(path) for path in takewhile(Path.is_file, map(self.frame_path, count(first)))]
-        if chunks or rest:
-            write_partial(chunks, rest, fps, self.folder)
+        rest = takewhile(Path.is_file, map(self.frame_path, count(len(chunks) * self.chunk_length)))
+        write_partial(chunks, [read_image(path) for path in rest], self.scene.poses.fps, self.folder)
 
-    def read_frames(self, total: int, tell: bool = True) -> Iterator[np.ndarray]:
-        """Yield the finished frames for the video; reports progress if `tell`."""
-        clock = StageClock("video", total, self.on_progress if tell else ignore_progress)
+    def read_frames(self, on_progress: OnProgress = ignore_progress) -> Iterator[np.ndarray]:
+        """Yield the finished frames for the video."""
+        total = len(self.scene.poses)
+        clock = StageClock("video", total, on_progress)
         clock.tick(0)
         for index in range(total):
             check_stop(self.should_stop)
             yield read_image(self.frame_path(index))
             clock.tick(index + 1)
 
-    def result(self, scene: Scene, subject: Subject | None) -> dict:
-        model, poses, hidden = self.engine.model, scene.poses, self.hidden
-        config, used = model.config, asdict(sampling(model.config, self.options))
+    def result(self, subject: Subject | None) -> dict:
+        model, poses, hidden, options = self.engine.model, self.scene.poses, self.hidden, self.options
+        used = asdict(sampling(model.config, options))
+        used["guidance_interval"] = list(used["guidance_interval"])
+        for name in ("image_guidance", "pose_guidance"):
+            asked = getattr(options, name)
+            used[name] = getattr(model.config, name) if asked is None else asked
         if hidden:
             self.notices.append(
                 f"The safety checker classified {len(hidden)} of {len(poses)} frames as unsafe and blackened them; try "
                 "another seed or motion."
             )
-        used = {
-            **used,
-            "guidance_interval": list(used["guidance_interval"]),
-            "image_guidance": config.image_guidance
-            if self.options.image_guidance is None
-            else self.options.image_guidance,
-            "pose_guidance": config.pose_guidance if self.options.pose_guidance is None else self.options.pose_guidance,
-        }
         return {
             "num_frames": len(poses),
             "fps": poses.fps,
             "height": poses.size[0],
             "width": poses.size[1],
-            "photo_box": {name: round(value, 2) for name, value in asdict(scene.box).items()},
-            "options": self.options.model_dump(),
+            "photo_box": {name: round(value, 2) for name, value in asdict(self.scene.box).items()},
+            "options": options.model_dump(),
             "used": used,
-            "seed": self.options.seed,
+            "seed": options.seed,
             "model": model.fingerprint,
             "subject": None if subject is None else subject.key,
             "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
@@ -321,24 +326,3 @@ class _Run:
             "precision": model.precision,
             "peak_memory": self.peaks,
         }
-
-
-class _Chunks:
-    """A run's chunks, a second of video each, of `length` frames except the last; each is written once its frames
-    exist."""
-
-    def __init__(self, run: _Run, total: int, fps: float):
-        self.run, self.total, self.fps, self.length = run, total, fps, max(1, math.ceil(fps))
-        self._next = 0  # frame
-
-    def write(self) -> None:
-        """Write all chunks that are complete and do not exist yet."""
-        while self._next < self.total:
-            indices = range(self._next, min(self._next + self.length, self.total))
-            paths = [self.run.frame_path(index) for index in indices]
-            if not all(path.is_file() for path in paths):
-                return
-            chunk = self.run.folder / "chunks" / f"{self._next // self.length:06d}.mp4"
-            if not chunk.is_file():
-                write_video(map(read_image, paths), chunk, self.fps, comment=COMMENT, part=True)
-            self._next = indices.stop

@@ -177,7 +177,6 @@ PHOTOS = (
     option("--image-poses", "its DensePose, FILE or FILE:K for map K (default: estimated)", action="append"),
 )
 VIDEO, MOTION = "the video to write (.mp4)", "the motion: DensePose in any format, or a video of a person moving"
-JSON = option("--json", "write the results to this file, too", Path, metavar="FILE")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -317,22 +316,15 @@ def build_parser() -> argparse.ArgumentParser:
         model_commands.evaluate,
         *MODEL,
         option("--data", DATA, default="mannequin"),
-        option("--people", "number of held-out people (default: 8), or of videos in --data (default: all)", int),
+        option("--people", "number of held-out people (default: 8), or of videos in --data (default: all)", number),
         option("--recipe", "measure the model after this fine-tuning, too", Recipe, "none"),
         option("--quality", "as in animate", Quality, "standard"),
         option("--robustness", "measure with perturbed or missing DensePose of the photo, too, on fewer frames", bool),
         option("--seed", f"0 to {MAX_SEED}; the same seed gives the same report", int, 0),
         option("--lpips", "a TorchScript file of LPIPS; measure it, too", Path, metavar="FILE"),
-        option("--out", "the folder for report.json, report.html and their pictures", required=True),
+        option("--out", "the folder for report.json, table.md, about.json and contact.jpg", required=True),
     )
     group("bench", "measure time and memory")
-    command(
-        model_commands.bench_generate,
-        *MODEL,
-        option("--people", "number of held-out people", int, 2),
-        option("--frames", "frames of each person to make with the original's sampling, too", int, 4),
-        JSON,
-    )
     command(
         model_commands.bench_gpu,
         option("--out", "the folder for each stage's JSON", required=True),

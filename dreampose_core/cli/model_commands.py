@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 from ..errors import DreamPoseError, InputError, ModelError
-from ..files import appearing, appearing_folder, check_new_folder
+from ..files import appearing_folder, check_new_folder
 from ..progress import check_stop
 from ..settings import MAX_SEED
 from ..training.run_folder import MiniRun
-from .commands import _estimate, _frames, _new_file, _new_folder, _options, _pipeline, _say
+from .commands import _estimate, _frames, _new_folder, _options, _pipeline, _say
 
 
 def doctor(args, on_progress, should_stop) -> None:
@@ -130,8 +130,7 @@ def evaluate(args, **watch) -> None:
     from ..densepose import load_estimator
     from ..evaluation.benchmark import evaluate
     from ..evaluation.clips import DrawnPeople, MannequinClips, VideoClips
-    from ..evaluation.report import table
-    from ..evaluation.scores import load_lpips
+    from ..evaluation.scores import load_lpips, table
     from ..subject.folder import fingerprint
 
     out, people = _new_folder(args.out), 8 if args.people is None else args.people
@@ -168,34 +167,9 @@ def evaluate(args, **watch) -> None:
     print(table(report))
 
 
-def bench_generate(args, **watch) -> None:
-    """measure generation: speed, quality and memory"""
-    from ..evaluation.generation import bench_generate
-
-    _check_json(args.json)
-    loaded = (args.model, args.device, args.precision, args.low_memory)
-    figures = bench_generate(_pipeline(args), loaded, people=args.people, frames=args.frames, **watch)
-    _figures(figures, args.json)
-
-
 def bench_gpu(args, **watch) -> None:
     """measure everything on a GPU, in stages"""
     from ..evaluation.gpu import bench_gpu
 
-    out, stages = _new_folder(args.out), args.stages or ()
-    how = dict(device=args.device, minutes=args.minutes, stages=stages, tiny=args.tiny)
-    _figures(bench_gpu(out, **how, **watch), None)
-
-
-def _figures(figures: dict, path: Path | None) -> None:
-    """Print the results as JSON and, with a path, write them to it."""
-    text = json.dumps(figures, indent=1)
-    if path is not None:
-        with appearing(path) as temporary:
-            temporary.write_text(text + "\n")
-    print(text)
-
-
-def _check_json(path: Path | None) -> None:
-    if path is not None:
-        _new_file(str(path), ".json")
+    how = {"device": args.device, "minutes": args.minutes, "stages": args.stages or (), "tiny": args.tiny}
+    print(json.dumps(bench_gpu(_new_folder(args.out), **how, **watch), indent=1))

@@ -1,34 +1,35 @@
-"""The benchmark: compare a model with baselines on clips with ground truth; write scores, pictures and a page."""
+"""The benchmark: compare a model with baselines on clips with ground truth; write scores and a contact sheet."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from .. import __version__
 from ..files import appearing
-from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import Recipe
 from ..subject.finetuning import tuned_to
 from .baselines import BASELINES, baseline_frames
 from .clips import Clip, DrawnPeople, MannequinClips, VideoClips
-from .metrics import psnr_of_frames
-from .page import SHOWN, shown, write_contact, write_page, write_plots, write_side_by_side
 from .perturb import DISTURBED, disturbances
-from .report import UNDISTURBED, Report, table
-from .scores import Lpips, Scorer, mean_scores, unmeasured
+from .scores import Lpips, Report, Scorer, mean_scores, table
 
+UNDISTURBED = "undisturbed"
 # Each perturbed photo map costs another run of the model, so the robustness test uses fewer clips and frames.
 ROBUST_PEOPLE, ROBUST_FRAMES = 8, 16
+SHOWN, CONTACT_WIDTH = 8, 1600  # clips in the contact sheet; its width in pixels, at most
+_MOMENTS = (0.1, 0.35, 0.6, 0.9)  # of a clip's length: the frames in the contact sheet
+_STRIP, _INK, _PAPER = 16, (225, 225, 230), (24, 24, 28)
+
+Row = list[tuple[str, np.ndarray]]
+"""A row of the contact sheet: pictures uint8 (N, H, W, 3) with their captions."""
 
 
 def evaluate(
@@ -40,7 +41,6 @@ def evaluate(
     quality: str = "standard",
     seed: int = 0,
     robustness: bool = False,
-    tune: Callable[..., AbstractContextManager] = tuned_to,
     estimator=None,
     lpips: Lpips | None = None,
     about: dict | None = None,
@@ -50,42 +50,37 @@ def evaluate(
     """Run the benchmark and return its report: for each block the scores in MEASURES, averaged over the clips.
 
     A block is one way to make frames: "none" is the model without fine-tuning; the name of `recipe`, unless that is
-    "none", is the model fine-tuned to each photo inside the context manager `tune`; every baseline is a block. With
-    `robustness` there are also "undisturbed" (the model again, for comparison) and one block for each name in
-    DISTURBED, where the photo's pose map is perturbed that way; these use the first ROBUST_PEOPLE clips and their first
-    ROBUST_FRAMES frames. Scores that cannot be computed are None.
+    "none", is the model fine-tuned to each photo; every baseline is a block. With `robustness` there are also
+    UNDISTURBED (the model again, for comparison) and one block for each name in DISTURBED, where the photo's pose map
+    is perturbed that way; these use the first ROBUST_PEOPLE clips and their first ROBUST_FRAMES frames. Scores that
+    cannot be computed are None.
 
     estimator, lpips: as in `Scorer`. about: more entries for about.json.
 
     The same clips, model and seed give the same report on the same kind of machine. At the end, `folder` holds
-    report.json (the report), table.md, about.json (the run's settings and the scores of each clip), report.html and its
-    pictures and video. Raises InputError for clips that cannot be used, StorageError, and Cancelled when should_stop()
-    is true.
+    report.json (the report), table.md, about.json (the run's settings and the scores of each clip) and contact.jpg.
+    Raises InputError for clips that cannot be used, StorageError, and Cancelled when should_stop() is true.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock("people", len(clips), on_progress)
     sampling = pipe.model_config.sampling(quality)
     people: list[dict] = []
-    course = defaultdict(list)  # for each block, an array per clip with the PSNR of each frame
-    first_clips, missing, seconds, num_frames = [], {}, 0.0, 0
+    rows, missing, seconds, num_frames = [], {}, 0.0, 0
 
-    def generated(clip: Clip, image_poses: PoseSequence | None, count: int) -> np.ndarray:
+    def generated(clip: Clip, count: int) -> np.ndarray:
         """Generate the first `count` frames of a clip, with the same noise and pose windows as for the whole clip."""
         nonlocal seconds, num_frames
         started = time.monotonic()
-        args = {"generator": torch.Generator().manual_seed(clip_seed), "should_stop": should_stop}
-        stream = pipe.stream(clip.photo, clip.poses, image_poses, **args, **vars(sampling))
-        frames = np.stack(list(islice(stream, count)))
+        frames = clip.made_by(pipe, seed * 1_000_003 + number, count, should_stop=should_stop, **vars(sampling))
         seconds, num_frames = seconds + time.monotonic() - started, num_frames + count
         return frames
 
     for number, clip in enumerate(clips):
         check_stop(should_stop)
-        clip_seed = seed * 1_000_003 + number
-        made = {"none": generated(clip, clip.image_poses, len(clip))}
+        made = {"none": generated(clip, len(clip))}
         if recipe != "none":
-            with tune(pipe, clip.photo, clip.image_poses, recipe, should_stop):
-                made[recipe] = generated(clip, clip.image_poses, len(clip))
+            with tuned_to(pipe, clip.photo, clip.image_poses, recipe, should_stop):
+                made[recipe] = generated(clip, len(clip))
         device = pipe._execution_device
         made |= baseline_frames(clip.photo, clip.image_poses, clip.poses, clip.truth, pipe.vae, device)
 
@@ -93,26 +88,24 @@ def evaluate(
         for name, frames in made.items():
             check_stop(should_stop)
             scores[name] = scorer.score(frames)
-            course[name].append(psnr_of_frames(frames, clip.truth, clip.poses.mask))
 
         if robustness and number < ROBUST_PEOPLE:
             count = min(ROBUST_FRAMES, len(clip))
-            scorer = Scorer(clip.cut(slice(count)), estimator, lpips)
-            scores[UNDISTURBED] = scorer.score(made["none"][:count])
-            for name, image_poses in disturbances(clip.image_poses, clip_seed).items():
-                scores[name] = scorer.score(generated(clip, image_poses, count))
+            fewer = Scorer(clip.cut(slice(count)), estimator, lpips)
+            scores[UNDISTURBED] = fewer.score(made["none"][:count])
+            for name, image_poses in disturbances(clip.image_poses, seed * 1_000_003 + number).items():
+                scores[name] = fewer.score(generated(replace(clip, image_poses=image_poses), count))
 
         people.append({"name": clip.name, "frames": len(clip), "fps": clip.poses.fps, "scores": scores})
-        missing |= unmeasured(estimator, lpips, clip.poses)
+        missing |= scorer.unmeasured()
         if number < SHOWN:
-            first_clips.append(shown(clip, made))
+            rows.append(contact_row(clip, made))
         clock.tick(number + 1)
 
     models = ("none",) if recipe == "none" else ("none", recipe)
     blocks = (*models, *BASELINES, *((UNDISTURBED, *DISTURBED) if robustness else ()))
     report = {name: mean_scores([one["scores"][name] for one in people if name in one["scores"]]) for name in blocks}
     shortest = min(one["frames"] for one in people)
-    fewer = {"people": min(len(people), ROBUST_PEOPLE), "frames": min(shortest, ROBUST_FRAMES)}
     facts = {
         **(about or {}),
         "clips": clips.kind,
@@ -122,21 +115,46 @@ def evaluate(
         "quality": quality,
         "steps": sampling.num_inference_steps,
         "seed": seed,
-        "robustness": fewer if robustness else None,
+        "robustness": {"people": min(len(people), ROBUST_PEOPLE), "frames": min(shortest, ROBUST_FRAMES)}
+        if robustness
+        else None,
         "not_measured": missing,
         "seconds_per_frame": round(seconds / num_frames, 3),
         "versions": {"dreampose": __version__, "torch": torch.__version__},
+        "each": people,
     }
-    texts = {
-        "report.json": json.dumps(report, indent=1),
-        "table.md": table(report),
-        "about.json": json.dumps({**facts, "each": people}, indent=1),
-    }
-    for name, text in texts.items():
+    texts = {"report.json": json.dumps(report, indent=1), "table.md": table(report)}
+    for name, text in (texts | {"about.json": json.dumps(facts, indent=1)}).items():
         with appearing(folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    write_contact(first_clips, folder)
-    write_side_by_side(first_clips, people[0]["fps"], folder)
-    write_plots(report, people, course, folder)
-    write_page(report, facts, folder)
+    with appearing(folder / "contact.jpg") as temporary:
+        contact_sheet(rows).save(temporary, "JPEG", quality=85)
     return report
+
+
+def contact_row(clip: Clip, made: dict[str, np.ndarray]) -> Row:
+    """Select what the contact sheet shows of a clip: the photo, then truth, moved texture and models at four moments.
+
+    made: the clip's frames by block.
+    """
+    at = [int(moment * (len(clip) - 1)) for moment in _MOMENTS]
+    names = {"moved_texture": "moved texture", "none": "model", "fast": "model, tuned", "paper": "model, tuned"}
+    frames = [(caption, made[block][at]) for block, caption in names.items() if block in made]
+    return [(clip.name, clip.photo[None]), ("truth", clip.truth[at]), *frames]
+
+
+def contact_sheet(rows: list[Row]) -> Image.Image:
+    """Draw the rows below each other at one scale, with their captions in a strip above."""
+    pictures = [np.hstack([one for _, group in row for one in group]) for row in rows]
+    scale = min(1.0, CONTACT_WIDTH / max(picture.shape[1] for picture in pictures))
+    sizes = [(round(scale * picture.shape[1]), round(scale * picture.shape[0])) for picture in pictures]
+    sheet = Image.new("RGB", (max(width for width, _ in sizes), sum(height + _STRIP for _, height in sizes)), _PAPER)
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(11), 0
+    for row, picture, size in zip(rows, pictures, sizes):
+        left = 0
+        for caption, group in row:
+            draw.text((round(scale * left) + 4, top + _STRIP / 2), caption, fill=_INK, anchor="lm", font=font)
+            left += len(group) * group.shape[2]
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (0, top + _STRIP))
+        top += _STRIP + size[1]
+    return sheet

@@ -45,10 +45,11 @@ class Clip:
         """Return the clip with only these frames."""
         return replace(self, poses=self.poses.select(frames), truth=self.truth[frames])
 
-    def made_by(self, pipe, seed: int, **sampling) -> np.ndarray:
-        """Generate the clip's frames with the model from the photo: uint8 (T, H, W, 3)."""
+    def made_by(self, pipe, seed: int, count: int | None = None, **options) -> np.ndarray:
+        """Generate the clip's first `count` frames, or all, with the model from the photo: uint8 (T, H, W, 3)."""
         generator = torch.Generator().manual_seed(seed)
-        return pipe(self.photo, self.poses, self.image_poses, generator=generator, **sampling).frames
+        stream = pipe.stream(self.photo, self.poses, self.image_poses, generator=generator, **options)
+        return np.stack(list(islice(stream, count)))
 
 
 class MannequinClips:
@@ -61,9 +62,7 @@ class MannequinClips:
     kind = "held-out mannequins"
 
     def __init__(self, people: int, size: tuple[int, int]):
-        """size: the model's (height, width). Raises InputError when `people` is below 1."""
-        if people < 1:
-            raise InputError(f"people must be at least 1, got {people}.")
+        """people: at least 1. size: the model's (height, width)."""
         self.people, self.size = people, size
 
     def __len__(self) -> int:
@@ -86,9 +85,7 @@ class DrawnPeople:
     kind = "held-out drawn people, tracked"
 
     def __init__(self, people: int, config: ModelConfig, estimator: Estimator):
-        """config: the model's config, which sets the frames' size. Raises InputError when `people` is below 1."""
-        if people < 1:
-            raise InputError(f"people must be at least 1, got {people}.")
+        """people: at least 1. config: the model's config, which sets the frames' size."""
         self.people, self.size, self.estimator = people, config.size, estimator
         self.sizes = SHAPES if config.free_shape else (config.size,)
 
@@ -128,13 +125,11 @@ class VideoClips:
         self, folder: str | Path, config: ModelConfig, most: int | None = None, estimator: Estimator | None = None
     ):
         """config: the model's config, which sets the frames' size. most: use only the first so many videos by name.
-        Raises InputError when the folder is missing or has no video, `most` is below 1, or a video has no DensePose and
-        there is no estimator."""
+        Raises InputError when the folder is missing or has no video, or a video has no DensePose and there is no
+        estimator."""
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; give one that holds videos.")
-        if most is not None and most < 1:
-            raise InputError(f"people must be at least 1, got {most}.")
         files = sorted(path for path in folder.iterdir() if path.is_file() and not is_densepose_of(path))
         videos = [path for path in files if is_video(path)]
         if not videos:

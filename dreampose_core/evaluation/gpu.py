@@ -13,37 +13,36 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-import diffusers
 import numpy as np
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
-from transformers.models.clip import CLIPImageProcessorPil
 
+from ..animate.engine import LocalEngine
+from ..animate.run import LATENT_PREVIEW, animate
 from ..densepose.body_tracker import BodyTracker
-from ..errors import InputError
+from ..errors import Cancelled, InputError
 from ..files import appearing
 from ..model import stable_diffusion
-from ..model.conditioning import unet_in_channels
 from ..model.config import ModelConfig
+from ..model.full_size import full_size
 from ..model.loading import load_pipeline
 from ..model.memory import chosen_precision, let_go, peaks, placed
 from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from ..settings import BODY_TRACKER, Quality
+from ..settings import BODY_TRACKER, AnimateOptions, Quality
 from ..synthetic import HELD_OUT, Figure, render_clip
 from .clips import Clip
-from .generation import first_sights, in_the_originals_way
+from .metrics import psnr
+from .originals import STEPS, in_the_originals_way
 
 Figures = dict[str, float | str | None]
-_SD14 = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
 
 
 @dataclass
@@ -59,13 +58,14 @@ class Bench:
     def size(self) -> tuple[int, int]:
         return (64, 64) if self.tiny else stable_diffusion.SIZE
 
+    @property
+    def few(self) -> dict[str, int]:
+        """Sampling options that tiny runs use instead of a quality's."""
+        return {"num_inference_steps": 2} if self.tiny else {}
+
     @cached_property
     def clip(self) -> Clip:
-        """A mannequin's photo and eight frames with exact maps."""
-        figure = Figure.from_seed(HELD_OUT)
-        photo, image_poses = render_clip(figure, "walk", 1, self.size)
-        frames, poses = render_clip(figure, "walk", 2 if self.tiny else 8, self.size, fps=10.0, start_s=1.0)
-        return Clip("bench", photo[0].numpy(), image_poses, poses, frames.numpy())
+        return walking(self.size, 2 if self.tiny else 8)
 
     @cached_property
     def full(self) -> DreamPosePipeline:
@@ -97,38 +97,13 @@ class Bench:
         figures[f"{name}_memory_mb"] = peak.get("gpu_mb", peak["host_mb"])
 
 
-def full_size(size: tuple[int, int], tiny: bool, device: str) -> DreamPosePipeline:
-    """Build a model in Stable Diffusion 1.4's shapes, or `tiny` ones, with random weights in float32 on `device`."""
-    config = stable_diffusion.config("iuv", "texture", size, "body")
-    wide, hidden, norm = (32, 32, 8) if tiny else (320, 768, 32)
-    latents = 128 if not tiny else 16
-    torch.manual_seed(0)
-    with torch.device(device):
-        vae = diffusers.AutoencoderKL(
-            block_out_channels=tuple(latents * k for k in (1, 2, 4, 4)),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            norm_num_groups=norm,
-            sample_size=512,
-            scaling_factor=0.18215,
-        )
-        unet = diffusers.UNet2DConditionModel(
-            sample_size=64,
-            in_channels=unet_in_channels(config, 4, 8),
-            block_out_channels=tuple(wide * k for k in (1, 2, 4, 4)),
-            cross_attention_dim=hidden,
-            norm_num_groups=norm,
-        )
-        layers = dict(hidden_size=hidden, intermediate_size=4 * hidden, patch_size=32, image_size=224)
-        layers |= dict(num_hidden_layers=2 if tiny else 12, num_attention_heads=2 if tiny else 12)
-        encoder = CLIPVisionModel(CLIPVisionConfig(**layers)).eval()
-    adapter = stable_diffusion.new_adapter(config, encoder, vae, unet.config, "random weights")
-    scheduler = diffusers.DPMSolverMultistepScheduler(**_SD14, algorithm_type="dpmsolver++", solver_order=2)
-    parts = dict(vae=vae, unet=unet, adapter=adapter, scheduler=scheduler, image_encoder=encoder)
-    pipe = DreamPosePipeline(**parts, image_processor=CLIPImageProcessorPil(), model_config=config)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+def walking(size: tuple[int, int], count: int) -> Clip:
+    """Draw a mannequin's photo and `count` frames with exact maps, eight of them again and again."""
+    figure = Figure.from_seed(HELD_OUT)
+    photo, image_poses = render_clip(figure, "walk", 1, size)
+    frames, poses = render_clip(figure, "walk", min(count, 8), size, fps=10.0, start_s=1.0)
+    again = np.resize(np.arange(len(poses)), count)
+    return Clip("walking", photo[0].numpy(), image_poses, poses.select(again), frames.numpy()[again])
 
 
 def bench_gpu(
@@ -186,14 +161,17 @@ def _machine(bench: Bench, figures: Figures) -> None:
 
 def _correct(bench: Bench, figures: Figures) -> None:
     """The model's precision against float32 on one frame of full size, and mini's frames against the CPU's; in dB."""
-    one, steps = bench.clip.cut(slice(1)), {"num_inference_steps": 10, "output_type": "np"}
+    one = bench.clip.cut(slice(1))
     exact = full_size(bench.size, bench.tiny, bench.device)
-    figures["full_against_fp32_db"] = _psnr(one.made_by(bench.full, 0, **steps), one.made_by(exact, 0, **steps))
+    figures["full_against_fp32_db"] = _agreement(one, bench.full, exact, num_inference_steps=10)
     del exact
     let_go()
-    clip = bench.clip.cut(slice(1))
-    here, cpu = (clip.made_by(bench.mini(device), 0, output_type="np") for device in (bench.device, "cpu"))
-    figures["mini_against_cpu_db"] = _psnr(here, cpu)
+    figures["mini_against_cpu_db"] = _agreement(one, bench.mini(bench.device), bench.mini("cpu"))
+
+
+def _agreement(clip: Clip, pipe, other, **options) -> float:
+    """PSNR of two models' frames before they are rounded, in dB, at most 100."""
+    return psnr(*(255 * clip.made_by(model, 0, output_type="np", **options) for model in (pipe, other)))
 
 
 def _frames(bench: Bench, figures: Figures) -> None:
@@ -201,72 +179,62 @@ def _frames(bench: Bench, figures: Figures) -> None:
     bench.made(bench.full, num_inference_steps=2)  # the first frames choose the GPU's kernels
     count = len(bench.clip)
     for quality in get_args(Quality):
-        sampling = vars(bench.full.model_config.sampling(quality))
         with bench.timed(figures, f"frame_{quality}", count):
-            bench.made(bench.full, **(sampling | {"num_inference_steps": 2} if bench.tiny else sampling))
-    few, steps = bench.clip.cut(slice(1 if bench.tiny else 4)), {"steps": 2} if bench.tiny else {}
+            bench.made(bench.full, **vars(bench.full.model_config.sampling(quality)) | bench.few)
+    few = bench.clip.cut(slice(1 if bench.tiny else 4))
     with bench.timed(figures, "frame_original", len(few)):
-        in_the_originals_way(bench.full, few, 0, bench.should_stop, **steps)
+        in_the_originals_way(bench.full, few, bench.should_stop, 2 if bench.tiny else STEPS)
     figures["original_over_standard"] = figures["frame_original_s"] / figures["frame_standard_s"]
 
 
 def _ways(bench: Bench, figures: Figures) -> None:
     """Full size, standard quality: with offloading, contiguous layout, and a compiled UNet."""
-    count, sampling = len(bench.clip), {"num_inference_steps": 2} if bench.tiny else {}
+    count = len(bench.clip)
     pipe = full_size(bench.size, bench.tiny, bench.device).to(chosen_precision(bench.device)[0])
     bench.made(pipe, num_inference_steps=2)
     with bench.timed(figures, "frame_contiguous", count):
-        bench.made(pipe, **sampling)
+        bench.made(pipe, **bench.few)
     placed(pipe, bench.device, False)
     if not bench.tiny:
         pipe.unet.compile()
         with bench.timed(figures, "compiling"):
             bench.made(pipe, num_inference_steps=2)
         with bench.timed(figures, "frame_compiled", count):
-            bench.made(pipe, **sampling)
+            bench.made(pipe, **bench.few)
         del pipe
         pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
         placed(pipe, bench.device, True)
     with bench.timed(figures, "frame_low_memory", count):
-        bench.made(pipe, **sampling)
+        bench.made(pipe, **bench.few)
 
 
 def _tune(bench: Bench, figures: Figures) -> None:
     """Full size: fine-tuning by both recipes."""
     for recipe in ("fast", "paper"):
         with bench.timed(figures, recipe):
-            _tune_full(bench, recipe, 2 if bench.tiny else None)
+            _tuned(bench, bench.full, recipe)
 
 
-def _tune_full(bench: Bench, recipe: str, steps: int | None) -> None:
+def _tuned(bench: Bench, pipe, recipe: str, steps: int | None = None) -> None:
+    """Fine-tune a model, then restore it. steps: None for the recipe's."""
     from ..subject.finetuning import tuned_to
 
-    with tuned_to(bench.full, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, steps=steps):
+    clip = bench.clip
+    with tuned_to(pipe, clip.photo, clip.image_poses, recipe, bench.should_stop, 2 if bench.tiny else steps):
         pass
 
 
 def _mini(bench: Bench, figures: Figures) -> None:
     """mini: frames a second, and fast fine-tuning."""
-    from ..subject.finetuning import tuned_to
-
     pipe = bench.mini(bench.device)
-    clip = _walking(pipe.model_config.size, 4 if bench.tiny else 128)
+    clip = walking(pipe.model_config.size, 4 if bench.tiny else 128)
     clip.cut(slice(4)).made_by(pipe, 0)
     for batch in (2,) if bench.tiny else (8, 32):
         with bench.timed(figures, f"frame_batch_{batch}", len(clip)):
             clip.made_by(pipe, 0, batch_size=batch)
         figures[f"frames_per_second_batch_{batch}"] = 1 / figures[f"frame_batch_{batch}_s"]
-    how = ("paper", bench.should_stop, 2) if bench.tiny else ("fast", bench.should_stop)
-    with bench.timed(figures, "tuning"), tuned_to(pipe, clip.photo, clip.image_poses, *how):
-        pass
-
-
-def _walking(size: tuple[int, int], count: int) -> Clip:
-    """A mannequin who walks, four maps again and again; without true frames."""
-    _, image_poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, size)
-    photo, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)
-    poses = poses.select(np.resize(np.arange(4), count))
-    return Clip("mini", photo[0].numpy(), image_poses, poses, np.zeros((count, 1, 1, 3), np.uint8))
+    with bench.timed(figures, "tuning"):
+        _tuned(bench, pipe, "paper" if bench.tiny else "fast")
 
 
 def _body(bench: Bench, figures: Figures) -> None:
@@ -282,8 +250,7 @@ def _body(bench: Bench, figures: Figures) -> None:
 
 
 def _pictures(bench: Bench) -> list[np.ndarray]:
-    size = (320, 256) if bench.tiny else stable_diffusion.SIZE
-    return list(render_clip(Figure.from_seed(HELD_OUT), "walk", 4, size, fps=10.0)[0].numpy())
+    return list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 4)).truth)
 
 
 def _training(bench: Bench, figures: Figures) -> None:
@@ -301,8 +268,9 @@ def _training(bench: Bench, figures: Figures) -> None:
     batch = 2 if bench.tiny else 32
     with tempfile.TemporaryDirectory() as temporary:
         estimator, sizes = load_estimator("body", bench.device), ((128, 128),) if bench.tiny else SHAPES
+        drawn = draw_clip(0, 0, estimator, sizes=sizes)
         for number in range(2):
-            write_clip(Path(temporary) / f"{number:06d}.npz", draw_clip(0, number, estimator, sizes=sizes))
+            write_clip(Path(temporary) / f"{number:06d}.npz", drawn)
         crops = DrawnClips(Path(temporary), mini.model_config, batch, 64 if bench.tiny else 256)
         train_end_to_end(mini, crops, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
         with bench.timed(figures, "mini_crop", count * batch):
@@ -328,7 +296,24 @@ def _first(bench: Bench, figures: Figures) -> None:
     if shutil.which("ffmpeg") is None:
         figures["video"] = "left out: ffmpeg is missing"
         return
-    figures["preview_s"], figures["player_s"] = first_sights(bench.full, bench.clip, bench.should_stop)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, started = Path(temporary), time.monotonic()
+
+        def look() -> bool:
+            """Note when the files appear; whether to stop. `animate` calls it at every step and after every frame."""
+            now = time.monotonic() - started
+            if (folder / LATENT_PREVIEW).is_file() or (folder / "frames" / "000000.png").is_file():
+                figures.setdefault("preview_s", now)
+            if (folder / "chunks" / "000000.mp4").is_file():
+                figures.setdefault("player_s", now)
+            return "player_s" in figures or bench.should_stop()
+
+        options = AnimateOptions(recipe="none", align="none", fit="pad")
+        inputs = {"image": bench.clip.photo, "poses": bench.clip.poses, "image_poses": bench.clip.image_poses}
+        with suppress(Cancelled):
+            animate(LocalEngine(bench.full), **inputs, options=options, folder=folder, should_stop=look)
+        look()
+        check_stop(bench.should_stop)
 
 
 def _profiles(bench: Bench, figures: Figures) -> None:
@@ -349,27 +334,13 @@ def _profiles(bench: Bench, figures: Figures) -> None:
     figures["slowest"] = ", ".join(slowest)
 
 
-def _psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(max(1e-12, np.square(a.astype(np.float64) - b).mean())))
-
-
-STAGES: dict[str, Callable[[Bench, Figures], None]] = {
-    "machine": _machine,
-    "correct": _correct,
-    "frames": _frames,
-    "tune": _tune,
-    "mini": _mini,
-    "body": _body,
-    "first": _first,
-    "ways": _ways,
-    "training": _training,
-    "profiles": _profiles,
-}
+_IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _ways, _training, _profiles)
+STAGES: dict[str, Callable[[Bench, Figures], None]] = {stage.__name__[1:]: stage for stage in _IN_ORDER}
 # A little of what the slow stages do, for the profiler.
 _PIECES: dict[str, Callable[[Bench], object]] = {
     "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
-    "tune": lambda bench: _tune_full(bench, "fast", 2),
-    "mini": lambda bench: _walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
+    "tune": lambda bench: _tuned(bench, bench.full, "fast", 2),
+    "mini": lambda bench: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
     "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
     "training": lambda bench: _train_full(bench, 1, {}),
 }

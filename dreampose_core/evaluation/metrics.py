@@ -26,12 +26,7 @@ def psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) 
 
     mask: bool (T, H, W), the pixels to compare; frames without any are left out. NaN when every frame is left out.
     """
-    return _mean(psnr_of_frames(frames, truth, mask))
-
-
-def psnr_of_frames(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Each frame's PSNR in dB, float (T,), at most 100; NaN for frames where the mask is empty."""
-    return _decibels(_of_frames(_errors(frames, truth) ** 2, mask))
+    return _mean(_decibels(_of_frames((frames.astype(np.float64) - truth) ** 2, mask)))
 
 
 def pooled_psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
@@ -47,7 +42,7 @@ def pooled_psnr(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> floa
 
 def l1(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Mean absolute error, 0..1, over all frames; mask as in `psnr`."""
-    return _mean(_of_frames(np.abs(_errors(frames, truth)), mask)) / 255
+    return _mean(_of_frames(np.abs(frames.astype(np.float64) - truth), mask)) / 255
 
 
 def ssim_mean(maps: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -100,10 +95,6 @@ def inside(mask: np.ndarray) -> np.ndarray:
     return mask & m[:, :-2, 1:-1] & m[:, 2:, 1:-1] & m[:, 1:-1, :-2] & m[:, 1:-1, 2:]
 
 
-def _errors(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return frames.astype(np.float64) - truth
-
-
 def _of_frames(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Mean of values (T, H, W, ...) in each frame, float (T,): over all pixels, or over those of the mask bool
     (T, H, W); NaN where the mask is empty."""
@@ -131,20 +122,19 @@ class Surface:
     """The surface points that the pixels of a clip show.
 
     seen, unseen: bool (T, H, W), the person's pixels whose surface point the photo shows (the point itself or a
-    neighbour on the same part), and those whose point it does not show. Both are None without a pose map of the photo
-    in the same charts.
+    neighbour on the same part), and those whose point it does not show. Both are None unless the photo's pose map has
+    parts and the same charts.
     """
 
-    def __init__(self, poses: PoseSequence, image_poses: PoseSequence | None):
-        """poses: T pose maps with parts and U, V. image_poses: the photo's pose map (one frame, of any size), or
-        None."""
+    def __init__(self, poses: PoseSequence, image_poses: PoseSequence):
+        """poses: T pose maps with parts and U, V. image_poses: the photo's pose map (one frame, of any size)."""
         cells, person = _cells(poses), poses.mask
         self._inner, self._length = inside(person), len(poses)
         frames = np.arange(self._length)[:, None, None]
         self._index = (frames * _NUM_CELLS + cells)[self._inner]  # (N,), frame by frame
         self._counts = np.bincount(self._index, minlength=self._length * _NUM_CELLS).reshape(self._length, _NUM_CELLS)
         self.seen = self.unseen = self._known = None
-        if image_poses is not None and image_poses.parts is not None and image_poses.charts == poses.charts:
+        if image_poses.parts is not None and image_poses.charts == poses.charts:
             self._known = _spread(np.unique(_cells(image_poses)[image_poses.mask]))
             self.seen, self.unseen = person & self._known[cells], person & ~self._known[cells]
 

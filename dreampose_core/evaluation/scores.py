@@ -1,4 +1,4 @@
-"""All scores of a clip's frames against the truth: one block of report.json."""
+"""All scores of a clip's frames against the truth, and the report: a row of their means for each way to make frames."""
 
 from __future__ import annotations
 
@@ -6,23 +6,55 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..errors import InputError, shown
 from ..model.conditioning import to_pixels
-from ..poses import PoseSequence, converted
+from ..poses import converted
 from .clips import Clip
 from .metrics import LEAST, Surface, l1, pooled_psnr, psnr, sharpness, ssim_maps, ssim_mean
-from .report import MEASURES
 
 POSE_STRIDE = 4  # only every fourth frame, since the estimator takes longer than all other scores together
 _BATCH = 8
 _HEAD = (23, 24)  # DensePose's parts of the head
 
+Report = dict[str, dict[str, float | None]]
+"""The scores by block and by name in MEASURES."""
 Lpips = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps two batches of pixels (N, 3, H, W) in [-1, 1] to their N distances, in any shape."""
+
+
+class Measure(NamedTuple):
+    """How a score, see `Scorer.score`, is written in tables. column: it has one."""
+
+    title: str
+    decimals: int
+    column: bool = True
+
+
+MEASURES = {
+    "psnr": Measure("PSNR", 1),
+    "psnr_mask": Measure("PSNR person", 1),
+    "psnr_seen": Measure("PSNR seen", 1),
+    "psnr_unseen": Measure("PSNR unseen", 1),
+    "l1": Measure("L1", 4, column=False),
+    "l1_mask": Measure("L1 person", 4, column=False),
+    "ssim": Measure("SSIM", 3),
+    "ssim_mask": Measure("SSIM person", 3, column=False),
+    "lpips": Measure("LPIPS", 3, column=False),
+    "lpips_mask": Measure("LPIPS person", 3, column=False),
+    "sharpness": Measure("sharpness", 2),
+    "psnr_head": Measure("PSNR head", 1),
+    "ssim_head": Measure("SSIM head", 3, column=False),
+    "sharpness_head": Measure("sharpness head", 2),
+    "identity_seen": Measure("identity seen", 3),
+    "identity_unseen": Measure("identity unseen", 3),
+    "pose_accuracy": Measure("pose", 2),
+    "temporal_error": Measure("temporal", 4),
+}
 
 
 class Scorer:
@@ -40,21 +72,21 @@ class Scorer:
     def score(self, frames: np.ndarray) -> dict[str, float | None]:
         """Compute every score in MEASURES for frames uint8 (T, h, w, 3) in the model's size; None if not measurable.
 
-        psnr, l1 (0..1), ssim: over whole frames; with _mask inside the person, with _head inside the head. psnr_seen,
-        psnr_unseen: over all the person's pixels together whose surface the photo shows, or does not show (see
-        `Surface`). pose_accuracy: of the pixels that are person in the truth or for the estimator, the share where the
-        estimator finds the right part, divided by that share in the true frames. lpips_mask: LPIPS with the truth
-        outside the person.
+        psnr, l1 (0..1), ssim: over whole frames; with _mask inside the person, with _head inside the head. sharpness:
+        inside the person or the head. psnr_seen, psnr_unseen: over all the person's pixels together whose surface the
+        photo shows, or does not show; for these, identity and temporal_error see `Surface`. pose_accuracy: of the
+        pixels that are person in the truth or for the estimator, the share where the estimator finds the right part,
+        divided by that share in the true frames. lpips_mask: LPIPS with the truth outside the person.
         """
         truth, mask, surface = self.clip.truth, self.mask, self.surface
-        similarity, scores = ssim_maps(frames, truth), {}
-        for end, where in (("", None), ("_mask", mask), ("_head", self.head)):
-            if end != "_head" or (where is not None and where.any()):
-                scores[f"psnr{end}"], scores[f"l1{end}"] = psnr(frames, truth, where), l1(frames, truth, where)
-                scores[f"ssim{end}"] = ssim_mean(similarity, where)
-        scores["sharpness"] = sharpness(frames, truth, mask)
-        if "psnr_head" in scores:
+        similarity, scores = ssim_maps(frames, truth), {"sharpness": sharpness(frames, truth, mask)}
+        regions = {"": None, "_mask": mask}
+        if self.head is not None and self.head.any():
+            regions["_head"] = self.head
             scores["sharpness_head"] = sharpness(frames, truth, self.head)
+        for end, where in regions.items():
+            scores[f"psnr{end}"], scores[f"l1{end}"] = psnr(frames, truth, where), l1(frames, truth, where)
+            scores[f"ssim{end}"] = ssim_mean(similarity, where)
         if self._readable:
             scores["pose_accuracy"] = self._pose_accuracy(frames) / self._readable
         if surface is not None:
@@ -68,6 +100,17 @@ class Scorer:
             scores["lpips_mask"] = self._lpips(np.where(mask[..., None], frames, truth))
         known = {key for key, value in scores.items() if value is not None and math.isfinite(value)}
         return {key: scores[key] if key in known else None for key in MEASURES}
+
+    def unmeasured(self) -> dict[str, str]:
+        """Return the reason for each score that no frames of this clip can have, by the score's name."""
+        missing = {}
+        if self.lpips is None:
+            missing["lpips"] = "not measured: no weights were given (--lpips)"
+        if self.estimator is None:
+            missing["pose_accuracy"] = "not measured: the body tracker in assets/body is missing or damaged"
+        if self.surface is None:
+            missing["identity, temporal_error, seen and unseen"] = "not measured: parts and U, V are not both known"
+        return missing
 
     def _pose_accuracy(self, frames: np.ndarray) -> float:
         truth = self.clip.poses.select(slice(None, None, POSE_STRIDE))
@@ -89,6 +132,17 @@ def mean_scores(scores: list[dict[str, float | None]]) -> dict[str, float | None
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in known.items()}
 
 
+def table(report: Report) -> str:
+    """Format a report as a Markdown table, a row for each block, "–" for None."""
+    columns = {key: MEASURES[key] for key in next(iter(report.values())) if MEASURES[key].column}
+    titles = " | ".join(measure.title for measure in columns.values())
+    lines = [f"| | {titles} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in report.items():
+        cells = ("–" if row[key] is None else f"{row[key]:.{measure.decimals}f}" for key, measure in columns.items())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def load_lpips(path: Path) -> Lpips:
     """Load the perceptual distance from a TorchScript file, as `torch.jit.trace(lpips.LPIPS(), (a, b)).save(path)`
     writes it. Raises InputError when the file cannot be loaded or returns something else."""
@@ -103,15 +157,3 @@ def load_lpips(path: Path) -> Lpips:
         needed = "give a TorchScript file of LPIPS that returns one distance for each pair of pictures"
         raise InputError(f"{shown(path.name)} cannot be loaded; {needed}.") from error
     return distance
-
-
-def unmeasured(estimator, lpips, poses: PoseSequence) -> dict[str, str]:
-    """Return the reason for each score that is missing from every block, by the score's name."""
-    missing = {}
-    if lpips is None:
-        missing["lpips"] = "not measured: no weights were given (--lpips)"
-    if estimator is None:
-        missing["pose_accuracy"] = "not measured: the body tracker in assets/body is missing or damaged"
-    if poses.parts is None or poses.uv is None:
-        missing["identity, temporal_error, seen and unseen"] = "not measured: parts and U, V are not both known"
-    return missing

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..poses import NUM_PARTS, WINDOW, PoseSequence, converted, window_indices
-from .config import POSE_CHANNELS, POSE_WINDOWS, ModelConfig
+from ..poses import NUM_PARTS, WINDOW, PoseSequence, converted
+from .config import POSE_CHANNELS, ModelConfig
 from .texture import WARP_PLANES
 from .textured_vae import TexturedVAE, planes_at
 
@@ -68,17 +68,14 @@ def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None,
 def encode_maps(
     parts: torch.Tensor | None, uv: torch.Tensor | None, factor: int, encoding: str = "iuv"
 ) -> torch.Tensor:
-    """Encode pose maps as channels at latent resolution: parts (N, H, W), uv (N, 2, H, W) -> (N, C, H / factor, W /
-    factor).
+    """Encode pose maps as channels at latent resolution: parts (N, H, W), uv (N, 2, H, W), one of which may be None ->
+    (N, C, H / factor, W / factor).
 
     "iuv", 28 channels: 24 planes with the share of a latent cell that each part covers, which keeps edges finer than
     the cell; U and V of the cell's middle pixel, never averaged; two flags for parts known and UV known.
     "uv", 2 channels, as in the original: U and V of the cell's first pixel in [-1, 1], slightly beyond if not clamped,
     -1 in the background. Raises InputError without U, V.
     """
-    if parts is None and uv is None:
-        raise ValueError("encode_maps needs parts or uv; a null pose is all zeros")
-    middle = factor // 2
     if encoding == "uv":
         if uv is None:
             raise InputError(
@@ -97,14 +94,10 @@ def encode_maps(
         out[:, :NUM_PARTS] = cover[..., 1:].transpose(1, 2).reshape(count, NUM_PARTS, h, w)
         out[:, NUM_PARTS + 2] = 1
     if uv is not None:
+        middle = factor // 2
         out[:, NUM_PARTS : NUM_PARTS + 2] = uv[:, :, middle::factor, middle::factor].clamp(0, 1)
         out[:, NUM_PARTS + 3] = 1
     return out
-
-
-def window_of(config: ModelConfig, index: int, length: int) -> list[int]:
-    """Return the frames of the pose window around frame `index` in a clip of `length`, in order."""
-    return window_indices(index, length, POSE_WINDOWS[config.pose_window])
 
 
 def window_channels(encoded: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -133,19 +126,20 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
 
 def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
     """Return the UNet's prediction, of the scheduler's prediction type, for noisy latents (B, C, h, w) at timesteps
-    (B,) or a single timestep.
+    (B,) or a single timestep. poses, warp: channels (B, C, h, w) from `encode_maps` and `warp_channels`.
 
     With reference_warp "encoded" the UNet starts from the latents w of the moved texture: its input is the noisy
     difference from them, x_t - alpha_t w, and its prediction of the difference is converted to one of the frame. So an
     untrained UNet reproduces the moved texture, and training only has to correct it.
     """
-    if config.reference_warp != "encoded":
-        return unet(unet_input(noisy, poses, warp).to(unet.dtype), timesteps, tokens).sample.float()
-    start = warp[:, : noisy.shape[1]].float()
-    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    prediction = unet(
-        unet_input(noisy - alpha_bar.sqrt() * start, poses, warp).to(unet.dtype), timesteps, tokens
-    ).sample.float()
+    encoded = config.reference_warp == "encoded"
+    if encoded:
+        start = warp[:, : noisy.shape[1]].float()
+        alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+        noisy = noisy - alpha_bar.sqrt() * start
+    prediction = unet(torch.cat([noisy, poses, warp], 1).to(unet.dtype), timesteps, tokens).sample.float()
+    if not encoded:
+        return prediction
     share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
     return prediction + share * start
 
@@ -159,11 +153,6 @@ def clean_latents(scheduler, noisy: torch.Tensor, prediction: torch.Tensor, time
     if kind == "epsilon":
         return (noisy - sigma * prediction) / alpha.clamp_min(1e-3)
     return alpha * noisy - sigma * prediction if kind == "v_prediction" else prediction
-
-
-def unet_input(noisy: torch.Tensor, poses: torch.Tensor, warp: torch.Tensor | None) -> torch.Tensor:
-    """Concatenate all inputs of the UNet to one tensor (B, C, h, w), in the order of `unet_in_channels`."""
-    return torch.cat([noisy, poses] if warp is None else [noisy, poses, warp], dim=1)
 
 
 def condition_latents(config: ModelConfig, vae, photos: torch.Tensor) -> torch.Tensor:

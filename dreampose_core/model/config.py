@@ -123,17 +123,3 @@ def check_sampling(sampling: Sampling) -> None:
         )
     if sampling.solver not in (None, *get_args(Solver)):
         raise InputError(f"The solver is {sampling.solver!r}; it must be one of {', '.join(get_args(Solver))}.")
-
-
-def check_config(config: ModelConfig) -> None:
-    """Raise InputError if a field has a value that it does not accept."""
-    known = {
-        "pose_encoding": POSE_CHANNELS,
-        "pose_window": POSE_WINDOWS,
-        "photo_encoding": ("own", "released"),
-        "charts": ("densepose", "mannequin", "body"),
-        "reference_warp": ("none", "texture", "encoded"),
-    }
-    for name, names in known.items():
-        if getattr(config, name) not in names:
-            raise InputError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(names)}.")

@@ -45,11 +45,8 @@ def guidance_branches(image_guidance: float, pose_guidance: float) -> list[tuple
     eps = eps(0, 0) + s_I (eps(I, 0) - eps(0, 0)) + s_P (eps(I, P) - eps(I, 0)); passes with weight 0 are skipped: equal
     weights need two passes, weights of 1 need one (paper, section 4.3).
     """
-    passes = [
-        (1 - image_guidance, False, False),
-        (image_guidance - pose_guidance, True, False),
-        (pose_guidance, True, True),
-    ]
+    s_i, s_p = image_guidance, pose_guidance
+    passes = [(1 - s_i, False, False), (s_i - s_p, True, False), (s_p, True, True)]
     return [p for p in passes if abs(p[0]) > 1e-9]
 
 
@@ -83,7 +80,7 @@ def denoise(
     noise: torch.Tensor,
     beneath: torch.Tensor | None,
     pose: torch.Tensor,
-    warp: torch.Tensor | None,
+    warp: torch.Tensor,
     on_step: OnStep,
     should_stop: ShouldStop,
 ) -> torch.Tensor:
@@ -111,12 +108,10 @@ def denoise(
             total = 0
             for weight, has_image, has_pose in branches if first <= t <= last else unguided:
                 branch_pose = pose if has_pose else torch.zeros_like(pose)
-                branch_warp = None if warp is None else warp if has_image and has_pose else torch.zeros_like(warp)
-                context = tokens if has_image else no_tokens
+                branch_warp = warp if has_image and has_pose else torch.zeros_like(warp)
+                given = (scaled, t, branch_pose, branch_warp, tokens if has_image else no_tokens)
                 with deep(step, (has_image, has_pose)):
-                    total = total + weight * predict(
-                        unet, scheduler, config, scaled, t, branch_pose, branch_warp, context
-                    )
+                    total = total + weight * predict(unet, scheduler, config, *given)
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
             # some schedulers run a few extra steps
@@ -168,19 +163,14 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContex
         finally:
             shallow = False
 
-    shorts = [(block, past_down) for block in unet.down_blocks] + [
-        (block, past) for block in (unet.mid_block, *unet.up_blocks[:-1])
-    ]
-    originals = [(block, block.__dict__.get("forward")) for block, _ in (*shorts, (last, last_layer))]
+    shorts = dict.fromkeys(unet.down_blocks, past_down) | dict.fromkeys((unet.mid_block, *unet.up_blocks), past)
+    shorts[last] = last_layer
     handle = last.resnets[-1].register_forward_pre_hook(keep)
-    for block, short in (*shorts, (last, last_layer)):
+    for block, short in shorts.items():
         block.forward = either(block, block.forward, short)
     try:
         yield deep
     finally:
         handle.remove()
-        for block, forward in originals:
-            if forward is None:
-                del block.forward  # restores the class's method
-            else:
-                block.forward = forward
+        for block in shorts:
+            del block.forward  # restores the class's method

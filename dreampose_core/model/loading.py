@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 
 import torch
-from diffusers import ModelMixin
 from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
 
@@ -69,18 +68,11 @@ def save_model(pipe: DreamPosePipeline, folder: Path) -> None:
         if isinstance(part, torch.nn.Module):
             part.to("cpu", torch.float16)
         if "_name_or_path" in getattr(part, "_internal_dict", {}):  # do not publish local paths
-            part._internal_dict = FrozenDict(
-                {key: value for key, value in part.config.items() if key != "_name_or_path"}
-            )
-    write_weights(DreamPosePipeline(**parts, model_config=pipe.model_config), folder)
-
-
-def write_weights(model: DreamPosePipeline | ModelMixin, folder: Path) -> None:
-    """Write a pipeline or a network as a folder; below 100 MB in shards below 9 MB. Raises StorageError."""
+            part._internal_dict = FrozenDict({k: value for k, value in part.config.items() if k != "_name_or_path"})
+    weights = [weight for part in parts.values() if isinstance(part, torch.nn.Module) for weight in part.parameters()]
+    small = sum(weight.numel() * weight.element_size() for weight in weights) < _SMALL
+    model = DreamPosePipeline(**parts, model_config=pipe.model_config)
     try:
-        parts = model.components.values() if isinstance(model, DreamPosePipeline) else [model]
-        weights = [weight for part in parts if isinstance(part, torch.nn.Module) for weight in part.parameters()]
-        small = sum(weight.numel() * weight.element_size() for weight in weights) < _SMALL
         model.save_pretrained(folder, max_shard_size="8MB" if small else "5GB")
     except (OSError, SafetensorError) as error:
         raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error

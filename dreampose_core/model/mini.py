@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
 from .adapter import ImageAdapter
-from .conditioning import unet_in_channels, vae_factor
+from .conditioning import pose_channels, unet_in_channels, vae_factor
 from .config import ModelConfig
 from .pipeline import DreamPosePipeline
 from .textured_vae import TexturedVAE
@@ -34,29 +32,22 @@ def build_mini(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if vae is not None:
-            vae_channels, latent_channels = vae.config.block_out_channels, vae.config.latent_channels
-        elif vae_channels is None:
-            vae_channels = (32, 64, 96, 128) if config.free_shape else (24, 48, 64)
-        levels = len(unet_channels)
         if vae is None and config.free_shape:
-            vae = TexturedVAE(vae_channels, latent_channels)
-        vae = vae or AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            latent_channels=latent_channels,
-            block_out_channels=vae_channels,
-            layers_per_block=1,
-            down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
-            up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
-            norm_num_groups=groups,
-            mid_block_add_attention=False,
-            sample_size=config.height,
-        )
-        factor = vae_factor(vae)
-        height, width_ = (side // factor for side in config.size)
+            vae = TexturedVAE(vae_channels or (32, 64, 96, 128), latent_channels)
+        elif vae is None:
+            vae_channels = vae_channels or (24, 48, 64)
+            vae = AutoencoderKL(
+                latent_channels=latent_channels,
+                block_out_channels=vae_channels,
+                down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
+                up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
+                norm_num_groups=groups,
+                mid_block_add_attention=False,
+                sample_size=config.height,
+            )
+        latent_channels, levels, factor = vae.config.latent_channels, len(unet_channels), vae_factor(vae)
         unet = UNet2DConditionModel(
-            sample_size=(height, width_),
+            sample_size=tuple(side // factor for side in config.size),
             in_channels=unet_in_channels(config, latent_channels, factor),
             out_channels=latent_channels,
             block_out_channels=unet_channels,
@@ -67,18 +58,14 @@ def build_mini(
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
             up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         )
-        if config.reference_warp != "none":
+        with torch.no_grad():
             # the input weights for the moved texture start at zero, so the texture changes nothing at first
-            with torch.no_grad():
-                warp = unet.config.in_channels - unet_in_channels(
-                    replace(config, reference_warp="none"), latent_channels, factor
-                )
-                unet.conv_in.weight[:, -warp:] = 0
-                # the UNet starts by ignoring the noisy latents and repeating the moved texture
-                if config.reference_warp == "encoded":
-                    unet.conv_in.weight[:, :latent_channels] = 0
-                    unet.conv_out.weight.zero_()
-                    unet.conv_out.bias.zero_()
+            unet.conv_in.weight[:, latent_channels + pose_channels(config) :] = 0
+            # the UNet starts by ignoring the noisy latents and repeating the moved texture
+            if config.reference_warp == "encoded":
+                unet.conv_in.weight[:, :latent_channels] = 0
+                unet.conv_out.weight.zero_()
+                unet.conv_out.bias.zero_()
         clip = CLIPVisionConfig(
             hidden_size=width,
             intermediate_size=4 * width,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..media import check_aspect, fit_image, from_pil
-from ..poses import PoseSequence, fitted
+from ..poses import PoseSequence, fitted, window_indices
 from ..progress import ShouldStop, never_stop
 from ..settings import Solver
 
@@ -40,9 +40,8 @@ from .conditioning import (
     vae_factor,
     warp_channels,
     window_channels,
-    window_of,
 )
-from .config import ModelConfig, check_sampling
+from .config import POSE_WINDOWS, ModelConfig, check_sampling
 from .denoising import OnStep, Reference, denoise, guidance_branches
 from .latent_preview import colour_map, latent_preview
 from .safety import SafetyChecker
@@ -107,7 +106,6 @@ class DreamPosePipeline(DiffusionPipeline):
         reference_warp: str = "texture",
         size: tuple[int, int] = stable_diffusion.SIZE,
         vae: str | Path | None = None,
-        charts: str = "densepose",
     ) -> DreamPosePipeline:
         """Build a new model of full size for training: Stable Diffusion's weights, plus input channels for poses and
         texture with zero weight.
@@ -116,10 +114,9 @@ class DreamPosePipeline(DiffusionPipeline):
         section 4.2). base: Stable Diffusion 1.x, such as "CompVis/stable-diffusion-v1-4"; image_encoder: CLIP; vae:
         another VAE, such as "stabilityai/sd-vae-ft-mse"; each a folder or a hub id. pose_encoding: "iuv", or "uv" as in
         the paper; reference_warp: "none" as in the paper, or "texture". size: (height, width), multiples of 64.
-        charts: the charts of the U, V to train on.
         Raises InputError, and ModelError if a part cannot be loaded or does not fit.
         """
-        config = stable_diffusion.config(pose_encoding, reference_warp, size, charts)
+        config = stable_diffusion.config(pose_encoding, reference_warp, size)
         pipe = cls(**stable_diffusion.components(config, base, image_encoder, vae), model_config=config)
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -138,20 +135,9 @@ class DreamPosePipeline(DiffusionPipeline):
         """The side of a latent cell in pixels."""
         return vae_factor(self.vae)
 
-    def __call__(
-        self,
-        image: ImageLike | list[ImageLike],
-        poses: PoseSequence,
-        image_poses: PoseSequence | None = None,
-        num_inference_steps: int | None = None,
-        image_guidance: float | None = None,
-        pose_guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        **options,
-    ) -> DreamPoseOutput:
-        """Generate all frames of a clip; arguments, options and errors as in `stream`."""
-        args = num_inference_steps, image_guidance, pose_guidance, generator
-        return DreamPoseOutput(frames=np.stack(list(self.stream(image, poses, image_poses, *args, **options))))
+    def __call__(self, *args, **options) -> DreamPoseOutput:
+        """Generate all frames of a clip; arguments and errors as in `stream`."""
+        return DreamPoseOutput(frames=np.stack(list(self.stream(*args, **options))))
 
     @torch.no_grad()
     def stream(
@@ -271,24 +257,20 @@ class DreamPosePipeline(DiffusionPipeline):
             raise InputError(
                 f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
             )
-        device = self._execution_device
+        config, device, size = self.model_config, self._execution_device, tuple(pixels.shape[2:])
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
         encoders = self.image_encoder, self.image_processor, self.adapter
-        same = self.model_config.photo_encoding == "own" and self.model_config.condition_size == pixels.shape[2:]
-        seen = latents if same else condition_latents(self.model_config, self.vae, first)
-        tokens = reference_tokens(self.model_config, first, seen, *encoders).to(self.unet.dtype)
-        blank = blank_tokens(self.model_config, tokens, self.vae, *encoders)
-        texture = parts = uv = None
-        if image_poses is not None and self.model_config.knows_charts(image_poses):
-            maps = pose_tensors(
-                fitted(image_poses, tuple(pixels.shape[2:]), bilinear=self.model_config.bilinear),
-                self.model_config.charts,
-            )
-            parts, uv = (None if x is None else x.to(device) for x in maps)
-        if self.model_config.reference_warp != "none" and parts is not None and bool((parts > 0).any()):
-            texture = harvest(pixels.to(device), parts, uv, same_person=True)
-        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), tuple(pixels.shape[2:]))
+        same = config.photo_encoding == "own" and config.condition_size == size
+        seen = latents if same else condition_latents(config, self.vae, first)
+        tokens = reference_tokens(config, first, seen, *encoders).to(self.unet.dtype)
+        blank = blank_tokens(config, tokens, self.vae, *encoders)
+        texture = None
+        if image_poses is not None and config.reference_warp != "none" and config.knows_charts(image_poses):
+            parts, uv = self._maps(image_poses, size)
+            if parts is not None and bool((parts > 0).any()):
+                texture = harvest(pixels.to(device), parts, uv, same_person=True)
+        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), size)
 
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Return photos as pixels (N, 3, H, W) in [-1, 1], in the frame size for the first one, without distortion.
@@ -326,24 +308,28 @@ class DreamPosePipeline(DiffusionPipeline):
 
         return watch
 
+    def _maps(self, poses: PoseSequence, size: tuple[int, int]) -> list[torch.Tensor | None]:
+        """Return parts and U, V of pose maps, fitted to `size`, on the device; None for what they lack."""
+        fit = fitted(poses, size, bilinear=self.model_config.bilinear)
+        return [
+            None if x is None else x.to(self._execution_device) for x in pose_tensors(fit, self.model_config.charts)
+        ]
+
     def _encode_batch(self, poses: PoseSequence, indices: range, reference: Reference):
         """Return pose channels, moved texture channels and moved texture of the frames `indices`."""
-        device = self._execution_device
-        windows = [window_of(self.model_config, index, len(poses)) for index in indices]
+        config = self.model_config
+        windows = [window_indices(index, len(poses), POSE_WINDOWS[config.pose_window]) for index in indices]
         needed = sorted({index for window in windows for index in window})
         place = {index: position for position, index in enumerate(needed)}
-        around = fitted(poses.select(needed), reference.size, bilinear=self.model_config.bilinear)
-        parts, uv = near = [None if x is None else x.to(device) for x in pose_tensors(around, self.model_config.charts)]
-        order = torch.tensor([[place[index] for index in window] for window in windows], device=device)
-        pose = window_channels(encode_maps(*near, self.factor, self.model_config.pose_encoding), order)
-        if self.model_config.reference_warp == "none":
-            return pose, None, None
-        if reference.texture is None or parts is None:
+        near = self._maps(poses.select(needed), reference.size)
+        order = torch.tensor([[place[index] for index in window] for window in windows], device=self._execution_device)
+        pose = window_channels(encode_maps(*near, self.factor, config.pose_encoding), order)
+        if config.reference_warp == "none":
+            return pose, pose[:, :0], None
+        if reference.texture is None or near[0] is None:
             # a model trained with moved textures still needs their channels
             planes = pose.new_zeros(len(indices), WARP_PLANES, *reference.size)
         else:
             middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
-            planes = move(
-                reference.texture.expand(len(indices)), *middle, background=self.model_config.reference_background
-            )
-        return pose, warp_channels(self.model_config, planes, self.vae), planes
+            planes = move(reference.texture.expand(len(indices)), *middle, background=config.reference_background)
+        return pose, warp_channels(config, planes, self.vae), planes

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -67,12 +67,12 @@ def import_released(
     unet, adapter and optionally vae: .pth files. Only tensors are unpickled. Raises InputError, ModelError if weights
     do not fit, StorageError, Cancelled.
     """
-    if (
-        (archive is None) == (unet is None and adapter is None)
-        or (archive is None and None in (unet, adapter))
-        or (archive and vae)
-    ):
+    files = {"unet": unet, "adapter": adapter, "vae": vae}
+    if any(files.values()) if archive is not None else None in (unet, adapter):
         raise InputError("Give either the zip, or the UNet's and the adapter's file and optionally the VAE's.")
+    for path in filter(None, (archive, *files.values())):
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.")
     check_new_folder(out)
     clock = StageClock("import", 4, on_progress)
 
@@ -88,7 +88,8 @@ def import_released(
     channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, factor)
     with torch.device("meta"):
         parts["unet"] = UNet2DConditionModel.from_config({**config, "in_channels": channels})
-    with _files(archive, {"unet": unet, "adapter": adapter, "vae": vae}) as opened:
+    given = ((name, path, shown(path.name)) for name, path in files.items() if path is not None)
+    with closing(given if archive is None else _unpacked(archive)) as opened:
         for number, (name, path, called) in enumerate(opened, 1):
             state = _state(path, called)
             if name == "vae":
@@ -103,25 +104,6 @@ def import_released(
 
 
 @contextmanager
-def _files(archive: Path | None, files: dict[str, Path | None]) -> Iterator[Iterator[tuple[str, Path, str]]]:
-    """Yield an iterator of (component, file, name for messages); a file of an archive exists until the next one is
-    requested."""
-    if archive is None:
-        for path in filter(None, files.values()):
-            if not path.is_file():
-                raise InputError(f"There is no file {path}.")
-        yield ((name, path, shown(path.name)) for name, path in files.items() if path is not None)
-        return
-    if not archive.is_file():
-        raise InputError(f"There is no file {archive}.")
-    with ExitStack() as stack:
-        with _readable(archive):
-            opened = stack.enter_context(zipfile.ZipFile(archive))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dreampose-")))
-        yield _unpacked(opened, archive, _members(opened, archive.name), folder)
-
-
-@contextmanager
 def _readable(archive: Path) -> Iterator[None]:
     try:
         yield
@@ -132,40 +114,40 @@ def _readable(archive: Path) -> Iterator[None]:
 
 def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
     """Return the newest file of each component in the archive."""
-    newest: dict[str, tuple[int, zipfile.ZipInfo]] = {}
-    for info in archive.infolist():
-        for component, pattern in _MEMBERS.items():
-            if match := re.fullmatch(pattern, info.filename.rpartition("/")[2]):
-                number = int(match[1])
-                if component not in newest or number > newest[component][0]:
-                    newest[component] = number, info
-    if missing := [component for component in ("unet", "adapter") if component not in newest]:
+    found = {}
+    for component, pattern in _MEMBERS.items():
+        named = ((re.fullmatch(pattern, info.filename.rpartition("/")[2]), info) for info in archive.infolist())
+        if numbered := [(int(match[1]), info) for match, info in named if match]:
+            found[component] = max(numbered, key=lambda pair: pair[0])[1]
+    if missing := [component for component in ("unet", "adapter") if component not in found]:
         raise InputError(
             f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; "
             "give the authors' custom-chkpts.zip."
         )
-    return {component: newest[component][1] for component in _MEMBERS if component in newest}
+    return found
 
 
-def _unpacked(
-    opened: zipfile.ZipFile, archive: Path, members: dict[str, zipfile.ZipInfo], folder: Path
-) -> Iterator[tuple[str, Path, str]]:
-    for name, info in members.items():
-        path = folder / f"{name}.pth"
-        free = shutil.disk_usage(folder).free
-        if info.file_size > free:
-            needs = f"{shown(info.filename)} takes {info.file_size >> 20} MB unpacked"
-            raise InputError(f"{needs} and {folder.parent} has {free >> 20} MB left; free some space.")
-        try:
-            with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
-                left = info.file_size  # the announced size limits what is unpacked
-                while left > 0 and (piece := source.read(min(left, 1 << 22))):
-                    target.write(piece)
-                    left -= len(piece)
-        except OSError as error:
-            raise storage_error(error, path) from error
-        yield name, path, shown(info.filename.rpartition("/")[2])
-        path.unlink()
+def _unpacked(archive: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield (component, file, name for messages) of the newest files in the archive; each file exists until the next
+    one is requested."""
+    with _readable(archive):
+        opened = zipfile.ZipFile(archive)
+    with opened, tempfile.TemporaryDirectory(prefix="dreampose-") as folder:
+        for name, info in _members(opened, archive.name).items():
+            path = Path(folder) / f"{name}.pth"
+            if info.file_size > (free := shutil.disk_usage(folder).free):
+                needs = f"{shown(info.filename)} takes {info.file_size >> 20} MB unpacked"
+                raise InputError(f"{needs} and {path.parent.parent} has {free >> 20} MB left; free some space.")
+            try:
+                with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
+                    left = info.file_size  # the announced size limits what is unpacked
+                    while left > 0 and (piece := source.read(min(left, 1 << 22))):
+                        target.write(piece)
+                        left -= len(piece)
+            except OSError as error:
+                raise storage_error(error, path) from error
+            yield name, path, shown(info.filename.rpartition("/")[2])
+            path.unlink()
 
 
 def _state(path: Path, called: str) -> dict[str, torch.Tensor]:

@@ -13,18 +13,27 @@ from transformers.models.clip import CLIPImageProcessorPil
 from ..errors import InputError, ModelError
 from .adapter import ImageAdapter
 from .conditioning import unet_in_channels, vae_factor
-from .config import ModelConfig, check_config
+from .config import POSE_CHANNELS, ModelConfig
 
 CLIP = "openai/clip-vit-base-patch32"
 SIZE = (640, 512)
 _MULTIPLE = 64  # of the sides: the VAE's factor of 8, and the UNet's of 8
 
 
-def config(pose_encoding: str, reference_warp: str, size: tuple[int, int], charts: str) -> ModelConfig:
-    """Return the config of a full-size model. Raises InputError for unsupported names and sizes."""
-    made = ModelConfig(
+def config(pose_encoding: str, reference_warp: str, size: tuple[int, int]) -> ModelConfig:
+    """Return the config of a full-size model in DensePose's charts. Raises InputError for unsupported names and
+    sizes."""
+    for name, value, known in (
+        ("pose_encoding", pose_encoding, POSE_CHANNELS),
+        ("reference_warp", reference_warp, ("none", "texture")),
+    ):
+        if value not in known:
+            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+    if any(side < _MULTIPLE or side % _MULTIPLE for side in size):
+        raise InputError(f"The size is {size[0]}x{size[1]}; both sides must be multiples of {_MULTIPLE}.")
+    return ModelConfig(
         pose_encoding=pose_encoding,
-        charts=charts,
+        charts="densepose",
         reference_warp=reference_warp,
         height=size[0],
         width=size[1],
@@ -37,13 +46,6 @@ def config(pose_encoding: str, reference_warp: str, size: tuple[int, int], chart
         guidance_to=0.8,
         reuse_steps=2,
     )
-    check_config(made)
-    check_size(size)
-    if reference_warp not in ("none", "texture"):
-        raise InputError(
-            f"reference_warp is {reference_warp!r}; a model that starts from Stable Diffusion has none or texture."
-        )
-    return made
 
 
 def components(
@@ -65,12 +67,6 @@ def components(
     factor = vae_factor(parts["vae"])
     parts["unet"] = widened(unet, unet_in_channels(config, parts["vae"].config.latent_channels, factor))
     return parts
-
-
-def check_size(size: tuple[int, int]) -> None:
-    """Raise InputError for a (height, width) that a full-size model does not support."""
-    if any(side < _MULTIPLE or side % _MULTIPLE for side in size):
-        raise InputError(f"The size is {size[0]}x{size[1]}; both sides must be multiples of {_MULTIPLE}.")
 
 
 def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
@@ -131,19 +127,14 @@ def load(kind: type, source: str | Path, subfolder: str | None = None):
     args = {} if subfolder is None else {"subfolder": subfolder}
     if issubclass(kind, torch.nn.Module):
         args["dtype"] = torch.float32
-    check_source(source)
+    if not Path(source).is_dir() and not is_hub_id(source):
+        raise ModelError(f"There is no folder {source}; give a folder, or a hub id such as owner/name.")
     if subfolder is not None and Path(source).is_dir() and not (Path(source) / subfolder).is_dir():
         raise ModelError(f"{source} has no folder {subfolder}; give Stable Diffusion 1.x in diffusers' layout.")
     try:
         return kind.from_pretrained(source, **args)
     except Exception as error:  # diffusers, transformers, safetensors and the hub raise many kinds
         raise ModelError(why_not_loaded(error, what, source)) from error
-
-
-def check_source(source: str | Path) -> None:
-    """Raise ModelError if `source` is neither a folder nor looks like a hub id."""
-    if not Path(source).is_dir() and not is_hub_id(source):
-        raise ModelError(f"There is no folder {source}; give a folder, or a hub id such as owner/name.")
 
 
 def is_hub_id(source: str | Path) -> bool:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin  # noqa: F401 (diffusers looks up ModelMixin here to load the class)
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import Decoder, DecoderOutput
+from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 
 from .texture import WARP_PLANES
@@ -46,13 +46,6 @@ class TexturedVAE(AutoencoderKL):
         """Encode pixels (B, 3, H, W) to the distribution of their latents."""
         return super().encode(F.pixel_unshuffle(pixels, _PATCH), return_dict)
 
-    def decode(
-        self, latents: torch.Tensor, planes: torch.Tensor | None = None, return_dict: bool = True, generator=None
-    ) -> DecoderOutput:
-        """Decode unscaled latents and the moved texture's planes (B, 5, H, W), or None, to pixels (B, 3, H, W)."""
-        pixels = self.decoder(self.post_quant_conv(latents), planes)
-        return DecoderOutput(pixels) if return_dict else (pixels,)
-
 
 class TexturedDecoder(Decoder):
     """The decoder of `TexturedVAE`.
@@ -79,12 +72,13 @@ class TexturedDecoder(Decoder):
         for conv in self.texture_in:
             nn.init.zeros_(conv.weight)
 
-    def forward(self, latents: torch.Tensor, planes: torch.Tensor | None = None) -> torch.Tensor:
-        """Decode latents (B, C, h, w) and planes (B, 5, H, W) or None to pixels (B, 3, H, W)."""
-        return self.both(latents, planes)[0]
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents (B, C, h, w) without a texture, as `AutoencoderKL.decode` asks."""
+        return self.both(latents, None)[0]
 
     def both(self, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the output of `forward`, and the drawn picture before texture colours are kept.
+        """Decode latents (B, C, h, w) and planes (B, 5, H, W) or None to pixels (B, 3, H, W); also return the drawn
+        picture before texture colours are kept.
 
         The drawn picture is trained too: where all of the texture is kept, drawing would get no gradient.
         """

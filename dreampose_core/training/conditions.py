@@ -44,7 +44,7 @@ class Conditioned:
     photo: torch.Tensor
     photo_latents: torch.Tensor
     poses: torch.Tensor
-    warp: torch.Tensor | None
+    warp: torch.Tensor
     planes: torch.Tensor | None
     has: dict[str, torch.Tensor]
     mask: torch.Tensor
@@ -79,7 +79,7 @@ def conditioned(
         latents = encode_latents(pipe.vae, target).float()
         photo_latents = condition_latents(config, pipe.vae, photo).float()
         poses = encode_windows(config, parts, uv, has, factor)
-        warp = None if planes is None else warp_channels(config, planes, pipe.vae).float()
+        warp = poses[:, :0] if planes is None else warp_channels(config, planes, pipe.vae).float()
     mask, person = (parts[:, 2:3] > 0).float(), coverage(parts[:, 2], factor)
     return Conditioned(target, latents, photo, photo_latents, poses, warp, planes, has, mask, person)
 
