@@ -122,90 +122,16 @@ def test_another_vae_and_the_command(base, clip_model, tmp_path, capsys):
 
 def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     """The commands one after the other: start, train, animate."""
-    start, run, out = tmp_path / "start", tmp_path / "run", tmp_path / "out.mp4"
-    assert (
-        main(
-            [
-                "train",
-                "start",
-                "--base",
-                str(base),
-                "--image-encoder",
-                str(clip_model),
-                "--size",
-                "128x64",
-                "--out",
-                str(start),
-            ]
-        )
-        == 0
-    )
-    assert (
-        main(
-            [
-                "train",
-                "--data",
-                "mannequin",
-                "--init",
-                str(start),
-                "--vae-steps",
-                "0",
-                "--steps",
-                "1",
-                "--end-to-end-steps",
-                "1",
-                "--batch-size",
-                "2",
-                "--device",
-                "cpu",
-                "--out",
-                str(run),
-            ]
-        )
-        == 0
-    ), capsys.readouterr().err
-    assert (
-        main(
-            [
-                "mannequin",
-                "render",
-                "--seed",
-                "10001",
-                "--motion",
-                "walk",
-                "--frames",
-                "2",
-                "--size",
-                "128x64",
-                "--out",
-                str(tmp_path / "clip"),
-            ]
-        )
-        == 0
-    )
-    photo = tmp_path / "clip" / "frame_00000.png"
-    assert (
-        main(
-            [
-                "animate",
-                "--model",
-                str(run / "model"),
-                "--device",
-                "cpu",
-                "--image",
-                str(photo),
-                "--poses",
-                str(tmp_path / "clip"),
-                "--recipe",
-                "none",
-                "--steps",
-                "1",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    ), capsys.readouterr().err
+    start, clip, run, out = (tmp_path / name for name in ("start", "clip", "run", "out.mp4"))
+    few = "--vae-steps 0 --steps 1 --end-to-end-steps 1 --batch-size 2"
+    for command in (
+        f"train start --base {base} --image-encoder {clip_model} --size 128x64 --out {start}",
+        f"mannequin render --seed 10001 --motion walk --frames 2 --size 128x64 --out {clip}",
+        f"train --data {clip} --init {start} {few} --device cpu --out {run}",
+        f"animate --model {run / 'model'} --device cpu --image {clip / 'frame_00000.png'} --poses {clip} "
+        f"--recipe none --steps 1 --out {out}",
+    ):
+        assert main(command.split()) == 0, capsys.readouterr().err
     assert out.is_file()
     assert load_pipeline(run / "model", "cpu").model_config.charts == "mannequin"  # whose U, V it knows now
 

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,10 +26,10 @@ from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import REPOSITORY, validated
-from dreampose_core.synthetic.dataset import MannequinSamples
+from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import base, loop
 from dreampose_core.training import run as training_run
-from dreampose_core.training.base import train_base, train_end_to_end, train_vae
+from dreampose_core.training.base import Prefetch, train_base, train_end_to_end, train_vae
 from dreampose_core.training.conditions import (
     Dropout,
     disturbed_warp,
@@ -42,17 +41,17 @@ from dreampose_core.training.conditions import (
 from dreampose_core.training.distributed import Draws
 from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.losses import coverage, denoising_loss, min_snr_weight, noised, picture_loss
-from dreampose_core.training.prefetch import Prefetch
 from dreampose_core.training.run import train_mini
 from dreampose_core.training.run_folder import MiniRun
+from dreampose_core.training.videos import VideoSamples
 
 SIZE = (40, 32)
 NOTHING_DROPPED = Dropout(pose=0, image=0, both=0, warp=0, uv=0, parts=0)
 
 
 @pytest.fixture(scope="module")
-def samples():
-    return MannequinSamples(SIZE, 2)
+def samples(tiny_clips):
+    return VideoSamples(tiny_clips, SIZE, 2)
 
 
 def test_samples_ahead_are_the_same_samples():
@@ -66,14 +65,12 @@ def test_both_trainings_change_what_they_should(samples, tmp_path):
     pipe = tiny_pipeline()
     vae, rest = weights(pipe.vae), weights(pipe.unet, pipe.adapter, pipe.image_encoder)
     factor = pipe.vae.config.scaling_factor
-    assert train_vae(pipe, samples, LoopOptions(2, 1e-3), frames=2, crops=1, folder=tmp_path / "vae")
+    assert train_vae(pipe, samples, LoopOptions(2, 1e-3), folder=tmp_path / "vae")
     assert not same(vae, weights(pipe.vae)) and same(rest, weights(pipe.unet, pipe.adapter, pipe.image_encoder))
     assert pipe.vae.config.scaling_factor != factor
+    frames = torch.from_numpy(np.stack([truth for _, _, truth, _ in samples.held_out(32)]))
     with torch.no_grad():
-        latents = (
-            pipe.vae.encode(to_pixels(samples.frames(10**6, 32).rgb)).latent_dist.mode()
-            * pipe.vae.config.scaling_factor
-        )
+        latents = pipe.vae.encode(to_pixels(frames)).latent_dist.mode() * pipe.vae.config.scaling_factor
     assert latents.std().item() == pytest.approx(1, abs=1e-3)  # what diffusion expects
 
     vae = weights(pipe.vae)
@@ -87,24 +84,6 @@ def test_both_trainings_change_what_they_should(samples, tmp_path):
     assert not any(module.training for module in (pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae))
     for name in ("vae", "base"):
         assert (tmp_path / name / "checkpoint-2" / "state.safetensors").is_file()
-
-
-def test_an_interrupted_training_is_bit_equal(samples, tmp_path):
-    options = LoopOptions(4, 1e-3, warmup=2, ema=0.9)
-
-    def run(step, pipe, **kwargs):
-        return step(pipe, samples, options, 5, **({"frames": 2, "crops": 1} if step is train_vae else {}), **kwargs)
-
-    for step in (train_vae, train_base):
-        whole, part, rest = tiny_pipeline(), tiny_pipeline(), tiny_pipeline()
-        run(step, whole)
-        folder = tmp_path / step.__name__
-        with pytest.raises(Cancelled):
-            run(step, part, folder=folder, should_stop=stop_after(2))
-        run(step, rest, folder=folder)
-        for name in ("vae", "unet", "adapter", "image_encoder"):
-            assert same(weights(getattr(whole, name)), weights(getattr(rest, name))), (step.__name__, name)
-        assert whole.vae.config.scaling_factor == rest.vae.config.scaling_factor
 
 
 def test_conditions_are_dropped_sample_by_sample_in_the_right_shares():
@@ -235,15 +214,9 @@ def test_targets_invert_to_the_picture(kind):
     assert torch.allclose(noisy, scheduler.add_noise(latents, noise, steps), atol=1e-5)
     if kind == "v_prediction":
         assert torch.allclose(target, scheduler.get_velocity(latents, noise, steps), atol=1e-5)
+    scheduler.set_timesteps(1000)
     for i, t in enumerate(steps):
-        found = (
-            scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
-            if scheduler.num_inference_steps
-            else None
-        )
-        if found is None:
-            scheduler.set_timesteps(1000)
-            found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
+        found = scheduler.step(target[i], int(t), noisy[i], eta=0).pred_original_sample
         assert torch.allclose(found, latents[i], atol=2e-3)
     assert torch.allclose(clean_latents(scheduler, noisy, target, steps), latents, atol=2e-3)
 
@@ -280,30 +253,20 @@ def test_losses_against_hand_computed_values():
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("kind", "plain", "noise", "small"),
     [
-        ("epsilon", [5 / 99, 1, 1, 1]),
-        ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25]),
-        ("sample", [5, 4, 1, 0.25]),
+        ("epsilon", [5 / 99, 1, 1, 1], [5 / 99, 1, 1, 1], 0.5 / 4),
+        ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25], [5 / 100, 4 / 5, 1 / 1.25, 1], 0.5 / 5),
+        ("sample", [5, 4, 1, 0.25], [5, 4, 1, 1], 0.5),
     ],
 )
-def test_min_snr_weights_against_hand_computed_values(kind, expected):
-    alpha_bar = torch.tensor([0.99, 0.8, 0.5, 0.2])  # SNR 99, 4, 1, 1/4
-    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
-    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
-    assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx(
-        [{"epsilon": 0.5 / 4, "v_prediction": 0.5 / 5, "sample": 0.5}[kind]] * 2
-    )
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("epsilon", [5 / 99, 1, 1, 1]), ("v_prediction", [5 / 100, 4 / 5, 1 / 1.25, 1]), ("sample", [5, 4, 1, 1])],
-)
-def test_min_snr_still_learns_from_pure_noise(kind, expected):
-    alpha_bar = torch.tensor([0.99, 0.8, 0.2, 0.0])  # SNR 99, 4, 1/4, 0
-    scheduler = SimpleNamespace(alphas_cumprod=alpha_bar, config=SimpleNamespace(prediction_type=kind))
-    assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+def test_min_snr_weights_against_hand_computed_values(kind, plain, noise, small):
+    """noise: of a schedule that ends in pure noise, from which it still learns. small: for a small gamma."""
+    for alpha_bar, expected in (([0.99, 0.8, 0.5, 0.2], plain), ([0.99, 0.8, 0.2, 0.0], noise)):  # SNR 99, 4, 1, ...
+        given = SimpleNamespace(prediction_type=kind)
+        scheduler = SimpleNamespace(alphas_cumprod=torch.tensor(alpha_bar), config=given)
+        assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
+        assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx([small] * 2)
     real = tiny_pipeline().scheduler
     assert real.alphas_cumprod[-1] == 0 and min_snr_weight(real, torch.tensor([999, 990, 0]), 5.0).tolist() == [1, 1, 5]
 
@@ -340,13 +303,22 @@ def test_crops_contain_the_person():
     assert len({crop.numpy().tobytes() for crop in crops}) > 2
 
 
-RUN = MiniRun(size=(32, 32), unet_channels=(8, 16), vae_steps=1, steps=2, end_to_end_steps=2, batch_size=2)
+@pytest.fixture(scope="module")
+def tiny_run(tiny_clips, tiny_model):
+    steps = dict(vae_steps=1, steps=2, end_to_end_steps=2)
+    return MiniRun(
+        data=str(tiny_clips), vae=str(tiny_model), size=(32, 32), unet_channels=(8, 16), batch_size=2, **steps
+    )
+
+
+def changed(run, **changes):
+    return run.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "mini"
-    assert train_mini(RUN, folder)
+    assert train_mini(tiny_run, folder)
     return folder
 
 
@@ -359,9 +331,9 @@ def test_a_finished_run_is_a_model_folder(finished):
     )
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
-    drawn = MannequinSamples((32, 32), 2).frames(0, 2)
-    poses = PoseSequence(drawn.parts.numpy(), None, "none")
-    frames = pipe(drawn.rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
+    rgb, poses = render_clip(Figure.from_seed(0), "walk", 2, (32, 32))
+    poses = PoseSequence(poses.parts, None, "none")
+    frames = pipe(rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
 
@@ -370,12 +342,8 @@ def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_no
     pipe = training_run.build_mini(
         ModelConfig(height=64, width=64, reference_warp="encoded"), 0, unet_channels=(8, 16), width=32
     )
-    drawn = MannequinSamples((64, 64), 2).batch(0)
-    own, target = (
-        PoseSequence(parts[:1].byte().numpy(), uv[:1].half().numpy(), "mannequin")
-        for parts, uv in ((drawn.photo_parts, drawn.photo_uv), (drawn.window_parts[:, 2], drawn.window_uv[:, 2]))
-    )
-    photo = drawn.photo[0].numpy()
+    rgb, poses = render_clip(Figure.from_seed(0), "dance", 2, (64, 64), fps=2)
+    photo, own, target = rgb[0].numpy(), poses.select([0]), poses.select([1])
     made = [
         pipe(photo, target, own, steps, generator=torch.Generator().manual_seed(steps)).frames for steps in (1, 2, 3)
     ]
@@ -388,15 +356,15 @@ def test_before_it_is_trained_the_unet_repeats_the_moved_texture_whatever_the_no
         )  # the moved frames are rounded to bytes
 
 
-def test_an_existing_run_is_only_gone_on_with_when_asked(finished):
+def test_an_existing_run_is_only_gone_on_with_when_asked(tiny_run, finished):
     with pytest.raises(InputError, match="give --resume"):
-        train_mini(RUN, finished)
+        train_mini(tiny_run, finished)
     before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
-    assert train_mini(RUN, finished, resume=True)
+    assert train_mini(tiny_run, finished, resume=True)
     assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
 
 
-def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_path, monkeypatch):
+def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tiny_run, tmp_path, monkeypatch):
     real = loop._backward
     monkeypatch.setattr(
         loop, "_backward", lambda loss_at, step, *args: real(loss_at, step, *args) if step < 3 else math.nan
@@ -406,7 +374,7 @@ def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_p
         "__defaults__",
         tuple({25: 2, 0.03: 1e9}.get(value, value) for value in LoopOptions.__init__.__defaults__),
     )
-    run = RUN.model_copy(update=dict(steps=6))
+    run = changed(tiny_run, steps=6)
     with pytest.raises(
         Diverged,
         match=r"The base loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
@@ -414,96 +382,78 @@ def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tmp_p
     ):
         train_mini(run, tmp_path / "run")
     monkeypatch.undo()
-    again = run.model_copy(update=dict(init=str(tmp_path / "run" / "model"), steps=1, lr=1e-5))
+    again = changed(run, init=str(tmp_path / "run" / "model"), vae=None, steps=1, lr=1e-5)
     assert train_mini(again, tmp_path / "again")
 
 
-def test_a_run_may_start_from_a_model(tmp_path, finished):
+def test_a_run_may_start_from_a_model(tmp_path, tiny_run, finished):
     start = finished / "model"
-    run = MiniRun(init=str(start), steps=0, end_to_end_steps=0, batch_size=2)  # its size is the model's
+    run = MiniRun(data=tiny_run.data, init=str(start), steps=0, end_to_end_steps=0, batch_size=2)  # of the model's size
     assert train_mini(run, tmp_path / "same")
     for file in start.rglob("*.safetensors"):
         before, after = load_file(file), load_file(tmp_path / "same" / "model" / file.relative_to(start))
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert (
-        train_mini(run.model_copy(update=dict(steps=1)), tmp_path / "tuned")
-        and not (tmp_path / "tuned" / "vae").exists()
-    )
+    assert train_mini(changed(run, steps=1), tmp_path / "tuned") and not (tmp_path / "tuned" / "vae").exists()
     before, after = (load_pipeline(folder, "cpu") for folder in (start, tmp_path / "tuned" / "model"))
     assert same(weights(before.vae), weights(after.vae)) and not same(weights(before.unet), weights(after.unet))
     assert not any(str(start) in file.read_text() for file in (tmp_path / "tuned" / "model").rglob("*.json"))
-    narrow = MiniRun(
-        vae=str(start),
-        steps=1,
-        end_to_end_steps=0,
-        batch_size=2,
-        size=RUN.size,
-        reference_warp="none",
-        unet_channels=(8, 16),
-    )
-    assert train_mini(narrow, tmp_path / "narrow")
+    narrow = dict(vae=str(start), vae_steps=None, steps=1, end_to_end_steps=0, reference_warp="none")
+    assert train_mini(changed(tiny_run, **narrow), tmp_path / "narrow")
     other = load_pipeline(tmp_path / "narrow" / "model", "cpu")
     assert same(weights(before.vae), weights(other.vae)) and other.model_config.reference_warp == "none"
     assert other.vae.config.scaling_factor == before.vae.config.scaling_factor and list(
         other.unet.config.block_out_channels
     ) == [8, 16]
     with pytest.raises(InputError, match="leave out vae"):
-        train_mini(run.model_copy(update=dict(vae="mini")), tmp_path / "new")
+        train_mini(changed(run, vae="mini"), tmp_path / "new")
     with pytest.raises(InputError, match="was started .*without --init"):
         train_mini(run, finished, resume=True)
     with pytest.raises(ModelError, match="no model folder"):
-        train_mini(run.model_copy(update=dict(init=str(tmp_path / "nowhere"))), tmp_path / "new")
+        train_mini(changed(run, init=str(tmp_path / "nowhere")), tmp_path / "new")
+    with pytest.raises(InputError, match="starts from a model; give it with --init, or with --vae"):
+        train_mini(changed(run, init=None), tmp_path / "new")
+    with pytest.raises(InputError, match="no folder mannequin; give one that train draw or train prepare made"):
+        train_mini(changed(run, data="mannequin"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"size": (40, 32)},
-        {"size": (0, 32)},
-        {"batch_size": 3},
-        {"batch_size": 0},
-        {"steps": -1},
-        {"lr": float("nan")},
-        {"vae_lr": 0.0},
-        {"seed": -1},
-        {"seed": 2**40},
-        {"unet_channels": (64,)},
-        {"unet_channels": (64, 100)},
-        {"noisier": 0.0},
-        {"noisier": float("nan")},
-        {"adversarial": -0.1},
-        {"warp_dropout": 1.1},
-        {"adversarial": float("nan")},
-        {"accumulate": 0},
-        {"optimizer": "sgd"},
-        {"min_snr": 0.0},
-        {"min_snr": float("nan")},
-    ],
-)
-def test_runs_that_make_no_sense_are_refused(changes):
-    (name,) = changes
+NAN = float("nan")
+WRONG = {
+    "size": [(40, 32), (0, 32)],
+    "batch_size": [3, 0],
+    "accumulate": [0],
+    "steps": [-1],
+    "lr": [NAN],
+    "vae_lr": [0.0],
+    "seed": [-1, 2**40],
+    "unet_channels": [(64,), (64, 100)],
+    "noisier": [0.0, NAN],
+    "adversarial": [-0.1, NAN],
+    "warp_dropout": [1.1],
+    "optimizer": ["sgd"],
+    "min_snr": [0.0, NAN],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_runs_that_make_no_sense_are_refused(name, value):
     with pytest.raises(InputError, match=name.replace("_", ".")):
-        validated(MiniRun, RUN.model_dump() | changes)
+        validated(MiniRun, {"data": "clips", name: value})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
-def test_a_card_trains_every_stage(tmp_path):
-    run = MiniRun(size=(64, 64), vae_steps=2, steps=2, end_to_end_steps=2, batch_size=4, precision="bf16")
-    assert train_mini(run, tmp_path, device="cuda") and (tmp_path / "model" / "model_index.json").is_file()
-
-
-def test_every_stage_trains_in_bfloat16(tmp_path):
-    run = RUN.model_copy(update=dict(steps=1, end_to_end_steps=1, precision="bf16"))
-    assert train_mini(run, tmp_path) and (tmp_path / "model" / "model_index.json").is_file()
+def test_every_stage_trains_in_bfloat16(tiny_run, tmp_path):
+    """On the GPU if there is one."""
+    run = changed(tiny_run, steps=1, end_to_end_steps=1, precision="bf16")
+    assert train_mini(run, tmp_path, device="cuda" if torch.cuda.is_available() else "cpu")
+    assert (tmp_path / "model" / "model_index.json").is_file()
     assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("vae", "base", "end_to_end"))
 
 
 @pytest.mark.slow
-def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
+def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tiny_run, tmp_path):
     """All of them at once, in all stages."""
-    run = replace(
-        RUN,
+    run = changed(
+        tiny_run,
         vae_steps=2,
         steps=4,
         end_to_end_steps=2,
@@ -522,30 +472,21 @@ def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(tiny_clips, tiny_model, tmp_path):
     """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
+    words = (
+        "train --size 32x32 --batch-size 4 --device cpu --vae-steps 2 --steps 10 --accumulate 2 --end-to-end-steps 2"
+    )
     given = [
         "-m",
         "dreampose_core",
-        "train",
-        "--data",
-        "mannequin",
-        "--size",
-        "32x32",
-        "--batch-size",
-        "4",
-        "--device",
-        "cpu",
-        "--vae-steps",
-        "2",
-        "--steps",
-        "10",
-        "--accumulate",
-        "2",
-        "--end-to-end-steps",
-        "2",
+        *words.split(),
         "--unet-channels",
         "8,16",
+        "--data",
+        tiny_clips,
+        "--vae",
+        tiny_model,
     ]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, before in (("one", []), ("two", launch)):
@@ -567,15 +508,15 @@ def test_two_processes_equal_one(tmp_path):
             not torch.equal(one["losses"], two["losses"]) or stage != "base"
         )  # they were really two: sums in another order
         assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
-    with pytest.raises(InputError, match="batch of 6 cannot be shared by 2 processes"):
-        training_run._begin(MiniRun(batch_size=6), tmp_path / "new", False, SimpleNamespace(count=2, main=True))
+    with pytest.raises(InputError, match="batch of 6 cannot be shared by 4 processes; give a multiple of 4"):
+        training_run._check(MiniRun(data="clips", batch_size=6), SimpleNamespace(count=4), False)
 
 
-def test_samples_are_made_now_and_then_and_change_nothing(tmp_path):
+def test_samples_are_made_now_and_then_and_change_nothing(samples, tmp_path):
     """The same people, poses and noise in every sheet; a run that makes them is the run that does not."""
     sheets = {}
     for name, every in (("with", 2), ("without", 10**6)):
-        pipe, samples = tiny_pipeline(), MannequinSamples(SIZE, 2)
+        pipe = tiny_pipeline()
         write = training_run.sample_sheets(pipe, samples.held_out(2), tmp_path / name)
         train_base(pipe, samples, LoopOptions(4, 1e-2, ema=None, sample_every=every), sample=write)
         sheets[name] = weights(pipe.unet, pipe.adapter)

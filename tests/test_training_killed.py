@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_pipeline
+from tiny import make_tiny_clips, make_tiny_model, tiny_pipeline
 
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.subject import recipe
@@ -43,11 +42,8 @@ def work(kind: str, folder: Path) -> Path:
         )
         return folder / "subject"
     steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
-    train_mini(
-        MiniRun(size=(32, 32), batch_size=2, unet_channels=(8, 16), **steps),
-        folder,
-        resume=(folder / "run.json").exists(),
-    )
+    source = {"data": str(folder.parent / "clips"), "init": str(folder.parent / "start")}
+    train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
     return folder / "model"
 
 
@@ -72,8 +68,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         ("steps", "base"),
     ],
 )
-def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
+def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipe.RECIPES, "fast", recipe.RECIPES["fast"])  # `work` exchanges it
     killed, whole = tmp_path / "killed", tmp_path / "whole"
+    make_tiny_clips(tmp_path / "clips"), make_tiny_model(tmp_path / "start")
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, __file__, kind, str(killed)], env=environment, cwd=REPOSITORY)
     try:
@@ -89,15 +87,7 @@ def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
     expected = weights(work(kind, whole))
     found = weights(work(kind, killed))
     assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
-    assert not list(killed.rglob("*.part"))
-
-
-def test_what_is_compared_depends_on_the_training(tmp_path):
-    """Or the test above could not fail: another seed gives other weights."""
-    a, b = (tmp_path / name for name in "ab")
-    for folder, seed in ((a, 0), (b, 1)):
-        finetune(tiny_pipeline(), [np.full((40, 32, 3), 99, np.uint8)], None, "fast", seed, folder)
-    assert any(not torch.equal(value, weights(b)[key]) for key, value in weights(a).items())
+    assert not list(killed.rglob(".part.*"))
 
 
 def test_killed_inside_each_step_of_writing_a_checkpoint_the_last_good_one_is_there(tmp_path):

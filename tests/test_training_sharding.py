@@ -20,27 +20,7 @@ from dreampose_core.training.run_folder import MiniRun
 from dreampose_core.training.sharding import clip_gradients
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TRAIN = [
-    "-m",
-    "dreampose_core",
-    "train",
-    "--data",
-    "mannequin",
-    "--size",
-    "32x32",
-    "--batch-size",
-    "4",
-    "--device",
-    "cpu",
-    "--vae-steps",
-    "1",
-    "--steps",
-    "6",
-    "--end-to-end-steps",
-    "2",
-    "--unet-channels",
-    "8,16",
-]
+WORDS = "train --size 32x32 --batch-size 4 --device cpu --vae-steps 1 --steps 6 --end-to-end-steps 2"
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LOOK = """
 import sys
@@ -76,18 +56,20 @@ def launched(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_sharded_training_is_training_and_goes_on_either_way(tmp_path):
+def test_sharded_training_is_training_and_goes_on_either_way(tiny_clips, tiny_model, tmp_path):
     one, shard, other = (tmp_path / name for name in ("one", "shard", "other"))
-    launched(*TRAIN, "--out", str(one))
-    launched(*LAUNCH, *TRAIN, "--shard", "--out", str(shard))
+    source = "--data", str(tiny_clips), "--vae", str(tiny_model)
+    train = ["-m", "dreampose_core", *WORDS.split(), "--unet-channels", "8,16", *source]
+    launched(*train, "--out", str(one))
+    launched(*LAUNCH, *train, "--shard", "--out", str(shard))
     shutil.copytree(one, other)
     for folder in (
         shard,
         other,
     ):  # the last stage again, of the sharded run with a whole UNet, of the other with a sharded one
         (folder / "end_to_end").rename(folder / "end_to_end_before")
-    launched(*TRAIN, "--resume", "--out", str(shard))
-    launched(*LAUNCH, *TRAIN, "--shard", "--resume", "--out", str(other))
+    launched(*train, "--resume", "--out", str(shard))
+    launched(*LAUNCH, *train, "--shard", "--resume", "--out", str(other))
     for folder in (shard, other):
         for stage, last in (("base", 6), ("end_to_end", 2)):
             wanted, found = (
@@ -123,8 +105,8 @@ def test_gradients_are_clipped_as_pytorch_does():
 
 def test_one_process_and_the_8_bit_optimizer_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="several processes"):
-        train_mini(MiniRun(), tmp_path / "run", shard=True)
+        train_mini(MiniRun(data="clips"), tmp_path / "run", shard=True)
     monkeypatch.setattr("dreampose_core.training.run.Processes", lambda: SimpleNamespace(count=2, main=True))
     with pytest.raises(InputError, match="adamw8bit cannot be sharded"):
-        train_mini(MiniRun(optimizer="adamw8bit"), tmp_path / "run", shard=True)
+        train_mini(MiniRun(data="clips", optimizer="adamw8bit"), tmp_path / "run", shard=True)
     assert not (tmp_path / "run").exists()

@@ -66,9 +66,9 @@ def conditioned(
         planes = planes * (has["warp"] * has["parts"] * has["uv"])[:, None, None, None]
     else:
         photo = to_pixels(batch.photo)
-        if batch.has_parts is not None:  # unknown maps count as dropped, and a single known kind is never dropped
-            has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
-            has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
+        # unknown maps count as dropped, and a single known kind is never dropped
+        has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
+        has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
         part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
         target, parts, uv = part(to_pixels(batch.target)), part(batch.window_parts), part(batch.window_uv.float())
         planes = None
