@@ -155,8 +155,7 @@ def test_the_mirror_is_that_of_a_mirrored_person(name):
     twin = replace(figure, camera=replace(figure.camera, shift=-figure.camera.shift))
 
     def maps(who, angles, offset):
-        one = torch.zeros(3, dtype=torch.long)
-        drawn = render([who], one, Moments.still(angles, offset), (150, 120), supersample=1)
+        drawn = render(who, Moments.still(angles, offset), (150, 120), maps_only=True)
         return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 20.0)
 
     found, truth = mirrored(maps(figure, angles, offset)), maps(twin, turned, offset * torch.tensor([-1.0, 1.0, 1.0]))
