@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
 from ..errors import InputError, ModelError
-from ..files import flush, os_error, sha256, storage_error
+from ..files import appearing_folder, flush, sha256
 from ..media import write_png
 from ..poses import PoseSequence, write_poses
 
@@ -82,10 +80,7 @@ def save_subject(
     photos: uint8 (H, W, 3) each. Raises StorageError if the disk is full, InputError if `folder` is no subject.
     """
     check_subject_folder(folder)
-    temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with appearing_folder(folder) as temporary:
         modules = {_ADAPTER_FILE: pipe.adapter, _DECODER_FILE: pipe.vae.decoder}
         if _has_lora(pipe.unet):
             pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
@@ -104,11 +99,6 @@ def save_subject(
         for file in temporary.iterdir():
             flush(file)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_subject_folder(folder: Path) -> None:
