@@ -266,8 +266,8 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
     with base_restored(pipe):
         source = views_of(pipe, clip, 8)
         source.kept.held.zero_()[:, :, :20] = 1
-        tuning._tune_unet(source, None, {})
-        tuning._tune_decoder(source, None, {})
+        tuning._tune_unet(source)
+        tuning._tune_decoder(source)
         with torch.no_grad():
             before = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
             source.kept.pixels[:, :, :19] += 0.5  # the last row counts in its neighbour's edge

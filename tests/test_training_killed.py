@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,16 @@ from safetensors.torch import load_file
 from tiny import make_tiny_clips, make_tiny_model, tiny_pipeline
 
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.subject import recipe
+from dreampose_core.subject import recipe, tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.recipe import SubjectRecipe
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.training import run
 from dreampose_core.training.checkpoints import Checkpoints
-from dreampose_core.training.run import train_mini
+from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.run_folder import MiniRun
 
-STEPS = 40  # so that a checkpoint is written on the way
+STEPS, EVERY = 16, 4  # in all, and between two checkpoints
 RECIPES = {
     "fast": SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, batch_size=2, views=4, rank=2),
     "paper": SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4, batch_size=1, rank=None, views=None),
@@ -34,16 +36,22 @@ RECIPES = {
 def work(kind: str, folder: Path) -> Path:
     """Trains or tunes in `folder`, going on where it was; returns the folder of the weights that came out."""
     torch.set_num_threads(1)
-    if kind in RECIPES:
-        recipe.RECIPES["fast"] = RECIPES[kind]
-        rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
-        finetune(
-            tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, folder / "subject", checkpoints=folder / "checkpoints"
-        )
-        return folder / "subject"
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (run, tuning):
+            patch.setattr(module, "LoopOptions", partial(LoopOptions, checkpoint_every=EVERY, checkpoint_share=1e9))
+        if kind in RECIPES:
+            patch.setitem(recipe.RECIPES, "fast", RECIPES[kind])
+            rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
+            out, kept = folder / "subject", folder / "checkpoints"
+            finetune(tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, out, checkpoints=kept)
+            return out
+        return train(kind, folder)
+
+
+def train(kind: str, folder: Path) -> Path:
     steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
     source = {"data": str(folder.parent / "clips"), "init": str(folder.parent / "start")}
-    train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
+    run.train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
     return folder / "model"
 
 
@@ -68,8 +76,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         ("steps", "base"),
     ],
 )
-def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path, monkeypatch):
-    monkeypatch.setitem(recipe.RECIPES, "fast", recipe.RECIPES["fast"])  # `work` exchanges it
+def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     make_tiny_clips(tmp_path / "clips"), make_tiny_model(tmp_path / "start")
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}

@@ -23,10 +23,12 @@ from ..poses import (
     fitted,
     frame_ranges,
     is_densepose_of,
+    person_box,
     poses_beside,
     read_any,
     write_poses,
 )
+from ..poses.sources import reduced_size
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .footage import LEAST, REPORT, WHOLE, frames_in, joined, read_map
 
@@ -224,7 +226,7 @@ def _folder(path: Path, beside: Path | None, origin: str) -> _Source:
         if beside is not None:
             poses = read_any(beside).poses
             return poses.select(list(read)) if len(poses) == len(given) else poses
-        return _estimated(path, map(_reduced, pictures()), estimate)
+        return _estimated(path, (fit_image(one, reduced_size(one.shape[:2])) for one in pictures()), estimate)
 
     size, origin = next(iter(read.values()))[0], "the folder" if has_maps else origin
     return _Source(len(read), size, 30.0, pictures, maps, without, origin)
@@ -256,7 +258,10 @@ def _prepared(
         raise InputError(
             f"Only {int(shows.sum())} of its {source.count} frames show a person, and at least {LEAST} are needed."
         )
-    box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
+    anyone = PoseSequence(poses.mask[shows].any(0)[None].astype(np.uint8), None, "none")  # all that the person covers
+    (top, left, bottom, right), (height, width) = person_box(anyone), poses.size
+    down, across = source.size[0] / height, source.size[1] / width
+    box = crop_box(source.size, size, (top * down, left * across, bottom * down, right * across))
     about = {**about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
     about |= {"without": source.without, "maps": source.origin}
     with appearing_folder(final) as temporary:
@@ -277,19 +282,6 @@ def _prepared(
     return about
 
 
-def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return top, left, bottom, right of the area that the person covers in the clip, in pixels of the pictures."""
-    mask = poses.mask[shows].any(0)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    down, across = source[0] / poses.size[0], source[1] / poses.size[1]
-    return (
-        rows[0] * down,
-        columns[0] * across,
-        min((rows[-1] + 1) * down, source[0]),
-        min((columns[-1] + 1) * across, source[1]),
-    )
-
-
 def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
     if estimate is None:
         name = shown(path.stem)
@@ -298,14 +290,6 @@ def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | No
             "--estimator."
         )
     return estimate(frames)
-
-
-def _reduced(picture: np.ndarray) -> np.ndarray:
-    """Shrink a picture to the largest side that maps have."""
-    scale = min(1.0, MAX_MAP_SIDE / max(picture.shape[:2]))
-    return (
-        picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
-    )
 
 
 def _is_prepared(about: dict) -> bool:
