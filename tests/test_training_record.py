@@ -127,15 +127,6 @@ def test_a_full_disk_ends_no_training_by_the_picture_and_one_by_the_log_with_a_s
     assert (tmp_path / "b" / "checkpoint-2").is_dir()  # what was done by then
 
 
-def test_the_stages_of_a_run_write_them(tiny_clips, tiny_model, tmp_path):
-    steps, given = dict(vae_steps=1, steps=2, end_to_end_steps=1), dict(data=str(tiny_clips), vae=str(tiny_model))
-    run = MiniRun(**given, size=(32, 32), unet_channels=(8, 16), batch_size=2, tensorboard=True, **steps)
-    assert train_mini(run, tmp_path / "mini")
-    for stage, steps in (("vae", 1), ("base", 2), ("end_to_end", 1)):
-        assert read_image(tmp_path / "mini" / stage / "loss.png").shape[2] == 3
-        assert [e.step for e in events(tmp_path / "mini" / stage).Scalars("loss")] == [*range(1, steps + 1)]
-
-
 def test_a_missing_tensorboard_is_one_sentence_before_anything_begins(tmp_path, monkeypatch):
     for name in [
         name

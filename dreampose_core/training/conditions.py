@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from ..model.conditioning import condition_latents, encode_latents, encode_maps, to_pixels, warp_channels
 from ..model.config import ModelConfig
 from ..model.texture import harvest, move
 from .distributed import Draws, Share
 from .drawn import Crops
-from .losses import coverage
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def conditioned(
         photo_latents = condition_latents(config, pipe.vae, photo).float()
         poses = encode_windows(config, parts, uv, has, factor)
         warp = None if planes is None else warp_channels(config, planes, pipe.vae).float()
-    mask, person = (parts[:, 2:3] > 0).float(), coverage(parts[:, 2], factor)
+    mask = (parts[:, 2:3] > 0).float()
+    person = F.avg_pool2d(mask, factor)
     return Conditioned(target, latents, photo, photo_latents, poses, warp, planes, has, mask, person)
 
 
@@ -172,7 +173,7 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     strength = (0.08 * uniform(count) * (uniform(count) < 0.5))[:, None, None, None]
     # an estimator's errors are smooth: one draw per block of pixels
     blocks = draws.randn(count, 2, height // 8 + 1, width // 8 + 1).to(device)
-    uv = (uv + strength * torch.nn.functional.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
+    uv = (uv + strength * F.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
     hole = ((uniform(count) < 0.2)[:, None, None]) & (
         (
             (torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs()

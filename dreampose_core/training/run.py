@@ -73,11 +73,12 @@ def train_mini(
     started, processes = time.monotonic(), Processes()
     _check(run, processes, shard)
     source = run.init or run.vae
-    start = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
+    kind = device.partition(":")[0]  # each of several processes has its own, such as cuda:1
+    start = None if source is None else load_pipeline(source, kind).to(dtype=torch.float32)
     pipe = start
     if run.init is None:
         pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=start and start.vae)
-        pipe.to(device)
+    pipe.to(device)
     samples = _samples(run, pipe, device, processes)
     if processes.main:
         claim(run, folder, resume)
@@ -145,7 +146,7 @@ def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Proc
         )
     if textured and run.vae_steps:
         raise InputError(
-            "A VAE whose decoder sees the moved texture learns from drawn clips only; leave out vae_steps."
+            "A VAE whose decoder sees the moved texture learns from drawn clips only; leave out --vae-steps."
         )
     if samples.charts != "none":
         pipe.change_config(charts=samples.charts)
