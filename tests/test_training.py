@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -26,7 +23,7 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
-from dreampose_core.settings import REPOSITORY, validated
+from dreampose_core.settings import validated
 from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import base, loop
 from dreampose_core.training import run as training_run
@@ -428,32 +425,6 @@ def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tiny_run, tm
     assert train_mini(run, tmp_path / "parts", resume=True)
     for file in (tmp_path / "whole" / "model").rglob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes(), file
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(tiny_clips, tiny_model, tmp_path):
-    """The same batches, shared out, give the same losses: every draw is a sample's own, and gradients are averaged."""
-    few = (
-        "--size 32x32 --batch-size 4 --vae-steps 2 --steps 10 --accumulate 2 --end-to-end-steps 2 --unet-channels 8,16"
-    )
-    given = f"-m dreampose_core train {few} --device cpu --data {tiny_clips} --vae {tiny_model}".split()
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, before in (("one", []), ("two", launch)):
-        command = [sys.executable, *before, *given, "--out", str(tmp_path / name)]
-        place = dict(env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, **place)
-        assert done.returncode == 0, done.stderr
-    for stage, last in (("vae", 2), ("base", 10), ("end_to_end", 2)):
-        one, two = (
-            load_file(tmp_path / name / stage / f"checkpoint-{last}" / "state.safetensors") for name in ("one", "two")
-        )
-        assert torch.allclose(one["losses"], two["losses"], atol=1e-4) and len(one["losses"]) == last
-        assert (
-            not torch.equal(one["losses"], two["losses"]) or stage != "base"
-        )  # they were really two: sums in another order
-        assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one if key.startswith("weight."))
-    with pytest.raises(InputError, match="batch of 6 cannot be shared by 4 processes; give a multiple of 4"):
-        training_run._check(MiniRun(data="clips", batch_size=6), SimpleNamespace(count=4), False)
 
 
 def test_samples_are_made_now_and_then_and_change_nothing(samples, tmp_path):

@@ -11,46 +11,25 @@ from dreampose_core.training.run_folder import MiniRun, claim
 
 
 def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
-    run = MiniRun(
-        data="clips",
-        size=(64, 32),
-        unet_channels=(8, 16),
-        steps=7,
-        vae_steps=None,
-        min_snr=5.0,
-        gradient_checkpointing=True,
-    )
-    told = {
-        "data": "with --data clips",
-        "size": "with --size 64x32",
-        "unet_channels": "with --unet-channels 8,16",
-        "steps": "with --steps 7",
-        "vae_steps": "without --vae-steps",
-        "min_snr": "with --min-snr 5.0",
-        "seed": "with --seed 0",
-        "gradient_checkpointing": "with --gradient-checkpointing",
-        "optimizer": "with --optimizer adamw",
+    given = dict(data="clips", size=(64, 32), unet_channels=(8, 16), steps=7, min_snr=5.0, gradient_checkpointing=True)
+    other = {  # what the error says of an option, and another value
+        "size": ("with --size 64x32", (32, 32)),
+        "unet_channels": ("with --unet-channels 8,16", (8, 24)),
+        "steps": ("with --steps 7", 8),
+        "vae_steps": ("without --vae-steps", 1200),
+        "min_snr": ("with --min-snr 5.0", None),
+        "seed": ("with --seed 0", 1),
+        "gradient_checkpointing": ("with --gradient-checkpointing", False),
+        "optimizer": ("with --optimizer adamw", "adamw8bit"),
     }
-    other = {
-        "size": (32, 32),
-        "unet_channels": (8, 24),
-        "steps": 8,
-        "vae_steps": 1200,
-        "min_snr": None,
-        "seed": 1,
-        "gradient_checkpointing": False,
-        "optimizer": "adamw8bit",
-    }
+    run = MiniRun(**given)
     claim(run, tmp_path, False)
     before = (tmp_path / "run.json").read_text()
-    for name in MiniRun.model_fields:  # each of them, those too that are yet to come
-        value = other.get(name, ["x"])
-        if name == "tensorboard":
-            continue
+    for name in MiniRun.model_fields.keys() - {"tensorboard"}:  # each of them, those too that are yet to come
+        words, value = other.get(name, (f"--{name.replace('_', '-')}", ["x"]))
         with pytest.raises(InputError) as raised:
             claim(run.model_copy(update={name: value}), tmp_path, True)
-        what = told.get(name, f"--{name.replace('_', '-')}")
-        assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
+        assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and words in str(raised.value)
         assert str(raised.value).endswith(
             f"; use the same options, or start from its weights in another folder (--init {tmp_path / 'model'})."
         )

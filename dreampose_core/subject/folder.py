@@ -87,9 +87,8 @@ def save_subject(
         else:
             modules[_UNET_FILE] = pipe.unet
         for name, module in modules.items():
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name
-            )
+            state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(state, temporary / name)
         for i, photo in enumerate(photos):
             write_png(photo, temporary / f"photo_{i:03d}.png")
         if image_poses is not None:
@@ -158,14 +157,11 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
     whole: also back up all weights of the UNet, in CPU memory, and copy them back.
     """
     tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
-    kept = [
-        (
-            module,
-            next(module.parameters()).dtype,
-            {key: value.detach().to("cpu", copy=True) for key, value in state.items()},
-        )
-        for module, state in ((module, module.state_dict()) for module in tuned)
-    ]
+
+    def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+
+    kept = [(module, next(module.parameters()).dtype, copied(module)) for module in tuned]
     modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
     try:
         yield

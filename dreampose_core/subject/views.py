@@ -212,18 +212,12 @@ def same_part(share: float, draw: torch.Generator, *planes: torch.Tensor) -> lis
         (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist()
         for side, cut in ((height, high), (width, wide))
     )
-    cuts = []
-    for plane in planes:
-        by = plane.shape[2] // height
-        cuts.append(
-            torch.stack(
-                [
-                    one[..., r * by : (r + high) * by, c * by : (c + wide) * by]
-                    for one, r, c in zip(plane, rows, columns)
-                ]
-            )
-        )
-    return cuts
+
+    def cut(plane: torch.Tensor) -> torch.Tensor:
+        by, places = plane.shape[2] // height, zip(plane, rows, columns)
+        return torch.stack([one[..., r * by : (r + high) * by, c * by : (c + wide) * by] for one, r, c in places])
+
+    return [cut(plane) for plane in planes]
 
 
 def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torch.Generator) -> torch.Tensor:
@@ -231,10 +225,7 @@ def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torc
     height, width = size
     scale = zoom + (1 - zoom) * torch.rand(count, generator=generator)
     h, w = scale * height, scale * width
-    top, left = (
-        torch.rand(count, generator=generator) * (height - h),
-        torch.rand(count, generator=generator) * (width - w),
-    )
+    top, left = (torch.rand(count, generator=generator) * room for room in (height - h, width - w))
     return torch.stack([top, left, h, w], 1)
 
 

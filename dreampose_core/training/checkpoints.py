@@ -66,9 +66,8 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(
-            (path for path in self.folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step
-        )
+        found = self.folder.glob("checkpoint-*")
+        return sorted((path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step)
 
 
 def _step(path: Path) -> int:

@@ -139,9 +139,8 @@ def encode_windows(
 ) -> torch.Tensor:
     """Encode windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with maps and kinds of maps
     dropped."""
-    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding).unflatten(
-        0, parts.shape[:2]
-    )
+    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding)
+    encoded = encoded.unflatten(0, parts.shape[:2])
     if config.pose_encoding == "iuv":
         from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
         covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
@@ -174,13 +173,12 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     # an estimator's errors are smooth: one draw per block of pixels
     blocks = draws.randn(count, 2, height // 8 + 1, width // 8 + 1).to(device)
     uv = (uv + strength * F.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
-    hole = ((uniform(count) < 0.2)[:, None, None]) & (
-        (
-            (torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs()
-            < 0.06 * height
-        )
-        & ((torch.arange(width, device=device)[None, None] - width * uniform(count)[:, None, None]).abs() < 0.2 * width)
-    )
+
+    def strip(side: int, reach: float) -> torch.Tensor:
+        """(B, side) whether a row or column is less than `reach` of the side away from a random place."""
+        return (torch.arange(side, device=device)[None] - side * uniform(count)[:, None]).abs() < reach * side
+
+    hole = (uniform(count) < 0.2)[:, None, None] & strip(height, 0.06)[:, :, None] & strip(width, 0.2)[:, None]
     parts = torch.where(hole, torch.zeros_like(parts), parts)
     mirrored = parts + torch.where(parts % 2 == 1, 1, -1)
     paired = ((parts >= 7) & (parts <= 22)) & ((uniform(count) < 0.05)[:, None, None])
