@@ -93,7 +93,14 @@ def train_vae(
 
 
 def train_base(
-    pipe, samples, options: LoopOptions, seed: int = 0, *, dropout=_DROPOUT, min_snr: float | None = None, **how
+    pipe,
+    samples,
+    options: LoopOptions,
+    seed: int = 0,
+    *,
+    dropout: Dropout = _DROPOUT,
+    min_snr: float | None = None,
+    **how,
 ) -> bool:
     """Train UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
