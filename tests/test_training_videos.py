@@ -428,7 +428,7 @@ def test_the_commands(tiny_model, tmp_path, film):
         write_video(frames, tmp_path / "films" / f"{number}.mp4", 10)
         write_poses(replace(poses, charts="densepose"), tmp_path / "films" / f"{number}.npz")
     few = "--size 64x32 --unet-channels 8,16 --vae-steps 2 --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
-    for words, said in (
+    for words, output in (
         (
             f"prepare {tmp_path}/films --out {tmp_path}/clips --size 64x32 --estimator none",
             "3 clips, 36 frames; left out: 0",
@@ -437,6 +437,6 @@ def test_the_commands(tiny_model, tmp_path, film):
     ):
         command = [sys.executable, "-m", "dreampose_core", "train", *words.split()]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0 and said in done.stdout, done.stderr[-2000:]
+        assert done.returncode == 0 and output in done.stdout, done.stderr[-2000:]
     assert load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "densepose"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(tmp_path / "clips")
