@@ -47,6 +47,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory):
+    """The folder of a tiny model."""
+    from tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_clips(tmp_path_factory: pytest.TempPathFactory):
+    """The folder of tiny clips to train on."""
+    from tiny import make_tiny_clips
+
+    return make_tiny_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory):
     """A tiny model in Stable Diffusion's layout."""
     from tiny import make_tiny_stable_diffusion

@@ -197,7 +197,7 @@ def fitted_to(motion: str = "idle", **clothes) -> tuple[Build, np.ndarray, np.nd
     clothes = dict(hat="none", bag="none", **plain) | clothes
     figure = replace(figure, outfit=replace(figure.outfit, **clothes))
     moments = figure.moments(motion, torch.tensor([0.5]))
-    parts = render([figure], torch.zeros(1, dtype=torch.long), moments, SIZE, maps_only=True).parts.numpy()
+    parts = render(figure, moments, SIZE, maps_only=True).parts.numpy()
     joints = exact_joints(figure, moments, SIZE)
     stance = Stances.of(joints, SIZE)
     build = fitted_body(stance, Build.of(joints.body), (parts[0] > 0).astype(np.uint8) * 255)

@@ -238,9 +238,9 @@ def test_mannequin_render(tmp_path):
     assert np.array_equal(read_image(tmp_path / "clip" / frames[2]), rgb[2].numpy())
 
 
-def test_train_and_go_on(tmp_path, capsys):
+def test_train_and_go_on(files, tiny_clips, tmp_path, capsys):
     few = "--size 32x32 --vae-steps 1 --end-to-end-steps 1 --batch-size 2 --unet-channels 8,16 --device cpu"
-    given = arguments(f"train --data mannequin {few}", out=tmp_path / "run")
+    given = arguments(f"train {few}", data=tiny_clips, vae=files / "model", out=tmp_path / "run")
     assert main([*given, "--steps", "2", "--minutes", "0"]) == 0
     assert "not all steps done; continue with --resume" in capsys.readouterr().out
     assert "give --resume to continue" in refused(capsys, [*given, "--steps", "2"])
@@ -360,13 +360,13 @@ RENDER = "mannequin render --seed 1 --motion walk --frames 1 --size 40x32"
         (f"{RENDER} --fps 0", "--fps"),
         (f"{RENDER} --speed 5", "speed"),
         (f"{RENDER} --amplitude nan", "amplitude"),
-        ("train --data mannequin --size 40x32", "size: input should be a multiple of 32"),
-        ("train --data mannequin --batch-size 3", "batch"),
-        ("train --data mannequin --unet-channels 8,x", "list of numbers"),
+        ("train --data photos --size 40x32", "size: input should be a multiple of 32"),
+        ("train --data photos --batch-size 3", "batch"),
+        ("train --data photos --unet-channels 8,x", "list of numbers"),
         ("train --data photos", "no folder photos"),
         ("train", "--data"),
         ("train prepare photos", "no folder photos"),
-        ("train --data mannequin --steps -1", "steps: input should be greater than or equal to 0"),
+        ("train --data photos --steps -1", "steps: input should be greater than or equal to 0"),
         ("finetune --image PHOTO --recipe none --model MODEL", "recipe"),
         ("finetune --image PHOTO --image-poses POSES --image-poses POSES", "1 --image and 2 --image-poses"),
     ],

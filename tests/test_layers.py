@@ -268,7 +268,7 @@ def test_the_check_notices(module, source, complaint):
         ("web.page", "import gradio as gr\nfrom ..jobs.service import JobService\nfrom .. import __version__"),
         (
             "training.loop",
-            "from .prefetch import Prefetch\nfrom ..model.conditioning import "
+            "from .checkpoints import Checkpoints\nfrom ..model.conditioning import "
             "Condition\nfrom ..synthetic import render",
         ),
     ],

@@ -13,7 +13,6 @@ from corpus import estimate
 from PIL import Image
 from pydantic import ValidationError
 from test_jobs_service import ANNA
-from tiny import make_tiny_model
 
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
@@ -54,18 +53,13 @@ def person():
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def pipe(model):
-    return load_pipeline(model, "cpu")
+def pipe(tiny_model):
+    return load_pipeline(tiny_model, "cpu")
 
 
 @pytest.fixture
-def settings(tmp_path, model):
-    return Settings(home=tmp_path / "home", model=str(model), device="cpu", estimator="none")
+def settings(tmp_path, tiny_model):
+    return Settings(home=tmp_path / "home", model=str(tiny_model), device="cpu", estimator="none")
 
 
 def run(pipe, person, folder, options=TUNED, more=None, **changes):

@@ -32,19 +32,30 @@ RUNGS = {  # of each recipe: a stage's optimizer, losses a step, and whether its
 }
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def short():
     fast = SubjectRecipe(unet_steps=STEPS, decoder_steps=STEPS, batch_size=2, decoder_batch_size=2, views=4, rank=2)
-    monkeypatch.setitem(RECIPES, "fast", fast)
-    monkeypatch.setitem(
-        RECIPES, "paper", replace(RECIPES["paper"], unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4)
-    )
+    paper = replace(RECIPES["paper"], unet_steps=STEPS, decoder_steps=STEPS, unet_lr=1e-4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "fast", fast)
+        patch.setitem(RECIPES, "paper", paper)
+        yield
 
 
 @pytest.fixture(scope="module")
 def clip():
     rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 2, (40, 32), fps=4.0)
     return rgb.numpy(), poses
+
+
+@pytest.fixture(scope="module")
+def whole(clip, tmp_path_factory):
+    """For each recipe the subject and its weights where memory is never full."""
+    found = {}
+    for recipe in RUNGS:
+        folder = tmp_path_factory.mktemp(recipe) / "a"
+        found[recipe] = tune(tiny_pipeline(), clip, folder, recipe), saved(folder)
+    return found
 
 
 class Full:
@@ -74,15 +85,8 @@ class Full:
 
 
 def tune(pipe, clip, folder, recipe, **kwargs):
-    return finetune(
-        pipe,
-        [clip[0][0]],
-        clip[1].select([0]),
-        recipe,
-        0,
-        folder,
-        **{"checkpoints": folder.with_name("kept"), **kwargs},
-    )
+    how = {"checkpoints": folder.with_name("kept"), **kwargs}
+    return finetune(pipe, [clip[0][0]], clip[1].select([0]), recipe, 0, folder, **how)
 
 
 def saved(folder):
@@ -104,11 +108,9 @@ def close(a, b, tolerance):
         *(("paper", stage, times) for stage in ("tuning", "decoder") for times in (1, 2, 3)),
     ],
 )
-def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, caplog, recipe, stage, times):
-    pipe, step, seen = tiny_pipeline(), 2, []
+def test_one_rung_lower_from_the_last_checkpoint(clip, whole, tmp_path, monkeypatch, caplog, recipe, stage, times):
+    pipe, step, seen, (first, expected) = tiny_pipeline(), 2, [], whole[recipe]
     before = weights(pipe.unet, pipe.vae, pipe.adapter)
-    tune(pipe, clip, tmp_path / "whole" / "a", recipe)
-    first = read_subject(tmp_path / "whole" / "a")
     full = Full(monkeypatch, pipe, stage, step, times)
     subject = tune(pipe, clip, tmp_path / "a", recipe, on_progress=seen.append)
     assert full.of(stage) == [list(rung) for rung in RUNGS[recipe]][: times + 1] and full.left == 0
@@ -134,11 +136,10 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, tmp_path, monkeypatch, ca
     assert steps == [1, 2, *range(1 if anew else 3, STEPS + 1)]  # a LoRA cannot go on from whole weights
     if anew:
         assert subject.recipe == "fast" and not (tmp_path / "a" / "unet.safetensors").exists()
-        tune(pipe, clip, tmp_path / "other" / "a", "fast")
-        assert close(saved(tmp_path / "other" / "a"), saved(tmp_path / "a"), 2e-3)
+        assert close(whole["fast"][1], saved(tmp_path / "a"), 2e-3)
         return
     assert subject.recipe == recipe
-    expected, found = saved(tmp_path / "whole" / "a"), saved(tmp_path / "a")
+    found = saved(tmp_path / "a")
     if times == 1:  # the same numbers
         assert close(expected, found, 1e-6) and subject.losses["tuning"] == pytest.approx(
             first.losses["tuning"], rel=1e-6
@@ -156,11 +157,8 @@ def test_below_the_lowest_rung_is_one_sentence(clip, tmp_path, monkeypatch, reci
     full = Full(monkeypatch, pipe, stage, 1, rungs)
     with pytest.raises(ModelError, match="not enough memory to tune the model.*--low-memory"):
         tune(pipe, clip, tmp_path / "a", recipe)
-    assert (
-        len(full.of(stage)) == rungs
-        and same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
-        and not (tmp_path / "a").exists()
-    )
+    assert len(full.of(stage)) == rungs and not (tmp_path / "a").exists()
+    assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 99 bytes")])
@@ -185,20 +183,18 @@ def test_other_errors_are_raised_as_they_are(clip, tmp_path, monkeypatch, error)
     assert raised.value is error and len(full.tries) == 1
 
 
-def test_where_nothing_is_kept_the_lower_rung_begins_anew(clip, tmp_path, monkeypatch):
+def test_where_nothing_is_kept_the_lower_rung_begins_anew(clip, whole, tmp_path, monkeypatch):
     pipe = tiny_pipeline()
-    tune(pipe, clip, tmp_path / "whole", "fast")
     Full(monkeypatch, pipe, "decoder", 2, 1)
     subject = tune(pipe, clip, tmp_path / "a", "fast", checkpoints=None)
-    assert close(saved(tmp_path / "whole"), saved(tmp_path / "a"), 1e-6) and len(subject.losses["decoder"]) == STEPS
+    assert close(whole["fast"][1], saved(tmp_path / "a"), 1e-6) and len(subject.losses["decoder"]) == STEPS
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
-def test_a_step_that_was_half_done_is_forgotten(clip, tmp_path, monkeypatch, recipe):
+def test_a_step_that_was_half_done_is_forgotten(clip, whole, tmp_path, monkeypatch, recipe):
     """The optimizer makes its averages in the first step: where memory ends there, some weights have moved and no
     checkpoint is there."""
     pipe, left = tiny_pipeline(), [1]
-    tune(pipe, clip, tmp_path / "whole", recipe)
     step = torch.optim.AdamW.step
 
     def half(optimizer, *args, **kwargs):
@@ -212,17 +208,16 @@ def test_a_step_that_was_half_done_is_forgotten(clip, tmp_path, monkeypatch, rec
     monkeypatch.setattr(torch.optim.AdamW, "step", half)
     before = weights(pipe.unet, pipe.vae, pipe.adapter)
     assert tune(pipe, clip, tmp_path / "a", recipe).notices == [ladder(recipe)[1].notice]
-    assert close(saved(tmp_path / "whole"), saved(tmp_path / "a"), 1e-6) and same(
-        before, weights(pipe.unet, pipe.vae, pipe.adapter)
-    )
+    assert close(whole[recipe][1], saved(tmp_path / "a"), 1e-6)
+    assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
 
 
 @pytest.mark.parametrize(("recipe", "times"), [("fast", 2), ("paper", 2), ("paper", 3)])
 def test_what_is_interrupted_on_a_lower_rung_goes_on_there(clip, tmp_path, monkeypatch, recipe, times):
-    pipe, whole = tiny_pipeline(), []
+    pipe = tiny_pipeline()
     with monkeypatch.context() as patch:
         Full(patch, pipe, "tuning", 1, times)
-        tune(pipe, clip, tmp_path / "whole" / "a", recipe, on_progress=whole.append)
+        tune(pipe, clip, tmp_path / "whole" / "a", recipe)
     with monkeypatch.context() as patch, pytest.raises(Cancelled):
         Full(patch, pipe, "tuning", 1, times)
         asked = 2 * times + (4 if times < 3 else 5)  # somewhere on the last of these rungs

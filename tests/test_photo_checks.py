@@ -32,8 +32,8 @@ TURNED = ("seen from the side", "seen from behind")
 
 def drawn(figures: list[Figure], moments: list[Moments]) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, H, W, 3) and their parts (N, H, W), one of each figure."""
-    out = render(figures, torch.arange(len(figures)), Moments.join(moments), SIZE)
-    return out.rgb.numpy(), out.parts.numpy()
+    out = [render(*one, SIZE) for one in zip(figures, moments)]
+    return torch.cat([one.rgb for one in out]).numpy(), torch.cat([one.parts for one in out]).numpy()
 
 
 def facing(moments: Moments, degrees: float) -> Moments:

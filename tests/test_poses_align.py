@@ -26,8 +26,7 @@ FRAME = 6  # of the motion: the photo's pose
 def clip(seed: int, angles, offset, size, **camera) -> PoseSequence:
     figure = Figure.from_seed(seed)
     figure = replace(figure, camera=replace(figure.camera, **camera))
-    owner = torch.zeros(len(angles), dtype=torch.long)
-    drawn = render([figure], owner, Moments.still(angles, offset), size, supersample=1)
+    drawn = render(figure, Moments.still(angles, offset), size, maps_only=True)
     return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 10.0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import tiny_pipeline
+from tiny import same, stop_after, tiny_pipeline
 
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.model.conditioning import encode_latents
@@ -68,10 +68,6 @@ def weights(pipe):
     }
 
 
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
 def frames(pipe, clip):
     return pipe(
         clip[0][0], clip[1], clip[1].select([0]), num_inference_steps=2, generator=torch.Generator().manual_seed(0)
@@ -81,6 +77,15 @@ def frames(pipe, clip):
 def tune(pipe, clip, folder=None, poses=True, recipe=SHORT, seed=0, **kwargs):
     own = clip[1].select([0]) if poses else None
     return tune_subject(pipe, pipe.fit_photos([clip[0][0]]), own, recipe, seed, folder=folder, **kwargs)
+
+
+def views_of(pipe, clip, views, known="maps"):
+    """The source of views of the first photo, with all that is known of it, its parts, or nothing."""
+    photos = pipe.fit_photos([clip[0][0]])
+    parts = None if known == "nothing" else torch.from_numpy(clip[1].parts[:1].astype(int))
+    uv = torch.from_numpy(clip[1].uv[:1].astype(np.float32)) if known == "maps" else None
+    texture = None if parts is None else harvest(photos, parts, uv)
+    return Source(pipe, photos, parts, uv, texture, replace(SHORT, views=views), 0)
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +140,6 @@ def test_the_order_in_which_numbers_lie_is_restored_too(clip):
             parameter.data = parameter.data.contiguous() + 1
         assert strides != [parameter.stride() for parameter in pipe.unet.parameters()]
     assert strides == [parameter.stride() for parameter in pipe.unet.parameters()] and same(before, weights(pipe))
-
-
-def test_an_error_inside_is_undone_too(pipe, clip):
-    before = weights(pipe)
-    for stop in (1, 4):  # in the middle of the first stage and of the second
-        asked = iter(range(100))
-        with pytest.raises(Cancelled), base_restored(pipe):
-            tune(pipe, clip, should_stop=lambda asked=asked, stop=stop: next(asked) >= stop)
-        assert same(before, weights(pipe))
 
 
 def test_a_saved_subject_is_the_tuned_one(pipe, clip, saved):
@@ -227,13 +223,15 @@ def test_tuning_hides_the_texture_or_the_photo_would_be_copied(pipe, clip, views
     assert (texels / (texels + means)).mean() < 0.8 and texels.max() > 0
 
 
-def test_an_interrupted_tuning_is_bit_equal(pipe, clip, tmp_path):
+def test_an_interrupted_tuning_is_undone_and_goes_on_to_the_same_bits(pipe, clip, tmp_path):
+    before = weights(pipe)
     with base_restored(pipe):
         whole_losses, whole = tune(pipe, clip), weights(pipe)
-    for stop in (2, 5):
-        asked, folder = iter(range(100)), tmp_path / str(stop)
+    for stop in (2, 5):  # in the middle of the first stage and of the second
+        folder = tmp_path / str(stop)
         with pytest.raises(Cancelled), base_restored(pipe):
-            tune(pipe, clip, folder, should_stop=lambda asked=asked, stop=stop: next(asked) >= stop)
+            tune(pipe, clip, folder, should_stop=stop_after(stop))
+        assert same(before, weights(pipe))
         with base_restored(pipe):
             losses = tune(pipe, clip, folder)
             assert same(whole, weights(pipe)) and losses == whole_losses
@@ -241,12 +239,8 @@ def test_an_interrupted_tuning_is_bit_equal(pipe, clip, tmp_path):
 
 @pytest.mark.parametrize("known", ["maps", "parts", "nothing"])
 def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
-    photos = pipe.fit_photos([clip[0][0]])
-    parts, uv = (torch.from_numpy(x[:1]) for x in (clip[1].parts.astype(int), clip[1].uv.astype(np.float32)))
-    parts, uv = parts if known != "nothing" else None, uv if known == "maps" else None
-    texture = harvest(photos, parts, uv) if parts is not None else None
-    source = Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
-    held, views = source.held[0] > 0, source.kept
+    source, again = (views_of(pipe, clip, 24, known) for _ in range(2))
+    held, views, parts = source.held[0] > 0, source.kept, source.parts
     assert 0.02 < held.float().mean() < 0.4 and len(views.which) == 24 and 0 < views.held.mean() < 0.4
     if known == "maps":
         # at the borders of what is hidden its neighbours' places are read on
@@ -254,23 +248,20 @@ def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
             views.seen.flatten(1).any(1)[:, None, None, None] * views.held
         ).sum()
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
-    again = Source(pipe, photos, parts, uv, texture, replace(SHORT, views=24), 0)
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
 
 
 def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
     """Both stages: something else wanted there changes the error that says when to stop, and no loss."""
-    photos = pipe.fit_photos([clip[0][0]])
-    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
     asked = []
     monkeypatch.setattr(
         tuning, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
     )
     with base_restored(pipe):
-        source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=8), 0)
+        source = views_of(pipe, clip, 8)
         source.kept.held.zero_()[:, :, :20] = 1
-        tuning._tune_unet(source, None, {})
-        tuning._tune_decoder(source, None, {})
+        tuning._tune_unet(source)
+        tuning._tune_decoder(source)
         with torch.no_grad():
             before = [([float(loss_at(step)) for step in range(4)], held()) for loss_at, held in asked]
             source.kept.pixels[:, :, :19] += 0.5  # the last row counts in its neighbour's edge
@@ -288,9 +279,7 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
 
 def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
     """Of six batches one: the same outline, other parts, and the model's own answer as what is wanted."""
-    photos = pipe.fit_photos([clip[0][0]])
-    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
-    source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=12), 0)
+    source = views_of(pipe, clip, 12)
     turned, straight = source.kept.select(torch.tensor([6, 7])), source.kept.select(torch.tensor([4, 5]))
     own = [encode_latents(pipe.vae, views.pixels).float() for views in (turned, straight)]
     assert torch.allclose(own[1], straight.latents, atol=1e-5) and not torch.allclose(own[0], turned.latents, atol=1e-2)
@@ -302,9 +291,7 @@ def test_some_views_are_turned_and_want_what_the_model_said_before(pipe, clip):
 
 
 def test_where_the_texture_is_hidden_the_decoder_keeps_what_it_says(pipe, clip):
-    photos = pipe.fit_photos([clip[0][0]])
-    parts, uv = torch.from_numpy(clip[1].parts[:1].astype(int)), torch.from_numpy(clip[1].uv[:1].astype(np.float32))
-    source = Source(pipe, photos, parts, uv, harvest(photos, parts, uv), replace(SHORT, views=24), 0)
+    source = views_of(pipe, clip, 24)
     made, own = source.predicted(), source.kept
     shown = own.select(own.seen.flatten(1).any(1).nonzero()[:, 0])
     assert 0 < len(made.which) < 24 and torch.equal(made.seen, shown.seen)
@@ -342,23 +329,16 @@ def test_the_same_again_is_found_and_something_else_is_tuned(pipe, clip, tmp_pat
 
 
 def test_what_is_gone_on_with_is_the_same_tuning(pipe, clip, tmp_path):
-    photo, asked = [clip[0][0]], iter(range(100))
+    def run(photo=clip[0][0], seed=0, **more):
+        finetune(pipe, [photo], None, "fast", seed, tmp_path / "ada", checkpoints=tmp_path / "kept", **more)
+
     with pytest.raises(Cancelled):
-        finetune(
-            pipe,
-            photo,
-            None,
-            "fast",
-            0,
-            tmp_path / "ada",
-            checkpoints=tmp_path / "kept",
-            should_stop=lambda: next(asked) >= 2,
-        )
+        run(should_stop=stop_after(2))
     with pytest.raises(InputError, match="another steps and another seed; use the same"):
-        finetune(pipe, photo, None, "fast", 1, tmp_path / "ada", steps=9, checkpoints=tmp_path / "kept")
+        run(seed=1, steps=9)
     with pytest.raises(InputError, match="another photos"):
-        finetune(pipe, [clip[0][1]], None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept")
-    finetune(pipe, photo, None, "fast", 0, tmp_path / "ada", checkpoints=tmp_path / "kept")
+        run(clip[0][1])
+    run()
     assert [path.name for path in tmp_path.iterdir()] == ["ada"]
 
 
@@ -395,16 +375,10 @@ def test_the_decoder_learns_from_parts_that_stay_aligned():
     assert torch.equal(whole, latents)
 
 
-def test_several_photos(pipe, clip, tmp_path):
-    subject = finetune(pipe, list(clip[0][:2]), clip[1].select([0, 1]), "fast", 0, tmp_path / "anna")
-    assert subject.key != finetune(pipe, [clip[0][0]], clip[1].select([0]), "fast", 0, tmp_path / "other").key
-    assert (tmp_path / "anna" / "photo_001.png").is_file()
+def test_maps_that_show_nobody_or_are_too_few_are_refused(pipe, clip, tmp_path):
+    """A tuning to a map that shows nobody would learn the background."""
     with pytest.raises(InputError, match="2 photos and 1 DensePose maps"):
-        finetune(pipe, list(clip[0][:2]), clip[1].select([0]), "fast", 0, tmp_path / "third")
-
-
-def test_a_map_that_shows_nobody_is_refused(pipe, clip, tmp_path):
-    """A tuning to it would learn the background."""
+        finetune(pipe, list(clip[0][:2]), clip[1].select([0]), "fast", 0, tmp_path / "a")
     own = clip[1].select([0, 1])
     empty = PoseSequence(own.parts * np.array([1, 0], np.uint8)[:, None, None], None, "none")
     with pytest.raises(InputError, match="The DensePose of photo 2 shows no person"):

@@ -11,53 +11,39 @@ from dreampose_core.training.run_folder import MiniRun, claim
 
 
 def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
-    run = MiniRun(
-        size=(64, 32), unet_channels=(8, 16), steps=7, vae_steps=None, min_snr=5.0, gradient_checkpointing=True
-    )
-    told = {
-        "size": "with --size 64x32",
-        "unet_channels": "with --unet-channels 8,16",
-        "steps": "with --steps 7",
-        "vae_steps": "without --vae-steps",
-        "min_snr": "with --min-snr 5.0",
-        "seed": "with --seed 0",
-        "gradient_checkpointing": "with --gradient-checkpointing",
-        "optimizer": "with --optimizer adamw",
+    given = dict(data="clips", size=(64, 32), unet_channels=(8, 16), steps=7, min_snr=5.0, gradient_checkpointing=True)
+    other = {  # what the error says of an option, and another value
+        "size": ("with --size 64x32", (32, 32)),
+        "unet_channels": ("with --unet-channels 8,16", (8, 24)),
+        "steps": ("with --steps 7", 8),
+        "vae_steps": ("without --vae-steps", 1200),
+        "min_snr": ("with --min-snr 5.0", None),
+        "seed": ("with --seed 0", 1),
+        "gradient_checkpointing": ("with --gradient-checkpointing", False),
+        "optimizer": ("with --optimizer adamw", "adamw8bit"),
     }
-    other = {
-        "size": (32, 32),
-        "unet_channels": (8, 24),
-        "steps": 8,
-        "vae_steps": 1200,
-        "min_snr": None,
-        "seed": 1,
-        "gradient_checkpointing": False,
-        "optimizer": "adamw8bit",
-    }
-    claim(run, tmp_path, False, "model")
+    run = MiniRun(**given)
+    claim(run, tmp_path, False)
     before = (tmp_path / "run.json").read_text()
-    for name in MiniRun.model_fields:  # each of them, those too that are yet to come
-        value = other.get(name, ["x"])
-        if name == "tensorboard":
-            continue
+    for name in MiniRun.model_fields.keys() - {"tensorboard"}:  # each of them, those too that are yet to come
+        words, value = other.get(name, (f"--{name.replace('_', '-')}", ["x"]))
         with pytest.raises(InputError) as raised:
-            claim(run.model_copy(update={name: value}), tmp_path, True, "model")
-        what = told.get(name, f"--{name.replace('_', '-')}")
-        assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and what in str(raised.value)
+            claim(run.model_copy(update={name: value}), tmp_path, True)
+        assert str(raised.value).startswith(f"The run in {tmp_path} was started with") and words in str(raised.value)
         assert str(raised.value).endswith(
             f"; use the same options, or start from its weights in another folder (--init {tmp_path / 'model'})."
         )
     with pytest.raises(
         InputError, match="was started with --seed 0, with --size 64x32, with --steps 7; use the same options"
     ):
-        claim(run.model_copy(update=dict(seed=3, steps=9, size=(32, 32))), tmp_path, True, "model")
+        claim(run.model_copy(update=dict(seed=3, steps=9, size=(32, 32))), tmp_path, True)
     assert (tmp_path / "run.json").read_text() == before
-    claim(run.model_copy(update=dict(tensorboard=True)), tmp_path, True, "model")  # which changes no weights
+    claim(run.model_copy(update=dict(tensorboard=True)), tmp_path, True)  # which changes no weights
     assert json.loads((tmp_path / "run.json").read_text())["tensorboard"] is True
 
 
 def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
-    run = MiniRun(seed=3)
+    run = MiniRun(data="clips", seed=3)
     old = {
         key: value
         for key, value in vars(run).items()
@@ -65,11 +51,11 @@ def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     }
     path = tmp_path / "run.json"
     path.write_text(json.dumps(old | {"gone": 1}))
-    claim(run, tmp_path, True, "model")
+    claim(run, tmp_path, True)
     path.write_text(json.dumps(old))
     with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; use the same options"):
-        claim(run.model_copy(update=dict(accumulate=2, min_snr=5.0)), tmp_path, True, "model")
+        claim(run.model_copy(update=dict(accumulate=2, min_snr=5.0)), tmp_path, True)
     for damaged in ("{", "[1]", "\x00"):
         path.write_text(damaged)
         with pytest.raises(InputError, match="run.json is damaged; choose another folder"):
-            claim(run, tmp_path, True, "model")
+            claim(run, tmp_path, True)

@@ -10,8 +10,13 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
+from dreampose_core.media import write_png
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.mini import build_mini
+from dreampose_core.poses import write_poses
+from dreampose_core.synthetic import Figure, render_clip
+from dreampose_core.training.distributed import random
+from dreampose_core.training.loop import train
 
 
 def tiny_pipeline(**config):
@@ -25,6 +30,18 @@ def tiny_pipeline(**config):
 def make_tiny_model(folder: str | Path) -> Path:
     """Writes the tiny model as a model folder."""
     tiny_pipeline().save_pretrained(folder)
+    return Path(folder)
+
+
+def make_tiny_clips(folder: str | Path, size: tuple[int, int] = (40, 32)) -> Path:
+    """Writes clips of three people to train on, of eight frames each."""
+    for seed in range(3):
+        clip = Path(folder) / f"clip{seed}"
+        clip.mkdir(parents=True)
+        rgb, poses = render_clip(Figure.from_seed(seed), "walk", 8, size, fps=10)
+        for index, frame in enumerate(rgb.numpy()):
+            write_png(frame, clip / f"frame_{index}.png")
+        write_poses(poses, clip / "poses.npz")
     return Path(folder)
 
 
@@ -82,6 +99,24 @@ def make_tiny_clip(folder: str | Path) -> Path:
         CLIPVisionModel(config).save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}).save_pretrained(folder)
     return Path(folder)
+
+
+class Toy:
+    """Fits a line with `train`; the loss is a pure function of its number and the weights, as the loop wants it.
+
+    change(loss, number, module): returns the loss to use instead.
+    """
+
+    def __init__(self, change=lambda loss, number, module: loss):
+        torch.manual_seed(0)
+        self.module, self.change = torch.nn.Linear(3, 1), change
+
+    def loss_at(self, number):
+        x = torch.randn(8, 3, generator=random(0, number, 0))
+        return self.change((self.module(x) - x.sum(1, keepdim=True)).square().mean(), number, self.module)
+
+    def run(self, options, **kwargs):
+        return train({"toy": self.module}, self.loss_at, options, "toy", **kwargs)
 
 
 def weights(*modules):

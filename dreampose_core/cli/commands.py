@@ -191,7 +191,7 @@ def mannequin_render(args, on_progress, should_stop) -> None:
     by = validated(MotionOptions, {"speed": args.speed, "amplitude": args.amplitude})
     figure = Figure.from_seed(args.seed)
     manner = replace(figure.manner, speed=by.speed * figure.manner.speed, size=by.amplitude * figure.manner.size)
-    rgb, poses = render_clip(figure, args.motion, args.frames, args.size, fps=args.fps, manner=manner)
+    rgb, poses = render_clip(replace(figure, manner=manner), args.motion, args.frames, args.size, fps=args.fps)
     out.mkdir(parents=True, exist_ok=True)
     clock = StageClock("frames", len(rgb), on_progress)
     for index, frame in enumerate(rgb.numpy()):

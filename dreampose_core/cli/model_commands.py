@@ -38,7 +38,7 @@ def train(args, **watch) -> None:
     processes = Processes()
     device = processes.device or chosen_device(args.device)
     if args.out is None or args.data is None:
-        values = "mannequin or a folder of clips to train on, and the run folder to write"
+        values = "a folder of clips to train on, and the run folder to write"
         raise InputError(f"--data and --out are needed: {values}.")
     run = _options(MiniRun, args)
     choices = {"device": device, "minutes": args.minutes, "resume": args.resume, "shard": args.shard}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -35,6 +36,7 @@ from ..model.loading import load_pipeline
 from ..model.memory import chosen_precision, let_go, peaks, placed
 from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
+from ..poses import WINDOW
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import BODY_TRACKER, AnimateOptions, Quality
 from ..synthetic import HELD_OUT, Figure, render_clip
@@ -254,7 +256,7 @@ def _pictures(bench: Bench) -> list[np.ndarray]:
 
 
 def _training(bench: Bench, figures: Figures) -> None:
-    """Steps of training: full size on mannequins, and mini end to end on crops of drawn clips."""
+    """Steps of training: full size on a mannequin, and mini end to end on crops of drawn clips."""
     from ..densepose import load_estimator
     from ..synthetic.clips import SHAPES, draw_clip
     from ..training.base import train_end_to_end
@@ -279,13 +281,18 @@ def _training(bench: Bench, figures: Figures) -> None:
 
 def _train_full(bench: Bench, count: int, figures: Figures) -> None:
     """Train a full-size model in float32 for one step, then for `count`, which are timed."""
-    from ..synthetic.dataset import MannequinSamples
     from ..training.base import train_base
     from ..training.loop import LoopOptions
+    from ..training.videos import Pairs
 
     batch, dtype = (2, torch.float32) if bench.tiny else (4, torch.bfloat16)
-    pipe = full_size(bench.size, bench.tiny, bench.device)
-    samples = MannequinSamples(bench.size, batch, 0, bench.device)
+    pipe, clip = full_size(bench.size, bench.tiny, bench.device), bench.clip.cut(slice(batch))
+    photo = [np.repeat(x, batch, 0) for x in (clip.photo[None], clip.image_poses.parts, clip.image_poses.uv)]
+    window = [np.repeat(x[:, None], len(WINDOW), 1) for x in (clip.poses.parts, clip.poses.uv)]
+    known = np.ones(batch, np.float32)
+    arrays = (*photo, clip.truth, *window, known, known)
+    pairs = Pairs(*(torch.from_numpy(array).to(bench.device) for array in arrays))
+    samples = SimpleNamespace(batch=lambda step: pairs, share=(0, 1))
     train_base(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype)
     with bench.timed(figures, "full_sample", count * batch):
         train_base(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype)

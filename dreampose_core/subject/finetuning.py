@@ -70,17 +70,9 @@ def finetune(
     start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
 
     def tune(rung: Rung) -> Subject:
-        losses = tune_subject(
-            pipe,
-            pipe.fit_photos(photos, image_poses),
-            image_poses,
-            rung.how,
-            seed,
-            folder=checkpoints,
-            sample=samples and samples.take,
-            on_progress=on_progress,
-            should_stop=should_stop,
-        )
+        watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
+        fitted = pipe.fit_photos(photos, image_poses)
+        losses = tune_subject(pipe, fitted, image_poses, rung.how, seed, folder=checkpoints, **watch)
         if samples is not None:
             done = sum(map(len, losses.values()))
             samples.take(done, done)

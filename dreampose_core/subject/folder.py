@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
 from ..errors import InputError, ModelError
-from ..files import flush, os_error, sha256, storage_error
+from ..files import appearing_folder, flush, sha256
 from ..media import write_png
 from ..poses import PoseSequence, write_poses
 
@@ -82,19 +80,15 @@ def save_subject(
     photos: uint8 (H, W, 3) each. Raises StorageError if the disk is full, InputError if `folder` is no subject.
     """
     check_subject_folder(folder)
-    temporary = folder.with_name(f".part.{os.getpid()}.{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with appearing_folder(folder) as temporary:
         modules = {_ADAPTER_FILE: pipe.adapter, _DECODER_FILE: pipe.vae.decoder}
         if _has_lora(pipe.unet):
             pipe.unet.save_lora_adapter(temporary, adapter_name=LORA, weight_name=_LORA_FILE)
         else:
             modules[_UNET_FILE] = pipe.unet
         for name, module in modules.items():
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, temporary / name
-            )
+            state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(state, temporary / name)
         for i, photo in enumerate(photos):
             write_png(photo, temporary / f"photo_{i:03d}.png")
         if image_poses is not None:
@@ -104,11 +98,6 @@ def save_subject(
         for file in temporary.iterdir():
             flush(file)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        raise storage_error(error if isinstance(error, OSError) else os_error(error), folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_subject_folder(folder: Path) -> None:
@@ -168,14 +157,11 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
     whole: also back up all weights of the UNet, in CPU memory, and copy them back.
     """
     tuned = (pipe.unet, pipe.adapter, pipe.vae.decoder) if whole else (pipe.adapter, pipe.vae.decoder)
-    kept = [
-        (
-            module,
-            next(module.parameters()).dtype,
-            {key: value.detach().to("cpu", copy=True) for key, value in state.items()},
-        )
-        for module, state in ((module, module.state_dict()) for module in tuned)
-    ]
+
+    def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+
+    kept = [(module, next(module.parameters()).dtype, copied(module)) for module in tuned]
     modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
     try:
         yield

@@ -26,11 +26,6 @@ class Rung:
     how: SubjectRecipe
     notice: str = ""
 
-    @property
-    def is_possible(self) -> bool:
-        """Whether this machine has the rung's optimizer."""
-        return is_available(self.how.optimizer)
-
 
 def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
     """Return the rungs of a recipe, the highest first; each needs less memory than the one before.
@@ -84,5 +79,5 @@ def on_ladder(
                     raise
             # outside of except, where the error no longer keeps tensors alive, and before weights are restored
             memory.let_go()
-        at = next(index for index in range(at + 1, len(rungs)) if rungs[index].is_possible)
+        at = next(index for index in range(at + 1, len(rungs)) if is_available(rungs[index].how.optimizer))
         on_lower(rung, rungs[at])

@@ -59,11 +59,9 @@ class Samples:
             with _left_as_it_is(self._pipe):
                 frame = self._frame()
             scale = min(1.0, _SIDE / max(frame.shape[:2]))
+            size = round(frame.shape[0] * scale), round(frame.shape[1] * scale)
             self.folder.mkdir(exist_ok=True)
-            write_png(
-                fit_image(frame, (round(frame.shape[0] * scale), round(frame.shape[1] * scale))),
-                self.folder / f"{step:06d}.png",
-            )
+            write_png(fit_image(frame, size), self.folder / f"{step:06d}.png")
             self._newest = step
         except Cancelled:
             raise

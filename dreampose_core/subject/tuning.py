@@ -24,6 +24,7 @@ OnLearned = Callable[[int, int], None]
 """Called with the number of steps done and the total."""
 
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
+_SCHEDULE = dict(warmup=5, cooldown=0.5, ema=None)
 _OWN = 0.65  # share of the decoder's samples that use the photo's own latents
 # steps between evaluations of the decoder, and the patience: its error first rises, and is lowest as the rate falls
 _LOOK, _PATIENCE = 24, 3
@@ -65,15 +66,16 @@ def tune_subject(
         texture = harvest(photos, parts, uv, same_person=True)
     source = Source(pipe, photos, parts, uv, texture, recipe, seed)
     run = {"on_progress": on_progress, "should_stop": should_stop}
-    tuning = _tune_unet(source, folder and folder / "tuning", run, sample)
-    decoder = _tune_decoder(source, folder and folder / "decoder", run)
+    tuning = _tune_unet(source, sample, folder=folder and folder / "tuning", **run)
+    decoder = _tune_decoder(source, folder=folder and folder / "decoder", **run)
     for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
         if next(module.parameters()).dtype != pipe.vae.encoder.conv_in.weight.dtype:
             module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
     return {"tuning": tuning, "decoder": decoder}
 
 
-def _tune_unet(source: Source, folder: Path | None, run: dict, sample: OnLearned | None = None) -> list[float]:
+def _tune_unet(source: Source, sample: OnLearned | None = None, **run) -> list[float]:
+    """Tune UNet and adapter; run: folder, on_progress, should_stop as in `loop.train`."""
     pipe, recipe = source.pipe, source.recipe
     if recipe.rank is None:
         unet = list(pipe.unet.float().requires_grad_(True).parameters())
@@ -96,37 +98,25 @@ def _tune_unet(source: Source, folder: Path | None, run: dict, sample: OnLearned
     @torch.no_grad()
     def held() -> float:
         batches = enumerate(source.kept.split(recipe.batch_size))
-        return float(
-            torch.stack(
-                [error(views, random(source.seed, number, 11), views.held + 1e-6) for number, views in batches]
-            ).mean()
-        )
+        errors = [error(views, random(source.seed, number, 11), views.held + 1e-6) for number, views in batches]
+        return float(torch.stack(errors).mean())
 
     def between(step: int) -> None:
         if step < recipe.unet_steps:
             sample(step, recipe.unet_steps)
 
-    options = LoopOptions(
-        recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, warmup=5, cooldown=0.5, ema=None, sample_every=1
-    )
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, **_SCHEDULE, sample_every=1)
+    run |= {"sample": None if sample is None else between, "held": None if source.kept is None else held}
     with gradient_checkpointing(recipe.checkpointing, pipe.unet):
-        losses, _ = train(
-            {},
-            loss_at,
-            options,
-            "tuning",
-            parameters=unet + list(pipe.adapter.parameters()),
-            folder=folder,
-            sample=None if sample is None else between,
-            held=None if source.kept is None else held,
-            **run,
-        )
+        trained = unet + list(pipe.adapter.parameters())
+        losses, _ = train({}, loss_at, options, "tuning", parameters=trained, **run)
     if sample is not None:
         sample(len(losses), len(losses))
     return losses
 
 
-def _tune_decoder(source: Source, folder: Path | None, run: dict) -> list[float]:
+def _tune_decoder(source: Source, **run) -> list[float]:
+    """Tune the VAE's decoder; run: as in `_tune_unet`."""
     pipe, recipe, count = source.pipe, source.recipe, source.recipe.decoder_batch_size
     # predicted with the tuned UNet
     predicted = source.kept if source.kept is None or not source.answers else source.predicted()
@@ -167,27 +157,11 @@ def _tune_decoder(source: Source, folder: Path | None, run: dict) -> list[float]
         ]
         return float(torch.stack(photo_errors).mean() + torch.stack(predicted_errors).mean())
 
-    options = LoopOptions(
-        recipe.decoder_steps,
-        recipe.decoder_lr,
-        parts,
-        recipe.optimizer,
-        warmup=5,
-        cooldown=0.5,
-        ema=None,
-        held_every=_LOOK,
-        patience=_PATIENCE,
-    )
+    looks = {"held_every": _LOOK, "patience": _PATIENCE}
+    options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, parts, recipe.optimizer, **_SCHEDULE, **looks)
+    run |= {"held": None if predicted is None else held}
     with gradient_checkpointing(recipe.checkpointing, pipe.vae):
-        losses, _ = train(
-            {"decoder": pipe.vae.decoder},
-            loss_at,
-            options,
-            "decoder",
-            folder=folder,
-            held=None if predicted is None else held,
-            **run,
-        )
+        losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", **run)
     return losses
 
 

@@ -115,14 +115,8 @@ class Source:
         )
         which, poses, warp = (x[only] for x in (views.which, views.poses, views.warp))
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
-            tokens = reference_tokens(
-                pipe.model_config,
-                self.photos[which],
-                self.photo_latents[which],
-                pipe.image_encoder,
-                pipe.image_processor,
-                pipe.adapter,
-            )
+            encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
+            tokens = reference_tokens(pipe.model_config, self.photos[which], self.photo_latents[which], *encoders)
             prediction = predict(pipe.unet, pipe.scheduler, pipe.model_config, noisy, timesteps, poses, warp, tokens)
         return prediction, wanted, noisy, timesteps
 
@@ -218,18 +212,12 @@ def same_part(share: float, draw: torch.Generator, *planes: torch.Tensor) -> lis
         (torch.rand(count, generator=draw) * (side - cut + 1)).long().tolist()
         for side, cut in ((height, high), (width, wide))
     )
-    cuts = []
-    for plane in planes:
-        by = plane.shape[2] // height
-        cuts.append(
-            torch.stack(
-                [
-                    one[..., r * by : (r + high) * by, c * by : (c + wide) * by]
-                    for one, r, c in zip(plane, rows, columns)
-                ]
-            )
-        )
-    return cuts
+
+    def cut(plane: torch.Tensor) -> torch.Tensor:
+        by, places = plane.shape[2] // height, zip(plane, rows, columns)
+        return torch.stack([one[..., r * by : (r + high) * by, c * by : (c + wide) * by] for one, r, c in places])
+
+    return [cut(plane) for plane in planes]
 
 
 def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torch.Generator) -> torch.Tensor:
@@ -237,10 +225,7 @@ def random_boxes(count: int, size: tuple[int, int], zoom: float, generator: torc
     height, width = size
     scale = zoom + (1 - zoom) * torch.rand(count, generator=generator)
     h, w = scale * height, scale * width
-    top, left = (
-        torch.rand(count, generator=generator) * (height - h),
-        torch.rand(count, generator=generator) * (width - w),
-    )
+    top, left = (torch.rand(count, generator=generator) * room for room in (height - h, width - w))
     return torch.stack([top, left, h, w], 1)
 
 

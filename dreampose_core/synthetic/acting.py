@@ -53,7 +53,7 @@ def acted(
     clock = StageClock("drawing", options.num_frames, on_progress)
     for which in torch.arange(options.num_frames).split(_BATCH):
         check_stop(should_stop)
-        drawn = render([figure], torch.zeros(len(which), dtype=torch.long), moments.select(which), size, maps_only=True)
+        drawn = render(figure, moments.select(which), size, maps_only=True)
         parts.append(drawn.parts)
         uv.append((drawn.uv.float() * 255).round().div(255).half())
         clock.tick(int(which[-1]) + 1)

@@ -46,20 +46,19 @@ def backdrop_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def seen_through(
-    backdrops: torch.Tensor, size: tuple[int, int], zoom: torch.Tensor, shift: torch.Tensor
+    backdrop: torch.Tensor, size: tuple[int, int], zoom: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """Cut frames (T, H, W, 3) of `size` from backdrops (T, H', W', 3).
+    """Cut frames (T, H, W, 3) of `size` from a backdrop (H', W', 3).
 
     zoom: (T,) magnification of the backdrop, 1 as drawn. shift: (T, 2) of the frame's middle to the right and down, in
     frame heights.
     """
-    count, high, wide, _ = backdrops.shape
-    height, width = size
-    theta = torch.zeros(count, 2, 3, device=backdrops.device)
+    count, (high, wide, _), (height, width) = len(zoom), backdrop.shape, size
+    theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = width / wide / zoom, height / high / zoom
     theta[:, 0, 2], theta[:, 1, 2] = shift[:, 0] * 2 * height / wide, shift[:, 1] * 2 * height / high
     grid = torch.nn.functional.affine_grid(theta, [count, 3, height, width], align_corners=False)
-    planes = backdrops.permute(0, 3, 1, 2)
+    planes = backdrop.permute(2, 0, 1).expand(count, -1, -1, -1)
     return torch.nn.functional.grid_sample(planes, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
 
 

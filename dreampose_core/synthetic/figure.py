@@ -94,16 +94,13 @@ class Actor:
         """Backdrop behind the actor, larger than a frame of `size`; see `backdrop.backdrop`."""
         return backdrop(Dice.of(self.seed, self.place), size)
 
-    def moments(self, name: str, times: torch.Tensor, manner: Manner | None = None) -> Moments:
-        """Moments of the named motion at `times` (T,), in seconds, ascending.
-
-        manner: used instead of the actor's own.
-        """
-        manner = manner or self.manner
+    def moments(self, name: str, times: torch.Tensor) -> Moments:
+        """Moments of the named motion at `times` (T,), in seconds, ascending."""
         cycle = 2 * math.pi * (self.camera.rate * times + self.camera.phase)
         zoom = 1 + self.camera.breathe * torch.sin(cycle)
         pan = self.camera.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1)
-        return Moments(*motion(name, times, manner), *motion(name, (times - LAG_S).clamp_min(0), manner), zoom, pan)
+        now, before = (motion(name, at, self.manner) for at in (times, (times - LAG_S).clamp_min(0)))
+        return Moments(*now, *before, zoom, pan)
 
 
 @dataclass(frozen=True)
@@ -116,12 +113,11 @@ class Figure(Actor):
     place = 29
 
     @classmethod
-    def from_seed(cls, seed: int, device: str | torch.device = "cpu") -> Figure:
-        """The figure with this seed, always the same; its atlas is painted on `device`."""
+    def from_seed(cls, seed: int) -> Figure:
+        """The figure with this seed, always the same."""
         dice = Dice.of(seed, 17)
         shape, outfit, camera = random_shape(dice), random_outfit(dice), Camera.random(dice)
-        with torch.device(device):
-            atlas = dress(dice, outfit)
+        atlas = dress(dice, outfit)
         return cls(seed, random_manner(dice), camera, Light.random(dice), shape, outfit, atlas)
 
     @cached_property
@@ -183,39 +179,19 @@ class Moments:
 
         return replace(self.turned(-angles), offset=moved(self.offset), before_offset=moved(self.before_offset))
 
-    def to(self, device: str | torch.device) -> Moments:
-        """The same moments on another device."""
-        return Moments(*(getattr(self, f.name).to(device) for f in fields(self)))
-
     def __len__(self) -> int:
         return len(self.angles)
 
 
-def render(
-    figures: list[Figure],
-    owner: torch.Tensor,
-    moments: Moments,
-    size: tuple[int, int],
-    *,
-    device: str | torch.device = "cpu",
-    supersample: int = 2,
-    maps_only: bool = False,
-) -> Rendering:
-    """Draw T frames, each of one of `figures`; owner: (T,) index of each frame's figure.
-
-    size: (height, width). supersample: rays per pixel side. maps_only: draw no pictures. Draws all frames at once on
-    `device`.
-    """
-    owner, m = owner.to(device), moments.to(device)
-    bodies, now, view = _staged(figures, owner, m)
-    bodies = hang(bodies, now, _standing(bodies, m.before_angles, m.before_offset))
-    if maps_only:
-        return draw(bodies, now, view, size, supersample)
-    with torch.device(device):
-        backdrops = torch.stack([figure.backdrop(size) for figure in figures])
-    background = behind(backdrops[owner], m, now[1], view, size)
-    atlases = torch.stack([figure.atlas for figure in figures]).to(device)
-    return draw(bodies, now, view, size, supersample, (atlases, owner, background))
+def render(figure: Figure, moments: Moments, size: tuple[int, int], *, maps_only: bool = False) -> Rendering:
+    """Draw a figure in T moments, all at once. size: (height, width). maps_only: draw no pictures."""
+    bodies, now, view = _staged(figure, moments)
+    bodies = hang(bodies, now, _standing(bodies, moments.before_angles, moments.before_offset))
+    painted = None
+    if not maps_only:
+        background = behind(figure.backdrop(size), moments, now[1], view, size)
+        painted = figure.atlas[None], torch.zeros(len(moments), dtype=torch.long), background
+    return draw(bodies, now, view, size, painted=painted)
 
 
 def joints(figure: Figure, moments: Moments, size: tuple[int, int]) -> Joints:
@@ -223,7 +199,7 @@ def joints(figure: Figure, moments: Moments, size: tuple[int, int]) -> Joints:
 
     Their body has the figure's bones, but nothing of what it wears.
     """
-    bodies, (rotations, positions), view = _staged([figure], torch.zeros(len(moments), dtype=torch.long), moments)
+    bodies, (rotations, positions), view = _staged(figure, moments)
     root = positions[:, :1]
     x, y = (root[:, 0, :2] - view.centre).unbind(-1)
     camera = torch.stack([view.scale, 0.5 + x * view.scale * size[0] / size[1], 0.5 - y * view.scale], -1)
@@ -234,46 +210,34 @@ def joints(figure: Figure, moments: Moments, size: tuple[int, int]) -> Joints:
 
 
 def render_clip(
-    figure: Figure,
-    name: str,
-    frames: int,
-    size: tuple[int, int],
-    *,
-    fps: float = 20.0,
-    start_s: float = 0.0,
-    manner: Manner | None = None,
+    figure: Figure, name: str, frames: int, size: tuple[int, int], *, fps: float = 20.0, start_s: float = 0.0
 ) -> tuple[torch.Tensor, PoseSequence]:
-    """Draw a motion: rgb uint8 (T, H, W, 3) and its exact pose sequence (charts: mannequin).
-
-    manner: used instead of the figure's own.
-    """
-    moments = figure.moments(name, start_s + torch.arange(frames) / fps, manner)
-    owner = torch.zeros(64, dtype=torch.long)
-    which = torch.arange(frames).split(len(owner))
-    chunks = [render([figure], owner[: len(some)], moments.select(some), size) for some in which]
+    """Draw a motion: rgb uint8 (T, H, W, 3) and its exact pose sequence (charts: mannequin)."""
+    moments = figure.moments(name, start_s + torch.arange(frames) / fps)
+    chunks = [render(figure, moments.select(some), size) for some in torch.arange(frames).split(64)]
     rgb, parts, uv = (torch.cat([getattr(c, key) for c in chunks]) for key in ("rgb", "parts", "uv"))
     return rgb, PoseSequence(parts.numpy(), uv.numpy(), "mannequin", fps, joints(figure, moments, size))
 
 
-def _staged(figures: list[Figure], owner: torch.Tensor, m: Moments) -> tuple[Bodies, Posture, View]:
-    """Bodies of the figures in T moments, the rotations and positions of their joints, and the view."""
-    made = ((rest_joints(figure.shape), figure.shape.head, figure.cones, 1.0) for figure in figures)
-    bodies = Bodies.of(made, owner.device).select(owner)
-    return bodies, _standing(bodies, m.angles, m.offset), view_of(figures, owner, m)
+def _staged(figure: Figure, m: Moments) -> tuple[Bodies, Posture, View]:
+    """The figure's body in T moments, the rotations and positions of its joints, and the view."""
+    made = rest_joints(figure.shape), figure.shape.head, figure.cones, 1.0
+    bodies = Bodies.of([made]).select(torch.zeros(len(m), dtype=torch.long))
+    return bodies, _standing(bodies, m.angles, m.offset), view_of(figure, m)
 
 
-def view_of(actors: list[Actor], owner: torch.Tensor, m: Moments) -> View:
-    """The view of actors in T moments; owner: (T,) index of each moment's actor."""
+def view_of(actor: Actor, m: Moments) -> View:
+    """The view of an actor in T moments."""
 
-    def per_frame(values) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=owner.device)[owner]
+    def per_frame(value) -> torch.Tensor:
+        return torch.tensor([value] * len(m), dtype=torch.float32)
 
-    still = per_frame([actor.camera.zoom * actor.height for actor in actors])
-    centre = torch.stack([per_frame([actor.camera.shift for actor in actors]), 0.5 / still - 0.045], -1)
+    still = per_frame(actor.camera.zoom * actor.height)
+    centre = torch.stack([per_frame(actor.camera.shift), 0.5 / still - 0.045], -1)
     return View(
         still * m.zoom,
         centre + m.pan * still.new_tensor([1.0, -1.0]) / still[:, None],
-        *(per_frame([getattr(actor.light, f.name) for actor in actors]) for f in fields(Light)),
+        *(per_frame(getattr(actor.light, f.name)) for f in fields(Light)),
     )
 
 
@@ -288,18 +252,18 @@ def raised(positions: torch.Tensor, rise: torch.Tensor) -> torch.Tensor:
     return positions + torch.nn.functional.pad(rise[:, None], (1, 1))[:, None]
 
 
-def behind(backdrops, m: Moments, positions, view: View, size: tuple[int, int]) -> torch.Tensor:
-    """Backgrounds (T, H, W, 3): the part of the backdrops that a moving camera shows, with a soft shadow on the floor.
+def behind(backdrop: torch.Tensor, m: Moments, positions, view: View, size: tuple[int, int]) -> torch.Tensor:
+    """Backgrounds (T, H, W, 3): the part of a backdrop that a moving camera shows, with a soft shadow on the floor.
 
     The shadow is dark under the feet, and faint on the side away from the light, where the body's shadow falls.
     """
-    background = seen_through(backdrops, size, m.zoom, m.pan) * view.tint[:, None, None]
+    background = seen_through(backdrop, size, m.zoom, m.pan) * view.tint[:, None, None]
     height, width = size
     feet = positions[:, both("ankle"), 0]
     middle, reach = feet.mean(1), 0.08 + 0.5 * (feet[:, 0] - feet[:, 1]).abs()
     pixels = view.scale * height
-    x = (torch.arange(width, device=background.device) + 0.5 - width / 2)[None, None, :]
-    y = (torch.arange(height, device=background.device) + 0.5)[None, :, None]
+    x = (torch.arange(width) + 0.5 - width / 2)[None, None, :]
+    y = (torch.arange(height) + 0.5)[None, :, None]
 
     def blob(x0, wide, deep) -> torch.Tensor:
         left = ((x0 - view.centre[:, 0]) * pixels)[:, None, None]

@@ -90,19 +90,15 @@ def random_outfit(dice: Dice) -> Outfit:
 
 
 def outfit_cones(shape: Shape, outfit: Outfit) -> list[Cone]:
-    """Cones of an outfit: the same kinds in the same order for every outfit, with radius 0 if not worn."""
+    """Cones of what is worn of an outfit."""
     room = shape.head * (1.0 if outfit.hair == "none" else 1.05)
     return [
         *_loose_cloth(shape, outfit),
-        _skirt(shape, outfit),
+        *([_skirt(shape, outfit)] if outfit.hem else []),
         *_on_head(_HAIR, outfit.hair, HAIR_LAYER, shape.head, shape.head),
         *_on_head(_HATS, outfit.hat, HAT_LAYER, shape.head, room),
         *_bags(shape, outfit),
     ]
-
-
-def _worn(radii: tuple[float, float], worn: bool) -> tuple[float, float]:
-    return radii if worn else (0.0, 0.0)
 
 
 def _loose_cloth(shape: Shape, outfit: Outfit) -> list[Cone]:
@@ -114,18 +110,17 @@ def _loose_cloth(shape: Shape, outfit: Outfit) -> list[Cone]:
     ):
         for number, name in enumerate(limbs):
             share = min(1.0, covered - number)  # covered share of this segment
+            if loose <= 0 or share <= 0.05:
+                continue
             for side in ("left", "right"):
                 limb = bone(shape, side, name)
                 length = math.dist(limb.start, limb.end)
                 whole = length + sum(limb.radii)
-                first, last = limb.radii[0], limb.radii[0] + (limb.radii[1] - limb.radii[0]) * max(share, 0.0)
-                reach = max(share, 0.05)
-                widths = (first * (1.04 + 0.5 * number * loose), last * (1.05 + (0.5 + 0.5 * number) * loose))
-                radii = _worn(widths, loose > 0 and share > 0.05)
-                span = limb.radii[0] / whole, (limb.radii[0] + reach * length) / whole
-                swing, cut = 0.35 * loose if covered > number else 0.0, share < 0.98 or number == 1
-                sleeve = replace(limb, end=tuple(reach * x for x in limb.end), radii=radii, scale=(1, 1.05), span=span)
-                pieces.append(replace(sleeve, cut=cut, swing=swing))
+                first, last = limb.radii[0], limb.radii[0] + (limb.radii[1] - limb.radii[0]) * share
+                radii = first * (1.04 + 0.5 * number * loose), last * (1.05 + (0.5 + 0.5 * number) * loose)
+                span = limb.radii[0] / whole, (limb.radii[0] + share * length) / whole
+                sleeve = replace(limb, end=tuple(share * x for x in limb.end), radii=radii, scale=(1, 1.05), span=span)
+                pieces.append(replace(sleeve, cut=share < 0.98 or number == 1, swing=0.35 * loose))
     return pieces
 
 
@@ -135,9 +130,9 @@ def _skirt(shape: Shape, outfit: Outfit) -> Cone:
     hips = 0.066 * (0.6 + 0.4 * shape.girth)
     fall = outfit.waist - outfit.hem
     widen = 1 + (outfit.flare - 1) * min(1.0, fall / 0.3)
-    hem = -(TORSO_JOINTS["root"] + lift - outfit.hem * (1 + lift / 0.515)) if outfit.hem else -0.2
+    hem = -(TORSO_JOINTS["root"] + lift - outfit.hem * (1 + lift / 0.515))
     ends, scale = ((0, outfit.waist - TORSO_JOINTS["root"], 0), (0, hem, 0)), (1.42 * shape.hips, 1.1)
-    radii, span = _worn((hips * 0.95, hips * widen), outfit.hem > 0), (outfit.waist, outfit.hem)
+    radii, span = (hips * 0.95, hips * widen), (outfit.waist, outfit.hem)
     return Cone("root", *ends, radii, scale, "skirt", TORSO, span=span, cut=True, folds=outfit.folds)
 
 
@@ -145,26 +140,23 @@ def _on_head(table, style: str, layer: int, size: float, wide: float) -> list[Co
     """Hair or a hat, `size` times as far from the head's joint as in the table and `wide` times as wide."""
     cones = []
     for styles, *ends, radii, scale, swing in table:
-        start, end = (tuple(size * x for x in point) for point in ends)
-        radii = _worn(tuple(wide * r for r in radii), style in styles)
-        cones.append(Cone("head", start, end, radii, scale, "head", HEAD, layer=layer, swing=swing))
+        if style in styles:
+            start, end = (tuple(size * x for x in point) for point in ends)
+            radii = tuple(wide * r for r in radii)
+            cones.append(Cone("head", start, end, radii, scale, "head", HEAD, layer=layer, swing=swing))
     return cones
 
 
 def _bags(shape: Shape, outfit: Outfit) -> list[Cone]:
-    at, bag_side = outfit.side * 0.115 * shape.hips, "left" if outfit.side > 0 else "right"
-    pieces = []
-    for side in ("left", "right"):  # both sides, because all figures have the same kinds of cones
-        bag = "handbag" if side == bag_side else None
-        pieces += [
-            (bag, f"{side}_wrist", (0, -0.06, 0.002), (0, -0.1, 0.002), (0.005, 0.005), (1, 3.0), 0.3),
-            (bag, f"{side}_wrist", (0, -0.128, -0.03), (0, -0.128, 0.034), (0.034, 0.034), (0.5, 0.95), 0.3),
-        ]
-    pieces += [
+    at, wrist = outfit.side * 0.115 * shape.hips, "left_wrist" if outfit.side > 0 else "right_wrist"
+    pieces = (
+        ("handbag", wrist, (0, -0.06, 0.002), (0, -0.1, 0.002), (0.005, 0.005), (1, 3.0), 0.3),
+        ("handbag", wrist, (0, -0.128, -0.03), (0, -0.128, 0.034), (0.034, 0.034), (0.5, 0.95), 0.3),
         ("backpack", "spine", (0, 0.12, -0.105), (0, 0.03, -0.11), (0.062, 0.07), (1.05, 0.6), 0.0),
         ("crossbody", "root", (at, -0.03, -0.02), (at, -0.03, 0.035), (0.036, 0.036), (0.55, 1.0), 0.3),
-    ]
+    )
     return [
-        Cone(joint, start, end, _worn(radii, outfit.bag == bag), scale, "none", (0, 0), layer=BAG_LAYER, swing=swing)
+        Cone(joint, start, end, radii, scale, "none", (0, 0), layer=BAG_LAYER, swing=swing)
         for bag, joint, start, end, radii, scale, swing in pieces
+        if bag == outfit.bag
     ]

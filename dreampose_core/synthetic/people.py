@@ -118,7 +118,7 @@ def draw_people(
     """
     rotations, positions, view = _staged(person, moments)
     backdrop = person.backdrop(size) if backdrop is None else backdrop
-    background = behind(backdrop.expand(len(moments), -1, -1, -1), moments, positions, view, size)
+    background = behind(backdrop, moments, positions, view, size)
     weights, rgb, masks = draping_weights(), [], []
     for i in range(len(moments)):
         vertices = person.body.skinned(rotations[i], positions[i], weights)
@@ -142,7 +142,7 @@ def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tenso
     lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
     sole = person.wear.sole + 0.005 if person.wear.shoe else 0.0
     positions = raised(positions, FLOOR + moments.offset[:, 1] - lows + sole)
-    return rotations, positions, view_of([person], torch.zeros(len(moments), dtype=torch.long), moments)
+    return rotations, positions, view_of(person, moments)
 
 
 def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int]):

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
 import torch
 
 from ..model.conditioning import blank_tokens, clean_latents, decode_both, predict, reference_tokens, to_pixels
@@ -10,15 +14,35 @@ from ..model.texture import SOURCE_TEXEL
 from ..model.textured_vae import TexturedVAE
 from .conditions import Conditioned, Dropout, conditioned, person_crops
 from .discriminator import PatchDiscriminator, adversarial_losses
-from .distributed import Draws
+from .distributed import Draws, Share
 from .drawn import WRONG
 from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
 from .losses import denoising_loss, min_snr_weight, noised, picture_loss
-from .prefetch import Prefetch
 
 _DROPOUT = Dropout()
 _DRAWN, _RIGHT = 0.5, 0.1  # weight of the picture that a textured decoder draws; of its pixels where the texture fits
+_PERSON = 4.0  # weight of the person's pixels; 1 elsewhere
+_CROPS, _SIDE = 2, 64  # crops of a frame for a VAE without texture, and their side in pixels
+_SCALED_BY = 32  # frames whose latents set such a VAE's scaling factor
+
+
+class Prefetch:
+    """Calls `make(step)` one step ahead in a thread, while the networks compute; results are those of `make`, so a run
+    stays a pure function of its steps."""
+
+    def __init__(self, make):
+        self.make = make
+        # one thread: more would compete with the networks' own for the cores
+        self.pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
+        self.next: tuple[int, Future] | None = None
+
+    def __call__(self, step: int):
+        """Return the result of `make(step)`."""
+        ahead = self.next is not None and self.next[0] == step
+        made = self.next[1].result() if ahead else self.make(step)
+        self.next = (step + 1, self.pool.submit(self.make, step + 1))
+        return made
 
 
 def train_vae(
@@ -27,33 +51,28 @@ def train_vae(
     options: LoopOptions,
     seed: int = 0,
     *,
-    frames: int = 8,
-    crops: int = 2,
-    side: int = 64,
-    person_weight: float = 4.0,
     precision: torch.dtype = torch.float32,
     checkpointing: bool = False,
     **run,
 ) -> bool:
-    """Train the VAE on random square crops around people and set its scaling factor; True when all steps are done.
+    """Train the VAE on targets and set its scaling factor; True when all steps are done.
 
-    frames, crops: frames per step and crops of each, `side` pixels wide. A textured decoder is trained with the moved
-    texture and pixels of the person count `person_weight` times. precision: dtype of autocast; checkpointing:
-    use gradient checkpointing; run: folder, sample, on_progress, should_stop as in `loop.train`; also below.
+    A textured decoder is trained on crops of drawn clips with the moved texture, another one on random square crops
+    around people. precision: dtype of autocast; checkpointing: use gradient checkpointing; run: folder, sample,
+    on_progress, should_stop as in `loop.train`; also below.
     """
     vae = pipe.vae.train()
-    textured = isinstance(vae, TexturedVAE)
-    samples_at = Prefetch(samples.batch if textured else lambda step: samples.frames(step, frames))
+    textured, batch_at = isinstance(vae, TexturedVAE), Prefetch(samples.batch)
 
     def loss_at(step: int) -> torch.Tensor:
-        drawn, planes, weight = samples_at(step), None, None
+        batch, planes, weight = batch_at(step), None, None
         if textured:
             # the latents are the moved texture's: a decoder that finds the truth in them does not learn to mend
-            target, planes, pixels = drawn.target, drawn.planes, drawn.planes[:, :3]
-            weight = _evenly(1 + (person_weight - 1) * (drawn.parts[:, 2:3] > 0))
+            target, planes, pixels = batch.target, batch.planes, batch.planes[:, :3]
+            weight = _evenly(1 + (_PERSON - 1) * (batch.parts[:, 2:3] > 0))
         else:
-            rgb, parts = (x.repeat_interleave(crops, 0) for x in (drawn.rgb, drawn.parts))
-            pixels = target = person_crops(to_pixels(rgb), parts, side, Draws(seed, step, 1, samples.share))
+            frames, parts = (x.repeat_interleave(_CROPS, 0) for x in (batch.target, batch.window_parts[:, 2]))
+            pixels = target = person_crops(to_pixels(frames), parts, _SIDE, Draws(seed, step, 1, samples.share))
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
             # inference uses only the mode, so training does too; sampling would lose colour first
             latents = vae.encode(pixels).latent_dist.mean
@@ -64,7 +83,11 @@ def train_vae(
         _, done = train({"vae": vae}, loss_at, options, "vae", **run)
     vae.eval()
     with torch.no_grad():
-        pixels = samples.batch(10**6).target if textured else to_pixels(samples.frames(10**6, 32, whole=True).rgb)
+        if textured:
+            pixels = samples.batch(10**6).target
+        else:
+            frames = np.stack([truth for _, _, truth, _ in samples.held_out(_SCALED_BY)])
+            pixels = to_pixels(torch.from_numpy(frames).to(vae.device))
         vae.register_to_config(scaling_factor=1 / float(vae.encode(pixels).latent_dist.mode().std()))
     return done
 
@@ -76,37 +99,21 @@ def train_base(
     seed: int = 0,
     *,
     dropout: Dropout = _DROPOUT,
-    person_weight: float = 4.0,
-    crop: float = 1.0,
-    noisier: float = 0.6,
     min_snr: float | None = None,
-    precision: torch.dtype = torch.float32,
-    checkpointing: bool = False,
-    **run,
+    **how,
 ) -> bool:
     """Train UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
-    crop: sides of the random part of each target to train on, as a share of the frame's; the photo is always whole.
-    noisier: see `draw_timesteps`. min_snr: gamma of `min_snr_weight`, None to weight all timesteps alike.
+    min_snr: gamma of `min_snr_weight`, None to weight all timesteps alike. how: see `_train_on_predictions`.
     """
-    modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
-    for module in modules.values():
-        module.train()
     pipe.vae.eval().requires_grad_(False)
-    batch_at, total = Prefetch(samples.batch), pipe.scheduler.config.num_train_timesteps
+    modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
 
-    def loss_at(step: int) -> torch.Tensor:
-        inputs = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
-        timesteps = draw_timesteps(len(inputs.latents), total, noisier, Draws(seed, step, 5, samples.share))
-        prediction, wanted = predicted(pipe, inputs, timesteps, precision, Draws(seed, step, 6, samples.share))
+    def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         by_noise = None if min_snr is None else min_snr_weight(pipe.scheduler, inputs.timesteps, min_snr)
-        return denoising_loss(prediction, wanted, 1 + (person_weight - 1) * inputs.person, by_noise)
+        return denoising_loss(prediction, wanted, 1 + (_PERSON - 1) * inputs.person, by_noise)
 
-    with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder):
-        _, done = train(modules, loss_at, options, "base", **run)
-    for module in modules.values():
-        module.eval()
-    return done
+    return _train_on_predictions(pipe, samples, options, seed, "base", modules, dropout, loss_of, **how)
 
 
 def train_end_to_end(
@@ -116,27 +123,21 @@ def train_end_to_end(
     seed: int = 0,
     *,
     warp_dropout: float = 0.4,
-    person_weight: float = 4.0,
     adversarial: float = 0.05,
-    crop: float = 1.0,
-    noisier: float = 0.6,
     precision: torch.dtype = torch.float32,
-    checkpointing: bool = False,
-    **run,
+    **how,
 ) -> bool:
     """Train UNet, adapter, image encoder and the VAE's decoder together on the pixels of predicted frames; True when
     all steps are done.
 
     Alone, the UNet learns to blur latents that it cannot predict, and the decoder never meets the UNet's errors; a loss
-    on pixels teaches both. Frames are single predictions from noisy latents, as noisy as in `train_base`; pixels of the
-    person have weight `person_weight`.
-    Pose and photo are never dropped, but the moved texture is in `warp_dropout` of the samples, because the decoder
-    must learn to do without it. adversarial: weight of the loss from a discriminator that is trained alongside; without
-    it the model blurs uncertain detail. 0: no discriminator.
+    on pixels teaches both. Frames are single predictions from noisy latents, as noisy as in `train_base`. Pose and
+    photo are never dropped, but the moved texture is in `warp_dropout` of the samples, because the decoder must learn
+    to do without it. adversarial: weight of the loss from a discriminator that is trained alongside; without it the
+    model blurs uncertain detail. 0: no discriminator. precision, how: see `_train_on_predictions`.
     """
-    dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
     pipe.vae.eval().requires_grad_(False)
-    trained = {
+    modules = {
         "unet": pipe.unet,
         "adapter": pipe.adapter,
         "image_encoder": pipe.image_encoder,
@@ -146,28 +147,56 @@ def train_end_to_end(
     if adversarial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trained["discriminator"] = discriminator = PatchDiscriminator().to(pipe.device)
-    for module in trained.values():
-        module.train().requires_grad_(True)
-    batch_at, total = Prefetch(samples.batch), pipe.scheduler.config.num_train_timesteps
+            modules["discriminator"] = discriminator = PatchDiscriminator().to(pipe.device)
 
-    def loss_at(step: int) -> torch.Tensor:
-        inputs = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
-        timesteps = draw_timesteps(len(inputs.latents), total, noisier, Draws(seed, step, 5, samples.share))
-        prediction, _ = predicted(pipe, inputs, timesteps, precision, Draws(seed, step, 6, samples.share))
+    def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         latents = clean_latents(pipe.scheduler, inputs.noisy, prediction.float(), inputs.timesteps)
         with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
             decoded, drawn = decode_both(pipe.vae, latents, inputs.planes)
-            weight = _evenly(1 + (person_weight - 1) * inputs.mask)
+            weight = _evenly(1 + (_PERSON - 1) * inputs.mask)
             realism, discriminator_loss = (
                 adversarial_losses(discriminator, decoded, inputs.target, weight) if adversarial else (0, 0)
             )
         loss = frame_loss(decoded, drawn, inputs.target, inputs.planes, weight)
         return loss + adversarial * realism + discriminator_loss
 
+    dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
+    stage = "end_to_end", modules, dropout, loss_of
+    return _train_on_predictions(pipe, samples, options, seed, *stage, precision=precision, **how)
+
+
+def _train_on_predictions(
+    pipe,
+    samples,
+    options: LoopOptions,
+    seed: int,
+    stage: str,
+    modules: dict[str, torch.nn.Module],
+    dropout: Dropout,
+    loss_of: Callable[[Conditioned, torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    crop: float = 1.0,
+    noisier: float = 0.6,
+    precision: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    **run,
+) -> bool:
+    """Train `modules` on the loss of the samples, the UNet's prediction for them, and its target.
+
+    crop: sides of the random part of each target to train on, as a share of the frame's; the photo is always whole.
+    noisier: see `draw_timesteps`.
+    """
+    for module in modules.values():
+        module.train().requires_grad_(True)
+    batch_at = Prefetch(samples.batch)
+
+    def loss_at(step: int) -> torch.Tensor:
+        inputs = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
+        return loss_of(inputs, *predicted(pipe, inputs, noisier, precision, seed, step, samples.share))
+
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
-        _, done = train(trained, loss_at, options, "end_to_end", **run)
-    for module in (*trained.values(), pipe.vae):
+        _, done = train(modules, loss_at, options, stage, **run)
+    for module in (*modules.values(), pipe.vae):
         module.eval()
     return done
 
@@ -193,12 +222,13 @@ def _evenly(weight: torch.Tensor) -> torch.Tensor:
     return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
-def predicted(pipe, given: Conditioned, timesteps: torch.Tensor, precision: torch.dtype, draws: Draws):
-    """Add noise at timesteps (B,) and return the UNet's prediction and its target; sets `given.noisy` and
+def predicted(pipe, given: Conditioned, noisier: float, precision: torch.dtype, seed: int, step: int, share: Share):
+    """Add noise at random timesteps and return the UNet's prediction and its target; sets `given.noisy` and
     `given.timesteps`."""
-    device = given.latents.device
-    noise = draws.randn(*given.latents.shape).to(device)
-    given.timesteps = timesteps = timesteps.to(device)
+    device, total = given.latents.device, pipe.scheduler.config.num_train_timesteps
+    timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, share)).to(device)
+    noise = Draws(seed, step, 6, share).randn(*given.latents.shape).to(device)
+    given.timesteps = timesteps
     given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter

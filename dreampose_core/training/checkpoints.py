@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..files import flush, os_error, sha256, storage_error
+from ..files import appearing_folder, flush, sha256, storage_error
 
 KEPT = 2
 _STATE, _MANIFEST = "state.safetensors", "manifest.json"
@@ -33,26 +32,19 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, folder) from error
-        for left in folder.glob(".checkpoint-*.part") if writes else ():
+        for left in folder.glob(".part.*.checkpoint-*") if writes else ():
             shutil.rmtree(left)
 
     def save(self, step: int, state: dict[str, torch.Tensor]) -> None:
         """Write a checkpoint, whole or not at all, then drop all but the newest KEPT. Raises StorageError."""
-        temporary, final = self.folder / f".checkpoint-{step}.part", self.folder / f"checkpoint-{step}"
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        final = self.folder / f"checkpoint-{step}"
+        with appearing_folder(final) as temporary:
             save_file(state, temporary / _STATE)
             manifest = {_STATE: {"bytes": (temporary / _STATE).stat().st_size, "sha256": sha256(temporary / _STATE)}}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             for name in (_STATE, _MANIFEST):
                 flush(temporary / name)
             shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-            flush(self.folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise storage_error(error if isinstance(error, OSError) else os_error(error), final) from error
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old)
 
@@ -74,9 +66,8 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(
-            (path for path in self.folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step
-        )
+        found = self.folder.glob("checkpoint-*")
+        return sorted((path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)), key=_step)
 
 
 def _step(path: Path) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from ..model.conditioning import condition_latents, encode_latents, encode_maps, to_pixels, warp_channels
 from ..model.config import ModelConfig
 from ..model.texture import harvest, move
 from .distributed import Draws, Share
 from .drawn import Crops
-from .losses import coverage
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def conditioned(
         planes = planes * (has["warp"] * has["parts"] * has["uv"])[:, None, None, None]
     else:
         photo = to_pixels(batch.photo)
-        if batch.has_parts is not None:  # unknown maps count as dropped, and a single known kind is never dropped
-            has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
-            has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
+        # unknown maps count as dropped, and a single known kind is never dropped
+        has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
+        has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
         part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
         target, parts, uv = part(to_pixels(batch.target)), part(batch.window_parts), part(batch.window_uv.float())
         planes = None
@@ -80,7 +80,8 @@ def conditioned(
         photo_latents = condition_latents(config, pipe.vae, photo).float()
         poses = encode_windows(config, parts, uv, has, factor)
         warp = poses[:, :0] if planes is None else warp_channels(config, planes, pipe.vae).float()
-    mask, person = (parts[:, 2:3] > 0).float(), coverage(parts[:, 2], factor)
+    mask = (parts[:, 2:3] > 0).float()
+    person = F.avg_pool2d(mask, factor)
     return Conditioned(target, latents, photo, photo_latents, poses, warp, planes, has, mask, person)
 
 
@@ -138,9 +139,8 @@ def encode_windows(
 ) -> torch.Tensor:
     """Encode windows (B, 5, H, W) and (B, 5, 2, H, W) as the UNet's pose channels, with maps and kinds of maps
     dropped."""
-    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding).unflatten(
-        0, parts.shape[:2]
-    )
+    encoded = encode_maps(parts.flatten(0, 1), uv.flatten(0, 1).float(), factor, config.pose_encoding)
+    encoded = encoded.unflatten(0, parts.shape[:2])
     if config.pose_encoding == "iuv":
         from_parts, from_uv = has["parts"][:, None, None, None, None], has["uv"][:, None, None, None, None]
         covers, values, parts_flag, uv_flag = encoded.split([encoded.shape[2] - 4, 2, 1, 1], dim=2)
@@ -172,14 +172,13 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     strength = (0.08 * uniform(count) * (uniform(count) < 0.5))[:, None, None, None]
     # an estimator's errors are smooth: one draw per block of pixels
     blocks = draws.randn(count, 2, height // 8 + 1, width // 8 + 1).to(device)
-    uv = (uv + strength * torch.nn.functional.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
-    hole = ((uniform(count) < 0.2)[:, None, None]) & (
-        (
-            (torch.arange(height, device=device)[None, :, None] - height * uniform(count)[:, None, None]).abs()
-            < 0.06 * height
-        )
-        & ((torch.arange(width, device=device)[None, None] - width * uniform(count)[:, None, None]).abs() < 0.2 * width)
-    )
+    uv = (uv + strength * F.interpolate(blocks, size=(height, width), mode="bilinear")).clamp(0, 1)
+
+    def strip(side: int, reach: float) -> torch.Tensor:
+        """(B, side) whether a row or column is less than `reach` of the side away from a random place."""
+        return (torch.arange(side, device=device)[None] - side * uniform(count)[:, None]).abs() < reach * side
+
+    hole = (uniform(count) < 0.2)[:, None, None] & strip(height, 0.06)[:, :, None] & strip(width, 0.2)[:, None]
     parts = torch.where(hole, torch.zeros_like(parts), parts)
     mirrored = parts + torch.where(parts % 2 == 1, 1, -1)
     paired = ((parts >= 7) & (parts <= 22)) & ((uniform(count) < 0.05)[:, None, None])

@@ -39,11 +39,8 @@ class Processes:
         """Set every gradient to its mean over the processes; sharded parameters (see `sharding`) have it already."""
         if self.count == 1:
             return
-        gradients = [
-            parameter.grad
-            for parameter in parameters
-            if parameter.grad is not None and not isinstance(parameter, DTensor)
-        ]
+        whole = (parameter for parameter in parameters if not isinstance(parameter, DTensor))
+        gradients = [parameter.grad for parameter in whole if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, part in zip(gradients, (flat / self.count).split([gradient.numel() for gradient in gradients])):

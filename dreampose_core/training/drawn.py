@@ -92,33 +92,28 @@ class Crops:
 class DrawnClips:
     """Endless crops of the clips in a folder: `batch(step)` is deterministic as long as no clips are added.
 
-    per_clip: targets from one clip. side: of crops, a multiple of 64. Crops contain a random pixel of the person, or
-    one where the moved texture is wrong. Every twentieth clip is held back. Raises InputError for fewer than two clips.
+    side: of crops, a multiple of 64. Crops contain a random pixel of the person, or one where the moved texture is
+    wrong. Every twentieth clip is held back. Raises InputError for fewer than two clips.
     """
 
     share: Share = (0, 1)
 
-    def __init__(
-        self, folder: Path, config: ModelConfig, batch_size: int, side: int = 256, seed: int = 0, per_clip: int = 1
-    ):
+    def __init__(self, folder: Path, config: ModelConfig, batch_size: int, side: int = 256, seed: int = 0):
         paths = [path for path in drawn_clips(folder) if path.stat().st_size > _EMPTY]
         if len(paths) < 2:
             raise InputError(f"There are fewer than two clips in {folder}; draw them with train draw.")
-        if side % 64:
-            raise InputError(f"The side of crops is {side}; it must be a multiple of 64.")
         self.held, self.paths = paths[::_HELD_EVERY], [p for i, p in enumerate(paths) if i % _HELD_EVERY]
-        self.config, self.batch_size, self.side, self.seed, self.per_clip = config, batch_size, side, seed, per_clip
+        self.config, self.batch_size, self.side, self.seed = config, batch_size, side, seed
 
     def batch(self, step: int) -> Crops:
         """Return the crops of a training step."""
         draws, rows = Draws(self.seed, step, 7), []
-        for _ in range(self.batch_size // self.per_clip):
-            (which,) = draws.rand(1).tolist()
+        for _ in range(self.batch_size):
+            (which,), ((at, *place),) = draws.rand(1).tolist(), draws.rand(1, 5).tolist()
             with np.load(self.paths[int(which * len(self.paths))]) as clip:
                 photo = condition_pixels(self.config, to_pixels(torch.from_numpy(_read(clip["photo"])))[None])
-                length = sum(name.startswith("frame") for name in clip.files)
-                for at, *place in draws.rand(self.per_clip, 5).tolist():
-                    rows.append((photo, *_crop(read_frame(clip, int(at * length)), self.side, place)))
+                frame = read_frame(clip, int(at * _length(clip)))
+            rows.append((photo, *_crop(frame, self.side, place)))
         photo, target, planes, parts, uv = zip(*rows)
         return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
 
@@ -140,11 +135,14 @@ def drawn_clips(folder: Path) -> list[Path]:
 def read_frame(clip, index: int):
     """Read target (3, H, W), planes (5, H, W), window parts (5, H, W) and uv (5, 2, H, W) of a frame from an open
     file."""
-    length = sum(name.startswith("frame") for name in clip.files)
     target, colours = (to_pixels(torch.from_numpy(_read(clip[f"{name}{index}"]))) for name in ("frame", "moved"))
     planes = torch.cat([colours, _unpacked(_read(clip[f"known{index}"]))])
-    maps = torch.from_numpy(np.stack([_read(clip[f"maps{i}"]) for i in window_indices(index, length)]))
+    maps = torch.from_numpy(np.stack([_read(clip[f"maps{i}"]) for i in window_indices(index, _length(clip))]))
     return target, planes, maps[..., 0].long(), maps[..., 1:].movedim(-1, 1).float() / 255
+
+
+def _length(clip) -> int:
+    return sum(name.startswith("frame") for name in clip.files)
 
 
 def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> list[torch.Tensor]:

@@ -66,9 +66,7 @@ def find_footage(folder: Path) -> list[Footage]:
     pictures, or the clips have U, V of different charts.
     """
     if not folder.is_dir():
-        raise InputError(
-            f"There is no folder {shown(str(folder))}; give mannequin, or a folder that train prepare made."
-        )
+        raise InputError(f"There is no folder {shown(str(folder))}; give one that train draw or train prepare made.")
     if frames := frames_in(folder):
         return [_footage(folder, frames)]
     listed = _listed(folder)

@@ -292,8 +292,6 @@ def _resume(
                 average[i].copy_(spread_like(state[f"average.{i}"], parameter))
     load_optimizer_state(optimizer, trained, state, kind)
     if best is not None:
-        best.errors, best.weights = (
-            state["held"].tolist(),
-            [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)],
-        )
+        best.errors = state["held"].tolist()
+        best.weights = [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
     return step, state["losses"].tolist() if "losses" in state else []

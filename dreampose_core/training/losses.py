@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 
 def noised(
@@ -67,8 +66,3 @@ def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.T
     across = (error.diff(dim=3).abs() * weight[..., 1:]).mean()
     down = (error.diff(dim=2).abs() * weight[..., 1:, :]).mean()
     return (error.abs() * weight).mean() + (error.square() * weight).mean() + 0.5 * colour + 0.3 * (across + down)
-
-
-def coverage(parts: torch.Tensor, factor: int) -> torch.Tensor:
-    """Return the share of each latent cell that the person covers: (B, H, W) -> (B, 1, h, w)."""
-    return F.avg_pool2d((parts > 0).float()[:, None], factor)

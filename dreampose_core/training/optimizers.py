@@ -41,7 +41,16 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     """
     if name not in OPTIMIZERS:
         raise InputError(f"There is no optimizer {name}; give one of {', '.join(OPTIMIZERS)}.")
-    return torch.optim.AdamW if name == "adamw" else _bitsandbytes().optim.AdamW8bit
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        import bitsandbytes  # takes seconds to import
+    except Exception as error:  # builds for another machine raise RuntimeError or OSError
+        raise InputError(
+            "The optimizer adamw8bit needs bitsandbytes, which is missing or does not fit this machine; "
+            "please run: pip install -r requirements-train.txt"
+        ) from error
+    return bitsandbytes.optim.AdamW8bit
 
 
 def optimizer_state(
@@ -114,14 +123,3 @@ def _round(optimizer: torch.optim.Optimizer) -> None:
                     value, block = quantize_blockwise(value, code=after[f"qmap{number}"], blocksize=256)
                     after[f"absmax{number}"].copy_(block.absmax)
                 after[f"state{number}"].copy_(value)
-
-
-def _bitsandbytes():
-    try:
-        import bitsandbytes  # takes seconds to import
-    except Exception as error:  # builds for another machine raise RuntimeError or OSError
-        raise InputError(
-            "The optimizer adamw8bit needs bitsandbytes, which is missing or does not fit this machine; "
-            "please run: pip install -r requirements-train.txt"
-        ) from error
-    return bitsandbytes

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, ModelError, shown
-from ..files import appearing, flush, storage_error
+from ..files import appearing, appearing_folder, storage_error
 from ..inputs.framing import on_map
 from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
 from ..poses import (
@@ -23,10 +23,12 @@ from ..poses import (
     fitted,
     frame_ranges,
     is_densepose_of,
+    person_box,
     poses_beside,
     read_any,
     write_poses,
 )
+from ..poses.sources import reduced_size
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .footage import LEAST, REPORT, WHOLE, frames_in, joined, read_map
 
@@ -36,7 +38,7 @@ _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".t
 MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """The result of `prepare`. frames: number of frames of each usable clip, by name; before: clips prepared earlier.
 
@@ -44,26 +46,30 @@ class Prepared:
     are left out. maps: where the maps of a clip come from. left_out: why a clip could not be used.
     """
 
-    frames: dict[str, int]
-    before: tuple[str, ...]
-    fewer: dict[str, int]
-    without: dict[str, list[str]]
-    maps: dict[str, str]
-    left_out: dict[str, str]
+    frames: dict[str, int] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    fewer: dict[str, int] = field(default_factory=dict)
+    without: dict[str, list[str]] = field(default_factory=dict)
+    maps: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def report(self) -> dict:
+        """Return the content of report.json."""
+        report = {"clips": self.frames, "frames_left_out": self.fewer, "further_frames": self.without}
+        return {**report, "maps": self.maps, "left_out": self.left_out}
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A clip's source. about: identifies it, so that a prepared folder is reused only for the same source. without:
-    sentences about frames that are left out. origin: where the maps come from."""
+    """A clip's source: `frames()` reads its pictures, `maps(estimate)` their maps. without: sentences about frames that
+    are left out. origin: where the maps come from."""
 
-    about: dict
     count: int
     size: tuple[int, int]
     fps: float
     frames: Callable[[], Iterator[np.ndarray]]
     maps: Callable[[Estimate | None], PoseSequence]
-    without: tuple[str, ...]
+    without: list[str]
     origin: str
 
 
@@ -102,38 +108,35 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, out) from error
-    for left in out.glob(".*.part"):  # left by a crash
+    for left in out.glob(".part.*"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
-    frames, before, fewer, without, maps = {}, [], {}, {}, {}
-    left_out = dict.fromkeys(no_videos, "It is empty, or no video in spite of its name.")
+    done = Prepared(left_out=dict.fromkeys(no_videos, "It is empty, or no video in spite of its name."))
     clock = StageClock("clips", len(paths), on_progress)
     for number, (name, path) in enumerate(paths.items()):
         check_stop(should_stop)
         about = {"source": name, "files": _state(path), "size": list(size), "estimator": estimator}
-        ready = _ready(out / name, about)
         try:
-            if ready is None:
-                ready = _prepared(_source(path, about), out / name, size, estimate, should_stop)
+            ready = _read(out / name / _ABOUT)
+            if _is_prepared(ready) and about.items() <= ready.items():
+                done.before.append(name)
             else:
-                before.append(name)
-            frames[name] = ready["frames"]
-            maps[name] = ready.get("maps", "unknown")
+                ready = _prepared(_source(path), about, out / name, size, estimate, should_stop)
+            done.frames[name], done.maps[name] = ready["frames"], ready.get("maps", "unknown")
             if ready["nobody"]:
-                fewer[name] = ready["nobody"]
+                done.fewer[name] = ready["nobody"]
             if ready.get("without"):
-                without[name] = ready["without"]
+                done.without[name] = ready["without"]
         except ModelError:  # without an estimator every clip would fail
             raise
         except InputError as error:
-            left_out[name] = str(error)
+            done.left_out[name] = str(error)
         with appearing(out / REPORT) as temporary:
-            report = {"clips": frames, "frames_left_out": fewer, "further_frames": without, "maps": maps}
-            temporary.write_text(json.dumps({**report, "left_out": left_out}, indent=1))
+            temporary.write_text(json.dumps(done.report(), indent=1))
         clock.tick(number + 1)
-    if not frames:
-        name, why = next(iter(left_out.items()))
-        raise InputError(f"None of the {len(left_out)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
-    return Prepared(frames, tuple(before), fewer, without, maps, left_out)
+    if not done.frames:
+        name, why = next(iter(done.left_out.items()))
+        raise InputError(f"None of the {len(done.left_out)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
+    return done
 
 
 def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
@@ -142,17 +145,22 @@ def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
     clips, no_videos = {folder.resolve().name: folder} if frames_in(folder) else {}, []
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
-        if inside or any(part.startswith(".") for part in path.relative_to(folder).parts) or _is_prepared(path.parent):
+        if (
+            inside
+            or any(part.startswith(".") for part in path.relative_to(folder).parts)
+            or _is_prepared(_read(path.parent / _ABOUT))
+        ):
             continue
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
             of_video = any(
                 other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir()
             )
-            clip = bool(frames_in(path)) and not of_video and not _is_prepared(path)
+            clip = bool(frames_in(path)) and not of_video and not _is_prepared(_read(path / _ABOUT))
         else:
-            clip = path.is_file() and is_video(path) and not is_densepose_of(path)
-            if path.is_file() and not clip and path.suffix.lower() in _VIDEOS and not is_densepose_of(path):
+            possible = path.is_file() and not is_densepose_of(path)
+            clip = possible and is_video(path)
+            if possible and not clip and path.suffix.lower() in _VIDEOS:
                 no_videos.append(path.relative_to(folder).as_posix())
         if clip:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
@@ -164,12 +172,12 @@ def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
     return clips, no_videos
 
 
-def _source(path: Path, about: dict) -> _Source:
+def _source(path: Path) -> _Source:
     """Open a clip. Raises InputError if it cannot be read."""
     beside = poses_beside(path)
     origin = "estimator" if beside is None else beside.name
     if path.is_dir():
-        return _folder(path, about, beside, origin)
+        return _folder(path, beside, origin)
     info = probe_video(path, partly=True)
 
     def maps(estimate: Estimate | None) -> PoseSequence:
@@ -178,58 +186,58 @@ def _source(path: Path, about: dict) -> _Source:
         poses = read_any(beside, estimate).poses
         return poses.clip(0, info.num_frames) if info.left_out and len(poses) > info.num_frames else poses
 
-    def frames() -> Iterator[np.ndarray]:
-        return read_video(path, partly=True)
-
-    without = (f"It {info.left_out}",) if info.left_out else ()
-    return _Source(about, info.num_frames, (info.height, info.width), info.fps, frames, maps, without, origin)
+    frames = partial(read_video, path, partly=True)
+    without = [f"It {info.left_out}"] if info.left_out else []
+    return _Source(info.num_frames, (info.height, info.width), info.fps, frames, maps, without, origin)
 
 
-def _folder(path: Path, about: dict, beside: Path | None, origin: str) -> _Source:
+def _folder(path: Path, beside: Path | None, origin: str) -> _Source:
     """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
     others have one."""
-    given, problems = frames_in(path), {"There is no DensePose for": [], "The picture or map is damaged of": []}
-    has_maps = any(frame.map for frame in given) and not (path / WHOLE).is_file()
-    numbers, read = [frame.number for frame in given], {}
+    given, whole = frames_in(path), path / WHOLE
+    bare, damaged, read = [], [], {}
+    if whole.is_file():
+        beside, origin = whole, "the folder"
+    has_maps = any(frame.map for frame in given) and not whole.is_file()
     for index, frame in enumerate(given):
+        if has_maps and frame.map is None:
+            bare.append(index)
+            continue
         try:
-            if has_maps and frame.map is None:
-                problems["There is no DensePose for"].append(index)
-            else:
-                size = read_image(frame.picture).shape[:2]
-                read[index] = size, read_map(frame.map) if has_maps else None
+            read[index] = read_image(frame.picture).shape[:2], read_map(frame.map) if has_maps else None
         except InputError:
-            problems["The picture or map is damaged of"].append(index)
-    frames = [given[index] for index in read]
-    without = tuple(
+            damaged.append(index)
+    problems = {"There is no DensePose for": bare, "The picture or map is damaged of": damaged}
+    numbers = [frame.number for frame in given]
+    without = [
         f"{what} frame{'s' * (len(indices) > 1)} {frame_ranges(np.array(indices), numbers)}."
         for what, indices in problems.items()
         if indices
-    )
-    if len(frames) < LEAST:
-        raise InputError(" ".join([f"Only {len(frames)} of its {len(given)} frames can be used.", *without]))
+    ]
+    if len(read) < LEAST:
+        raise InputError(" ".join([f"Only {len(read)} of its {len(given)} frames can be used.", *without]))
 
     def pictures() -> Iterator[np.ndarray]:
-        return (read_image(frame.picture) for frame in frames)
+        return (read_image(given[index].picture) for index in read)
 
     def maps(estimate: Estimate | None) -> PoseSequence:
         if has_maps:
             return joined([one for _, one in read.values()])
-        if (path / WHOLE).is_file() or beside is not None:
-            poses = read_any(path / WHOLE if (path / WHOLE).is_file() else beside).poses
+        if beside is not None:
+            poses = read_any(beside).poses
             return poses.select(list(read)) if len(poses) == len(given) else poses
-        return _estimated(path, map(_reduced, pictures()), estimate)
+        return _estimated(path, (fit_image(one, reduced_size(one.shape[:2])) for one in pictures()), estimate)
 
-    origin = "the folder" if has_maps or (path / WHOLE).is_file() else origin
-    return _Source(about, len(frames), next(iter(read.values()))[0], 30.0, pictures, maps, without, origin)
+    size, origin = next(iter(read.values()))[0], "the folder" if has_maps else origin
+    return _Source(len(read), size, 30.0, pictures, maps, without, origin)
 
 
 def _prepared(
-    source: _Source, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop
+    source: _Source, about: dict, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop
 ) -> dict:
-    """Write the folder of a clip, whole or not at all, and return its clip.json. Raises InputError, StorageError,
-    Cancelled."""
-    if final.exists() and not _is_prepared(final):
+    """Write the folder of a clip, whole or not at all, and return its clip.json: `about`, which identifies the source,
+    so that the folder is reused only for the same, and the figures. Raises InputError, StorageError, Cancelled."""
+    if final.exists() and not _is_prepared(_read(final / _ABOUT)):
         raise InputError(
             f"There is a {shown(final.name)} in the output folder that is no prepared clip; give another folder."
         )
@@ -250,13 +258,13 @@ def _prepared(
         raise InputError(
             f"Only {int(shows.sum())} of its {source.count} frames show a person, and at least {LEAST} are needed."
         )
-    box = crop_box(source.size, size, _anywhere(poses, shows, source.size))
-    about = {**source.about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
-    about |= {"without": list(source.without), "maps": source.origin}
-    temporary = final.with_name(f".{final.name}.part")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+    anyone = PoseSequence(poses.mask[shows].any(0)[None].astype(np.uint8), None, "none")  # all that the person covers
+    (top, left, bottom, right), (height, width) = person_box(anyone), poses.size
+    down, across = source.size[0] / height, source.size[1] / width
+    box = crop_box(source.size, size, (top * down, left * across, bottom * down, right * across))
+    about = {**about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
+    about |= {"without": source.without, "maps": source.origin}
+    with appearing_folder(final) as temporary:
         for index, frame in enumerate(source.frames()):
             check_stop(should_stop)
             if frame.shape[:2] != source.size:
@@ -270,27 +278,8 @@ def _prepared(
                 write_poses(pose_map, temporary / f"frame_{index:05d}.npz")
         with appearing(temporary / _ABOUT) as file:
             file.write_text(json.dumps(about, indent=1))
-        flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-    except OSError as error:
-        raise storage_error(error, final) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return about
-
-
-def _anywhere(poses: PoseSequence, shows: np.ndarray, source: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return top, left, bottom, right of the area that the person covers in the clip, in pixels of the pictures."""
-    mask = poses.mask[shows].any(0)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    down, across = source[0] / poses.size[0], source[1] / poses.size[1]
-    return (
-        rows[0] * down,
-        columns[0] * across,
-        min((rows[-1] + 1) * down, source[0]),
-        min((columns[-1] + 1) * across, source[1]),
-    )
 
 
 def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
@@ -303,24 +292,9 @@ def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | No
     return estimate(frames)
 
 
-def _reduced(picture: np.ndarray) -> np.ndarray:
-    """Shrink a picture to the largest side that maps have."""
-    scale = min(1.0, MAX_MAP_SIDE / max(picture.shape[:2]))
-    return (
-        picture if scale == 1 else fit_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
-    )
-
-
-def _ready(folder: Path, about: dict) -> dict | None:
-    """Return clip.json of a prepared folder, or None if it was made from other files or in another way."""
-    before = _read(folder / _ABOUT)
-    same = _is_prepared(folder) and all(before.get(key) == value for key, value in about.items())
-    return before if same else None
-
-
-def _is_prepared(folder: Path) -> bool:
-    """Whether `prepare` made this folder."""
-    return {"source", "size", "frames", "nobody"} <= _read(folder / _ABOUT).keys()
+def _is_prepared(about: dict) -> bool:
+    """Whether `prepare` wrote this clip.json."""
+    return {"source", "size", "frames", "nobody"} <= about.keys()
 
 
 def _read(path: Path) -> dict:
@@ -335,15 +309,9 @@ def _read(path: Path) -> dict:
 def _state(path: Path) -> str:
     """Return a digest of the names, sizes and times of a clip's files and of the DensePose next to it."""
     digest = hashlib.sha256()
-    for source in (path, poses_beside(path)):
-        files = (
-            []
-            if source is None
-            else [source]
-            if source.is_file()
-            else sorted(file for file in source.iterdir() if file.is_file())
-        )
-        for file in files:
-            about = file.stat()
-            digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    for source in filter(None, (path, poses_beside(path))):
+        for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+            if file.is_file():
+                about = file.stat()
+                digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]

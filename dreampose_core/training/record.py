@@ -43,13 +43,8 @@ class Record:
                 board.add_scalar("lr", lr, step)
         if step % self.every == 0:
             mean = sum(losses[-self.every :]) / min(len(losses), self.every)
-            line = {
-                "stage": self.stage,
-                "step": step,
-                "loss": round(mean, 6),
-                "lr": float(f"{lr:.6g}"),
-                "seconds": round(seconds, 1),
-            }
+            line = {"stage": self.stage, "step": step, "loss": round(mean, 6), "lr": float(f"{lr:.6g}")}
+            line["seconds"] = round(seconds, 1)
             with self._storing("stats.jsonl"), open(self.folder / "stats.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
 

@@ -18,17 +18,14 @@ from ..model.pipeline import DreamPosePipeline
 from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from ..synthetic.dataset import MannequinSamples
 from .base import Dropout, train_base, train_end_to_end, train_vae
 from .distributed import Processes
 from .drawn import DrawnClips, drawn_clips
-from .footage import find_footage
 from .loop import LoopOptions
 from .optimizers import optimizer_class
 from .record import summary_writer
 from .run_folder import MiniRun, claim
 from .sharding import sharded
-from .vae_start import start_linear
 from .videos import VideoSamples
 
 _SHOWN = 4  # people on a sample sheet
@@ -51,7 +48,7 @@ def mini_config(run: MiniRun) -> ModelConfig:
 
 def is_drawn(run: MiniRun) -> bool:
     """Whether the data are clips written by `draw_clips`."""
-    return run.data != "mannequin" and bool(drawn_clips(Path(run.data)))
+    return bool(drawn_clips(Path(run.data)))
 
 
 def train_mini(
@@ -74,23 +71,18 @@ def train_mini(
     run may be resumed with or without. Raises InputError, Cancelled.
     """
     started, processes = time.monotonic(), Processes()
-    if shard and processes.count == 1:
-        raise InputError(
-            "--shard spreads the UNet over several processes; start them with accelerate launch or torchrun."
-        )
-    if shard and run.optimizer != "adamw":
-        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; use adamw.")
+    _check(run, processes, shard)
     source = run.init or run.vae
-    start = None if source is None else load_pipeline(source, device).to(dtype=torch.float32)
-    _begin(run, folder, resume, processes)
-    if run.init:
-        pipe = start
-    else:
+    kind = device.partition(":")[0]  # each of several processes has its own, such as cuda:1
+    start = None if source is None else load_pipeline(source, kind).to(dtype=torch.float32)
+    pipe = start
+    if run.init is None:
         pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=start and start.vae)
-        if start is None and not is_drawn(run):
-            start_linear(pipe.vae)
-        pipe.to(device)
+    pipe.to(device)
     samples = _samples(run, pipe, device, processes)
+    if processes.main:
+        claim(run, folder, resume)
+    processes.wait()
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
@@ -111,7 +103,7 @@ def train_mini(
 
     def stages() -> bool:
         # 1. the VAE, unless a trained one is given and no further steps are requested
-        steps = run.vae_steps if run.vae_steps is not None else 1200 if start is None else 0
+        steps = (1200 if start is None else 0) if run.vae_steps is None else run.vae_steps
         if steps or start is None:
             schedule = options(steps, run.vae_lr, 0.995)
             if not train_vae(pipe, samples, schedule, run.seed, folder=folder / "vae", **common):
@@ -127,22 +119,35 @@ def train_mini(
             schedule = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
             return train_end_to_end(pipe, samples, schedule, run.seed, **args)
 
-    return _kept(stages, lambda: save_model(pipe, folder / "model"), folder / "model", processes)
+    done, diverged = False, None
+    try:
+        done = stages()
+    except Diverged as error:
+        diverged = error  # resuming would diverge again, but another run may start from the model
+    if processes.main:
+        save_model(pipe, folder / "model")
+    processes.wait()
+    if diverged is not None:
+        raise Diverged(f"{str(diverged).rstrip('.')} in another folder (--init {folder / 'model'}).") from diverged
+    return done
 
 
-def _samples(
-    run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes
-) -> MannequinSamples | VideoSamples | DrawnClips:
-    """Return the run's training samples; sets the model's charts to those of the samples."""
+def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes) -> VideoSamples | DrawnClips:
+    """Return the run's training samples; sets the model's charts to those of the samples. Raises InputError."""
+    textured = isinstance(pipe.vae, TexturedVAE)
     if is_drawn(run):
-        if not isinstance(pipe.vae, TexturedVAE) or processes.count > 1:
+        if not textured or processes.count > 1:
             raise InputError("Drawn clips need a model whose decoder sees the moved texture, and a single process.")
         return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
-    args = pipe.model_config.size, run.batch_size, run.seed, device
-    if run.data == "mannequin":
-        pipe.change_config(charts="mannequin")
-        return MannequinSamples(*args, share=processes.share)
-    samples = VideoSamples(run.data, *args, share=processes.share)
+    samples = VideoSamples(run.data, pipe.model_config.size, run.batch_size, run.seed, device, processes.share)
+    if run.init is None and run.vae is None:
+        raise InputError(
+            "Training on clips of videos starts from a model; give it with --init, or with --vae to use only its VAE."
+        )
+    if textured and run.vae_steps:
+        raise InputError(
+            "A VAE whose decoder sees the moved texture learns from drawn clips only; leave out --vae-steps."
+        )
     if samples.charts != "none":
         pipe.change_config(charts=samples.charts)
     return samples
@@ -176,27 +181,14 @@ def sample_sheets(
     return write
 
 
-def _kept(train: Callable[[], bool], save: Callable[[], None], model: Path, processes: Processes) -> bool:
-    """Run `train()`, let the main process call `save()`, which writes the folder `model`, and return train's result.
-
-    The model is saved even if the loss diverged: resuming would diverge again, but another run may start from it.
-    Raises Diverged.
-    """
-    diverged = None
-    try:
-        done = train()
-    except Diverged as error:
-        diverged = error
-    if processes.main:
-        save()
-    processes.wait()
-    if diverged is not None:
-        raise Diverged(f"{str(diverged).rstrip('.')} in another folder (--init {model}).") from diverged
-    return done
-
-
-def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> None:
-    """Check that `run` can start or resume in `folder`; the main process writes its run.json. Raises InputError."""
+def _check(run: MiniRun, processes: Processes, shard: bool) -> None:
+    """Raise InputError unless this machine and these processes can train as the run asks."""
+    if shard and processes.count == 1:
+        raise InputError(
+            "--shard spreads the UNet over several processes; start them with accelerate launch or torchrun."
+        )
+    if shard and run.optimizer != "adamw":
+        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; use adamw.")
     optimizer_class(run.optimizer)
     if run.tensorboard:
         summary_writer()
@@ -204,13 +196,8 @@ def _begin(run: MiniRun, folder: Path, resume: bool, processes: Processes) -> No
         raise InputError(
             "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
         )
-    if run.batch_size % (2 * processes.count):
-        least = 2 * processes.count
+    if run.batch_size % processes.count:
         raise InputError(
-            f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of {least}."
+            f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of "
+            f"{processes.count}."
         )
-    if run.data != "mannequin" and not is_drawn(run):
-        find_footage(Path(run.data))  # raises before anything is written
-    if processes.main:
-        claim(run, folder, resume, "model")
-    processes.wait()

@@ -18,9 +18,9 @@ _FREE = {"tensorboard"}  # options that do not affect the weights
 class MiniRun(Options):
     """Options of a training run; stored in the run folder's run.json."""
 
-    data: str = "mannequin"
-    """mannequin: people made of capsules, drawn during training; or a folder of clips from train prepare or train draw.
-    Clips from train draw train a model whose decoder sees the moved texture and whose frames have the photo's shape."""
+    data: str
+    """A folder of clips from train draw, for a model whose decoder sees the moved texture and whose frames have the
+    photo's shape; or from train prepare, for a model given by init or vae."""
     init: str | None = None
     """Start from this model's weights: mini, a model folder, or a hub id; keeps its size, reference_warp and
     unet_channels. None: random weights."""
@@ -74,28 +74,25 @@ class MiniRun(Options):
     """Write TensorBoard events, too; needs requirements-train.txt."""
 
 
-def claim(run: Options, folder: Path, resume: bool, model: str) -> None:
+def claim(run: MiniRun, folder: Path, resume: bool) -> None:
     """Claim `folder` for the run by writing its run.json. Raises InputError if there is a run already, or, with
-    `resume`, another one.
-
-    run: options that all have defaults. model: subfolder with the run's weights.
-    """
+    `resume`, another one."""
     path = folder / "run.json"
     if path.is_file():
         if not resume:
             raise InputError(f"{folder} holds a training run; give --resume to continue it, or another folder.")
-        _check_same(run, path, folder / model)
+        _check_same(run, path)
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(path) as temporary:
         temporary.write_text(run.model_dump_json(indent=1))
 
 
-def _check_same(run: Options, path: Path, model: Path) -> None:
+def _check_same(run: MiniRun, path: Path) -> None:
     """Raise InputError unless the run in `path` has the same options, except those that do not affect the weights; the
     number of steps does, through the learning rate. Options that an older version did not write had their defaults."""
     try:
         before = json.loads(path.read_text())
-        now, defaults = (one.model_dump(mode="json") for one in (run, type(run)()))
+        now, defaults = (one.model_dump(mode="json") for one in (run, MiniRun(data="")))
         before = defaults | before
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; choose another folder.") from error
@@ -103,7 +100,7 @@ def _check_same(run: Options, path: Path, model: Path) -> None:
     if changed:
         raise InputError(
             f"The run in {path.parent} was started {', '.join(changed)}; use the same options, or start from its "
-            f"weights in another folder (--init {model})."
+            f"weights in another folder (--init {path.parent / 'model'})."
         )
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..body.drawing import Rendering
-from ..errors import InputError
 from ..inputs.framing import on_map
 from ..media import Box, check_aspect, crop_box, fit_image
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
-from ..synthetic.dataset import Samples
-from .distributed import Draws
+from .distributed import Draws, Share
 from .footage import Footage, find_footage
 
 _ZOOM = 0.8  # the smallest crop, as a share of the largest that fits in the frame
@@ -27,6 +25,25 @@ _WHOLE = 1.0, 0.5, 0.5  # the largest crop, centred
 _THREADS = 4  # for reading frames
 
 
+@dataclass
+class Pairs:
+    """B photos with their targets.
+
+    photo: uint8 (B, H, W, 3), with its photo_parts (B, H, W) and photo_uv (B, 2, H, W). target: uint8 (B, H, W, 3).
+    window_parts: (B, 5, H, W) and window_uv: (B, 5, 2, H, W); their middle maps are the target's own.
+    has_parts, has_uv: (B,) 1 for samples whose maps have parts, or U, V, else 0.
+    """
+
+    photo: torch.Tensor
+    photo_parts: torch.Tensor
+    photo_uv: torch.Tensor
+    target: torch.Tensor
+    window_parts: torch.Tensor
+    window_uv: torch.Tensor
+    has_parts: torch.Tensor
+    has_uv: torch.Tensor
+
+
 class VideoSamples:
     """Endless samples of the clips in a folder (see `find_footage`): `batch(step)` is deterministic.
 
@@ -34,8 +51,8 @@ class VideoSamples:
     neither; picture and maps are cropped and mirrored together, and crops stay inside the frame.
     Every twentieth clip, and at least one of three, is held back, see `held_out`.
 
-    size: (height, width). share: this process's rank and the number of processes: it makes only its part of every
-    batch. Raises InputError as `find_footage` does, and if processes cannot share a batch evenly.
+    size: (height, width). share: this process's; it makes only its part of every batch, whose size is a multiple of
+    the processes. Raises InputError as `find_footage` does.
     """
 
     def __init__(
@@ -45,35 +62,23 @@ class VideoSamples:
         batch_size: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        share: tuple[int, int] = (0, 1),
+        share: Share = (0, 1),
     ):
         clips = find_footage(Path(folder))
         self.held = clips[::_HELD_EVERY] if len(clips) > 2 else []
         self.clips = [clip for clip in clips if clip not in self.held]
         self.charts = next((clip.charts for clip in clips if clip.charts != "none"), "none")
         self.size, self.batch_size, self.seed, self.device, self.share = size, batch_size, seed, device, share
-        if batch_size % share[1]:
-            raise InputError(
-                f"A batch of {batch_size} cannot be shared by {share[1]} processes; give a multiple of {share[1]}."
-            )
         self._pool = ThreadPoolExecutor(_THREADS)
 
-    def batch(self, step: int) -> Samples:
+    def batch(self, step: int) -> Pairs:
         """Return the samples of training step `step`."""
         count = self.batch_size // self.share[1]
         drawn = Draws(self.seed, step, 13, self.share).rand(count, 11).tolist()
         columns = [
             torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*self._pool.map(self._sample, drawn))
         ]
-        return Samples(*columns[:6], has_parts=columns[6].float(), has_uv=columns[7].float())
-
-    def frames(self, step: int, count: int, whole: bool = False) -> Rendering:
-        """Return `count` single frames of random clips; each of several processes gets its part, or, with `whole`,
-        all."""
-        share = (0, 1) if whole else self.share
-        drawn = Draws(self.seed, step, 14, share).rand(count // share[1], 6).tolist()
-        made = list(self._pool.map(self._frame, drawn))
-        return Rendering(*(torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*made)))
+        return Pairs(*columns)
 
     def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
         """Return photo uint8 (H, W, 3), its map, a true frame and its map, of held-back clips, or of training clips if
@@ -101,21 +106,10 @@ class VideoSamples:
         turn = clip.has_parts and flip < _MIRRORED[clip.charts == "densepose"]
         rgb, image_poses = self._cut(clip, photo, [photo], crops[:3], turn)
         truth, window = self._cut(clip, target, self._window(clip, target, stride), crops[3:], turn)
-        known = (
-            image_poses.parts is not None and window.parts is not None,
-            image_poses.uv is not None and window.uv is not None,
-        )
+        has_parts = np.float32(image_poses.parts is not None and window.parts is not None)
+        has_uv = np.float32(image_poses.uv is not None and window.uv is not None)
         photo_parts, photo_uv = _arrays(image_poses)
-        parts, uv = _arrays(window)
-        return rgb, photo_parts[0], photo_uv[0], truth, parts, uv, *known
-
-    def _frame(self, drawn: list[float]) -> tuple:
-        which, at, flip, *crop = drawn
-        clip = self.clips[int(which * len(self.clips))]
-        index = int(at * len(clip))
-        rgb, poses = self._cut(clip, index, [index], crop, clip.has_parts and flip < 0.5)
-        parts, uv = _arrays(poses)
-        return rgb, parts[0], uv[0]
+        return rgb, photo_parts[0], photo_uv[0], truth, *_arrays(window), has_parts, has_uv
 
     def _window(self, clip: Footage, target: int, stride: int) -> list[int]:
         """Return indices of the five frames around `target`; the nearest frame replaces ones left out of the clip."""
