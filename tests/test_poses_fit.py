@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from dreampose_core.media import Box, crop_box, fit_image, pad_box, placement
 from dreampose_core.media.images import FILLED, LOW
-from dreampose_core.poses import PoseSequence, fitted
-from dreampose_core.poses.fit import person_box
+from dreampose_core.poses import PoseSequence, fitted, person_box
 from dreampose_core.synthetic import Figure, render_clip
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)

@@ -9,25 +9,10 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..poses import JOINT_INDEX, JOINTS, Joints
+from ..poses.sequence import JOINT_INDEX, JOINTS, OTHER_SIDE, PARENTS, Joints, both
 from ..progress import ShouldStop, check_stop, never_stop
 from .cloth import hang
-from .cones import (
-    HAIR_LAYER,
-    HEAD,
-    LIMBS,
-    OTHER_SIDE,
-    PARENTS,
-    PARTS,
-    TORSO,
-    TORSO_JOINTS,
-    Bodies,
-    Cone,
-    Shape,
-    body_cones,
-    both,
-    rest_joints,
-)
+from .cones import HAIR_LAYER, HEAD, LIMBS, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
 from .drawing import View, draw
 from .outline import SHAPE as OUTLINE
 from .outline import outlined

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from .cones import JOINT_INDEX, Bodies, Posture, both
+from ..poses.sequence import JOINT_INDEX, both
+from .cones import Bodies, Posture
 
 _SKIRT_LAG = 0.6  # weight of the legs' earlier position in the hem's position
 _THIGH, _CALF = 1.15, 1.3  # space around the legs inside a skirt, as a factor of the leg's radius

@@ -11,16 +11,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from ..poses import JOINT_INDEX, JOINTS
+from ..poses.sequence import JOINTS, PARENTS, both
 
-SIDES = ("left", "right")
-_PARENT = {"spine": "root", "head": "spine"}
-for _side in SIDES:
-    for _chain in (("spine", "shoulder", "elbow", "wrist"), ("root", "hip", "knee", "ankle")):
-        _names = _chain[0], *(f"{_side}_{joint}" for joint in _chain[1:])
-        _PARENT |= dict(zip(_names[1:], _names))
-PARENTS = [JOINT_INDEX[_PARENT.get(name, "root")] for name in JOINTS]
-OTHER_SIDE = [JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS]
 HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
 NUM_LAYERS = 27
 
@@ -44,11 +36,6 @@ HEAD = (24, 23)  # left and right half
 TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # rest heights of its joints, for legs of average length
 # rest heights at which a chart's V is 0 and 1
 HEIGHTS = {"torso": (0.43, 0.875), "head": (0.845, 1.02), "upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}
-
-
-def both(joint: str) -> list[int]:
-    """Indices of the left and the right joint with this name."""
-    return [JOINT_INDEX[f"{side}_{joint}"] for side in SIDES]
 
 
 @dataclass(frozen=True)

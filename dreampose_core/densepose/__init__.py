@@ -55,7 +55,7 @@ def load_estimator(
         return BodyTracker(BODY_TRACKER, device, person)
     from .torchscript import TorchScriptEstimator
 
-    return TorchScriptEstimator(file, device=device, color_order=colours, person=person)
+    return TorchScriptEstimator(file, device, colours, person)
 
 
 class Estimates:

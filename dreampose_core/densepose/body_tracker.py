@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..body.build import Build, Stances, drawn
 from ..body.cones import PARTS
@@ -20,7 +21,6 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
 
-CHARTS = "body"
 _FITTED = 5  # number of frames whose masks determine the body's build
 _MOST_LEAN = 0.44  # radians; a smaller lean out of the picture is an error of the landmarks, a larger one is real
 _LOST_FRAMES = 15  # longest gap in a clip, in frames, that is interpolated
@@ -59,7 +59,8 @@ class BodyTracker:
         masks: list[np.ndarray | None] = []
         cuts, changes, before = [0], [], None
         for image in images:
-            size, small = image.shape[:2], _small(image)
+            size = image.shape[:2]
+            small = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BOX), float) / 255
             changes.append(0.0 if before is None else float(np.abs(small - before).mean()))
             before, is_cut = small, _is_cut(changes)
             if is_cut:
@@ -164,7 +165,7 @@ class BodyTracker:
             fit = float(np.median([(a & b).sum() / max(1, (a | b).sum()) for a, b in seen]))
             self.notices += _doubts(joints, points, size, fit)
             joints = _held(joints, there, len(found))
-        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), CHARTS)
+        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), "body")
 
 
 def _between(found: list[Pose | None]) -> list[int]:
@@ -185,18 +186,6 @@ def _scenes(cuts: list[int], length: int) -> list[int]:
     lengths = np.diff([*cuts, length])
     lengths[[0, -1]] = _FLASH
     return [0, *(cut for cut, before, after in zip(cuts[1:], lengths, lengths[1:]) if min(before, after) >= _FLASH)]
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    """The picture reduced to the mean colours of a grid, (16, 16, 3), 0 to 1."""
-    rows, columns = (np.linspace(0, n, 17).astype(int) for n in image.shape[:2])
-    step = max(1, min(image.shape[:2]) // 128)
-    cells = [
-        image[a : max(b, a + 1) : step, c : max(d, c + 1) : step].mean((0, 1))
-        for a, b in zip(rows, rows[1:])
-        for c, d in zip(columns, columns[1:])
-    ]
-    return np.reshape(cells, (16, 16, 3)) / 255
 
 
 def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: float) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -42,14 +42,10 @@ class Reading:
         The size is height x width.
         """
         poses, (height, width) = self.poses, self.poses.size
-        if poses.uv is None:
-            kinds = "parts only"
-        else:
-            kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
-        return (
-            f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, "
-            f"{kinds}"
-        )
+        frames = f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps"
+        kinds = "U, V only" if poses.parts is None else "parts only" if poses.uv is None else "parts and U, V"
+        charts = "" if poses.uv is None else f", {poses.charts} charts"
+        return f"{frames}, {height} x {width}, {self.form}, {kinds}{charts}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Frames:
 
     frames: (H, W, C) of one size, iterable once; uint8 RGB for an estimator. name: the file's name for messages. slots:
     the position in time of each frame, of `length` positions; a video may end a little earlier. numbers: the frame
-    numbers of the positions; None if these are the indices. fps: None when unknown. notices: for the user.
+    numbers of the positions. fps: None when unknown. notices: for the user.
     """
 
     frames: Iterable[np.ndarray]
@@ -66,7 +62,7 @@ class Frames:
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...]
     length: int
-    numbers: range | None
+    numbers: Sequence[int]
     fps: float | None
     notices: tuple[str, ...]
 
@@ -90,7 +86,7 @@ class Frames:
                     maps[name][slot] = map_
         for name, array in maps.items():
             maps[name] = array[: slot + 1]
-            repeat_nearest(maps[name], self._known()[: slot + 1])
+            repeat_nearest(maps[name], self.known[: slot + 1])
         fps, notices = _rate(fps or self.fps, slot + 1)
         poses = PoseSequence(maps.get("parts"), maps.get("uv"), charts if "uv" in maps else "none", fps)
         return Reading(poses, form, self.notices + notices)
@@ -100,12 +96,12 @@ class Frames:
 
         Raises InputError when no person was found, or in too few frames.
         """
-        seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
+        seen = np.array([poses.mask_of(index).any() for index in range(len(poses))])
         if not seen.any():
             raise InputError(f"No person was found in {self.name}; give pictures of one person from head to foot.")
-        numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
+        numbers = [self.numbers[slot] for slot in self.slots]
         notices = self.notices + gap_notices(seen, "No person was found in", numbers)
-        indices, known = nearest_known(seen), self._known()
+        indices, known = nearest_known(seen), self.known
         if not known.all():
             indices = indices[np.searchsorted(self.slots, nearest_known(known))]
         if not np.array_equal(indices, np.arange(len(poses))):
@@ -114,10 +110,10 @@ class Frames:
         shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
         return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", notices + rate_notices)
 
-    def _known(self) -> np.ndarray:
-        known = np.zeros(self.length, bool)
-        known[list(self.slots)] = True
-        return known
+    @property
+    def known(self) -> np.ndarray:
+        """bool (length,): the positions that have a frame."""
+        return np.isin(np.arange(self.length), self.slots)
 
 
 def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
@@ -143,7 +139,7 @@ class Video:
 
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole video."""
-        wanted = {int((i + 0.5) * self.info.num_frames / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)}
+        wanted = _spread(self.info.num_frames)
         frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True, stored=self.stored, partly=True)
         return [frame for index, frame in enumerate(frames) if index in wanted]
 
@@ -170,10 +166,15 @@ class Video:
             raise InputError(f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it.")
         if self.info.left_out:
             notices = (f"{self.name} {self.info.left_out}", *notices)
-        frames = read_video(
-            self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest, stored=self.stored, partly=True
-        )
-        return Frames(frames, self.name, self.kind, tuple(range(length)), length, None, fps, notices)
+        how = {"max_side": MAX_MAP_SIDE, "nearest": nearest, "stored": self.stored, "partly": True}
+        numbers = range(length)
+        frames = read_video(self.path, fps=rate, **how)
+        return Frames(frames, self.name, self.kind, tuple(numbers), length, numbers, fps, notices)
+
+
+def _spread(count: int) -> list[int]:
+    """A few indices, spread over `count` frames."""
+    return sorted({int((i + 0.5) * count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
 
 
 class Numbered:
@@ -183,28 +184,27 @@ class Numbered:
 
     def __init__(self, folder: Folder, entries: list[Entry], what: str):
         self.folder, self.name, self._what = folder, folder.name, what
-        self._order = in_time([entry.name for entry in entries], folder.name, what)
-        self.entries = [entries[index] for index in self._order.indices]
+        self._places, self._numbers = in_time([entry.name for entry in entries], folder.name, what)
+        self.entries = [entries[index] for index in self._places.values()]
 
     def frames(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Frames:
         """Read all files, with no side above MAX_MAP_SIDE. read: returns (H, W, C) of an entry.
 
         Iterating over the frames raises InputError when they differ in size.
         """
-        order = self._order
-        notices += gap_notices(order.known, f"There are no {self._what} for", order.numbers)
-        frames, slots = self._of_one_size(read), tuple(order.slots)
-        return Frames(frames, self.name, self.kind, slots, len(order.known), order.numbers, None, notices)
+        slots, numbers = tuple(self._places), self._numbers
+        frames = Frames(self._of_one_size(read), self.name, self.kind, slots, len(numbers), numbers, None, notices)
+        gaps = gap_notices(frames.known, f"There are no {self._what} for", numbers)
+        return replace(frames, notices=notices + gaps)
 
     def _of_one_size(self, read: Callable[[Entry], np.ndarray]) -> Iterator[np.ndarray]:
-        shape = None
+        first = None
         for entry in self.entries:
             frame = read(entry)  # reduced only after the comparison of sizes
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                sizes = (
-                    f"{frame.shape[1]} x {frame.shape[0]} pixels, but {self.entries[0].name} {shape[1]} x {shape[0]}"
-                )
+            first = frame if first is None else first
+            if frame.shape != first.shape:
+                one, other = (f"{x.shape[1]} x {x.shape[0]}" for x in (frame, first))
+                sizes = f"{one} pixels, but {self.entries[0].name} {other}"
                 raise InputError(f"{entry.name} in {self.name} is {sizes}; all need one size.")
             yield reduced(frame)
 
@@ -220,18 +220,18 @@ class Pictures(Numbered):
         first = self._open(self.entries[0])
         self.lossy, self.format = first.format == "JPEG", first.format
         self.text = {key: x for key, x in first.info.items() if isinstance(x, str) and first.format == "PNG"}
-        self._size, self._notices = (first.height, first.width), ()
+        self._count, self._notices = len(entries), ()
+        self._reduced = reduction_notice((first.height, first.width))
         if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1:
             self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
 
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole sequence."""
-        wanted = sorted({int((i + 0.5) * len(self.entries) / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
-        return [reduced(_raw(self._open(self.entries[index]))) for index in wanted]
+        return [reduced(_raw(self._at(index))) for index in _spread(self._count)]
 
     def maps(self) -> Frames:
         """Read all pictures, raw."""
-        return self.frames(lambda entry: _raw(self._open(entry)), reduction_notice(self._size) + self._notices)
+        return self.frames(lambda entry: _raw(self._open(entry)), self._reduced + self._notices)
 
     def photos(self) -> Frames:
         """Read all pictures, upright, for the estimator."""
@@ -240,21 +240,19 @@ class Pictures(Numbered):
     def _open(self, entry: Entry) -> Image.Image:
         return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
 
+    def _at(self, index: int) -> Image.Image:
+        return self._open(self.entries[index])
 
-class Animation:
-    """An animated picture. lossy, text: as those of other pictures without text."""
 
-    kind, lossy = "video", False
+class Animation(Pictures):
+    """The one picture of a folder, which is animated."""
 
-    def __init__(self, image: Image.Image, name: str):
-        self._image, self.name, self.format = image, name, image.format
-        self.text: dict[str, str] = {}
-        self._count = min(image.n_frames, MAX_FRAMES_READ)
+    kind = "video"
 
-    def samples(self) -> list[np.ndarray]:
-        """Read a few raw frames, spread over the whole animation."""
-        wanted = sorted({int((i + 0.5) * self._count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
-        return [reduced(_raw(self._at(index))) for index in wanted]
+    def __init__(self, folder: Folder):
+        super().__init__(folder, folder.entries)
+        self._image, self.text = self._open(self.entries[0]), {}
+        self._count = min(self._image.n_frames, MAX_FRAMES_READ)
 
     def maps(self) -> Frames:
         """Read all frames, raw."""
@@ -265,10 +263,11 @@ class Animation:
         return self._frames(_upright)
 
     def _frames(self, convert: Callable[[Image.Image], np.ndarray]) -> Frames:
-        lengths = [self._at(index).info.get("duration", 0) for index in range(self._count)]
+        numbers = range(self._count)
+        lengths = [self._at(index).info.get("duration", 0) for index in numbers]
         rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
-        frames = (convert(self._at(index)) for index in range(self._count))
-        return Frames(frames, self.name, self.kind, tuple(range(self._count)), self._count, None, rate, ())
+        frames = (convert(self._at(index)) for index in numbers)
+        return Frames(frames, self.name, self.kind, tuple(numbers), self._count, numbers, rate, ())
 
     def _at(self, index: int) -> Image.Image:
         self._image.seek(index)
@@ -279,9 +278,8 @@ def one_picture(folder: Folder) -> Pictures | Animation:
     """The one picture of a `Folder`."""
     (entry,) = folder.entries
     image = open_picture(io.BytesIO(folder.read(entry)), folder.where(entry))
-    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        return Animation(image, folder.where(entry))
-    return Pictures(folder, [entry])
+    is_animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
+    return Animation(folder) if is_animated else Pictures(folder, [entry])
 
 
 def _raw(image: Image.Image) -> np.ndarray:
@@ -308,10 +306,9 @@ def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def reduced(frame: np.ndarray) -> np.ndarray:
     """Reduce (H, W, ...) to its reduced size by nearest neighbour."""
-    rows, columns = (
-        ((np.arange(n) + 0.5) * side / n).astype(int) for side, n in zip(frame.shape, reduced_size(frame.shape[:2]))
-    )
-    return frame if frame.shape[:2] == (len(rows), len(columns)) else frame[rows[:, None], columns]
+    size = reduced_size(frame.shape[:2])
+    rows, columns = (((np.arange(n) + 0.5) * side / n).astype(int) for side, n in zip(frame.shape, size))
+    return frame if frame.shape[:2] == size else frame[rows[:, None], columns]
 
 
 def reduction_notice(size: tuple[int, int]) -> tuple[str, ...]:

@@ -10,21 +10,10 @@ import torch
 
 from ..body.build import Build
 from ..body.cloth import hang
-from ..body.cones import (
-    JOINT_INDEX,
-    Bodies,
-    Cone,
-    Posture,
-    Shape,
-    body_cones,
-    both,
-    forward_kinematics,
-    rest_joints,
-    sole_height,
-)
+from ..body.cones import Bodies, Cone, Posture, Shape, body_cones, forward_kinematics, rest_joints, sole_height
 from ..body.drawing import Rendering, View, draw
 from ..body.fitting import offsets_of
-from ..poses import JOINTS, Joints, PoseSequence
+from ..poses.sequence import JOINT_INDEX, JOINTS, Joints, PoseSequence, both
 from .backdrop import backdrop, seen_through
 from .dice import Dice
 from .motion import Manner, motion, random_manner
