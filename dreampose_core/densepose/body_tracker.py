@@ -17,7 +17,7 @@ from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
-from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..progress import OnProgress, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
 
@@ -78,9 +78,7 @@ class BodyTracker:
             )
         return self._maps(found, masks, size, cuts)
 
-    def with_joints(
-        self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
-    ) -> PoseSequence:
+    def with_joints(self, poses: PoseSequence, on_progress: OnProgress = ignore_progress) -> PoseSequence:
         """Add the person's joints to maps with parts; returns `poses` unchanged when too few frames show a person.
 
         Each part map is painted as a picture of a dressed person, in which BlazePose finds the landmarks; joints are
@@ -93,7 +91,7 @@ class BodyTracker:
         found: list[Pose | None] = []
         clock = StageClock("estimating", len(poses), on_progress)
         for index, parts in enumerate(poses.parts):
-            check_stop(should_stop)
+            check_stop(self.should_stop)
             clock.tick(index)
             pose = self._next(painted(parts), found)
             found.append(None if pose is None else on_parts(pose, parts))

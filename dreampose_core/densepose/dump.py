@@ -148,8 +148,9 @@ def _in_order(pictures: list[_Picture], name: str) -> tuple[list[_Picture | None
     if len(pictures) > 1 and not all(re.search("[0-9]", os.path.splitext(picture.name)[0]) for picture in pictures):
         notice = f"Not every picture in {name} has a number in its name, so the frames are in the order of the dump."
         return list(pictures), range(len(pictures)), (notice,)
-    places, numbers = in_time([picture.name for picture in pictures], name, "pictures")
-    return [pictures[places[at]] if at in places else None for at in range(len(numbers))], numbers, ()
+    ordered, slots, numbers = in_time(pictures, name, "pictures")
+    known = dict(zip(slots, ordered))
+    return [known.get(slot) for slot in range(len(numbers))], numbers, ()
 
 
 def _frame_size(

@@ -129,29 +129,29 @@ def bounded_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def in_time(names: list[str], place: str, what: str) -> tuple[dict[int, int], range]:
-    """Order file names in time, by the last number in them that runs; a constant stride between the numbers is no gap.
+def in_time(files: list, place: str, what: str) -> tuple[list, tuple[int, ...], range]:
+    """Order files in time, by the last number in their names that runs; a constant stride between numbers is no gap.
 
-    Returns the index of the file at each position in time that has one, in order, and the numbers of all positions.
-    place: where the files are; what: what they are; both for messages. Raises InputError for a repeated number, several
-    files when one has no number, and numbers too far apart.
+    files: objects with a name. place: where they are; what: what they are; both for messages. Returns the files in
+    order, the position in time of each, and the numbers of all positions. Raises InputError for a repeated number,
+    several files when one has no number, and numbers too far apart.
     """
-    if len(names) == 1:
-        return {0: 0}, range(1)
-    by_number: dict[int, int] = {}
-    found = [re.findall("[0-9]+", os.path.splitext(name)[0]) for name in names]
+    if len(files) == 1:
+        return files, (0,), range(1)
+    by_number: dict[int, object] = {}
+    found = [re.findall("[0-9]+", os.path.splitext(file.name)[0]) for file in files]
     runs = -1
     while -runs < min(map(len, found)) and len({numbers[runs] for numbers in found}) == 1:
         runs -= 1  # the same in all names, such as a size
-    for index, (name, numbers) in enumerate(zip(names, found)):
+    for file, numbers in zip(files, found):
+        where = f"{file.name} in {place}"
         if not numbers or len(numbers[runs]) > _MOST_DIGITS:
-            suffix = os.path.splitext(name)[1]
-            raise InputError(f"{name} in {place} has no frame number; several {what} need one: frame_0001{suffix}.")
+            suffix = os.path.splitext(file.name)[1]
+            raise InputError(f"{where} has no frame number; several {what} need one: frame_0001{suffix}.")
         number = int(numbers[runs])
-        other = by_number.setdefault(number, index)
-        if other != index:
-            both = f"{names[other]} and {name} in {place}"
-            raise InputError(f"{both} have the same number {number}; give one sequence only.")
+        other = by_number.setdefault(number, file)
+        if other is not file:
+            raise InputError(f"{other.name} and {where} have the same number {number}; give one sequence only.")
     ordered = sorted(by_number)
     numbers = range(ordered[0], ordered[-1] + 1, math.gcd(*np.diff(ordered).tolist()))
     if len(numbers) > MAX_FRAMES_READ:
@@ -159,7 +159,7 @@ def in_time(names: list[str], place: str, what: str) -> tuple[dict[int, int], ra
             f"The numbers of the {what} in {place} reach from {ordered[0]} to {ordered[-1]}, which is {len(numbers)} "
             f"frames; at most {MAX_FRAMES_READ} are accepted, please take a shorter part."
         )
-    return {numbers.index(number): by_number[number] for number in ordered}, numbers
+    return [by_number[number] for number in ordered], tuple(map(numbers.index, ordered)), numbers
 
 
 # ---- gaps: unknown frames repeat the nearest known frame -------------------------------------------------------------

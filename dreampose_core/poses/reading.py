@@ -18,18 +18,7 @@ from .npz import read_poses
 from .numbered import ZIP_STARTS, Folder
 from .renderings import SAME_COLOUR, Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
-from .sources import (
-    FORM_NPZ,
-    NO_RATE,
-    SUFFIXES,
-    Animation,
-    Numbered,
-    Pictures,
-    Reading,
-    Video,
-    one_picture,
-    reduction_notice,
-)
+from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Pictures, Reading, Video, numbered_frames, one_picture
 
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it
@@ -140,14 +129,12 @@ def _one_map(reading: Reading, frame: int) -> Reading:
 
 def _original(folder: Folder, entries: list, notices: tuple[str, ...] = ()) -> Reading:
     """Read the original DreamPose's maps, which have no parts."""
-    source = Numbered(folder, entries, "maps")
     charts, fps = maps.read_sidecar(folder)
-    size = maps.read_original(folder, source.entries[0]).shape[:2]
-    frames = source.frames(lambda entry: maps.read_original(folder, entry), notices + reduction_notice(size))
+    frames = numbered_frames(folder, entries, "maps", lambda entry: maps.read_original(folder, entry), notices)
     return frames.decoded(lambda uv: (None, uv.transpose(2, 0, 1).astype(np.float32)), charts, maps.FORM_ORIGINAL, fps)
 
 
-def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None) -> Reading:
+def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading:
     """Decode the frames if they are pose maps, else estimate the maps."""
     samples = source.samples()
     charts = source.text.get("charts")  # this program writes it into IUV pictures
@@ -162,7 +149,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
                 f"{source.name} shows U or V in colours, which rise along the body, not its parts; please bring the "
                 "rendering of the parts, or IUV pictures."
             )
-        frames = source.maps()
+        frames = source.frames(raw=True)
         if palette.swapped:
             notice = f"Red and blue are swapped in {source.name}; they were put right."
             frames = replace(frames, notices=(notice, *frames.notices))
@@ -183,7 +170,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
             "or parula on black), and no estimator is chosen (--estimator, DREAMPOSE_ESTIMATOR); choose one, or bring "
             "a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
-    frames = source.photos()
+    frames = source.frames(raw=False)
     if looks_drawn(samples):
         notice = (
             f"{source.name} looks like a drawing in flat colours and was read as pictures of a person; if it is a "
@@ -193,7 +180,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
     return frames.estimated(estimate(frames))
 
 
-def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) -> Palette | None:
+def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | None:
     """Recognise the style of a rendering. Where a video's colours fit badly, it is read in all usual ways, and the one
     that fits best is kept in `source`. Raises InputError if none fits."""
     found = palette_of(samples)
@@ -213,7 +200,7 @@ def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) ->
     return best and best[0]
 
 
-def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Reading:
+def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
     kind, form = ("video", maps.FORM_VIDEO) if source.kind == "video" else ("picture", maps.FORM_IMAGES)
     lossy = InputError(
         f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts "
@@ -228,7 +215,7 @@ def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Re
         parts, uv = maps.decode(frame, order)
         return parts, None if charts == "none" else uv
 
-    frames = source.maps()
+    frames = source.frames(raw=True)
     if order == maps.BGR:
         notice = f"{source.name} holds V, U, I instead of I, U, V, as red and blue swapped; it was put right."
         frames = replace(frames, notices=(notice, *frames.notices))

@@ -140,36 +140,34 @@ class Video:
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole video."""
         wanted = _spread(self.info.num_frames)
-        frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True, stored=self.stored, partly=True)
-        return [frame for index, frame in enumerate(frames) if index in wanted]
+        return [frame for index, frame in enumerate(self._read(None, nearest=True)) if index in wanted]
 
-    def maps(self) -> Frames:
-        """Read all frames, raw, with no side above MAX_MAP_SIDE. Raises InputError when there are too many."""
-        frames = self._frames(_MOST_FPS_OF_PHOTOS if self.info.variable else self.info.fps, nearest=True)
-        return replace(frames, notices=frames.notices + reduction_notice((self.info.height, self.info.width)))
+    def frames(self, raw: bool) -> Frames:
+        """Read all frames: `raw`, or for the estimator, which gets 30 fps at most, and about MAX_FRAMES in all.
 
-    def photos(self) -> Frames:
-        """Read the frames for the estimator, with no side above MAX_MAP_SIDE.
-
-        The rate is 30 fps at most, and lower for a long clip, so that it has about MAX_FRAMES frames.
+        Raises InputError when there are too many.
         """
-        return self._frames(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
-
-    def _frames(self, most_fps: float, nearest: bool) -> Frames:
-        fps, rate, notices = min(self.info.fps, most_fps), None, ()
-        if self.info.variable:
+        info, rate, notices = self.info, None, ()
+        most = info.fps if raw and not info.variable else _MOST_FPS_OF_PHOTOS
+        fps = min(info.fps, most if raw else min(most, MAX_FRAMES / info.seconds))
+        if info.variable:
             rate, notices = fps, (f"{self.name} has frames of uneven length; it is read at {fps:.4g} fps.",)
-        elif self.info.fps > most_fps + 0.01 and self.info.num_frames > 1:
-            rate, notices = fps, (f"{self.name} has {self.info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
-        length = self.info.num_frames if rate is None else math.ceil(self.info.seconds * rate) + 1
-        if length > MAX_FRAMES_READ:
-            raise InputError(f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it.")
-        if self.info.left_out:
-            notices = (f"{self.name} {self.info.left_out}", *notices)
+        elif info.fps > fps + 0.01 and info.num_frames > 1:
+            rate, notices = fps, (f"{self.name} has {info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
+        numbers = range(info.num_frames if rate is None else math.ceil(info.seconds * rate) + 1)
+        if len(numbers) > MAX_FRAMES_READ:
+            many = f"{self.name} has {len(numbers)} frames"
+            raise InputError(f"{many}; at most {MAX_FRAMES_READ} are accepted, please cut it.")
+        if info.left_out:
+            notices = (f"{self.name} {info.left_out}", *notices)
+        if raw:
+            notices += reduction_notice((info.height, info.width))
+        frames = self._read(rate, nearest=raw)
+        return Frames(frames, self.name, self.kind, tuple(numbers), len(numbers), numbers, fps, notices)
+
+    def _read(self, fps: float | None, nearest: bool) -> Iterator[np.ndarray]:
         how = {"max_side": MAX_MAP_SIDE, "nearest": nearest, "stored": self.stored, "partly": True}
-        numbers = range(length)
-        frames = read_video(self.path, fps=rate, **how)
-        return Frames(frames, self.name, self.kind, tuple(numbers), length, numbers, fps, notices)
+        return read_video(self.path, fps=fps, **how)
 
 
 def _spread(count: int) -> list[int]:
@@ -177,51 +175,20 @@ def _spread(count: int) -> list[int]:
     return sorted({int((i + 0.5) * count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
 
 
-class Numbered:
-    """Numbered files of a folder or zip, or one file. what: their kind, for messages."""
-
-    kind = "pictures"
-
-    def __init__(self, folder: Folder, entries: list[Entry], what: str):
-        self.folder, self.name, self._what = folder, folder.name, what
-        self._places, self._numbers = in_time([entry.name for entry in entries], folder.name, what)
-        self.entries = [entries[index] for index in self._places.values()]
-
-    def frames(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Frames:
-        """Read all files, with no side above MAX_MAP_SIDE. read: returns (H, W, C) of an entry.
-
-        Iterating over the frames raises InputError when they differ in size.
-        """
-        slots, numbers = tuple(self._places), self._numbers
-        frames = Frames(self._of_one_size(read), self.name, self.kind, slots, len(numbers), numbers, None, notices)
-        gaps = gap_notices(frames.known, f"There are no {self._what} for", numbers)
-        return replace(frames, notices=notices + gaps)
-
-    def _of_one_size(self, read: Callable[[Entry], np.ndarray]) -> Iterator[np.ndarray]:
-        first = None
-        for entry in self.entries:
-            frame = read(entry)  # reduced only after the comparison of sizes
-            first = frame if first is None else first
-            if frame.shape != first.shape:
-                one, other = (f"{x.shape[1]} x {x.shape[0]}" for x in (frame, first))
-                sizes = f"{one} pixels, but {self.entries[0].name} {other}"
-                raise InputError(f"{entry.name} in {self.name} is {sizes}; all need one size.")
-            yield reduced(frame)
-
-
-class Pictures(Numbered):
+class Pictures:
     """Pictures of a folder or zip, or one picture.
 
     text: the text fields of a PNG, which include charts and fps if this program wrote it.
     """
 
+    kind = "pictures"
+
     def __init__(self, folder: Folder, entries: list[Entry]):
-        super().__init__(folder, entries, "pictures")
+        self.folder, self.name, self.entries = folder, folder.name, in_time(entries, folder.name, "pictures")[0]
         first = self._open(self.entries[0])
         self.lossy, self.format = first.format == "JPEG", first.format
         self.text = {key: x for key, x in first.info.items() if isinstance(x, str) and first.format == "PNG"}
         self._count, self._notices = len(entries), ()
-        self._reduced = reduction_notice((first.height, first.width))
         if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1:
             self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
 
@@ -229,13 +196,13 @@ class Pictures(Numbered):
         """Read a few raw frames, spread over the whole sequence."""
         return [reduced(_raw(self._at(index))) for index in _spread(self._count)]
 
-    def maps(self) -> Frames:
-        """Read all pictures, raw."""
-        return self.frames(lambda entry: _raw(self._open(entry)), self._reduced + self._notices)
+    def frames(self, raw: bool) -> Frames:
+        """Read all pictures: `raw`, or upright, for the estimator."""
 
-    def photos(self) -> Frames:
-        """Read all pictures, upright, for the estimator."""
-        return self.frames(lambda entry: _upright(self._open(entry)), self._notices)
+        def read(entry: Entry) -> np.ndarray:
+            return (_raw if raw else _upright)(self._open(entry))
+
+        return numbered_frames(self.folder, self.entries, "pictures", read, self._notices)
 
     def _open(self, entry: Entry) -> Image.Image:
         return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
@@ -254,19 +221,12 @@ class Animation(Pictures):
         self._image, self.text = self._open(self.entries[0]), {}
         self._count = min(self._image.n_frames, MAX_FRAMES_READ)
 
-    def maps(self) -> Frames:
-        """Read all frames, raw."""
-        return self._frames(lambda image: reduced(_raw(image)))
-
-    def photos(self) -> Frames:
-        """Read all frames for the estimator."""
-        return self._frames(_upright)
-
-    def _frames(self, convert: Callable[[Image.Image], np.ndarray]) -> Frames:
+    def frames(self, raw: bool) -> Frames:
+        """Read all frames: `raw`, or for the estimator."""
         numbers = range(self._count)
         lengths = [self._at(index).info.get("duration", 0) for index in numbers]
         rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
-        frames = (convert(self._at(index)) for index in numbers)
+        frames = (reduced(_raw(self._at(index))) if raw else _upright(self._at(index)) for index in numbers)
         return Frames(frames, self.name, self.kind, tuple(numbers), self._count, numbers, rate, ())
 
     def _at(self, index: int) -> Image.Image:
@@ -274,12 +234,37 @@ class Animation(Pictures):
         return self._image
 
 
-def one_picture(folder: Folder) -> Pictures | Animation:
+def one_picture(folder: Folder) -> Pictures:
     """The one picture of a `Folder`."""
     (entry,) = folder.entries
     image = open_picture(io.BytesIO(folder.read(entry)), folder.where(entry))
     is_animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
     return Animation(folder) if is_animated else Pictures(folder, [entry])
+
+
+def numbered_frames(
+    folder: Folder, entries: list[Entry], what: str, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...] = ()
+) -> Frames:
+    """Read numbered files of a folder or zip, or one file, with no side above MAX_MAP_SIDE.
+
+    what: their kind, for messages. read: returns (H, W, C) of an entry. Iterating over the frames raises InputError
+    when they differ in size.
+    """
+    entries, slots, numbers = in_time(entries, folder.name, what)
+    shape = read(entries[0]).shape
+
+    def frames() -> Iterator[np.ndarray]:
+        for entry in entries:
+            frame = read(entry)  # reduced only after the comparison of sizes
+            if frame.shape != shape:
+                one, other = (f"{width} x {height}" for height, width, _ in (frame.shape, shape))
+                sizes = f"{one} pixels, but {entries[0].name} {other}"
+                raise InputError(f"{entry.name} in {folder.name} is {sizes}; all need one size.")
+            yield reduced(frame)
+
+    found = Frames(frames(), folder.name, "pictures", slots, len(numbers), numbers, None, notices)
+    gaps = gap_notices(found.known, f"There are no {what} for", numbers)
+    return replace(found, notices=notices + reduction_notice(shape[:2]) + gaps)
 
 
 def _raw(image: Image.Image) -> np.ndarray:
