@@ -17,6 +17,7 @@ from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
+from ..poses.sequence import both
 from ..progress import OnProgress, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
@@ -193,7 +194,7 @@ def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: fl
     unsure = []
     for words, names in (("arms", ("elbow", "wrist")), ("legs", ("knee", "ankle"))):
         inside = np.mean([_inside(getattr(some, name), size) for some in points for name in names])
-        which = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in names]
+        which = [joint for name in names for joint in both(name)]
         if inside > 0.7 and float(np.median(joints.confidence[:, which].min(1))) < _SURE:
             unsure.append(words)
     limbs = " and ".join(unsure).capitalize()
@@ -254,25 +255,24 @@ def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
     """Combine the bodies fitted to some frames and all frames' bones into one build. legs: whether legs are seen."""
     average = Build.average()
     of_all = np.median([build.symmetrical().offsets for build in builds], axis=0)
-    for i, name in enumerate(JOINTS):
-        part = name.split("_")[-1]
-        if part in ("elbow", "wrist", "knee", "ankle"):
-            usual = np.linalg.norm(average.offsets[i])
-            length = np.linalg.norm(of_all[i])
-            if not legs and part in ("knee", "ankle"):
+    for name in ("elbow", "wrist", "knee", "ankle"):
+        for i in both(name):
+            usual, length = (np.linalg.norm(offsets[i]) for offsets in (average.offsets, of_all))
+            if not legs and name in ("knee", "ankle"):
                 of_all[i] = average.offsets[i]
             elif length > 0:
                 of_all[i] *= np.clip(length, _SHORTEST * usual, _LONGEST * usual) / length
-    values = {
-        name: np.median([getattr(some, name) for some in fitted], axis=0)
-        for name in ("limbs", "trunk", "head", "outline")
-    }
+
+    def middle(name: str, bodies: list[Build]) -> np.ndarray:
+        return np.median([getattr(body, name) for body in bodies], axis=0)
+
+    values = {name: middle(name, fitted) for name in ("limbs", "trunk", "outline")}
     for name in ("hair", "locks", "skirt"):  # kept only if more than half of the fitted frames show it
-        given = [value for value in (getattr(some, name) for some in fitted) if value.any()]
+        given = [body for body in fitted if getattr(body, name).any()]
         if 2 * len(given) > len(fitted):
-            values[name] = np.median(given, axis=0)
-    lengths = {name: float(np.median([getattr(some, name) for some in builds])) for name in ("hand", "foot")}
-    return Build(of_all, **lengths, **values | {"head": float(values["head"])})
+            values[name] = middle(name, given)
+    lengths = {"hand": float(middle("hand", builds)), "foot": float(middle("foot", builds))}
+    return Build(of_all, **lengths, **values, head=float(middle("head", fitted)))
 
 
 def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: Build, size: tuple[int, int]) -> Joints:
@@ -283,14 +283,12 @@ def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: 
     camera = np.stack([height / size[0], 0.5 + x / size[1], 0.5 - y / size[0]], 1)
     confidence = np.ones((len(stances), len(JOINTS)))
     ends = {"shoulder": "elbow", "elbow": "wrist", "wrist": "index", "hip": "knee", "knee": "ankle", "ankle": "toe"}
-    for name, i in JOINT_INDEX.items():
-        side, _, joint = name.partition("_")
-        if joint:
-            number = ("left", "right").index(side)
-            confidence[:, i] = visibility[:, [LANDMARKS[joint][number], LANDMARKS[ends[joint]][number]]].min(1)
-        else:
-            of = {"root": LANDMARKS["hip"], "spine": LANDMARKS["shoulder"], "head": (NOSE, *LANDMARKS["ear"])}[name]
-            confidence[:, i] = visibility[:, list(of)].mean(1)
+    for name, end in ends.items():
+        for i, of in zip(both(name), zip(LANDMARKS[name], LANDMARKS[end])):
+            confidence[:, i] = visibility[:, of].min(1)
+    trunk = {"root": LANDMARKS["hip"], "spine": LANDMARKS["shoulder"], "head": (NOSE, *LANDMARKS["ear"])}
+    for name, of in trunk.items():
+        confidence[:, JOINT_INDEX[name]] = visibility[:, of].mean(1)
     arrays = (stances.rotations, about, camera, confidence.clip(0, 1), body.numbers())
     return Joints(*(array.astype(np.float32) for array in arrays))
 

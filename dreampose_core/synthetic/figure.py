@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 
 from ..body.build import Build
-from ..body.cloth import hang
 from ..body.cones import Bodies, Cone, Posture, Shape, body_cones, forward_kinematics, rest_joints, sole_height
 from ..body.drawing import Rendering, View, draw
 from ..body.fitting import offsets_of
@@ -197,7 +196,7 @@ def render(
     """
     owner, m = owner.to(device), moments.to(device)
     bodies, now, view = _staged(figures, owner, m)
-    bodies = hang(bodies, now, _standing(bodies, m.before_angles, m.before_offset))
+    bodies = bodies.hung(now, _standing(bodies, m.before_angles, m.before_offset))
     if maps_only:
         return draw(bodies, now, view, size, supersample)
     with torch.device(device):
