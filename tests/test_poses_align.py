@@ -114,12 +114,13 @@ def test_photos_that_end_above_the_feet_or_cut_the_head(scenes, pair, box, known
 def test_every_frame_is_treated_alike(scenes):
     own, other = scenes[(147, 107), "walk"]
     done, what = aligned(other, own)
-    plain = fitted(other, SIZE)
-    for frame in range(len(other)):
-        before, after = measured(plain.parts[frame], True), measured(done.parts[frame], True)
-        for name in set(before.heights) & set(after.heights):
-            assert abs(what.scale_y * before.heights[name] + what.shift_y - after.heights[name]) <= 2 * what.scale_y
-        assert abs(what.scale_x * before.middle + what.shift_x - after.middle) <= 3
+    shifts_y, shifts_x = [], []
+    for before, after in zip(fitted(other, SIZE).parts, done.parts):
+        before, after = measured(before, True), measured(after, True)
+        ends = set(before.heights) & set(after.heights)
+        shifts_y += [after.heights[end] - what.scale_y * before.heights[end] for end in ends]
+        shifts_x.append(after.middle - what.scale_x * before.middle)
+    assert np.ptp(shifts_y) <= 4 * what.scale_y and np.ptp(shifts_x) <= 6
 
 
 def test_a_turned_figure_does_not_make_the_motion_broad():
@@ -178,14 +179,14 @@ def test_any_maps_come_out_whole_or_with_a_sentence(height, width, seed, known):
 @pytest.mark.parametrize(
     ("numbers", "sentence"),
     [
-        ((1.0, 1.0, 0.2, 0, 0.2, 0), "The motion fits the person in the photo as it is."),
+        ((1.0, 1.0, 0.2, 0), "The motion fits the person in the photo as it is."),
         (
-            (0.8, 0.88, 3, 4, -12.4, 5),
+            (0.8, 0.88, -12.4, 5),
             "The motion was fitted to the person in the photo, from head to feet: 20 % smaller, 10 % wider, 5 pixels "
             "right, 12 pixels up.",
         ),
         (
-            (3.35, 3.35, 0, 0, 0, 0),
+            (3.35, 3.35, 0, 0),
             "The motion was fitted to the person in the photo, from head to feet: 235 % larger; so different a size "
             "may be a mistake, please look at the preview.",
         ),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..poses.sequence import JOINT_INDEX, JOINTS, OTHER_SIDE, PARENTS, Joints, both
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, Joints, both
 from ..progress import ShouldStop, check_stop, never_stop
 from .cones import HAIR_LAYER, HEAD, LIMBS, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
 from .drawing import View, draw
@@ -79,10 +79,6 @@ class Build:
             raise InputError(f"The joints' body has {len(numbers)} numbers; expected {ends[-1]}.")
         parts = np.split(np.asarray(numbers, float), ends[:-1])
         return cls(*(part.reshape(shape) if shape else float(part[0]) for part, shape in zip(parts, shapes)))
-
-    def symmetrical(self) -> Build:
-        """A copy whose left and right offsets are the same: the mean of both."""
-        return replace(self, offsets=(self.offsets + self.offsets[OTHER_SIDE] * [-1, 1, 1]) / 2)
 
     def length(self, joint: str) -> float:
         """Length of the bone that ends at `joint`."""

@@ -17,7 +17,7 @@ from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
-from ..poses.sequence import both
+from ..poses.sequence import OTHER_SIDE, both
 from ..progress import OnProgress, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
@@ -254,7 +254,8 @@ def _fit(
 def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
     """Combine the bodies fitted to some frames and all frames' bones into one build. legs: whether legs are seen."""
     average = Build.average()
-    of_all = np.median([build.symmetrical().offsets for build in builds], axis=0)
+    symmetrical = [(build.offsets + build.offsets[OTHER_SIDE] * [-1, 1, 1]) / 2 for build in builds]
+    of_all = np.median(symmetrical, axis=0)
     for name in ("elbow", "wrist", "knee", "ankle"):
         for i in both(name):
             usual, length = (np.linalg.norm(offsets[i]) for offsets in (average.offsets, of_all))

@@ -37,14 +37,12 @@ _SPANS = (
 class Alignment:
     """How `aligned` changed a motion after fitting it to the photo's size.
 
-    A point (y, x) moved to (scale_y y + shift_y, scale_x x + shift_x); shifts are in pixels. moved_down, moved_right:
-    pixels by which the person's feet (or head) and middle moved. span: the compared span, for example ("head", "feet").
+    scale_y, scale_x: factors of its height and width. moved_down, moved_right: pixels by which the person's feet (or
+    head) and middle moved. span: the compared span, for example ("head", "feet").
     """
 
     scale_y: float
     scale_x: float
-    shift_y: float
-    shift_x: float
     moved_down: float
     moved_right: float
     span: tuple[str, str]
@@ -110,7 +108,7 @@ def aligned(poses: PoseSequence, image_poses: PoseSequence) -> tuple[PoseSequenc
     # The part of the motion that the photo's frame shows, in the motion's pixels: fitting and aligning in one step lose
     # less to nearest-neighbour sampling than two.
     top, left = box.top - shift_y / (scale_y * zoom), box.left - shift_x / (scale_x * zoom)
-    done = Alignment(scale_y, scale_x, shift_y, shift_x, new_y - old_y, new_x - old_x, span)
+    done = Alignment(scale_y, scale_x, new_y - old_y, new_x - old_x, span)
     return fitted(poses, size, Box(top, left, box.height / scale_y, box.width / scale_x)), done
 
 
