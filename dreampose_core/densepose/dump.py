@@ -218,12 +218,11 @@ def _maps(person: Detection, where: str) -> np.ndarray:
 
 def _array(tensor: Any, dims: int) -> np.ndarray | None:
     """Convert a plain tensor of `dims` dimensions to numpy, without a copy where possible; None for anything else."""
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != dims or tensor.is_complex():
         return None
-    if tensor.ndim != dims or tensor.is_complex() or 0 in tensor.shape[1:] or tensor.numel() > 3 * MAX_PIXELS:
+    if 0 in tensor.shape[1:] or tensor.numel() > 3 * MAX_PIXELS:
         return None
     try:
-        tensor = tensor.detach().resolve_neg()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    except (TypeError, RuntimeError):  # numpy lacks the tensor's dtype
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except (TypeError, RuntimeError):  # sparse, or of a dtype that numpy lacks
         return None
