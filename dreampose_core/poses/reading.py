@@ -49,13 +49,12 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
     start = b"" if os.path.isdir(path) else _start_of(path, name)
     is_zip = start.startswith(ZIP_STARTS)
     is_picture, is_array = _PICTURE_START.match(start), start.startswith(b"\x93NUMPY")
-    if is_zip and suffix == ".npz":
+    is_other = bool(start) and not (is_zip or is_picture or is_array)
+    if is_other and is_video(path):
+        return _from_frames(Video(path), estimate)
+    if suffix == ".npz" and (is_zip or is_other):
         return Reading(read_poses(path), FORM_NPZ, ())
-    if start and not (is_zip or is_picture or is_array):
-        if is_video(path):
-            return _from_frames(Video(path), estimate)
-        if suffix == ".npz":
-            return Reading(read_poses(path), FORM_NPZ, ())
+    if is_other:
         raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
     with Folder(path) as folder:
         if is_array:
