@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -34,50 +34,22 @@ OUTPUTS = {
 PICTURES = ("examples/people/ada.png", "examples/people/emil.png")
 SCALE = {"detector": 2, "landmarks": 1}  # pixels in -1..1 or 0..1
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-TYPES = {0: np.float32, 1: np.float16, 2: np.int32}
 ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 TO_NCHW = {0: 0, 1: 2, 2: 3, 3: 1, -1: 1}
-
-
-def dense(tensor: schema.TensorT, values: np.ndarray) -> np.ndarray:
-    """The values of a sparse tensor (TFLite's block format) in their places, zeros elsewhere."""
-    sparsity, shape, rank = tensor.sparsity, list(tensor.shape), len(tensor.shape)
-    order, blocks = list(sparsity.traversalOrder), list(sparsity.blockMap if sparsity.blockMap is not None else [])
-    sides = [sparsity.dimMetadata[rank + i].denseSize for i in range(len(blocks))]
-    out = np.zeros(shape, values.dtype)
-
-    def walk(level: int, index: list[int], at: int) -> None:
-        if level == len(order):
-            place = [0] * rank
-            for dim, i in zip(order, index):
-                if dim < rank:
-                    place[dim] += i * (sides[blocks.index(dim)] if dim in blocks else 1)
-                else:
-                    place[blocks[dim - rank]] += i
-            out[tuple(place)] = values[at]
-            return
-        metadata = sparsity.dimMetadata[level]
-        if metadata.format == 0:
-            for i in range(metadata.denseSize):
-                walk(level + 1, [*index, i], at * metadata.denseSize + i)
-        else:
-            segments, indices = metadata.arraySegments.values, metadata.arrayIndices.values
-            for k in range(segments[at], segments[at + 1]):
-                walk(level + 1, [*index, int(indices[k])], k)
-
-    walk(0, [], 0)
-    return out
 
 
 def converted(content: bytes, outputs: dict[str, str]) -> tuple[dict, dict[str, np.ndarray]]:
     """The network's steps, and its weights by name, all in torch's order (N, C, H, W)."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    graph, constants = model.subgraphs[0], {}
-    for i, tensor in enumerate(graph.tensors):
-        data = model.buffers[tensor.buffer].data
-        if data is not None and len(data):
-            values = np.asarray(data, np.uint8).view(TYPES[tensor.type])
-            constants[i] = dense(tensor, values) if tensor.sparsity is not None else values.reshape(tensor.shape)
+    graph = model.subgraphs[0]
+    # Without a delegate, which would keep to itself the weights that are stored as sparse or 16-bit numbers.
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=plain, experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    constant = interpreter.get_tensor
     codes = [OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
     steps, weights = [], {}
 
@@ -94,14 +66,13 @@ def converted(content: bytes, outputs: dict[str, str]) -> tuple[dict, dict[str, 
     for operator in graph.operators:
         name, options = codes[operator.opcodeIndex], operator.builtinOptions
         inputs, out = [int(i) for i in operator.inputs], int(operator.outputs[0])
-        if name in ("DEQUANTIZE", "DENSIFY") and inputs[0] in constants:
-            constants[out] = constants[inputs[0]]
+        if name in ("DEQUANTIZE", "DENSIFY"):  # of weights
             continue
         step = {"do": name.lower(), "inputs": inputs[:1], "out": out}
         if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            weight = constants[inputs[1]].transpose((0, 3, 1, 2) if name == "CONV_2D" else (3, 0, 1, 2))
+            weight = constant(inputs[1]).transpose((0, 3, 1, 2) if name == "CONV_2D" else (3, 0, 1, 2))
             weights[f"{out}.weight"] = np.ascontiguousarray(weight, np.float16)
-            weights[f"{out}.bias"] = np.ascontiguousarray(constants[inputs[2]], np.float16)
+            weights[f"{out}.bias"] = np.ascontiguousarray(constant(inputs[2]), np.float16)
             stride = [options.strideH, options.strideW]
             pad = same(shape(inputs[0])[1:3], weight.shape[2:], stride, options.padding)
             groups = 1 if name == "CONV_2D" else len(weight)
@@ -110,11 +81,11 @@ def converted(content: bytes, outputs: dict[str, str]) -> tuple[dict, dict[str, 
         elif name == "ADD":
             step |= {"inputs": inputs, "activation": ACTIVATIONS[options.fusedActivationFunction]}
         elif name == "PAD":
-            rows, columns, channels = constants[inputs[1]].tolist()[1:]
+            rows, columns, channels = constant(inputs[1]).tolist()[1:]
             step["pad"] = [*columns, *rows, *channels]
         elif name == "RESIZE_BILINEAR":
             assert options.halfPixelCenters and not options.alignCorners
-            step |= {"do": "resize", "size": constants[inputs[1]].tolist()}
+            step |= {"do": "resize", "size": constant(inputs[1]).tolist()}
         elif name == "MAX_POOL_2D":
             kernel, stride = [options.filterHeight, options.filterWidth], [options.strideH, options.strideW]
             pad = same(shape(inputs[0])[1:3], kernel, stride, options.padding)

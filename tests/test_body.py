@@ -17,28 +17,14 @@ from dreampose_core.densepose.body_tracker import BodyTracker, _together
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import Box
-from dreampose_core.poses import (
-    JOINT_INDEX,
-    JOINTS,
-    Joints,
-    PoseSequence,
-    converted,
-    edited,
-    fitted,
-    has_joints,
-    read_poses,
-    write_poses,
-)
+from dreampose_core.poses import PoseSequence, converted, edited, fitted, has_joints, read_poses, write_poses
+from dreampose_core.poses.sequence import JOINT_INDEX, JOINTS, Joints, both
 from dreampose_core.settings import BODY_TRACKER, EditOptions, SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render, render_clip
 from dreampose_core.synthetic.figure import joints as exact_joints
 
 SIZE = (200, 160)
-LIMB_BONES = [  # from each joint to the next
-    (JOINT_INDEX[f"{side}_{start}"], JOINT_INDEX[f"{side}_{end}"])
-    for side in ("left", "right")
-    for start, end in LIMBS.values()
-]
+LIMB_BONES = [pair for start, end in LIMBS.values() for pair in zip(both(start), both(end))]  # from joint to joint
 STILL = np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3))
 
 
@@ -151,8 +137,7 @@ def points_of(stances: Stances) -> Points:
     at, turn = stances.positions[0] * stances.height[0], stances.rotations[0]
 
     def pair(name: str, offset=(0, 0, 0)) -> np.ndarray:
-        numbers = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right")]
-        return np.stack([at[i] + turn[i] @ offset * stances.height[0] for i in numbers])
+        return np.stack([at[i] + turn[i] @ offset * stances.height[0] for i in both(name)])
 
     on_head = np.array([(0, 0.06, 0.06), (0.05, 0.068, 0), (-0.05, 0.068, 0)]) * stances.height[0]
     nose, *ears = at[JOINT_INDEX["head"]] + on_head @ turn[JOINT_INDEX["head"]].T
@@ -242,13 +227,16 @@ def moved_on(scale: float = 1.0, shift: tuple[float, float] = (0, 0), count: int
     return PoseSequence(*maps, "body", 10.0, Joints(*moving, body.numbers()))
 
 
+OWN = moved_on(count=1)
+
+
 def rows_of(mask: np.ndarray) -> tuple[int, int]:
     rows = np.nonzero(mask.any(1))[0]
     return int(rows[0]), int(rows[-1])
 
 
 def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
-    own = replace(clip.select([0]), joints=clip.joints.select([0]))
+    own = clip.select([0])
     other = render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 4, (160, 200), fps=5.0)[1]
     done, said = on_body(other, own)
     assert done.size == SIZE and len(done) == 4 and done.charts == own.charts and not said
@@ -262,10 +250,10 @@ def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
 def test_drawing_a_long_motion_can_be_stopped_at_every_batch(count, batches):
     """A preview that could not be stopped for seconds cost its worker's life."""
     asked = []
-    on_body(moved_on(count=count), moved_on(count=1), should_stop=lambda: asked.append(1) or False)
+    on_body(moved_on(count=count), OWN, should_stop=lambda: asked.append(1) or False)
     assert len(asked) == batches
     with pytest.raises(Cancelled):
-        on_body(moved_on(count=count), moved_on(count=1), should_stop=lambda: len(asked) >= batches)
+        on_body(moved_on(count=count), OWN, should_stop=lambda: len(asked) >= batches)
 
 
 def test_estimating_can_be_stopped_after_the_last_frame_was_read():
@@ -276,35 +264,29 @@ def test_estimating_can_be_stopped_after_the_last_frame_was_read():
         tracker.estimate(read.append(1) or frame for frame in frames)
 
 
-def test_coming_nearer_makes_larger_and_the_path_is_kept():
-    own = moved_on(count=1)
-    grown, _ = on_body(moved_on(scale=1.15), own)
+def test_coming_nearer_makes_larger_the_path_is_kept_and_who_leaves_the_frame_is_told():
+    grown, _ = on_body(moved_on(scale=1.15), OWN)
     tall = [np.subtract(*rows_of(mask)[::-1]) for mask in grown.mask]
     assert tall[2] / tall[0] == pytest.approx(1.15, abs=0.03)
-    gone, _ = on_body(moved_on(shift=(0.2, -0.1)), own)
+    gone, _ = on_body(moved_on(shift=(0.2, -0.1)), OWN)
     middles = [np.nonzero(mask)[1].mean() for mask in gone.mask]
     assert middles[2] - middles[0] == pytest.approx(0.2 * SIZE[1], abs=2)
     assert rows_of(gone.mask[0])[1] - rows_of(gone.mask[2])[1] == pytest.approx(0.1 * SIZE[0], abs=2)
-
-
-def test_who_leaves_the_frame_is_told():
-    assert on_body(moved_on(shift=(0.7, 0), count=8), moved_on(count=1))[1] == (
+    assert on_body(moved_on(shift=(0.7, 0), count=8), OWN)[1] == (
         "The person leaves the picture in frames 5-7; a photo with more room around them, or a smaller zoom, shows all "
         "of the motion.",
     )
 
 
-def test_joints_that_the_motion_never_shows_keep_the_photos_pose():
-    own = moved_on(count=1)
-    motion = moved_on()
-    arm = [JOINT_INDEX["left_shoulder"], JOINT_INDEX["left_elbow"]]
-    rotations, confidence = motion.joints.rotations.copy(), motion.joints.confidence.copy()
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_joints_that_the_motion_never_shows_keep_the_photos_pose(is_shown):
+    arm, joints = [JOINT_INDEX["left_shoulder"], JOINT_INDEX["left_elbow"]], moved_on().joints
+    rotations, confidence = joints.rotations.copy(), joints.confidence.copy()
     rotations[:, arm] = euler_matrices(torch.tensor([0.0, 0.0, 2.0])).numpy()
-    motion = replace(motion, joints=replace(motion.joints, rotations=rotations))
-    assert np.allclose(on_body(motion, own)[0].joints.rotations[:, arm], rotations[:, arm])
-    confidence[:, arm] = 0.1
-    motion = replace(motion, joints=replace(motion.joints, confidence=confidence))
-    assert np.allclose(on_body(motion, own)[0].joints.rotations[:, arm], np.eye(3))
+    confidence[:, arm] = 1 if is_shown else 0.1
+    motion = replace(moved_on(), joints=replace(joints, rotations=rotations, confidence=confidence))
+    found = on_body(motion, OWN)[0].joints.rotations[:, arm]
+    assert np.allclose(found, rotations[:, arm] if is_shown else np.eye(3))
 
 
 def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):

@@ -21,6 +21,8 @@ from dreampose_core.densepose.body_tracker import BodyTracker, _doubts
 from dreampose_core.errors import InputError, ModelError
 from dreampose_core.media import read_video
 from dreampose_core.poses import JOINTS, PoseSequence, converted, convertible, read_any
+from dreampose_core.poses.renderings import PARULA
+from dreampose_core.poses.sequence import both
 from dreampose_core.settings import BODY_TRACKER, EXAMPLES, REPOSITORY
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 
@@ -110,31 +112,31 @@ def test_a_photo_without_a_person_is_refused(picture, clip):
 
 
 @pytest.fixture(scope="module")
-def both(clip):
+def couple(clip):
     """Three frames of two people, the smaller one on the right."""
     left, right = clip[0][:3], render_clip(Figure.from_seed(HELD_OUT + 720), "wave", 3, SIZE, fps=4.0)[0].numpy()
     smaller = np.stack([np.asarray(Image.fromarray(frame).resize((179, 224))) for frame in right])
-    both = np.full((3, *SIZE[:1], 450, 3), 128, np.uint8)
-    both[:, :, :256], both[:, 96:, 256:435] = left, smaller
-    return both
+    couple = np.full((3, *SIZE[:1], 450, 3), 128, np.uint8)
+    couple[:, :, :256], couple[:, 96:, 256:435] = left, smaller
+    return couple
 
 
-def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(both):
+def test_of_two_people_the_larger_one_is_followed_or_who_is_asked_for(couple):
     def middle(tracker: BodyTracker) -> list[float]:
-        return [float(np.nonzero(mask)[1].mean()) for mask in tracker.estimate(list(both)).mask]
+        return [float(np.nonzero(mask)[1].mean()) for mask in tracker.estimate(list(couple)).mask]
 
     tracker = BodyTracker(BODY_TRACKER)
     assert all(x < 230 for x in middle(tracker)) and tracker.left_out == 1
     assert all(x < 230 for x in middle(BodyTracker(BODY_TRACKER, person=1)))
     assert all(x > 270 for x in middle(BodyTracker(BODY_TRACKER, person=2)))
     with pytest.raises(InputError, match="--person is 3, but there are 2 people in the picture"):
-        BodyTracker(BODY_TRACKER, person=3).estimate(list(both))
+        BodyTracker(BODY_TRACKER, person=3).estimate(list(couple))
 
 
 @pytest.mark.parametrize("zoom", [1, 4])
-def test_a_point_chooses_the_photos_person(both, zoom):
+def test_a_point_chooses_the_photos_person(couple, zoom):
     """In pixels of the photo, which is larger than what the tracker sees."""
-    photo = both[0].repeat(zoom, axis=0).repeat(zoom, axis=1)
+    photo = couple[0].repeat(zoom, axis=0).repeat(zoom, axis=1)
 
     def middle(person: tuple[int, int] | None) -> float:
         found, notices = Estimates("body").of_photo(photo, person)
@@ -207,7 +209,7 @@ def places(poses: PoseSequence) -> np.ndarray:
     return np.stack([across, y / scale - joints.positions[..., 1]], -1)
 
 
-LIMBS = [i for i, name in enumerate(JOINTS) if name.split("_")[-1] in ("elbow", "wrist", "knee", "ankle")]
+LIMBS = [i for name in ("elbow", "wrist", "knee", "ankle") for i in both(name)]
 
 
 @pytest.mark.parametrize("how", ["picture", "parts"])
@@ -245,9 +247,7 @@ def test_a_rendering_of_two_people_is_the_larger_ones(clip):
 
 
 def test_where_parts_show_nobody_there_are_no_joints():
-    parts = np.zeros((3, 64, 64), np.uint8)
-    parts[:, 20:40, 20:40] = 2
-    poses = PoseSequence(parts, None, "none")
+    poses = PoseSequence(np.pad(np.full((3, 20, 20), 2, np.uint8), ((0, 0), (20, 24), (20, 24))), None, "none")
     assert BodyTracker(BODY_TRACKER).with_joints(poses) is poses
 
 
@@ -283,35 +283,46 @@ def test_what_may_come_out_wrong_is_said(clip, fit, unsure, words):
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")
 
 
-@needs_real
-def test_real_densepose_agrees():
-    """A man dancing at home beside real DensePose, every tenth frame: person IoU, part accuracy, mean part IoU."""
-    frames = list(read_video(REAL / "dance-man-densepose.mp4"))[5::10]
-    found = BodyTracker(BODY_TRACKER).estimate([np.ascontiguousarray(frame[:, 94:498]) for frame in frames])
-    seen = np.ones(found.size, bool)
-    seen[628:, 140:] = False  # a watermark
-    rows = []
-    for own, frame in zip(found.parts, frames):
-        real = _parula(frame[:, 774:1178])
-        a, b = (own > 0) & seen, (real > 0) & seen
-        parts = [k for k in range(1, 25) if ((real == k) & seen).sum() > 60]
-        each = [((own == k) & (real == k) & seen).sum() / (((own == k) | (real == k)) & seen).sum() for k in parts]
-        rows.append((iou(a, b), (own == real)[a & b].mean(), np.mean(each)))
-    agreement = np.mean(rows, axis=0)
-    assert (agreement > (0.86, 0.75, 0.33)).all(), agreement
+@pytest.fixture(scope="module")
+def dancer() -> tuple[BodyTracker, PoseSequence, np.ndarray]:
+    """A man who dances at home, every tenth frame: tracked, and the parts of his real DensePose on the right."""
+    frames, tracker = list(read_video(REAL / "dance-man-densepose.mp4"))[5:125:10], BodyTracker(BODY_TRACKER)
+    found = tracker.estimate([np.ascontiguousarray(frame[:, 94:498]) for frame in frames])
+    return tracker, found, np.stack([_parula(frame[:, 774:1178]) for frame in frames]).astype(np.uint8)
 
 
 def _parula(rgb: np.ndarray) -> np.ndarray:
-    """Parts (H, W) of detectron2's colours, the most frequent of 5 x 5 pixels."""
-    from dreampose_core.poses.renderings import PARULA
-
-    palette = PARULA.colours.astype(np.float32)
-    labels = ((rgb[:, :, None].astype(np.float32) - palette) ** 2).sum(-1).argmin(-1)
+    """Parts (H, W) of detectron2's colours, the most frequent of 5 x 5 pixels; none on a watermark."""
+    labels = ((rgb[:, :, None].astype(np.float32) - PARULA.colours.astype(np.float32)) ** 2).sum(-1).argmin(-1)
 
     def box(x: np.ndarray) -> np.ndarray:
         return sum(np.roll(np.roll(x, a, 0), b, 1) for a in range(-2, 3) for b in range(-2, 3))
 
-    return np.stack([box((labels == k).astype(np.int16)) for k in range(25)], -1).argmax(-1)
+    parts = np.stack([box((labels == k).astype(np.int16)) for k in range(25)], -1).argmax(-1)
+    parts[628:, 140:] = 0
+    return parts
+
+
+@needs_real
+def test_real_densepose_agrees(dancer):
+    """Person IoU, part accuracy, mean part IoU."""
+    rows = []
+    for own, real in zip(dancer[1].parts, dancer[2]):
+        own[628:, 140:] = 0  # a watermark
+        a, b = own > 0, real > 0
+        parts = [k for k in range(1, 25) if (real == k).sum() > 60]
+        rows.append((iou(a, b), (own == real)[a & b].mean(), np.mean([iou(own == k, real == k) for k in parts])))
+    agreement = np.mean(rows, axis=0)
+    assert (agreement > (0.86, 0.75, 0.33)).all(), agreement
+
+
+@needs_real
+def test_a_video_and_its_densepose_have_the_same_joints(dancer):
+    tracker, left, parts = dancer
+    right = tracker.with_joints(PoseSequence(parts, None, "none"))
+    away = np.linalg.norm(places(left) - places(right), axis=-1)
+    seen = [i for name in ("elbow", "wrist", "hip", "knee") for i in both(name)]
+    assert away[:, seen].mean() < 0.04
 
 
 @needs_real
@@ -322,20 +333,6 @@ def test_people_in_real_photos_are_found(photo):
     with Image.open(REAL / photo) as opened:
         found, said = Estimates("body").of_photo(np.asarray(opened.convert("RGB")))
     assert said == () and 0.1 < found.mask.mean() < 0.3 and {2, 23, 24} <= set(np.unique(found.parts))
-
-
-@needs_real
-def test_a_video_and_its_densepose_have_the_same_joints():
-    """The man dances on the left, his real DensePose on the right: tracked, and found in the parts."""
-    frames = list(read_video(REAL / "dance-man-densepose.mp4"))[5:125:10]
-    tracker = BodyTracker(BODY_TRACKER)
-    left = tracker.estimate([np.ascontiguousarray(frame[:, 94:498]) for frame in frames])
-    parts = np.stack([_parula(frame[:, 774:1178]) for frame in frames]).astype(np.uint8)
-    parts[:, 628:, 140:] = 0  # a watermark
-    right = tracker.with_joints(PoseSequence(parts, None, "none"))
-    away = np.linalg.norm(places(left) - places(right), axis=-1)
-    seen = [JOINTS.index(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "hip", "knee")]
-    assert away[:, seen].mean() < 0.04
 
 
 @needs_real

@@ -30,20 +30,17 @@ def test_the_larger_of_two_is_followed_and_the_other_on_demand():
     frames = shuffled([[at(100 + t, who="small", height=80), at(300 - t, who="large", height=150)] for t in range(30)])
     assert names(frames) == names(frames, 1) == ["large"] * 30
     assert names(frames, 2) == ["small"] * 30
+    for person in (0, 3, -1):
+        with pytest.raises(InputError, match=rf"Person {person} .* 2 people are seen .* from 1 to 2\.$"):
+            followed(frames, person)
 
 
-@pytest.mark.parametrize("person", [0, 3, -1])
-def test_a_number_that_nobody_has_is_refused_with_the_count(person):
-    frames = [[at(100), at(300, height=150)] for _ in range(5)]
-    with pytest.raises(InputError, match=rf"Person {person} .* 2 people are seen .* from 1 to 2\.$"):
-        followed(frames, person)
-
-
-def test_nobody_anywhere():
-    assert followed([[], [], []]) == [None] * 3
-    assert followed([]) == []
+def test_nobody_anywhere_and_a_single_picture():
+    assert followed([[], [], []]) == [None] * 3 and followed([]) == []
     with pytest.raises(InputError, match="no person is seen"):
         followed([[], []], 1)
+    assert followed([[at(10), at(50, height=200), at(90)]]) == [1]
+    assert followed([[at(10, height=90), at(50, height=200), at(90, height=50)]], 3) == [2]
 
 
 def test_two_people_crossing_keep_their_names():
@@ -85,21 +82,15 @@ def test_one_large_box_does_not_make_a_large_person():
 
 
 def test_flicker_of_detections_leaves_gaps_but_one_person():
-    """The person is missed in every third frame; guesses of low score lie around, one of them larger and at the same
-    place."""
-    frames = shuffled(
-        [
-            ([] if t % 3 == 2 else [at(100 + 3 * t, who="person")])
-            + [at(100 + 3 * t, width=80, height=140, score=0.2, who="guess"), at(10, height=10, score=0.9, who="speck")]
-            for t in range(30)
-        ]
-    )
-    assert names(frames) == [None if t % 3 == 2 else "person" for t in range(30)]
-
-
-def test_a_speck_at_the_persons_place_is_not_the_person():
-    frames = [[at(100, width=12, height=30, who="speck")] if t == 4 else [at(100, who="person")] for t in range(10)]
-    assert names(frames) == ["person"] * 4 + [None] + ["person"] * 5
+    """The person is missed in every third frame, in one of which a speck is at their place; guesses of low score lie
+    around, one of them larger and at the same place."""
+    frames = []
+    for t in range(30):
+        person = [] if t % 3 == 2 else [at(100 + 3 * t, who="person")]
+        guesses = [at(100 + 3 * t, width=80, height=140, score=0.2, who="guess"), at(10, height=10, who="speck")]
+        frames.append(person + guesses)
+    frames[5].append(at(115, width=12, height=30, who="speck"))
+    assert names(shuffled(frames)) == [None if t % 3 == 2 else "person" for t in range(30)]
 
 
 @pytest.mark.parametrize(("gap", "at_first", "later"), [(PATIENCE, 100, 110), (40, 100, 600)])
@@ -113,11 +104,6 @@ def test_who_is_away_for_a_while_or_for_long_is_one_person(gap, at_first, later)
 def test_fast_movement_between_boxes_that_no_longer_touch():
     frames = [[at(45 * t, who="fast"), at(1500, height=20, who="far")] for t in range(20)]
     assert names(frames) == ["fast"] * 20
-
-
-def test_a_single_picture():
-    assert followed([[at(10), at(50, height=200), at(90)]]) == [1]
-    assert followed([[at(10, height=90), at(50, height=200), at(90, height=50)]], 3) == [2]
 
 
 @pytest.mark.parametrize(

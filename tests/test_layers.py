@@ -229,7 +229,7 @@ def test_floors_are_counted_and_circles_are_found():
         ("media.images", "def f():\n    import torch.nn as nn", "media.images imports torch"),
         ("errors", "from .settings import Options", "errors imports settings"),
         ("settings", "from .progress import Progress", "settings imports progress"),
-        ("media.images", "from ..poses.fit import fitted", "media.images imports poses"),
+        ("media.images", "from ..poses.edit import fitted", "media.images imports poses"),
         ("model.pipeline", "from ..training import loop", "model.pipeline imports training"),
         ("training.loop", "from .. import animate", "training.loop imports animate"),
         ("jobs.store", "from ..model.conditioning import Condition", "jobs.store imports model"),

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from dreampose_core.body.cones import JOINT_INDEX
 from dreampose_core.densepose import Estimates, load_estimator
 from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import fit_photo
 from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NO_PERSON, motion_checks, photo_checks
 from dreampose_core.media import Box, read_image
-from dreampose_core.poses import PoseSequence, largest_alone, people, read_poses
+from dreampose_core.poses import JOINT_INDEX, PoseSequence, largest_alone, people, read_poses
 from dreampose_core.poses.people import several
 from dreampose_core.settings import EXAMPLES, FrameOptions
 from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, Moments, render

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from dreampose_core.media import Box, crop_box, fit_image, pad_box, placement
 from dreampose_core.media.images import FILLED, LOW
-from dreampose_core.poses import PoseSequence, fitted
-from dreampose_core.poses.fit import person_box
+from dreampose_core.poses import PoseSequence, fitted, person_box
 from dreampose_core.synthetic import Figure, render_clip
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)
@@ -140,17 +139,12 @@ def test_a_photo_and_its_map_stay_aligned_in_any_box(size, how):
     assert mask.any() and (wrong & ~near).sum() <= 1 and wrong.sum() < 0.12 * mask.sum()
 
 
-def test_where_the_person_is():
+def test_where_the_person_is_and_maps_of_one_kind():
     parts = np.zeros((2, 9, 12), np.uint8)
     parts[1, 2:5, 3:10] = 7
-    poses = PoseSequence(parts, None, "none")
-    assert person_box(poses) is None and person_box(poses.select([1])) == (2, 3, 5, 10)
     uv = (parts[:, None] > 0).repeat(2, 1).astype(np.float16)
-    assert person_box(PoseSequence(None, uv, "densepose").select([1])) == (2, 3, 5, 10)
-
-
-def test_fitting_to_the_same_size_or_what_holds_only_one_kind():
-    uv = np.full((3, 2, 8, 6), 0.5, np.float16)
-    parts_only, uv_only = PoseSequence(np.ones((3, 8, 6), np.uint8), None, "none"), PoseSequence(None, uv, "densepose")
-    assert fitted(parts_only, (8, 6)) is parts_only
-    assert fitted(parts_only, (16, 16)).uv is None and fitted(uv_only, (16, 16)).uv.shape == (3, 2, 16, 16)
+    parts_only, uv_only = PoseSequence(parts, None, "none"), PoseSequence(None, uv, "densepose")
+    assert person_box(parts_only) is None
+    assert person_box(parts_only.select([1])) == person_box(uv_only.select([1])) == (2, 3, 5, 10)
+    assert fitted(parts_only, (9, 12)) is parts_only
+    assert fitted(parts_only, (18, 24)).uv is None and fitted(uv_only, (18, 24)).uv.shape == (2, 2, 18, 24)

@@ -10,19 +10,12 @@ from corpus import encode_video, share_right
 from dreampose_core.errors import InputError
 from dreampose_core.media import read_video
 from dreampose_core.poses import PoseSequence, maps, read_any
-from dreampose_core.poses.renderings import (
-    MAGIC_ANIMATE,
-    PALETTES,
-    PARULA,
-    VID2DENSEPOSE,
-    is_overlay,
-    palette_of,
-    parts_of,
-)
+from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, is_overlay, palette_of, parts_of
 from dreampose_core.synthetic import Figure, render_clip
 
-STYLES = (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA)
-NAMES = [palette.form.split()[0] for palette in STYLES]
+STYLES = PALETTES[:3]  # MagicAnimate, vid2densepose, parula
+each_style = pytest.mark.parametrize("palette", STYLES, ids=[palette.form.split()[0] for palette in STYLES])
+each_palette = pytest.mark.parametrize("palette", PALETTES, ids=[f"{p.form}{' swapped' * p.swapped}" for p in PALETTES])
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +26,13 @@ def clips() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([rgb.numpy() for rgb, _ in rendered]), np.concatenate([poses.parts for _, poses in rendered])
 
 
+def encoded(path, frames: np.ndarray, crf: int = 18, filters: str = "format=yuv420p"):
+    encode_video(path, frames, ["-vf", filters, "-c:v", "libx264", "-crf", str(crf)])
+    return path
+
+
 def compressed(frames: np.ndarray, path, crf: int = 23) -> list[np.ndarray]:
-    encode_video(path, frames, ["-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p"])
-    return list(read_video(path))
+    return list(read_video(encoded(path, frames, crf)))
 
 
 def test_colours_are_those_of_the_published_maps():
@@ -45,7 +42,7 @@ def test_colours_are_those_of_the_published_maps():
     assert parula[[0, 1, 12, 24]].tolist() == [[0, 0, 0], [37, 60, 163], [55, 185, 159], [249, 251, 14]]
 
 
-@pytest.mark.parametrize("palette", PALETTES, ids=[f"{p.form}{' swapped' * p.swapped}" for p in PALETTES])
+@each_palette
 def test_exact_colours_and_those_off_by_one_are_read_without_a_fault(palette):
     rng = np.random.default_rng(0)
     parts = rng.integers(0, 25, (40, 30)).astype(np.uint8)  # the hardest map: no two neighbours alike
@@ -56,7 +53,7 @@ def test_exact_colours_and_those_off_by_one_are_read_without_a_fault(palette):
 
 
 @pytest.mark.parametrize("at_edge", [False, True])
-@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+@each_style
 def test_nearly_all_parts_survive_ordinary_compression(clips, palette, at_edge, tmp_path):
     """Also of a person at the edge of a wide frame."""
     parts = np.pad(clips[1][:2, 80:560], ((0, 0), (0, 0), (0, 342))) if at_edge else clips[1]
@@ -77,7 +74,7 @@ def test_thin_false_borders_go_and_thin_true_parts_stay():
     assert (read != parts[:, 1:-1])[:, [0, *range(6, 17), *range(21, 32), -1]].mean() < 0.01
 
 
-@pytest.mark.parametrize("palette", PALETTES, ids=[f"{p.form}{' swapped' * p.swapped}" for p in PALETTES])
+@each_palette
 def test_every_style_is_told_from_the_others(clips, palette, tmp_path):
     small = palette.colours[clips[1][:, ::4, ::4]]
     for frames in (list(small), compressed(small, tmp_path / "a.mp4", crf=20)):
@@ -88,7 +85,7 @@ GROUNDS = {"white": (255, 255, 255), "grey": (127, 127, 127), "green": (0, 255, 
 
 
 @pytest.mark.parametrize("ground, bars", list(zip(GROUNDS, (None, "letterbox", "pillarbox", "all round"))))
-@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+@each_style
 def test_any_even_background_and_bars_are_read(clips, palette, ground, bars, tmp_path):
     parts = clips[1][::2, ::2, ::2]
     colours = palette.colours.copy()
@@ -99,45 +96,41 @@ def test_any_even_background_and_bars_are_read(clips, palette, ground, bars, tmp
         room = (0, 0), (down, down), (across, across)
         frames = np.stack([np.pad(frames[..., i], room, constant_values=30) for i in range(3)], -1)
         parts = np.pad(parts, room)
-    encode_video(tmp_path / "a.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
-    reading = read_any(tmp_path / "a.mp4")
-    assert reading.form == palette.form
-    assert share_right(parts, reading.poses.parts) >= 0.94
+    reading = read_any(encoded(tmp_path / "a.mp4", frames))
+    assert reading.form == palette.form and share_right(parts, reading.poses.parts) >= 0.94
 
 
 @pytest.mark.parametrize("tag", ["unknown", "bt709", "bt470bg"])
 @pytest.mark.parametrize("matrix", ["bt709", "bt470bg"])
-@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+@each_style
 def test_the_colour_matrix_is_found_whatever_the_file_says(clips, palette, matrix, tag, tmp_path):
     parts = clips[1][::2, ::2, ::2]
     filters = f"scale=out_color_matrix={matrix},format=yuv420p,setparams=colorspace={tag}"
-    encode_video(tmp_path / "a.mp4", palette.colours[parts], ["-vf", filters, "-c:v", "libx264", "-crf", "16"])
-    reading = read_any(tmp_path / "a.mp4")
+    reading = read_any(encoded(tmp_path / "a.mp4", palette.colours[parts], 16, filters))
     assert reading.form == palette.form and share_right(parts, reading.poses.parts) >= 0.96
 
 
-@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+@each_style
 def test_a_wrong_range_is_put_right_and_changed_colours_are_refused(clips, palette, tmp_path):
     parts = clips[1][::2, ::2, ::2]
-    for name, filters in (
-        ("range", "scale=out_range=full,setparams=range=limited"),
-        ("changed", "hue=h=8:s=0.85,eq=brightness=0.01"),
-    ):
-        options = ["-vf", filters, "-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p"]
-        encode_video(tmp_path / f"{name}.mp4", palette.colours[parts], options)
-    assert share_right(parts, read_any(tmp_path / "range.mp4").poses.parts) >= 0.96
+    wrong, changed = (
+        encoded(tmp_path / f"{number}.mp4", palette.colours[parts], 16, f"{filters},format=yuv420p")
+        for number, filters in enumerate(
+            ("scale=out_range=full,setparams=range=limited", "hue=h=8:s=0.85,eq=brightness=0.01")
+        )
+    )
+    assert share_right(parts, read_any(wrong).poses.parts) >= 0.96
     with pytest.raises(InputError, match="whose colours were changed|no DensePose that is known"):
-        read_any(tmp_path / "changed.mp4")
+        read_any(changed)
 
 
 @pytest.mark.parametrize("channel", [0, 1], ids=["U", "V"])
-@pytest.mark.parametrize("palette", STYLES, ids=NAMES)
+@each_style
 def test_u_and_v_in_colours_are_refused(palette, channel, tmp_path):
     _, poses = render_clip(Figure.from_seed(10_001), "walk", 2, (640, 512), fps=10)
     rises = np.where(poses.mask, 1 + (poses.uv[:, channel].astype(float) * 23).round().astype(int), 0)
-    encode_video(tmp_path / "a.mp4", palette.colours[rises], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
     with pytest.raises(InputError, match="shows U or V in colours"):
-        read_any(tmp_path / "a.mp4")
+        read_any(encoded(tmp_path / "a.mp4", palette.colours[rises]))
 
 
 def everywhere(frames):
@@ -150,25 +143,20 @@ def everywhere(frames):
 def test_flat_colours_of_other_programs_are_estimated_with_a_notice(seed, size, crf, tmp_path):
     _, poses = render_clip(Figure.from_seed(10_001 + seed), "walk", 2, size, fps=5)
     colours = np.random.default_rng(seed).integers(0, 256, (25, 3)).astype(np.uint8)
-    how = ["-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p"]
-    encode_video(tmp_path / "a.mp4", colours[poses.parts], how)
-
-    assert "its colours are not known here" in read_any(tmp_path / "a.mp4", everywhere).notices[0]
+    reading = read_any(encoded(tmp_path / "a.mp4", colours[poses.parts], crf), everywhere)
+    assert "its colours are not known here" in reading.notices[0]
 
 
 def test_a_clip_of_a_person_has_no_such_notice(clips, tmp_path):
-    encode_video(tmp_path / "a.mp4", clips[0][::2], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
-    assert not any("not known" in notice for notice in read_any(tmp_path / "a.mp4", everywhere).notices)
+    reading = read_any(encoded(tmp_path / "a.mp4", clips[0][::2]), everywhere)
+    assert not any("not known" in notice for notice in reading.notices)
 
 
 def test_ordinary_pictures_are_no_renderings(clips):
-    rgb, _ = clips
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (64, 48, 3)).astype(np.uint8)
-    teal_wall = np.full((64, 48, 3), (33, 144, 141), np.uint8)
-    purple_wall = np.full((64, 48, 3), (68, 1, 84), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3)).astype(np.uint8)
+    walls = [np.full((64, 48, 3), colour, np.uint8) for colour in ((33, 144, 141), (68, 1, 84))]
     grey = np.arange(64, dtype=np.uint8)[:, None, None].repeat(48, 1).repeat(3, 2) * 4
-    for frames in (list(rgb), [noise], [teal_wall], [purple_wall], [grey], [np.zeros((1, 1, 3), np.uint8)]):
+    for frames in (list(clips[0]), [noise], *([wall] for wall in walls), [grey], [np.zeros((1, 1, 3), np.uint8)]):
         assert palette_of(frames) is None and not is_overlay(frames) and maps.order_of(frames) is None
 
 

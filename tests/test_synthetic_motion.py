@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from dreampose_core.body.cones import JOINT_INDEX, JOINTS, Shape, euler_matrices, forward_kinematics, rest_joints
+from dreampose_core.body.cones import Shape, euler_matrices, forward_kinematics, rest_joints
+from dreampose_core.poses import JOINT_INDEX, JOINTS
 from dreampose_core.synthetic import motion as module
 from dreampose_core.synthetic.dice import Dice
 from dreampose_core.synthetic.motion import (

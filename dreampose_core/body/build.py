@@ -9,25 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..poses import JOINT_INDEX, JOINTS, Joints
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, Joints, both
 from ..progress import ShouldStop, check_stop, never_stop
-from .cloth import hang
-from .cones import (
-    HAIR_LAYER,
-    HEAD,
-    LIMBS,
-    OTHER_SIDE,
-    PARENTS,
-    PARTS,
-    TORSO,
-    TORSO_JOINTS,
-    Bodies,
-    Cone,
-    Shape,
-    body_cones,
-    both,
-    rest_joints,
-)
+from .cones import HAIR_LAYER, HEAD, LIMBS, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
 from .drawing import View, draw
 from .outline import SHAPE as OUTLINE
 from .outline import outlined
@@ -95,10 +79,6 @@ class Build:
             raise InputError(f"The joints' body has {len(numbers)} numbers; expected {ends[-1]}.")
         parts = np.split(np.asarray(numbers, float), ends[:-1])
         return cls(*(part.reshape(shape) if shape else float(part[0]) for part, shape in zip(parts, shapes)))
-
-    def symmetrical(self) -> Build:
-        """A copy whose left and right offsets are the same: the mean of both."""
-        return replace(self, offsets=(self.offsets + self.offsets[OTHER_SIDE] * [-1, 1, 1]) / 2)
 
     def length(self, joint: str) -> float:
         """Length of the bone that ends at `joint`."""
@@ -229,20 +209,17 @@ def drawn(
     supersample: rays per pixel side. Raises Cancelled.
     """
     parts, uv = np.zeros((len(stances), *size), np.uint8), np.zeros((len(stances), 2, *size), np.float16)
+    posture = tuple(torch.tensor(x, dtype=torch.float32) for x in (stances.rotations, stances.positions))
     for which in np.split(np.arange(len(stances)), range(_BATCH, len(stances), _BATCH)):
         check_stop(should_stop)
-        chosen, count = [builds[index] for index in which], len(which)
+        chosen, count, height = [builds[index] for index in which], len(which), stances.height[which]
         made = ((build.rest(), build.head, build.cones(), build.torso) for build in chosen)
-        now, before = stances.select(which), stances.select((which - lag).clip(0))
-        moments = [
-            tuple(torch.tensor(x, dtype=torch.float32) for x in (moment.rotations, moment.positions))
-            for moment in (now, before)
-        ]
-        scale, light = torch.tensor(now.height / size[0], dtype=torch.float32), torch.tensor([0, 0, 1.0])
+        now, before = (tuple(x[at] for x in posture) for at in (which, (which - lag).clip(0)))
+        scale, light = torch.tensor(height / size[0], dtype=torch.float32), torch.tensor([0, 0, 1.0])
         view = View(scale, torch.zeros(count, 2), light.expand(count, 3), torch.ones(count), torch.ones(count, 3))
-        rendering = draw(hang(Bodies.of(made), *moments), moments[0], view, size, supersample)
+        rendering = draw(Bodies.of(made).hung(now, before), now, view, size, supersample)
         maps = rendering.parts.numpy(), rendering.uv.numpy().clip(0, 1)
         if any(build.outline.any() for build in chosen):
-            maps = outlined(*maps, np.stack([build.outline for build in chosen]), now.height)
+            maps = outlined(*maps, np.stack([build.outline for build in chosen]), height)
         parts[which], uv[which] = maps
     return parts, uv

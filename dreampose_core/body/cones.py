@@ -1,4 +1,6 @@
-"""The mannequin's body: a skeleton, the rounded cones on its joints, and DensePose's part numbers of their surfaces.
+"""The mannequin's body: the rounded cones on its joints, and DensePose's part numbers of their surfaces.
+
+Cloth and hair hang on a moving body: loose ends lag behind their joints, and skirts follow the legs.
 
 Axes: x to the person's left, y up, z out of the chest. Lengths are in body heights (the body is about 1 tall), angles
 in radians. At rest every joint's rotation is the identity and the arms hang down.
@@ -7,20 +9,12 @@ in radians. At rest every joint's rotation is the identity and the arms hang dow
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..poses import JOINT_INDEX, JOINTS
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, both
 
-SIDES = ("left", "right")
-_PARENT = {"spine": "root", "head": "spine"}
-for _side in SIDES:
-    for _chain in (("spine", "shoulder", "elbow", "wrist"), ("root", "hip", "knee", "ankle")):
-        _names = _chain[0], *(f"{_side}_{joint}" for joint in _chain[1:])
-        _PARENT |= dict(zip(_names[1:], _names))
-PARENTS = [JOINT_INDEX[_PARENT.get(name, "root")] for name in JOINTS]
-OTHER_SIDE = [JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS]
 HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
 NUM_LAYERS = 27
 
@@ -44,11 +38,8 @@ HEAD = (24, 23)  # left and right half
 TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # rest heights of its joints, for legs of average length
 # rest heights at which a chart's V is 0 and 1
 HEIGHTS = {"torso": (0.43, 0.875), "head": (0.845, 1.02), "upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}
-
-
-def both(joint: str) -> list[int]:
-    """Indices of the left and the right joint with this name."""
-    return [JOINT_INDEX[f"{side}_{joint}"] for side in SIDES]
+_SKIRT_LAG = 0.6  # weight of the legs' earlier position in the hem's position
+_THIGH, _CALF = 1.15, 1.3  # space around the legs inside a skirt, as a factor of the leg's radius
 
 
 @dataclass(frozen=True)
@@ -207,23 +198,38 @@ class Bodies:
         made: for each body its joints at rest, size of the head, cones (the same kinds for all) and torso length.
         """
         rest, head, tables, torso = zip(*made)
-
-        def tensor(values) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
-        moving = ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")
-        return cls(
-            tables[0],
-            tensor([[joints[name] for name in JOINTS] for joints in rest]),
-            *(tensor([[getattr(cone, name) for cone in table] for table in tables]) for name in moving),
-            tensor(head),
-            tensor(torso),
-            tensor([0.0] * len(tables)),
+        rest = [[joints[name] for name in JOINTS] for joints in rest]
+        moving = (
+            [[getattr(cone, name) for cone in table] for table in tables]
+            for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")
         )
+        values = rest, *moving, head, torso, [0.0] * len(tables)
+        return cls(tables[0], *(torch.tensor(x, dtype=torch.float32, device=device) for x in values))
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of T frames; owner: (T,) index of each frame's body."""
         return Bodies(self.kinds, *(getattr(self, f.name)[owner] for f in fields(self)[1:]))
+
+    def hung(self, now: Posture, before: Posture) -> Bodies:
+        """The bodies of T frames with their cloth and hair hanging.
+
+        now, before: postures in each frame and a moment before it.
+        """
+        start, end, radii, scale = self.start, self.end.clone(), self.radii.clone(), self.scale.clone()
+        for i, kind in enumerate(self.kinds):
+            if kind.chart == "skirt":
+                _hang_skirt(i, self, now, before, end, radii, scale)
+            elif bool((self.swing[:, i] > 0).any()):
+                j = JOINT_INDEX[kind.joint]
+                tip = self.end[:, i, :, None]
+                gone = (before[0][:, j] @ tip)[..., 0] + before[1][:, j] - (now[0][:, j] @ tip)[..., 0] - now[1][:, j]
+                reach = 0.5 * (end[:, i] - start[:, i]).norm(dim=-1, keepdim=True)
+                gone = self.swing[:, i, None] * gone
+                gone = gone * (reach / gone.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp(max=1)
+                end[:, i] += (now[0][:, j].transpose(1, 2) @ gone[..., None])[..., 0]
+        twist = _heading(before[0]) - _heading(now[0])
+        twist = torch.atan2(twist.sin(), twist.cos()).clamp(-0.6, 0.6)
+        return replace(self, end=end, radii=radii, scale=scale, twist=twist)
 
 
 def euler_matrices(angles: torch.Tensor) -> torch.Tensor:
@@ -258,3 +264,44 @@ def sole_height(rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tenso
     """World height (T,) of the lower sole, needed to set a figure on the floor."""
     ankles, ends = both("ankle"), positions.new_tensor([(0, -0.044, -0.012), (0, -0.044, 0.075)])
     return torch.stack([(positions[:, i] + rotations[:, i] @ end)[:, 1] for i in ankles for end in ends]).amin(0)
+
+
+def _hang_skirt(i: int, bodies: Bodies, now, before, end, radii, scale) -> None:
+    """Widen the skirt's hem to surround both legs and let it lag; writes into end, radii and scale (T, C, ...)."""
+    to_root = now[0][:, JOINT_INDEX["root"]].transpose(1, 2)
+    middle = now[1][:, JOINT_INDEX["root"]]
+
+    def legs_at_hem(moment) -> torch.Tensor:
+        """Positions (T, 2, 3) of both legs at the hem's height, in the root's frame."""
+        places = []
+        for leg in zip(*(both(joint) for joint in ("hip", "knee", "ankle"))):
+            (hip, knee, ankle), rest = moment[1][:, leg].unbind(1), bodies.rest[:, leg, 1]
+            hem = bodies.span[:, i, 1] * rest[:, 0] / 0.515  # the hem's height scales with the legs
+            upper = ((rest[:, 0] - hem) / (rest[:, 0] - rest[:, 1])).clamp(0, 1)[:, None]
+            lower = ((rest[:, 1] - hem) / (rest[:, 1] - rest[:, 2])).clamp(0, 1)[:, None]
+            places.append(hip + (knee - hip) * upper + (ankle - knee) * lower)
+        return torch.stack([(to_root @ (place - middle)[..., None])[..., 0] for place in places], 1)
+
+    legs, were = legs_at_hem(now), legs_at_hem(before)
+    centre = torch.lerp(legs.mean(1), were.mean(1), _SKIRT_LAG)
+    # The first match is the bare leg, since the body's own cones come first.
+    thigh = [kind.joint for kind in bodies.kinds].index("left_hip")
+    thick = bodies.radii[:, thigh, 1]
+    spread = (legs - centre[:, None]).abs().amax(1)
+    # The hem must be wide enough for both legs.
+    wide = torch.maximum(radii[:, i, 1] * scale[:, i, 0], spread[:, 0] + _THIGH * thick)
+    deep = torch.maximum(radii[:, i, 1] * scale[:, i, 1], spread[:, 2] + _CALF * thick)
+    # The cross section has the same shape from waist to hem; the waist keeps its width as far as possible.
+    across = (wide / deep * scale[:, i, 1]).clamp(0.8, 1.7)
+    radii[:, i, 0] *= (scale[:, i, 0] / across).clamp(0.85, 1.15)
+    scale[:, i, 0] = across
+    radii[:, i, 1] = torch.maximum(wide / across, deep / scale[:, i, 1])
+    length = (centre - bodies.start[:, i]).norm(dim=-1)
+    radii[:, i, 1] = torch.minimum(radii[:, i, 1], radii[:, i, 0] + 0.8 * length)  # a steeper cone would be a ball
+    end[:, i] = centre
+
+
+def _heading(rotations: torch.Tensor) -> torch.Tensor:
+    """Heading (T,) of the root joint: its angle about the vertical, in radians."""
+    forward = rotations[:, JOINT_INDEX["root"], :, 2]
+    return torch.atan2(forward[:, 0], forward[:, 2])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, normalize
 
-from .cones import HEIGHTS, JOINT_INDEX, NUM_LAYERS, PARTS, TORSO, TORSO_JOINTS, Bodies, Posture
+from ..poses import JOINT_INDEX
+from .cones import HEIGHTS, NUM_LAYERS, PARTS, TORSO, TORSO_JOINTS, Bodies, Posture
 
 _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": 0.27}  # rest heights below which a skirt shows this part of the legs
 _FAR = -1e4

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..poses import JOINT_INDEX, JOINTS
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, SIDES, both
 from .build import Build, Stances
-from .cones import PARENTS, SIDES, both
 
 _DOWN = np.array([0.0, -1.0, 0.0])
 _TORSO_LENGTH, _LEG_LENGTH = 0.285, 0.47  # average body: shoulders to hips, hip to ankle

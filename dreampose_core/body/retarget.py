@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..poses import Joints, PoseSequence, converted, frame_ranges
+from ..poses.sequence import both
 from ..progress import ShouldStop, never_stop
 from .build import Build, Stances, drawn
-from .cones import both
 from .outline import snapped
 
 _LAG_S = 0.12  # delay of loose cloth and hair

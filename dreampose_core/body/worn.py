@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..poses import JOINT_INDEX
+from ..poses.sequence import JOINT_INDEX, SIDES, both
 from .build import HEAD_TOP, HEAD_WIDTH, Build, Stances, drawn
-from .cones import HEAD, LIMBS, PARTS, SIDES, TORSO, both
+from .cones import HEAD, LIMBS, PARTS, TORSO
 from .fitting import unit
 from .outline import outline_of, snapped
 

@@ -37,13 +37,12 @@ class Estimator(Protocol):
 
 
 def load_estimator(
-    name: EstimatorName, device: str = "cpu", file: Path | None = None, colours: str = "bgr", person: int | None = None
+    name: EstimatorName, device: str = "cpu", file: Path | None = None, colours: str = "bgr"
 ) -> Estimator:
     """Load the estimator `name`, "body" or "torchscript". Raises ModelError with one sentence when it is unavailable.
 
     device: "auto", "cpu" or "cuda". file: a TorchScript export to use instead of the one on the hub. colours: the
-    channel order that the export expects. person: which person to follow when there are several, counted from 1 (body:
-    from the left; torchscript: from the largest); None for the largest.
+    channel order that the export expects.
     """
     if device == "auto":
         import torch
@@ -52,16 +51,17 @@ def load_estimator(
     if name == "body":
         from .body_tracker import BodyTracker
 
-        return BodyTracker(BODY_TRACKER, device, person)
+        return BodyTracker(BODY_TRACKER, device)
     from .torchscript import TorchScriptEstimator
 
-    return TorchScriptEstimator(file, device=device, color_order=colours, person=person)
+    return TorchScriptEstimator(file, device, colours)
 
 
 class Estimates:
     """An estimator that is loaded at its first use; the arguments are those of `load_estimator`.
 
-    person, motion_person: which person to follow in photos, and in clips. callback: the `estimate` argument of
+    person, motion_person: which person to follow in photos, and in clips, when there are several, counted from 1 (body:
+    from the left; torchscript: from the largest); None for the largest. callback: the `estimate` argument of
     `poses.read_any` for clips; None when `name` is "none". notices: the estimator's notices about its last use.
     """
 
@@ -77,7 +77,7 @@ class Estimates:
         on_progress: OnProgress = ignore_progress,
         should_stop: ShouldStop = never_stop,
     ):
-        self._how = name, device, file, colours, person or motion_person
+        self._how = name, device, file, colours
         self._name, self._person = name, person
         self._on_progress, self._should_stop = on_progress, should_stop
         self.callback: Callable[[Iterable[np.ndarray]], PoseSequence] | None = (
@@ -86,7 +86,9 @@ class Estimates:
 
     @cached_property
     def _estimator(self) -> Estimator:
-        return load_estimator(*self._how)
+        estimator = load_estimator(*self._how)
+        estimator.should_stop = self._should_stop
+        return estimator
 
     @property
     def used(self) -> bool:
@@ -122,10 +124,10 @@ class Estimates:
         """
         if poses is None or poses.joints is not None or poses.parts is None or self._name != "body":
             return poses
-        return self._estimator.with_joints(poses, on_progress=self._on_progress, should_stop=self._should_stop)
+        return self._estimator.with_joints(poses, self._on_progress)
 
     def _estimate(self, images: Iterable[np.ndarray], person: int | tuple[float, float] | None) -> PoseSequence:
-        self._estimator.person, self._estimator.should_stop = person, self._should_stop
+        self._estimator.person = person
         clock = StageClock("estimating", max(1, length_hint(images)), self._on_progress)
 
         def watched() -> Iterator[np.ndarray]:

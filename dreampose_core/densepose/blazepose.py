@@ -5,15 +5,19 @@ Coordinates are in pixels of the picture, x to the right and y down; the centre 
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
 
-from .graph import Graph
+from ..errors import ModelError
 
 NUM_LANDMARKS = 33
 # the person's (left, right) landmarks
@@ -43,6 +47,7 @@ _PRESENT = 0.5  # least confidence of the landmark network that its square shows
 # on photos: at least .99, .70, .058; on walls, doors and skies at least one of the three is at most .77, .48, .05.
 _SURELY_PRESENT, _SEEN, _FILLED = 0.9, 0.6, 0.052
 _CANDIDATES, _LEAST_TILE = 6, 224
+_ACTIVATIONS = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,67 @@ class Pose:
         return float((self.mask > 0).mean()) * self.roi.side**2
 
 
+class Graph(nn.Module):
+    """The network NAME.json (steps) with the weights NAME.safetensors, both made by scripts/convert_blazepose.py.
+
+    side: of its square input, in pixels.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        super().__init__()
+        try:
+            plan = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            weights = load_file(folder / f"{name}.safetensors")
+        except (OSError, ValueError) as error:
+            unread = f"The body tracker's {name} cannot be read from {folder}"
+            raise ModelError(f"{unread}; fetch the project again.") from error
+        self.input, self.side, self.outputs, self.steps = plan["input"], plan["side"], plan["outputs"], plan["steps"]
+        for key, value in weights.items():
+            self.register_buffer(key.replace(".", "_"), value.float())
+        # the last step that needs each value, after which `forward` frees it
+        self._last = {i: number for number, step in enumerate(self.steps) for i in step["inputs"]}
+
+    @torch.inference_mode()
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run pictures (B, 3, side, side); returns its outputs by name, those with four dimensions as (B, C, H, W)."""
+        values, kept = {self.input: pictures}, set(self.outputs.values())
+        for number, step in enumerate(self.steps):
+            values[step["out"]] = self._do(step, [values[i] for i in step["inputs"]])
+            for i in step["inputs"]:
+                if self._last[i] == number and i not in kept:
+                    values.pop(i, None)
+        return {name: values[i] for name, i in self.outputs.items()}
+
+    def _do(self, step: dict, given: list[torch.Tensor]) -> torch.Tensor:
+        x = given[0]
+        match step["do"]:
+            case "conv":
+                weight, bias = (getattr(self, f"{step['out']}_{name}") for name in ("weight", "bias"))
+                x = F.pad(x, step["pad"]) if any(step["pad"]) else x
+                x = F.conv2d(x, weight, bias, step["stride"], groups=step["groups"])
+                return _ACTIVATIONS[step["activation"]](x)
+            case "add":
+                return _ACTIVATIONS[step["activation"]](x + given[1])
+            case "pad":
+                return F.pad(x, step["pad"])
+            case "resize":
+                return F.interpolate(x, size=step["size"], mode="bilinear", align_corners=False)
+            case "max_pool":
+                return F.max_pool2d(F.pad(x, step["pad"], value=-torch.inf), step["kernel"], step["stride"])
+            case "logistic":
+                return x.sigmoid()
+            case "reshape":  # the shape refers to the order (B, H, W, C)
+                x = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+                return x.reshape(len(x), *step["shape"])
+            case "concatenate":
+                return torch.cat(given, step["axis"])
+            case "depth_to_space":  # (B, k k C, H, W) -> (B, C, k H, k W)
+                k, (batch, channels, height, width) = step["block"], x.shape
+                x = x.reshape(batch, k, k, channels // k**2, height, width).permute(0, 3, 4, 1, 5, 2)
+                return x.reshape(batch, channels // k**2, k * height, k * width)
+        raise ValueError(f"there is no step {step['do']}")
+
+
 class BlazePose:
     """The person detector and the landmark network, on one device."""
 
@@ -116,8 +182,7 @@ class BlazePose:
         out = self.detector(picture * 2 - 1)
         scores = out["scores"][0, :, 0].double().clamp(-80, 80).sigmoid().cpu().numpy()
         boxes = out["boxes"][0].double().cpu().numpy().reshape(-1, 6, 2) / side
-        found: list[tuple[float, Roi]] = []
-        middles: list[np.ndarray] = []
+        found, middles = [], []
         for i in np.argsort(-scores)[:60]:
             if scores[i] < _POSSIBLE:
                 break
@@ -165,10 +230,9 @@ class BlazePose:
         for side in sorted({short, max(short // 2, _LEAST_TILE), max(short // 3, _LEAST_TILE)}):
             if side >= max(height, width):
                 continue
-            for top in _starts(height, side):
-                for left in _starts(width, side):
-                    for score, roi in self.detect(image[top : top + side, left : left + side]):
-                        found.append((score, replace(roi, x=roi.x + left, y=roi.y + top)))
+            for top, left in product(_starts(height, side), _starts(width, side)):
+                for score, roi in self.detect(image[top : top + side, left : left + side]):
+                    found.append((score, replace(roi, x=roi.x + left, y=roi.y + top)))
         return found
 
     def _pixels(self, image: np.ndarray) -> torch.Tensor:

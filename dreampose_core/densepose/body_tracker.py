@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..body.build import Build, Stances, drawn
 from ..body.cones import PARTS
@@ -16,11 +17,11 @@ from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
 from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
-from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..poses.sequence import OTHER_SIDE, both
+from ..progress import OnProgress, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
 from .painting import on_parts, painted
 
-CHARTS = "body"
 _FITTED = 5  # number of frames whose masks determine the body's build
 _MOST_LEAN = 0.44  # radians; a smaller lean out of the picture is an error of the landmarks, a larger one is real
 _LOST_FRAMES = 15  # longest gap in a clip, in frames, that is interpolated
@@ -59,7 +60,8 @@ class BodyTracker:
         masks: list[np.ndarray | None] = []
         cuts, changes, before = [0], [], None
         for image in images:
-            size, small = image.shape[:2], _small(image)
+            size = image.shape[:2]
+            small = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BOX), float) / 255
             changes.append(0.0 if before is None else float(np.abs(small - before).mean()))
             before, is_cut = small, _is_cut(changes)
             if is_cut:
@@ -77,9 +79,7 @@ class BodyTracker:
             )
         return self._maps(found, masks, size, cuts)
 
-    def with_joints(
-        self, poses: PoseSequence, *, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
-    ) -> PoseSequence:
+    def with_joints(self, poses: PoseSequence, on_progress: OnProgress = ignore_progress) -> PoseSequence:
         """Add the person's joints to maps with parts; returns `poses` unchanged when too few frames show a person.
 
         Each part map is painted as a picture of a dressed person, in which BlazePose finds the landmarks; joints are
@@ -92,7 +92,7 @@ class BodyTracker:
         found: list[Pose | None] = []
         clock = StageClock("estimating", len(poses), on_progress)
         for index, parts in enumerate(poses.parts):
-            check_stop(should_stop)
+            check_stop(self.should_stop)
             clock.tick(index)
             pose = self._next(painted(parts), found)
             found.append(None if pose is None else on_parts(pose, parts))
@@ -164,7 +164,7 @@ class BodyTracker:
             fit = float(np.median([(a & b).sum() / max(1, (a | b).sum()) for a, b in seen]))
             self.notices += _doubts(joints, points, size, fit)
             joints = _held(joints, there, len(found))
-        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), CHARTS)
+        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), "body")
 
 
 def _between(found: list[Pose | None]) -> list[int]:
@@ -187,18 +187,6 @@ def _scenes(cuts: list[int], length: int) -> list[int]:
     return [0, *(cut for cut, before, after in zip(cuts[1:], lengths, lengths[1:]) if min(before, after) >= _FLASH)]
 
 
-def _small(image: np.ndarray) -> np.ndarray:
-    """The picture reduced to the mean colours of a grid, (16, 16, 3), 0 to 1."""
-    rows, columns = (np.linspace(0, n, 17).astype(int) for n in image.shape[:2])
-    step = max(1, min(image.shape[:2]) // 128)
-    cells = [
-        image[a : max(b, a + 1) : step, c : max(d, c + 1) : step].mean((0, 1))
-        for a, b in zip(rows, rows[1:])
-        for c, d in zip(columns, columns[1:])
-    ]
-    return np.reshape(cells, (16, 16, 3)) / 255
-
-
 def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: float) -> tuple[str, ...]:
     """A notice about what may come out wrong, or none. fit: how well the body covers the mask, 0 to 1."""
     if fit < _FITS:
@@ -206,7 +194,7 @@ def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: fl
     unsure = []
     for words, names in (("arms", ("elbow", "wrist")), ("legs", ("knee", "ankle"))):
         inside = np.mean([_inside(getattr(some, name), size) for some in points for name in names])
-        which = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in names]
+        which = [joint for name in names for joint in both(name)]
         if inside > 0.7 and float(np.median(joints.confidence[:, which].min(1))) < _SURE:
             unsure.append(words)
     limbs = " and ".join(unsure).capitalize()
@@ -266,26 +254,26 @@ def _fit(
 def _together(fitted: list[Build], builds: list[Build], legs: bool) -> Build:
     """Combine the bodies fitted to some frames and all frames' bones into one build. legs: whether legs are seen."""
     average = Build.average()
-    of_all = np.median([build.symmetrical().offsets for build in builds], axis=0)
-    for i, name in enumerate(JOINTS):
-        part = name.split("_")[-1]
-        if part in ("elbow", "wrist", "knee", "ankle"):
-            usual = np.linalg.norm(average.offsets[i])
-            length = np.linalg.norm(of_all[i])
-            if not legs and part in ("knee", "ankle"):
+    symmetrical = [(build.offsets + build.offsets[OTHER_SIDE] * [-1, 1, 1]) / 2 for build in builds]
+    of_all = np.median(symmetrical, axis=0)
+    for name in ("elbow", "wrist", "knee", "ankle"):
+        for i in both(name):
+            usual, length = (np.linalg.norm(offsets[i]) for offsets in (average.offsets, of_all))
+            if not legs and name in ("knee", "ankle"):
                 of_all[i] = average.offsets[i]
             elif length > 0:
                 of_all[i] *= np.clip(length, _SHORTEST * usual, _LONGEST * usual) / length
-    values = {
-        name: np.median([getattr(some, name) for some in fitted], axis=0)
-        for name in ("limbs", "trunk", "head", "outline")
-    }
+
+    def middle(name: str, bodies: list[Build]) -> np.ndarray:
+        return np.median([getattr(body, name) for body in bodies], axis=0)
+
+    values = {name: middle(name, fitted) for name in ("limbs", "trunk", "outline")}
     for name in ("hair", "locks", "skirt"):  # kept only if more than half of the fitted frames show it
-        given = [value for value in (getattr(some, name) for some in fitted) if value.any()]
+        given = [body for body in fitted if getattr(body, name).any()]
         if 2 * len(given) > len(fitted):
-            values[name] = np.median(given, axis=0)
-    lengths = {name: float(np.median([getattr(some, name) for some in builds])) for name in ("hand", "foot")}
-    return Build(of_all, **lengths, **values | {"head": float(values["head"])})
+            values[name] = middle(name, given)
+    lengths = {"hand": float(middle("hand", builds)), "foot": float(middle("foot", builds))}
+    return Build(of_all, **lengths, **values, head=float(middle("head", fitted)))
 
 
 def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: Build, size: tuple[int, int]) -> Joints:
@@ -296,14 +284,12 @@ def _joints(stances: Stances, height: np.ndarray, visibility: np.ndarray, body: 
     camera = np.stack([height / size[0], 0.5 + x / size[1], 0.5 - y / size[0]], 1)
     confidence = np.ones((len(stances), len(JOINTS)))
     ends = {"shoulder": "elbow", "elbow": "wrist", "wrist": "index", "hip": "knee", "knee": "ankle", "ankle": "toe"}
-    for name, i in JOINT_INDEX.items():
-        side, _, joint = name.partition("_")
-        if joint:
-            number = ("left", "right").index(side)
-            confidence[:, i] = visibility[:, [LANDMARKS[joint][number], LANDMARKS[ends[joint]][number]]].min(1)
-        else:
-            of = {"root": LANDMARKS["hip"], "spine": LANDMARKS["shoulder"], "head": (NOSE, *LANDMARKS["ear"])}[name]
-            confidence[:, i] = visibility[:, list(of)].mean(1)
+    for name, end in ends.items():
+        for i, of in zip(both(name), zip(LANDMARKS[name], LANDMARKS[end])):
+            confidence[:, i] = visibility[:, of].min(1)
+    trunk = {"root": LANDMARKS["hip"], "spine": LANDMARKS["shoulder"], "head": (NOSE, *LANDMARKS["ear"])}
+    for name, of in trunk.items():
+        confidence[:, JOINT_INDEX[name]] = visibility[:, of].mean(1)
     arrays = (stances.rotations, about, camera, confidence.clip(0, 1), body.numbers())
     return Joints(*(array.astype(np.float32) for array in arrays))
 

@@ -7,11 +7,11 @@ every other name.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..media.images import MAX_PIXELS, MAX_SIDE
 from ..poses import NUM_PARTS, PoseSequence
 from ..poses.numbered import MAX_FRAMES_READ, gap_notices, in_time, refusing, repeat_nearest
 from ..poses.sources import DEFAULT_FPS, NO_RATE, Reading, reduced, reduced_size, reduction_notice
-from .follow import Detection, followed
+from .follow import Detection, followed, place
 
 FORM = "detectron2 dump"
 _CLASSES = ("DensePoseChartResult", "DensePoseChartResultQuantized")
@@ -49,21 +49,11 @@ class _ChartResult:
 
 @dataclass(frozen=True)
 class _Picture:
-    """One entry of the dump: the people seen in one picture; the payload of each is a _ChartResult.
+    """One entry of the dump: a picture's path, its name without folders, and its people, each with a _ChartResult."""
 
-    base: the file's name without folders. name: the same, safe to show in messages.
-    """
-
-    file_name: str
+    path: str
+    name: str
     people: list[Detection]
-
-    @property
-    def base(self) -> str:
-        return re.split(r"[/\\]", self.file_name)[-1]
-
-    @property
-    def name(self) -> str:
-        return shown(self.base)
 
 
 def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int] | None = None) -> Reading:
@@ -91,9 +81,10 @@ def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int]
     uv = np.zeros((len(frames), 2, *reduced_size(size)), np.float16)
     for i in np.flatnonzero(known):
         detection = people[i][chosen[i]]
-        labels, values = _maps(detection, f"{frames[i].name} in {name}")
-        parts[i] = reduced(_placed(labels, detection, size, np.uint8))
-        uv[i] = reduced(_placed(values, detection, size, np.float16).transpose(1, 2, 0)).transpose(2, 0, 1)
+        whole = np.zeros((3, *size), np.float16)
+        place(_maps(detection, f"{shown(frames[i].name)} in {name}"), detection.box, whole)
+        small = reduced(whole.transpose(1, 2, 0)).transpose(2, 0, 1)
+        parts[i], uv[i] = small[0], small[1:]
     for maps in (parts, uv):
         repeat_nearest(maps, known)
     notices += (*size_notices, *reduction_notice(size), *(NO_RATE,) * (len(frames) > 1))
@@ -135,7 +126,8 @@ def _picture(name: str, entry: Any) -> _Picture:
     """Check one entry of the dump, except for the people's maps."""
     if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
         raise InputError(f"{name} holds an entry without file_name; {_ACCEPTED}.")
-    where = f"{_Picture(entry['file_name'], []).name} in {name}"
+    file_name = re.split(r"[/\\]", entry["file_name"])[-1]
+    where = f"{shown(file_name)} in {name}"
     boxes = _array(entry.get("pred_boxes_XYXY", torch.zeros(0, 4)), 2)
     results = entry.get("pred_densepose", [])
     count = len(results) if isinstance(results, list) else -1
@@ -147,19 +139,18 @@ def _picture(name: str, entry: Any) -> _Picture:
     if not all(isinstance(result, _ChartResult) for result in results):
         raise InputError(f"{where} has results that are not DensePose chart results; {_ACCEPTED}.")
     found = zip(boxes.astype(float).tolist(), scores.astype(float).tolist(), results)
-    return _Picture(entry["file_name"], [Detection(tuple(box), score, result) for box, score, result in found])
+    people = [Detection(tuple(box), score, result) for box, score, result in found]
+    return _Picture(entry["file_name"], file_name, people)
 
 
 def _in_order(pictures: list[_Picture], name: str) -> tuple[list[_Picture | None], Sequence[int], tuple[str, ...]]:
     """Order the pictures by the last number in their names: pictures (None for a gap), frame numbers, notices."""
-    if len(pictures) > 1 and not all(re.search("[0-9]", os.path.splitext(picture.base)[0]) for picture in pictures):
+    if len(pictures) > 1 and not all(re.search("[0-9]", os.path.splitext(picture.name)[0]) for picture in pictures):
         notice = f"Not every picture in {name} has a number in its name, so the frames are in the order of the dump."
         return list(pictures), range(len(pictures)), (notice,)
-    order = in_time([picture.base for picture in pictures], name, "pictures")
-    frames: list[_Picture | None] = [None] * len(order.known)
-    for index, slot in zip(order.indices, order.slots):
-        frames[slot] = pictures[index]
-    return frames, order.numbers, ()
+    ordered, slots, numbers = in_time(pictures, name, "pictures")
+    known = dict(zip(slots, ordered))
+    return [known.get(slot) for slot in range(len(numbers))], numbers, ()
 
 
 def _frame_size(
@@ -177,19 +168,15 @@ def _frame_size(
             )
     height, width = int(height), int(width)
     if size is not None:
-        if min(size) < 1 or height > size[0] + 1 or width > size[1] + 1:
-            reach = f"people reaching to {width} x {height} pixels"
-            raise InputError(
-                f"{name} has {reach}, so its pictures are not {size[1]} x {size[0]}; give their true size."
-            )
-        return (int(size[0]), int(size[1])), ()
+        if height > size[0] + 1 or width > size[1] + 1:
+            true = f"so its pictures are not {size[1]} x {size[0]}; give their true size"
+            raise InputError(f"{name} has people reaching to {width} x {height} pixels, {true}.")
+        return size, ()
     for photo in _photos(pictures, path):
-        try:
+        with suppress(InputError):
             found = read_image(photo).shape[:2]
-        except InputError:
-            continue
-        if height <= found[0] + 1 and width <= found[1] + 1:
-            return found, (f"The frames' size, {found[1]} x {found[0]} pixels, is that of {shown(photo.name)}.",)
+            if height <= found[0] + 1 and width <= found[1] + 1:
+                return found, (f"The frames' size, {found[1]} x {found[0]} pixels, is that of {shown(photo.name)}.",)
     notice = (
         f"{name} does not say how large its pictures are; {width} x {height} pixels is inferred from the "
         "people's boxes, so the border at the right and the bottom may be missing (to have it, put the pictures "
@@ -201,15 +188,14 @@ def _frame_size(
 def _photos(pictures: list[_Picture], path: Path) -> Iterable[Path]:
     """Find pictures of the dump that still exist, only in the dump's and the working folder, whatever their names."""
     for picture in pictures[:1] + pictures[1:][-1:]:
-        names, folders = [picture.base], re.split(r"[/\\]", picture.file_name)
-        if folders[0] and ".." not in folders:
-            names.insert(0, picture.file_name)
+        folders = re.split(r"[/\\]", picture.path)
+        names = (picture.path, picture.name) if folders[0] and ".." not in folders else (picture.name,)
         for folder in (path.parent, Path()):
             yield from (folder / name for name in names if os.path.isfile(folder / name))
 
 
-def _maps(person: Detection, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a person's labels (h, w) and U, V (2, h, w) in 0..1, within their box. Raises InputError."""
+def _maps(person: Detection, where: str) -> np.ndarray:
+    """Read a person's label, U and V (3, h, w), U, V in 0..1, within their box. Raises InputError."""
     x0, y0, x1, y1 = person.box
     box, result = (max(int(y1 - y0), 1), max(int(x1 - x0), 1)), person.payload
     labels, uv, both = _array(result.labels, 2), _array(result.uv, 3), _array(result.labels_uv_uint8, 3)
@@ -227,26 +213,16 @@ def _maps(person: Detection, where: str) -> tuple[np.ndarray, np.ndarray]:
     uv = np.where(labels > 0, uv, 0)
     if not np.isfinite(uv).all():
         raise InputError(f"The result of {where} has U, V that are not finite numbers; please dump it again.")
-    return labels, uv.clip(0, 1)
-
-
-def _placed(map_: np.ndarray, person: Detection, size: tuple[int, int], dtype: type) -> np.ndarray:
-    """Place a person's map (..., h, w) at their box in a frame of `size`: (..., H, W), 0 around it."""
-    out, (left, top) = np.zeros((*map_.shape[:-2], *size), dtype), map(math.floor, person.box[:2])
-    map_ = map_[..., max(-top, 0) : max(size[0] - top, 0), max(-left, 0) : max(size[1] - left, 0)]
-    height, width = map_.shape[-2:]
-    out[..., max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width] = map_
-    return out
+    return np.stack([labels, *uv.clip(0, 1)])
 
 
 def _array(tensor: Any, dims: int) -> np.ndarray | None:
     """Convert a plain tensor of `dims` dimensions to numpy, without a copy where possible; None for anything else."""
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != dims or tensor.is_complex():
         return None
-    if tensor.ndim != dims or tensor.is_complex() or 0 in tensor.shape[1:] or tensor.numel() > 3 * MAX_PIXELS:
+    if 0 in tensor.shape[1:] or tensor.numel() > 3 * MAX_PIXELS:
         return None
     try:
-        tensor = tensor.detach().resolve_neg()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    except (TypeError, RuntimeError):  # numpy lacks the tensor's dtype
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except (TypeError, RuntimeError):  # sparse, or of a dtype that numpy lacks
         return None

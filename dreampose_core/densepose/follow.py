@@ -30,30 +30,40 @@ class Detection:
     payload: Any = None
 
 
+def place(map_: np.ndarray, box: tuple[float, float, float, float], frame: np.ndarray) -> None:
+    """Write a person's map (..., h, w) into a frame (..., H, W) at their box; what lies beyond the frame is cut off."""
+    (left, top), (height, width) = np.floor(box[:2]).astype(int), frame.shape[-2:]
+    map_ = map_[..., max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    high, wide = map_.shape[-2:]
+    frame[..., max(top, 0) : max(top, 0) + high, max(left, 0) : max(left, 0) + wide] = map_
+
+
 @dataclass
 class _Track:
-    """One person through the frames. seen: frame -> index of the detection. areas: of its boxes, in pixels."""
+    """One person through the frames. seen: frame -> index of the detection. boxes: theirs, (4,) each, in pixels."""
 
     seen: dict[int, int] = field(default_factory=dict)
-    areas: list[float] = field(default_factory=list)
-    last: int = -1  # the newest frame of `seen`
-    box: np.ndarray | None = None  # (4,), the last box
-    motion: np.ndarray = field(default_factory=lambda: np.zeros(4))  # movement of the box per frame
+    boxes: list[np.ndarray] = field(default_factory=list)
+    motion: np.ndarray | float = 0.0  # (4,), movement of the box per frame
 
     def add(self, frame: int, index: int, box: np.ndarray) -> None:
         if self.seen:
-            moved = np.tile((box - self.box).reshape(2, 2).mean(axis=0), 2) / (frame - self.last)
+            moved = np.tile((box - self.boxes[-1]).reshape(2, 2).mean(axis=0), 2) / (frame - self.last)
             self.motion = 0.5 * self.motion + 0.5 * moved
-        self.seen[frame], self.last, self.box = index, frame, box
-        self.areas.append(float(_area(box)))
+        self.seen[frame] = index
+        self.boxes.append(box)
 
     def expected(self, frame: int) -> np.ndarray:
         """The box expected at `frame`: extrapolated for at most 5 frames: people do not move straight on for long."""
-        return self.box + self.motion * min(frame - self.last, 5)
+        return self.boxes[-1] + self.motion * min(frame - self.last, 5)
+
+    @property
+    def last(self) -> int:
+        return next(reversed(self.seen))
 
     @property
     def area(self) -> float:
-        return float(np.median(self.areas))
+        return float(np.median(_area(np.stack(self.boxes))))
 
 
 def followed(frames: Sequence[Sequence[Detection]], person: int | None = None) -> list[int | None]:
@@ -111,16 +121,12 @@ def _joined(tracks: list[_Track]) -> list[_Track]:
     """
     joined: list[_Track] = []
     for track in sorted(tracks, key=lambda track: min(track.seen)):
-        before = [
-            one
-            for one in joined
-            if one.last < min(track.seen) and 1 / _MAX_RATIO <= one.area / track.area <= _MAX_RATIO
-        ]
-        if before and len(track.seen) >= 5:
-            other = max(before, key=lambda other: len(other.seen))
+        ended = (one for one in joined if one.last < min(track.seen))
+        alike = [one for one in ended if 1 / _MAX_RATIO <= one.area / track.area <= _MAX_RATIO]
+        if alike and len(track.seen) >= 5:
+            other = max(alike, key=lambda other: len(other.seen))
             other.seen |= track.seen
-            other.last = track.last
-            other.areas += track.areas
+            other.boxes += track.boxes
         else:
             joined.append(track)
     return joined

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..body.cones import HEAD, PARTS
+from ..poses.sequence import SIDES
 from .blazepose import LANDMARKS, Pose
 
 _ROUND = 0.02  # width of the darker edge of painted people, as a share of the map's height
@@ -58,14 +59,12 @@ def _with_face(picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
     """Correct a pose found in painted parts (H, W): left and right as in the parts, joints where two parts meet."""
-    sides = {
-        side: np.unique(np.concatenate([PARTS[f"{side}_{limb}"] for limb in _SIDED])) for side in ("left", "right")
-    }
+    on_left, on_right = ([part for limb in _SIDED for part in PARTS[f"{side}_{limb}"]] for side in SIDES)
     rows, columns = (pose.xy[:, i].astype(int).clip(0, n - 1) for i, n in ((1, parts.shape[0]), (0, parts.shape[1])))
     there = parts[rows, columns]
-    left, right = (list(x) for x in zip(*(LANDMARKS[name] for name in LANDMARKS)))
-    right_way = np.isin(there[left], sides["left"]).sum() + np.isin(there[right], sides["right"]).sum()
-    wrong_way = np.isin(there[left], sides["right"]).sum() + np.isin(there[right], sides["left"]).sum()
+    left, right = map(list, zip(*LANDMARKS.values()))
+    right_way = np.isin(there[left], on_left).sum() + np.isin(there[right], on_right).sum()
+    wrong_way = np.isin(there[left], on_right).sum() + np.isin(there[right], on_left).sum()
     xy, world, visibility = pose.xy.copy(), pose.world.copy(), pose.visibility.copy()
     if wrong_way > right_way:  # the network took a back for a front
         for array in (xy, world, visibility):
@@ -73,15 +72,13 @@ def on_parts(pose: Pose, parts: np.ndarray) -> Pose:
         world[:, 2] *= -1
     box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(parts))
     own = parts[box]
-    for number, side in enumerate(("left", "right")):
-        for name, one, other in _MEETINGS:
-            a, b = (np.isin(own, PARTS[f"{side}_{limb}"]) for limb in (one, other))
-            at, landmark = _meeting(a, b), LANDMARKS[name][number]
-            if at is None:
-                continue
-            at = at + [box[1].start, box[0].start]
-            if np.hypot(*(at - xy[landmark])) < _ASTRAY * pose.roi.side:
-                xy[landmark] = at
+    for name, *limbs in _MEETINGS:
+        for side, landmark in zip(SIDES, LANDMARKS[name]):
+            at = _meeting(*(np.isin(own, PARTS[f"{side}_{limb}"]) for limb in limbs))
+            if at is not None:
+                at = at + [box[1].start, box[0].start]
+                if np.hypot(*(at - xy[landmark])) < _ASTRAY * pose.roi.side:
+                    xy[landmark] = at
     return replace(pose, xy=xy, world=world, visibility=visibility)
 
 

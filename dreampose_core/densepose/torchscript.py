@@ -19,7 +19,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError, ModelError
 from ..poses import NUM_PARTS, PoseSequence
-from .follow import Detection, followed
+from .follow import Detection, followed, place
 
 REPOSITORY = "LayerNorm/DensePose-TorchScript-with-hint-image"
 FILE = "densepose_r50_fpn_dl.torchscript"
@@ -35,41 +34,29 @@ LICENCE = (
     "The DensePose network's weights are by Facebook AI Research (detectron2, DensePose), under CC BY-SA 3.0 "
     "(https://creativecommons.org/licenses/by-sa/3.0/)."
 )
-FPS = 30.0  # of the result, because pictures have no rate
 _COMPANION = 0.1  # share of the followed person's box area from which another person counts: about a third as tall
 _SAME = 0.7  # a box with this share of its area inside the followed person's box shows the same person
 _PEOPLE = 4  # people kept of each frame, because the followed one may not be the largest in every frame
 _CHANNELS = NUM_PARTS + 1
 _OTHER_KIND = f"please give the file {FILE} or densepose_r101_fpn_dl.torchscript of {REPOSITORY}"
 
-ColorOrder = Literal["bgr", "rgb"]
-
 
 class TorchScriptEstimator:
     """Estimates pose maps with the TorchScript network.
 
     path: the network's file; None downloads it from the hub.
-    device: "cpu" (32-bit) or "cuda". color_order: the channel order that the network expects; "bgr" is that of its
+    device: "cpu" (32-bit) or "cuda". colours: the channel order that the network expects, "rgb" or "bgr", that of its
     source, detectron2.
     person: which person to follow, see follow.followed.
 
-    Raises InputError for an unknown colour order or a missing GPU, ModelError when torchvision is missing or the file
-    is unavailable or not such a network.
+    Raises InputError for a missing GPU, ModelError when torchvision is missing or the file is unavailable or not such a
+    network.
     """
 
     notices = (LICENCE,)
     left_out = 0  # other people in the last picture; 0 if the user chose the person
 
-    def __init__(
-        self,
-        path: str | Path | None = None,
-        *,
-        device: str = "cpu",
-        color_order: ColorOrder = "bgr",
-        person: int | None = None,
-    ):
-        if color_order not in ("bgr", "rgb"):
-            raise InputError(f"The colour order is {color_order!r}; please give bgr or rgb.")
+    def __init__(self, path: Path | None = None, device: str = "cpu", colours: str = "bgr", person: int | None = None):
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(f"The DensePose network was to run on {device}, but no such card is here; choose cpu.")
         try:
@@ -79,13 +66,13 @@ class TorchScriptEstimator:
                 "The TorchScript DensePose estimator needs torchvision, which is missing or does not fit the installed "
                 "torch; please run: pip install -r requirements-densepose.txt"
             ) from error
-        self.device, self.color_order, self.person = torch.device(device), color_order, person
-        path = _download() if path is None else Path(path)
+        self.device, self.colours, self.person = torch.device(device), colours, person
+        path = path or _download()
         self.name = path.name
         self.network = _load(path, self.device)
 
     def estimate(self, images: Iterable[np.ndarray]) -> PoseSequence:
-        """Estimate maps (T frames, charts "densepose", FPS) of RGB `images`, uint8 (H, W, 3) of one size, at that size.
+        """Estimate maps (T frames, charts "densepose") of RGB `images`, uint8 (H, W, 3) of one size, at that size.
 
         Frames without the followed person are all 0. `images` is read one by one, so a generator may report progress or
         raise Cancelled between two frames.
@@ -94,13 +81,10 @@ class TorchScriptEstimator:
         DensePose's.
         """
         frames: list[list[Detection]] = []
-        size = None
         for image in images:
-            if image.dtype != np.uint8 or image.shape != (*(size or image.shape[:2]), 3):
-                raise ValueError(f"images are uint8 (H, W, 3) of one size, not {image.dtype} {image.shape} and {size}")
             size = image.shape[:2]
             frames.append(self._detect(image))
-        if size is None:
+        if not frames:
             raise InputError("There are no pictures to estimate poses from; please give at least one.")
         parts = np.zeros((len(frames), *size), np.uint8)
         uv = np.zeros((len(frames), 2, *size), np.float16)
@@ -109,15 +93,16 @@ class TorchScriptEstimator:
             if chosen is not None:
                 if self.person is None:
                     self.left_out = _num_companions(frames[i], chosen)
-                place, own_parts, own_uv = frames[i][chosen].payload
-                parts[i][place], uv[i][:, *place] = own_parts, own_uv
+                person = frames[i][chosen]
+                for frame, own in zip((parts[i], uv[i]), person.payload):
+                    place(own, person.box, frame)
             frames[i] = []
-        return PoseSequence(parts, uv, "densepose", FPS)
+        return PoseSequence(parts, uv, "densepose")
 
     @torch.inference_mode()
     def _detect(self, image: np.ndarray) -> list[Detection]:
         """Detect the largest people in `image`, with their maps as payload."""
-        pixels = image if self.color_order == "rgb" else image[..., ::-1]
+        pixels = image if self.colours == "rgb" else image[..., ::-1]
         # (H, W, 3) -> (3, H, W)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(self.device)
         try:
@@ -129,13 +114,8 @@ class TorchScriptEstimator:
         boxes, coarse, fine, u, v = self._checked(output, image.shape[:2])
         areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
         largest = areas.argsort(descending=True, stable=True)[: max(_PEOPLE, (self.person or 1) + 2)]
-        return [
-            Detection(
-                tuple(boxes[i].tolist()),
-                payload=_patch(boxes[i].tolist(), coarse[i], fine[i], u[i], v[i], image.shape[:2]),
-            )
-            for i in largest.tolist()
-        ]
+        found = ((boxes[i].tolist(), *(maps[i] for maps in (coarse, fine, u, v))) for i in largest.tolist())
+        return [Detection(tuple(box), payload=_maps(box, *maps)) for box, *maps in found]
 
     def _checked(self, output: object, size: tuple[int, int]) -> list[torch.Tensor]:
         """Check the output: boxes (N, 4), coarse (N, C, h, w), fine, u, v (N, 25, h, w); drop unusable boxes."""
@@ -169,17 +149,16 @@ def _num_companions(detections: list[Detection], chosen: int) -> int:
     return int(np.count_nonzero((areas >= _COMPANION * areas[chosen]) & (common < _SAME * areas)))
 
 
-def _patch(
-    box: list[float], coarse: torch.Tensor, fine: torch.Tensor, u: torch.Tensor, v: torch.Tensor, size: tuple[int, int]
-) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """Convert a person's maps (C, h, w) to a patch of a frame of (height, width) = `size`, cut off at its border.
+def _maps(
+    box: list[float], coarse: torch.Tensor, fine: torch.Tensor, u: torch.Tensor, v: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Convert a person's maps (C, h, w) to the size of their box, whose sides are rounded down.
 
-    Returns the patch's place in the frame, parts uint8 (h, w) and uv float16 (2, h, w). The box's corner and sides are
-    rounded down. Maps are resized before the part is chosen and its U, V taken, so that U, V of two parts are never
-    mixed.
+    Returns parts uint8 (h, w) and uv float16 (2, h, w). Maps are resized before the part is chosen and its U, V taken,
+    so that U, V of two parts are never mixed.
     """
     x0, y0, x1, y1 = box
-    left, top, width, height = int(np.floor(x0)), int(np.floor(y0)), max(int(x1 - x0), 1), max(int(y1 - y0), 1)
+    width, height = max(int(x1 - x0), 1), max(int(y1 - y0), 1)
 
     def resized(tensor: torch.Tensor) -> torch.Tensor:
         return F.interpolate(tensor[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
@@ -199,11 +178,7 @@ def _patch(
         if part:
             here = parts == part
             uv[0][here], uv[1][here] = resized(u[part])[here], resized(v[part])[here]
-    # Copy the patch inside the frame, so that the larger arrays can be freed.
-    rows, columns = slice(max(-top, 0), max(size[0] - top, 0)), slice(max(-left, 0), max(size[1] - left, 0))
-    uv = uv[:, rows, columns].clamp(0, 1).to(torch.float16)
-    place = slice(max(top, 0), min(top + height, size[0])), slice(max(left, 0), min(left + width, size[1]))
-    return place, parts[rows, columns].cpu().numpy().copy(), uv.cpu().numpy().copy()
+    return parts.cpu().numpy(), uv.clamp(0, 1).to(torch.float16).cpu().numpy()
 
 
 def _download() -> Path:

@@ -88,8 +88,8 @@ def make_scene(
         motion, more = on_body(motion, photo_map, should_stop)
         notices += more
     else:
-        motion, alignment = aligned(motion, photo_map, size)
-        notices += () if alignment is None else (alignment.sentence(),)
+        motion, alignment = aligned(motion, photo_map)
+        notices += (alignment.sentence(),)
     return Scene(photo, photo_map, motion, box, notices)
 
 

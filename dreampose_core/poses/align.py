@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..media import Box, pad_box
-from .fit import fitted
+from .edit import fitted
 from .sequence import PoseSequence
 
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
@@ -37,14 +37,12 @@ _SPANS = (
 class Alignment:
     """How `aligned` changed a motion after fitting it to the photo's size.
 
-    A point (y, x) moved to (scale_y y + shift_y, scale_x x + shift_x); shifts are in pixels. moved_down, moved_right:
-    pixels by which the person's feet (or head) and middle moved. span: the compared span, for example ("head", "feet").
+    scale_y, scale_x: factors of its height and width. moved_down, moved_right: pixels by which the person's feet (or
+    head) and middle moved. span: the compared span, for example ("head", "feet").
     """
 
     scale_y: float
     scale_x: float
-    shift_y: float
-    shift_x: float
     moved_down: float
     moved_right: float
     span: tuple[str, str]
@@ -69,32 +67,27 @@ class Alignment:
         return f"The motion was fitted to the person in the photo{way}: {', '.join(done)}{doubt}."
 
 
-def aligned(
-    poses: PoseSequence, image_poses: PoseSequence, size: tuple[int, int]
-) -> tuple[PoseSequence, Alignment | None]:
+def aligned(poses: PoseSequence, image_poses: PoseSequence) -> tuple[PoseSequence, Alignment]:
     """Scale and move a motion so that its person has the height, width and place of the person in `image_poses`.
 
-    Returns the motion at (height, width) = `size` and the Alignment. image_poses: the photo's map, one frame, of
-    `size`. All frames of the motion are changed alike. The two people are compared in the frames in which the person
-    stands most as in the photo, over the longest span that is visible in both, so photos that end at the head or above
-    the feet work, too. A motion whose first map, fitted to `size`, equals the photo's is only fitted; then there is no
-    Alignment.
+    Returns the motion at the size of `image_poses`, the photo's map (one frame). All frames of the motion are changed
+    alike. The two people are compared in the frames in which the person stands most as in the photo, over the longest
+    span that is visible in both, so photos that end at the head or above the feet work, too.
 
-    Raises InputError when no person is in `image_poses` or in any map of `poses`; ValueError when `image_poses` is not
-    one map of `size`.
+    Raises InputError when no person is in `image_poses` or in any map of `poses`.
     """
-    if len(image_poses) != 1 or image_poses.size != tuple(size):
-        raise ValueError(f"the photo's map must be one of {size}, not {len(image_poses)} of {image_poses.size}")
-    if _same(fitted(poses.select(slice(0, 1)), size), image_poses):
-        return fitted(poses, size), None
+    size = image_poses.size
     by_parts = poses.parts is not None and image_poses.parts is not None
-    target = measured(_labels(image_poses, 0, by_parts), by_parts)
+
+    def figure_in(maps: PoseSequence, index: int) -> Figure | None:
+        return measured(maps.parts[index] if by_parts else maps.mask_of(index).astype(np.uint8), by_parts)
+
+    target = figure_in(image_poses, 0)
     if target is None:
         raise InputError("No person is found in the photo's DensePose, to fit the motion to; give another map or none.")
     # Measure evenly spread frames, including the first one; skip those without a person.
     frames = np.unique(np.linspace(0, len(poses) - 1, min(len(poses), _MEASURED)).round().astype(int))
-    seen = [measured(_labels(poses, index, by_parts), by_parts) for index in frames]
-    seen = [figure for figure in seen if figure is not None]
+    seen = [figure for index in frames if (figure := figure_in(poses, index)) is not None]
     if not seen:
         raise InputError("No person is found in any map of the motion; give a motion that shows a person.")
     # Choose the frames in which the person stands most as the target does, the best first.
@@ -114,14 +107,9 @@ def aligned(
     shift_y, shift_x = new_y - scale_y * old_y, new_x - scale_x * old_x
     # The part of the motion that the photo's frame shows, in the motion's pixels: fitting and aligning in one step lose
     # less to nearest-neighbour sampling than two.
-    window = Box(
-        box.top - shift_y / (scale_y * zoom),
-        box.left - shift_x / (scale_x * zoom),
-        box.height / scale_y,
-        box.width / scale_x,
-    )
-    done = Alignment(scale_y, scale_x, shift_y, shift_x, new_y - old_y, new_x - old_x, span)
-    return fitted(poses, size, window), done
+    top, left = box.top - shift_y / (scale_y * zoom), box.left - shift_x / (scale_x * zoom)
+    done = Alignment(scale_y, scale_x, new_y - old_y, new_x - old_x, span)
+    return fitted(poses, size, Box(top, left, box.height / scale_y, box.width / scale_x)), done
 
 
 def _compared(target: Figure, alike: list[Figure]) -> tuple[tuple[str, str], float, float]:
@@ -177,20 +165,6 @@ def _broader(target: Figure, alike: list[Figure], seen: list[Figure], end: str, 
         if widths:
             return target.width / _median(widths)
     return taller
-
-
-def _labels(poses: PoseSequence, index: int, by_parts: bool) -> np.ndarray:
-    """uint8 (H, W): parts, or 1 on the person."""
-    return poses.parts[index] if by_parts else poses.select(slice(index, index + 1)).mask[0].astype(np.uint8)
-
-
-def _same(a: PoseSequence, b: PoseSequence) -> bool:
-    """Whether two maps are equal in everything that both know; U, V in different charts are not compared."""
-    if a.parts is not None and b.parts is not None and not np.array_equal(a.parts, b.parts):
-        return False
-    if a.charts == b.charts and a.uv is not None:
-        return np.array_equal(a.uv, b.uv)
-    return a.parts is not None and b.parts is not None
 
 
 def _median(values) -> float:

@@ -28,12 +28,12 @@ _Pixels = tuple[np.ndarray, np.ndarray]  # rows, columns
 
 def holes_filled(poses: PoseSequence) -> PoseSequence:
     """Fill small holes of background inside the person, and remove small specks around them."""
-    out = _copies(poses)
+    out = {name: array.copy() for name, array in poses.maps.items()}
     for index in range(len(poses)):
-        mask = poses.select(slice(index, index + 1)).mask[0]
+        mask = poses.mask_of(index)
         limit = SMALL * np.count_nonzero(mask)
-        specks = small_regions(mask, limit, eight=True, touching=True)
-        rows, columns = np.nonzero(small_regions(~mask, limit, eight=False, touching=False))
+        specks = small_regions(mask, limit, are_holes=False)
+        rows, columns = np.nonzero(small_regions(~mask, limit, are_holes=True))
         for array in out.values():
             array[index][..., specks] = 0
         # Fill holes from their rims inwards; `mask` marks the pixels that have values.
@@ -58,7 +58,7 @@ def frames_with_holes(poses: PoseSequence) -> np.ndarray:
     found = np.zeros(len(poses), bool)
     for index, labels in enumerate(() if poses.parts is None else poses.parts):
         area = np.count_nonzero(labels)
-        regions, areas = numbered_regions(small_regions(labels == 0, SMALL * area, eight=False, touching=False))
+        regions, areas = numbered_regions(small_regions(labels == 0, SMALL * area, are_holes=True))
         rows, columns = np.nonzero(regions)
         least, most = np.full(len(areas) + 1, 255, np.uint8), np.zeros(len(areas) + 1, np.uint8)
         for row_step, column_step in _STEPS:  # the part in each direction of each pixel of a hole
@@ -78,12 +78,12 @@ def smoothed(poses: PoseSequence) -> PoseSequence:
     UV-only sequences are smoothed as one part.
     """
     labels = poses.parts if poses.parts is not None else poses.mask.astype(np.uint8)  # (T, H, W)
-    out = _copies(poses)
+    out = {name: array.copy() for name, array in poses.maps.items()}
 
     def take(index: int, at: _Pixels, source: int, source_at: _Pixels) -> None:
         """Set the pixels `at` of frame `index` to the original pixels `source_at` of frame `source`."""
         for name, array in out.items():
-            array[index][..., at[0], at[1]] = getattr(poses, name)[source][..., source_at[0], source_at[1]]
+            array[index][..., *at] = poses.maps[name][source][..., *source_at]
 
     areas = np.stack([_count(frame) for frame in labels])  # (T, 25)
     for index in range(1, len(poses) - 1):
@@ -94,10 +94,6 @@ def smoothed(poses: PoseSequence) -> PoseSequence:
             for index in range(before + 1, after):
                 take(index, *_lost(labels, areas, part, (before, index, after)))
     return replace(poses, **out)
-
-
-def _copies(poses: PoseSequence) -> dict[str, np.ndarray]:
-    return {name: array.copy() for name in ("parts", "uv") if (array := getattr(poses, name)) is not None}
 
 
 def _count(labels: np.ndarray) -> np.ndarray:

@@ -35,14 +35,15 @@ def write_poses(poses: PoseSequence, path: str | Path) -> None:
 
     Raises StorageError, and InputError for more data than `read_poses` accepts.
     """
-    if sum(array.nbytes for array in (poses.parts, poses.uv) if array is not None) > MAX_BYTES:
+    if sum(array.nbytes for array in poses.maps.values()) > MAX_BYTES:
         size = f"{poses.size[0]} x {poses.size[1]}"
         raise InputError(f"{len(poses)} frames of {size} take more than {MAX_BYTES >> 30} GiB; take fewer.")
-    arrays = {"charts": np.array(poses.charts), "fps": np.float64(poses.fps), "version": np.int64(VERSION)}
-    if poses.parts is not None:
-        arrays["parts"] = poses.parts
-    if poses.uv is not None:
-        arrays["uv"] = poses.uv
+    arrays = {
+        "charts": np.array(poses.charts),
+        "fps": np.float64(poses.fps),
+        "version": np.int64(VERSION),
+        **poses.maps,
+    }
     if poses.joints is not None:
         arrays["body_version"] = np.int64(BODY_VERSION)
         arrays |= {name: getattr(poses.joints, field) for field, name in _JOINTS.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import os
 import re
@@ -27,7 +26,7 @@ MAX_BYTES_IN_ALL = 512 << 20
 MAX_NPY_BYTES = 64 << 20  # bytes of one .npy map; float64 of 1920 x 1080 has 33 MB
 MAX_NPY_BYTES_IN_ALL = 4 << 30
 _LARGEST_READ = 8 << 20  # bytes; far more than the directory of a normal zip of MAX_ENTRIES files
-_PIECE = 1 << 20
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty zip
 _MOST_DIGITS, _MOST_RANGES = 15, 12
 
 
@@ -55,7 +54,7 @@ class Folder:
         with refusing(unreadable), ExitStack() as files:
             if path.is_dir():
                 self.entries = _files_in(path, self.name)
-            elif zipfile_magic(path):
+            elif files.enter_context(open(path, "rb")).read(4) in ZIP_STARTS:
                 self._archive = files.enter_context(bounded_zip(path))
                 self.entries = _members(self._archive, self.name)
             else:
@@ -96,8 +95,7 @@ class Folder:
         """Read all bytes of the entry. Raises InputError as `open` does."""
         damaged = f"{self.where(entry)} is damaged or cut short; please save or upload it again."
         with refusing(damaged), self.open(entry) as file:
-            pieces = iter(lambda: file.read(_PIECE), b"")
-            return b"".join(itertools.islice(pieces, entry.num_bytes // _PIECE + 1))
+            return file.read(entry.num_bytes + 1)  # one more, for the end, where zipfile compares the checksum
 
 
 @contextmanager
@@ -131,81 +129,55 @@ def bounded_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def zipfile_magic(path: Path) -> bool:
-    """Whether the file at `path` starts like a zip, also an empty one."""
-    with open(path, "rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+def in_time(files: list, place: str, what: str) -> tuple[list, tuple[int, ...], range]:
+    """Order files in time, by the last number in their names that runs; a constant stride between numbers is no gap.
 
-
-@dataclass(frozen=True)
-class Order:
-    """Files in time order.
-
-    indices: sorts the files. slots: the frame, of `len(known)` frames, of each sorted file. known: which frames have a
-    file. numbers: the number of each frame.
+    files: objects with a name. place: where they are; what: what they are; both for messages. Returns the files in
+    order, the position in time of each, and the numbers of all positions. Raises InputError for a repeated number,
+    several files when one has no number, and numbers too far apart.
     """
-
-    indices: list[int]
-    slots: list[int]
-    known: np.ndarray
-    numbers: range
-
-
-def in_time(names: list[str], place: str, what: str) -> Order:
-    """Order file names in time, by the last number in them that runs; a constant stride between the numbers is no gap.
-
-    place: where the files are; what: what they are; both for messages. Raises InputError for a repeated number, several
-    files when one has no number, and numbers too far apart.
-    """
-    if len(names) == 1:
-        return Order([0], [0], np.ones(1, bool), range(1))
-    by_number: dict[int, int] = {}
-    found = [re.findall("[0-9]+", os.path.splitext(name)[0]) for name in names]
+    if len(files) == 1:
+        return files, (0,), range(1)
+    by_number: dict[int, object] = {}
+    found = [re.findall("[0-9]+", os.path.splitext(file.name)[0]) for file in files]
     runs = -1
     while -runs < min(map(len, found)) and len({numbers[runs] for numbers in found}) == 1:
         runs -= 1  # the same in all names, such as a size
-    for index, (name, numbers) in enumerate(zip(names, found)):
+    for file, numbers in zip(files, found):
+        where = f"{file.name} in {place}"
         if not numbers or len(numbers[runs]) > _MOST_DIGITS:
-            suffix = os.path.splitext(name)[1]
-            raise InputError(f"{name} in {place} has no frame number; several {what} need one: frame_0001{suffix}.")
+            suffix = os.path.splitext(file.name)[1]
+            raise InputError(f"{where} has no frame number; several {what} need one: frame_0001{suffix}.")
         number = int(numbers[runs])
-        other = by_number.setdefault(number, index)
-        if other != index:
-            both = f"{names[other]} and {name} in {place}"
-            raise InputError(f"{both} have the same number {number}; give one sequence only.")
+        other = by_number.setdefault(number, file)
+        if other is not file:
+            raise InputError(f"{other.name} and {where} have the same number {number}; give one sequence only.")
     ordered = sorted(by_number)
-    stride = math.gcd(*(b - a for a, b in zip(ordered, ordered[1:])))
-    length = (ordered[-1] - ordered[0]) // stride + 1
-    if length > MAX_FRAMES_READ:
+    numbers = range(ordered[0], ordered[-1] + 1, math.gcd(*np.diff(ordered).tolist()))
+    if len(numbers) > MAX_FRAMES_READ:
         raise InputError(
-            f"The numbers of the {what} in {place} reach from {ordered[0]} to {ordered[-1]}, which is {length} frames; "
-            f"at most {MAX_FRAMES_READ} are accepted, please take a shorter part."
+            f"The numbers of the {what} in {place} reach from {ordered[0]} to {ordered[-1]}, which is {len(numbers)} "
+            f"frames; at most {MAX_FRAMES_READ} are accepted, please take a shorter part."
         )
-    slots = [(number - ordered[0]) // stride for number in ordered]
-    known = np.zeros(length, bool)
-    known[slots] = True
-    numbers = range(ordered[0], ordered[-1] + 1, stride)
-    return Order([by_number[number] for number in ordered], slots, known, numbers)
+    return [by_number[number] for number in ordered], tuple(map(numbers.index, ordered)), numbers
 
 
 # ---- gaps: unknown frames repeat the nearest known frame -------------------------------------------------------------
 
 
-def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int] | None = None) -> tuple[str, ...]:
+def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int]) -> tuple[str, ...]:
     """The notice that lists the frames that are not `known`, bool (T,); empty when all are.
 
-    what: the notice's start, for example "No person was found in". numbers: the frames' numbers, by default 0, 1, ...
+    what: the notice's start, for example "No person was found in". numbers: the frames' numbers.
     Raises InputError when more than half are unknown.
     """
-    missing = np.flatnonzero(~known)
+    missing, count = np.flatnonzero(~known), len(known)
     if len(missing) == 0:
         return ()
-    names = range(len(known)) if numbers is None else numbers
-    frames = f"{what} frame{'s' * (len(missing) > 1)} {frame_ranges(missing, names)}"
-    if 2 * len(missing) > len(known):
-        raise InputError(
-            f"{frames}, which is {len(missing)} of {len(known)}; give a motion with at least half of the frames."
-        )
+    frames = f"{what} frame{'s' * (len(missing) > 1)} {frame_ranges(missing, numbers)}"
+    if 2 * len(missing) > count:
+        most = "give a motion with at least half of the frames"
+        raise InputError(f"{frames}, which is {len(missing)} of {count}; {most}.")
     return (f"{frames}; {'they repeat' if len(missing) > 1 else 'it repeats'} the nearest frame.",)
 
 

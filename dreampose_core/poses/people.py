@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,16 +20,8 @@ _GROUP_SHARE, _GROUPS_NEEDED = 0.03, 4  # least share of a visible group of _GRO
 _GRID = 160  # rows of the grid on which people are separated
 
 
-@dataclass(frozen=True)
-class _Seed:
-    """The pixels from which a person is grown, bool (H, W): the head, or the torso if there is none.
-
-    size: of a head, in pixels.
-    """
-
-    pixels: np.ndarray
-    size: float
-    is_head: bool
+# The pixels from which a person is grown, bool (H, W): the head, or the torso if there is none; and a head's size.
+_Seed = tuple[np.ndarray, float]
 
 
 def people(labels: np.ndarray) -> list[np.ndarray]:
@@ -41,8 +33,8 @@ def people(labels: np.ndarray) -> list[np.ndarray]:
     mask = labels > 0
     if not mask.any():
         return []
-    seeds = _heads(labels)
-    seeds += _headless(labels, mask, seeds)
+    heads = _heads(labels)
+    seeds = heads + _headless(labels, mask, heads)
     if len(seeds) < 2:
         return [mask]
     counts = [np.bincount(labels[person], minlength=25) for person in _parted(seeds, mask)]
@@ -51,7 +43,7 @@ def people(labels: np.ndarray) -> list[np.ndarray]:
     shares = np.array([[count[list(group)].sum() / max(count.sum(), 1) for group in _GROUPS] for count in counts])
     num_groups, largest = (shares >= _GROUP_SHARE).sum(1), int(np.argmax(areas))
     head, torso, arms = shares.T[:3]
-    good_head = (head >= _HEAD_SHARE[0]) & (head <= _HEAD_SHARE[1]) | ~np.array([seed.is_head for seed in seeds])
+    good_head = (head >= _HEAD_SHARE[0]) & (head <= _HEAD_SHARE[1]) | (np.arange(len(seeds)) >= len(heads))
     counts_in = good_head & (torso >= _TORSO_SHARE) & (arms >= _ARM_SHARE)
     counts_in &= num_groups >= min(_GROUPS_NEEDED, num_groups[largest])
     counts_in[largest] = True
@@ -74,17 +66,19 @@ def largest_alone(poses: PoseSequence) -> PoseSequence:
 def _heads(labels: np.ndarray) -> list[_Seed]:
     """Find the heads; pieces of one head are joined."""
     regions, areas = numbered_regions(np.isin(labels, _GROUPS[0]))
-    found: list[tuple[np.ndarray, float, np.ndarray]] = []  # pixels, size, centre
+    found, centres = [], []
     for number in range(1, 1 + np.count_nonzero(areas >= _LEAST_HEAD * areas[:1])):
         pixels = regions == number
         rows, columns = np.nonzero(pixels)
         centre, size = np.array([rows.mean(), columns.mean()]), float(max(np.ptp(rows), np.ptp(columns)) + 1)
-        same = next((i for i, (_, larger, at) in enumerate(found) if np.hypot(*(centre - at)) <= _APART * larger), None)
-        if same is None:
-            found.append((pixels, size, centre))
+        for (head, head_size), at in zip(found, centres):
+            if np.hypot(*(centre - at)) <= _APART * head_size:
+                head |= pixels
+                break
         else:
-            found[same] = (found[same][0] | pixels, *found[same][1:])
-    return [_Seed(pixels, size, True) for pixels, size, _ in found]
+            found.append((pixels, size))
+            centres.append(centre)
+    return found
 
 
 def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[_Seed]:
@@ -93,8 +87,8 @@ def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[
     A torso below a person may be a part of that person, cut in two.
     """
     torso, head = np.isin(labels, _GROUPS[1]), np.zeros_like(mask)
-    for seed in heads:
-        head |= seed.pixels
+    for pixels, _ in heads:
+        head |= pixels
     regions, areas = numbered_regions(mask)
     torsos = np.bincount(regions[torso], minlength=len(areas) + 1)
     with_head = np.unique(regions[head])
@@ -104,7 +98,7 @@ def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[
         pixels = torso & (regions == number)
         columns = pixels.any(axis=0)
         if number not in with_head and not (columns & taken).any():
-            found.append(_Seed(pixels, float(np.sqrt(torsos[number])) / 2, False))
+            found.append((pixels, float(np.sqrt(torsos[number])) / 2))
             taken |= columns
     return found
 
@@ -115,9 +109,8 @@ def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
     Pixels that no path reaches belong to the nearest person. Works on a grid of cells for speed.
     """
     step = -(-mask.shape[0] // _GRID)
-    seeds_at = [_coarse(seed.pixels, step) for seed in seeds]
     inside = _coarse(mask, step)
-    far = np.stack([_steps(start, inside) / seed.size for start, seed in zip(seeds_at, seeds)])
+    far = np.stack([_steps(_coarse(pixels, step), inside) / size for pixels, size in seeds])
     owner = np.where(np.isfinite(far.min(axis=0)), far.argmin(axis=0), -1)
     while (owner < 0).any():
         owner = np.where(owner < 0, _spread(owner), owner)
@@ -164,7 +157,9 @@ def numbered_regions(mask: np.ndarray, eight: bool = True) -> tuple[np.ndarray, 
 
     eight: whether pixels that touch at a corner are connected.
     """
-    rows, starts, ends = _runs(mask)
+    # The row, start and end (exclusive) of each run of true pixels in a row, in reading order.
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    (rows, starts), ends = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
     if len(rows) == 0:
         return np.zeros(mask.shape, np.int32), np.zeros(0, np.int64)
     _, region = np.unique(_regions(rows, starts, ends, mask.shape[1] + 2, int(eight)), return_inverse=True)
@@ -178,26 +173,17 @@ def numbered_regions(mask: np.ndarray, eight: bool = True) -> tuple[np.ndarray, 
     return steps.cumsum(axis=1, dtype=np.int32)[:, :-1], areas[order]
 
 
-def small_regions(mask: np.ndarray, limit: float, *, eight: bool, touching: bool) -> np.ndarray:
+def small_regions(mask: np.ndarray, limit: float, are_holes: bool) -> np.ndarray:
     """bool (H, W): the connected regions of `mask` of at most `limit` pixels, except the largest region of all.
 
-    mask, eight: as in `numbered_regions`. touching: whether regions at the border count.
+    are_holes: regions at the border do not count, and pixels that touch at a corner are not connected.
     """
-    numbers, areas = numbered_regions(mask, eight)
+    numbers, areas = numbered_regions(mask, eight=not are_holes)
     wanted = np.append(False, areas <= limit)
     wanted[:2] = False
-    if not touching:
+    if are_holes:
         wanted[np.concatenate([numbers[[0, -1]].ravel(), numbers[:, [0, -1]].ravel()])] = False
     return wanted[numbers]
-
-
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The row, start and end (exclusive) of each run of true pixels in a row, in reading order."""
-    framed = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
-    framed[:, 1:-1] = mask
-    steps = np.diff(framed, axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    return rows, starts, np.nonzero(steps == -1)[1]
 
 
 def _regions(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, stride: int, corner: int) -> np.ndarray:

@@ -15,21 +15,10 @@ from ..errors import InputError, shown
 from ..media import is_video
 from . import maps
 from .npz import read_poses
-from .numbered import Folder, zipfile_magic
+from .numbered import ZIP_STARTS, Folder
 from .renderings import SAME_COLOUR, Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
-from .sources import (
-    FORM_NPZ,
-    NO_RATE,
-    SUFFIXES,
-    Animation,
-    Numbered,
-    Pictures,
-    Reading,
-    Video,
-    one_picture,
-    reduction_notice,
-)
+from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Pictures, Reading, Video, numbered_frames, one_picture
 
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it
@@ -40,10 +29,9 @@ _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
 _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\((lp|dp|i[a-z_])|[\]}]q")
 # How far a rendering's colours may be off before other ways to store them are tried, and at all; see `palette_of`.
 _FITS, _MISFIT = 12.0, 40.0
-_STORED = [
-    f"in_color_matrix={matrix}:in_range={levels}" for matrix in ("bt601", "bt709") for levels in ("limited", "full")
-]
-_PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_LEVELS = "limited", "full"
+_STORED = [f"in_color_matrix={matrix}:in_range={levels}" for matrix in ("bt601", "bt709") for levels in _LEVELS]
+_PICTURE_START = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
 _ACCEPTED = (
     "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a "
     "person, as a file, a folder or a zip"
@@ -58,13 +46,40 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
     """
     path = Path(path)
     name, suffix = shown(path.name or str(path)), path.suffix.lower()
-    if os.path.isdir(path):
-        with Folder(path) as folder:
-            npzs = folder.with_suffix(".npz")
-            if len(npzs) == 1 and not folder.with_suffix(".npy"):
-                notice = f"The poses are taken from {npzs[0].name} in {folder.name}."
-                return Reading(read_poses(npzs[0].source), FORM_NPZ, (notice,))
-            return _from_folder(folder, estimate)
+    start = b"" if os.path.isdir(path) else _start_of(path, name)
+    is_zip = start.startswith(ZIP_STARTS)
+    is_picture, is_array = _PICTURE_START.match(start), start.startswith(b"\x93NUMPY")
+    is_other = bool(start) and not (is_zip or is_picture or is_array)
+    if is_other and is_video(path):
+        return _from_frames(Video(path), estimate)
+    if suffix == ".npz" and (is_zip or is_other):
+        return Reading(read_poses(path), FORM_NPZ, ())
+    if is_other:
+        raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
+    with Folder(path) as folder:
+        if is_array:
+            return _original(folder, [replace(folder.entries[0], suffix=".npy")])
+        if is_picture:
+            return _from_frames(one_picture(folder), estimate)
+        if is_zip and {"version.npy", "charts.npy", "fps.npy"} <= {entry.name for entry in folder.entries}:
+            return Reading(read_poses(path), FORM_NPZ, ())
+        arrays, pictures = folder.with_suffix(".npy"), folder.with_suffix(*SUFFIXES)
+        npzs, pickles = folder.with_suffix(".npz"), folder.with_suffix(*_PICKLES)
+        if not is_zip and not arrays and len(npzs) == 1:
+            notice = f"The poses are taken from {npzs[0].name} in {folder.name}."
+            return Reading(read_poses(npzs[0].source), FORM_NPZ, (notice,))
+        if arrays:
+            left_out = (f"The pictures next to the maps in {folder.name} are left out.",) if pictures else ()
+            return _original(folder, arrays, left_out)
+        if pictures:
+            return _from_frames(Pictures(folder, pictures), estimate)
+        if pickles:
+            raise _pickle(pickles[0].name)
+        raise InputError(f"{folder.name} holds no pictures and no .npy maps; {_ACCEPTED}.")
+
+
+def _start_of(path: Path, name: str) -> bytes:
+    """The first bytes of a file. Raises InputError when it is missing, empty, unreadable or a pickle."""
     if not os.path.isfile(path):  # unlike Path.is_file, returns False for names that are too long or not accessible
         todo = "download it first" if re.match("https?:/", str(path)) else "please check the name"
         raise InputError(f"There is no file or folder at {shown(str(path))}; {todo}.")
@@ -77,25 +92,9 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
             end = file.read(1)
     except OSError as error:
         raise InputError(f"{name} may not be read; please check its permissions; {_ACCEPTED}.") from error
-    if suffix in _PICKLES or (end == b"." and _PICKLE_START.match(start)):
+    if path.suffix.lower() in _PICKLES or (end == b"." and _PICKLE_START.match(start)):
         raise _pickle(name)
-    is_zip = zipfile_magic(path)
-    if is_zip and suffix != ".npz":
-        with Folder(path) as folder:
-            if {"version.npy", "charts.npy", "fps.npy"} <= {entry.name for entry in folder.entries}:
-                return Reading(read_poses(path), FORM_NPZ, ())
-            return _from_folder(folder, estimate)
-    if start.startswith(b"\x93NUMPY"):
-        with Folder(path) as folder:
-            return _original(folder, [replace(folder.entries[0], suffix=".npy")])
-    if start.startswith(_PICTURE_STARTS):
-        with Folder(path) as folder:
-            return _from_frames(one_picture(folder), estimate)
-    if not is_zip and is_video(path):
-        return _from_frames(Video(path), estimate)
-    if suffix == ".npz":
-        return Reading(read_poses(path), FORM_NPZ, ())
-    raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
+    return start
 
 
 def read_image_poses(spec: str | Path, estimate: Estimate | None = None) -> PoseSequence:
@@ -127,28 +126,14 @@ def _one_map(reading: Reading, frame: int) -> Reading:
     return replace(reading, poses=reading.poses.clip(frame, frame + 1), notices=notices)
 
 
-def _from_folder(folder: Folder, estimate: Estimate | None) -> Reading:
-    arrays, pictures = folder.with_suffix(".npy"), folder.with_suffix(*SUFFIXES)
-    if arrays:
-        left_out = (f"The pictures next to the maps in {folder.name} are left out.",) if pictures else ()
-        return _original(folder, arrays, left_out)
-    if pictures:
-        return _from_frames(Pictures(folder, pictures), estimate)
-    if folder.with_suffix(*_PICKLES):
-        raise _pickle(folder.with_suffix(*_PICKLES)[0].name)
-    raise InputError(f"{folder.name} holds no pictures and no .npy maps; {_ACCEPTED}.")
-
-
 def _original(folder: Folder, entries: list, notices: tuple[str, ...] = ()) -> Reading:
     """Read the original DreamPose's maps, which have no parts."""
-    source = Numbered(folder, entries, "maps")
     charts, fps = maps.read_sidecar(folder)
-    size = maps.read_original(folder, source.entries[0]).shape[:2]
-    frames = source.frames(lambda entry: maps.read_original(folder, entry), notices + reduction_notice(size))
+    frames = numbered_frames(folder, entries, "maps", lambda entry: maps.read_original(folder, entry), notices)
     return frames.decoded(lambda uv: (None, uv.transpose(2, 0, 1).astype(np.float32)), charts, maps.FORM_ORIGINAL, fps)
 
 
-def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None) -> Reading:
+def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading:
     """Decode the frames if they are pose maps, else estimate the maps."""
     samples = source.samples()
     charts = source.text.get("charts")  # this program writes it into IUV pictures
@@ -163,7 +148,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
                 f"{source.name} shows U or V in colours, which rise along the body, not its parts; please bring the "
                 "rendering of the parts, or IUV pictures."
             )
-        frames = source.maps()
+        frames = source.frames(raw=True)
         if palette.swapped:
             notice = f"Red and blue are swapped in {source.name}; they were put right."
             frames = replace(frames, notices=(notice, *frames.notices))
@@ -184,7 +169,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
             "or parula on black), and no estimator is chosen (--estimator, DREAMPOSE_ESTIMATOR); choose one, or bring "
             "a pose file (.npz), frame_<n>_densepose.npy, IUV pictures or a rendering."
         )
-    frames = source.photos()
+    frames = source.frames(raw=False)
     if looks_drawn(samples):
         notice = (
             f"{source.name} looks like a drawing in flat colours and was read as pictures of a person; if it is a "
@@ -194,7 +179,7 @@ def _from_frames(source: Video | Pictures | Animation, estimate: Estimate | None
     return frames.estimated(estimate(frames))
 
 
-def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) -> Palette | None:
+def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | None:
     """Recognise the style of a rendering. Where a video's colours fit badly, it is read in all usual ways, and the one
     that fits best is kept in `source`. Raises InputError if none fits."""
     found = palette_of(samples)
@@ -214,7 +199,7 @@ def _palette(source: Video | Pictures | Animation, samples: list[np.ndarray]) ->
     return best and best[0]
 
 
-def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Reading:
+def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
     kind, form = ("video", maps.FORM_VIDEO) if source.kind == "video" else ("picture", maps.FORM_IMAGES)
     lossy = InputError(
         f"{source.name} looks like an IUV {kind} that was compressed with loss ({source.format}), which changes parts "
@@ -229,7 +214,7 @@ def _iuv(source: Video | Pictures | Animation, order: str, charts: Charts) -> Re
         parts, uv = maps.decode(frame, order)
         return parts, None if charts == "none" else uv
 
-    frames = source.maps()
+    frames = source.frames(raw=True)
     if order == maps.BGR:
         notice = f"{source.name} holds V, U, I instead of I, U, V, as red and blue swapped; it was put right."
         frames = replace(frames, notices=(notice, *frames.notices))

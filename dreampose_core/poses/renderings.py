@@ -217,24 +217,18 @@ def parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
     (within one step) are used directly. Outside of the palette's window all is background.
     """
     parts = np.zeros(frame.shape[:2], np.uint8)
-    parts[palette.window] = _parts_of(frame[palette.window], palette)
-    return parts
-
-
-def _parts_of(frame: np.ndarray, palette: Palette) -> np.ndarray:
+    frame, labels = frame[palette.window], parts[palette.window]  # a view: what is written to it is written to `parts`
     sample = frame[::8, ::8]
     if _is_exact(sample, _distances(sample.reshape(-1, 3), palette, 1.0, 0.0).argmin(axis=1), palette):
-        labels = _looked_up(frame, palette, 0.0)
+        labels[:] = _looked_up(frame, palette, 0.0)
         if _is_exact(frame, labels, palette):
-            return labels
-    labels = _looked_up(frame, palette, _TRUNCATION)
+            return parts
+    labels[:] = _looked_up(frame, palette, _TRUNCATION)
     rows, columns = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
-    if len(rows) == 0:
-        return labels
-    window = tuple(slice(max(at[0] - _REACH, 0), at[-1] + _REACH + 1) for at in (rows, columns))
-    inside, colours = labels[window], frame[window]
-    labels[window] = _smooth(_grown(inside, colours, palette), colours, palette)
-    return labels
+    if len(rows):
+        near = tuple(slice(max(at[0] - _REACH, 0), at[-1] + _REACH + 1) for at in (rows, columns))
+        labels[near] = _smooth(_grown(labels[near], frame[near], palette), frame[near], palette)
+    return parts
 
 
 def _looked_up(frame: np.ndarray, palette: Palette, truncation: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import InputError
+from ..media import Box
 
 Charts = Literal["densepose", "mannequin", "body", "none"]
 NUM_PARTS = 24
@@ -19,18 +20,22 @@ WINDOW = (-2, -1, 0, 1, 2)  # paper, section 4.2.2: five consecutive poses aroun
 UNCLAMPED = (-1.0, 2.0)
 
 BODY_VERSION = 1  # version of the skeleton and of the meaning of `Joints.body`
-_LIMBS = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
-JOINTS = (
-    "root",
-    "spine",
-    "head",
-    *(f"{side}_{name}" for limb in _LIMBS for side in ("left", "right") for name in limb),
-)
+SIDES = ("left", "right")
+_LIMBS = {"spine": ("shoulder", "elbow", "wrist"), "root": ("hip", "knee", "ankle")}
+JOINTS = ("root", "spine", "head", *(f"{side}_{name}" for limb in _LIMBS.values() for side in SIDES for name in limb))
 JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
-_OTHER = {"left": "right", "right": "left"}
-_OTHER_SIDE = [JOINT_INDEX["_".join(_OTHER.get(word, word) for word in name.split("_"))] for name in JOINTS]
+PARENTS = [0, 0, 1]  # of each joint, the index of the one that it hangs on; the root's own is itself
+for _start, _limb in _LIMBS.items():
+    for _side in SIDES:
+        PARENTS += [JOINT_INDEX[name] for name in (_start, *(f"{_side}_{joint}" for joint in _limb[:-1]))]
+OTHER_SIDE = [JOINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in JOINTS]
 _MIRROR = np.array([-1, 1, 1], np.float32)
 _MOST_NUMBERS = 256  # of `Joints.body`
+
+
+def both(joint: str) -> list[int]:
+    """Indices of the left and the right joint with this name."""
+    return [JOINT_INDEX[f"{side}_{joint}"] for side in SIDES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +91,16 @@ class Joints:
         """The joints of the mirror image."""
         camera = self.camera.copy()
         camera[:, 1] = 1 - camera[:, 1]
-        return replace(
-            self,
-            rotations=self.rotations[:, _OTHER_SIDE] * _MIRROR * _MIRROR[:, None],
-            positions=self.positions[:, _OTHER_SIDE] * _MIRROR,
-            camera=camera,
-            confidence=self.confidence[:, _OTHER_SIDE],
+        rotations = self.rotations[:, OTHER_SIDE] * _MIRROR * _MIRROR[:, None]
+        return Joints(
+            rotations, self.positions[:, OTHER_SIDE] * _MIRROR, camera, self.confidence[:, OTHER_SIDE], self.body
         )
 
-    def seen_in(self, source: tuple[int, int], top: float, left: float, height: float, width: float) -> Joints:
-        """The joints in a crop of the frames, given in pixels of frames of (height, width) `source`."""
+    def seen_in(self, size: tuple[int, int], box: Box) -> Joints:
+        """The joints in a crop of frames of (height, width) `size`, in whose pixels `box` is."""
         scale, x, y = self.camera.T
-        camera = [scale * source[0] / height, (x * source[1] - left) / width, (y * source[0] - top) / height]
-        return replace(self, camera=np.stack(camera, 1).astype(np.float32))
+        down, across = (y * size[0] - box.top) / box.height, (x * size[1] - box.left) / box.width
+        return replace(self, camera=np.stack([scale * size[0] / box.height, across, down], 1).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ class PoseSequence:
 
     def __post_init__(self):
         parts, uv = self.parts, self.uv
-        if parts is None and uv is None:
+        if not self.maps:
             raise InputError("The pose sequence holds neither parts nor U, V; at least one of them is needed.")
         if self.charts not in get_args(Charts):
             known = ", ".join(get_args(Charts))
@@ -133,12 +135,13 @@ class PoseSequence:
             raise InputError(f"The pose sequence says charts {self.charts!r}, but its U, V are {known}.")
         if not (isinstance(self.fps, (int, float)) and 1 <= self.fps <= 240):
             raise InputError(f"The pose sequence has {self.fps} frames per second; 1 to 240 are accepted.")
-        floats = ("float16",) if parts is not None else ("float16", "float32")
-        for name, array, dtypes, dims in (("parts", parts, ("uint8",), 3), ("uv", uv, floats, 4)):
-            if array is not None and (array.dtype.name not in dtypes or array.ndim != dims):
+        kinds = {"parts": (3, "uint8"), "uv": (4, "float16", *(("float32",) if parts is None else ()))}
+        for name, array in self.maps.items():
+            dims, *dtypes = kinds[name]
+            if array.dtype.name not in dtypes or array.ndim != dims:
                 expected = f"{' or '.join(dtypes)} with {dims} dimensions"
                 raise InputError(f"The pose sequence's {name} are {array.dtype} {array.shape}; expected {expected}.")
-            if array is not None and 0 in array.shape:
+            if 0 in array.shape:
                 raise InputError(f"The pose sequence's {name} have shape {array.shape}: no frames, or no pixels.")
         if uv is not None and uv.shape[1] != 2:
             raise InputError(f"The pose sequence's uv has {uv.shape[1]} channels; expected 2 (U and V).")
@@ -150,6 +153,11 @@ class PoseSequence:
             raise InputError(f"The pose sequence has {len(self)} maps, but joints of {len(self.joints)} frames.")
         if uv is not None:
             check_uv_range(uv, *((0, 1) if parts is not None or uv.dtype == np.float16 else UNCLAMPED))
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """Those of parts and uv that are known, by name."""
+        return {name: array for name in ("parts", "uv") if (array := getattr(self, name)) is not None}
 
     def __len__(self) -> int:
         return len(self.parts if self.parts is not None else self.uv)
@@ -164,14 +172,14 @@ class PoseSequence:
         """bool (T, H, W), true on the person."""
         return self.parts > 0 if self.parts is not None else (self.uv > 0).any(axis=1)
 
+    def mask_of(self, index: int) -> np.ndarray:
+        """bool (H, W), true on the person in one frame."""
+        return self.select(slice(index, index + 1)).mask[0]
+
     def select(self, indices) -> PoseSequence:
         """The frames at `indices`, in that order (an index array or a slice)."""
-        return replace(
-            self,
-            parts=None if self.parts is None else self.parts[indices],
-            uv=None if self.uv is None else self.uv[indices],
-            joints=None if self.joints is None else self.joints.select(indices),
-        )
+        joints = None if self.joints is None else self.joints.select(indices)
+        return replace(self, **{name: array[indices] for name, array in self.maps.items()}, joints=joints)
 
     def clip(self, first: int | None, last: int | None) -> PoseSequence:
         """Cut out frames first..last-1; raises InputError when that range is empty or leaves the sequence."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -42,14 +42,10 @@ class Reading:
         The size is height x width.
         """
         poses, (height, width) = self.poses, self.poses.size
-        if poses.uv is None:
-            kinds = "parts only"
-        else:
-            kinds = f"{'U, V only' if poses.parts is None else 'parts and U, V'}, {poses.charts} charts"
-        return (
-            f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps, {height} x {width}, {self.form}, "
-            f"{kinds}"
-        )
+        frames = f"{len(poses)} frame{'s' * (len(poses) > 1)} at {poses.fps:.4g} fps"
+        kinds = "U, V only" if poses.parts is None else "parts only" if poses.uv is None else "parts and U, V"
+        charts = "" if poses.uv is None else f", {poses.charts} charts"
+        return f"{frames}, {height} x {width}, {self.form}, {kinds}{charts}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Frames:
 
     frames: (H, W, C) of one size, iterable once; uint8 RGB for an estimator. name: the file's name for messages. slots:
     the position in time of each frame, of `length` positions; a video may end a little earlier. numbers: the frame
-    numbers of the positions; None if these are the indices. fps: None when unknown. notices: for the user.
+    numbers of the positions. fps: None when unknown. notices: for the user.
     """
 
     frames: Iterable[np.ndarray]
@@ -66,7 +62,7 @@ class Frames:
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...]
     length: int
-    numbers: range | None
+    numbers: Sequence[int]
     fps: float | None
     notices: tuple[str, ...]
 
@@ -90,7 +86,7 @@ class Frames:
                     maps[name][slot] = map_
         for name, array in maps.items():
             maps[name] = array[: slot + 1]
-            repeat_nearest(maps[name], self._known()[: slot + 1])
+            repeat_nearest(maps[name], self.known[: slot + 1])
         fps, notices = _rate(fps or self.fps, slot + 1)
         poses = PoseSequence(maps.get("parts"), maps.get("uv"), charts if "uv" in maps else "none", fps)
         return Reading(poses, form, self.notices + notices)
@@ -100,12 +96,12 @@ class Frames:
 
         Raises InputError when no person was found, or in too few frames.
         """
-        seen = np.array([poses.select(slice(i, i + 1)).mask.any() for i in range(len(poses))])
+        seen = np.array([poses.mask_of(index).any() for index in range(len(poses))])
         if not seen.any():
             raise InputError(f"No person was found in {self.name}; give pictures of one person from head to foot.")
-        numbers = None if self.numbers is None else [self.numbers[slot] for slot in self.slots]
+        numbers = [self.numbers[slot] for slot in self.slots]
         notices = self.notices + gap_notices(seen, "No person was found in", numbers)
-        indices, known = nearest_known(seen), self._known()
+        indices, known = nearest_known(seen), self.known
         if not known.all():
             indices = indices[np.searchsorted(self.slots, nearest_known(known))]
         if not np.array_equal(indices, np.arange(len(poses))):
@@ -114,10 +110,10 @@ class Frames:
         shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
         return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", notices + rate_notices)
 
-    def _known(self) -> np.ndarray:
-        known = np.zeros(self.length, bool)
-        known[list(self.slots)] = True
-        return known
+    @property
+    def known(self) -> np.ndarray:
+        """bool (length,): the positions that have a frame."""
+        return np.isin(np.arange(self.length), self.slots)
 
 
 def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
@@ -143,145 +139,132 @@ class Video:
 
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole video."""
-        wanted = {int((i + 0.5) * self.info.num_frames / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)}
-        frames = read_video(self.path, max_side=MAX_MAP_SIDE, nearest=True, stored=self.stored, partly=True)
-        return [frame for index, frame in enumerate(frames) if index in wanted]
+        wanted = _spread(self.info.num_frames)
+        return [frame for index, frame in enumerate(self._read(None, nearest=True)) if index in wanted]
 
-    def maps(self) -> Frames:
-        """Read all frames, raw, with no side above MAX_MAP_SIDE. Raises InputError when there are too many."""
-        frames = self._frames(_MOST_FPS_OF_PHOTOS if self.info.variable else self.info.fps, nearest=True)
-        return replace(frames, notices=frames.notices + reduction_notice((self.info.height, self.info.width)))
+    def frames(self, raw: bool) -> Frames:
+        """Read all frames: `raw`, or for the estimator, which gets 30 fps at most, and about MAX_FRAMES in all.
 
-    def photos(self) -> Frames:
-        """Read the frames for the estimator, with no side above MAX_MAP_SIDE.
-
-        The rate is 30 fps at most, and lower for a long clip, so that it has about MAX_FRAMES frames.
+        Raises InputError when there are too many.
         """
-        return self._frames(min(_MOST_FPS_OF_PHOTOS, MAX_FRAMES / self.info.seconds), nearest=False)
-
-    def _frames(self, most_fps: float, nearest: bool) -> Frames:
-        fps, rate, notices = min(self.info.fps, most_fps), None, ()
-        if self.info.variable:
+        info, rate, notices = self.info, None, ()
+        most = info.fps if raw and not info.variable else _MOST_FPS_OF_PHOTOS
+        fps = min(info.fps, most if raw else min(most, MAX_FRAMES / info.seconds))
+        if info.variable:
             rate, notices = fps, (f"{self.name} has frames of uneven length; it is read at {fps:.4g} fps.",)
-        elif self.info.fps > most_fps + 0.01 and self.info.num_frames > 1:
-            rate, notices = fps, (f"{self.name} has {self.info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
-        length = self.info.num_frames if rate is None else math.ceil(self.info.seconds * rate) + 1
-        if length > MAX_FRAMES_READ:
-            raise InputError(f"{self.name} has {length} frames; at most {MAX_FRAMES_READ} are accepted, please cut it.")
-        if self.info.left_out:
-            notices = (f"{self.name} {self.info.left_out}", *notices)
-        frames = read_video(
-            self.path, fps=rate, max_side=MAX_MAP_SIDE, nearest=nearest, stored=self.stored, partly=True
-        )
-        return Frames(frames, self.name, self.kind, tuple(range(length)), length, None, fps, notices)
+        elif info.fps > fps + 0.01 and info.num_frames > 1:
+            rate, notices = fps, (f"{self.name} has {info.fps:.4g} fps; it is read at {fps:.4g} fps.",)
+        numbers = range(info.num_frames if rate is None else math.ceil(info.seconds * rate) + 1)
+        if len(numbers) > MAX_FRAMES_READ:
+            many = f"{self.name} has {len(numbers)} frames"
+            raise InputError(f"{many}; at most {MAX_FRAMES_READ} are accepted, please cut it.")
+        if info.left_out:
+            notices = (f"{self.name} {info.left_out}", *notices)
+        if raw:
+            notices += reduction_notice((info.height, info.width))
+        frames = self._read(rate, nearest=raw)
+        return Frames(frames, self.name, self.kind, tuple(numbers), len(numbers), numbers, fps, notices)
+
+    def _read(self, fps: float | None, nearest: bool) -> Iterator[np.ndarray]:
+        how = {"max_side": MAX_MAP_SIDE, "nearest": nearest, "stored": self.stored, "partly": True}
+        return read_video(self.path, fps=fps, **how)
 
 
-class Numbered:
-    """Numbered files of a folder or zip, or one file. what: their kind, for messages."""
-
-    kind = "pictures"
-
-    def __init__(self, folder: Folder, entries: list[Entry], what: str):
-        self.folder, self.name, self._what = folder, folder.name, what
-        self._order = in_time([entry.name for entry in entries], folder.name, what)
-        self.entries = [entries[index] for index in self._order.indices]
-
-    def frames(self, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...]) -> Frames:
-        """Read all files, with no side above MAX_MAP_SIDE. read: returns (H, W, C) of an entry.
-
-        Iterating over the frames raises InputError when they differ in size.
-        """
-        order = self._order
-        notices += gap_notices(order.known, f"There are no {self._what} for", order.numbers)
-        frames, slots = self._of_one_size(read), tuple(order.slots)
-        return Frames(frames, self.name, self.kind, slots, len(order.known), order.numbers, None, notices)
-
-    def _of_one_size(self, read: Callable[[Entry], np.ndarray]) -> Iterator[np.ndarray]:
-        shape = None
-        for entry in self.entries:
-            frame = read(entry)  # reduced only after the comparison of sizes
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                sizes = (
-                    f"{frame.shape[1]} x {frame.shape[0]} pixels, but {self.entries[0].name} {shape[1]} x {shape[0]}"
-                )
-                raise InputError(f"{entry.name} in {self.name} is {sizes}; all need one size.")
-            yield reduced(frame)
+def _spread(count: int) -> list[int]:
+    """A few indices, spread over `count` frames."""
+    return sorted({int((i + 0.5) * count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
 
 
-class Pictures(Numbered):
+class Pictures:
     """Pictures of a folder or zip, or one picture.
 
     text: the text fields of a PNG, which include charts and fps if this program wrote it.
     """
 
+    kind = "pictures"
+
     def __init__(self, folder: Folder, entries: list[Entry]):
-        super().__init__(folder, entries, "pictures")
+        self.folder, self.name, self.entries = folder, folder.name, in_time(entries, folder.name, "pictures")[0]
         first = self._open(self.entries[0])
         self.lossy, self.format = first.format == "JPEG", first.format
         self.text = {key: x for key, x in first.info.items() if isinstance(x, str) and first.format == "PNG"}
-        self._size, self._notices = (first.height, first.width), ()
+        self._count, self._notices = len(entries), ()
         if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1:
             self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
 
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole sequence."""
-        wanted = sorted({int((i + 0.5) * len(self.entries) / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
-        return [reduced(_raw(self._open(self.entries[index]))) for index in wanted]
+        return [reduced(_raw(self._at(index))) for index in _spread(self._count)]
 
-    def maps(self) -> Frames:
-        """Read all pictures, raw."""
-        return self.frames(lambda entry: _raw(self._open(entry)), reduction_notice(self._size) + self._notices)
+    def frames(self, raw: bool) -> Frames:
+        """Read all pictures: `raw`, or upright, for the estimator."""
 
-    def photos(self) -> Frames:
-        """Read all pictures, upright, for the estimator."""
-        return self.frames(lambda entry: _upright(self._open(entry)), self._notices)
+        def read(entry: Entry) -> np.ndarray:
+            return (_raw if raw else _upright)(self._open(entry))
+
+        return numbered_frames(self.folder, self.entries, "pictures", read, self._notices)
 
     def _open(self, entry: Entry) -> Image.Image:
         return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
 
+    def _at(self, index: int) -> Image.Image:
+        return self._open(self.entries[index])
 
-class Animation:
-    """An animated picture. lossy, text: as those of other pictures without text."""
 
-    kind, lossy = "video", False
+class Animation(Pictures):
+    """The one picture of a folder, which is animated."""
 
-    def __init__(self, image: Image.Image, name: str):
-        self._image, self.name, self.format = image, name, image.format
-        self.text: dict[str, str] = {}
-        self._count = min(image.n_frames, MAX_FRAMES_READ)
+    kind = "video"
 
-    def samples(self) -> list[np.ndarray]:
-        """Read a few raw frames, spread over the whole animation."""
-        wanted = sorted({int((i + 0.5) * self._count / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)})
-        return [reduced(_raw(self._at(index))) for index in wanted]
+    def __init__(self, folder: Folder):
+        super().__init__(folder, folder.entries)
+        self._image, self.text = self._open(self.entries[0]), {}
+        self._count = min(self._image.n_frames, MAX_FRAMES_READ)
 
-    def maps(self) -> Frames:
-        """Read all frames, raw."""
-        return self._frames(lambda image: reduced(_raw(image)))
-
-    def photos(self) -> Frames:
-        """Read all frames for the estimator."""
-        return self._frames(_upright)
-
-    def _frames(self, convert: Callable[[Image.Image], np.ndarray]) -> Frames:
-        lengths = [self._at(index).info.get("duration", 0) for index in range(self._count)]
+    def frames(self, raw: bool) -> Frames:
+        """Read all frames: `raw`, or for the estimator."""
+        numbers = range(self._count)
+        lengths = [self._at(index).info.get("duration", 0) for index in numbers]
         rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
-        frames = (convert(self._at(index)) for index in range(self._count))
-        return Frames(frames, self.name, self.kind, tuple(range(self._count)), self._count, None, rate, ())
+        frames = (reduced(_raw(self._at(index))) if raw else _upright(self._at(index)) for index in numbers)
+        return Frames(frames, self.name, self.kind, tuple(numbers), self._count, numbers, rate, ())
 
     def _at(self, index: int) -> Image.Image:
         self._image.seek(index)
         return self._image
 
 
-def one_picture(folder: Folder) -> Pictures | Animation:
+def one_picture(folder: Folder) -> Pictures:
     """The one picture of a `Folder`."""
     (entry,) = folder.entries
     image = open_picture(io.BytesIO(folder.read(entry)), folder.where(entry))
-    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        return Animation(image, folder.where(entry))
-    return Pictures(folder, [entry])
+    is_animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
+    return Animation(folder) if is_animated else Pictures(folder, [entry])
+
+
+def numbered_frames(
+    folder: Folder, entries: list[Entry], what: str, read: Callable[[Entry], np.ndarray], notices: tuple[str, ...] = ()
+) -> Frames:
+    """Read numbered files of a folder or zip, or one file, with no side above MAX_MAP_SIDE.
+
+    what: their kind, for messages. read: returns (H, W, C) of an entry. Iterating over the frames raises InputError
+    when they differ in size.
+    """
+    entries, slots, numbers = in_time(entries, folder.name, what)
+    shape = read(entries[0]).shape
+
+    def frames() -> Iterator[np.ndarray]:
+        for entry in entries:
+            frame = read(entry)  # reduced only after the comparison of sizes
+            if frame.shape != shape:
+                one, other = (f"{width} x {height}" for height, width, _ in (frame.shape, shape))
+                sizes = f"{one} pixels, but {entries[0].name} {other}"
+                raise InputError(f"{entry.name} in {folder.name} is {sizes}; all need one size.")
+            yield reduced(frame)
+
+    found = Frames(frames(), folder.name, "pictures", slots, len(numbers), numbers, None, notices)
+    gaps = gap_notices(found.known, f"There are no {what} for", numbers)
+    return replace(found, notices=notices + reduction_notice(shape[:2]) + gaps)
 
 
 def _raw(image: Image.Image) -> np.ndarray:
@@ -308,10 +291,9 @@ def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def reduced(frame: np.ndarray) -> np.ndarray:
     """Reduce (H, W, ...) to its reduced size by nearest neighbour."""
-    rows, columns = (
-        ((np.arange(n) + 0.5) * side / n).astype(int) for side, n in zip(frame.shape, reduced_size(frame.shape[:2]))
-    )
-    return frame if frame.shape[:2] == (len(rows), len(columns)) else frame[rows[:, None], columns]
+    size = reduced_size(frame.shape[:2])
+    rows, columns = (((np.arange(n) + 0.5) * side / n).astype(int) for side, n in zip(frame.shape, size))
+    return frame if frame.shape[:2] == size else frame[rows[:, None], columns]
 
 
 def reduction_notice(size: tuple[int, int]) -> tuple[str, ...]:

@@ -92,35 +92,27 @@ def write_any(poses: PoseSequence, path: str | Path) -> tuple[str, ...]:
 
 def render_colours(poses: PoseSequence) -> np.ndarray:
     """Render maps as uint8 (T, H, W, 3): a hue for each part, darker towards low U and V; one hue without parts."""
-    out = np.empty((len(poses), *poses.size, 3), np.uint8)
-    for frame, (picture, _) in zip(out, _pictures(poses)):
-        frame[:] = picture
-    return out
+    return np.stack([picture for picture, _ in _pictures(poses)])
 
 
 def overlay(photo: np.ndarray, poses: PoseSequence, opacity: float = 0.6) -> Iterator[np.ndarray]:
     """Yield each map as uint8 (H, W, 3): the person's colours at `opacity` (0..1) over `photo`, elsewhere the photo.
 
-    photo: uint8 (H, W, 3), of the maps' size. Raises ValueError when it is not.
+    photo: uint8 (H, W, 3), of the maps' size.
     """
-    if photo.dtype != np.uint8 or photo.shape != (*poses.size, 3):
-        raise ValueError(f"the photo is {photo.dtype} {photo.shape}; the maps need uint8 {(*poses.size, 3)}")
-    return (_mixed(photo, picture, mask, opacity) for picture, mask in _pictures(poses))
-
-
-def _mixed(photo: np.ndarray, picture: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
-    out = photo.copy()
-    out[mask] = (picture[mask] * np.float32(opacity) + photo[mask] * np.float32(1 - opacity)).round().astype(np.uint8)
-    return out
+    for picture, mask in _pictures(poses):
+        frame = photo.copy()
+        mixed = picture[mask] * np.float32(opacity) + photo[mask] * np.float32(1 - opacity)
+        frame[mask] = mixed.round().astype(np.uint8)
+        yield frame
 
 
 def _pictures(poses: PoseSequence) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each map as a picture, uint8 (H, W, 3), and the person's mask, bool (H, W)."""
     for index in range(len(poses)):
-        one = poses.select(slice(index, index + 1))
-        mask = one.mask[0]
-        picture = _PALETTE[one.parts[0] if one.parts is not None else mask.astype(np.uint8) * 2]
-        if one.uv is not None:
-            shade = 0.55 + 0.45 * one.uv[0][:, mask].astype(np.float32).mean(axis=0)  # (N,)
+        mask = poses.mask_of(index)
+        picture = _PALETTE[poses.parts[index] if poses.parts is not None else mask.astype(np.uint8) * 2]
+        if poses.uv is not None:
+            shade = 0.55 + 0.45 * poses.uv[index][:, mask].astype(np.float32).mean(axis=0)  # (N,)
             picture[mask] = (picture[mask] * shade[:, None]).round().astype(np.uint8)
         yield picture, mask

@@ -9,22 +9,10 @@ from functools import cached_property
 import torch
 
 from ..body.build import Build
-from ..body.cloth import hang
-from ..body.cones import (
-    JOINT_INDEX,
-    Bodies,
-    Cone,
-    Posture,
-    Shape,
-    body_cones,
-    both,
-    forward_kinematics,
-    rest_joints,
-    sole_height,
-)
+from ..body.cones import Bodies, Cone, Posture, Shape, body_cones, forward_kinematics, rest_joints, sole_height
 from ..body.drawing import Rendering, View, draw
 from ..body.fitting import offsets_of
-from ..poses import JOINTS, Joints, PoseSequence
+from ..poses.sequence import JOINT_INDEX, JOINTS, Joints, PoseSequence, both
 from .backdrop import backdrop, seen_through
 from .dice import Dice
 from .motion import Manner, motion, random_manner
@@ -186,7 +174,7 @@ class Moments:
 def render(figure: Figure, moments: Moments, size: tuple[int, int], *, maps_only: bool = False) -> Rendering:
     """Draw a figure in T moments, all at once. size: (height, width). maps_only: draw no pictures."""
     bodies, now, view = _staged(figure, moments)
-    bodies = hang(bodies, now, _standing(bodies, moments.before_angles, moments.before_offset))
+    bodies = bodies.hung(now, _standing(bodies, moments.before_angles, moments.before_offset))
     painted = None
     if not maps_only:
         background = behind(figure.backdrop(size), moments, now[1], view, size)

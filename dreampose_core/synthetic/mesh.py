@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ..body.cones import PARENTS
-from ..poses import JOINTS
+from ..poses.sequence import JOINTS, PARENTS
 from ..settings import PEOPLE
 
 STEP = 1000  # the file's steps per decimetre

@@ -125,7 +125,7 @@ def _loose_cloth(shape: Shape, outfit: Outfit) -> list[Cone]:
 
 
 def _skirt(shape: Shape, outfit: Outfit) -> Cone:
-    """The skirt from waist to hem, as it hangs at rest; `cloth.py` moves it with the legs."""
+    """The skirt from waist to hem, as it hangs at rest; `Bodies.hung` moves it with the legs."""
     lift = 0.515 * 0.5 * (shape.legs - 1)
     hips = 0.066 * (0.6 + 0.4 * shape.girth)
     fall = outfit.waist - outfit.hem

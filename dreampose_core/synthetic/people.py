@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from ..body.cones import both, forward_kinematics
+from ..body.cones import forward_kinematics
 from ..body.drawing import View
+from ..poses.sequence import both
 from .clothing import Clothes, Layer, Layers, Surface, draping_weights, dressed, load_surface, waves, worn_body
 from .dice import Dice
 from .figure import FLOOR, Actor, Camera, Light, Moments, behind, raised, view_of

@@ -11,7 +11,8 @@ import math
 
 import torch
 
-from ...body.cones import JOINT_INDEX, JOINTS, OTHER_SIDE, Shape, both, euler_matrices, rest_joints
+from ...body.cones import Shape, euler_matrices, rest_joints
+from ...poses.sequence import JOINT_INDEX, JOINTS, OTHER_SIDE, both
 
 # Numbers of each part. For limbs, "out" is away from the body's middle on both sides.
 PARTS = {
