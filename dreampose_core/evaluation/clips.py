@@ -78,6 +78,15 @@ class MannequinClips:
             yield Clip(f"{seed} {motion}", photo[0].numpy(), image_poses, poses, rgb.numpy())
 
 
+def walking(size: tuple[int, int], count: int) -> Clip:
+    """Draw a mannequin's photo and `count` frames with exact maps, eight of them again and again."""
+    figure = Figure.from_seed(HELD_OUT)
+    photo, image_poses = render_clip(figure, "walk", 1, size)
+    frames, poses = render_clip(figure, "walk", min(count, 8), size, fps=10.0, start_s=1.0)
+    again = np.resize(np.arange(len(poses)), count)
+    return Clip("walking", photo[0].numpy(), image_poses, poses.select(again), frames.numpy()[again])
+
+
 class DrawnPeople:
     """Clips of people drawn as triangle meshes in held-out motions, with the body tracker's pose maps, which are not
     exact. The photo comes before the frames, which are scored from the sixth on."""

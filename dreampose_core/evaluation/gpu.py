@@ -39,8 +39,7 @@ from ..model.pipeline import DreamPosePipeline
 from ..poses import WINDOW
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import BODY_TRACKER, AnimateOptions, Quality
-from ..synthetic import HELD_OUT, Figure, render_clip
-from .clips import Clip
+from .clips import Clip, walking
 from .metrics import psnr
 from .originals import STEPS, in_the_originals_way
 
@@ -97,15 +96,6 @@ class Bench:
                 torch.cuda.synchronize()
             figures[f"{name}_s"] = (time.monotonic() - started) / count
         figures[f"{name}_memory_mb"] = peak.get("gpu_mb", peak["host_mb"])
-
-
-def walking(size: tuple[int, int], count: int) -> Clip:
-    """Draw a mannequin's photo and `count` frames with exact maps, eight of them again and again."""
-    figure = Figure.from_seed(HELD_OUT)
-    photo, image_poses = render_clip(figure, "walk", 1, size)
-    frames, poses = render_clip(figure, "walk", min(count, 8), size, fps=10.0, start_s=1.0)
-    again = np.resize(np.arange(len(poses)), count)
-    return Clip("walking", photo[0].numpy(), image_poses, poses.select(again), frames.numpy()[again])
 
 
 def bench_gpu(

@@ -135,9 +135,20 @@ class DreamPosePipeline(DiffusionPipeline):
         """The side of a latent cell in pixels."""
         return vae_factor(self.vae)
 
-    def __call__(self, *args, **options) -> DreamPoseOutput:
-        """Generate all frames of a clip; arguments and errors as in `stream`."""
-        return DreamPoseOutput(frames=np.stack(list(self.stream(*args, **options))))
+    def __call__(
+        self,
+        image: ImageLike | list[ImageLike],
+        poses: PoseSequence,
+        image_poses: PoseSequence | None = None,
+        num_inference_steps: int | None = None,
+        image_guidance: float | None = None,
+        pose_guidance: float | None = None,
+        generator: torch.Generator | None = None,
+        **options,
+    ) -> DreamPoseOutput:
+        """Generate all frames of a clip; arguments, options and errors as in `stream`."""
+        args = num_inference_steps, image_guidance, pose_guidance, generator
+        return DreamPoseOutput(frames=np.stack(list(self.stream(image, poses, image_poses, *args, **options))))
 
     @torch.no_grad()
     def stream(
