@@ -436,12 +436,13 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     from dreampose_core.media import ffmpeg, images
     from dreampose_core.poses import sources
 
-    work = prepared(tmp_path, poses="walk.mp4", keep_sound=True)
+    work, jointless = prepared(tmp_path, poses="walk.mp4", keep_sound=True), []
     clip = work.folder.input / "upload-poses.mp4"
     write_video((np.full((32, 24, 3), 40 * i, np.uint8) for i in range(5)), clip, 25)
     (work.folder.input / "upload-poses.npz").unlink()
     work = replace(work, request=work.request.model_copy(update={"poses": Upload(file=clip.name, name="walk.mp4")}))
     monkeypatch.setattr(Estimates, "_estimate", lambda self, frames, person: corpus.estimate(frames))
+    monkeypatch.setattr(Estimates, "with_joints", lambda self, poses: (jointless.append(len(poses)), poses)[1])
 
     def forbidden(*_, **__):
         raise AssertionError("opened in the worker")
@@ -455,7 +456,8 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     said = LightTasks(Settings(home=tmp_path / "home"))(work)
     assert said[0].startswith("The motion: 5 frames at 25 fps, 32 x 24, estimated from a video")
     assert "no sound" in said[1]
-    assert len(list((tmp_path / "home" / "readings").glob("*.npz"))) == 1
+    assert jointless == [5, 1], "joints are found in the motion's maps and in the photo's"
+    assert len(list((tmp_path / "home" / "readings").glob("*.npz"))) == 3
 
 
 @pytest.mark.parametrize("place", ["the child", "the worker"])
