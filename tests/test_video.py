@@ -499,8 +499,8 @@ CHILD = """
 """
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
-@pytest.mark.parametrize("num_frames", [12, 60])  # the limit is met at the end, when buffers are written; midway
+# the limit is met at the end, when buffers are written; midway
+@pytest.mark.parametrize(("name", "num_frames"), [("a.mp4", 12), ("a.mp4", 60), ("a.gif", 12)])
 def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, name, num_frames):
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / name), "100000", str(num_frames)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent)

@@ -22,7 +22,7 @@ from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import read_image, reduced_by
 from ..poses import Reading, convertible, has_joints, read_poses, write_poses
 from ..poses.sources import FORM_ESTIMATED, FORM_NPZ
-from ..progress import Progress, ShouldStop, check_stop
+from ..progress import Progress, check_stop
 from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
 from .cleanup import Bucket
 from .decoding import Decoder
@@ -235,7 +235,13 @@ class DeviceTasks:
             work.on_progress(Progress("loading", 0, 1))
         from ..animate import animate
 
-        engine = self._own() if self.settings.engine == "local" else self._on_the_cluster(work.should_stop)
+        if self.settings.engine == "local":
+            engine = self._own()
+        else:
+            from ..cluster import Cluster
+
+            self._engine = self._engine or Cluster(self.settings)
+            engine = self._engine.wait(work.should_stop)
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
         folder, (photo, *more) = work.folder, _photos(work)
@@ -290,12 +296,6 @@ class DeviceTasks:
                 folder=Path(folder),
             )
         timings.add(result, self.device)
-
-    def _on_the_cluster(self, should_stop: ShouldStop) -> Cluster:
-        from ..cluster import Cluster
-
-        self._engine = self._engine or Cluster(self.settings)
-        return self._engine.wait(should_stop)
 
 
 def _photo_files(work: Work) -> list[tuple[Upload, Path, Path]]:
