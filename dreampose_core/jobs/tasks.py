@@ -143,6 +143,8 @@ class _Uploads:
         `read` writes what needs no estimating; an estimated reading is cached with the estimator's notices."""
         reading = self._kept.get(key)
         if reading is None:
+            if target.is_file():  # of an interrupted attempt
+                target.unlink()
             reading = read()
             if target.exists():
                 return reading
