@@ -349,9 +349,8 @@ class Cluster:
             model = ray.get(node.loading)
             known = self.model or model
             # precision is "NAME, reason"; only the names must be equal.
-            if replace(model, precision=None) != replace(known, precision=None) or (
-                str(model.precision).partition(",")[0] != str(known.precision).partition(",")[0]
-            ):
+            one, other = (replace(info, precision=str(info.precision).partition(",")[0]) for info in (model, known))
+            if one != other:
                 raise ModelError(
                     "A node of the Ray cluster has other weights under the model's name, or computes in another "
                     "precision; copy the model there again, or set DREAMPOSE_PRECISION."

@@ -247,7 +247,7 @@ def _self_check(settings: Settings) -> tuple[str, ...]:
 
     started = time.monotonic()
     pipe = load_pipeline("mini", settings.device, settings.precision, settings.low_memory)
-    clip = next(iter(MannequinClips(1, pipe.model_config.size))).cut(slice(CHECKED_FRAMES))
+    clip = next(iter(MannequinClips(1, pipe.model_config.size, CHECKED_FRAMES)))
     measured = psnr(clip.made_by(pipe, 0), clip.truth, clip.poses.mask)
     repeated = psnr(np.broadcast_to(clip.photo, clip.truth.shape), clip.truth, clip.poses.mask)
     words = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -53,15 +52,10 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".part.{os.getpid()}.{path.name}")
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove the temporary files of `path` that killed processes left behind."""
-    for left in path.parent.glob(f".part.*.{glob.escape(path.name)}"):
-        left.unlink(missing_ok=True)
-
-
-def remove_all_unfinished(folder: Path) -> None:
-    """Remove all such files in a folder in which no other process writes."""
-    for left in folder.glob(".part.*"):
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files that killed processes left in a folder: of the file `name`, or all of them, if no
+    other process writes there."""
+    for left in folder.glob(f".part.*.{name}"):
         if left.is_file():
             left.unlink(missing_ok=True)
 

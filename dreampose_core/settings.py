@@ -28,45 +28,12 @@ EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
 LabelChoice = Literal["auto", "on", "off"]
 EstimatorName = Literal["none", "body", "torchscript"]
-MotionName = Literal[
-    "idle",
-    "walk",
-    "stroll",
-    "march",
-    "jog",
-    "catwalk",
-    "turn",
-    "turn_quick",
-    "pirouette",
-    "side_step",
-    "wave",
-    "wave_both",
-    "clap",
-    "point",
-    "shrug",
-    "bow",
-    "curtsy",
-    "salute",
-    "phone",
-    "look_around",
-    "arms",
-    "stretch",
-    "fashion",
-    "contrapposto",
-    "over_shoulder",
-    "show_dress",
-    "twist",
-    "squat",
-    "lunge",
-    "kick",
-    "jump",
-    "boxing",
-    "swing",
-    "tree",
-    "dance",
-    "disco",
-    "robot",
-]
+_MOTIONS = (
+    "idle walk stroll march jog catwalk turn turn_quick pirouette side_step wave wave_both clap point "
+    "shrug bow curtsy salute phone look_around arms stretch fashion contrapposto over_shoulder show_dress "
+    "twist squat lunge kick jump boxing swing tree dance disco robot"
+)
+MotionName = Literal[tuple(_MOTIONS.split())]
 Height = Literal["child", "short", "average", "tall"]
 Build = Literal["slim", "average", "heavy"]
 Clothes = Literal["close", "skirt", "long_skirt"]

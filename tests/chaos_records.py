@@ -19,7 +19,7 @@ from dreampose_core.settings import EXAMPLES
 
 REAL = ("tuning", "decoder", "frames", "video")  # stages of work; "loading" and "estimating" come before it
 PLAN = (  # person, motion, recipe, seed, first and last frame
-    ("ada", "walk", "fast", 1, 0, 24),
+    ("ada", "walk", "fast", 1, 0, 12),
     ("bela", "dance", "none", 2, 0, 44),
     ("fumi", "turn", "none", 3, 0, 20),
     ("chidi", "jump", "fast", 4, 5, 30),
@@ -229,16 +229,8 @@ def different(home: Path, job: str, reference: Reference) -> list[str]:
     subject = subject_folder(home, job)
     if (subject is None) != (reference.subject is None):
         return [*found, "the subject"]
-    if subject is not None:
-        weights = [
-            {path.name: load_file(path) for path in sorted(s.glob("*.safetensors"))}
-            for s in (subject, reference.subject)
-        ]
-        if not (
-            weights[0].keys() == weights[1].keys()
-            and all(_equal(weights[0][name], weights[1][name]) for name in weights[0])
-        ):
-            found.append("the tuned weights")
+    if subject is not None and _weights(subject) != _weights(reference.subject):
+        found.append("the tuned weights")
     films = [f / "result.mp4" for f in (folder, reference.folder)]
     if films[0].read_bytes() != films[1].read_bytes():
         decoded = [list(read_video(film)) for film in films]
@@ -247,10 +239,9 @@ def different(home: Path, job: str, reference: Reference) -> list[str]:
     return found
 
 
-def _equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all(
-        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a
-    )
+def _weights(subject: Path) -> dict[str, tuple]:
+    files = {path.name: load_file(path) for path in subject.glob("*.safetensors")}
+    return {f"{file} {name}": (x.dtype, x.shape, x.tobytes()) for file, of in files.items() for name, x in of.items()}
 
 
 def last_files(home: Path, job: str) -> dict[str, tuple[int, int]]:

@@ -48,25 +48,16 @@ class Case:
     words: str = ""
 
 
-@dataclass
 class Truth:
     """What the good files show: a mannequin, its pictures and its exact maps."""
 
-    rgb: np.ndarray
-    poses: PoseSequence
-
-    @property
-    def parts(self) -> np.ndarray:
-        return self.poses.parts
+    def __init__(self):
+        rgb, self.poses = render_clip(Figure.from_seed(10_000), "dance", NUM_FRAMES, SIZE, fps=25.0)
+        self.rgb, self.parts = rgb.numpy(), self.poses.parts
 
     @property
     def iuv(self) -> np.ndarray:
-        return np.stack([encode(parts, uv) for parts, uv in zip(self.poses.parts, self.poses.uv)])
-
-
-def truth() -> Truth:
-    rgb, poses = render_clip(Figure.from_seed(10_000), "dance", NUM_FRAMES, SIZE, fps=25.0)
-    return Truth(rgb.numpy(), poses)
+        return np.stack([encode(parts, uv) for parts, uv in zip(self.parts, self.poses.uv)])
 
 
 def estimate(frames: Iterable[np.ndarray]) -> PoseSequence:
@@ -87,11 +78,10 @@ def share_right(truth: np.ndarray, read: np.ndarray) -> float:
 
 def make(folder: Path) -> list[Case]:
     """Writes the whole corpus below `folder`, which is empty."""
-    scene = truth()
+    scene = Truth()
     cases = []
-    for number, group in enumerate(
-        (maps, renderings, ordinary, photos, broken_archives, broken_maps, broken_pictures, not_poses, videos)
-    ):
+    good, bad = (maps, renderings, ordinary, photos), (broken_archives, broken_maps, broken_pictures, not_poses, videos)
+    for number, group in enumerate(good + bad):
         place = folder / f"{number}"
         place.mkdir()
         cases += group(place, scene)
@@ -101,17 +91,14 @@ def make(folder: Path) -> list[Case]:
 # --- what good means --------------------------------------------------------------------------------------------------
 
 
-def _exact(
-    poses: PoseSequence, form: str, charts: str | None = None, frames=slice(None), step: float = 0.0, notice: str = ""
-):
+def _exact(poses: PoseSequence, form: str, charts: str = "", frames=slice(None), step: float = 0.0, notice: str = ""):
     """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named, with `notice`
     among its notices."""
 
     def judge(reading: Reading) -> bool:
         read, want = reading.poses, poses.select(frames)
-        same = (
-            (read.uv is None) == (want.uv is None) and len(read) == len(want) and np.array_equal(read.parts, want.parts)
-        )
+        same = (read.uv is None) == (want.uv is None) and len(read) == len(want)
+        same = same and np.array_equal(read.parts, want.parts)
         if same and want.uv is not None:
             same = np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step
         return bool(same and reading.form == form and read.charts == (charts or want.charts) and _told(reading, notice))

@@ -19,17 +19,17 @@ from tests.tiny import make_tiny_model
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
 
 
-def check(found: dict, kills: int) -> None:
+def check(found: dict, kills: int, servers: int = 2) -> None:
     print(json.dumps(found, indent=1))
     assert found["kills"] == kills and found["jobs"] == found["jobs_compared"] > 0
     assert (found["jobs_lost"], found["lost"], found["run_twice"], found["frames_made_twice"]) == (0, [], 0, 0)
     assert (found["not_bit_equal"], found["differences"]) == (0, {})
     assert found["claims"] > 2 * found["jobs"], "or no kill hit a job"
-    assert found["processes_left_over"] == 0 and found["servers_well_at_the_end"] == 2
+    assert found["processes_left_over"] == 0 and found["servers_well_at_the_end"] == servers
 
 
 def test_two_kills_lose_nothing_and_change_nothing(tmp_path):
-    check(asyncio.run(chaos(2, tmp_path, num_requests=1)), 2)
+    check(asyncio.run(chaos(2, tmp_path, num_requests=1, num_servers=1)), 2, servers=1)
 
 
 def test_the_web_process_has_a_successor_at_the_same_address_while_jobs_go_on(tmp_path):
@@ -41,7 +41,7 @@ def test_the_web_process_has_a_successor_at_the_same_address_while_jobs_go_on(tm
             try:
                 visitor, [form] = Visitor(client, server), requests_for(1, tmp_path).values()
                 await visitor.make_token()
-                form["options"] = {"recipe": "none", "steps": 100, "loops": 2}
+                form["options"] = {"recipe": "none", "steps": 100, "last_frame": 44}
                 job = await visitor.submit(form)
                 while not (chunks := (await visitor.status(job))["chunks"]):
                     await asyncio.sleep(0.1)

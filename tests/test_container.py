@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dreampose_core.media import probe_video
@@ -83,14 +84,8 @@ class Container:
     def start(self) -> None:
         command = json.loads(one("CMD"))
         assert command[0] == "python"
-        self.process = subprocess.Popen(
-            [self.python, *command[1:]],
-            cwd=self.app,
-            env=self.environment,
-            stdout=self.log,
-            stderr=self.log,
-            **self.as_user,
-        )
+        how = {"cwd": self.app, "env": self.environment, "stdout": self.log, "stderr": self.log} | self.as_user
+        self.process = subprocess.Popen([self.python, *command[1:]], **how)
         self.wait(self.healthy, "the health check")
 
     def healthy(self) -> bool:
@@ -98,12 +93,8 @@ class Container:
         assert self.process.poll() is None, self.said()
         code = json.loads(one("HEALTHCHECK").partition("CMD ")[2])
         assert code[:2] == ["python", "-c"] and ":7860/" in code[2]
-        return (
-            subprocess.run(
-                [self.python, "-c", code[2].replace(":7860/", f":{self.port}/")], capture_output=True
-            ).returncode
-            == 0
-        )
+        check = [self.python, "-c", code[2].replace(":7860/", f":{self.port}/")]
+        return subprocess.run(check, capture_output=True).returncode == 0
 
     def wait(self, condition, what: str):
         deadline = time.monotonic() + DEADLINE_S
@@ -122,18 +113,20 @@ class Container:
         return self.process.wait(60)
 
     def ask(self, path: str, token: str = "", **form: str) -> dict:
-        headers, body = {"Authorization": f"Bearer {token}"} if token else {}, None
-        if form:
-            headers["Content-Type"] = "multipart/form-data; boundary=edge"
-            parts = "".join(
-                f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-                for name, value in form.items()
-            )
-            body = f"{parts}--edge--\r\n".encode()
+        url, headers = f"http://127.0.0.1:{self.port}/api/v1/{path}", {"Authorization": f"Bearer {token}"}
+        parts = {name: (None, value) for name, value in form.items()}  # as multipart/form-data
         method = "POST" if form or path == "tokens" else "GET"
-        asked = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/{path}", body, headers, method=method)
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            return json.loads(answer.read())
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            answer = client.request(method, url, headers=headers if token else {}, files=parts or None)
+        return answer.raise_for_status().json()
+
+    def make(self, token: str, person: str, **options) -> str:
+        """Submit a video of that person, and return the job's id."""
+        form = {"person_name": person, "motion_name": "walk", "options": json.dumps(options)}
+        return self.ask("jobs", token, **form)["id"]
+
+    def wait_for_steps(self, job: str, token: str) -> None:
+        self.wait(lambda: (self.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "a few steps")
 
 
 @pytest.fixture
@@ -150,14 +143,11 @@ def user_for(python: str) -> dict:
     """The Dockerfile's user, where this one may become another, and that one may read `python`; else the present
     one."""
     other = {"user": 1000, "group": 1000, "extra_groups": []}
-    try:
-        able = (
-            os.getuid() == 0
-            and subprocess.run([python, "-c", "import torch"], cwd="/", capture_output=True, **other).returncode == 0
-        )
-    except OSError:
-        able = False
-    return other if able else {}
+    if os.getuid() == 0:
+        with suppress(OSError):
+            done = subprocess.run([python, "-c", "import torch"], cwd="/", capture_output=True, **other)
+            return other if done.returncode == 0 else {}
+    return {}
 
 
 def check_container(root: Path, python: str) -> None:
@@ -166,9 +156,7 @@ def check_container(root: Path, python: str) -> None:
     try:
         container.start()
         token = container.ask("tokens")["token"]
-        job = container.ask(
-            "jobs", token, person_name="ada", motion_name="walk", options='{"recipe": "none", "last_frame": 12}'
-        )["id"]
+        job = container.make(token, "ada", recipe="none", last_frame=12)
         told = container.wait(
             lambda: (now := container.ask(f"jobs/{job}", token))["state"] in ("done", "failed") and now, "a job"
         )
@@ -179,14 +167,12 @@ def check_container(root: Path, python: str) -> None:
             assert result.stat().st_uid == 1000
         # the stop signal in the middle of learning a person: a checkpoint is written, and the next start goes on from
         # it
-        job = container.ask("jobs", token, person_name="bela", motion_name="walk", options='{"last_frame": 4}')["id"]
-        container.wait(lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "learning")
+        job = container.make(token, "bela", last_frame=4)
+        container.wait_for_steps(job, token)
         assert container.stop() == 0, container.said()
         assert list((container.data / "jobs" / job / "checkpoints").rglob("*.safetensors")), "no checkpoint was written"
         container.start()
-        container.wait(
-            lambda: (container.ask(f"jobs/{job}", token)["progress"] or {}).get("step", 0) > 3, "the job to go on"
-        )
+        container.wait_for_steps(job, token)
         assert container.stop() == 0
     finally:
         if container.process is not None and container.process.poll() is None:
@@ -200,25 +186,17 @@ def check_container(root: Path, python: str) -> None:
 
 def test_what_the_image_is_made_of():
     names = [name for name, _ in steps()]
-    assert (
-        names[0] == "FROM"
-        and one("FROM") == "python:3.12-slim-bookworm"
-        and one("USER") == "1000"
-        and one("EXPOSE") == "7860"
-    )
-    assert names.index("COPY") < max(i for i, name in enumerate(names) if name == "RUN") < names.index("ENV"), (
-        "packages come first"
-    )
+    assert names[0] == "FROM" and one("FROM") == "python:3.12-slim-bookworm"
+    assert (one("USER"), one("EXPOSE")) == ("1000", "7860")
+    last_run = max(i for i, name in enumerate(names) if name == "RUN")
+    assert names.index("COPY") < last_run < names.index("ENV"), "packages come first"
     copied = {source for name, rest in steps() if name == "COPY" for source in rest.split()[:-1]}
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert copied == {line[1:] for line in ignored if line.startswith("!")}, "what is copied is what the engine is sent"
     assert "secret" not in (REPOSITORY / "Dockerfile").read_text().lower() and one("ARG") == 'PIP_EXTRA_INDEX_URL=""'
     installs = " ".join(rest for name, rest in steps() if name == "RUN")
-    assert (
-        installs.index("^torch==") < installs.index("-r requirements.txt")
-        and "ffmpeg tini" in installs
-        and "--uid 1000" in installs
-    )
+    assert installs.index("^torch==") < installs.index("-r requirements.txt")
+    assert "ffmpeg tini" in installs and "--uid 1000" in installs
     assert (REPOSITORY / "packages.txt").read_text().split() == ["ffmpeg"], "what a Space installs"
 
 

@@ -42,6 +42,9 @@ def test_a_motion_that_starts_with_the_photos_map_is_left_as_it_is(clip):
     scene = make_scene(rgb[0], poses, poses.select([0]), SIZE, SceneOptions())
     assert np.array_equal(scene.poses.parts, poses.parts) and np.array_equal(scene.poses.uv, poses.uv)
     assert np.array_equal(scene.photo, rgb[0]) and scene.box == Box(0, 0, *SIZE) and scene.notices == ()
+    real = PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
+    scene = make_scene(rgb[0], real, real.select([0]), SIZE, SceneOptions(mirror=True))
+    assert scene.poses.uv is None and scene.notices[0] == MIRRORED
     # any frame of the clip, and any part of it
     part = make_scene(rgb[2], poses, poses.select([2]), SIZE, SceneOptions(first_frame=1))
     assert np.array_equal(part.poses.parts, poses.parts[1:]) and part.notices == ()
@@ -72,19 +75,15 @@ def test_in_a_crop_photo_and_motion_stay_together(clip):
 
 def test_another_persons_motion_takes_the_photos_place(clip, other):
     rgb, poses = clip
+    large = rgb[0].repeat(3, 0).repeat(3, 1)  # its map has less resolution
+    scene = make_scene(large, other, poses.select([0]), SIZE, SceneOptions())
+    assert np.array_equal(scene.image_poses.parts, poses.parts[:1]) and scene.box == Box(0, 0, 240, 192)
     own = poses.select([0])
     moved, kept = (make_scene(rgb[0], other, own, SIZE, SceneOptions(align=align)) for align in ("outline", "none"))
     assert len(moved.notices) == 1 and kept.notices == ()
     assert np.array_equal(kept.poses.parts, fitted(other, SIZE).parts)
     want, got = extent(own.mask[0]), np.median([extent(mask) for mask in moved.poses.mask], 0)
     assert abs(got - want).max() <= 3 < abs(np.median([extent(mask) for mask in kept.poses.mask], 0) - want).max()
-
-
-def test_what_mirroring_leaves_out_is_said(clip):
-    rgb, poses = clip
-    real = PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
-    scene = make_scene(rgb[0], real, real.select([0]), SIZE, SceneOptions(mirror=True))
-    assert scene.poses.uv is None and scene.notices[0] == MIRRORED
 
 
 def test_without_the_photos_map_it_is_padded_and_nothing_is_moved(clip, other):
@@ -95,13 +94,6 @@ def test_without_the_photos_map_it_is_padded_and_nothing_is_moved(clip, other):
     assert scene.box.width == pytest.approx(90) and scene.box.height > 60
     cropped = make_scene(photo, other, None, SIZE, SceneOptions(fit="crop"))
     assert cropped.box.height == pytest.approx(60) and cropped.box.left == pytest.approx((90 - cropped.box.width) / 2)
-
-
-def test_a_map_of_less_resolution_than_its_photo(clip, other):
-    rgb, poses = clip
-    photo = rgb[0].repeat(3, 0).repeat(3, 1)
-    scene = make_scene(photo, other, poses.select([0]), SIZE, SceneOptions())
-    assert np.array_equal(scene.image_poses.parts, poses.parts[:1]) and scene.box == Box(0, 0, 240, 192)
 
 
 def test_what_cannot_be_brought_together(clip, other):
@@ -209,9 +201,6 @@ def test_several_people_are_said_of_the_photo_that_shows_them(photos):
     crowd = Photo(np.concatenate([rgb[0].numpy()] * 2, 1), two, "party.png")
     notice = "party.png: Two people are in the photo: the larger one is used."
     assert crowds([photos[0], crowd, of(photos[1], None)]) == (notice,)
-
-
-def test_what_an_estimator_says_is_said_of_the_file():
     assert naming(["No person was found in the photo.", "It knows few."], "b.jpg") == (
         "No person was found in b.jpg.",
         "It knows few.",

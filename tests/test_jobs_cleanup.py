@@ -61,7 +61,7 @@ def job(
         claim = store.claim("light", "light-1")
         assert claim.id == job_id
         if state == "done" and kind == "animate":
-            store.advance(claim, "device")
+            store.advance(claim)
             claim = store.claim("device", "device-1")
         if state == "done":
             store.finish(claim, ("A sentence.",))
@@ -104,25 +104,20 @@ def test_results_and_previews_go_when_their_time_is_over_and_what_is_not_finishe
     assert cleanup(store, home, clock, keep_results_h=0.5).sweep() is None and store.ids() == {running}
 
 
-def test_folders_that_no_job_knows_go_after_an_hour(store, home, clock):
-    known, submitting, lost = job(store, home, 1), home / "jobs" / ("c" * 32), home / "jobs" / ("d" * 32)
-    for folder in (submitting, lost):
-        folder.mkdir()
-    age(lost, GRACE_S + 60)
-    age(home / "jobs" / known, GRACE_S + 60)
-    cleanup(store, home, clock).sweep()
-    assert (home / "jobs" / known).exists() and submitting.exists() and not lost.exists()
-
-
-def test_what_was_half_written_when_a_process_died_goes(store, home, clock):
+def test_what_no_job_knows_and_what_was_half_written_goes_after_an_hour(store, home, clock):
     known, person = job(store, home, 1), subject(home, ANNA, 1)
-    left = [home / "jobs" / known / "frames" / ".part.77.000001.png", person.with_name(".part.77.half")]
-    left[0].write_bytes(b"half")
-    left[1].mkdir()
-    (left[1] / "adapter.safetensors").write_bytes(b"half")
+    left = [
+        home / "jobs" / ("d" * 32),
+        person.with_name(".part.77.half"),
+        home / "jobs" / known / "frames" / ".part.77.000001.png",
+    ]
+    for folder in left[:2]:
+        folder.mkdir()
+        (folder / "adapter.safetensors").write_bytes(b"half")
+    left[2].write_bytes(b"half")
     cleanup(store, home, clock).sweep()
     assert all(path.exists() for path in left)  # somebody may be writing
-    for path in left:
+    for path in (*left, home / "jobs" / known):
         age(path, GRACE_S + 60)
     cleanup(store, home, clock).sweep()
     assert not any(path.exists() for path in left)
@@ -137,18 +132,21 @@ def test_subjects_go_when_nobody_used_them_for_long(store, home, clock):
     assert used.exists() and not unused.exists()
 
 
-def test_uploads_that_nobody_used_and_estimates_go(store, home, clock):
-    for name in ("uploads/abc/photo.png", "uploads/def/photo.png", "readings/1.npz", "readings/2.npz"):
+def test_files_that_nobody_needs_go(store, home, clock):
+    """Uploads, files of requests whose server died, and estimates."""
+    old = {"uploads/abc/photo.png": 7, "incoming/old/photo/a.png": 2, "readings/1.npz": 73}  # hours
+    new = ["incoming/new/photo/a.png", "readings/2.npz", "uploads/def/photo.png"]
+    for name in (*old, *new):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(b"x")
-    age(home / "uploads/abc/photo.png", 7 * HOUR)
-    age(home / "readings/1.npz", 73 * HOUR)
+    for name, hours in old.items():
+        age(home / name, hours * HOUR)
     cleanup(store, home, clock).sweep()
-    left = [
-        str(path.relative_to(home)) for name in ("uploads", "readings") for path in sorted((home / name).rglob("*"))
-    ]
-    assert left == ["uploads/abc", "uploads/def", "uploads/def/photo.png", "readings/2.npz"]
-    age(home / "uploads/abc", 7 * HOUR)  # empty, and nobody is about to write there
+    folders = (home / "incoming", home / "readings", home / "uploads")
+    left = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert left == [home / name for name in new]
+    assert (home / "uploads/abc").exists()  # empty, and somebody may be about to write there
+    age(home / "uploads/abc", 7 * HOUR)
     cleanup(store, home, clock).sweep()
     assert not (home / "uploads/abc").exists()
 
@@ -183,15 +181,6 @@ def test_too_many_subjects_of_one_owner_go_and_nobody_elses(store, home, clock):
         age(folder / "subject.json", (10 - number) * HOUR)
     cleanup(store, home, clock, max_own_mb=1).sweep()
     assert [folder.exists() for folder in (*hers, his)] == [False, False, True, True]
-
-
-def test_files_of_requests_whose_server_died_go(store, home, clock):
-    for name in ("old/photo/a.png", "new/photo/a.png"):
-        (home / "incoming" / name).parent.mkdir(parents=True)
-        (home / "incoming" / name).write_bytes(b"half a photo")
-    age(home / "incoming/old/photo/a.png", 2 * HOUR)
-    cleanup(store, home, clock).sweep()
-    assert not (home / "incoming/old/photo/a.png").exists() and (home / "incoming/new/photo/a.png").exists()
 
 
 def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
@@ -266,50 +255,33 @@ def test_what_is_removed_goes_from_the_bucket_too(store, home, clock, tmp_path):
 
 
 def test_a_bucket_that_is_away_or_holds_nonsense_stops_nothing(store, home, clock, tmp_path):
-    done = job(store, home, 1)
+    blocked, done = job(store, home, 2), job(store, home, 1)
     (tmp_path / "file").write_text("no folder")
     away = Bucket(tmp_path / "file" / "bucket", home)
     subject(home, ANNA, 7)
     away.keep(store)
-    assert len(store.unkept()) == 1
+    assert len(store.unkept()) == 2
     away.restore(store)
     away.bring_subject(ANNA, "0" * 32)
-    bucket = Bucket(tmp_path / "bucket", home)
+    bucket, jobs = Bucket(tmp_path / "bucket", home), tmp_path / "bucket" / "jobs"
+    jobs.mkdir(parents=True)
+    (jobs / blocked).write_text("in its place")
     bucket.keep(store)
-    jobs = tmp_path / "bucket" / "jobs"
-    for name, text in (
-        ("e" * 32, "[]"),
-        ("f" * 32, '{"id": "%s", "owner": ["list"]}' % ("f" * 32)),
-        ("../x", None),
-        ("0" * 32, "no json"),
-    ):
-        if text is not None:
-            (jobs / name).mkdir()
-            (jobs / name / "job.json").write_text(text)
+    assert [one["id"] for one in store.unkept()] == [blocked], "one that cannot be kept keeps no other from it"
+    for digit, text in (("e", "[]"), ("f", '{"id": "%s", "owner": ["list"]}' % ("f" * 32)), ("0", "no json")):
+        (jobs / (digit * 32)).mkdir()
+        (jobs / (digit * 32) / "job.json").write_text(text)
     shutil.copytree(jobs / done, jobs / ("9" * 32))  # says that it is another one
     shutil.rmtree(home / "jobs")
     (home / "jobs").mkdir()
-    for name, change in (
-        ("7" * 32, {"losses": "nonsense"}),
-        ("8" * 32, {"finished": None}),
-        ("6" * 32, {"notices": "[1]"}),
-    ):
-        shutil.copytree(jobs / done, jobs / name)
-        told = json.loads((jobs / done / "job.json").read_text())
-        (jobs / name / "job.json").write_text(json.dumps(told | {"id": name} | change))
+    told = json.loads((jobs / done / "job.json").read_text())
+    for digit, change in (("7", {"losses": "nonsense"}), ("8", {"finished": None}), ("6", {"notices": "[1]"})):
+        shutil.copytree(jobs / done, jobs / (digit * 32))
+        (jobs / (digit * 32) / "job.json").write_text(json.dumps(told | {"id": digit * 32} | change))
     fresh = Store(home / "fresh.sqlite3", clock=clock)
     bucket.restore(fresh)
     assert fresh.ids() == {done} and [one.id for one in fresh.jobs_of(ANNA)] == [done]
     fresh.close()
-
-
-def test_one_job_that_cannot_be_kept_keeps_no_other_from_it(store, home, clock, tmp_path):
-    first, second = job(store, home, 1), job(store, home, 2)
-    (tmp_path / "bucket" / "jobs").mkdir(parents=True)
-    (tmp_path / "bucket" / "jobs" / first).write_text("in its place")
-    Bucket(tmp_path / "bucket", home).keep(store)
-    assert [one["id"] for one in store.unkept()] == [first]
-    assert (tmp_path / "bucket" / "jobs" / second / "job.json").exists()
 
 
 def test_the_bucket_hears_that_a_subject_is_used(store, home, clock, tmp_path):

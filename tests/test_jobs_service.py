@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -75,17 +75,35 @@ def working(tmp_path_factory):
         yield service
 
 
+@pytest.fixture(scope="module")
+def working_light(tmp_path_factory):
+    settings = Settings(home=tmp_path_factory.mktemp("light") / "home", estimator="none", max_own=100)
+    with running(settings, no_device) as service:
+        yield service
+
+
+def cleared(service: JobService) -> Iterator[JobService]:
+    """The service, which is left without jobs and files."""
+    yield service
+    (service.home / "gate").unlink(missing_ok=True)
+    for owner in (ANNA, BEN):
+        for job in service.store.jobs_of(_hashed(owner)):
+            service.delete(owner, job.id)
+    wait_for(lambda: service._cleanup.remove_unwanted() or not service.store.ids(), "the jobs to go")
+    for path in (*(service.home / "subjects").iterdir(), service.home / "readings"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def service(working):
     """A service with its workers, the same for all tests of a file; each begins without jobs and subjects."""
-    yield working
-    (working.home / "gate").unlink(missing_ok=True)
-    for owner in (ANNA, BEN):
-        for job in working.store.jobs_of(_hashed(owner)):
-            working.delete(owner, job.id)
-    wait_for(lambda: working._cleanup.remove_unwanted() or not working.store.ids(), "the jobs to go")
-    for subjects in (working.home / "subjects").iterdir():
-        shutil.rmtree(subjects)
+    yield from cleared(working)
+
+
+@pytest.fixture
+def light(working_light):
+    """As `service`, with a device worker that never claims."""
+    yield from cleared(working_light)
 
 
 @pytest.fixture
@@ -148,6 +166,11 @@ def device_pid(service: JobService) -> int:
     return wait_for(lambda: service.worker_pids()["device"], "a device worker")[0]
 
 
+def device_worker(service: JobService) -> subprocess.Popen:
+    """One that no supervisor started; in its own session, whose priority it lowers."""
+    return subprocess.Popen(command("device"), env=worker_environment(service.settings), start_new_session=True)
+
+
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -171,20 +194,16 @@ def test_a_job_from_submit_to_result(service, files):
     for name in ("anna.png", "walk.npz", "anna.npz"):
         (files / name).unlink()  # the caller may delete them at once
     seen = list(watch(service, job))
-    assert seen[0].state == "queued"
-    assert seen[0].place == 1
     last = seen[-1]
+    assert (seen[0].state, seen[0].place) == ("queued", 1)
     assert (last.state, last.place, last.error, last.notices) == ("done", 0, None, ("A sentence about a fall-back.",))
-    assert len(last.frames) == 4
-    assert last.frames == tuple(sorted(last.frames))
+    assert len(last.frames) == 4 and last.frames == tuple(sorted(last.frames))
     assert last.losses == (1.0, 1 / 2, 1 / 3)
     assert [path.name for path in last.samples] == ["000001.png", "000002.png", "000003.png"]
-    assert last.progress.stage == "frames"
-    assert last.progress.step == last.progress.total == 4
+    assert (last.progress.stage, last.progress.step, last.progress.total) == ("frames", 4, 4)
     assert last.result.read_bytes() == b"video"
     folder = JobFolder(service.home / "jobs" / job)
-    files_left = {path.name for path in folder.input.iterdir() if not path.name.endswith(".said.json")}
-    assert files_left == {"image.png", "image_poses.npz", "poses.npz"}, "originals are deleted"
+    assert {path.name for path in folder.input.iterdir()} == {"image.png", "image_poses.npz", "poses.npz"}
     assert (read_image(last.request.image) == 90).all()
     assert len(read_poses(last.request.poses)) == 4
     assert len(read_poses(last.request.image_poses)) == 1, "the photo's own map is one map"
@@ -194,64 +213,61 @@ def test_a_job_from_submit_to_result(service, files):
     assert list(watch(service, job)) == [last], "watching what has ended gives the end"
 
 
-def test_a_preview_is_made_in_the_light_queue_and_not_listed(settings, files):
-    with running(settings, no_device) as service:
-        job = service.submit(ANNA, request(files, kind="preview", image_poses=files / "walk.npz"))
-        *_, last = watch(service, job)
-        assert (last.state, last.kind, last.error) == ("done", "preview", None)
-        info = probe_video(last.result)
-        assert info.num_frames == 4 and info.width == 3 * 240, "photo, motion, colours of the parts"
-        assert last.notices[0] == "The motion: 4 frames at 30 fps, 8 x 6, pose file (npz), parts only."
-        assert any("instant preview" in notice for notice in last.notices)
-        assert service.jobs(ANNA) == []
-        with pytest.raises(UnknownJob):
-            service.status(BEN, job)
-        alone = service.submit(ANNA, request(files, kind="preview", image=None))
-        *_, last = watch(service, alone)
-        assert last.state == "done" and probe_video(last.result).width == round(6 * 320 / 8 / 2) * 2
-        photo = service.submit(ANNA, request(files, kind="preview", poses=None, image_poses=files / "walk.npz"))
-        *_, last = watch(service, photo)
-        assert (last.state, last.result) == ("done", None) and read_image(last.look).shape[0] == 320
-        assert any("frame shows what the video will show" in notice for notice in last.notices)
-        bad = service.submit(ANNA, request(files, kind="preview", image_poses=files / "anna.png"))
-        assert "anna.png" in wait_state(service, bad, "failed").error
+def test_a_preview_is_made_in_the_light_queue_and_not_listed(light, files):
+    job = light.submit(ANNA, request(files, kind="preview", image_poses=files / "walk.npz"))
+    *_, last = watch(light, job)
+    assert (last.state, last.kind, last.error) == ("done", "preview", None)
+    info = probe_video(last.result)
+    assert info.num_frames == 4 and info.width == 3 * 240, "photo, motion, colours of the parts"
+    assert last.notices[0] == "The motion: 4 frames at 30 fps, 8 x 6, pose file (npz), parts only."
+    assert any("instant preview" in notice for notice in last.notices)
+    assert light.jobs(ANNA) == []
+    with pytest.raises(UnknownJob):
+        light.status(BEN, job)
+    alone = light.submit(ANNA, request(files, kind="preview", image=None))
+    *_, last = watch(light, alone)
+    assert last.state == "done" and probe_video(last.result).width == round(6 * 320 / 8 / 2) * 2
+    photo = light.submit(ANNA, request(files, kind="preview", poses=None, image_poses=files / "walk.npz"))
+    *_, last = watch(light, photo)
+    assert (last.state, last.result) == ("done", None) and read_image(last.look).shape[0] == 320
+    assert any("frame shows what the video will show" in notice for notice in last.notices)
+    bad = light.submit(ANNA, request(files, kind="preview", image_poses=files / "anna.png"))
+    assert "anna.png" in wait_state(light, bad, "failed").error
 
 
-def test_a_motion_is_made_in_the_light_queue_and_not_listed(settings):
-    with running(settings, no_device) as service:
-        job = service.submit(ANNA, motion_request(motion="wave"))
-        seen = list(watch(service, job))
-        last = seen[-1]
-        assert (last.state, last.kind, last.error, last.look) == ("done", "motion", None, None)
-        assert last.notices == (
-            "The motion: 8 frames at 8 fps, 320 x 256, drawn by a mannequin, parts and U, V, mannequin charts.",
-        )
-        assert last.request.motion == MotionOptions(motion="wave", seconds=1, fps=8)
-        assert all(status.motion is None and status.result is None for status in seen[:-1])
-        poses, info = read_poses(last.motion), probe_video(last.result)
-        assert (len(poses), poses.size, poses.charts, poses.fps) == (8, (320, 256), "mannequin", 8)
-        assert (info.num_frames, info.fps, info.width) == (8, 8, 256)
-        assert service.jobs(ANNA) == []
-        with pytest.raises(UnknownJob):
-            service.status(BEN, job)
-        # the same again: nothing is drawn anew
-        drawn = {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
-        again = wait_state(service, service.submit(BEN, motion_request(motion="wave")), "done", owner=BEN)
-        assert (read_poses(again.motion).parts == poses.parts).all() and len(drawn) == 1
-        assert drawn == {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
+def test_a_motion_is_made_in_the_light_queue_and_not_listed(light):
+    job = light.submit(ANNA, motion_request(motion="wave"))
+    seen = list(watch(light, job))
+    last = seen[-1]
+    assert (last.state, last.kind, last.error, last.look) == ("done", "motion", None, None)
+    assert last.notices == (
+        "The motion: 8 frames at 8 fps, 320 x 256, drawn by a mannequin, parts and U, V, mannequin charts.",
+    )
+    assert last.request.motion == MotionOptions(motion="wave", seconds=1, fps=8)
+    assert all(status.motion is None and status.result is None for status in seen[:-1])
+    poses, info = read_poses(last.motion), probe_video(last.result)
+    assert (len(poses), poses.size, poses.charts, poses.fps) == (8, (320, 256), "mannequin", 8)
+    assert (info.num_frames, info.fps, info.width) == (8, 8, 256)
+    assert light.jobs(ANNA) == []
+    with pytest.raises(UnknownJob):
+        light.status(BEN, job)
+    # the same again: nothing is drawn anew
+    drawn = {path.name: path.stat().st_mtime_ns for path in (light.home / "readings").glob("*.npz")}
+    again = wait_state(light, light.submit(BEN, motion_request(motion="wave")), "done", owner=BEN)
+    assert (read_poses(again.motion).parts == poses.parts).all() and len(drawn) == 1
+    assert drawn == {path.name: path.stat().st_mtime_ns for path in (light.home / "readings").glob("*.npz")}
 
 
-def test_a_motion_is_stopped_while_it_is_drawn(settings):
-    with running(settings, no_device) as service:
-        job = service.submit(ANNA, motion_request(seconds=20, fps=30))
-        watched = watch(service, job)
-        status = next(status for status in watched if status.progress is not None and status.progress.step > 0)
-        assert (status.progress.stage, status.progress.total) == ("drawing", 600)
-        light = service.worker_pids()["light"]
-        service.cancel(ANNA, job)
-        assert wait_state(service, job, "cancelled").motion is None
-        assert wait_state(service, service.submit(ANNA, motion_request()), "done").motion is not None
-        assert service.worker_pids()["light"] == light, "it stopped by itself"
+def test_a_motion_is_stopped_while_it_is_drawn(light):
+    job = light.submit(ANNA, motion_request(seconds=20, fps=30))
+    watched = watch(light, job)
+    status = next(status for status in watched if status.progress is not None and status.progress.step > 0)
+    assert (status.progress.stage, status.progress.total) == ("drawing", 600)
+    worker = light.worker_pids()["light"]
+    light.cancel(ANNA, job)
+    assert wait_state(light, job, "cancelled").motion is None
+    assert wait_state(light, light.submit(ANNA, motion_request()), "done").motion is not None
+    assert light.worker_pids()["light"] == worker, "it stopped by itself"
 
 
 def test_a_motion_that_was_made_is_animated_and_outlives_its_own_job(service, files):
@@ -278,13 +294,12 @@ def test_each_kind_needs_its_files_and_options_and_nothing_else(files):
             request(files, **wrong)
 
 
-def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(settings, files):
-    with running(settings, no_device) as service:
-        job = service.submit(ANNA, request(files, options=AnimateOptions(recipe="none", keep_sound=True)))
-        said = wait_for(lambda: service.status(ANNA, job).notices, "the light queue")
-        assert any("no sound to keep" in notice for notice in said)
-        long = service.submit(ANNA, request(files, options=AnimateOptions(loops=100, fps=120)))
-        assert "at most 1200" in wait_state(service, long, "failed").error
+def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(light, files):
+    job = light.submit(ANNA, request(files, options=AnimateOptions(recipe="none", keep_sound=True)))
+    said = wait_for(lambda: light.status(ANNA, job).notices, "the light queue")
+    assert any("no sound to keep" in notice for notice in said)
+    long = light.submit(ANNA, request(files, options=AnimateOptions(loops=100, fps=120)))
+    assert "at most 1200" in wait_state(light, long, "failed").error
 
 
 def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, files):
@@ -319,35 +334,33 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         }
 
 
-def test_the_second_of_two_jobs_waits_and_says_its_place(settings, files):
-    with running(settings, no_device) as service:
-        first, second = (service.submit(ANNA, request(files, GATED)) for _ in range(2))
-        assert service.status(ANNA, second).place == 2
-        places, states = [], []
+def test_the_second_of_two_jobs_waits_and_says_its_place(light, files):
+    first, second = (light.submit(ANNA, request(files, GATED)) for _ in range(2))
+    assert light.status(ANNA, second).place == 2
+    places, states = [], []
 
-        def note():
-            for status in watch(service, second):
-                places.append(status.place)
-                states.append(status.state)
+    def note():
+        for status in watch(light, second):
+            places.append(status.place)
+            states.append(status.state)
 
-        watcher = threading.Thread(target=note)
-        watcher.start()
-        wait_for(lambda: places, "the first status")
-        worker = subprocess.Popen([*command("device")], env=worker_environment(service.settings))
-        try:
-            wait_gated(service, first)
-            assert service.status(ANNA, first).place == 0
-            wait_for(lambda: places[-1] == 1, "the second job to be next")
-            assert service.status(ANNA, second).state == "queued"
-            open_gate(service)
-            watcher.join(DEADLINE_S)
-        finally:
-            worker.terminate()
-            assert worker.wait(DEADLINE_S) == 0
-        assert [place for i, place in enumerate(places) if i == 0 or place != places[i - 1]] == [2, 1, 0]
-        assert states[0] == "queued"
-        assert states[-1] == "done"
-        assert service.status(ANNA, first).state == "done"
+    watcher = threading.Thread(target=note)
+    watcher.start()
+    wait_for(lambda: places, "the first status")
+    worker = device_worker(light)
+    try:
+        wait_gated(light, first)
+        assert light.status(ANNA, first).place == 0
+        wait_for(lambda: places[-1] == 1, "the second job to be next")
+        assert light.status(ANNA, second).state == "queued"
+        open_gate(light)
+        watcher.join(DEADLINE_S)
+    finally:
+        worker.terminate()
+        assert worker.wait(DEADLINE_S) == 0
+    assert [place for i, place in enumerate(places) if i == 0 or place != places[i - 1]] == [2, 1, 0]
+    assert (states[0], states[-1]) == ("queued", "done")
+    assert light.status(ANNA, first).state == "done"
 
 
 def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, files):
@@ -368,13 +381,12 @@ def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, fil
     for job, text in jobs.items():
         status = wait_state(service, job, "failed")
         assert text in status.error, "the file is called what its owner calls it"
-        assert "upload-" not in status.error
-        assert str(service.home) not in status.error
-        assert status.error.count(". ") == 0
-        assert status.error.endswith(".")
+        assert "upload-" not in status.error and str(service.home) not in status.error
+        assert status.error.count(". ") == 0 and status.error.endswith(".")
         assert not list((service.home / "jobs" / job / "input").glob("upload-*")), "bad files are deleted, too"
     folder = JobFolder(service.home / "jobs" / good)
     wait_for(folder.poses.exists, "the good job to be prepared")
+    wait_for(lambda: not list(folder.input.glob("upload-*")), "its originals to go")
     assert service.status(ANNA, good).place == 1
     assert service.status(ANNA, busy).state == "running"
     assert service.worker_pids()["light"] == light, "bad files cost no worker"
@@ -386,16 +398,11 @@ def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, fil
 def test_a_latent_preview_and_pictures_of_the_fine_tuning_are_seen_while_the_job_runs(service, files):
     job = service.submit(ANNA, request(files, GATED))
     assert wait_gated(service, job).latent_preview is None
-    part, latent_preview = (service.home / "jobs" / job / name for name in (".latent_preview", "latent_preview.png"))
-    with closing(watch(service, job)) as watched:
-        next(watched)
-        for content in (b"one", b"two"):
-            part.write_bytes(content)
-            part.replace(latent_preview)
-            assert next(watched).latent_preview == content
-    folder = service.home / "jobs" / job / "samples"
-    (folder / ".part.1.000017.png").touch()  # being written
-    (folder / "000017.png").write_bytes(b"sample")
+    folder = JobFolder(service.home / "jobs" / job)
+    folder.latent_preview.write_bytes(b"a picture")
+    assert service.status(ANNA, job).latent_preview == folder.latent_preview
+    (folder.samples / ".part.1.000017.png").touch()  # being written
+    (folder.samples / "000017.png").write_bytes(b"sample")
     assert service.status(ANNA, job).samples[-1].name == "000017.png"
     assert len(service.status(ANNA, job).samples) == 4
     open_gate(service)
@@ -511,7 +518,7 @@ def test_a_restart_keeps_the_order_and_resumes(settings, files):
         assert ended == sorted(ended)
         with pytest.raises(UnknownJob):
             service.status(BEN, jobs[0])
-    with pytest.raises(StorageError, match="not running"):
+    with pytest.raises(StorageError, match="cannot be used"):
         service.status(ANNA, jobs[0])
 
 
@@ -558,32 +565,31 @@ def test_threads_of_workers_do_not_spin_while_they_wait(settings, monkeypatch):
     assert worker_environment(settings)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_a_frozen_worker_that_wakes_up_changes_nothing(settings, files):
-    with running(settings, no_device) as service:
-        job = service.submit(ANNA, request(files, GATED))
-        worker = subprocess.Popen([*command("device")], env=worker_environment(service.settings))
-        try:
-            wait_gated(service, job)
-            worker.send_signal(signal.SIGSTOP)
-            let_leases_run_out(service.home)
-            wait_state(service, job, "interrupted")
-            store = Store(service.home / "jobs.sqlite3")
-            lock = lock_file(service.home / "workers" / "device-another")
-            claim = wait_for(lambda: store.claim("device", "device-another"), "the job to be claimable")
-            worker.send_signal(signal.SIGCONT)
-            time.sleep(1.5)  # time to do harm in
-            assert service.status(ANNA, job).state == "running"
-            assert not store.cancel_asked(claim), "our claim still holds"
-            assert len(service.status(ANNA, job).frames) == 2
-            store.finish(claim)
-            lock.close()
-            other = service.submit(ANNA, request(files))
-            wait_state(service, other, "done")  # the woken worker has let go and is of use again
-            store.close()
-        finally:
-            worker.send_signal(signal.SIGCONT)
-            worker.terminate()
-            assert worker.wait(DEADLINE_S) == 0
+def test_a_frozen_worker_that_wakes_up_changes_nothing(light, files):
+    job = light.submit(ANNA, request(files, GATED))
+    worker = device_worker(light)
+    try:
+        wait_gated(light, job)
+        worker.send_signal(signal.SIGSTOP)
+        let_leases_run_out(light.home)
+        wait_state(light, job, "interrupted")
+        store = Store(light.home / "jobs.sqlite3")
+        lock = lock_file(light.home / "workers" / "device-another")
+        claim = wait_for(lambda: store.claim("device", "device-another"), "the job to be claimable")
+        worker.send_signal(signal.SIGCONT)
+        time.sleep(1.5)  # time to do harm in
+        assert light.status(ANNA, job).state == "running"
+        assert not store.cancel_asked(claim), "our claim still holds"
+        assert len(light.status(ANNA, job).frames) == 2
+        store.finish(claim)
+        lock.close()
+        other = light.submit(ANNA, request(files))
+        wait_state(light, other, "done")  # the woken worker has let go and is of use again
+        store.close()
+    finally:
+        worker.send_signal(signal.SIGCONT)
+        worker.terminate()
+        assert worker.wait(DEADLINE_S) == 0
 
 
 def test_a_hung_worker_is_replaced(service, files):
@@ -611,8 +617,7 @@ def test_submits_with_one_key_are_one_job(settings, files):
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(ids) == 20
-        assert len(set(ids)) == 1
+        assert len(ids) == 20 and len(set(ids)) == 1
         assert os.listdir(service.home / "jobs") == ids[:1], "the folders of the others are gone"
         assert service.submit(BEN, request(files), "form 1") != ids[0]
 
@@ -634,7 +639,10 @@ def test_a_full_queue_and_unusable_files_are_refused_at_once(settings, files):
         with pytest.raises(InputError, match="The queue is full"):
             service.submit(BEN, request(files))
         assert sorted(os.listdir(service.home / "jobs")) == sorted(jobs), "nothing is left of those refused"
+        uploads = service.home / "jobs" / jobs[0] / "input"
+        assert sorted(path.name for path in uploads.iterdir()) == ["upload-image.png", "upload-poses.npz"]
         service.cancel(ANNA, jobs[0])
+        assert list(uploads.iterdir()) == []
         service.submit(BEN, request(files))
 
 
@@ -659,15 +667,8 @@ def test_what_is_foreign_or_unknown_or_no_id_at_all_looks_the_same(settings, fil
     with JobService(settings) as service:
         job = service.submit(ANNA, request(files))
         texts = set()
-        for owner, given in (
-            (BEN, job),
-            (ANNA, "0" * 32),
-            (ANNA, "../../etc"),
-            (ANNA, ""),
-            (ANNA, None),
-            (ANNA, job.upper()),
-            ("", job),
-        ):
+        wrong = ("0" * 32, "../../etc", "", None, job.upper())
+        for owner, given in ((BEN, job), ("", job), *((ANNA, one) for one in wrong)):
             for action in (service.status, service.cancel):
                 with pytest.raises(UnknownJob) as error:
                     action(owner, given)
@@ -679,32 +680,28 @@ def test_what_is_foreign_or_unknown_or_no_id_at_all_looks_the_same(settings, fil
         assert ANNA.encode() not in store, "only the hash of an owner's token is stored"
 
 
-def test_names_of_uploads_never_become_paths(settings, files):
-    with running(settings, no_device) as service:
-        odd = files / "..\\$(x)\n\u202e.PnG"
-        (files / "anna.png").rename(odd)
-        (files / "walk.npz").rename(files / "walk.npz; rm")
-        job = service.submit(ANNA, request(files, image=odd, poses=files / "walk.npz; rm"))
-        folder = JobFolder(service.home / "jobs" / job)
-        stored = json.loads(folder.request.read_text())
-        assert stored["image"] == {"file": "upload-image.png", "name": "..\\$(x).PnG"}
-        assert stored["poses"] == {"file": "upload-poses", "name": "walk.npz; rm"}
-        wait_for(folder.poses.exists, "the files to be read all the same")
+def test_names_of_uploads_never_become_paths(light, files):
+    odd = files / "..\\$(x)\n\u202e.PnG"
+    (files / "anna.png").rename(odd)
+    (files / "walk.npz").rename(files / "walk.npz; rm")
+    job = light.submit(ANNA, request(files, image=odd, poses=files / "walk.npz; rm"))
+    folder = JobFolder(light.home / "jobs" / job)
+    stored = json.loads(folder.request.read_text())
+    assert stored["image"] == {"file": "upload-image.png", "name": "..\\$(x).PnG"}
+    assert stored["poses"] == {"file": "upload-poses", "name": "walk.npz; rm"}
+    wait_for(folder.poses.exists, "the files to be read all the same")
 
 
-def test_health_tells_of_the_workers_that_live(settings, files):
-    with running(settings) as service:
-        wait_for(lambda: service.health()["healthy"], "both workers")
-        workers = service.health()["workers"]
-        assert workers == {"light": {"living": 1, "wanted": 1}, "device": {"living": 1, "wanted": 1}}
-    with JobService(settings) as service:
-        assert service.worker_pids() == {"light": [], "device": []} and not service.health()["healthy"]
+def test_health_tells_of_the_workers_that_live(service, settings):
+    wait_for(lambda: service.health()["healthy"], "both workers")
+    workers = service.health()["workers"]
+    assert workers == {"light": {"living": 1, "wanted": 1}, "device": {"living": 1, "wanted": 1}}
+    with JobService(settings) as alone:
+        assert alone.worker_pids() == {"light": [], "device": []} and not alone.health()["healthy"]
 
 
 def test_a_worker_whose_files_cannot_grow_goes_on_when_they_can(tmp_path, files):
     """The limit holds for the store, too, as a full disk does; the web process and what is finished are not touched."""
-    from tiny import make_tiny_model
-
     model = make_tiny_model(tmp_path / "model")
     random = np.random.default_rng(0)
     write_png(random.integers(0, 255, (50, 40, 3), dtype=np.uint8), files / "anna.png")
@@ -790,65 +787,33 @@ def test_results_survive_an_empty_disk_when_a_bucket_is_attached(tmp_path, files
         assert [known.id for known in service.jobs(ANNA)] == [job] and service.jobs(BEN) == []
 
 
-def test_logs_name_jobs_and_nothing_of_their_owners(tmp_path, files):
-    settings = Settings(home=tmp_path / "home", estimator="none", log_format="json")
-    server = subprocess.Popen(
-        [sys.executable, "-c", LOGGED, Path(__file__).parent, settings.home, files],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=worker_environment(settings),
-    )
-    jobs, errors = server.communicate(timeout=DEADLINE_S)
-    lines = [json.loads(line) for line in errors.splitlines()]
-    for job in jobs.split():
+def test_logs_name_jobs_and_nothing_of_their_owners(tmp_path, files, capfd):
+    with running(Settings(home=tmp_path / "home", estimator="none", log_format="json")) as service:
+        jobs = [service.submit(ANNA, request(files, behaviour)) for behaviour in (0, REFUSES, FAILS)]
+        for job, state in zip(jobs, ("done", "failed", "failed")):
+            wait_state(service, job, state)
+    errors = capfd.readouterr().err
+    lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    for job in jobs:
         own = [line for line in lines if line.get("job") == job]
         assert own and all(job in line["message"] for line in own)
-    assert {line["level"] for line in lines} >= {"info", "error"} and all(
-        line.keys() >= {"time", "logger"} for line in lines
-    )
+    assert {line["level"] for line in lines} >= {"info", "error"}
+    assert all(line.keys() >= {"time", "logger"} for line in lines)
     assert "Traceback" in next(line["traceback"] for line in lines if "traceback" in line)
     for private in ("anna", "walk.npz", "nobody"):
         assert private not in errors.lower().replace(str(tmp_path).lower(), "")
-
-
-LOGGED = """
-import sys
-sys.path[:0] = sys.argv[1:2]
-from pathlib import Path
-from dreampose_core.jobs.logs import configure
-from test_jobs_service import ANNA, FAILS, REFUSES, Settings, request, wait_state, running
-configure("json")
-with running(Settings(home=Path(sys.argv[2]), estimator="none", log_format="json")) as service:
-    jobs = [service.submit(ANNA, request(Path(sys.argv[3]), behaviour)) for behaviour in (0, REFUSES, FAILS)]
-    for job, state in zip(jobs, ("done", "failed", "failed")):
-        wait_state(service, job, state)
-print(*jobs)
-"""
-
-
-def test_the_uploads_of_a_job_that_is_cancelled_go_at_once(settings, files):
-    with JobService(settings) as service:
-        job = service.submit(ANNA, request(files))
-        uploads = service.home / "jobs" / job / "input"
-        assert sorted(path.name for path in uploads.iterdir()) == ["upload-image.png", "upload-poses.npz"]
-        service.cancel(ANNA, job)
-        assert list(uploads.iterdir()) == []
 
 
 def test_the_model_is_loaded_before_anybody_asks(settings, files, tmp_path):
     model = make_tiny_model(tmp_path / "model")
     with running(settings.model_copy(update={"model": str(model)}), worker_command) as service:
         wait_for(lambda: service.health()["devices"], "the model on its device")
-        job = service.submit(ANNA, request(files))
-        assert wait_state(service, job, "done").state == "done"
+        wait_state(service, service.submit(ANNA, request(files)), "done")
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_who_asks_and_the_worker_stays(settings, files, tmp_path):
     with running(settings.model_copy(update={"model": str(tmp_path / "nowhere")}), worker_command) as service:
         worker = wait_for(lambda: service.worker_pids()["device"], "a worker")
         for _ in range(2):
-            job = service.submit(ANNA, request(files))
-            failed = wait_for(lambda: (now := service.status(ANNA, job)).final and now, "its end")  # noqa: B023
-            assert failed.state == "failed"
+            wait_state(service, service.submit(ANNA, request(files)), "failed")
         assert service.worker_pids()["device"] == worker and service.health()["devices"] == []

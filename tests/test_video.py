@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def noise(num_frames: int, height=128, width=160):
         yield rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 25])
-@pytest.mark.parametrize("fps", [30, 12.5, 24000 / 1001])
+@pytest.mark.parametrize(("num_frames", "fps"), [(1, 30), (2, 12.5), (25, 24000 / 1001)])
 def test_every_frame_arrives_once_and_in_order(tmp_path, num_frames, fps):
     assert write_video(iter(steps(num_frames)), tmp_path / "a.mp4", fps) == num_frames
     info = probe_video(tmp_path / "a.mp4")
@@ -80,15 +78,11 @@ def test_colours_survive(tmp_path):
     quarters = np.array([[(200, 60, 30), (20, 180, 60)], [(40, 50, 210), (240, 235, 220)]], np.uint8)
     frame = quarters.repeat(32, 0).repeat(32, 1)
     write_video([frame] * 5, tmp_path / "a.mp4", 25)
+    write_video([frame] * 5, tmp_path / "b.mp4", 25, crf=51)
+    assert (tmp_path / "a.mp4").stat().st_size > (tmp_path / "b.mp4").stat().st_size
     back = next(read_video(tmp_path / "a.mp4"))
     for y, x in ((16, 16), (16, 48), (48, 16), (48, 48)):
         assert np.abs(back[y, x].astype(int) - frame[y, x]).max() <= 5
-
-
-def test_quality_follows_crf(tmp_path):
-    write_video(noise(5), tmp_path / "a.mp4", 25, crf=10)
-    write_video(noise(5), tmp_path / "b.mp4", 25, crf=40)
-    assert (tmp_path / "a.mp4").stat().st_size > 2 * (tmp_path / "b.mp4").stat().st_size
 
 
 def test_odd_sides_are_padded_by_their_edge(tmp_path):
@@ -109,6 +103,8 @@ def test_gif(tmp_path):
 
 
 def test_frames_that_are_wrong_or_missing(tmp_path):
+    with pytest.raises(StorageError, match="a.mp4 could not be written: there is no folder"):
+        write_video(steps(2), tmp_path / "nowhere" / "a.mp4", 25)
     grey, floats = np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)
     for frames in ([], [grey], [floats], [*steps(2), np.zeros((8, 8, 3), np.uint8)]):
         with pytest.raises(ValueError, match="frame"):
@@ -138,11 +134,6 @@ def test_a_reader_that_is_left_early_ends_its_ffmpeg(tmp_path):
     assert len(children.read_text().split()) == len(before) + 1
     reader.close()
     assert children.read_text().split() == before
-
-
-def test_no_folder(tmp_path):
-    with pytest.raises(StorageError, match="a.mp4 could not be written: there is no folder"):
-        write_video(steps(2), tmp_path / "nowhere" / "a.mp4", 25)
 
 
 def refusal(path) -> str:
@@ -280,6 +271,12 @@ def test_large_pictures_are_reduced_on_the_way(tmp_path):
 def test_what_is_too_long_is_refused_and_60_seconds_are_not(tmp_path):
     ffmpeg(source("16x16", 5, 61), tmp_path / "a.mp4")
     assert refusal(tmp_path / "a.mp4") == "a.mp4 is longer than 60 seconds; please cut it to the part that is needed."
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):  # durations, set to next to nothing
+        at = content.find(box) + offset
+        content[at : at + 4] = (1).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert "longer than 60 seconds" in refusal(tmp_path / "a.mp4"), "found by decoding, not by the header"
     ffmpeg(source("16x16", 5, 60), tmp_path / "b.mp4")
     assert probe_video(tmp_path / "b.mp4").seconds == pytest.approx(60)
     assert sum(1 for _ in read_video(tmp_path / "b.mp4")) == 300
@@ -290,17 +287,7 @@ def test_what_is_too_long_is_refused_and_60_seconds_are_not(tmp_path):
         list(read_video(tmp_path / "c.mp4", fps=30))
 
 
-def test_length_is_found_by_decoding_not_by_the_header(tmp_path):
-    ffmpeg(source("16x16", 5, 61), tmp_path / "a.mp4")
-    content = bytearray((tmp_path / "a.mp4").read_bytes())
-    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):  # durations, set to next to nothing
-        at = content.find(box) + offset
-        content[at : at + 4] = (1).to_bytes(4, "big")
-    (tmp_path / "a.mp4").write_bytes(content)
-    assert "longer than 60 seconds" in refusal(tmp_path / "a.mp4")
-
-
-@pytest.mark.parametrize("size", ["7700x4400", "4400x7700", "8000x8000"])
+@pytest.mark.parametrize("size", ["7700x4400", "4400x7700"])
 def test_what_is_too_wide_is_refused(tmp_path, size):
     ffmpeg(f"-f lavfi -i color=c=red:s={size}:r=5:d=0.2 -c:v mpeg4", tmp_path / "a.mp4")
     text = refusal(tmp_path / "a.mp4")
@@ -385,27 +372,16 @@ def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
     info = probe_video(tmp_path / "a.mp4")
     assert (info.num_frames, info.height, info.width) == (5, 4096, 4096)
     assert [f.shape for f in read_video(tmp_path / "a.mp4", max_side=64)] == [(64, 64, 3)] * 5
+    ffmpeg(source("7680x4320", 5, 0.4), f"-c:v {codec} {fast}", tmp_path / "b.mp4")
+    assert [frame.shape for frame in read_video(tmp_path / "b.mp4", max_side=768)] == [(432, 768, 3)] * 2
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MAX_WAIT_S", 0.05), ("MAX_CPU_S", 1)])
-def test_time_is_limited(tmp_path, monkeypatch, limit, value):
-    if limit == "MAX_CPU_S" and not hasattr(resource, "prlimit"):
-        pytest.skip("this system cannot limit another process")
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system cannot limit another process")
+def test_time_is_limited(tmp_path, monkeypatch):
     ffmpeg(source("1920x1080", 60, 0.2), "-preset ultrafast", tmp_path / "few.mp4")
     ffmpeg("-stream_loop 100 -i", tmp_path / "few.mp4", "-c copy", tmp_path / "a.mp4")
-    monkeypatch.setattr(ffmpeg_process, limit, value)
+    monkeypatch.setattr(ffmpeg_process, "MAX_CPU_S", 1)
     assert "takes too long to decode" in refusal(tmp_path / "a.mp4")
-
-
-def test_a_slow_reader_is_not_ended(tmp_path, monkeypatch):
-    write_video(noise(60), tmp_path / "a.mp4", 25)
-    monkeypatch.setattr(ffmpeg_process, "MAX_WAIT_S", 2.0)
-    monkeypatch.setattr(ffmpeg_process, "_TICK_S", 0.02)
-    num_frames = 0
-    for _ in read_video(tmp_path / "a.mp4"):
-        num_frames += 1
-        time.sleep(0.05)  # 3 seconds in all
-    assert num_frames == 60
 
 
 def loudness(path, start: float, seconds: float) -> float:
@@ -448,7 +424,7 @@ def test_sound_that_begins_late_stays_late(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["mp4", "mkv", "ts", "mov"])
-@pytest.mark.parametrize("late_s", [-0.7, 0.4, 1.0])
+@pytest.mark.parametrize("late_s", [-0.7, 1.0])
 def test_sound_keeps_step_with_pictures_that_begin_later(tmp_path, form, late_s):
     """A beep at 2 s of the pictures, in files whose pictures begin `late_s` after the sound."""
     offset = f"-itsoffset {max(0, late_s)}"
@@ -483,11 +459,6 @@ def test_the_first_minute_of_a_long_video_is_read(tmp_path, form):
     info = probe_video(path, partly=True)
     assert info.num_frames == 300 and info.left_out == "is longer than 60 seconds; the rest is left out."
     assert len(list(read_video(path, partly=True))) == 300
-
-
-def test_8k_is_read_smaller(tmp_path):
-    ffmpeg(source("7680x4320", 5, 0.4), "-c:v libx264 -preset ultrafast", tmp_path / "a.mp4")
-    assert [frame.shape for frame in read_video(tmp_path / "a.mp4", max_side=768)] == [(432, 768, 3)] * 2
 
 
 def test_no_sound_leaves_no_file(tmp_path, beep):
@@ -528,8 +499,8 @@ CHILD = """
 """
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
-@pytest.mark.parametrize("num_frames", [12, 60])  # the limit is met at the end, when buffers are written; midway
+# the limit is met at the end, when buffers are written; midway
+@pytest.mark.parametrize(("name", "num_frames"), [("a.mp4", 12), ("a.mp4", 60), ("a.gif", 12)])
 def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, name, num_frames):
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / name), "100000", str(num_frames)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent)

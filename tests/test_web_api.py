@@ -28,6 +28,7 @@ from test_jobs_service import files, open_gate, running, wait_for  # noqa: F401
 from dreampose_core.errors import StorageError
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, THINGS, JobFolder, StoredRequest
 from dreampose_core.jobs.service import JobService
+from dreampose_core.jobs.store import Store
 from dreampose_core.media import probe_video
 from dreampose_core.settings import EXAMPLES, MAX_SEED, REPOSITORY, AnimateOptions, Settings
 from dreampose_core.web.api import build_api
@@ -745,7 +746,9 @@ def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
     monkeypatch.setattr(service, "jobs", fails(ValueError(f"a detail in {service.home}")))
     assert "tell the operator" in refused(client.get("/jobs"), 500)
     monkeypatch.undo()
-    monkeypatch.setattr(service, "_store", None)
+    closed = Store(service.home / "jobs.sqlite3")
+    closed.close()
+    monkeypatch.setattr(service, "store", closed)
     for method, path in sorted(ENDPOINTS - OPEN - SUBJECTS):
         more = texts(**NO_FILES) if (method, path) in (("post", "/jobs"), ("post", "/previews")) else CHANGE
         refused(client.request(method, path.format(job_id=UNKNOWN, key=UNKNOWN), **more), 503)

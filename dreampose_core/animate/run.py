@@ -19,7 +19,7 @@ import torch
 
 from .. import __version__
 from ..errors import Cancelled, ModelError, StorageError
-from ..files import appearing, locked, remove_all_unfinished
+from ..files import appearing, locked, remove_unfinished
 from ..inputs.framing import NOT_USED, Photo, Scene, crowds, fit_photos, make_scene, maps_together
 from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import add_sound, read_image, write_png, write_video
@@ -83,7 +83,7 @@ def animate(
     poses, image_poses = scene.poses, scene.image_poses
     for name in ("frames", "chunks", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        remove_all_unfinished(folder / name)
+        remove_unfinished(folder / name)
     (folder / PARTIAL).unlink(missing_ok=True)  # from before an interruption
     run = _Run(engine, options, scene, folder, on_progress, should_stop, label, list(notices))
     for name, sequence in (("motion", poses), ("photo's DensePose", image_poses)):

@@ -61,9 +61,9 @@ class MannequinClips:
 
     kind = "held-out mannequins"
 
-    def __init__(self, people: int, size: tuple[int, int]):
-        """people: at least 1. size: the model's (height, width)."""
-        self.people, self.size = people, size
+    def __init__(self, people: int, size: tuple[int, int], num_frames: int = FRAMES):
+        """people: at least 1. size: the model's (height, width). num_frames: of each clip."""
+        self.people, self.size, self.num_frames = people, size, num_frames
 
     def __len__(self) -> int:
         return self.people
@@ -74,7 +74,7 @@ class MannequinClips:
             figure = Figure.from_seed(seed)
             start_s = photo_s(figure, motion)
             photo, image_poses = render_clip(figure, motion, 1, self.size, fps=FPS, start_s=start_s)
-            rgb, poses = render_clip(figure, motion, FRAMES, self.size, fps=FPS, start_s=start_s + LATER_S)
+            rgb, poses = render_clip(figure, motion, self.num_frames, self.size, fps=FPS, start_s=start_s + LATER_S)
             yield Clip(f"{seed} {motion}", photo[0].numpy(), image_poses, poses, rgb.numpy())
 
 

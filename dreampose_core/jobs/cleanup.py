@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,7 +83,6 @@ class Cleanup:
         for kind, kept_h in hours.items():
             for job_id in self.store.ended(kind, now - kept_h * _HOUR):
                 self.remove(job_id)
-        self.store.forget_turns()
         known = self.store.ids()
         for folder in list((self.home / "jobs").glob("*")):
             if folder.name not in known and _changed(folder) < now - GRACE_S:
@@ -123,22 +122,22 @@ class Cleanup:
 
         Uploads and subjects used in the last GRACE_S seconds stay, because a worker may be about to load them.
         """
-        now, ended = self.clock(), self.store.ended()
-        uploads = sorted((path for path in (self.home / "uploads").rglob("*") if path.is_file()), key=_changed)
-        used = [folder for folder in subjects(self.home) if _changed(folder / "subject.json") < now - GRACE_S]
-        used.sort(key=lambda folder: _changed(folder / "subject.json"))
-        for owner in {folder.parent for folder in used}:
-            too_much = size_of(owner) - self.settings.max_own_mb * 1e6
-            for folder in [folder for folder in used if folder.parent == owner]:
-                if too_much > 0:
-                    too_much -= size_of(folder)
-                    _delete(folder)
-                    used.remove(folder)
+        ended, before = self.store.ended(), self.clock() - GRACE_S
+
+        def unused(paths: Iterable[Path]) -> list[Path]:
+            return sorted((path for path in paths if _changed(path) < before), key=_changed)
+
+        uploads = unused(path for path in (self.home / "uploads").rglob("*") if path.is_file())
+        used = [file.parent for file in unused(folder / "subject.json" for folder in subjects(self.home))]
+        for folder in list(used):
+            if size_of(folder.parent) > self.settings.max_own_mb * 1e6:
+                _delete(folder)
+                used.remove(folder)
         jobs = [self.home / "jobs" / job_id for job_id in ended]
         busy = sum(size_of(self.home / "jobs" / job_id) for job_id in self.store.ids() - set(ended))
         too_much = size_of(self.home) - busy - self.settings.max_disk_gb * 1e9
         num_removed = 0
-        for path in (*(path for path in uploads if _changed(path) < now - GRACE_S), *jobs, *used):
+        for path in (*uploads, *jobs, *used):
             if too_much <= 0:
                 break
             too_much -= size_of(path)
@@ -162,13 +161,11 @@ class Cleanup:
 
 def size_of(folder: Path) -> int:
     """Return the total bytes of a folder's files, or of one file; 0 if there is none."""
-    if folder.is_file():
-        return folder.stat().st_size
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
     total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size
+    for path in [folder] if folder.is_file() else paths:
+        with suppress(OSError):  # it has just been deleted
+            total += os.lstat(path).st_size
     return total
 
 
@@ -289,9 +286,8 @@ def _copy_files(source: Path, target: Path) -> None:
 def _copy_folder(source: Path, target: Path) -> None:
     """Copy a folder; the copy appears only when it is complete. Raises StorageError."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with appearing_folder(target) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
-    except (OSError, StorageError) as error:
+    except StorageError:
         if not (target / "subject.json").is_file():  # otherwise another process has just made the copy
-            raise StorageError(f"{source.name} could not be copied.") from error
+            raise

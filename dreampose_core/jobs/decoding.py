@@ -120,7 +120,7 @@ class Decoder:
             ) as child:
                 yield child
         finally:
-            remove_unfinished(target)  # left by a child that was killed
+            remove_unfinished(target.parent, target.name)  # left by a child that was killed
 
     def _ask(self, source: Path, target: Path, **asked) -> tuple[str, ...]:
         with self._child(source, target, **asked) as child:

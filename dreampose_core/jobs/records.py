@@ -193,6 +193,11 @@ class Work:
     on_progress: OnProgress
     should_stop: ShouldStop
 
+    @property
+    def watch(self) -> dict[str, object]:
+        """The callbacks as keyword arguments."""
+        return {"on_progress": self.on_progress, "should_stop": self.should_stop}
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -306,7 +311,7 @@ class JobStatus:
     motion: Path | None = None
     name: str | None = None
     things: tuple[str, ...] = ()
-    latent_preview: bytes | None = None
+    latent_preview: Path | None = None
     error: str | None = None
     code: str | None = None
     notices: tuple[str, ...] = ()

@@ -106,19 +106,19 @@ def serve(work: Callable[[dict, Channel], None]) -> int:
 
 
 def _told(error: Exception) -> dict:
-    """Return the message about an error. An exceeded limit among its causes comes first, because readers report any
-    error as a damaged file."""
+    """Return the message about an error: its kind and text. An exceeded limit among its causes comes first, because
+    readers report any error as a damaged file."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, MemoryError):
-            return {"over": "memory"}
+            return {"error": "memory", "text": ""}
         if isinstance(behind, OSError) and behind.errno == errno.EFBIG:
-            return {"over": "size"}
+            return {"error": "size", "text": ""}
         behind = behind.__cause__ or behind.__context__
     for name, kind in _RAISED.items():
         if isinstance(error, kind):
-            return {"raised": name, "text": str(error)}
-    return {"failed": "".join(traceback.format_exception(error))[-_COMPLAINT_BYTES:]}
+            return {"error": name, "text": str(error)}
+    return {"error": "failed", "text": "".join(traceback.format_exception(error))[-_COMPLAINT_BYTES:]}
 
 
 def confine(limits: Limits) -> None:
@@ -221,31 +221,21 @@ class Child:
         # -P: import nothing from a folder of uploads. -B: write no bytecode.
         command = [sys.executable, "-P", "-B", "-X", "faulthandler", *program]
         # Its own session: `__exit__` kills the child together with all that it started.
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process = subprocess.Popen(command, cwd=folder, env=_environment(), start_new_session=True, **pipes)
+        self.pid = self._process.pid
         self._ready, self._waited, self._unread, self._complaints = False, 0.0, bytearray(), b""
         self._pipes = [self._process.stderr, self._process.stdout]
         with suppress(BrokenPipeError):  # it has ended already, which `message` will report
             self._process.stdin.write(json.dumps({"limits": asdict(limits), "request": request}).encode() + b"\n")
             self._process.stdin.close()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_) -> None:
         with suppress(ProcessLookupError, PermissionError):  # no process is left
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(BrokenPipeError):
@@ -268,12 +258,8 @@ class Child:
             case {"ready": True}:
                 self._ready = True
                 return self.message()
-            case {"raised": ("refused" | "full" | "storage") as kind, "text": str(sentence)}:
-                raise _RAISED[kind](sentence)
-            case {"over": ("memory" | "size") as what}:
-                raise self._over(what)
-            case {"failed": str(why)}:
-                raise self.broken(why)
+            case {"error": str(kind), "text": str(text)}:
+                raise self._over(kind) if kind in _OVER else _RAISED.get(kind, self.broken)(text)
             case dict():
                 return message
         raise self.broken("no message")

@@ -53,22 +53,21 @@ class JobService:
     def __init__(self, settings: Settings):
         self.settings = settings.with_folders()
         self.home = self.settings.home
-        self._store: Store | None = None
+        self.store: Store
         self._cleanup: Cleanup
 
     def __enter__(self) -> JobService:
         """Create the data folder and the store if they do not exist. Raises StorageError."""
-        self._store = Store.of(self.home)
-        self._cleanup = Cleanup(self._store, self.settings)
+        self.store = Store.of(self.home)
+        self._cleanup = Cleanup(self.store, self.settings)
         if self._cleanup.bucket is not None:
-            self._cleanup.bucket.restore(self._store)
+            self._cleanup.bucket.restore(self.store)
         self._cleanup.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._cleanup.stop()
-        self._store.close()
-        self._store = None
+        self.store.close()
 
     def worker_pids(self) -> dict[Queue, list[int]]:
         """Return the process ids of each queue's living workers; a dead worker is replaced within seconds."""
@@ -84,10 +83,10 @@ class JobService:
         """
         pids, wanted = self.worker_pids(), {"light": 1, "device": self.settings.workers}
         free_mb = shutil.disk_usage(self.home).free >> 20
-        complete = all(len(pids[queue]) == wanted[queue] for queue in QUEUES)
+        workers = {queue: {"living": len(pids[queue]), "wanted": wanted[queue]} for queue in QUEUES}
         return {
-            "healthy": complete and free_mb >= MIN_FREE_MB,
-            "workers": {queue: {"living": len(pids[queue]), "wanted": wanted[queue]} for queue in QUEUES},
+            "healthy": all(are["living"] == are["wanted"] for are in workers.values()) and free_mb >= MIN_FREE_MB,
+            "workers": workers,
             "devices": [about["device"] for about in living(self.home).values() if about.get("device")],
             "queue": self.store.num_waiting(),
             "free_disk_mb": free_mb,
@@ -138,12 +137,10 @@ class JobService:
         Returns None if it may, or the id of the job that `key` already has. Raises Busy and StorageError as `submit`.
         """
         owner = _hashed(owner)
-        if known := self.store.find_key(owner, key):
-            return known
-        self.store.check_room(owner, kind, self.settings)
-        if kind == "animate":
+        known = self.store.admit(owner, kind, self.settings, key)
+        if known is None and kind == "animate":
             self._check_disk(owner)
-        return None
+        return known
 
     def status(self, owner: str, job_id: str) -> JobStatus:
         """Return the job's current status. Raises UnknownJob, with one text for unknown ids and other owners' jobs."""
@@ -224,12 +221,6 @@ class JobService:
     def _job(self, owner: str, job_id: str) -> Job:
         return self.store.get(_hashed(owner), _checked(job_id))
 
-    @property
-    def store(self) -> Store:
-        if self._store is None:
-            raise StorageError("The job service is not running; please try again in a moment.")
-        return self._store
-
     def _status(self, job: Job) -> JobStatus:
         folder = JobFolder(self.home / "jobs" / job.id)
         stored = _stored(job)
@@ -246,7 +237,7 @@ class JobService:
             state=state,
             kind=kind,
             title=_title(stored),
-            megabytes=video and _megabytes(video),
+            megabytes=video and round(size_of(video) / 1e6, 2),
             losses=tuple(loss for _, loss in job.losses),
             samples=tuple(sorted(folder.samples.glob("[0-9]*.png"))),
             chunks=tuple(sorted(folder.chunks.glob("[0-9]*.mp4"))),
@@ -254,7 +245,7 @@ class JobService:
             result=folder.result if job.state == "done" and not looks else None,
             look=folder.look if job.state == "done" and looks else None,
             motion=folder.motion if job.state == "done" and kind == "motion" else None,
-            latent_preview=_content(folder.latent_preview) if job.state == "running" else None,
+            latent_preview=folder.thing("latent_preview") if job.state == "running" else None,
             things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
             request=request,
         )
@@ -300,20 +291,6 @@ def _checked(job_id: str) -> str:
     if not isinstance(job_id, str) or not _ID.fullmatch(job_id):
         raise UnknownJob(NO_SUCH_JOB)
     return job_id
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _megabytes(path: Path) -> float | None:
-    try:
-        return round(path.stat().st_size / 1e6, 2)
-    except FileNotFoundError:  # it has just expired
-        return None
 
 
 def _stored(job: Job) -> StoredRequest | None:

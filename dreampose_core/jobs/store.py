@@ -31,10 +31,7 @@ NO_SUCH_JOB = "There is no such job, or it belongs to another owner."
 PAUSE_S, MAX_PAUSES = 10.0, 24  # for disk space or the cluster: about three hours in all
 _UNFINISHED = "state IN ('queued', 'running', 'interrupted')"  # a list, so that SQLite uses the index on state
 # Not yet started on the device. A job interrupted there has started, and resumes before others start.
-_WAITING = (
-    f"({_UNFINISHED} AND (jobs.state = 'queued' OR (jobs.queue = 'light' AND jobs.state IN ('running', "
-    "'interrupted'))))"
-)
+_WAITING = "(jobs.state = 'queued' OR (jobs.queue = 'light' AND jobs.state IN ('running', 'interrupted')))"
 
 
 def _queue(those: str, queue: str) -> str:
@@ -48,23 +45,23 @@ def _queue(those: str, queue: str) -> str:
 
 
 _PLACES = _queue(f"{_WAITING} AND jobs.kind = 'animate'", "device")
-_PLACE = (
-    f"CASE WHEN {_WAITING} THEN coalesce((SELECT place FROM ({_PLACES}) AS q WHERE q.number = "
-    "jobs.number), 0) ELSE 0 END AS place"
+_WITH_PLACES = f"SELECT jobs.*, coalesce(place, 0) AS place FROM jobs LEFT JOIN ({_PLACES}) USING (number)"
+# The mean seconds that the last 20 animations took on the device, NULL if there were none.
+_PACE = (
+    "SELECT avg(seconds) FROM (SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND "
+    "kind = 'animate' AND claimed > 0 ORDER BY finished DESC LIMIT 20)"
 )
+_NEXT_TURN = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
 _KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # kept in the bucket
 _PLAIN = ("id", "queue", "state", "place", "error", "code", "request", "created", "name")  # of a Job
 _ACTIVE = "state IN ('running', 'cancelling')"
-# An accepted cancel stands, whatever the worker reports in the meantime.
-_UNLESS_CANCELLING = "state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE '{}' END"
 
 
-def _given_back(over: str) -> str:
-    """Return SQL that makes the job cancelled if that was asked for, else failed if `over` holds, else interrupted."""
-    return (
-        f"state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {over} THEN 'failed' ELSE 'interrupted' END, "
-        f"finished = CASE WHEN state = 'cancelling' OR {over} THEN now() END"
-    )
+def _becomes(state: str, failed_if: str = "false") -> str:
+    """Return SQL that gives the job this state, or "failed" where `failed_if` holds, and the time of its end if it has
+    ended. An accepted cancel stands, whatever the worker reports in the meantime."""
+    state = f"CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN {failed_if} THEN 'failed' ELSE '{state}' END"
+    return f"state = {state}, finished = CASE WHEN {state} IN ('done', 'failed', 'cancelled') THEN now() END"
 
 
 class Store:
@@ -92,17 +89,16 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    # ---- for the service -------------------------------------------------------------------------------------------
+    # ---- for the service; a job that is unknown or another owner's raises UnknownJob ---------------------------------
 
-    def find_key(self, owner: str, key: str | None) -> str | None:
-        """Return the id of the job that `owner` submitted with `key`, None if there is none."""
-        return self._first("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key)
+    def admit(self, owner: str, kind: Kind, settings: Settings, key: str | None = None) -> str | None:
+        """Return the id of the job that `owner` submitted with `key`, None if there is none and a new one may come.
 
-    def check_room(self, owner: str, kind: Kind, settings: Settings) -> None:
-        """Raise Busy when too many jobs of this kind wait, or too many of this owner's are unfinished.
-
-        Animations are counted separately from previews and motions, which are done quickly.
+        Raises Busy when too many jobs of this kind wait, or too many of this owner's are unfinished. Animations are
+        counted separately from previews and motions, which are done quickly.
         """
+        if known := self._first("SELECT id FROM jobs WHERE owner = ? AND key = ?", owner, key):
+            return known
         alike, animates = "(kind = 'animate') = ?", kind == "animate"
         own = self._first(f"SELECT count(*) FROM jobs WHERE {_UNFINISHED} AND owner = ? AND {alike}", owner, animates)
         if own >= settings.max_own:
@@ -112,50 +108,33 @@ class Store:
         waiting = self._first(f"SELECT count(*) FROM jobs WHERE {_WAITING} AND {alike}", animates)
         if waiting >= settings.max_queue:
             jobs = "1 job is" if waiting == 1 else f"{waiting} jobs are"
-            seconds = self.pace() if animates else None
+            seconds = self._first(_PACE) if animates else None
             minutes = math.ceil(waiting * seconds / settings.workers / 60) if seconds else None
             when = {None: "a few minutes", 1: "about a minute"}.get(minutes, f"about {minutes} minutes")
             raise Busy(f"The queue is full ({jobs} waiting); please try again in {when}.")
+        return None
 
     def num_waiting(self) -> int:
         """Count the animations that wait for a device."""
         return self._first(f"SELECT count(*) FROM jobs WHERE {_WAITING} AND kind = 'animate'")
 
-    def pace(self) -> float | None:
-        """Return the mean seconds that the last 20 animations took on the device, None if there were none."""
-        return self._first(
-            "SELECT avg(seconds) FROM (SELECT finished - claimed AS seconds FROM jobs WHERE state = 'done' AND "
-            "kind = 'animate' AND claimed > 0 ORDER BY finished DESC LIMIT 20)"
-        )
-
     def add(
         self, job_id: str, owner: str, request: str, settings: Settings, key: str | None = None, kind: Kind = "animate"
     ) -> str:
-        """Add a job to the light queue and return its id, or the id of the job that already has the same owner and key.
-
-        Raises Busy as `check_room`.
-        """
+        """Add a job to the light queue and return its id, or what `admit` returns. Raises Busy."""
+        columns, values = "id, owner, key, kind, request", (job_id, owner, key, kind, request)
+        job = f"INSERT INTO jobs ({columns}, queue, state, created) VALUES (?, ?, ?, ?, ?, 'light', 'queued', now())"
         with self._db.transaction():
-            if known := self.find_key(owner, key):
+            if known := self.admit(owner, kind, settings, key):
                 return known
-            self.check_room(owner, kind, settings)
-            self._db.rows(
-                "INSERT INTO jobs (id, owner, key, kind, queue, state, request, created) VALUES (?, ?, ?, ?, "
-                "'light', 'queued', ?, now())",
-                job_id,
-                owner,
-                key,
-                kind,
-                request,
-            )
+            self._db.rows(job, *values)
             # A new owner queues behind earlier ones; else an owner served once would wait for all never served.
-            last = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
             for queue in QUEUES:
-                self._db.rows(f"INSERT INTO turns VALUES (?, ?, {last}) ON CONFLICT DO NOTHING", owner, queue)
+                self._db.rows(f"INSERT INTO turns VALUES (?, ?, {_NEXT_TURN}) ON CONFLICT DO NOTHING", owner, queue)
             return job_id
 
     def get(self, owner: str, job_id: str) -> Job:
-        """Return the job. Raises UnknownJob, with one text for unknown ids and other owners' jobs."""
+        """Return the job."""
         found = self._jobs("AND id = ?", owner, job_id)
         if not found:
             raise UnknownJob(NO_SUCH_JOB)
@@ -166,7 +145,7 @@ class Store:
         return self._jobs("ORDER BY number DESC", owner)
 
     def _jobs(self, which: str, *values) -> list[Job]:
-        rows = self._db.rows(f"SELECT *, {_PLACE} FROM jobs WHERE owner = ? AND NOT unwanted {which}", *values)
+        rows = self._db.rows(f"{_WITH_PLACES} WHERE owner = ? AND NOT unwanted {which}", *values)
         return [
             Job(
                 progress=Progress(**json.loads(row["progress"])) if row["progress"] else None,
@@ -178,25 +157,21 @@ class Store:
         ]
 
     def cancel(self, owner: str, job_id: str) -> None:
-        """Cancel a job that no worker holds; ask the worker of a running one to stop. Final states stay. Raises
-        UnknownJob."""
-        changed = self._db.rows(
-            "UPDATE jobs SET state = CASE WHEN state = 'running' THEN 'cancelling' ELSE 'cancelled' END, cancel_asked "
-            "= now(), error = NULL, finished = CASE WHEN state = 'running' THEN NULL ELSE now() END "
-            f"WHERE id = ? AND owner = ? AND {_UNFINISHED} RETURNING id",
+        """Cancel a job that no worker holds; ask the worker of a running one to stop. Final states stay."""
+        self.get(owner, job_id)
+        self._db.rows(
+            "UPDATE jobs SET state = iif(state = 'running', 'cancelling', 'cancelled'), error = NULL, cancel_asked = "
+            f"now(), finished = iif(state = 'running', NULL, now()) WHERE id = ? AND {_UNFINISHED}",
             job_id,
-            owner,
         )
-        if not changed:
-            self.get(owner, job_id)
 
     def rename(self, owner: str, job_id: str, name: str) -> None:
-        """Give the job a name chosen by its owner. Raises UnknownJob."""
+        """Give the job a name chosen by its owner."""
         self.get(owner, job_id)
         self._db.rows("UPDATE jobs SET name = ? WHERE id = ?", name, job_id)
 
     def disown(self, owner: str, job_id: str) -> None:
-        """Hide the job from now on and cancel it; once it has ended, `unwanted` lists it. Raises UnknownJob."""
+        """Hide the job from now on and cancel it; once it has ended, `unwanted` lists it."""
         self.cancel(owner, job_id)
         self._db.rows("UPDATE jobs SET unwanted = 1, key = NULL WHERE id = ?", job_id)
 
@@ -217,11 +192,10 @@ class Store:
         names = json.dumps(sorted(dead))
         if not self._first(f"SELECT 1 FROM jobs WHERE {lost} LIMIT 1", names):  # idle: take no write lock
             return []
-        given_up = f"(state = 'running' AND attempts >= {MAX_ATTEMPTS})"
+        given_up = f"state = 'running' AND attempts >= {MAX_ATTEMPTS}"
         rows = self._db.rows(
-            f"UPDATE jobs SET {_given_back(given_up)}, error = CASE WHEN {given_up} THEN ? "
-            f"ELSE error END, code = CASE WHEN {given_up} THEN 'crash_loop' ELSE code END WHERE {lost} "
-            "RETURNING worker",
+            f"UPDATE jobs SET {_becomes('interrupted', given_up)}, error = iif({given_up}, ?, error), "
+            f"code = iif({given_up}, 'crash_loop', code) WHERE {lost} RETURNING worker",
             GIVEN_UP,
             names,
         )
@@ -246,24 +220,20 @@ class Store:
         return [row["id"] for row in self._db.rows("SELECT id FROM jobs WHERE unwanted AND finished IS NOT NULL")]
 
     def forget(self, job_id: str) -> bool:
-        """Remove a job in a final state; return False if there is none or it is not final."""
-        return bool(self._db.rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id))
-
-    def forget_turns(self) -> None:
-        """Remove the turns of owners who have no jobs."""
+        """Remove a job in a final state, and its owner's turns if it was their last; return False if there is none or
+        it is not final."""
+        gone = self._db.rows("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL RETURNING 1", job_id)
         self._db.rows("DELETE FROM turns WHERE owner NOT IN (SELECT owner FROM jobs)")
+        return bool(gone)
 
     def unkept(self) -> list[dict]:
         """List the done animations whose results the bucket lacks, in the form that `restore` takes."""
-        rows = self._db.rows(
-            f"SELECT {', '.join(_KEPT)} FROM jobs WHERE state = 'done' AND kind = 'animate' AND NOT kept AND NOT "
-            "unwanted"
-        )
-        return [dict(row) for row in rows]
+        which = "state = 'done' AND kind = 'animate' AND NOT kept AND NOT unwanted"
+        return [dict(row) for row in self._db.rows(f"SELECT {', '.join(_KEPT)} FROM jobs WHERE {which}")]
 
     def mark_kept(self, job_id: str) -> None:
         """Record that the bucket has this job's result."""
-        self._db.rows("UPDATE jobs SET kept = 1 WHERE id = ? RETURNING 1", job_id)
+        self._db.rows("UPDATE jobs SET kept = 1 WHERE id = ?", job_id)
 
     def restore(self, job: dict) -> None:
         """Add a done job as `unkept` returned it, unless the store has it. Raises ValueError if `job` is not one."""
@@ -273,11 +243,11 @@ class Store:
         names, marks = ", ".join(_KEPT), ", ".join("?" * len(_KEPT))
         self._db.rows(
             f"INSERT INTO jobs ({names}, queue, state, kind, kept) VALUES ({marks}, 'device', 'done', 'animate', 1) "
-            "ON CONFLICT DO NOTHING RETURNING 1",
+            "ON CONFLICT DO NOTHING",
             *(job[name] for name in _KEPT),
         )
 
-    # ---- for workers -----------------------------------------------------------------------------------------------
+    # ---- for workers; a stale claim raises LostClaim ---------------------------------------------------------------
 
     def claim(self, queue: Queue, worker: str, max_active: int = 1000) -> Claim | None:
         """Claim the next free job of `queue` for `worker` and return the claim, None if there is no such job.
@@ -289,100 +259,72 @@ class Store:
             f"SELECT owner FROM jobs WHERE queue = '{queue}' AND {_ACTIVE} GROUP BY owner HAVING count(*) >= "
             f"{int(max_active)}"
         )
-        those = f"jobs.queue = '{queue}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
-        begun = f"SELECT number FROM jobs WHERE {those} 'interrupted' AND not_before <= now() ORDER BY number LIMIT 1"
-        queued = _queue(f"{those} 'queued'", queue) + " ORDER BY place LIMIT 1"
-
-        def find() -> list:
-            return self._db.rows(begun) or self._db.rows(queued)
-
-        if not find():  # idle polls take no write lock
+        free = f"jobs.queue = '{queue}' AND jobs.owner NOT IN ({busy}) AND jobs.state ="
+        begun = f"SELECT number, 0 AS place FROM jobs WHERE {free} 'interrupted' AND not_before <= now()"
+        queued = _queue(f"{free} 'queued'", queue)
+        first = f"SELECT number FROM ({begun} UNION ALL {queued}) ORDER BY place, number LIMIT 1"
+        taken = (
+            f"UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + {LEASE_S}, "
+            f"attempts = attempts + 1, claimed = now(), error = NULL WHERE number = ({first}) "
+            "RETURNING id, owner, fence, request, losses"
+        )
+        if not self._first(first):  # idle polls take no write lock
             return None
         with self._db.transaction():
-            if not (found := find()):
-                return None
-            row = self._db.rows(
-                f"UPDATE jobs SET state = 'running', fence = fence + 1, worker = ?, lease_until = now() + {LEASE_S}, "
-                "attempts = attempts + 1, claimed = now(), error = NULL WHERE number = ? "
-                "RETURNING id, owner, fence, request, losses",
-                worker,
-                found[0]["number"],
-            )[0]
-            self._db.rows(
-                "INSERT INTO turns (owner, queue, turn) VALUES (?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM turns)) "
-                "ON CONFLICT (owner, queue) DO UPDATE SET turn = excluded.turn",
-                row["owner"],
-                queue,
-            )
-        return Claim(row["id"], row["owner"], row["fence"], row["request"], _pairs(row["losses"]))
+            rows = self._db.rows(taken, worker)
+            for row in rows:
+                self._db.rows(f"INSERT OR REPLACE INTO turns VALUES (?, ?, {_NEXT_TURN})", row["owner"], queue)
+        return Claim(**{**row, "losses": _pairs(row["losses"])}) if rows else None
 
     def renew(self, claim: Claim) -> None:
-        """Extend the lease; this is the heartbeat. Raises LostClaim."""
+        """Extend the lease; this is the heartbeat."""
         self._write(claim, f"lease_until = now() + {LEASE_S}")
 
     def record(self, claim: Claim, progress: Progress, losses: Losses) -> None:
-        """Store progress and the loss curve. A step never reached before resets the count of fruitless attempts. Raises
-        LostClaim."""
-        with self._db.transaction():
-            row = self._held(claim)
-            reached = json.loads(row["reached"])
-            new = progress.step > reached.get(progress.stage, 0)
-            if new:
-                reached[progress.stage] = progress.step
-            told = [json.dumps(value) for value in (asdict(progress), losses, reached)]
-            self._write(
-                claim,
-                f"progress = ?, losses = ?, reached = ?, lease_until = now() + {LEASE_S}"
-                + (", attempts = 0, pauses = 0" if new else ""),
-                *told,
-            )
+        """Store progress and the loss curve. A step never reached before resets the count of fruitless attempts."""
+        reached = json.loads(self._held(claim)["reached"])
+        fresh = progress.step > reached.get(progress.stage, 0)
+        if fresh:
+            reached[progress.stage] = progress.step
+        values = [json.dumps(value) for value in (asdict(progress), losses, reached)]
+        more = ", attempts = 0, pauses = 0" if fresh else ""
+        self._write(claim, f"progress = ?, losses = ?, reached = ?, lease_until = now() + {LEASE_S}{more}", *values)
 
     def cancel_asked(self, claim: Claim) -> bool:
-        """Return whether the owner asked to cancel the job. Raises LostClaim when the claim is stale. Cheap."""
+        """Return whether the owner asked to cancel the job. Cheap."""
         return self._held(claim)["state"] == "cancelling"
 
-    def advance(self, claim: Claim, queue: Queue, notices: tuple[str, ...] = ()) -> None:
-        """Finish this queue's part of the job and move it to `queue`. Raises LostClaim."""
-        self._write(
-            claim,
-            _UNLESS_CANCELLING.format("queued") + ", finished = CASE WHEN state = 'cancelling' THEN now() END, "
-            "queue = ?, notices = ?, attempts = 0, reached = '{}', progress = NULL",
-            queue,
-            json.dumps(notices),
-        )
+    def advance(self, claim: Claim, notices: tuple[str, ...] = ()) -> None:
+        """Move the job from the light queue to the device queue."""
+        fresh = "queue = 'device', notices = ?, attempts = 0, reached = '{}', progress = NULL"
+        self._write(claim, f"{_becomes('queued')}, {fresh}", json.dumps(notices))
 
     def finish(self, claim: Claim, notices: tuple[str, ...] = ()) -> None:
-        """Mark the job as done. Raises LostClaim."""
-        with self._db.transaction():
-            notices = (*json.loads(self._held(claim)["notices"]), *notices)
-            self._write(
-                claim, _UNLESS_CANCELLING.format("done") + ", finished = now(), notices = ?", json.dumps(notices)
-            )
+        """Mark the job as done."""
+        notices = (*json.loads(self._held(claim)["notices"]), *notices)
+        self._write(claim, f"{_becomes('done')}, notices = ?", json.dumps(notices))
 
     def fail(self, claim: Claim, error: str, code: str) -> None:
-        """Mark the job as failed. error: one sentence for its owner. code: a word for programs. Raises LostClaim."""
-        self._write(claim, _UNLESS_CANCELLING.format("failed") + ", finished = now(), error = ?, code = ?", error, code)
+        """Mark the job as failed. error: one sentence for its owner. code: a word for programs."""
+        self._write(claim, f"{_becomes('failed')}, error = ?, code = ?", error, code)
 
     def interrupt(self, claim: Claim) -> None:
-        """Release the job so that a worker can resume it; this attempt does not count. A cancelled job ends. Raises
-        LostClaim."""
-        self._write(claim, f"{_given_back('false')}, attempts = max(attempts - 1, 0)")
+        """Release the job so that a worker can resume it; this attempt does not count. A cancelled job ends."""
+        self._write(claim, f"{_becomes('interrupted')}, attempts = max(attempts - 1, 0)")
 
-    def pause(self, claim: Claim, why: str, pause_s: float = PAUSE_S) -> None:
-        """Release the job as `interrupt` does, to be resumed after `pause_s` seconds at the earliest.
+    def pause(self, claim: Claim, why: str) -> None:
+        """Release the job as `interrupt` does, to be resumed after PAUSE_S seconds at the earliest.
 
         The wait doubles with each pause in a row that reached no new step, up to 600 seconds; after MAX_PAUSES of them
-        the job fails. why: a sentence for its owner. Raises LostClaim.
+        the job fails. why: a sentence for its owner.
         """
-        over = f"(state = 'running' AND pauses >= {MAX_PAUSES})"
-        self._write(
-            claim,
-            f"{_given_back(over)}, attempts = max(attempts - 1, 0), pauses = pauses + 1, error = CASE WHEN state = "
-            f"'running' THEN ? END, code = CASE WHEN {over} THEN 'storage' END, not_before = now() + min(? * (1 << "
-            "pauses), 600)",
-            why,
-            pause_s,
+        over = f"pauses >= {MAX_PAUSES}"
+        paused = (
+            f"{_becomes('interrupted', over)}, attempts = max(attempts - 1, 0), pauses = pauses + 1, error = "
+            f"iif(state = 'running', ?, NULL), code = iif(state = 'running' AND {over}, 'storage', NULL), "
+            f"not_before = now() + min({PAUSE_S} * (1 << pauses), 600)"
         )
+        self._write(claim, paused, why)
 
     # ---- internals -------------------------------------------------------------------------------------------------
 
@@ -392,12 +334,10 @@ class Store:
         return rows[0][0] if rows else None
 
     def _held(self, claim: Claim) -> sqlite3.Row:
-        rows = self._db.rows(
-            f"SELECT state, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}", claim.id, claim.fence
-        )
-        if not rows:
-            raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
-        return rows[0]
+        held = f"SELECT state, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}"
+        for row in self._db.rows(held, claim.id, claim.fence):
+            return row
+        raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
 
     def _write(self, claim: Claim, assignments: str, *values) -> None:
         update = f"UPDATE jobs SET {assignments} WHERE id = ? AND fence = ? AND {_ACTIVE} RETURNING 1"

@@ -64,11 +64,6 @@ def gpu_of(number: int, workers: int, visible: str | None, num_gpus: int) -> dic
     return {"CUDA_VISIBLE_DEVICES": str(devices[number % len(devices)]).strip()}
 
 
-def _num_gpus() -> int:
-    """Count the NVIDIA GPUs that the driver lists; without torch, which this process does not load."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-
-
 def living(home: Path) -> dict[str, dict]:
     """Return what each living worker reports about itself, by name; delete the files of dead workers.
 
@@ -116,7 +111,8 @@ class Supervisor:
         settings = settings.with_folders()
         self.home, self.store = settings.home, Store.of(settings.home)
         environment = worker_environment(settings)
-        visible, num_gpus = environment.get("CUDA_VISIBLE_DEVICES"), _num_gpus()
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        num_gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # without torch, which is not loaded here
         self._workers = [_Slot("light", command("light"), environment)]
         for i in range(settings.workers):
             gpu = gpu_of(i, settings.workers, visible, num_gpus) if settings.engine == "local" else {}

@@ -7,7 +7,6 @@ once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,14 +16,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from ..densepose import Estimates
-from ..errors import Cancelled, DiskFull, InputError
-from ..files import appearing
+from ..errors import InputError
 from ..inputs.framing import Photo, check_options, frame_size, known_charts, make_scene, naming
 from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import read_image, reduced_by
-from ..poses import PoseSequence, Reading, convertible, has_joints, read_poses, write_poses
+from ..poses import Reading, convertible, has_joints, read_poses, write_poses
 from ..poses.sources import FORM_ESTIMATED, FORM_NPZ
-from ..progress import Progress, ShouldStop, check_stop
+from ..progress import Progress, check_stop
 from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
 from .cleanup import Bucket
 from .decoding import Decoder
@@ -40,8 +38,8 @@ Notices = tuple[str, ...]
 
 
 class LightTasks:
-    """Handler of the light queue: decodes the uploads to canonical files and deletes them; makes the preview or the
-    motion if that is the job."""
+    """Handler of the light queue: decodes the uploads to canonical files; makes the preview or the motion if that is
+    the job."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -51,139 +49,8 @@ class LightTasks:
         its owner does."""
         if work.request.kind == "motion":
             return self._motion(work)
-        said = self._read_uploads(work)
-        if work.request.kind == "animate":
-            return said
-        return (*said, *self._preview(work))
-
-    def _read_uploads(self, work: Work) -> Notices:
-        """Decode the uploads, except those that an interrupted attempt has decoded before; return the notices.
-
-        A child process (`decoding`) opens each file, which is deleted as soon as its content is written; if one file is
-        rejected, all are deleted.
-        """
-        request, folder, settings = work.request, work.folder, self.settings
-        options, num_photos = request.options, 1 + len(request.more_images)
-        decoder, kept = Decoder(work.should_stop), PoseCache(settings.home / "readings")
-        estimator = settings.estimator, settings.estimator_file, settings.estimator_colours
-        estimates = Estimates(
-            estimator[0], "cpu", *estimator[1:], on_progress=work.on_progress, should_stop=work.should_stop
-        )
-
-        def key(path: Path, *role: str) -> str:
-            return kept.key(path, *map(str, estimator), *role)
-
-        def read(upload: Upload, target: Path, convert: Callable[[Path, Path], Notices]) -> Notices:
-            """Decode one upload to `target`; notices and errors call the file by its owner's name."""
-            path = folder.input / upload.file
-
-            def named(sentence: str) -> str:
-                return sentence.replace(str(path), upload.name).replace(path.name, upload.name)
-
-            def make() -> Notices:
-                try:
-                    return tuple(named(notice) for notice in convert(path, target))
-                except InputError as error:
-                    raise type(error)(named(str(error))) from error
-
-            said = _once(target, make)
-            path.unlink(missing_ok=True)
-            check_stop(work.should_stop)
-            return said
-
-        def poses(name: str, target: Path, read: Callable[[], Reading]) -> Reading:
-            """Return the reading cached under `name`, else what `read` returns, and write it to `target` unless `read`
-            did. `read` writes what needs no estimating; an estimated reading is cached with the estimator's notices."""
-            reading = kept.get(name)
-            if reading is None:
-                reading = read()
-                if not target.exists():
-                    reading = replace(reading, notices=(*reading.notices, *estimates.notices))
-                    kept.keep(name, reading)
-            if not target.exists():
-                if target == folder.poses:
-                    check_options(reading.poses, options)
-                write_poses(reading.poses, target)
-            return reading
-
-        def motion(path: Path, target: Path) -> Notices:
-            reading = poses(key(path), target, lambda: decoder.motion(path, target, options, estimates.callback))
-            about, sound = (f"The motion: {reading.describe()}.",), ()
-            if request.kind == "animate":
-                about = () if reading.form == FORM_NPZ else about  # an npz needs no detection
-                sound = decoder.sound(path, folder.sound, reading.poses, options) if options.keep_sound else ()
-            return (*about, *reading.notices, *sound)
-
-        def own_map(path: Path, target: Path) -> Notices:
-            name = key(path, "map") if num_photos == 1 else key(path, "maps", str(num_photos))
-            reading = poses(name, target, lambda: decoder.map(path, target, estimates.callback, num_photos))
-            of_all = (f"{path.name} holds {num_photos} maps: one for each photo, in their order.",)
-            return reading.notices + (of_all if len(reading.poses) > 1 else ())
-
-        def estimated_map(image: Path, target: Path, person_at: tuple[int, int] | None) -> Notices:
-            name = key(image, "photo", str(person_at))
-            reading = kept.get(name)
-            if reading is None:
-                if person_at is not None:
-                    person_at = tuple(place // reduced_by(image) for place in person_at)
-                own, notices = estimates.of_photo(read_image(image), person_at)
-                if own is None:
-                    return notices
-                notices += estimates.notices
-                reading = Reading(own, FORM_ESTIMATED, notices)
-                kept.keep(name, reading)
-            write_poses(reading.poses, target)
-            return reading.notices
-
-        def further_map(index: int, name: str) -> Notices:
-            """Estimate the map of a further photo, unless it was given together with the first photo's."""
-            if folder.image_poses.exists() and len(read_poses(folder.image_poses)) > 1:
-                return ()
-            try:
-                said = estimated_map(folder.more_image(index), folder.more_poses(index), None)
-            except InputError as error:  # one photo less to learn from
-                said = (str(error),)
-            return naming(said, name)
-
-        def joints(target: Path) -> Notices:
-            """Estimate the joints of a pose file that lacks them; a model that knows real DensePose needs none."""
-            fed_real = not convertible("body", known_charts(settings.model))
-            if settings.estimator != "body" or fed_real or has_joints(target):
-                return ()
-            name = kept.key(target, "joints")
-            reading = kept.get(name)
-            if reading is None:
-                reading = Reading(estimates.with_joints(read_poses(target)), FORM_NPZ, estimates.notices)
-                kept.keep(name, reading)
-            write_poses(reading.poses, target)
-            return reading.notices
-
-        said: Notices = ()
-        try:
-            if request.image is not None:
-                said += read(request.image, folder.image, decoder.photo)
-            for index, upload in enumerate(request.more_images):
-                said += read(upload, folder.more_image(index), decoder.photo)
-            if request.poses is not None:
-                said += read(request.poses, folder.poses, motion)
-            if request.image_poses is not None:
-                said += read(request.image_poses, folder.image_poses, own_map)
-            elif request.image is not None:
-                first = partial(estimated_map, folder.image, folder.image_poses, options.person_at)
-                said += _once(folder.image_poses, first)
-            if options.recipe != "none":  # they serve fine-tuning alone
-                for index, upload in enumerate(request.more_images):
-                    said += _once(folder.more_poses(index), partial(further_map, index, upload.name))
-            if request.image is not None and options.align == "body":
-                for target in (folder.poses, folder.image_poses):
-                    if target.exists():
-                        said += _once(target.with_suffix(".joints"), partial(joints, target))
-        except (Cancelled, DiskFull):
-            raise  # a later attempt can continue with the files that exist
-        except Exception:  # this job has failed
-            folder.delete_uploads()
-            raise
-        return tuple(dict.fromkeys(said))
+        notices = _Uploads(self.settings, work).read()
+        return notices if work.request.kind == "animate" else (*notices, *self._preview(work))
 
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
@@ -203,10 +70,7 @@ class LightTasks:
             scene = make_scene(image, poses, own, size, options, charts, should_stop=work.should_stop)
             box, whole = scene.box, frame_size(model, image.shape[:2])
             checks = (*scene.notices, *photo_checks(own, box, image.shape[:2], whole), *motion_checks(own, poses))
-        notices = write_preview(
-            poses, folder.result, options, scene, on_progress=work.on_progress, should_stop=work.should_stop
-        )
-        return (*checks, *notices)
+        return (*checks, *write_preview(poses, folder.result, options, scene, **work.watch))
 
     def _motion(self, work: Work) -> Notices:
         """Draw the pose maps of a mannequin's motion and a coloured video of them; reuse recently drawn maps."""
@@ -219,26 +83,130 @@ class LightTasks:
         name = kept.key_of(options.model_dump_json(), size)
         found = kept.get(name)
         if found is None:
-            poses = acted(options, size, on_progress=work.on_progress, should_stop=work.should_stop)
-            found = Reading(poses, "drawn by a mannequin", ())
+            found = Reading(acted(options, size, **work.watch), "drawn by a mannequin", ())
             kept.keep(name, found)
         write_poses(found.poses, folder.motion)
-        write_preview(
-            found.poses, folder.result, EditOptions(), on_progress=work.on_progress, should_stop=work.should_stop
-        )
+        write_preview(found.poses, folder.result, EditOptions(), **work.watch)
         return (f"The motion: {found.describe()}.",)
 
 
-def _once(target: Path, make: Callable[[], Notices]) -> Notices:
-    """Call `make`, which writes `target`, and return its notices. They are stored next to `target`, so a later attempt
-    returns them without calling `make` again."""
-    kept = target.with_suffix(".said.json")
-    if kept.exists():
-        return tuple(json.loads(kept.read_text(encoding="utf-8")))
-    said = make()
-    with appearing(kept) as temporary:
-        temporary.write_text(json.dumps(said), encoding="utf-8")
-    return said
+class _Uploads:
+    """The uploads of one job."""
+
+    def __init__(self, settings: Settings, work: Work):
+        self._settings, self._work = settings, work
+        self._folder, self._request, self._options = work.folder, work.request, work.request.options
+        self._decoder, self._kept = Decoder(work.should_stop), PoseCache(settings.home / "readings")
+        name, *how = self._estimator = settings.estimator, settings.estimator_file, settings.estimator_colours
+        self._estimates = Estimates(name, "cpu", *how, **work.watch)
+
+    def read(self) -> Notices:
+        """Decode the uploads, each in a child process (`decoding`), and return the notices. A later attempt does it all
+        again; what is estimated is cached."""
+        request, folder, options = self._request, self._folder, self._options
+        photos, notices = _photo_files(self._work), ()
+        for upload, image, _ in photos:
+            notices += self._decoded(upload, image, self._decoder.photo)
+        if request.poses is not None:
+            notices += self._decoded(request.poses, folder.poses, self._motion)
+        if request.image_poses is not None:
+            notices += self._decoded(request.image_poses, folder.image_poses, self._own_map)
+        elif request.image is not None:
+            notices += self._estimated_map(folder.image, folder.image_poses, options.person_at)
+        if options.recipe != "none":  # they serve fine-tuning alone
+            for upload, image, target in photos[1:]:
+                notices += self._further_map(image, target, upload.name)
+        if request.image is not None and options.align == "body":
+            for target in (folder.poses, folder.image_poses):
+                if target.exists():
+                    notices += self._joints(target)
+        return tuple(dict.fromkeys(notices))
+
+    def _decoded(self, upload: Upload, target: Path, convert: Callable[[Path, Path], Notices]) -> Notices:
+        """Decode one upload to `target`; notices and errors call the file by its owner's name."""
+        path = self._folder.input / upload.file
+
+        def named(sentence: str) -> str:
+            return sentence.replace(str(path), upload.name).replace(path.name, upload.name)
+
+        check_stop(self._work.should_stop)
+        try:
+            return tuple(named(notice) for notice in convert(path, target))
+        except InputError as error:
+            raise type(error)(named(str(error))) from error
+
+    def _key(self, path: Path, *role: str) -> str:
+        return self._kept.key(path, *map(str, self._estimator), *role)
+
+    def _reading(self, key: str, target: Path, read: Callable[[], Reading]) -> Reading:
+        """Return the reading cached under `key`, else what `read` returns, and write it to `target` unless `read` did.
+        `read` writes what needs no estimating; an estimated reading is cached with the estimator's notices."""
+        reading = self._kept.get(key)
+        if reading is None:
+            if target.is_file():  # of an interrupted attempt
+                target.unlink()
+            reading = read()
+            if target.exists():
+                return reading
+            reading = replace(reading, notices=(*reading.notices, *self._estimates.notices))
+            self._kept.keep(key, reading)
+        if target == self._folder.poses:
+            check_options(reading.poses, self._options)
+        write_poses(reading.poses, target)
+        return reading
+
+    def _motion(self, path: Path, target: Path) -> Notices:
+        options, folder = self._options, self._folder
+        read = partial(self._decoder.motion, path, target, options, self._estimates.callback)
+        reading = self._reading(self._key(path), target, read)
+        about, sound = (f"The motion: {reading.describe()}.",), ()
+        if self._request.kind == "animate":
+            about = () if reading.form == FORM_NPZ else about  # an npz needs no detection
+            sound = self._decoder.sound(path, folder.sound, reading.poses, options) if options.keep_sound else ()
+        return (*about, *reading.notices, *sound)
+
+    def _own_map(self, path: Path, target: Path) -> Notices:
+        num_photos = 1 + len(self._request.more_images)
+        key = self._key(path, "map") if num_photos == 1 else self._key(path, "maps", str(num_photos))
+        read = partial(self._decoder.map, path, target, self._estimates.callback, num_photos)
+        reading = self._reading(key, target, read)
+        of_all = (f"{path.name} holds {num_photos} maps: one for each photo, in their order.",)
+        return reading.notices + (of_all if len(reading.poses) > 1 else ())
+
+    def _estimated_map(self, image: Path, target: Path, person_at: tuple[int, int] | None = None) -> Notices:
+        if self._estimates.callback is None:
+            return ()
+
+        def read() -> Reading:
+            place = person_at and tuple(pixel // reduced_by(image) for pixel in person_at)
+            poses, notices = self._estimates.of_photo(read_image(image), place)
+            return Reading(poses, FORM_ESTIMATED, notices)
+
+        return self._reading(self._key(image, "photo", str(person_at)), target, read).notices
+
+    def _further_map(self, image: Path, target: Path, name: str) -> Notices:
+        """Estimate the map of a further photo, unless it was given together with the first photo's."""
+        if self._folder.image_poses.exists() and len(read_poses(self._folder.image_poses)) > 1:
+            return ()
+        try:
+            notices = self._estimated_map(image, target)
+        except InputError as error:  # one photo less to learn from
+            notices = (str(error),)
+        return naming(notices, name)
+
+    def _joints(self, target: Path) -> Notices:
+        """Estimate the joints of a pose file that lacks them; a model that knows real DensePose needs none."""
+        fed_real = not convertible("body", known_charts(self._settings.model))
+        if self._settings.estimator != "body" or fed_real or has_joints(target):
+            return ()
+        key = self._kept.key(target, "joints")
+        reading = self._kept.get(key)
+        if reading is None:
+            poses = self._estimates.with_joints(read_poses(target))
+            reading = Reading(poses, FORM_NPZ, self._estimates.notices)
+            self._kept.keep(key, reading)
+        write_poses(reading.poses, target)
+        return reading.notices
 
 
 class DeviceTasks:
@@ -262,19 +230,23 @@ class DeviceTasks:
         """Load the model before the first job, and measure it where no job has done so; a cluster loads its own models.
         Raises ModelError."""
         if self.settings.engine == "local":
-            self._own(measure=True)
+            self._own()
 
     def __call__(self, work: Work) -> Notices:
         if self.device is None:
             work.on_progress(Progress("loading", 0, 1))
         from ..animate import animate
 
-        engine = self._own() if self.settings.engine == "local" else self._on_the_cluster(work.should_stop)
+        if self.settings.engine == "local":
+            engine = self._own()
+        else:
+            from ..cluster import Cluster
+
+            self._engine = self._engine or Cluster(self.settings)
+            engine = self._engine.wait(work.should_stop)
         bucket = Bucket(self.settings.bucket, self.settings.home) if self.settings.bucket is not None else None
         check_stop(work.should_stop)
-        folder = work.folder
-
-        photo, *more = _photos(work)
+        folder, (photo, *more) = work.folder, _photos(work)
         result = animate(
             engine,
             image=photo.image,
@@ -289,17 +261,13 @@ class DeviceTasks:
             exports=True,
             samples=True,
             label=self.settings.labels,
-            on_progress=work.on_progress,
-            should_stop=work.should_stop,
+            **work.watch,
         )
         Timings(self.settings.home).add(result, self.device)
         return tuple(result.get("notices", ()))
 
-    def _own(self, measure: bool = False) -> LocalEngine:
-        """Return this process's engine; the first call loads its model, and importing torch alone takes seconds.
-
-        measure: also make a few frames, so that the page can tell how long a video takes.
-        """
+    def _own(self) -> LocalEngine:
+        """Return this process's engine; the first call loads its model, and importing torch alone takes seconds."""
         with self._loading:
             if self._engine is None:
                 # This imports all that `animate` needs, so that the first job does not wait for it.
@@ -309,15 +277,16 @@ class DeviceTasks:
                 settings = self.settings
                 how = settings.device, settings.precision, settings.low_memory, settings.safety_checker
                 self._engine = LocalEngine(load_pipeline(settings.model, *how))
-                if measure and (settings.is_mini or self._engine.model.device != "cpu"):
+                if settings.is_mini or self._engine.model.device != "cpu":
                     self._measure()  # a large model on a CPU would keep the first job waiting
             return self._engine
 
     def _measure(self) -> None:
+        """Make a few frames, unless a job has been measured, so that the page can tell how long a video takes."""
         from ..animate import animate
 
         timings, person = Timings(self.settings.home), EXAMPLES / "people" / "ada.png"
-        if timings.of("none", "standard").frame_s is not None or not person.exists():
+        if timings.of("none", "standard").frame_s is not None:
             return
         with TemporaryDirectory() as folder:
             result = animate(
@@ -330,25 +299,20 @@ class DeviceTasks:
             )
         timings.add(result, self.device)
 
-    def _on_the_cluster(self, should_stop: ShouldStop) -> Cluster:
-        from ..cluster import Cluster
 
-        self._engine = self._engine or Cluster(self.settings)
-        return self._engine.wait(should_stop)
+def _photo_files(work: Work) -> list[tuple[Upload, Path, Path]]:
+    """Return each photo's upload and the paths of the decoded photo and of its map; empty for a job without photos."""
+    folder, request = work.folder, work.request
+    if request.image is None:
+        return []
+    more = [(upload, folder.more_image(i), folder.more_poses(i)) for i, upload in enumerate(request.more_images)]
+    return [(request.image, folder.image, folder.image_poses), *more]
 
 
 def _photos(work: Work) -> list[Photo]:
     """Return the photos with their pose maps, which are in a file each or all in the first photo's file."""
-    folder, uploads = work.folder, work.request.more_images
-
-    def known(path: Path) -> PoseSequence | None:
-        return read_poses(path) if path.exists() else None
-
-    own = known(folder.image_poses)
-    if own is not None and len(own) > 1:
-        maps = [own.select([index]) for index in range(len(own))]
-    else:
-        maps = [own, *(known(folder.more_poses(index)) for index in range(len(uploads)))]
-    places = [folder.image, *(folder.more_image(index) for index in range(len(uploads)))]
-    names = [work.request.image.name, *(upload.name for upload in uploads)]
-    return [Photo(read_image(place), own, name) for place, own, name in zip(places, maps, names)]
+    files = _photo_files(work)
+    maps = [read_poses(path) if path.exists() else None for _, _, path in files]
+    if maps[0] is not None and len(maps[0]) > 1:
+        maps = [maps[0].select([index]) for index in range(len(maps[0]))]
+    return [Photo(read_image(path), own, upload.name) for (upload, path, _), own in zip(files, maps)]

@@ -147,21 +147,22 @@ class Worker:
         current_job.set(claim.id)
         attempt = self._attempt = Attempt(self.store, claim, lambda: self._leave)
         attempt.log.info("%s queue, claim %d", self.queue, claim.fence)
-        folder, foreseen = JobFolder(self.settings.home / "jobs" / claim.id), True
+        folder, foreseen, resumes = JobFolder(self.settings.home / "jobs" / claim.id), True, False
         try:
             request = StoredRequest.model_validate_json(claim.request)
             subjects = self.settings.home / "subjects" / claim.owner
             work = Work(folder, subjects, request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
             if self.queue == "light" and request.kind == "animate":
-                ending = partial(self.store.advance, claim, "device", notices)
+                ending = partial(self.store.advance, claim, notices)
             else:
                 ending = partial(self.store.finish, claim, notices)
         except Exception as error:
             storage = storage_error(error)
             if isinstance(error, Cancelled) and attempt.should_stop():
-                ending = partial(self.store.interrupt, claim)
+                ending, resumes = partial(self.store.interrupt, claim), True
             elif isinstance(storage, DiskFull) or isinstance(error, ClusterAway):
+                resumes = True
                 attempt.log.error("%s", storage or error)
                 ending = partial(self.store.pause, claim, DISK_FULL if storage else CLUSTER_AWAY)
             elif "CUDA error" in str(error):
@@ -174,27 +175,26 @@ class Worker:
                 foreseen = code != "internal"
                 ending = partial(self.store.fail, claim, sentence, code)
         attempt.beat()
-        if ending is not None:
-            self._settle(attempt, ending)
-        if attempt.cancelled:
+        if (ending is not None and self._settle(attempt, ending) and not resumes) or attempt.cancelled:
             folder.delete_uploads()
         self._attempt = None
         current_job.set(None)
         return foreseen
 
-    def _settle(self, attempt: Attempt, ending: Callable[[], None]) -> None:
-        """Store how a job ended, retrying on StorageError; the heartbeat keeps the claim meanwhile."""
+    def _settle(self, attempt: Attempt, ending: Callable[[], None]) -> bool:
+        """Store how a job ended, retrying on StorageError; the heartbeat keeps the claim meanwhile. Return whether it
+        is stored."""
         while True:
             try:
                 ending()
-                return
+                return True
             except LostClaim:
                 attempt.log.warning("taken over by another worker, nothing stored")
-                return
+                return False
             except StorageError as error:
                 attempt.log.error("%s", error)
                 if self._leave:
-                    return  # the lease expires and the job is resumed
+                    return False  # the lease expires and the job is resumed
                 time.sleep(1.0)
 
     def _say(self) -> None:

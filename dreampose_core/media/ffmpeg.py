@@ -16,8 +16,6 @@ from ..files import storage_error
 
 MAX_MEMORY = 3 << 30  # bytes, for decoding user files; H.264, VP9 and AV1 of 4096 x 4096 need less than 1 GiB
 MAX_CPU_S = 600
-MAX_WAIT_S = 300.0  # total seconds spent waiting for ffmpeg; the time of a slow reader of its frames does not count
-_TICK_S = 0.1
 _LOG_BYTES = 8192
 _LINE_BYTES = 1 << 16
 _CANNOT_WRITE = {
@@ -30,16 +28,12 @@ _CANNOT_WRITE = {
 class Run:
     """A running ffmpeg. A thread reads its messages, so that it never stalls on a full pipe.
 
-    head, tail: the first messages (which describe the input) and the last (which say why it failed). late: whether the
-    watchdog killed it.
+    head, tail: the first messages (which describe the input) and the last (which say why it failed).
     """
 
     def __init__(self, process: subprocess.Popen, on_line: Callable[[Run, str], bool] | None):
         self.process = process
         self.head, self.tail = "", ""
-        self.late = False
-        self._waiting = False
-        self._over = threading.Event()
         self._reader = threading.Thread(target=self._drain, args=(on_line,), daemon=True)
         self._reader.start()
 
@@ -53,36 +47,15 @@ class Run:
             self.tail = (self.tail + text)[-_LOG_BYTES:]
 
     def limit(self) -> None:
-        """Limit memory and time from now on; for user files."""
+        """Limit memory and CPU time from now on; for user files."""
         if hasattr(resource, "prlimit"):
             with suppress(ProcessLookupError, PermissionError):  # ffmpeg has ended, or the system forbids limits
                 resource.prlimit(self.process.pid, resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
                 resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S + 5))
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        waited = 0.0
-        while not self._over.wait(_TICK_S):
-            waited += _TICK_S * self._waiting
-            if waited > MAX_WAIT_S:
-                self.late = True
-                self.process.kill()
-                return
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside the block as waiting for ffmpeg; see MAX_WAIT_S."""
-        self._waiting = True
-        try:
-            yield
-        finally:
-            self._waiting = False
 
     def finish(self) -> int:
         """Wait for ffmpeg to end and return its exit status."""
-        with self.waiting():
-            self.process.wait()
-        self._over.set()
+        self.process.wait()
         self._reader.join()
         return self.process.returncode
 
@@ -102,7 +75,7 @@ class Run:
     @property
     def out_of_time(self) -> bool:
         # ffmpeg catches SIGXCPU and reports it.
-        return self.late or f"received signal {signal.SIGXCPU:d}" in self.tail
+        return f"received signal {signal.SIGXCPU:d}" in self.tail
 
 
 @contextmanager
@@ -112,8 +85,7 @@ def ffmpeg(
     """Run ffmpeg inside the block; it has ended when the block is left, also by an exception.
 
     on_line: called in another thread with the run and each line of ffmpeg's messages; a line for which it returns True
-    is not kept in head and tail. limited: apply MAX_MEMORY, MAX_CPU_S and MAX_WAIT_S. pipes: stdin and stdout, as for
-    Popen.
+    is not kept in head and tail. limited: apply MAX_MEMORY and MAX_CPU_S. pipes: stdin and stdout, as for Popen.
     """
     import imageio_ffmpeg  # not at the top: models work without it
 

@@ -154,14 +154,13 @@ def read_video(
     with _decoding(path, filters, f"{watch.cut}-c:v ppm -f image2pipe -", watch) as run:
         pipe = run.process.stdout
         while True:
-            with run.waiting():
-                header = pipe.readline()  # each frame: "P6\n", "width height\n", "255\n", H * W * 3 bytes
-                if header != b"P6\n":
-                    break
-                width, height = (int(n) for n in pipe.readline().split() or (0, 0))
-                pipe.readline()
-                data = bytearray(height * width * 3)
-                complete = pipe.readinto(data) == len(data)
+            header = pipe.readline()  # each frame: "P6\n", "width height\n", "255\n", H * W * 3 bytes
+            if header != b"P6\n":
+                break
+            width, height = (int(n) for n in pipe.readline().split() or (0, 0))
+            pipe.readline()
+            data = bytearray(height * width * 3)
+            complete = pipe.readinto(data) == len(data)
             if not complete or not data or (shape or (height, width, 3)) != (height, width, 3):
                 break
             num_frames, shape = num_frames + 1, (height, width, 3)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import Cancelled
-from ..files import remove_all_unfinished
+from ..files import remove_unfinished
 from ..inputs.framing import Scene
 from ..media import fit_image, write_png
 from ..model import memory
@@ -45,7 +45,7 @@ class Samples:
         self._newest = max((int(path.stem) for path in folder.glob("[0-9]*.png")), default=-1)
         self._failed = False
         if folder.is_dir():
-            remove_all_unfinished(folder)
+            remove_unfinished(folder)
 
     def take(self, step: int, total: int) -> None:
         """Take a picture after `step` of `total` steps, unless the current third of these has one.
