@@ -10,13 +10,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from .errors import DiskFull, InputError, StorageError
-from .progress import ShouldStop, check_stop, never_stop
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -94,10 +93,10 @@ def appearing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock on `path` in this context, across processes; the kernel releases it if the process dies.
 
-    Raises Cancelled when should_stop() is true while waiting for the lock, and StorageError.
+    on_wait: called every 0.2 s while another process holds the lock; it may raise. Raises StorageError.
     """
     while True:
         try:
@@ -107,7 +106,7 @@ def locked(path: Path, should_stop: ShouldStop = never_stop) -> Iterator[None]:
             raise storage_error(error, path) from error
         if file is not None:
             break
-        check_stop(should_stop)
+        on_wait()
         time.sleep(0.2)
     with file:
         try:

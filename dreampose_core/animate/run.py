@@ -154,7 +154,7 @@ class _Run:
         folder = subjects / key
         if bring is not None:
             bring(key)
-        with locked(folder.with_name(f".{key}.lock"), self.should_stop):
+        with locked(folder.with_name(f".{key}.lock"), lambda: check_stop(self.should_stop)):
             with suppress(ModelError, FileNotFoundError):  # no subject yet, or a damaged one
                 os.utime(folder / "subject.json")  # marks it as used: unused subjects are removed after a while
                 return folder, read_subject(folder, base)

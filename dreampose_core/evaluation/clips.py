@@ -55,7 +55,7 @@ class Clip:
 class MannequinClips:
     """Clips of held-out figures: person k is figure 10,000 + k, in the held-out motions by turns.
 
-    Each clip has FRAMES frames, which begin LATER_S seconds after the photo. The photo shows the person from the front,
+    A clip's frames begin LATER_S seconds after the photo. The photo shows the person from the front,
     as real photos do: a photo from behind would not show the face.
     """
 
