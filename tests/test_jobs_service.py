@@ -8,12 +8,13 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -565,12 +566,25 @@ def test_threads_of_workers_do_not_spin_while_they_wait(settings, monkeypatch):
     assert worker_environment(settings)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def freeze(pid: int, home: Path) -> None:
+    """SIGSTOP, at a moment when the process does not hold the store's lock."""
+    with closing(sqlite3.connect(home / "jobs.sqlite3", timeout=0.2, isolation_level=None)) as store:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                store.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
+
+
 def test_a_frozen_worker_that_wakes_up_changes_nothing(light, files):
     job = light.submit(ANNA, request(files, GATED))
     worker = device_worker(light)
     try:
         wait_gated(light, job)
-        worker.send_signal(signal.SIGSTOP)
+        freeze(worker.pid, light.home)
         let_leases_run_out(light.home)
         wait_state(light, job, "interrupted")
         store = Store(light.home / "jobs.sqlite3")
@@ -596,7 +610,7 @@ def test_a_hung_worker_is_replaced(service, files):
     job = service.submit(ANNA, request(files, GATED))
     wait_gated(service, job)
     pid = device_pid(service)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid, service.home)
     let_leases_run_out(service.home)
     open_gate(service)
     wait_state(service, job, "done")

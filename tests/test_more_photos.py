@@ -219,7 +219,7 @@ def estimating(monkeypatch, settings, tmp_path) -> tuple[LightTasks, list]:
     class Estimator:
         notices, left_out, person = (), 0, None
 
-        def with_joints(self, poses, **_):
+        def with_joints(self, poses, on_progress):
             self.notices = ()
             return poses
 
