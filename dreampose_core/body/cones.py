@@ -190,9 +190,7 @@ class Bodies:
     twist: torch.Tensor
 
     @classmethod
-    def of(
-        cls, made: Iterable[tuple[dict[str, tuple], float, list[Cone], float]], device: str | torch.device = "cpu"
-    ) -> Bodies:
+    def of(cls, made: Iterable[tuple[dict[str, tuple], float, list[Cone], float]]) -> Bodies:
         """Stack bodies into tensors.
 
         made: for each body its joints at rest, size of the head, cones (the same kinds for all) and torso length.
@@ -204,7 +202,7 @@ class Bodies:
             for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")
         )
         values = rest, *moving, head, torso, [0.0] * len(tables)
-        return cls(tables[0], *(torch.tensor(x, dtype=torch.float32, device=device) for x in values))
+        return cls(tables[0], *(torch.tensor(x, dtype=torch.float32) for x in values))
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of T frames; owner: (T,) index of each frame's body."""

@@ -1,4 +1,4 @@
-"""Draw mannequins: intersect rounded cones with parallel rays, for batches of frames, on any device.
+"""Draw mannequins: intersect rounded cones with parallel rays, for batches of frames.
 
 Each pixel takes part, U and V from the surface point that also gives its colour, so the pose maps are exact. Where a
 bag covers the body, they are those of the body behind it.
@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from ..poses import JOINT_INDEX
-from .cones import HEIGHTS, NUM_LAYERS, PARTS, TORSO, TORSO_JOINTS, Bodies, Posture
+from .cones import HEIGHTS, PARTS, TORSO, TORSO_JOINTS, Bodies, Posture
 
 _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": 0.27}  # rest heights below which a skirt shows this part of the legs
 _FAR = -1e4
@@ -21,7 +21,7 @@ _FAR = -1e4
 
 @dataclass
 class Rendering:
-    """Drawn frames, on the device that drew them.
+    """Drawn frames.
 
     rgb: uint8 (T, H, W, 3) or None. parts: uint8 (T, H, W). uv: float16 (T, 2, H, W).
     """
@@ -92,17 +92,17 @@ def draw(
     view: View,
     size: tuple[int, int],
     supersample: int = 2,
-    painted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    painted: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Rendering:
     """Draw T frames of figures, of `size` (height, width); without `painted` only their pose maps.
 
     bodies: one for each frame, with their cloth already hanging. supersample: rays per pixel side. Colours are
-    averaged; a pixel belongs to the person if at least half of its rays hit a part of the body. painted: atlases (F,
-    27, K, K, 3) in [0, 1], the index of each frame's atlas (T,), and backgrounds (T, H, W, 3) in [0, 1].
+    averaged; a pixel belongs to the person if at least half of its rays hit a part of the body. painted: an atlas
+    (27, K, K, 3) and backgrounds (T, H, W, 3), both in [0, 1].
     """
     height, width = size[0] * supersample, size[1] * supersample
     # z, part, layer, u, v, shade of every ray
-    buffer = torch.zeros(len(now[1]), 6, height * width, device=now[1].device)
+    buffer = torch.zeros(len(now[1]), 6, height * width)
     buffer[:, 0], buffer[:, 2] = _FAR, -1
     body = None
     for i, kind in sorted(enumerate(bodies.kinds), key=lambda numbered: numbered[1].parts[0] == 0):
@@ -110,10 +110,10 @@ def draw(
             body = buffer.clone()  # cones drawn from here on cover the body but are no part of it
         worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # often few: not every figure wears a hat
         if len(worn) == len(buffer):
-            _draw_cone(buffer, i, bodies, *now, view, (height, width))
+            _draw_cone(buffer, i, bodies, *now, view, (height, width), painted is not None)
         elif len(worn):
-            part = buffer[worn]
-            _draw_cone(part, i, bodies.select(worn), now[0][worn], now[1][worn], view.select(worn), (height, width))
+            part, some = buffer[worn], (now[0][worn], now[1][worn], view.select(worn))
+            _draw_cone(part, i, bodies.select(worn), *some, (height, width), painted is not None)
             buffer[worn] = part
     rgb = None
     if painted is not None:
@@ -122,10 +122,12 @@ def draw(
     return Rendering(rgb, *_labels(buffer if body is None else body, size, supersample))
 
 
-def _draw_cone(buffer, i: int, bodies: Bodies, rotations, positions, view: View, size: tuple[int, int]) -> None:
+def _draw_cone(
+    buffer, i: int, bodies: Bodies, rotations, positions, view: View, size: tuple[int, int], shaded: bool
+) -> None:
     kind, (height, width) = bodies.kinds[i], size
     pixels, centre = view.scale * height, view.centre  # (T,) pixels per body height
-    frames, device = len(positions), positions.device
+    frames = len(positions)
     joint = JOINT_INDEX[kind.joint]
     rotation, here = rotations[:, joint], positions[:, joint]
     start, axis, radii = bodies.start[:, i], bodies.end[:, i] - bodies.start[:, i], bodies.radii[:, i]
@@ -147,8 +149,7 @@ def _draw_cone(buffer, i: int, bodies: Bodies, rotations, positions, view: View,
     w = min(int((right - left).max()) + 1, width)
     h = min(int((bottom - top).max()) + 1, height)
     left, top = left.clamp(0, width - w).long(), top.clamp(0, height - h).long()
-    columns = left[:, None] + torch.arange(w, device=device)
-    rows = top[:, None] + torch.arange(h, device=device)
+    columns, rows = left[:, None] + torch.arange(w), top[:, None] + torch.arange(h)
     index = (rows[:, :, None] * width + columns[:, None, :]).reshape(frames, h * w)
     x = (columns + 0.5 - width / 2) / pixels[:, None] + centre[:, :1]
     y = (height / 2 - rows - 0.5) / pixels[:, None] + centre[:, 1:]
@@ -166,13 +167,15 @@ def _draw_cone(buffer, i: int, bodies: Bodies, rotations, positions, view: View,
     hit = hit & ((along <= 1) | (bodies.cut[:, i, None, None] == 0))
 
     part, layer, u, v, angle = _chart(i, bodies, point, along, frame, scale)
-    world_normal = normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
-    # Wrap lighting, with a slightly darker rim.
-    facing = (world_normal @ view.light[:, None, :, None])[..., 0]
-    soft = ((facing + 0.3) / 1.3).clamp_min(0)
-    ambient = view.ambient[:, None, None]
-    shade = ambient + (1.12 - ambient) * soft - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
-    if kind.chart == "skirt":
+    shade = torch.ones_like(along)
+    if shaded:
+        world_normal = normalize((normal / scale[:, None, None]) @ to_world.transpose(1, 2)[:, None], dim=-1)
+        # Wrap lighting, with a slightly darker rim.
+        facing = (world_normal @ view.light[:, None, :, None])[..., 0]
+        soft = ((facing + 0.3) / 1.3).clamp_min(0)
+        ambient = view.ambient[:, None, None]
+        shade = ambient + (1.12 - ambient) * soft - 0.1 * (1 - world_normal[..., 2].clamp(0, 1)) ** 2
+    if shaded and kind.chart == "skirt":
         shade = shade * (1 + bodies.folds[:, i, None, None] * along.clamp(0, 1) * torch.sin(11 * angle + 3 * along))
 
     values = torch.stack([-t / speed, part, layer, u, v, shade], 1).reshape(frames, 6, h * w)
@@ -277,13 +280,13 @@ def _blocks(x: torch.Tensor, size: tuple[int, int], s: int) -> torch.Tensor:
     return x.transpose(2, 3).reshape(len(x), *size, s * s, *x.shape[5:])
 
 
-def _coloured(buffer, atlases, owner, background, tint, size, s) -> torch.Tensor:
+def _coloured(buffer, atlas, background, tint, size, s) -> torch.Tensor:
     """Pictures uint8 (T, H, W, 3): the rays' colours, averaged and laid over the background."""
     seen = buffer[:, 2] >= 0
-    layer = (buffer[:, 2].long() + owner[:, None] * NUM_LAYERS)[seen]
     shade = buffer[:, 5, :, None] * tint[:, None]
     colour = torch.zeros_like(shade)
-    colour[seen] = _looked_up(atlases, layer, buffer[:, 3][seen], buffer[:, 4][seen]) * shade[seen]
+    layer, u, v = (buffer[:, k][seen] for k in (2, 3, 4))
+    colour[seen] = _looked_up(atlas, layer.long(), u, v) * shade[seen]
     rgb = _blocks(colour, size, s).mean(3) + (1 - _blocks(seen, size, s).float().mean(-1)[..., None]) * background
     return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -304,13 +307,10 @@ def _labels(buffer, size, s) -> tuple[torch.Tensor, torch.Tensor]:
     return part.to(torch.uint8), torch.stack([u, v], 1).to(torch.float16)
 
 
-def _looked_up(atlases, layer, u, v) -> torch.Tensor:
-    """Sample atlases bilinearly: colours (N, 3).
-
-    atlases: (F, L, K, K, 3). layer: (N,) index into all F L layers in a row. u, v: (N,).
-    """
-    texels = atlases.shape[2]
-    flat, total = atlases.reshape(-1, 3), 0
+def _looked_up(atlas, layer, u, v) -> torch.Tensor:
+    """Sample an atlas (L, K, K, 3) bilinearly at layer, u, v, each (N,): colours (N, 3)."""
+    texels = atlas.shape[1]
+    flat, total = atlas.reshape(-1, 3), 0
     column, row = (u * texels - 0.5).clamp(0, texels - 1), (v * texels - 0.5).clamp(0, texels - 1)
     left, top = column.long().clamp_max(texels - 2), row.long().clamp_max(texels - 2)
     right_share, low_share = column - left, row - top

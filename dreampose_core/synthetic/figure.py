@@ -175,10 +175,7 @@ def render(figure: Figure, moments: Moments, size: tuple[int, int], *, maps_only
     """Draw a figure in T moments, all at once. size: (height, width). maps_only: draw no pictures."""
     bodies, now, view = _staged(figure, moments)
     bodies = bodies.hung(now, _standing(bodies, moments.before_angles, moments.before_offset))
-    painted = None
-    if not maps_only:
-        background = behind(figure.backdrop(size), moments, now[1], view, size)
-        painted = figure.atlas[None], torch.zeros(len(moments), dtype=torch.long), background
+    painted = None if maps_only else (figure.atlas, behind(figure.backdrop(size), moments, now[1], view, size))
     return draw(bodies, now, view, size, painted=painted)
 
 
