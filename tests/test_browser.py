@@ -256,6 +256,8 @@ def test_two_presses_make_a_video(open_page, shoot, size: str, tmp_path: Path):
     shoot(page, f"{size}-2-preview")
     page.click("#run")
     wait_for_state(page, "running", "done")
+    made = "document.querySelector('.stage').dataset.state === 'done'"
+    page.wait_for_function(made + " || document.querySelector('.veil .detail').textContent.match(/Frame [1-9]/)")
     shoot(page, f"{size}-3-frames")
     wait_for_state(page, "done")
     wait_until_playing(page)

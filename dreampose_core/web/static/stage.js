@@ -168,7 +168,7 @@ function render(job) {
   else if (job.links.result) { showVideo(relative(job.links.result), what); text(".caption", what); }
   else if (job.chunks.length) { live ??= new Live(); live.take(job.chunks); text(".caption", ""); }
   else if (job.latent_preview) { showPicture(relative(job.latent_preview), "The first frame while it is made"); text(".caption", "First preview"); }
-  else if (job.picture) { showPicture(relative(job.picture), "The photo with the person found in it"); text(".caption", job.kind === "preview" ? "The person found in your photo" : ""); }
+  else if (job.picture) { showPicture(relative(job.picture), "The photo with the person found in it"); text(".caption", job.kind === "preview" && job.state === "done" ? "The person found in your photo" : ""); }
   showProgress(job);
   showActions(job);
   showFacts(job);
@@ -209,6 +209,7 @@ function start() {
   const mine = ++turn, { job, preview, example, problem } = props.value ?? {};
   if (looking) api(`jobs/${looking}/cancel`, { method: "POST" }).catch(() => {}); // another choice came before its preview
   looking = preview;
+  if (preview ?? job) Object.assign(stage.dataset, { job: preview ?? job, state: "queued" }); // before the library looks
   window.dreampose.refresh();
   complain(problem);
   window.dreampose.compare(null);
