@@ -25,7 +25,8 @@ def on_body(
 
     own: the photo's map, one frame. The motion starts where the person stands in the photo. Its path and the height of
     its lowest joint above the floor are kept in body heights; coming nearer makes the person larger. Joints that the
-    motion never shows keep the photo's pose. The maps have the size and the charts of `own`. Raises Cancelled.
+    motion never shows keep the photo's pose; without ankles the motion leaves the feet on the floor. The maps have the
+    size and the charts of `own`. Raises Cancelled.
     """
     joints, photo, (height, width) = motion.joints, own.joints, own.size
     body = Build.of(photo.body)
@@ -36,15 +37,18 @@ def on_body(
 
     # Positions in frame heights, right and down from the frame's upper left corner.
     nearer = joints.camera[:, 0] / joints.camera[0, 0]
-    by_feet = all(np.median(motion.confidence[:, both("ankle")].max(1)) >= _KNOWN for motion in (joints, photo))
+    seen, on_floor = (np.median(x.confidence[:, both("ankle")].max(1)) >= _KNOWN for x in (joints, photo))
     place = joints.camera[:, 1:] * [motion.size[1] / motion.size[0], 1]
     start = photo.camera[0, 1:] * [width / height, 1]
     scale = photo.camera[0, 0] * nearer
-    if by_feet:
-        place[:, 1] -= joints.positions[..., 1].min(1) * joints.camera[:, 0]
+    if on_floor:
+        if seen:
+            place[:, 1] -= joints.positions[..., 1].min(1) * joints.camera[:, 0]
+        else:  # of a motion without legs nothing tells a jump from a nod, so the feet stay where they stand
+            place[:, 1] = place[0, 1]
         start[1] -= photo.positions[0, :, 1].min() * photo.camera[0, 0]
     path = start + (place - place[0]) / joints.camera[0, 0] * photo.camera[0, 0]
-    if by_feet:
+    if on_floor:
         path[:, 1] += positions[..., 1].min(1) * scale
     middle = (path - [width / height / 2, 0.5]) * [1, -1] / scale[:, None]
     placed = positions + np.pad(middle, ((0, 0), (0, 1)))[:, None]
