@@ -30,14 +30,19 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
     def result(job_id: str, thing: str, name: str, signed: str = "", download: str = "") -> Response:
         """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same
         answer."""
+        headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
         path = None
         if links.valid(job_id, name, signed, thing):
             path = _place(settings.home, job_id, thing)
+        if path is not None and thing == "latent_preview":  # replaced, and deleted at last, while it is asked for
+            try:
+                return Response(path.read_bytes(), media_type="image/png", headers=headers)
+            except FileNotFoundError:
+                path = None
         if path is None:
             return JSONResponse(
                 {"error": "This link is unknown or has expired; open the page again for a new one."}, 404
             )
-        headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
         if path.is_dir():
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
             return StreamingResponse(zipped(path), media_type="application/zip", headers=headers)
