@@ -1,4 +1,4 @@
-"""A body of our own: its joints over time, its proportions from pictures, and somebody's motion done by it."""
+"""A body of our own: its joints over time, its proportions from pictures, and another person's motion done by it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STILL = np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3))
 
 @pytest.fixture(scope="module")
 def clip() -> PoseSequence:
-    """Somebody who dances, drawn, with their exact joints."""
+    """A drawn person who dances, with their exact joints."""
     return render_clip(Figure.from_seed(HELD_OUT + 43), "dance", 6, SIZE, fps=5.0)[1]
 
 
@@ -213,7 +213,7 @@ def test_hair_is_in_the_outline(hair):
     assert iou(outline[top], exact[top]) > max(0.85, iou(without[top], exact[top]) + 0.03)
 
 
-# -- somebody's motion on another body ---------------------------------------------------------------------------------
+# -- another person's motion on a body ---------------------------------------------------------------------------------
 
 
 def moved_on(scale: float = 1.0, shift: tuple[float, float] = (0, 0), count: int = 3) -> PoseSequence:

@@ -35,7 +35,7 @@ def test_the_larger_of_two_is_followed_and_the_other_on_demand():
             followed(frames, person)
 
 
-def test_nobody_anywhere_and_a_single_picture():
+def test_no_person_anywhere_and_a_single_picture():
     assert followed([[], [], []]) == [None] * 3 and followed([]) == []
     with pytest.raises(InputError, match="no person is seen"):
         followed([[], []], 1)
@@ -61,7 +61,7 @@ def test_one_hidden_behind_the_other_is_found_again():
     assert names(frames, 2)[0] == names(frames, 2)[-1] == "behind"
 
 
-def test_one_leaves_and_a_short_visit_of_somebody_larger_does_not_count():
+def test_one_leaves_and_a_short_visit_of_a_larger_person_does_not_count():
     stays = at(100, who="stays")
     frames = [[stays] + [at(300 + 10 * t, who="leaves", height=160)] * (t < 12) for t in range(20)]
     assert names(frames) == ["leaves"] * 12 + [None] * 8

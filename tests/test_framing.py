@@ -129,9 +129,9 @@ def test_the_frame_is_made_smaller_and_moved(clip):
 
 
 def test_a_frame_beside_the_photo_is_refused(clip):
-    beside = FrameOptions(zoom=3, shift_right=1).model_copy(update={"shift_down": 3})
-    with pytest.raises(InputError, match="beside the photo; move it back"):
-        fit_photo(clip[0][0], None, SIZE, beside)
+    outside = FrameOptions(zoom=3, shift_right=1).model_copy(update={"shift_down": 3})
+    with pytest.raises(InputError, match="outside the photo; move it back"):
+        fit_photo(clip[0][0], None, SIZE, outside)
     assert fit_photo(clip[0][0], None, SIZE, FrameOptions(zoom=0.5, shift_down=0.5))[0].shape == (*SIZE, 3)
 
 

@@ -116,7 +116,7 @@ def test_what_no_job_knows_and_what_was_half_written_goes_after_an_hour(store, h
         (folder / "adapter.safetensors").write_bytes(b"half")
     left[2].write_bytes(b"half")
     cleanup(store, home, clock).sweep()
-    assert all(path.exists() for path in left)  # somebody may be writing
+    assert all(path.exists() for path in left)  # another process may be writing
     for path in (*left, home / "jobs" / known):
         age(path, GRACE_S + 60)
     cleanup(store, home, clock).sweep()
@@ -132,7 +132,7 @@ def test_subjects_go_when_nobody_used_them_for_long(store, home, clock):
     assert used.exists() and not unused.exists()
 
 
-def test_files_that_nobody_needs_go(store, home, clock):
+def test_files_that_are_not_needed_go(store, home, clock):
     """Uploads, files of requests whose server died, and estimates."""
     old = {"uploads/abc/photo.png": 7, "incoming/old/photo/a.png": 2, "readings/1.npz": 73}  # hours
     new = ["incoming/new/photo/a.png", "readings/2.npz", "uploads/def/photo.png"]
@@ -145,7 +145,7 @@ def test_files_that_nobody_needs_go(store, home, clock):
     folders = (home / "incoming", home / "readings", home / "uploads")
     left = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     assert left == [home / name for name in new]
-    assert (home / "uploads/abc").exists()  # empty, and somebody may be about to write there
+    assert (home / "uploads/abc").exists()  # empty, and another process may be about to write there
     age(home / "uploads/abc", 7 * HOUR)
     cleanup(store, home, clock).sweep()
     assert not (home / "uploads/abc").exists()

@@ -252,7 +252,7 @@ def test_a_motion_is_made_in_the_light_queue_and_not_listed(light):
     assert light.jobs(ANNA) == []
     with pytest.raises(UnknownJob):
         light.status(BEN, job)
-    # the same again: nothing is drawn anew
+    # the same again: nothing is drawn again
     drawn = {path.name: path.stat().st_mtime_ns for path in (light.home / "readings").glob("*.npz")}
     again = wait_state(light, light.submit(BEN, motion_request(motion="wave")), "done", owner=BEN)
     assert (read_poses(again.motion).parts == poses.parts).all() and len(drawn) == 1
@@ -325,7 +325,7 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         )
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert status.state == "queued"
-        # the same files again: nothing is estimated anew, and the same is said
+        # the same files again: nothing is estimated again, and the same is said
         kept = {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
         again = service.submit(BEN, request(files, kind="preview", poses=files / "walk.mp4"))
         *_, last = watch(service, again, BEN)

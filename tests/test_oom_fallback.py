@@ -131,10 +131,10 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, whole, tmp_path, monkeypa
     assert said == [rung.notice for rung in rungs[1 : times + 1]]
     assert len(subject.losses["tuning"]) == len(subject.losses["decoder"]) == STEPS
 
-    anew = rungs[times].name == "fast"
+    restarted = rungs[times].name == "fast"
     steps = [progress.step for progress in seen if progress.stage == stage]
-    assert steps == [1, 2, *range(1 if anew else 3, STEPS + 1)]  # a LoRA cannot go on from whole weights
-    if anew:
+    assert steps == [1, 2, *range(1 if restarted else 3, STEPS + 1)]  # a LoRA cannot go on from whole weights
+    if restarted:
         assert subject.recipe == "fast" and not (tmp_path / "a" / "unet.safetensors").exists()
         assert close(whole["fast"][1], saved(tmp_path / "a"), 2e-3)
         return
@@ -183,7 +183,7 @@ def test_other_errors_are_raised_as_they_are(clip, tmp_path, monkeypatch, error)
     assert raised.value is error and len(full.tries) == 1
 
 
-def test_where_nothing_is_kept_the_lower_rung_begins_anew(clip, whole, tmp_path, monkeypatch):
+def test_where_nothing_is_kept_the_lower_rung_starts_again(clip, whole, tmp_path, monkeypatch):
     pipe = tiny_pipeline()
     Full(monkeypatch, pipe, "decoder", 2, 1)
     subject = tune(pipe, clip, tmp_path / "a", "fast", checkpoints=None)

@@ -32,7 +32,7 @@ def clip(seed: int, angles, offset, size, **camera) -> PoseSequence:
 
 @pytest.fixture(scope="module")
 def scenes() -> dict:
-    """For each pair and motion: the photo's map of one pose, and the whole motion by somebody smaller, elsewhere, of
+    """For each pair and motion: the photo's map of one pose, and the whole motion by a smaller person, elsewhere, of
     another shape."""
     found = {}
     for pair in PAIRS:
@@ -136,18 +136,18 @@ def test_a_turned_figure_does_not_make_the_motion_broad():
     assert abs(measured(done.parts[1], True).width - measured(own.parts[0], True).width) <= 2
 
 
-def test_frames_without_anybody_do_not_matter_but_nobody_at_all_is_an_error(scenes):
+def test_frames_without_anybody_do_not_matter_but_nothing_at_all_is_an_error(scenes):
     own, other = scenes[(140, 2), "walk"]
     parts, uv = other.parts.copy(), other.uv.copy()
     parts[[0, 3, 9]], uv[[0, 3, 9]] = 0, 0
     gaps = replace(other, parts=parts, uv=uv)
     done, what = aligned(gaps, own)
     assert not done.mask[0].any() and overlap(done.parts[FRAME], own.parts[0]) > 0.6
-    nobody = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
+    empty = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
     with pytest.raises(InputError, match="No person is found in the photo's DensePose"):
-        aligned(other, nobody)
+        aligned(other, empty)
     with pytest.raises(InputError, match="No person is found in any map of the motion"):
-        aligned(nobody, own)
+        aligned(empty, own)
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)

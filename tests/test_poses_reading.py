@@ -76,7 +76,7 @@ def test_gaps_repeat_the_nearest_frame_and_are_named(known, nearest, notice):
 
 def test_too_many_gaps_are_refused_and_long_lists_of_them_are_cut():
     def notices(known) -> tuple[str, ...]:
-        return numbered.gap_notices(np.array(known, bool), "Nobody in", range(len(known)))
+        return numbered.gap_notices(np.array(known, bool), "No person in", range(len(known)))
 
     for known, words in (([0, 1, 0, 0], "frames 0 and 2-3, which is 3 of 4"), ([0] * 4, "which is 4 of 4")):
         assert words in refusal(lambda known=known: notices(known))
@@ -154,7 +154,7 @@ def test_the_map_of_a_photo_comes_in_any_form(tmp_path):
 # --- the estimator ----------------------------------------------------------------------------------------------------
 
 
-def test_frames_where_nobody_is_found_repeat_the_nearest(tmp_path):
+def test_frames_without_a_person_repeat_the_nearest(tmp_path):
     poses, seen = figure(5), []
     rgb = np.random.default_rng(0).integers(60, 200, (5, 48, 36, 3)).astype(np.uint8)
     encode_video(tmp_path / "a.mp4", rgb, ["-c:v", "libx264", "-pix_fmt", "yuv420p"], rate="20")
@@ -164,8 +164,8 @@ def test_frames_where_nobody_is_found_repeat_the_nearest(tmp_path):
     assert [frame.shape for frame in seen] == [(48, 36, 3)] * 5
     assert np.array_equal(reading.poses.parts, poses.parts[[0, 1, 1, 3, 4]]) and reading.poses.fps == 20
     assert reading.notices == ("No person was found in frame 2; it repeats the nearest frame.",)
-    nobody = estimator([], np.zeros_like(parts))
-    assert "No person was found in a.mp4" in refusal(lambda: read_any(tmp_path / "a.mp4", nobody))
+    empty = estimator([], np.zeros_like(parts))
+    assert "No person was found in a.mp4" in refusal(lambda: read_any(tmp_path / "a.mp4", empty))
 
     def broken(frames):
         raise MemoryError("too large")

@@ -85,8 +85,8 @@ def test_the_look_shows_the_person_and_the_frame(clip, tmp_path, fit):
     sixth = look.shape[1] // 6
     assert edges.any() and (look[:, :sixth].mean() < look[:, -sixth:].mean() * 0.6) == (fit == "crop")
     assert write_look(photo, None, SIZE, FrameOptions(fit=fit), tmp_path / "look.png")[0] == NO_DENSEPOSE
-    nobody = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
-    assert write_look(rgb[0], nobody, SIZE, FrameOptions(fit=fit), tmp_path / "look.png") == (NO_PERSON,)
+    empty = PoseSequence(np.zeros((1, *SIZE), np.uint8), None, "none")
+    assert write_look(rgb[0], empty, SIZE, FrameOptions(fit=fit), tmp_path / "look.png") == (NO_PERSON,)
 
 
 def test_the_look_colours_the_person_who_is_used(clip, tmp_path):

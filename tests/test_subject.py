@@ -375,8 +375,8 @@ def test_the_decoder_learns_from_parts_that_stay_aligned():
     assert torch.equal(whole, latents)
 
 
-def test_maps_that_show_nobody_or_are_too_few_are_refused(pipe, clip, tmp_path):
-    """A tuning to a map that shows nobody would learn the background."""
+def test_maps_without_a_person_or_that_are_too_few_are_refused(pipe, clip, tmp_path):
+    """A tuning to a map without a person would learn the background."""
     with pytest.raises(InputError, match="2 photos and 1 DensePose maps"):
         finetune(pipe, list(clip[0][:2]), clip[1].select([0]), "fast", 0, tmp_path / "a")
     own = clip[1].select([0, 1])

@@ -14,7 +14,7 @@ _LAG_S = 0.12  # delay of loose cloth and hair
 _KNOWN = 0.3  # joints with a lower confidence count as not seen
 _COARSE = 400  # maps with fewer rows are drawn with several rays per pixel
 # The person leaves the frame if the number of joints outside it exceeds the photo's by more than this.
-_BESIDE = 3
+_MOST_OUTSIDE = 3
 _OFTEN = 0.1  # share of frames that a notice about legs needs
 
 
@@ -71,8 +71,8 @@ def in_our_charts(own: PoseSequence) -> PoseSequence:
 
 def _notices(done: Joints, photo: Joints, size: tuple[int, int]) -> tuple[str, ...]:
     """Notices for a motion that takes the person out of the frame or shows legs that the photo does not."""
-    outside, in_photo = (_beside(joints, size) for joints in (done, photo))
-    notices, gone = [], np.flatnonzero(outside.sum(1) > in_photo[0].sum() + _BESIDE)
+    outside, in_photo = (_outside(joints, size) for joints in (done, photo))
+    notices, gone = [], np.flatnonzero(outside.sum(1) > in_photo[0].sum() + _MOST_OUTSIDE)
     if len(gone):
         notices.append(
             f"The person leaves the picture in frames {frame_ranges(gone, range(len(done)))}; a photo with more room "
@@ -86,7 +86,7 @@ def _notices(done: Joints, photo: Joints, size: tuple[int, int]) -> tuple[str, .
     return tuple(notices)
 
 
-def _beside(joints: Joints, size: tuple[int, int]) -> np.ndarray:
+def _outside(joints: Joints, size: tuple[int, int]) -> np.ndarray:
     """Joints outside the frame, as bool (T, J)."""
     scale, x, y = joints.camera.T[:, :, None]
     across = x + joints.positions[..., 0] * scale * size[0] / size[1]

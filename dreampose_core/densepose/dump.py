@@ -180,7 +180,7 @@ def _frame_size(
     notice = (
         f"{name} does not say how large its pictures are; {width} x {height} pixels is inferred from the "
         "people's boxes, so the border at the right and the bottom may be missing (to have it, put the pictures "
-        "beside the dump or give their size)."
+        "next to the dump or give their size)."
     )
     return (height, width), (notice,)
 

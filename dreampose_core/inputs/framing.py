@@ -152,7 +152,7 @@ def fit_photo(
     box = Box(top + options.shift_down * height, left + options.shift_right * width, height, width)
     inside = min(box.top + height, source[0]) - max(box.top, 0), min(box.left + width, source[1]) - max(box.left, 0)
     if min(inside) < 1:
-        raise InputError("The frame lies beside the photo; move it back, or make it larger.")
+        raise InputError("The frame lies outside the photo; move it back, or make it larger.")
     photo = fit_image(image, size, box)
     if image_poses is None:
         return photo, None, box

@@ -62,10 +62,10 @@ def frames_with_holes(poses: PoseSequence) -> np.ndarray:
         rows, columns = np.nonzero(regions)
         least, most = np.full(len(areas) + 1, 255, np.uint8), np.zeros(len(areas) + 1, np.uint8)
         for row_step, column_step in _STEPS:  # the part in each direction of each pixel of a hole
-            beside = labels[rows + row_step, columns + column_step]
-            hole = regions[rows, columns][beside > 0]
-            np.minimum.at(least, hole, beside[beside > 0])
-            np.maximum.at(most, hole, beside[beside > 0])
+            neighbour = labels[rows + row_step, columns + column_step]
+            hole = regions[rows, columns][neighbour > 0]
+            np.minimum.at(least, hole, neighbour[neighbour > 0])
+            np.maximum.at(most, hole, neighbour[neighbour > 0])
         found[index] = areas[(least == most)[1:]].sum() > SEEN * area
     return found
 

@@ -66,7 +66,9 @@ def read_poses(path: str | Path) -> PoseSequence:
         infos = _members(archive)
         arrays = {info.filename.removesuffix(".npy"): _read_member(archive, info) for info in infos}
     if "version" not in arrays or "charts" not in arrays or "fps" not in arrays:
-        raise InputError(f"{name} is an npz, but not a pose file: it needs version, charts and fps beside parts or uv.")
+        raise InputError(
+            f"{name} is an npz, but not a pose file: it needs version, charts and fps as well as parts or uv."
+        )
     if int(arrays["version"]) not in (1, VERSION):
         raise InputError(f"{name} has pose file version {arrays['version']}; versions 1 and {VERSION} are read.")
     with refusing(damaged, f"{name}: "):

@@ -122,8 +122,8 @@ def prepare(
             else:
                 ready = _prepared(_source(path), about, out / name, size, estimate, should_stop)
             done.frames[name], done.maps[name] = ready["frames"], ready.get("maps", "unknown")
-            if ready["nobody"]:
-                done.fewer[name] = ready["nobody"]
+            if ready["without_person"]:
+                done.fewer[name] = ready["without_person"]
             if ready.get("without"):
                 done.without[name] = ready["without"]
         except ModelError:  # without an estimator every clip would fail
@@ -174,16 +174,16 @@ def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _source(path: Path) -> _Source:
     """Open a clip. Raises InputError if it cannot be read."""
-    beside = poses_beside(path)
-    origin = "estimator" if beside is None else beside.name
+    map_file = poses_beside(path)
+    origin = "estimator" if map_file is None else map_file.name
     if path.is_dir():
-        return _folder(path, beside, origin)
+        return _folder(path, map_file, origin)
     info = probe_video(path, partly=True)
 
     def maps(estimate: Estimate | None) -> PoseSequence:
-        if beside is None:
+        if map_file is None:
             return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE, partly=True), estimate)
-        poses = read_any(beside, estimate).poses
+        poses = read_any(map_file, estimate).poses
         return poses.clip(0, info.num_frames) if info.left_out and len(poses) > info.num_frames else poses
 
     frames = partial(read_video, path, partly=True)
@@ -191,13 +191,13 @@ def _source(path: Path) -> _Source:
     return _Source(info.num_frames, (info.height, info.width), info.fps, frames, maps, without, origin)
 
 
-def _folder(path: Path, beside: Path | None, origin: str) -> _Source:
+def _folder(path: Path, map_file: Path | None, origin: str) -> _Source:
     """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
     others have one."""
     given, whole = frames_in(path), path / WHOLE
     bare, damaged, read = [], [], {}
     if whole.is_file():
-        beside, origin = whole, "the folder"
+        map_file, origin = whole, "the folder"
     has_maps = any(frame.map for frame in given) and not whole.is_file()
     for index, frame in enumerate(given):
         if has_maps and frame.map is None:
@@ -223,8 +223,8 @@ def _folder(path: Path, beside: Path | None, origin: str) -> _Source:
     def maps(estimate: Estimate | None) -> PoseSequence:
         if has_maps:
             return joined([one for _, one in read.values()])
-        if beside is not None:
-            poses = read_any(beside).poses
+        if map_file is not None:
+            poses = read_any(map_file).poses
             return poses.select(list(read)) if len(poses) == len(given) else poses
         return _estimated(path, (fit_image(one, reduced_size(one.shape[:2])) for one in pictures()), estimate)
 
@@ -262,7 +262,7 @@ def _prepared(
     (top, left, bottom, right), (height, width) = person_box(anyone), poses.size
     down, across = source.size[0] / height, source.size[1] / width
     box = crop_box(source.size, size, (top * down, left * across, bottom * down, right * across))
-    about = {**about, "frames": int(shows.sum()), "nobody": int((~shows).sum()), "fps": source.fps}
+    about = {**about, "frames": int(shows.sum()), "without_person": int((~shows).sum()), "fps": source.fps}
     about |= {"without": source.without, "maps": source.origin}
     with appearing_folder(final) as temporary:
         for index, frame in enumerate(source.frames()):
@@ -294,7 +294,7 @@ def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | No
 
 def _is_prepared(about: dict) -> bool:
     """Whether `prepare` wrote this clip.json."""
-    return {"source", "size", "frames", "nobody"} <= about.keys()
+    return {"source", "size", "frames", "without_person"} <= about.keys()
 
 
 def _read(path: Path) -> dict:

@@ -20,7 +20,7 @@ from starlette.formparsers import MultiPartException
 from ..errors import InputError, StorageError, TooLarge, shown
 
 MAX_TEXT = 16_384  # bytes of a field that is no file
-MAX_AROUND = 1 << 20  # bytes of a request besides its files: headers of parts and texts
+MAX_AROUND = 1 << 20  # bytes of a request apart from its files: headers of parts and texts
 
 
 @dataclass
