@@ -13,7 +13,6 @@ from PIL import Image
 
 from dreampose_core.body.build import Build, Stances, drawn
 from dreampose_core.body.fitting import Points
-from dreampose_core.body.outline import nearest
 from dreampose_core.body.retarget import in_our_charts
 from dreampose_core.densepose import Estimates
 from dreampose_core.densepose.blazepose import BlazePose, mask_logits, refined_mask
@@ -179,18 +178,6 @@ def test_charts_there_and_back(clip):
     assert np.abs(back.uv.astype(float) - poses.uv)[same].max() < 2e-3
     densepose = PoseSequence(poses.parts, poses.uv, "densepose")
     assert converted(densepose, "body") is densepose and converted(there, "body") is there
-
-
-def test_the_nearest_pixel_is_the_nearest():
-    draw = np.random.default_rng(0)
-    marked = draw.random((40, 31)) < 0.02
-    rows, columns, off = nearest(marked)
-    assert marked[rows, columns].all()
-    for y, x in draw.integers(0, (40, 31), (60, 2)):
-        best = ((np.argwhere(marked) - (y, x)) ** 2).sum(1).min()
-        assert (rows[y, x] - y) ** 2 + (columns[y, x] - x) ** 2 == best == pytest.approx(off[y, x] ** 2)
-    rows, columns, _ = nearest(np.zeros((3, 4), bool))
-    assert np.array_equal(rows[:, 0], np.arange(3)) and np.array_equal(columns[0], np.arange(4))
 
 
 def test_a_folder_without_the_networks_is_one_sentence(tmp_path):

@@ -7,6 +7,7 @@ drawn pose map to a mask.
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from .cones import HEAD, PARTS, TORSO
 
@@ -24,7 +25,6 @@ _FARTHEST = 90  # percentile of the distances to add or remove in a bin
 # body's height. Its logit rises from 0.5 on the body to 2.5 far from it, where masks bulge without a person.
 _PER_HEIGHT = 1000
 _LEAST_CHANCE = 255 / (1 + np.exp(-0.5 - np.minimum(np.arange(200) / 5, 2.0)))
-_FAR = 1 << 14  # stands for no row or column
 _PAIR_OF = np.full(25, -1)
 _IS_BACK = np.zeros(25, bool)
 for _number, (_front, _back) in enumerate(_PAIRS):
@@ -79,7 +79,7 @@ def outlined(
         if body.all():
             continue
         within = nearest(~body)[2]
-        rows, columns, out = nearest(body, max(2, int(max(0.0, frame_offsets.max()) * scale) + 1))
+        rows, columns, out = nearest(body)
         off = np.zeros(body.shape)
         off[body] = _between(frame_offsets, box_parts[body], box_uv[:, body]) * scale
         added, removed = ~body & (out <= off[rows, columns]), body & (within <= -off)
@@ -131,24 +131,7 @@ def snapped(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) 
     return out_parts, out_uv
 
 
-def nearest(marked: np.ndarray, reach: int = 128) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and distance of the marked pixel nearest to each pixel (H, W), by jump flooding (Rong and Tan, 2006).
-
-    It finds marked pixels up to about `reach` pixels away. Pixels with none so near get their own position.
-    """
-    grid = np.indices(marked.shape, np.int32)
-    row, column = np.where(marked, grid, np.int32(_FAR))
-    best = np.where(marked, np.int32(0), np.int32(1 << 29))
-    for step in (1, *(1 << power for power in reversed(range(reach.bit_length())))):
-        # Along each axis in turn, a pixel takes the nearest mark that its neighbours `step` away know.
-        for axis in (axis for axis in (0, 1) if step < marked.shape[axis]):
-            known = row.copy(), column.copy()
-            for here, there in ((slice(step, None), slice(None, -step)), (slice(None, -step), slice(step, None))):
-                here, there = ((slice(None),) * axis + (part,) for part in (here, there))
-                r, c = (x[there] for x in known)
-                off = (r - grid[0][here]) ** 2 + (c - grid[1][here]) ** 2
-                closer = off < best[here]
-                for kept, new in ((row, r), (column, c), (best, off)):
-                    np.copyto(kept[here], new, where=closer)
-    row, column = np.where(row == _FAR, grid, (row, column))
-    return row, column, np.hypot(row - grid[0], column - grid[1])
+def nearest(marked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and distance of the marked pixel nearest to each pixel (H, W); at least one pixel is marked."""
+    off, (rows, columns) = distance_transform_edt(~marked, return_indices=True)
+    return rows, columns, off

@@ -7,9 +7,8 @@ part's U, V: GRID x GRID cells per part, 24 parts. With GRID 16, almost nothing 
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from ..poses import NUM_PARTS, PoseSequence
 
@@ -17,6 +16,7 @@ BEST_PSNR = 100.0  # dB, for frames without any error
 _RADIUS, _SIGMA = 5, 1.5  # of SSIM's 11 x 11 window
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 GRID = 16
+_CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)  # a pixel of a frame and its four neighbours
 LEAST = 0.05  # share of the person's pixels; less may be only the one-cell border between seen and unseen
 _NUM_CELLS = NUM_PARTS * GRID * GRID
 
@@ -58,27 +58,16 @@ def ssim_maps(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5, K 0.01 and 0.03; mean over the channels.
     """
-    height, width = frames.shape[1:3]
-    down, across = _window(height), _window(width).T
     out = np.empty(frames.shape[:3])
     for index, (frame, true) in enumerate(zip(frames, truth)):
         x, y = (np.moveaxis(picture, -1, 0).astype(np.float64) for picture in (frame, true))  # (3, H, W)
-        mean_x, mean_y, xx, yy, xy = (down @ picture @ across for picture in (x, y, x * x, y * y, x * y))
+        mean_x, mean_y, xx, yy, xy = (
+            gaussian_filter(picture, _SIGMA, radius=_RADIUS, axes=(1, 2)) for picture in (x, y, x * x, y * y, x * y)
+        )
         variances, covariance = xx - mean_x**2 + yy - mean_y**2, xy - mean_x * mean_y
         likeness = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
         out[index] = (likeness / ((mean_x**2 + mean_y**2 + _C1) * (variances + _C2))).mean(0)
     return out
-
-
-@cache
-def _window(length: int) -> np.ndarray:
-    """The Gaussian window as a matrix (length, length): multiplying by it blurs along one axis."""
-    weights = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
-    source = np.pad(np.arange(length), _RADIUS, mode="symmetric")
-    matrix = np.zeros((length, length))
-    for offset, weight in enumerate(weights / weights.sum()):
-        np.add.at(matrix, (np.arange(length), source[offset : offset + length]), weight)
-    return matrix
 
 
 def sharpness(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
@@ -91,8 +80,7 @@ def sharpness(frames: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 def inside(mask: np.ndarray) -> np.ndarray:
     """Erode a mask, bool (T, H, W), to pixels whose four neighbours are in it; the others mix with the background."""
-    m = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
-    return mask & m[:, :-2, 1:-1] & m[:, 2:, 1:-1] & m[:, 1:-1, :-2] & m[:, 1:-1, 2:]
+    return binary_erosion(mask, _CROSS)
 
 
 def _of_frames(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -186,9 +174,6 @@ def _cells(poses: PoseSequence) -> np.ndarray:
 
 def _spread(cells: np.ndarray) -> np.ndarray:
     """bool (cells,): the given cells and their eight neighbours on the same part."""
-    known = np.zeros((NUM_PARTS, GRID + 2, GRID + 2), bool)
-    part, row, column = cells // GRID**2, cells // GRID % GRID, cells % GRID
-    for down in range(3):
-        for across in range(3):
-            known[part, row + down, column + across] = True
-    return known[:, 1:-1, 1:-1].ravel()
+    known = np.zeros((NUM_PARTS, GRID, GRID), bool)
+    known.ravel()[cells] = True
+    return binary_dilation(known, np.ones((1, 3, 3), bool)).ravel()
