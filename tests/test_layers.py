@@ -37,7 +37,7 @@ NARROW = {
     "progress": set(),
     "files": set(),
     "media": {"numpy", "PIL", "pi_heif", "imageio_ffmpeg"},
-    "poses": {"numpy", "PIL"},
+    "poses": {"numpy", "scipy", "PIL"},
     "jobs": {"pydantic", "numpy"},
     "web": {
         "gradio",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy  # loads its ndimage at the first use
 
 from .people import numbered_regions, small_regions
 from .sequence import NUM_PARTS, PoseSequence
@@ -22,7 +23,7 @@ STEADY = 0.5  # a part stands still when this share of it lies on the same pixel
 MAX_GAP = 2  # frames; a longer loss is not flicker
 MIN_AREA = 8  # pixels; smaller parts appear and disappear without an error
 
-_STEPS = ((0, -1), (0, 1), (-1, 0), (1, 0))  # to a pixel's neighbours; a hole never touches the border, so all exist
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and its four neighbours
 _Pixels = tuple[np.ndarray, np.ndarray]  # rows, columns
 
 
@@ -33,20 +34,13 @@ def holes_filled(poses: PoseSequence) -> PoseSequence:
         mask = poses.mask_of(index)
         limit = SMALL * np.count_nonzero(mask)
         specks = small_regions(mask, limit, are_holes=False)
-        rows, columns = np.nonzero(small_regions(~mask, limit, are_holes=True))
+        holes = small_regions(~mask, limit, are_holes=True)
         for array in out.values():
             array[index][..., specks] = 0
-        # Fill holes from their rims inwards; `mask` marks the pixels that have values.
-        while len(rows):
-            left = np.ones(len(rows), bool)
-            for row_step, column_step in _STEPS:
-                from_rows, from_columns = rows + row_step, columns + column_step
-                use = left & mask[from_rows, from_columns]
-                for array in out.values():
-                    array[index][..., rows[use], columns[use]] = array[index][..., from_rows[use], from_columns[use]]
-                left &= ~use
-            mask[rows[~left], columns[~left]] = True
-            rows, columns = rows[left], columns[left]
+        if holes.any():
+            nearest = scipy.ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)[:, holes]
+            for array in out.values():
+                array[index][..., holes] = array[index][..., *nearest]
     return replace(poses, **out)
 
 
@@ -59,14 +53,13 @@ def frames_with_holes(poses: PoseSequence) -> np.ndarray:
     for index, labels in enumerate(() if poses.parts is None else poses.parts):
         area = np.count_nonzero(labels)
         regions, areas = numbered_regions(small_regions(labels == 0, SMALL * area, are_holes=True))
-        rows, columns = np.nonzero(regions)
-        least, most = np.full(len(areas) + 1, 255, np.uint8), np.zeros(len(areas) + 1, np.uint8)
-        for row_step, column_step in _STEPS:  # the part in each direction of each pixel of a hole
-            neighbour = labels[rows + row_step, columns + column_step]
-            hole = regions[rows, columns][neighbour > 0]
-            np.minimum.at(least, hole, neighbour[neighbour > 0])
-            np.maximum.at(most, hole, neighbour[neighbour > 0])
-        found[index] = areas[(least == most)[1:]].sum() > SEEN * area
+        numbers = np.arange(1, len(areas) + 1)
+        # the lowest and the highest number of the parts around each hole
+        least = 255 - scipy.ndimage.maximum(
+            scipy.ndimage.maximum_filter((labels > 0) * (255 - labels), footprint=_CROSS), regions, numbers
+        )
+        most = scipy.ndimage.maximum(scipy.ndimage.maximum_filter(labels, footprint=_CROSS), regions, numbers)
+        found[index] = areas[np.equal(least, most)].sum() > SEEN * area
     return found
 
 

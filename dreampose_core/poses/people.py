@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy  # loads its ndimage at the first use
 
 from .sequence import PoseSequence
 
@@ -112,8 +113,7 @@ def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
     inside = _coarse(mask, step)
     far = np.stack([_steps(_coarse(pixels, step), inside) / size for pixels, size in seeds])
     owner = np.where(np.isfinite(far.min(axis=0)), far.argmin(axis=0), -1)
-    while (owner < 0).any():
-        owner = np.where(owner < 0, _spread(owner), owner)
+    owner = owner[tuple(scipy.ndimage.distance_transform_edt(owner < 0, return_distances=False, return_indices=True))]
     owner = owner.repeat(step, axis=0).repeat(step, axis=1)[: mask.shape[0], : mask.shape[1]]
     return [mask & (owner == index) for index in range(len(seeds))]
 
@@ -131,16 +131,9 @@ def _steps(start: np.ndarray, inside: np.ndarray) -> np.ndarray:
     reached = start & inside
     while reached.any():
         steps[reached] = count
-        reached = (_spread(reached) > 0) & inside & np.isinf(steps)
+        reached = scipy.ndimage.binary_dilation(reached) & inside & np.isinf(steps)
         count += 1
     return steps
-
-
-def _spread(values: np.ndarray) -> np.ndarray:
-    """The largest value of each pixel and its four neighbours."""
-    height, width = values.shape
-    framed = np.pad(values.astype(np.int16), 1, constant_values=-1)
-    return np.max([framed[y : y + height, x : x + width] for y, x in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))], axis=0)
 
 
 def several(number: int) -> str:
@@ -149,28 +142,17 @@ def several(number: int) -> str:
     return f"{words} people are in the photo: the {'larger' if number == 2 else 'largest'} one is used."
 
 
-# ---- connected regions of a mask, found by the runs in its rows, since no image-processing library is installed ------
-
-
 def numbered_regions(mask: np.ndarray, eight: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Number the connected regions of `mask`, bool (H, W), from the largest: int32 (H, W), 0 outside; and areas (N,).
 
     eight: whether pixels that touch at a corner are connected.
     """
-    # The row, start and end (exclusive) of each run of true pixels in a row, in reading order.
-    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    (rows, starts), ends = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
-    if len(rows) == 0:
-        return np.zeros(mask.shape, np.int32), np.zeros(0, np.int64)
-    _, region = np.unique(_regions(rows, starts, ends, mask.shape[1] + 2, int(eight)), return_inverse=True)
-    areas = np.bincount(region, weights=ends - starts).astype(np.int64)
+    regions, count = scipy.ndimage.label(mask, np.ones((3, 3)) if eight else None)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-areas, kind="stable")
-    number = np.empty(len(order), np.int32)
-    number[order] = np.arange(1, len(order) + 1)
-    # Add a run's number at its start and subtract it at its end; the cumulative sum then fills the run.
-    steps = np.zeros((mask.shape[0], mask.shape[1] + 1), np.int32)
-    steps[rows, starts], steps[rows, ends] = number[region], -number[region]
-    return steps.cumsum(axis=1, dtype=np.int32)[:, :-1], areas[order]
+    number = np.zeros(count + 1, np.int32)
+    number[order + 1] = np.arange(1, count + 1)
+    return number[regions], areas[order]
 
 
 def small_regions(mask: np.ndarray, limit: float, are_holes: bool) -> np.ndarray:
@@ -184,22 +166,3 @@ def small_regions(mask: np.ndarray, limit: float, are_holes: bool) -> np.ndarray
     if are_holes:
         wanted[np.concatenate([numbers[[0, -1]].ravel(), numbers[:, [0, -1]].ravel()])] = False
     return wanted[numbers]
-
-
-def _regions(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, stride: int, corner: int) -> np.ndarray:
-    """The first run of each run's region, (N,). corner: 1 if runs that touch at a corner are connected."""
-    below = (rows + 1) * stride
-    # For each run: the first run of the next row that ends after its start, and the first that starts after its end.
-    first = np.searchsorted(rows * stride + ends, below + starts + 1 - corner)
-    behind = np.searchsorted(rows * stride + starts, below + ends + corner)
-    number = np.maximum(behind - first, 0)
-    upper = np.repeat(np.arange(len(rows)), number)
-    lower = np.arange(number.sum()) - np.repeat(number.cumsum() - number, number) + np.repeat(first, number)
-    region = np.arange(len(rows))
-    while True:
-        a, b = region[upper], region[lower]
-        if (a == b).all():
-            return region
-        np.minimum.at(region, np.maximum(a, b), np.minimum(a, b))
-        while (region[region] != region).any():
-            region = region[region]
