@@ -30,10 +30,9 @@ from dreampose_core.media import read_image
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import EXAMPLES, REPOSITORY, AnimateOptions, MotionOptions, Settings
 from dreampose_core.web import server
-from dreampose_core.web.examples import example_motions, example_people, ready_made
+from dreampose_core.web.examples import MOTIONS, PEOPLE, READY, poses_of
 from dreampose_core.web.form import option, uploaded, words
-from dreampose_core.web.links import LIFETIME_S, ResultLinks, installation_secret
-from dreampose_core.web.owners import is_token, new_token
+from dreampose_core.web.links import LIFETIME_S, ResultLinks, installation_secret, is_token, new_token
 from dreampose_core.web.programs import BROKEN
 from dreampose_core.web.server import MAX_EVENT, build_app
 from examples.make_ready import PAIRS, weights
@@ -364,29 +363,14 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path):
 # -- examples ----------------------------------------------------------------------------------------------------------
 
 
-def test_examples_are_listed_by_name_with_their_files(tmp_path):
-    for name in ("people/alba.png", "people/alba.poses.npz", "people/bo.png", "motions/walk.npz", "ready/walk-bo.mp4"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"example")
-    people = example_people(tmp_path)
-    poses = {name: who.poses and who.poses.name for name, who in people.items()}
-    assert poses == {"alba": "alba.poses.npz", "bo": None}
-    assert example_motions(tmp_path) == {"walk": tmp_path / "motions" / "walk.npz"}
-    [pair] = ready_made(tmp_path)
-    assert (pair.motion, pair.person, pair.title, pair.poster.name) == ("walk", "bo", "Bo, walk", "walk-bo.webp")
-    nowhere = tmp_path / "nowhere"
-    assert example_people(nowhere) == example_motions(nowhere) == {} and ready_made(nowhere) == []
-
-
-def test_ready_made_videos_are_of_the_shipped_examples_and_weights(client):
-    ready = {pair.motion: pair for pair in ready_made(EXAMPLES)}
-    assert {motion: pair.person for motion, pair in ready.items()} == PAIRS
-    assert set(ready) == set(example_motions(EXAMPLES))
+def test_each_example_is_whole_and_its_ready_made_video_is_of_the_shipped_weights(client):
+    assert PEOPLE and all(poses_of(photo).is_file() for photo in PEOPLE.values())
+    assert {motion: pair.person for motion, pair in READY.items()} == PAIRS and set(READY) == set(MOTIONS)
     assert (EXAMPLES / "ready" / "weights.txt").read_text().strip() == weights(), "run python -m examples.make_ready"
-    for pair in ready.values():
+    assert READY["walk"].title == "Emil, walk"
+    for pair in READY.values():
         assert client.get("/" + pair.shown["video"]).content == pair.video.read_bytes()
-        assert client.get(f"/gradio_api/file={pair.poster}").status_code == 200
+        assert client.get(f"/gradio_api/file={pair.video.with_suffix('.webp')}").status_code == 200
 
 
 # -- form --------------------------------------------------------------------------------------------------------------
@@ -420,7 +404,7 @@ def test_the_form_offers_only_what_the_model_heeds(page, working):
 def test_only_uploads_and_examples_are_taken_for_files(uploads, client, tmp_path):
     for path in ("abc/photo.png", "abc/../abc/photo.png"):
         assert uploaded({"path": str(uploads / path)}) == uploads / "abc" / "photo.png"
-    assert uploaded(str(EXAMPLES / "people" / "ada.png")).name == "ada.png"
+    assert uploaded({"path": str(EXAMPLES / "people" / "ada.png")}).name == "ada.png"
     (uploads / "abc").mkdir(parents=True, exist_ok=True)
     (uploads / "abc" / "link.png").symlink_to(tmp_path)
     home, link = client.service.home, uploads / "abc" / "link.png"
@@ -488,7 +472,7 @@ def test_the_first_visit_makes_a_token_and_shows_an_example(page):
     first = page("page", "load", {"browserstate": None})
     kept = first["browserstate"]
     assert is_token(kept["owner"]) and first["run"]["value"] == "Add a photo"
-    assert first["stage-part"] == kept | {"example": next(p for p in ready_made(EXAMPLES) if p.motion == "dance").shown}
+    assert first["stage-part"] == kept | {"example": READY["dance"].shown}
     assert page("page", "load", {"browserstate": kept}) == first
     for wrong in ({"owner": "made up"}, {"owner": 7}, {}, "x", [kept]):
         owner = page("page", "load", {"browserstate": wrong})["browserstate"]["owner"]
@@ -545,7 +529,7 @@ def test_choices_are_previewed_and_a_photo_moves_only_with_consent(page, files):
 def test_an_example_person_is_picked_and_an_own_photo_takes_its_place(page, files):  # noqa: F811
     picked = page("people", "pick", sent={"name": "ada"})
     assert Path(picked["photo"]["path"]).name == "ada.png" and picked["consent"] == {"value": False, "visible": False}
-    assert Path(picked["photo-poses"]["path"]).name == "ada.poses.npz"
+    assert picked["photo-poses"] is picked["more-photos"] is None, "nothing of the photo before"
     own = page("photo", "input", {"photo": page.upload(files / "anna.png")})
     assert own["people"] is own["photo-poses"] is own["more-photos"] is None and own["Person"] == ""
     assert own["consent"] == {"value": False, "visible": True}, "another person did not agree yet"
@@ -561,10 +545,10 @@ def test_a_motion_is_picked_or_uploaded(page, files):  # noqa: F811
 
 
 def test_a_ready_made_pair_plays_at_once_and_fills_the_form(page):
-    seen = page("pairs", "pick", sent={"name": "walk-emil"})
+    seen = page("pairs", "pick", sent={"name": "walk"})
     assert seen["stage-part"]["example"]["caption"] == "Emil, walk" and seen["run"]["interactive"]
     assert page.client.get("/" + seen["stage-part"]["example"]["video"]).headers["content-type"] == "video/mp4"
-    fields = {name: seen[name] for name in ("photo", "motions", "photo-poses")}
+    fields = {name: seen[name] for name in ("photo", "motions")}
     stored = page.stored(page("run", "click", fields)["stage-part"], "job")
     assert (stored.image.name, stored.image_poses.name, stored.poses.name, stored.consent) == (
         "emil.png",
@@ -623,7 +607,7 @@ def test_the_form_becomes_a_job_and_the_job_the_same_form_again(working, files):
     filled = working("library-part", "again", sent={"id": job})
     assert filled["consent"] == {"value": True, "visible": True} and filled["motion-file"]["label"] == "Your motion"
     own = {"photo", "motions", "motion-file", "photo-poses", "more-photos", "consent", "Person"}
-    texts = {name: f"{CHOSEN[name]:g}" for name in ("FPS", "Steps", "Image guidance", "Pose guidance")}
+    texts = {"FPS": "12.5", "Steps": "4", "Image guidance": "2.5", "Pose guidance": "3.0"}
     assert {name: value for name, value in filled.items() if name not in own} == CHOSEN | texts
     assert filled["Person"] == "" and filled["motions"] is None is filled["photo-poses"]
     filled |= {name: filled[name]["value"] for name in ("motion-file", "consent")}
@@ -702,7 +686,7 @@ def test_a_storage_that_fails_is_one_sentence_without_its_place(page, monkeypatc
     for part, event in (("run", "click"), ("consent", "input"), ("draw", "click")):
         fields = {} if part == "draw" else ADA
         assert "try again in a few minutes" in page(part, event, fields)["stage-part"]["problem"]
-    assert "try again in a few minutes" in page.refused("library-part", "open", sent={"id": JOB})
+    assert "try again in a few minutes" in page.refused("library-part", "again", sent={"id": JOB})
     assert "jobs.sqlite3" in caplog.text, "the log names it for the operator"
 
 
@@ -759,12 +743,7 @@ def test_a_saved_person_is_used_again_with_all_photos(working):
     assert working("library-part", "use", sent={"key": key})["more-photos"] is None, "no photo of others stays"
 
 
-def test_a_finished_video_is_opened(working, job):
-    seen = working("library-part", "open", sent={"id": job})
-    assert seen == {"stage-part": {"owner": working.owner, "job": job}}
-
-
-@pytest.mark.parametrize("event", ["open", "again", "drawn", "use"])
+@pytest.mark.parametrize("event", ["again", "drawn", "use"])
 def test_another_owners_things_are_answered_as_unknown_ones(working, job, event):
     part, name = "stage-part" if event == "drawn" else "library-part", "key" if event == "use" else "id"
     key = save_person(working).name

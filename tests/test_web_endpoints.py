@@ -24,7 +24,7 @@ from dreampose_core.errors import StorageError
 from dreampose_core.jobs.records import StoredRequest
 from dreampose_core.media import probe_video
 from dreampose_core.settings import EXAMPLES, AnimateOptions
-from dreampose_core.web.owners import is_token, new_token
+from dreampose_core.web.links import is_token, new_token
 from tests.serving import Server
 from tests.tiny import make_tiny_model
 
@@ -167,16 +167,19 @@ def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(ask, job):
         ({}, "needs a photo or a person_name"),
         ({"person_name": "ada"}, "a motion or a motion_name"),
         ({"person_name": "eve", "motion_name": "walk"}, "person_name is 'eve'; these are shipped: ada, "),
-        *((NO_FILES | {"motion_name": name}, "motion_name is ") for name in ("../people/ada", "walk\x00", "x" * 5000)),
-        *((NO_FILES | {"person_name": name}, "person_name is ") for name in (7, ["ada"], {"ada": 1}, "\ud800")),
         *(
-            (NO_FILES | {name: path}, "Files are given as handle_file(path)")
+            (NO_FILES | {"motion_name": name}, "motion_name is ")
+            for name in ("../people/ada", "walk\x00", "x" * 5000, "\ud800")
+        ),
+        *((NO_FILES | {"person_name": name}, "person name: ") for name in (7, ["ada"], {"ada": 1})),
+        *(
+            (NO_FILES | {name: path}, "not uploaded here; please choose it again, or give it as handle_file(path)")
             for name in FILES
             for path in ("/etc/passwd", str(EXAMPLES / "people" / "ada.png"), 7, ["x"], True)
         ),
         (NO_FILES | {"photo": {"path": 7}}, "not uploaded"),
         (NO_FILES | {"motion": {"url": "http://[::1]/"}}, "not uploaded"),
-        (NO_FILES | {"options": "fast"}, "options is an object"),
+        (NO_FILES | {"options": "fast"}, "options is no JSON object"),
         (NO_FILES | {"options": {"seed": -1}}, "seed: "),
         (NO_FILES | {"options": {"seed": "\ud800"}}, "seed: "),
         (NO_FILES | {"options": {"fps": "fast"}}, "fps: "),

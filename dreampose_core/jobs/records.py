@@ -36,7 +36,7 @@ class JobRequest(Options):
     image: the photo. poses: the motion. image_poses: the photo's own pose map, None if unknown. A preview may lack the
     photo or the motion; without a motion it shows how the photo is understood. more_images: further photos of the same
     person, for fine-tuning alone; if the file `image_poses` holds as many maps as there are photos, they belong to the
-    photos in the same order. consent: the page and the API ask for it, see `web.owners`.
+    photos in the same order. consent: the page and the API ask for it, see `web.programs`.
     """
 
     kind: Kind = "animate"

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--listener", type=int, required=True, help="descriptor of a socket that listens")
     parser.add_argument("--parent", type=int, required=True, help="leave when this process is no longer the parent")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     threading.Thread(target=_leave_with, args=[args.parent], name="parent", daemon=True).start()
     try:
         settings = Settings.from_environment()
@@ -61,10 +61,6 @@ def main() -> int:
     except KeyboardInterrupt:
         pass
     return 0
-
-
-def _leave(signal_number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _leave_with(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP API's answers and request bodies as types; these classes are the schemas of its OpenAPI document."""
+"""The HTTP API's answers as types; these classes are the schemas of its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,31 +7,13 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from ..jobs.records import Kind, State
-from ..settings import AnimateOptions, Quality, Recipe
+from ..settings import AnimateOptions, Recipe
 
 
 class Failure(BaseModel):
     """Why a request was refused."""
 
     error: str = Field(description="One sentence: what is wrong, what is accepted, what to do.")
-
-
-class NewToken(BaseModel):
-    """A new owner token."""
-
-    token: str = Field(description="For the header 'Authorization: Bearer TOKEN'.")
-
-
-class People(BaseModel):
-    """The example people."""
-
-    people: list[str] = Field(description="Names for person_name.")
-
-
-class Motions(BaseModel):
-    """The shipped motions."""
-
-    motions: list[str] = Field(description="Names for motion_name.")
 
 
 class JobLinks(BaseModel):
@@ -42,14 +24,6 @@ class JobLinks(BaseModel):
     result: str | None = Field(
         description="The finished MP4, for ten minutes and without a token; null while there is none."
     )
-
-
-class Submitted(BaseModel):
-    """A job that was accepted."""
-
-    id: str
-    state: State
-    links: JobLinks
 
 
 class Step(BaseModel):
@@ -68,9 +42,12 @@ class Sample(BaseModel):
     picture: str = Field(description="A small PNG, for ten minutes and without a token.")
 
 
-class JobView(Submitted):
+class JobView(BaseModel):
     """How a job stands. Every link works for ten minutes, for anyone who has it."""
 
+    id: str
+    state: State
+    links: JobLinks
     kind: Kind
     name: str | None = Field(description="What its owner calls it.")
     title: str = Field(description="The names of its photo and motion, for example 'bela-dance'.")
@@ -93,19 +70,6 @@ class JobView(Submitted):
     options: AnimateOptions | None
 
 
-class Change(BaseModel):
-    """What of a job is changed."""
-
-    name: str = Field(description="A new name.")
-
-
-class Again(BaseModel):
-    """What is done otherwise than in the job that is repeated."""
-
-    recipe: Recipe | None = None
-    quality: Quality | None = None
-
-
 class SubjectView(BaseModel):
     """A person that the model was fine-tuned to."""
 
@@ -115,15 +79,3 @@ class SubjectView(BaseModel):
     megabytes: float
     picture: str = Field(description="Link to the photo.")
     weights: str = Field(description="Link to the subject folder as a zip.")
-
-
-class Subjects(BaseModel):
-    """The people that an owner's videos were fine-tuned to, the last used first."""
-
-    subjects: list[SubjectView]
-
-
-class JobList(BaseModel):
-    """Jobs of one owner."""
-
-    jobs: list[JobView]

@@ -9,19 +9,19 @@ from collections.abc import Callable
 import gradio as gr
 
 from ..errors import DreamPoseError, InputError
-from ..settings import AnimateOptions, validated
+from ..jobs.service import JobService
+from ..settings import validated
 from .form import uploaded
-from .forms import Form
-from .owners import is_token, new_token
-from .programs import BROKEN, Desk, no_result, refusal
+from .forms import Form, options_of
+from .links import ResultLinks, is_token, new_token
+from .programs import BROKEN, job_view, no_result, refusal, request_from
 
 log = logging.getLogger("dreampose.api")
 File = gr.FileData | None
 
 
-def add_gradio_endpoints(desk: Desk) -> None:
+def add_gradio_endpoints(service: JobService, links: ResultLinks) -> None:
     """Adds make_token, submit, status, result and cancel to the page that is being built."""
-    service = desk.service
 
     def submit(
         token: str,
@@ -35,20 +35,15 @@ def add_gradio_endpoints(desk: Desk) -> None:
     ) -> str:
         """Queues a video; returns the job's id. Files are given as handle_file(path); options are those of the HTTP
         API, for example {"recipe": "none", "seed": 7}."""
-        given = {"photo": photo, "motion": motion, "photo_poses": photo_poses}
-        if not all(file is None or isinstance(file, dict) for file in given.values()):
-            raise InputError("Files are given as handle_file(path) of gradio_client.")
-        if options is not None and not isinstance(options, dict):
-            raise InputError('options is an object, for example {"recipe": "none", "seed": 7}.')
-        texts = {"person_name": person_name, "motion_name": motion_name, "consent": "true" if consent is True else ""}
-        files = {name: [uploaded(file)] for name, file in given.items() if file}
-        form = Form(files, {name: str(text) for name, text in texts.items()})
-        return service.submit(_owner(token), desk.request("animate", form, validated(AnimateOptions, options or {})))
+        sent = {"photo": photo, "motion": motion, "photo_poses": photo_poses}
+        given = {name: uploaded(file) for name, file in sent.items() if file}
+        given |= {"person_name": person_name, "motion_name": motion_name, "consent": consent is True}
+        form = validated(Form, given | {"options": options_of(options or {})})
+        return service.submit(_owner(token), request_from("animate", form))
 
     def status(token: str, job: str, request: gr.Request) -> dict:
         """How a job stands; it has ended when its state is done, failed or cancelled."""
-        root = _page(request)
-        return desk.record(service.status(_owner(token), job), root, f"{root}/api/v1").model_dump(mode="json")
+        return job_view(service.status(_owner(token), job), links, _page(request)).model_dump(mode="json")
 
     def result(token: str, job: str, request: gr.Request) -> str:
         """The address of the finished MP4; it works for ten minutes."""

@@ -1,38 +1,44 @@
-"""The example people and motions that the page offers, listed from the examples folder when the page is built."""
+"""The shipped people, motions and finished videos, which everybody may read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..settings import EXAMPLES
 
-@dataclass(frozen=True)
-class Person:
-    """An example photo; poses: the npz with the photo's own DensePose, None where it is missing."""
+FOLDERS = PEOPLE_FOLDER, MOTIONS_FOLDER, READY_FOLDER = [EXAMPLES / name for name in ("people", "motions", "ready")]
+PEOPLE = {photo.stem: photo for photo in sorted(PEOPLE_FOLDER.glob("*.png"))}
+MOTIONS = {motion.stem: motion for motion in sorted(MOTIONS_FOLDER.glob("*.npz"))}
 
-    image: Path
-    poses: Path | None
+
+def is_example(photo: Path) -> bool:
+    """Whether this is the photo of an example person."""
+    return photo.resolve() in PEOPLE.values()
+
+
+def poses_of(example: Path) -> Path:
+    """The DensePose of an example person's photo."""
+    return example.with_suffix(".poses.npz")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A finished video of an example person in an example motion."""
+    """A finished video of an example person in an example motion: MOTION-PERSON.mp4, with a poster."""
 
-    motion: str
-    person: str
     video: Path
 
     @property
-    def name(self) -> str:
-        return self.video.stem
+    def motion(self) -> str:
+        return self.video.stem.split("-")[0]
+
+    @property
+    def person(self) -> str:
+        return self.video.stem.split("-")[1]
 
     @property
     def title(self) -> str:
         return f"{self.person.capitalize()}, {self.motion.replace('_', ' ')}"
-
-    @property
-    def poster(self) -> Path:
-        return self.video.with_suffix(".webp")
 
     @property
     def shown(self) -> dict[str, str]:
@@ -40,20 +46,4 @@ class Pair:
         return {"video": f"gradio_api/file={self.video}", "caption": self.title}
 
 
-def example_people(folder: Path) -> dict[str, Person]:
-    """The people in `folder`/people by name: NAME.png, with NAME.poses.npz next to it."""
-    people = {}
-    for image in sorted((folder / "people").glob("*.png")):
-        poses = image.with_suffix(".poses.npz")
-        people[image.stem] = Person(image, poses if poses.is_file() else None)
-    return people
-
-
-def example_motions(folder: Path) -> dict[str, Path]:
-    """The motions in `folder`/motions, npz, by name."""
-    return {poses.stem: poses for poses in sorted((folder / "motions").glob("*.npz"))}
-
-
-def ready_made(folder: Path) -> list[Pair]:
-    """The finished videos in `folder`/ready: MOTION-PERSON.mp4, each with a poster."""
-    return [Pair(*video.stem.split("-"), video) for video in sorted((folder / "ready").glob("*-*.mp4"))]
+READY = {pair.motion: pair for pair in map(Pair, sorted(READY_FOLDER.glob("*-*.mp4")))}

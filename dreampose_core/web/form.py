@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -14,10 +13,8 @@ from ..errors import InputError
 from ..jobs.records import JobRequest, Kind, SubjectEntry
 from ..settings import AnimateOptions, FrameOptions, Options, frame_range, validated
 from .forms import Form
-from .programs import Desk
+from .programs import request_from
 
-GIVEN = ("photo", "photo_poses", "more_photos", "motion", "motion_file", "consent", "frames", "person_at")
-_NUMBERS = ("fps", "steps", "image_guidance", "pose_guidance")  # None by default
 _WORDS = {  # of options and values whose name does not say enough
     "body": "Draw it on this body",
     "outline": "Fit the outline",
@@ -59,55 +56,47 @@ def option(options: type[Options], name: str, **given) -> gr.components.Componen
     return gr.Slider(low, high, step=1 if whole else 5 if high - low > 50 else 0.05, **how)
 
 
-def uploaded(file: str | dict) -> Path:
-    """The path of an uploaded file or an example; `file` as Gradio names it, or {"path": ...}.
+def uploaded(file: object) -> Path:
+    """The path of an uploaded file or an example, {"path": ...} as Gradio names it.
 
     Raises InputError for any other path of the server, and for addresses.
     """
-    path = file.get("path") if isinstance(file, dict) else file
+    path = file.get("path") if isinstance(file, dict) else None
     resolved = Path(path if isinstance(path, str) else "").resolve()
     if not (resolved.is_relative_to(Path(get_upload_folder()).resolve()) or is_static_file(str(resolved))):
-        raise InputError("One of the files was not uploaded to this page; please choose it again.")
+        raise InputError("A file was not uploaded here; please choose it again, or give it as handle_file(path).")
     return resolved
 
 
-def request_of(desk: Desk, kind: Kind, fields: dict[str, object]) -> JobRequest:
-    """The form's fields, those of GIVEN and the options by name, as a request; empty ones take their defaults. Raises
-    InputError."""
-    more = fields["more_photos"]
-    files = {
-        "photo": [fields["photo"]],
-        "motion": [fields["motion_file"]],
-        "photo_poses": [fields["photo_poses"] if fields["photo"] else None],
-        "more_photos": more if isinstance(more, list) else [more],
-    }
-    form = Form({name: [uploaded(file) for file in given if file] for name, given in files.items()})
-    if fields["motion"] and not fields["motion_file"]:
-        form.texts["motion_name"] = str(fields["motion"])
-    form.texts["consent"] = "true" if fields["consent"] is True else ""
-    given = {name: value for name, value in fields.items() if name not in GIVEN and value not in (None, "")}
-    given["first_frame"], given["last_frame"] = frame_range(_text(fields["frames"]), "Frames")
-    if place := _text(fields["person_at"]):
-        given["person_at"] = [part.strip() for part in place.split(",")]
-    return desk.request(kind, form, validated(AnimateOptions, given))
+def request_of(kind: Kind, fields: dict[str, object]) -> JobRequest:
+    """The form's fields by name as a request; empty ones take their defaults. Raises InputError."""
+    photo, motion = fields["photo"], fields["motion_file"]
+    files = {"photo": photo, "motion": motion, "photo_poses": photo and fields["photo_poses"]}
+    form = {name: uploaded(file) for name, file in files.items() if file}
+    form["more_photos"] = [uploaded(file) for file in fields["more_photos"] or ()]
+    form["motion_name"] = "" if motion else fields["motion"] or ""
+    form["consent"] = fields["consent"] is True
+    frames, place = (str(fields[name] or "").strip() for name in ("frames", "person_at"))
+    given = {name: fields[name] for name in AnimateOptions.model_fields if fields.get(name) not in (None, "")}
+    given["first_frame"], given["last_frame"] = frame_range(frames, "Frames")
+    given["person_at"] = place.split(",") if place else None
+    return request_from(kind, validated(Form, form | {"options": validated(AnimateOptions, given)}))
 
 
 def fields_of(request: JobRequest) -> dict[str, object]:
     """The form's fields as they were for a job."""
-    own = request.options.model_dump()
-    ends = ["" if end is None else str(end) for end in (own["first_frame"], own["last_frame"])]
+    own = {name: "" if value is None else value for name, value in request.options.model_dump().items()}
+    frames = f"{own['first_frame']}:{own['last_frame']}"
     return own | {
-        "photo": _copied(request.image, "photo.png"),
-        "photo_poses": _copied(request.image_poses, "photo_poses.npz"),
-        "more_photos": _copies(request.more_images),
+        "photo": copied(request.image, "photo.png"),
+        "photo_poses": request.image_poses and copied(request.image_poses, "photo_poses.npz"),
+        "more_photos": [copied(path, path.name) for path in request.more_images] or None,
         "motion": None,
-        "motion_file": _copied(request.poses, "motion.npz"),
+        "motion_file": copied(request.poses, "motion.npz"),
         "consent": request.consent is not None,
-        "frames": ":".join(ends) if any(ends) else "",
+        "frames": "" if frames == ":" else frames,
         "person_at": "",  # its DensePose is known
         "speed": min(4, own["speed"] * own["stride"]),
-        **{name: "" if own[name] is None else f"{own[name]:g}" for name in _NUMBERS},
-        "solver": own["solver"] or "",
     }
 
 
@@ -115,9 +104,9 @@ def fields_of_person(subject: SubjectEntry) -> dict[str, object]:
     """The fields with which a saved person is found again; their photos are in the model's shape already, which "pad"
     leaves as it is."""
     return FrameOptions().model_dump() | {
-        "photo": _copied(subject.photo, "photo.png"),
-        "photo_poses": _copied(subject.poses, "photo_poses.npz"),
-        "more_photos": _copies(subject.more),
+        "photo": copied(subject.photo, "photo.png"),
+        "photo_poses": subject.poses and copied(subject.poses, "photo_poses.npz"),
+        "more_photos": [copied(path, path.name) for path in subject.more] or None,
         "consent": True,
         "fit": "pad",
         "person_at": "",
@@ -126,23 +115,8 @@ def fields_of_person(subject: SubjectEntry) -> dict[str, object]:
     }
 
 
-def copied_motion(motion: Path, name: str) -> str:
-    """A copy of a motion that was made here, among the uploads."""
-    return _copied(motion, f"{name}.npz")
-
-
-def _text(value: object) -> str | None:
-    return value.strip() if isinstance(value, str) else None
-
-
-def _copies(paths: Sequence[Path]) -> list[str] | None:
-    return [_copied(path, f"photo_{number}.png") for number, path in enumerate(paths, start=2)] or None
-
-
-def _copied(path: Path | None, name: str) -> str | None:
+def copied(path: Path, name: str) -> str:
     """A copy among the uploads, as if the browser had sent it: the original may be deleted."""
-    if path is None:
-        return None
     copy = Path(get_upload_folder(), secrets.token_hex(16), name)
     copy.parent.mkdir(parents=True)
     shutil.copyfile(path, copy)

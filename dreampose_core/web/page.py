@@ -14,12 +14,11 @@ from ..jobs.records import JobRequest
 from ..jobs.service import JobService
 from ..poses import read_poses
 from ..settings import AnimateOptions, MotionOptions, Settings, validated
-from .about import about_server
 from .endpoints import add_gradio_endpoints, one_sentence
-from .examples import Pair, ready_made
-from .form import copied_motion, fields_of, fields_of_person, option, request_of, words
-from .owners import is_token, new_token
-from .programs import Desk, refusal
+from .examples import FOLDERS, MOTIONS, PEOPLE, READY, is_example
+from .form import copied, fields_of, fields_of_person, option, request_of, words
+from .links import ResultLinks, is_token, new_token
+from .programs import refusal
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD = "Upload a video or DensePose"
@@ -27,6 +26,7 @@ FIRST = "dance"  # the motion that is chosen at first
 FRAMES = 40  # of a clip whose length is not known here
 _HERE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}  # answered within the request
 _UNOPENED = {"preprocess": False}  # files are named, not opened, in this process
+_ESTIMATORS = {"body": "the body tracker", "torchscript": "DensePose itself", "none": "none; bring your own DensePose"}
 Fields = dict[str, gr.components.Component]
 
 
@@ -35,18 +35,18 @@ def static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def build_page(settings: Settings, service: JobService, desk: Desk, browser_secret: str, examples: Path) -> gr.Blocks:
-    """The page, not yet served. browser_secret: encrypts what the browser keeps; every visitor's page knows it.
-    examples: folder with people/, motions/ and ready/, which everybody may read."""
-    gr.set_static_paths([examples / name for name in ("people", "motions", "ready")])
-    ready = ready_made(examples)
+def build_page(settings: Settings, service: JobService, links: ResultLinks, browser_secret: str) -> gr.Blocks:
+    """The page, not yet served. browser_secret: encrypts what the browser keeps; every visitor's page knows it."""
+    gr.set_static_paths(FOLDERS)
     with gr.Blocks(title="DreamPose", analytics_enabled=False, fill_width=True) as page:
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         gr.HTML(static("header.html"), elem_id="header", apply_default_css=False)
         with gr.Row(elem_id="main", equal_height=False):
             with gr.Column(elem_id="form", min_width=300):
-                people, form = _inputs(desk, ready)
-                custom, draw = _custom_motion()
+                people, form = _inputs()
+                with gr.Accordion("Customise the motion", open=False, elem_id="custom"):
+                    custom = {name: option(MotionOptions, name) for name in MotionOptions.model_fields}
+                    draw = gr.Button("Draw this motion", elem_id="draw")
                 with gr.Column(elem_id="agreed", min_width=100):
                     form["consent"] = gr.Checkbox(
                         False, label=static("consent.txt").strip(), visible=False, container=False, elem_id="consent"
@@ -54,19 +54,32 @@ def build_page(settings: Settings, service: JobService, desk: Desk, browser_secr
                 run = gr.Button("Add a photo", variant="primary", size="lg", interactive=False, elem_id="run")
             with gr.Column(elem_id="stage", min_width=320):
                 stage = _part("stage", None)
-        gr.HTML("<h2>Try one of these</h2>", apply_default_css=False, visible=bool(ready), elem_classes="heading")
-        pairs = _tiles("pairs", [_tile(pair.name, pair.title, pair.poster, pair.video) for pair in ready[:6]])
+        gr.HTML("<h2>Try one of these</h2>", apply_default_css=False, elem_classes="heading")
+        tiles = [_tile(motion, pair.title, pair.video) for motion, pair in READY.items()]
+        pairs = _part("tiles", None, "pairs", tiles=tiles[:6])
         library = _part("library", None)
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
             form |= _options(settings)
         with gr.Accordion("About", open=False, elem_id="about") as about:
             said = gr.Markdown()
-        about.expand(lambda: about_server(settings, service, static("about.md")), None, said, **_HERE)
-        add_gradio_endpoints(desk)  # before the events, one of which is called submit, too
-        events = Events(desk, ready, browser, form, run, stage, library)
-        events.connect(page, people, pairs, custom, draw)
+        about.expand(one_sentence(lambda: about_server(settings, service)), None, said, **_HERE)
+        add_gradio_endpoints(service, links)  # before the events, one of which is called submit, too
+        events = Events(service, browser, form, custom, run, stage)
+        events.connect(page, people, pairs, draw, library)
     page.queue(max_size=256, default_concurrency_limit=8, api_open=False)
     return page
+
+
+def about_server(settings: Settings, service: JobService) -> str:
+    """What this server is, for visitors, as Markdown: its model, device, and how long things are kept; no paths."""
+    model = Path(settings.model)
+    return static("about.md").format(
+        model="mini" if settings.is_mini else model.name if model.is_dir() else settings.model,
+        device=" and ".join(sorted(set(service.health()["devices"]))) or "the model is being loaded",
+        estimator=_ESTIMATORS[settings.estimator],
+        keep_results_h=settings.keep_results_h,
+        keep_subjects_days=settings.keep_subjects_days,
+    )
 
 
 def _part(name: str, value: object, elem_id: str | None = None, **props) -> gr.HTML:
@@ -81,17 +94,13 @@ def _part(name: str, value: object, elem_id: str | None = None, **props) -> gr.H
     )
 
 
-def _tiles(elem_id: str, tiles: list[dict[str, str]], chosen: str | None = None) -> gr.HTML:
-    """Pictures of which one is chosen; its value is the name."""
-    return _part("tiles", chosen, elem_id, tiles=tiles)
+def _tile(name: str, title: str, file: Path) -> dict[str, str]:
+    """One of the pictures of which the value names one. file: the picture, or a video with its poster."""
+    link, moves = f"gradio_api/file={file}", file.suffix == ".mp4"
+    return {"name": name, "title": title, "poster": link.replace(".mp4", ".webp"), "moving": link if moves else ""}
 
 
-def _tile(name: str, title: str, poster: Path, moving: Path | None = None) -> dict[str, str]:
-    link = "gradio_api/file={}".format
-    return {"name": name, "title": title, "poster": link(poster), "moving": link(moving) if moving else ""}
-
-
-def _inputs(desk: Desk, ready: list[Pair]) -> tuple[gr.HTML, Fields]:
+def _inputs() -> tuple[gr.HTML, Fields]:
     """The tiles of people, and photo and motion by the names of `form.request_of`."""
     photo = gr.Image(
         label="Photo",
@@ -103,19 +112,12 @@ def _inputs(desk: Desk, ready: list[Pair]) -> tuple[gr.HTML, Fields]:
         placeholder="Drop a photo of a person here\nor click to choose one",
         elem_id="photo",
     )
-    people = _tiles("people", [_tile(name, words(name), who.image) for name, who in desk.people.items()])
-    shown = {pair.motion: pair for pair in reversed(ready)}
-    motions = [_tile(m, words(m), shown[m].poster, shown[m].video) for m in desk.motions if m in shown]
-    motion = _tiles("motions", motions, FIRST)
+    tiles = [_tile(name, words(name), photo) for name, photo in PEOPLE.items()]
+    people = _part("tiles", None, "people", tiles=tiles)
+    tiles = [_tile(name, words(name), pair.video) for name, pair in READY.items()]
+    motion = _part("tiles", FIRST, "motions", tiles=tiles)
     motion_file = gr.UploadButton(UPLOAD, size="sm", elem_id="motion-file")
     return people, {"photo": photo, "motion": motion, "motion_file": motion_file}
-
-
-def _custom_motion() -> tuple[Fields, gr.Button]:
-    """The options of a motion that is drawn to order."""
-    with gr.Accordion("Customise the motion", open=False, elem_id="custom"):
-        fields = {name: option(MotionOptions, name) for name in MotionOptions.model_fields}
-        return fields, gr.Button("Draw this motion", elem_id="draw")
 
 
 def _options(settings: Settings) -> Fields:
@@ -158,20 +160,18 @@ def _options(settings: Settings) -> Fields:
 class Events:
     """What each event does. Nothing of a visitor is kept here: the token lies in the browser, all else in the store."""
 
-    def __init__(self, desk: Desk, ready: list[Pair], browser, form: Fields, run, stage, library):
-        self.desk, self.service, self.ready = desk, desk.service, ready
-        self.first = next((pair.shown for pair in ready if pair.motion == FIRST), None)
-        self.browser, self.form, self.run, self.stage, self.library = browser, form, run, stage, library
+    def __init__(self, service: JobService, browser, form: Fields, custom: Fields, run, stage):
+        self.service, self.browser, self.form, self.custom = service, browser, form, custom
+        self.run, self.stage = run, stage
 
-    def connect(self, page: gr.Blocks, people: gr.HTML, pairs: gr.HTML, custom: Fields, draw: gr.Button) -> None:
+    def connect(self, page: gr.Blocks, people: gr.HTML, pairs: gr.HTML, draw: gr.Button, library: gr.HTML) -> None:
         """Bind the events to the parts of the page."""
-        form, browser, stage, library = self.form, self.browser, self.stage, self.library
+        form, browser, stage = self.form, self.browser, self.stage
         fields, photo, motion, file = list(form.values()), form["photo"], form["motion"], form["motion_file"]
         page.load(self.opened, browser, [browser, stage, self.run, *fields], **_HERE)
         pairs.pick(self.pick_pair, browser, [stage, self.run, *fields], **_HERE)
-        library.open(one_sentence(self.open_job), browser, stage, **_HERE)
         stage.refused(self.refused, None, self.run, **_HERE)
-        draw.click(self.draw(custom), {browser, *custom.values()}, stage, **_HERE, **_UNOPENED)
+        draw.click(self.draw, {browser, *self.custom.values()}, stage, **_HERE, **_UNOPENED)
         inputs = {browser, *fields}
         self.run.click(self.submit, inputs, stage, **_HERE, **_UNOPENED)
         # what changes the form, and afterwards button and preview
@@ -180,7 +180,7 @@ class Events:
             people.pick(self.pick_person, None, [photo, form["consent"], *own], **_HERE),
             photo.input(self.own_photo, photo, [people, form["consent"], *own], **_HERE, **_UNOPENED),
             photo.select(self.pick_at, None, form["person_at"], **_HERE),
-            motion.pick(self.pick_motion, None, [file, custom["motion"]], **_HERE),
+            motion.pick(self.pick_motion, None, [file, self.custom["motion"]], **_HERE),
             file.upload(self.own_motion, file, [motion, file], **_HERE, **_UNOPENED),
             stage.drawn(one_sentence(self.drawn), browser, [motion, file], **_HERE),
             library.again(one_sentence(self.again), browser, fields, **_HERE),
@@ -198,7 +198,7 @@ class Events:
         owner = kept.get("owner") if isinstance(kept, dict) else None
         kept = {"owner": owner if is_token(owner) else new_token()}
         job = next(iter(self.service.jobs(kept["owner"])), None)
-        shown = {"job": job.id} if job else {"example": self.first}
+        shown = {"job": job.id} if job else {"example": READY[FIRST].shown}
         fields = fields_of(job.request) if job and _kept(job.request) else {}
         return kept, kept | shown, self.button(fields), *self.set(fields)
 
@@ -206,28 +206,33 @@ class Events:
         """The form's fields by name."""
         return {name: given[part] for name, part in self.form.items()}
 
+    def queued(self, kept: dict, what: str, request: Callable[[], JobRequest]) -> dict:
+        """What the stage shows: the new job, or why there is none. what: "job" or "preview"."""
+        try:
+            return kept | {what: self.service.submit(kept["owner"], request())}
+        except DreamPoseError as error:
+            return kept | {"problem": refusal(error)}
+
     def chosen(self, given: dict):
         """What the button says, and a quick preview of what was chosen so far."""
         fields, kept = self.named(given), given[self.browser]
         button, photo = self.button(fields), fields["photo"]
         if not kept or (not photo and not fields["motion_file"]):
             return gr.skip(), button
-        if photo and self.is_own(photo) and not fields["consent"]:
+        if photo and is_own(photo) and not fields["consent"]:
             fields |= {"motion": None, "motion_file": None}  # the photo alone, which is not moved
-        try:
-            request = request_of(self.desk, "preview", fields)
-            return kept | {"preview": self.service.submit(kept["owner"], request)}, button
-        except DreamPoseError as error:
-            return kept | {"problem": refusal(error)}, button
+        return self.queued(kept, "preview", lambda: request_of("preview", fields)), button
 
     def submit(self, given: dict):
         """Queue the video."""
-        kept = given[self.browser]
-        try:
-            request = request_of(self.desk, "animate", self.named(given))
-            return kept | {"job": self.service.submit(kept["owner"], request)}
-        except DreamPoseError as error:
-            return kept | {"problem": refusal(error)}
+        return self.queued(given[self.browser], "job", lambda: request_of("animate", self.named(given)))
+
+    def draw(self, given: dict):
+        """Draw a motion to order."""
+        values = {name: given[part] for name, part in self.custom.items()}
+        return self.queued(
+            given[self.browser], "preview", lambda: JobRequest(kind="motion", motion=validated(MotionOptions, values))
+        )
 
     def button(self, fields: dict):
         """What is missing; else how long the video takes, where this machine's speed is known."""
@@ -236,40 +241,30 @@ class Events:
             return gr.update(value="Add a photo", interactive=False)
         if not (fields.get("motion") or fields.get("motion_file")):
             return gr.update(value="Add a motion", interactive=False)
-        if self.is_own(photo) and not consent:
+        if is_own(photo) and not consent:
             return gr.update(value="Tick the box: they agreed", interactive=False)
         timing = self.service.pace(str(fields.get("recipe", "none")), str(fields.get("quality", "standard")))
         if timing.frame_s is None:
             return gr.update(value="Make my video", interactive=True)
-        motion = self.desk.motions.get(str(fields.get("motion")))
+        motion = MOTIONS.get(str(fields.get("motion")))
         frames = FRAMES if motion is None else _length(motion)
         seconds = frames * timing.frame_s + (timing.learning_s or 0)
         about = f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{round(seconds / 60)} min"
         return gr.update(value=f"Make my video, about {about}", interactive=True)
 
-    def is_own(self, photo) -> bool:
-        """Whether a photo, a path as Gradio sends it, is none of the examples."""
-        path = Path(photo["path"] if isinstance(photo, dict) else photo).resolve()
-        return path not in {person.image.resolve() for person in self.desk.people.values()}
-
     def set(self, fields: dict[str, object]) -> list:
         """Updates of all fields; those that are not named stay."""
-        return [self.field(name, fields[name]) if name in fields else gr.skip() for name in self.form]
-
-    def field(self, name: str, value: object):
-        """The update of one field."""
-        match name:
-            case "consent":
-                return gr.update(value=value, visible=bool(value))
-            case "motion_file":
-                return gr.update(value=value, label="Your motion" if value else UPLOAD)
-        return gr.update(value=value)
+        more = {
+            "consent": {"visible": bool(fields.get("consent"))},
+            "motion_file": {"label": "Your motion" if fields.get("motion_file") else UPLOAD},
+        }
+        return [
+            gr.update(value=fields[name], **more.get(name, {})) if name in fields else gr.skip() for name in self.form
+        ]
 
     def pick_person(self, event: gr.EventData):
-        """An example's photo and its DensePose."""
-        person = self.desk.people[event.name]
-        poses = str(person.poses) if person.poses else None
-        return str(person.image), gr.update(value=False, visible=False), poses, None, ""
+        """An example's photo, whose DensePose is known."""
+        return str(PEOPLE[event.name]), gr.update(value=False, visible=False), None, None, ""
 
     def own_photo(self, photo):
         """Nothing of the photo before belongs to this one."""
@@ -289,37 +284,20 @@ class Events:
 
     def pick_pair(self, kept: dict, event: gr.EventData):
         """A finished video at once, and what it was made from in the form."""
-        pair = next(pair for pair in self.ready if pair.name == event.name)
-        person = self.desk.people[pair.person]
-        fields = {"photo": str(person.image), "photo_poses": str(person.poses) if person.poses else None}
-        fields |= {"more_photos": None, "motion": pair.motion, "motion_file": None, "person_at": "", "consent": False}
+        pair = READY[event.name]
+        fields = {"photo": str(PEOPLE[pair.person]), "motion": pair.motion, "motion_file": None, "consent": False}
+        fields |= {"photo_poses": None, "more_photos": None, "person_at": ""}
         return kept | {"example": pair.shown}, self.button(fields), *self.set(fields)
-
-    def draw(self, custom: Fields) -> Callable:
-        """The event that draws a motion to order."""
-
-        def draw(given: dict):
-            kept = given[self.browser]
-            try:
-                options = validated(MotionOptions, {name: given[part] for name, part in custom.items()})
-                return kept | {"preview": self.service.submit(kept["owner"], JobRequest(kind="motion", motion=options))}
-            except DreamPoseError as error:
-                return kept | {"problem": refusal(error)}
-
-        return draw
 
     def drawn(self, kept: dict, event: gr.EventData):
         """A motion drawn to order becomes the form's."""
         job = self.service.status(kept["owner"], event.id)
         name = job.request.motion.motion
-        return None, gr.update(value=copied_motion(job.motion, name), label=f"Your motion: {words(name).lower()}")
+        return None, gr.update(value=copied(job.motion, f"{name}.npz"), label=f"Your motion: {words(name).lower()}")
 
     def refused(self):
         """What cannot be previewed cannot be animated."""
         return gr.update(value="Choose another photo or motion", interactive=False)
-
-    def open_job(self, kept: dict, event: gr.EventData):
-        return kept | {"job": self.service.status(kept["owner"], event.id).id}
 
     def again(self, kept: dict, event: gr.EventData):
         request = self.service.status(kept["owner"], event.id).request
@@ -329,6 +307,11 @@ class Events:
 
     def use(self, kept: dict, event: gr.EventData):
         return self.set(fields_of_person(self.service.subject(kept["owner"], event.key)))
+
+
+def is_own(photo: str | dict) -> bool:
+    """Whether a photo, as Gradio sends it, is none of the examples."""
+    return not is_example(Path(photo["path"] if isinstance(photo, dict) else photo))
 
 
 @cache

@@ -3,6 +3,7 @@ sent."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -11,15 +12,7 @@ from zipstream import ZipStream
 
 from ..jobs.records import JobFolder
 from ..settings import Settings
-from .links import ResultLinks
-
-_MEDIA_TYPES = {
-    ".mp4": "video/mp4",
-    ".gif": "image/gif",
-    ".png": "image/png",
-    ".json": "application/json",
-    ".npz": "application/octet-stream",
-}
+from .links import LIFETIME_S, ResultLinks
 
 
 def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
@@ -30,24 +23,18 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
     def result(job_id: str, thing: str, name: str, signed: str = "", download: str = "") -> Response:
         """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same
         answer."""
-        headers = {"Cache-Control": f"private, max-age={links.lifetime_s}", "X-Content-Type-Options": "nosniff"}
-        path = None
-        if links.valid(job_id, name, signed, thing):
-            path = _place(settings.home, job_id, thing)
-        if path is not None and thing == "latent_preview":  # replaced, and deleted at last, while it is asked for
-            try:
-                return Response(path.read_bytes(), media_type="image/png", headers=headers)
-            except FileNotFoundError:
-                path = None
-        if path is None:
-            return JSONResponse(
-                {"error": "This link is unknown or has expired; open the page again for a new one."}, 404
-            )
-        if path.is_dir():
+        headers = {"Cache-Control": f"private, max-age={LIFETIME_S}", "X-Content-Type-Options": "nosniff"}
+        path = _place(settings.home, job_id, thing) if links.valid(job_id, name, signed, thing) else None
+        if path is not None and path.is_dir():
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
             return StreamingResponse(zipped(path), media_type="application/zip", headers=headers)
-        how = {"filename": name, "content_disposition_type": "attachment" if download else "inline"}
-        return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix], headers=headers, **how)
+        if path is not None and thing != "latent_preview":
+            how = {"filename": name, "content_disposition_type": "attachment" if download else "inline"}
+            return FileResponse(path, headers=headers, **how)
+        if path is not None:
+            with suppress(FileNotFoundError):  # it is replaced, and deleted at last, while it is asked for
+                return Response(path.read_bytes(), media_type="image/png", headers=headers)
+        return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
 
     return router
 

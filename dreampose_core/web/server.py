@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
@@ -12,19 +11,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..errors import InputError, StorageError
 from ..jobs.service import JobService
-from ..settings import EXAMPLES, Settings
-from .api import build_api
+from ..settings import Settings
+from .api import build_api, failure
 from .form import uploaded
 from .links import ResultLinks, derived_key, installation_secret
 from .page import build_page, static
-from .programs import Desk
 from .results import results_router
 
 SESSIONS = 100  # of Gradio that are kept; nothing of a visitor lies in one
 MAX_EVENT = 1 << 20  # bytes of the values that an event sends
 
 
-def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES) -> FastAPI:
+def build_app(settings: Settings, service: JobService) -> FastAPI:
     """The application, ready to be served; `service` is started and stopped by the caller.
 
     Raises StorageError when the data folder cannot be written.
@@ -32,8 +30,7 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
     settings = settings.with_folders()  # as the job service does
     secret = installation_secret(settings)
     links, browser_secret = ResultLinks(secret), derived_key(secret, "browser state").hex()[:32]
-    desk = Desk.with_examples(service, links, examples)
-    page = build_page(settings, service, desk, browser_secret, examples)
+    page = build_page(settings, service, links, browser_secret)
     page.state_session_capacity = SESSIONS
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(OnlyUploads)
@@ -49,13 +46,13 @@ def build_app(settings: Settings, service: JobService, examples: Path = EXAMPLES
         return JSONResponse({"status": "ok" if healthy else "degraded", **health}, 200 if healthy else 503)
 
     app.include_router(results_router(settings, links))
-    app.mount("/api/v1", build_api(settings, desk))
+    app.mount("/api/v1", build_api(settings, service, links))
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
         root_path=settings.root_path or None,
-        app_kwargs={"exception_handlers": {ClientDisconnect: _gone}},
+        app_kwargs={"exception_handlers": {ClientDisconnect: failure}},
         show_error=False,
         run_history=False,
         enable_monitoring=False,
@@ -79,14 +76,13 @@ class OnlyUploads:
         event = scope["type"] == "http" and scope["method"] == "POST" and "/gradio_api/" in path
         if not event or path.endswith("/gradio_api/upload"):
             return await self.app(scope, receive, send)
-        body, more = b"", True
-        while more and len(body) <= MAX_EVENT:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+        body = b""
         try:
-            if len(body) > MAX_EVENT:
-                raise InputError("The event is too large.")
-            _check_files(json.loads(body or b"null"))
+            async for part in Request(scope, receive).stream():
+                body += part
+                if len(body) > MAX_EVENT:
+                    raise InputError("The event is too large.")
+            json.loads(body or b"null", object_hook=_checked)
         except (InputError, ValueError, RecursionError) as error:
             words = str(error) if isinstance(error, InputError) else "The event is no JSON."
             return await JSONResponse({"error": words}, 403)(scope, receive, send)
@@ -98,16 +94,7 @@ class OnlyUploads:
         return await self.app(scope, replay, send)
 
 
-def _check_files(value: object) -> None:
-    if isinstance(value, dict):
-        if isinstance(value.get("path"), str):
-            uploaded(value)
-        for part in value.values():
-            _check_files(part)
-    elif isinstance(value, list):
-        for part in value:
-            _check_files(part)
-
-
-async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-    return JSONResponse({"error": "The request was cancelled."}, 400)
+def _checked(part: dict) -> dict:
+    if isinstance(part.get("path"), str):
+        uploaded(part)
+    return part

@@ -26,7 +26,7 @@ const json = (method, body) => ({ method, body: body && JSON.stringify(body) });
 function video(job) {
   const name = job.name ?? spoken(job.title);
   const picture = job.picture ? made("img", { src: relative(job.picture), alt: "", loading: "lazy" }) : made("span", { className: "blank" });
-  const open = made("button", { className: "open", onclick: () => trigger("open", { id: job.id }) }, picture, made("strong", { textContent: name }),
+  const open = made("button", { className: "open", onclick: () => window.dreampose.open(job.id) }, picture, made("strong", { textContent: name }),
     made("small", { textContent: `${STATES[job.state] ?? ""} ${ago(job.created)}`.trim() }));
   return made("li", {}, open, menu([
     ["Use its photo and motion again", () => trigger("again", { id: job.id })],
@@ -70,7 +70,7 @@ function strip(jobs) {
   place.replaceChildren();
   if (!job || onStage) return;
   const step = job.progress, how = step?.stage === "frames" ? `frame ${step.step} of ${step.total}` : "being made";
-  place.append(`Your video: ${how} `, made("button", { textContent: "Show", onclick: () => trigger("open", { id: job.id }) }));
+  place.append(`Your video: ${how} `, made("button", { textContent: "Show", onclick: () => window.dreampose.open(job.id) }));
 }
 
 const quietly = window.dreampose.refresh = () => refresh().catch(() => {}); // the stage says when the server does not answer

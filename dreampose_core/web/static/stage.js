@@ -3,11 +3,10 @@
 const $ = (selector) => element.querySelector(selector);
 const [stage, picture, player] = [".stage", ".picture", ".player"].map($);
 const FINAL = ["done", "failed", "cancelled"];
-const HEADLINES = {
-  tuning: "Fine-tuning to this person", decoder: "Fine-tuning details", frames: "Making frames", video: "Writing the video",
-  estimating: "Finding the person", preview: "Making a quick preview", drawing: "Drawing the motion",
+const STAGES = {
+  tuning: ["Fine-tuning to this person", "Step"], decoder: ["Fine-tuning details", "Step"], frames: ["Making frames", "Frame"], video: ["Writing the video"],
+  estimating: ["Finding the person", "Picture"], preview: ["Making a quick preview", "Frame"], drawing: ["Drawing the motion", "Frame"],
 };
-const UNITS = { tuning: "step", decoder: "step", frames: "frame", estimating: "picture", preview: "frame", drawing: "frame" };
 const FILES = { side_by_side: "Side by side (MP4)", gif: "GIF", frames: "Frames (ZIP)", motion: "Motion (NPZ)", settings: "Settings (JSON)" };
 const ACTIONS = [".download", ".share", ".tune", ".stop", ".more", ".facts"];
 const BUSY_MS = 20000; // without a step: the server has much to do
@@ -23,11 +22,15 @@ function complain(words) {
 }
 const hide = (selector, hidden) => { $(selector).hidden = hidden; };
 
+// The same thing by a link signed later is not loaded again.
+function load(node, link) {
+  if (node.dataset.of === link.split("?")[0]) return;
+  node.dataset.of = link.split("?")[0];
+  node.src = link;
+}
+
 function showPicture(link, words) {
-  if (picture.dataset.of !== link.split("?")[0]) {
-    picture.dataset.of = link.split("?")[0];
-    picture.src = link;
-  }
+  load(picture, link);
   picture.alt = words;
   picture.hidden = false;
   if (!live) { player.hidden = true; player.removeAttribute("src"); player.load(); }
@@ -36,10 +39,7 @@ function showPicture(link, words) {
 function showVideo(link, words) {
   live?.end();
   live = null;
-  if (player.dataset.of !== link.split("?")[0]) {
-    player.dataset.of = link.split("?")[0];
-    player.src = link;
-  }
+  load(player, link);
   player.ariaLabel = words;
   player.hidden = false;
   picture.hidden = true;
@@ -47,12 +47,10 @@ function showVideo(link, words) {
 
 // A video that is still being made: its seconds are appended one after the other as they come.
 class Live {
-  constructor() { this.next = 0; this.queue = Promise.resolve(); this.source = null; this.buffer = null; this.over = false; }
+  constructor() { this.taken = 0; this.queue = Promise.resolve(); this.source = null; this.buffer = null; this.over = false; }
   take(links) {
-    for (; this.next < links.length; this.next++) {
-      const link = relative(links[this.next]);
-      this.queue = this.queue.then(() => this.append(link)).catch(() => { this.over = true; });
-    }
+    for (const link of links.slice(this.taken)) this.queue = this.queue.then(() => this.append(relative(link))).catch(() => { this.over = true; });
+    this.taken = links.length;
   }
   async append(link) {
     if (this.over) return;
@@ -98,12 +96,10 @@ function words(job) {
   if (job.state === "cancelled") return ["Stopped", job.num_frames ? `${job.num_frames} frames are kept.` : ""];
   if (job.state === "cancelling") return ["Stopping", ""];
   if (job.state === "interrupted") return ["Paused", "It continues by itself; finished frames are kept."];
-  if (step?.stage === "estimating") return [HEADLINES.estimating, `Picture ${step.step} of ${step.total}`];
-  if (job.state === "queued" && job.place > 1) return ["Waiting in the queue", `${job.place - 1} before yours. You can close this page and come back.`];
-  if (!step || !HEADLINES[step.stage]) return ["Getting ready", "Checking the files and loading the model"];
-  const unit = UNITS[step.stage] ? `${UNITS[step.stage]} ${step.step} of ${step.total}` : "";
-  const remaining = step.seconds_left && step.step < step.total ? `, ${left(step.seconds_left)}` : "";
-  return [HEADLINES[step.stage], unit.charAt(0).toUpperCase() + unit.slice(1) + remaining];
+  if (job.state === "queued" && job.place > 1 && step?.stage !== "estimating") return ["Waiting in the queue", `${job.place - 1} before yours. You can close this page and come back.`];
+  if (!STAGES[step?.stage]) return ["Getting ready", "Checking the files and loading the model"];
+  const [headline, unit] = STAGES[step.stage], done = unit ? `${unit} ${step.step} of ${step.total}` : "";
+  return [headline, step.seconds_left && step.step < step.total ? `${done}, ${left(step.seconds_left)}` : done];
 }
 
 function showProgress(job) {
@@ -165,7 +161,6 @@ function render(job) {
   const what = { preview: "Quick preview: the photo's pixels, moved", motion: "The motion" }[job.kind] ?? "";
   complain(job.state === "failed" ? job.error : "");
   if (job.things.video && job.state !== "failed") { showVideo(relative(job.things.video), what || "Your video"); text(".caption", what); }
-  else if (job.links.result) { showVideo(relative(job.links.result), what); text(".caption", what); }
   else if (job.chunks.length) { live ??= new Live(); live.take(job.chunks); text(".caption", ""); }
   else if (job.latent_preview) { showPicture(relative(job.latent_preview), "The first frame while it is made"); text(".caption", "First preview"); }
   else if (job.picture) { showPicture(relative(job.picture), "The photo with the person found in it"); text(".caption", job.kind === "preview" && job.state === "done" ? "The person found in your photo" : ""); }
@@ -220,13 +215,18 @@ function start() {
   delete stage.dataset.job;
   list(".hints", []);
   for (const selector of [".veil", ...ACTIONS]) hide(selector, true);
+  document.title = "DreamPose";
   if (example) { showVideo(example.video, example.caption); text(".caption", `Example: ${example.caption}`); }
+}
+
+function show(what) {
+  props.value = { owner: props.value.owner, ...what };
+  start();
 }
 
 async function again(change) {
   const job = await api(`jobs/${last.id}/again`, { method: "POST", body: JSON.stringify(change) });
-  props.value = { ...props.value, job: job.id, preview: null };
-  start();
+  show({ job: job.id });
 }
 
 async function share() {
@@ -235,13 +235,13 @@ async function share() {
   await navigator.share({ files: [file] }).catch(() => {});
 }
 
+window.dreampose.open = (id) => show({ job: id });
+
 // A video that its owner has deleted has no files any more.
 window.dreampose.forget = (id) => {
   if (last?.id !== id) return;
-  turn++;
-  for (const selector of [".veil", ...ACTIONS]) hide(selector, true);
+  show({});
   text(".caption", "Deleted");
-  document.title = "DreamPose";
 };
 
 // Another video of the visitor's over the one that is shown, on the right of a line that can be moved.
