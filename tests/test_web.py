@@ -112,7 +112,7 @@ def uploads(tmp_path_factory):
 @contextmanager
 def client_of(folder: Path, **settings):
     with make_service(folder, max_queue=1000, **settings) as service:
-        with TestClient(build_app(service.settings, service), raise_server_exceptions=False) as client:
+        with TestClient(build_app(service), raise_server_exceptions=False) as client:
             client.service = service
             yield client
 

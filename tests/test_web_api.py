@@ -65,7 +65,7 @@ def make_service(tmp_path: Path, works: bool = False, **settings) -> Iterator[Jo
 def served(service: JobService) -> FastAPI:
     """The API alone where the server mounts it; building the page takes longer than the rest of a test."""
     app = FastAPI()
-    app.mount("/api/v1", build_api(service.settings, service, ResultLinks("a secret")))
+    app.mount("/api/v1", build_api(service, ResultLinks("a secret")))
     return app
 
 
@@ -88,7 +88,7 @@ def working(tmp_path, monkeypatch):
     """A client of a whole server whose jobs are done, by the real light queue and the device queue of job_worker.py."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))  # as app.py does
     with make_service(tmp_path, works=True) as service:
-        app = build_app(service.settings, service)
+        app = build_app(service)
         with TestClient(app, base_url="http://testserver/api/v1", headers=ANNA) as client:
             client.service = service
             yield client
@@ -158,7 +158,7 @@ def on_disk(service: JobService) -> list[str]:
 
 
 def test_the_document_lists_exactly_the_endpoints(service):
-    with TestClient(build_app(service.settings, service)) as whole:
+    with TestClient(build_app(service)) as whole:
         told = whole.get("/api/v1/openapi.json").json()
     assert {(method, path) for path, methods in told["paths"].items() for method in methods} == ENDPOINTS
     assert told["servers"] == [{"url": "/api/v1"}]

@@ -39,7 +39,7 @@ def main() -> int:
         from .server import build_app
 
         with JobService(settings) as service, socket.socket(fileno=args.listener) as listener:
-            app = build_app(settings, service)
+            app = build_app(service)
             # Open pages keep a connection; closing it at shutdown is no error.
             logging.getLogger("uvicorn.error").addFilter(
                 lambda record: "graceful shutdown exceeded" not in record.getMessage()

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import Busy, DreamPoseError, InputError, StorageError, TooLarge, UnknownJob
 from ..jobs.records import Kind
 from ..jobs.service import JobService
-from ..settings import Quality, Recipe, Settings
+from ..settings import Quality, Recipe
 from .api_records import Failure, JobView, SubjectView
 from .examples import MOTIONS, PEOPLE
 from .forms import Form, received
@@ -63,7 +63,7 @@ Key = Annotated[
 ]
 
 
-def build_api(settings: Settings, service: JobService, links: ResultLinks) -> FastAPI:
+def build_api(service: JobService, links: ResultLinks) -> FastAPI:
     """Build the API as a separate application with its own error answers, each {"error": "one sentence"}."""
     api = FastAPI(
         title="DreamPose",
@@ -116,7 +116,7 @@ def build_api(settings: Settings, service: JobService, links: ResultLinks) -> Fa
         # before the files arrive, which may take minutes
         job = await run_in_threadpool(service.admit, owner, kind, key)
         if job is None:
-            async with received(request, settings.home / "incoming", settings.max_upload_mb) as form:
+            async with received(request, service.home / "incoming", service.settings.max_upload_mb) as form:
                 job = await run_in_threadpool(service.submit, owner, request_from(kind, form), key)
         return await run_in_threadpool(show_job, page, owner, job)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 from urllib.parse import quote
@@ -50,12 +49,6 @@ def installation_secret(settings: Settings) -> str:
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be used ({error.strerror}); choose another folder.") from error
     return secret
-
-
-def derived_key(secret: str, purpose: str) -> bytes:
-    """Return 32 bytes for one purpose, so that a key given away (the browser's) reveals nothing about another (the
-    links')."""
-    return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
 
 
 class ResultLinks:

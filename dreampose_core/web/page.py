@@ -35,7 +35,7 @@ def static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def build_page(settings: Settings, service: JobService, links: ResultLinks, browser_secret: str) -> gr.Blocks:
+def build_page(service: JobService, links: ResultLinks, browser_secret: str) -> gr.Blocks:
     """The page, not yet served. browser_secret: encrypts what the browser keeps; every visitor's page knows it."""
     gr.set_static_paths(FOLDERS)
     with gr.Blocks(title="DreamPose", analytics_enabled=False, fill_width=True) as page:
@@ -59,10 +59,10 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
         pairs = _part("tiles", None, "pairs", tiles=tiles[:6])
         library = _part("library", None)
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-            form |= _options(settings)
+            form |= _options(service.settings)
         with gr.Accordion("About", open=False, elem_id="about") as about:
             said = gr.Markdown()
-        about.expand(one_sentence(lambda: about_server(settings, service)), None, said, **_HERE)
+        about.expand(one_sentence(lambda: about_server(service)), None, said, **_HERE)
         add_gradio_endpoints(service, links)  # before the events, one of which is called submit, too
         events = Events(service, browser, form, custom, run, stage)
         events.connect(page, people, pairs, draw, library)
@@ -70,9 +70,9 @@ def build_page(settings: Settings, service: JobService, links: ResultLinks, brow
     return page
 
 
-def about_server(settings: Settings, service: JobService) -> str:
+def about_server(service: JobService) -> str:
     """What this server is, for visitors, as Markdown: its model, device, and how long things are kept; no paths."""
-    model = Path(settings.model)
+    settings, model = service.settings, Path(service.settings.model)
     return static("about.md").format(
         model="mini" if settings.is_mini else model.name if model.is_dir() else settings.model,
         device=" and ".join(sorted(set(service.health()["devices"]))) or "the model is being loaded",

@@ -6,25 +6,23 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from zipstream import ZipStream
 
 from ..jobs.records import JobFolder
-from ..settings import Settings
 from .links import LIFETIME_S, ResultLinks
 
 
-def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
-    """Make the route; settings.home must be absolute."""
-    router = APIRouter()
+def add_results(app: FastAPI, home: Path, links: ResultLinks) -> None:
+    """Add the route. home: the data folder, absolute."""
 
-    @router.api_route("/results/{job_id}/{thing}/{name}", methods=["GET", "HEAD"])
+    @app.api_route("/results/{job_id}/{thing}/{name}", methods=["GET", "HEAD"])
     def result(job_id: str, thing: str, name: str, signed: str = "", download: str = "") -> Response:
         """A thing of a job's. Expired, forged and foreign links, unknown jobs and what is not there get the same
         answer."""
         headers = {"Cache-Control": f"private, max-age={LIFETIME_S}", "X-Content-Type-Options": "nosniff"}
-        path = _place(settings.home, job_id, thing) if links.valid(job_id, name, signed, thing) else None
+        path = _place(home, job_id, thing) if links.valid(job_id, name, signed, thing) else None
         if path is not None and path.is_dir():
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
             return StreamingResponse(zipped(path), media_type="application/zip", headers=headers)
@@ -35,8 +33,6 @@ def results_router(settings: Settings, links: ResultLinks) -> APIRouter:
             with suppress(FileNotFoundError):  # it is replaced, and deleted at last, while it is asked for
                 return Response(path.read_bytes(), media_type="image/png", headers=headers)
         return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
-
-    return router
 
 
 def _place(home: Path, whose: str, thing: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 
 import gradio as gr
@@ -11,26 +12,27 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..errors import InputError, StorageError
 from ..jobs.service import JobService
-from ..settings import Settings
 from .api import build_api, failure
 from .form import uploaded
-from .links import ResultLinks, derived_key, installation_secret
+from .links import ResultLinks, installation_secret
 from .page import build_page, static
-from .results import results_router
+from .results import add_results
 
 SESSIONS = 100  # of Gradio that are kept; nothing of a visitor lies in one
 MAX_EVENT = 1 << 20  # bytes of the values that an event sends
 
 
-def build_app(settings: Settings, service: JobService) -> FastAPI:
+def build_app(service: JobService) -> FastAPI:
     """The application, ready to be served; `service` is started and stopped by the caller.
 
     Raises StorageError when the data folder cannot be written.
     """
-    settings = settings.with_folders()  # as the job service does
+    settings = service.settings
     secret = installation_secret(settings)
-    links, browser_secret = ResultLinks(secret), derived_key(secret, "browser state").hex()[:32]
-    page = build_page(settings, service, links, browser_secret)
+    links = ResultLinks(secret)
+    # a key of its own: every visitor gets it, and it reveals nothing about that of the links
+    browser_secret = hmac.new(secret.encode(), b"browser state", "sha256").hexdigest()[:32]
+    page = build_page(service, links, browser_secret)
     page.state_session_capacity = SESSIONS
     app = FastAPI(title="DreamPose", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(OnlyUploads)
@@ -45,8 +47,8 @@ def build_app(settings: Settings, service: JobService) -> FastAPI:
         healthy = health.pop("healthy")
         return JSONResponse({"status": "ok" if healthy else "degraded", **health}, 200 if healthy else 503)
 
-    app.include_router(results_router(settings, links))
-    app.mount("/api/v1", build_api(settings, service, links))
+    add_results(app, service.home, links)
+    app.mount("/api/v1", build_api(service, links))
     return gr.mount_gradio_app(
         app,
         page,
