@@ -8,9 +8,10 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -135,6 +136,26 @@ class Server:
         for pid in left:
             kill(pid)
         return left
+
+
+@contextmanager
+def running_server(home: Path, model: Path, **given: object) -> Iterator[Server]:
+    """A server for tests that are not asynchronous, while the block lasts; it leaves no error and no process."""
+    loop, server = asyncio.new_event_loop(), Server(home, model, **given)
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def wait(what):
+        return asyncio.run_coroutine_threadsafe(what, loop).result()
+
+    wait(server.start())
+    try:
+        yield server
+    finally:
+        wait(server.stop())
+        left = wait(server.leftovers())
+        loop.call_soon_threadsafe(loop.stop)
+    said = server.log_file.read_text()
+    assert not left and "Traceback" not in said and "ERROR" not in said, said
 
 
 class Visitor:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dreampose_core.media import probe_video, write_png, write_video
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
-from dreampose_core.settings import MINI, REPOSITORY
+from dreampose_core.settings import MINI
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from tests.serving import Server, kill, running_server
+from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.browser
 
@@ -59,52 +58,13 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser.close()
 
 
-class Server:
-    """`python app.py` with a data folder of its own."""
-
-    def __init__(self, home: Path, model: Path):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
-        self.log = open(home.with_suffix(".log"), "a+")
-        self.process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "app.py"), "--port", "0", "--model", str(model), "--device", "cpu"],
-            cwd=REPOSITORY,
-            env=environment | {"DREAMPOSE_HOME": str(home)},
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
-        line = self.process.stdout.readline()
-        assert (found := re.search(r"http://127\.0\.0\.1:\d+", line)), f"the server said {line!r} and {self.stop()}"
-        self.url = found[0]
-
-    def kill_web(self) -> None:
-        """SIGKILL to the web process, which gets a successor."""
-        next(p for p in psutil.Process(self.process.pid).children() if "dreampose_core.web" in p.cmdline()).kill()
-
-    def stop(self) -> str:
-        """Ends the server and returns what it wrote to stderr."""
-        self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.seek(0)
-        said = self.log.read()
-        self.log.close()
-        return said
-
-
 @pytest.fixture(scope="module", params=[SHOWN])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the shipped model, or with a tiny random one: quick, and its pictures mean nothing."""
-    from tiny import make_tiny_model
-
     folder = tmp_path_factory.mktemp(request.param)
-    server = Server(folder / "home", MINI if request.param == "mini" else make_tiny_model(folder / "model"))
-    yield server
-    said = server.stop()
-    assert "Traceback" not in said and "ERROR" not in said, said
+    model = MINI if request.param == "mini" else make_tiny_model(folder / "model")
+    with running_server(folder / "home", model, estimator="body") as server:
+        yield server
 
 
 @pytest.fixture
@@ -407,7 +367,7 @@ def test_a_page_finds_its_job_when_the_web_process_was_killed(open_page, server:
     choose(page, motion="fashion", frames="0:50")
     page.click("#run")
     wait_for_state(page, "running")
-    server.kill_web()
+    kill(server.web_pid)
     wait_for_state(page, "done")
     wait_until_playing(page)
 

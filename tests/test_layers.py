@@ -67,7 +67,7 @@ NO_TORCH = (
     "jobs.service",
     "jobs.tasks",
     "web",
-    "web.page",
+    "web.server",
     "cli.main",
 )
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,10 +35,11 @@ from dreampose_core.web.api import build_api
 from dreampose_core.web.forms import MAX_TEXT
 from dreampose_core.web.links import ResultLinks
 from dreampose_core.web.server import build_app
-from tests.serving import Server
+from tests.serving import running_server
 from tests.tiny import make_tiny_model
 
-ANNA, BEN = ({"Authorization": f"Bearer {letter * 43}"} for letter in "ab")
+TOKEN = "a" * 43
+ANNA, BEN = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, "b" * 43))
 UNKNOWN = "0" * 32
 ENDPOINTS = {
     tuple(line.split())
@@ -94,6 +95,25 @@ def working(tmp_path, monkeypatch):
             yield client
 
 
+@pytest.fixture
+def unopened(monkeypatch):
+    """No picture may be opened in this process."""
+
+    def opened(*_, **__):
+        raise AssertionError("the web process opens a picture")
+
+    monkeypatch.setattr("PIL.Image.open", opened)
+
+
+def fails(error: Exception):
+    """A method that raises the error."""
+
+    def method(*_):
+        raise error
+
+    return method
+
+
 def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  # noqa: F811
     """A submission that the device queue of job_worker.py understands."""
     options = {"recipe": "none", "seed": behaviour, "steps": frames} | options
@@ -101,6 +121,16 @@ def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  
         field: (name, (files / name).read_bytes()) for field, name in (("photo", "anna.png"), ("motion", "walk.npz"))
     }
     return {"files": named, "data": {"options": json.dumps(options), "consent": "true"}}
+
+
+def save_person(service: JobService, owner: str) -> Path:
+    """The folder of a subject of the owner's, as a worker leaves it."""
+    folder = service.home / "subjects" / hashlib.sha256(owner.encode()).hexdigest() / ("a" * 32)
+    folder.mkdir(parents=True)
+    (folder / "photo_000.png").write_bytes(b"x" * 500_000)
+    (folder / "photo_poses.npz").write_bytes(b"npz")
+    (folder / "subject.json").write_text('{"recipe": "fast", "seed": 7}')
+    return folder
 
 
 def texts(**fields: str) -> dict:
@@ -114,23 +144,24 @@ def submitted(client: TestClient, **given) -> str:
     return answer.json()["id"]
 
 
-def wait_state(client: TestClient, job: str, state: str) -> dict:
-    def reached():
-        told = client.get(f"/jobs/{job}").json()
-        assert told["state"] == state or told["state"] not in ("done", "failed", "cancelled"), told
-        return told if told["state"] == state else None
+def wait_job(client: TestClient, job: str, reached: Callable[[dict], bool]) -> dict:
+    """What is told of the job once it is so."""
 
-    return wait_for(reached, f"the job to be {state}")
+    def asked():
+        told = client.get(f"/jobs/{job}").json()
+        assert reached(told) or told["state"] not in ("done", "failed", "cancelled"), told
+        return told if reached(told) else None
+
+    return wait_for(asked, "the job")
+
+
+def wait_state(client: TestClient, job: str, state: str) -> dict:
+    return wait_job(client, job, lambda told: told["state"] == state)
 
 
 def wait_gated(client: TestClient, job: str) -> dict:
     """Until the job waits in its middle, and says so."""
-
-    def reached():
-        told = client.get(f"/jobs/{job}").json()
-        return told if told["num_frames"] == 2 and told["progress"] and told["progress"]["step"] == 2 else None
-
-    return wait_for(reached, "the middle of the job")
+    return wait_job(client, job, lambda told: told["num_frames"] == 2 == (told["progress"] or {}).get("step"))
 
 
 def refused(answer: httpx.Response, status: int) -> str:
@@ -202,7 +233,6 @@ def test_a_token_is_made_and_nothing_is_stored(client, service):
     assert sorted(service.home.rglob("*")) == before
 
 
-TOKEN = "a" * 43
 HEADERS = [None, "", "Bearer", "Bearer ", "Bearer short", f"Bearer {TOKEN}a", f"Bearer {TOKEN[1:]}!", f"Basic {TOKEN}"]
 
 
@@ -345,16 +375,13 @@ def test_what_is_not_kept_is_not_repeated(client, service):
 
 def test_subjects_are_listed_and_deleted_by_their_owner(working):
     assert working.get("/subjects").json() == {"subjects": []}
-    folder = working.service.home / "subjects" / hashlib.sha256(("a" * 43).encode()).hexdigest() / ("a" * 32)
-    folder.mkdir(parents=True)
-    (folder / "photo_000.png").write_bytes(b"x" * 500_000)
-    (folder / "subject.json").write_text('{"recipe": "fast", "seed": 3}')
+    folder = save_person(working.service, TOKEN)
     (one,) = working.get("/subjects").json()["subjects"]
     assert one["recipe"] == "fast" and one["megabytes"] == 0.5
     outside = TestClient(working.app, base_url="http://testserver")
     assert outside.get(one["picture"]).content == b"x" * 500_000
     with zipfile.ZipFile(io.BytesIO(outside.get(one["weights"]).content)) as archive:
-        assert archive.testzip() is None and archive.namelist() == ["photo_000.png", "subject.json"]
+        assert archive.testzip() is None and len(archive.namelist()) == 3
     assert "no such person" in refused(working.delete(f"/subjects/{'b' * 32}"), 422)
     other = {"Authorization": f"Bearer {'c' * 43}"}
     assert working.get("/subjects", headers=other).json() == {"subjects": []}
@@ -543,16 +570,9 @@ def test_names_of_files_lead_nowhere(service, tmp_path, name):
     } == set()
 
 
-def test_files_are_never_opened_in_this_process(client, service, monkeypatch):
-    from PIL import Image
-
-    def opened(*_, **__):
-        raise AssertionError("the web process opens a picture")
-
-    monkeypatch.setattr(Image, "open", opened)
+def test_files_are_never_opened_in_this_process(client, unopened):
     hostile = {"photo": ("a.png", b"\x89PNG hostile"), "motion": ("a.npz", b"PK hostile")}
-    answer = client.post("/jobs", files=hostile, data={"consent": "true"})
-    assert answer.status_code == 202
+    assert submitted(client, files=hostile, data={"consent": "true"})
 
 
 @pytest.mark.parametrize(
@@ -587,16 +607,16 @@ def multipart(parts: Iterable[tuple[str, str | None, bytes]], end: bytes = b"--e
     return body + end
 
 
-def ask(service: JobService, body: Iterable[bytes], vanish: bool = False, **headers: str) -> tuple[int, dict, int]:
-    """POST to /jobs over ASGI: the status, the answer, and how many blocks of the body were read. vanish: the client
-    goes after the last block."""
-    given = {"authorization": ANNA["Authorization"], "content-type": "multipart/form-data; boundary=edge"}
+def asgi(app: FastAPI, path: str, blocks: Iterable[bytes], vanish: bool = False, **headers: str):
+    """POST a form over ASGI: the status, the answer, and how many blocks of the body were read. vanish: the client goes
+    after the last block."""
+    given = {"host": "testserver", "content-type": "multipart/form-data; boundary=edge"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
-    scope |= {"path": "/api/v1/jobs", "raw_path": b"/api/v1/jobs", "root_path": "", "query_string": b""}
+    scope |= {"path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""}
     scope |= {"server": ("testserver", 80), "client": ("1.2.3.4", 5)}
     scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
-    waiting, num_read, sent = iter(body), 0, []
+    waiting, num_read, sent = iter(blocks), 0, []
 
     async def receive() -> dict:
         nonlocal num_read
@@ -609,8 +629,13 @@ def ask(service: JobService, body: Iterable[bytes], vanish: bool = False, **head
     async def send(message: dict) -> None:
         sent.append(message)
 
-    asyncio.run(served(service)(scope, receive, send))
+    asyncio.run(app(scope, receive, send))
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:])), num_read
+
+
+def ask(service: JobService, body: Iterable[bytes], vanish: bool = False, **headers: str) -> tuple[int, dict, int]:
+    """`asgi` for /jobs."""
+    return asgi(served(service), "/api/v1/jobs", body, vanish, authorization=ANNA["Authorization"], **headers)
 
 
 def test_what_is_too_large_is_cut_off_while_it_is_read(tmp_path):
@@ -733,15 +758,8 @@ def test_results_that_take_too_much_are_429_and_a_full_disk_is_503(client, servi
 
 
 def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
-    def fails(error: Exception):
-        def method(*_):
-            raise error
-
-        return method
-
-    monkeypatch.setattr(
-        service, "status", fails(StorageError(f"The job store {service.home}/jobs.sqlite3 cannot be used: locked."))
-    )
+    locked = StorageError(f"The job store {service.home}/jobs.sqlite3 cannot be used: locked.")
+    monkeypatch.setattr(service, "status", fails(locked))
     assert "try again" in refused(client.get(f"/jobs/{UNKNOWN}"), 503)
     assert "jobs.sqlite3" in caplog.text  # the operator is told
     monkeypatch.setattr(service, "jobs", fails(ValueError(f"a detail in {service.home}")))
@@ -758,73 +776,43 @@ def test_what_breaks_inside_is_not_told(client, service, monkeypatch, caplog):
 # -- the examples, on the real server ----------------------------------------------------------------------------------
 
 
-async def program(*arguments: str) -> str:
+def program(*arguments: object) -> str:
     """The output of a program that must succeed."""
-    pipes = {
-        "stdin": asyncio.subprocess.DEVNULL,
-        "stdout": asyncio.subprocess.PIPE,
-        "stderr": asyncio.subprocess.STDOUT,
-    }
-    given = pipes | {"cwd": REPOSITORY, "env": {**os.environ, "no_proxy": "127.0.0.1"}}
-    process = await asyncio.create_subprocess_exec(*arguments, **given)
-    out, _ = await asyncio.wait_for(process.communicate(), 300)
-    assert process.returncode == 0, out.decode()
-    return out.decode()
+    given = {"cwd": REPOSITORY, "env": {**os.environ, "no_proxy": "127.0.0.1"}, "text": True, "timeout": 300}
+    done = subprocess.run([*map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **given)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_below_a_path_of_a_reverse_proxy(tmp_path):
+    """The proxy takes /dream off; every address that the server writes begins with it."""
+    seen = {"Host": "example.org", "X-Forwarded-Host": "example.org", "X-Forwarded-Proto": "https"}
+    with (
+        running_server(tmp_path / "home", make_tiny_model(tmp_path / "model"), root_path="/dream") as server,
+        httpx.Client(base_url=server.url, headers=ANNA | seen, trust_env=False, timeout=60) as client,
+    ):
+        page = client.get("/").text
+        assert "https://example.org/dream" in page and server.url not in page
+        links = client.post("/api/v1/previews", **texts(**NO_FILES)).json()["links"].values()
+        assert all(link is None or link.startswith("/dream/") for link in links)
+        assert client.get(next(iter(links)).removeprefix("/dream")).is_success
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example needs curl")
-def test_below_a_path_of_a_reverse_proxy(tmp_path):
-    """The proxy takes /dream off; every address that the server writes begins with it."""
-
-    async def run() -> None:
-        server = Server(tmp_path / "home", make_tiny_model(tmp_path / "model"), root_path="/dream")
-        await server.start()
-        try:
-            seen = {"Host": "example.org", "X-Forwarded-Host": "example.org", "X-Forwarded-Proto": "https"}
-            async with httpx.AsyncClient(headers=ANNA | seen, trust_env=False, timeout=60) as client:
-                page = (await client.get(f"{server.url}/")).text
-                assert "https://example.org/dream" in page and server.url not in page
-                people = (EXAMPLES / "people" / "ada.png").read_bytes()
-                given = {"photo": ("ada.png", people)}, {"motion_name": "walk", "consent": "true"}
-                answer = await client.post(f"{server.url}/api/v1/previews", files=given[0], data=given[1])
-                assert answer.is_success, answer.text
-                links = answer.json()["links"].values()
-                assert links and all(link.startswith("/dream/") for link in links if link)
-                link = next(link for link in links if link).removeprefix("/dream")
-                assert (await client.get(f"{server.url}{link}")).is_success
-        finally:
-            await server.stop()
-        assert "Traceback" not in server.log_file.read_text()
-
-    asyncio.run(run())
-
-
 def test_the_examples_and_a_file_that_is_too_large_on_the_real_server(tmp_path):
-    async def run() -> None:
-        server = Server(tmp_path / "home", make_tiny_model(tmp_path / "model"), max_upload_mb=1)
-        await server.start()
-        try:
-            said = await program(sys.executable, "-m", "examples.api_client", server.url, str(tmp_path / "python.mp4"))
-            assert "bytes in" in said
-            said = await program("bash", "examples/api.sh", server.url, str(tmp_path / "curl.mp4"))
-            assert said.split()[-2] == "done"
-            for name in ("python.mp4", "curl.mp4"):
-                assert probe_video(tmp_path / name).num_frames == 60
-            async with httpx.AsyncClient(headers=ANNA, trust_env=False, timeout=60) as client:
-                files = {"photo": ("big.png", bytes(5 << 20))}
-                answer = await client.post(f"{server.url}/api/v1/jobs", files=files)
-                assert "big.png is larger than 1 MB" in refused(answer, 413)
-            (tmp_path / "big.png").write_bytes(bytes(20 << 20))
-            given = "-H", f"Authorization: {ANNA['Authorization']}", "-F", f"photo=@{tmp_path / 'big.png'}"
-            said = await program("curl", "-sS", *given, f"{server.url}/api/v1/jobs")
-            assert "1 MB is the most that is accepted for a file" in json.loads(said)["error"]
-            assert not list((tmp_path / "home" / "incoming").iterdir())
-        finally:
-            await server.stop()
-        assert "Traceback" not in server.log_file.read_text()
-        assert await server.leftovers() == []
-
-    asyncio.run(run())
+    with running_server(tmp_path / "home", make_tiny_model(tmp_path / "model"), max_upload_mb=1) as server:
+        assert "bytes in" in program(sys.executable, "-m", "examples.api_client", server.url, tmp_path / "python.mp4")
+        assert program("bash", "examples/api.sh", server.url, tmp_path / "curl.mp4").split()[-2] == "done"
+        for name in ("python.mp4", "curl.mp4"):
+            assert probe_video(tmp_path / name).num_frames == 60
+        files = {"photo": ("big.png", bytes(5 << 20))}
+        answer = httpx.post(f"{server.url}/api/v1/jobs", files=files, headers=ANNA, trust_env=False, timeout=60)
+        assert "big.png is larger than 1 MB" in refused(answer, 413)
+        (tmp_path / "big.png").write_bytes(bytes(20 << 20))
+        given = "-H", f"Authorization: {ANNA['Authorization']}", "-F", f"photo=@{tmp_path / 'big.png'}"
+        said = program("curl", "-sS", *given, f"{server.url}/api/v1/jobs")
+        assert "1 MB is the most that is accepted for a file" in json.loads(said)["error"]
+        assert not list((tmp_path / "home" / "incoming").iterdir())
 
 
 def test_the_examples_say_a_refusal_in_one_sentence(tmp_path):

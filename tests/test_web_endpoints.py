@@ -5,7 +5,6 @@ Run: .venv/bin/pytest tests/test_web_endpoints.py
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
@@ -16,16 +15,15 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import construct_args
 from starlette.testclient import TestClient
-from test_jobs_service import files, wait_for  # noqa: F401
-from test_web import IDS, Page, client, uploads, working_client  # noqa: F401
-from test_web_api import NO_FILES, UNKNOWN, program
+from test_jobs_service import files  # noqa: F401
+from test_web import IDS, Page, client, uploads  # noqa: F401
+from test_web_api import NO_FILES, UNKNOWN, fails, program, unopened  # noqa: F401
 
 from dreampose_core.errors import StorageError
-from dreampose_core.jobs.records import StoredRequest
 from dreampose_core.media import probe_video
 from dreampose_core.settings import EXAMPLES, AnimateOptions
-from dreampose_core.web.links import is_token, new_token
-from tests.serving import Server
+from dreampose_core.web.links import is_token
+from tests.serving import running_server
 from tests.tiny import make_tiny_model
 
 FILES = ["photo", "motion", "photo_poses"]
@@ -74,12 +72,6 @@ def ask(client) -> Asked:  # noqa: F811
     return Asked(client)
 
 
-@pytest.fixture
-def working(working_client) -> Asked:  # noqa: F811
-    """A server whose jobs are done, by the real light queue and the device queue of job_worker.py."""
-    return Asked(working_client)
-
-
 # -- used well ---------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +101,8 @@ def test_a_job_is_the_same_here_and_in_the_http_api(ask):
     stored = ask.stored({"job": job}, "job")
     assert (stored.image.name, stored.poses.name, stored.image_poses.name) == ("ada.png", "walk.npz", "ada.poses.npz")
     assert stored.consent == "drawn" and "not done yet" in ask.refused("result", token=token, job=job)
+    for name in ONE_JOB:
+        assert ask.refused(name, token=other, job=job) == ask.refused(name, token=other, job=UNKNOWN)
     for _ in range(2):
         assert ask("cancel", token=token, job=job)["state"] == "cancelled"
     assert "stopped" in ask.refused("result", token=token, job=job)
@@ -119,27 +113,6 @@ def test_addresses_are_those_that_the_client_sees(ask):
     headers = {"X-Forwarded-Host": "dreampose.example", "X-Forwarded-Proto": "https"}  # behind a proxy
     answer = ask.client.post("/gradio_api/run/status", json={"data": [ask.owner, job]}, headers=headers).json()
     assert answer["data"][0]["links"]["status"] == f"https://dreampose.example/api/v1/jobs/{job}"
-
-
-def test_files_from_their_upload_to_their_video(working, files):  # noqa: F811
-    ask = working
-    photo, motion = (ask.upload(files / name) for name in ("anna.png", "walk.npz"))
-    options = {"recipe": "none", "seed": 0, "steps": 4}
-    job = ask("submit", token=ask.owner, photo=photo, motion=motion, consent=True, options=options)
-
-    def done() -> dict | None:
-        record = ask("status", token=ask.owner, job=job)
-        assert record["state"] not in ("failed", "cancelled"), record
-        return record if record["state"] == "done" else None
-
-    record = wait_for(done, "the job to be done")
-    assert (record["num_frames"], record["notices"][-1]) == (4, "A sentence about a fall-back.")
-    address = ask("result", token=ask.owner, job=job)
-    assert address.startswith(f"http://testserver/results/{job}/")
-    assert ask.client.get(address).content == b"video" == ask.client.get(record["links"]["result"]).content
-    for name in ONE_JOB:
-        token = new_token()
-        assert ask.refused(name, token=token, job=job) == ask.refused(name, token=token, job=UNKNOWN)
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------
@@ -165,26 +138,15 @@ def test_ids_that_are_none_get_the_same_answer_as_unknown_ones(ask, job):
     "fields, words",
     [
         ({}, "needs a photo or a person_name"),
-        ({"person_name": "ada"}, "a motion or a motion_name"),
-        ({"person_name": "eve", "motion_name": "walk"}, "person_name is 'eve'; these are shipped: ada, "),
-        *(
-            (NO_FILES | {"motion_name": name}, "motion_name is ")
-            for name in ("../people/ada", "walk\x00", "x" * 5000, "\ud800")
-        ),
+        (NO_FILES | {"motion_name": "\ud800"}, "motion_name is "),
         *((NO_FILES | {"person_name": name}, "person name: ") for name in (7, ["ada"], {"ada": 1})),
         *(
             (NO_FILES | {name: path}, "not uploaded here; please choose it again, or give it as handle_file(path)")
             for name in FILES
-            for path in ("/etc/passwd", str(EXAMPLES / "people" / "ada.png"), 7, ["x"], True)
+            for path in ("/etc/passwd", str(EXAMPLES / "people" / "ada.png"), 7, ["x"], True, {"path": 7}, {"url": "x"})
         ),
-        (NO_FILES | {"photo": {"path": 7}}, "not uploaded"),
-        (NO_FILES | {"motion": {"url": "http://[::1]/"}}, "not uploaded"),
         (NO_FILES | {"options": "fast"}, "options is no JSON object"),
-        (NO_FILES | {"options": {"seed": -1}}, "seed: "),
         (NO_FILES | {"options": {"seed": "\ud800"}}, "seed: "),
-        (NO_FILES | {"options": {"fps": "fast"}}, "fps: "),
-        (NO_FILES | {"options": {"quality": "x" * 5000}}, "quality: "),
-        (NO_FILES | {"options": {"home": "/etc"}}, "home: "),
     ],
 )
 def test_wrong_fields_are_one_sentence(ask, fields, words):
@@ -193,38 +155,22 @@ def test_wrong_fields_are_one_sentence(ask, fields, words):
     assert ask.jobs() == before
 
 
-def test_own_photos_need_consent_and_files_no_example_of_their_kind(ask, files):  # noqa: F811
-    photo = ask.upload(files / "anna.png")
-    assert "Both photo and person_name" in ask.refused("submit", token=ask.owner, photo=photo, **NO_FILES)
-    assert "Both motion and motion_name" in ask.refused("submit", token=ask.owner, motion=photo, **NO_FILES)
+def test_own_photos_need_consent(ask, files):  # noqa: F811
+    given = {"token": ask.owner, "photo": ask.upload(files / "anna.png"), "motion_name": "walk"}
     for consent in (False, "true", 1, None):
-        given = {"token": ask.owner, "photo": photo, "motion_name": "walk", "consent": consent}
-        assert "the person in the photo agreed" in ask.refused("submit", **given)
-    assert ask.stored({"job": ask("submit", **given | {"consent": True})}, "job").consent == "given"
+        assert "the person in the photo agreed" in ask.refused("submit", **given, consent=consent)
+    assert ask.stored({"job": ask("submit", **given, consent=True)}, "job").consent == "given"
 
 
-def test_an_upload_is_copied_as_it_is_and_never_opened(ask, tmp_path, monkeypatch):
-    from PIL import Image
-
-    def opened(*_, **__):
-        raise AssertionError("the web process opens a picture")
-
+def test_an_upload_is_copied_as_it_is_and_never_opened(ask, tmp_path, unopened):  # noqa: F811
     (tmp_path / "a.png").write_bytes(b"\x89PNG hostile")
-    monkeypatch.setattr(Image, "open", opened)
     photo = ask.upload(tmp_path / "a.png")
     job = ask("submit", token=ask.owner, photo=photo, motion=photo, consent=True)
-    stored = StoredRequest.model_validate_json((ask.service.home / "jobs" / job / "request.json").read_bytes())
-    copied = ask.service.home / "jobs" / job / "input" / stored.image.file
-    assert stored.image.name == "a.png" and copied.read_bytes() == b"\x89PNG hostile"
+    [copied] = (ask.service.home / "jobs" / job / "input").glob("upload-image*")
+    assert ask.stored({"job": job}, "job").image.name == "a.png" and copied.read_bytes() == b"\x89PNG hostile"
 
 
 def test_what_breaks_inside_is_not_told(ask, monkeypatch, caplog, capfd):
-    def fails(error: Exception):
-        def method(*_):
-            raise error
-
-        return method
-
     home, one = ask.service.home, {"token": ask.owner, "job": UNKNOWN}
     monkeypatch.setattr(ask.service, "status", fails(StorageError(f"The job store {home}/jobs.sqlite3 is locked.")))
     assert "try again" in ask.refused("status", **one) and "jobs.sqlite3" in caplog.text  # for the operator
@@ -242,43 +188,27 @@ def test_what_breaks_inside_is_not_told(ask, monkeypatch, caplog, capfd):
 
 def test_the_example_and_gradio_client_on_the_real_server(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    def told(url: str) -> None:
-        """gradio_client against the endpoints, in a thread of its own: it waits."""
-        with closing(Client(url, token=False, verbose=False, download_files=False, analytics_enabled=False)) as asked:
-            text = asked.view_api(print_info=False, return_format="str")
-            assert f"Named API endpoints: {len(ENDPOINTS)}" in text and re.search(
-                r"photo: .*filepath.* \(not required", text
-            )
-            for name in ENDPOINTS:
-                assert f'api_name="/{name}"' in text
-            token = asked.predict(api_name="/make_token")
-            with pytest.raises(AppError, match="person_name is 'eve'; these are shipped: ada, "):
-                asked.predict(token=token, person_name="eve", motion_name="walk", api_name="/submit")
-            # an address, which a server might fetch
-            secret = {"path": f"{url}/healthz", "meta": {"_type": "gradio.FileData"}}
-            with pytest.raises(Exception, match="403"):
-                asked.predict(token=token, photo=secret, motion_name="walk", api_name="/submit")
-            photo = handle_file(EXAMPLES / "people" / "bela.png")
-            with pytest.raises(AppError, match="the person in the photo agreed"):
-                asked.predict(token=token, photo=photo, motion_name="walk", api_name="/submit")
-            with pytest.raises(ValueError, match="Cannot find a function"):
-                asked.predict(api_name="/nothing")
-            private = next(d["id"] for d in asked.config["dependencies"] if d["targets"])
-            with pytest.raises(ValueError, match="Invalid function index"):
-                asked.predict(fn_index=private)
-
-    async def run() -> None:
-        server = Server(tmp_path / "home", make_tiny_model(tmp_path / "model"))
-        await server.start()
-        try:
-            await asyncio.to_thread(told, server.url)
-            given = "-m", "examples.gradio_api", server.url, str(tmp_path / "ada.mp4")
-            assert "bytes in" in await program(sys.executable, *given)
-            assert probe_video(tmp_path / "ada.mp4").num_frames == 60
-        finally:
-            await server.stop()
-        assert "Traceback" not in server.log_file.read_text()
-        assert await server.leftovers() == []
-
-    asyncio.run(run())
+    how = {"token": False, "verbose": False, "download_files": False, "analytics_enabled": False}
+    with (
+        running_server(tmp_path / "home", make_tiny_model(tmp_path / "model")) as server,
+        closing(Client(server.url, **how)) as asked,
+    ):
+        text = asked.view_api(print_info=False, return_format="str")
+        assert re.search(r"photo: .*filepath.* \(not required", text)
+        assert set(re.findall(r'api_name="/(\w+)"', text)) == set(ENDPOINTS)
+        given = {"token": asked.predict(api_name="/make_token"), "motion_name": "walk", "api_name": "/submit"}
+        with pytest.raises(AppError, match="person_name is 'eve'; these are shipped: ada, "):
+            asked.predict(person_name="eve", **given)
+        # an address, which a server might fetch
+        secret = {"path": f"{server.url}/healthz", "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(Exception, match="403"):
+            asked.predict(photo=secret, **given)
+        with pytest.raises(AppError, match="the person in the photo agreed"):
+            asked.predict(photo=handle_file(EXAMPLES / "people" / "bela.png"), **given)
+        with pytest.raises(ValueError, match="Cannot find a function"):
+            asked.predict(api_name="/nothing")
+        private = next(d["id"] for d in asked.config["dependencies"] if d["targets"])
+        with pytest.raises(ValueError, match="Invalid function index"):
+            asked.predict(fn_index=private)
+        assert "bytes in" in program(sys.executable, "-m", "examples.gradio_api", server.url, tmp_path / "ada.mp4")
+        assert probe_video(tmp_path / "ada.mp4").num_frames == 60
