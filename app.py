@@ -17,7 +17,7 @@ from dreampose_core.settings import Settings
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return 0 after a clean end, 2 after printing a sentence about a user's mistake."""
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the workers finish their step
     try:
         settings = _settings(arguments)
         if settings.engine == "ray":
@@ -91,11 +91,6 @@ def _listener(host: str, port: int) -> socket.socket:
         raise InputError(
             f"Cannot listen on {host}, port {port} ({error.strerror}); choose another with --host and --port."
         ) from error
-
-
-def _leave(signal_number: int, frame: object) -> None:
-    """Handle SIGTERM like Ctrl-C, so that the workers finish their step and stop."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -21,12 +21,8 @@ Recipe = Literal["none", "fast", "paper"]
 Quality = Literal["draft", "standard", "best"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Fit = Literal["auto", "crop", "pad"]
-Align = Literal["body", "outline", "none"]
 Solver = Literal["dpm++", "unipc", "ddim", "pndm"]
-EngineName = Literal["local", "ray"]
 LogFormat = Literal["text", "json"]
-LabelChoice = Literal["auto", "on", "off"]
 EstimatorName = Literal["none", "body", "torchscript"]
 _MOTIONS = (
     "idle walk stroll march jog catwalk turn turn_quick pirouette side_step wave wave_both clap point "
@@ -35,8 +31,6 @@ _MOTIONS = (
 )
 MotionName = Literal[tuple(_MOTIONS.split())]
 Height = Literal["child", "short", "average", "tall"]
-Build = Literal["slim", "average", "heavy"]
-Clothes = Literal["close", "skirt", "long_skirt"]
 
 MAX_SEED = 2**31 - 1
 MAX_FRAMES = 1200
@@ -106,7 +100,7 @@ class EditOptions(Options):
 class FrameOptions(Options):
     """Framing, the part of the photo that frames show: the fitted frame, scaled by 1/zoom, then moved."""
 
-    fit: Fit = "auto"
+    fit: Literal["auto", "crop", "pad"] = "auto"
     """Crop the photo to the frames' shape, or pad it; auto crops around the person if their position is known."""
     zoom: float = Field(1, ge=0.5, le=3, allow_inf_nan=False)
     """Enlarge the photo by this factor."""
@@ -121,7 +115,7 @@ class FrameOptions(Options):
 class SceneOptions(EditOptions, FrameOptions):
     """Framing and alignment: how a photo and a motion are combined."""
 
-    align: Align = "body"
+    align: Literal["body", "outline", "none"] = "body"
     """body: draw the motion on the photo's body, or as outline without joints; outline: move and scale the motion's
     outline to the person; none: leave the motion as it is."""
 
@@ -164,9 +158,9 @@ class MotionOptions(Options):
     """Factor on the natural size of the movements."""
     height: Height = "average"
     """The mannequin's height."""
-    build: Build = "average"
+    build: Literal["slim", "average", "heavy"] = "average"
     """The mannequin's build."""
-    clothes: Clothes = "close"
+    clothes: Literal["close", "skirt", "long_skirt"] = "close"
     """The mannequin's clothes."""
     view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
     """Camera angle in degrees; 0 shows the front, 90 the mannequin's left side."""
@@ -227,7 +221,7 @@ class Settings(Options):
     estimator: EstimatorName = "body"
     estimator_file: Path | None = None
     estimator_colours: Literal["bgr", "rgb"] = "bgr"
-    engine: EngineName = "local"
+    engine: Literal["local", "ray"] = "local"
     ray_address: str = "127.0.0.1:6379"
     workers: int = Field(1, ge=1, le=64)
     max_queue: int = Field(16, ge=1)
@@ -241,7 +235,7 @@ class Settings(Options):
     keep_results_h: float = Field(72, gt=0, allow_inf_nan=False)
     keep_subjects_days: float = Field(30, gt=0, allow_inf_nan=False)
     bucket: Path | None = None
-    label: LabelChoice = "auto"
+    label: Literal["auto", "on", "off"] = "auto"
     log_format: LogFormat = "text"
     secret: str | None = None
 
