@@ -55,7 +55,7 @@ def options_of(given: object) -> AnimateOptions:
     """Return options from an object, or from its JSON; all defaults if the text is empty. Raises InputError."""
     try:
         # Windows' editors put a mark first
-        values = json.loads(given.strip("\ufeff \r\n") or "{}") if isinstance(given, str) else given
+        values = json.loads(given.lstrip("\ufeff").strip() or "{}") if isinstance(given, str) else given
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):

@@ -7,7 +7,6 @@ const STAGES = {
   tuning: ["Fine-tuning to this person", "Step"], decoder: ["Fine-tuning details", "Step"], frames: ["Making frames", "Frame"], video: ["Writing the video"],
   estimating: ["Finding the person", "Picture"], preview: ["Making a quick preview", "Frame"], drawing: ["Drawing the motion", "Frame"],
 };
-const STATES = { done: ["", ""], failed: ["This did not work", ""], cancelling: ["Stopping", ""], interrupted: ["Paused", "It continues by itself; finished frames are kept."] };
 const FILES = { side_by_side: "Side by side (MP4)", gif: "GIF", frames: "Frames (ZIP)", motion: "Motion (NPZ)", settings: "Settings (JSON)" };
 const ACTIONS = [".download", ".share", ".tune", ".stop", ".more", ".facts"];
 const BUSY_MS = 20000; // without a step: the server has much to do
@@ -92,7 +91,10 @@ const left = (seconds) => seconds < 5 ? "a few seconds left" : seconds < 90 ? `a
 
 function words(job) {
   const step = job.progress;
-  if (STATES[job.state]) return STATES[job.state];
+  if (job.state === "done") return ["", ""];
+  if (job.state === "failed") return ["This did not work", ""];
+  if (job.state === "cancelling") return ["Stopping", ""];
+  if (job.state === "interrupted") return ["Paused", "It continues by itself; finished frames are kept."];
   if (job.state === "cancelled") return ["Stopped", job.num_frames ? `${job.num_frames} frames are kept.` : ""];
   if (job.state === "queued" && job.place > 1 && step?.stage !== "estimating") return ["Waiting in the queue", `${job.place - 1} before yours. You can close this page and come back.`];
   if (!STAGES[step?.stage]) return ["Getting ready", "Checking the files and loading the model"];
