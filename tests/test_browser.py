@@ -26,15 +26,8 @@ from tests.tiny import make_tiny_model
 pytestmark = pytest.mark.browser
 
 SECONDS = 1000  # Playwright counts milliseconds
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split()
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
 SIZES = {"laptop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 SHOWN = "mini" if "DREAMPOSE_SHOTS" in os.environ else "tiny"
 MAX_SHIFT, MAX_BYTES = 0.1, 1_600_000
@@ -53,7 +46,7 @@ new PerformanceObserver((list) => {
 def browser(chromium: str) -> Iterator[Browser]:
     expect.set_options(timeout=120 * SECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
 

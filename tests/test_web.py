@@ -530,29 +530,10 @@ def test_a_pick_outside_the_examples_does_nothing(page, part, event):
 
 # -- making a video ----------------------------------------------------------------------------------------------------
 
-CHOSEN = {
-    "Fit": "pad",
-    "Zoom": 1.25,
-    "Shift right": 0.1,
-    "Shift down": -0.1,
-    "Speed": 1.5,
-    "FPS": 12.5,
-    "Loops": 2,
-    "Align": "none",
-    "Frames": "1:3",
-    "Smooth": True,
-    "Fill holes": True,
-    "Mirror": True,
-    "Reverse": True,
-    "Keep sound": True,
-    "Recipe": "none",
-    "Quality": "best",
-    "Steps": 4,
-    "Image guidance": 2.5,
-    "Pose guidance": 3,
-    "Solver": "unipc",
-    "Seed": 0,
-}
+CHOSEN = {"Fit": "pad", "Zoom": 1.25, "Shift right": 0.1, "Shift down": -0.1, "Speed": 1.5, "FPS": 12.5, "Loops": 2}
+CHOSEN |= {"Align": "none", "Frames": "1:3", "Recipe": "none", "Quality": "best", "Solver": "unipc", "Seed": 0}
+CHOSEN |= {"Steps": 4, "Image guidance": 2.5, "Pose guidance": 3}
+CHOSEN |= dict.fromkeys(("Smooth", "Fill holes", "Mirror", "Reverse", "Keep sound"), True)
 OPTIONS = AnimateOptions(
     **{name.lower().replace(" ", "_"): value for name, value in CHOSEN.items() if name != "Frames"},
     first_frame=1,

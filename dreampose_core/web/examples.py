@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..settings import EXAMPLES
 
-FOLDERS = PEOPLE_FOLDER, MOTIONS_FOLDER, READY_FOLDER = [EXAMPLES / name for name in ("people", "motions", "ready")]
-PEOPLE = {photo.stem: photo for photo in sorted(PEOPLE_FOLDER.glob("*.png"))}
-MOTIONS = {motion.stem: motion for motion in sorted(MOTIONS_FOLDER.glob("*.npz"))}
+FOLDERS = [EXAMPLES / name for name in ("people", "motions", "ready")]
+PEOPLE = {photo.stem: photo for photo in sorted((EXAMPLES / "people").glob("*.png"))}
+MOTIONS = {motion.stem: motion for motion in sorted((EXAMPLES / "motions").glob("*.npz"))}
 
 
 def is_example(photo: Path) -> bool:
@@ -46,4 +46,4 @@ class Pair:
         return {"video": f"gradio_api/file={self.video}", "caption": self.title}
 
 
-READY = {pair.motion: pair for pair in map(Pair, sorted(READY_FOLDER.glob("*-*.mp4")))}
+READY = {pair.motion: pair for pair in map(Pair, sorted((EXAMPLES / "ready").glob("*-*.mp4")))}
