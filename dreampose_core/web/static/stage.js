@@ -20,7 +20,7 @@ function complain(words) {
   if (words && $(".problem").textContent !== words) requestAnimationFrame(() => $(".problem").scrollIntoView({ block: "nearest" }));
   text(".problem", words);
 }
-const hide = (selector, hidden) => { $(selector).hidden = hidden; };
+const hide = (selector, hidden) => $(selector).toggleAttribute("hidden", hidden); // SVG has no property for it
 
 // The same thing by a link signed later is not loaded again.
 function load(node, link) {
