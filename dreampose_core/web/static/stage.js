@@ -33,7 +33,7 @@ function showPicture(link, words) {
   load(picture, link);
   picture.alt = words;
   picture.hidden = false;
-  if (!live) { player.hidden = true; player.removeAttribute("src"); player.load(); }
+  if (!live) { player.hidden = true; player.dataset.of = ""; player.removeAttribute("src"); player.load(); }
 }
 
 function showVideo(link, words) {
