@@ -95,23 +95,18 @@ def working(tmp_path, monkeypatch):
             yield client
 
 
-@pytest.fixture
-def unopened(monkeypatch):
-    """No picture may be opened in this process."""
-
-    def opened(*_, **__):
-        raise AssertionError("the web process opens a picture")
-
-    monkeypatch.setattr("PIL.Image.open", opened)
-
-
 def fails(error: Exception):
     """A method that raises the error."""
 
-    def method(*_):
+    def method(*_, **__):
         raise error
 
     return method
+
+
+@pytest.fixture
+def unopened(monkeypatch):
+    monkeypatch.setattr("PIL.Image.open", fails(AssertionError("the web process opens a picture")))
 
 
 def form(files: Path, behaviour: int = 0, frames: int = 4, **options) -> dict:  # noqa: F811
