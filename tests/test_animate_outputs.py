@@ -15,7 +15,7 @@ from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import probe_video, read_image, read_video, write_png, write_video
 from dreampose_core.settings import SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
-from dreampose_core.web.results import zipped
+from dreampose_core.web.links import zipped
 
 
 def frames(count: int, size=(40, 32)) -> list[np.ndarray]:

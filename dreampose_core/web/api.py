@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -18,11 +19,10 @@ from ..errors import Busy, DreamPoseError, InputError, StorageError, TooLarge, U
 from ..jobs.records import Kind
 from ..jobs.service import JobService
 from ..settings import Quality, Recipe
-from .api_records import Failure, JobView, SubjectView
 from .examples import MOTIONS, PEOPLE
 from .forms import Form, received
 from .links import ResultLinks, is_token, new_token
-from .programs import BROKEN, job_view, no_result, one_line, refusal, request_from, subject_view
+from .programs import BROKEN, JobView, SubjectView, job_view, no_result, one_line, refusal, request_from, subject_view
 
 # The first class that matches an error sets the status.
 _STATUS = ((UnknownJob, 404), (TooLarge, 413), (Busy, 429), (InputError, 422), (StorageError, 503))
@@ -31,6 +31,12 @@ _REFUSED = (
     "(yet); 413: something sent is too large; 422: what was sent cannot be used; 429: too much waits or is kept "
     "already, try again later; 503: the server cannot store anything at the moment."
 )
+
+
+class Failure(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="One sentence: what is wrong, what is accepted, what to do.")
 
 
 def _owner(

@@ -14,9 +14,8 @@ from ..errors import InputError, StorageError
 from ..jobs.service import JobService
 from .api import build_api, failure
 from .form import uploaded
-from .links import ResultLinks, installation_secret
+from .links import ResultLinks, add_results, installation_secret
 from .page import build_page, static
-from .results import add_results
 
 SESSIONS = 100  # of Gradio that are kept; nothing of a visitor lies in one
 MAX_EVENT = 1 << 20  # bytes of the values that an event sends
