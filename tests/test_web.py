@@ -235,6 +235,11 @@ def test_nothing_private_of_gradio_is_used():
         assert private.findall(path.read_text().replace("os._exit", "")) == [], path.name
 
 
+def test_about_says_what_this_server_is(page):
+    [told] = page("about", "expand").values()
+    assert "| Model | mini |" in told and "| the model is being loaded |" in told and "| 72; Delete" in told
+
+
 # -- links -------------------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +333,11 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path):
     assert stat.S_IMODE((settings.home / "secret").stat().st_mode) == 0o600
     assert [path.name for path in settings.home.iterdir()] == ["secret"]
     assert installation_secret(settings.model_copy(update={"secret": "given"})) == "given"
+    kept = settings.model_copy(update={"bucket": tmp_path / "bucket"})
+    assert installation_secret(kept) == secret == (tmp_path / "bucket" / "secret").read_text()
+    assert installation_secret(kept.model_copy(update={"home": tmp_path / "empty"})) == secret
+    with pytest.raises(StorageError, match="secret could not be written|cannot be used"):
+        installation_secret(settings.model_copy(update={"home": Path("/proc/nothing")}))
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------
