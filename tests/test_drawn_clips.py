@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import textured
 
 from dreampose_core.body.retarget import on_body
 from dreampose_core.densepose.body_tracker import BodyTracker
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.inputs.preview import moved_frames
+from dreampose_core.media import read_image
 from dreampose_core.model.conditioning import to_uint8
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
-from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
 from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import BODY_TRACKER, SceneOptions
@@ -169,27 +170,28 @@ def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(fold
     pipe = load_pipeline(tmp_path / "run" / "model", "cpu")
     config = pipe.model_config
     assert isinstance(pipe.vae, TexturedVAE) and config.free_shape and config.charts == "body"
-    photo, own, truth, target = DrawnClips(folder, config, 2, side=64).held_out(1)[0]
+    samples = DrawnClips(folder, config, 2, side=64)
+    with torch.no_grad():
+        latents = pipe.vae.encode(samples.batch(10**6).target).latent_dist.mode() * pipe.vae.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, abs=0.01)  # what diffusion expects
+    photo, own, truth, target = samples.held_out(1)[0]
     assert photo.shape == truth.shape == (*SIZE, 3) and own.charts == target.charts == "body"
     assert pipe(photo, target, own).frames.shape == (1, *config.shaped_like(SIZE), 3)
     with pytest.raises(InputError, match="sees the moved texture"):
         train_mini(run.model_copy(update=dict(init=str(tiny_model))), tmp_path / "other")
 
 
-def mini():
-    return build_mini(CONFIG, 0, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
-
-
 def test_a_contact_sheet_shows_clips_of_different_shapes(folder, tmp_path):
     whole = photo, own, truth, target = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
     own, target = (PoseSequence(maps.parts[:, :192], maps.uv[:, :, :192], "body") for maps in (own, target))
     square = photo[:192], own, truth[:192], target
-    assert sample_sheets(mini(), [whole, square], tmp_path)(5).shape == (2 * 160, 4 * 128, 3)
+    sample_sheets(textured(), [whole, square], tmp_path)(5)
+    assert read_image(tmp_path / "step-000005.png").shape == (2 * 160, 4 * 128, 3)
 
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):
     def trained(run, stops=()):
-        pipe, samples = mini(), DrawnClips(folder, CONFIG, 2, side=64)
+        pipe, samples = textured(), DrawnClips(folder, CONFIG, 2, side=64)
         for steps in (*stops, 6):
             options = LoopOptions(6, 1e-3, warmup=1, ema=0.5, checkpoint_every=1, checkpoint_seconds=0)
             calls = iter(range(steps))
@@ -201,7 +203,7 @@ def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path)
                 continue
         return pipe
 
-    whole, parts, start = trained(tmp_path / "whole"), trained(tmp_path / "parts", (3,)), mini()
+    whole, parts, start = trained(tmp_path / "whole"), trained(tmp_path / "parts", (3,)), textured()
     for part in ("unet", "vae", "adapter", "image_encoder"):
         a, b, c = (getattr(pipe, part).state_dict() for pipe in (whole, parts, start))
         assert all(torch.equal(a[name], b[name]) for name in a), part

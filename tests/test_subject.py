@@ -255,7 +255,7 @@ def test_what_is_held_back_is_part_of_no_loss(pipe, clip, monkeypatch):
     """Both stages: something else wanted there changes the error that says when to stop, and no loss."""
     asked = []
     monkeypatch.setattr(
-        tuning, "train", lambda modules, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
+        tuning, "train", lambda parameters, loss_at, *_, held, **__: asked.append((loss_at, held)) or ([], True)
     )
     with base_restored(pipe):
         source = views_of(pipe, clip, 8)

@@ -112,11 +112,8 @@ def test_they_are_taken_before_at_every_third_and_after(pipe, clip, whole):
 def test_they_show_what_is_kept_where_learning_ends_early(pipe, clip, tmp_path, monkeypatch):
     """Part of the person is held back, and the weights that do best there are kept: here those of the second look."""
     early = replace(SHORT, unet_steps=100, views=4, unet_lr=0.1)
-    look = loop._Best.look
-    planted = (3.0, 1.0)
-    monkeypatch.setattr(
-        loop._Best, "look", lambda self, error, trained: look(self, (*planted, 2.0)[min(len(self.errors), 2)], trained)
-    )
+    look, planted = loop._State.look, (3.0, 1.0, 2.0)
+    monkeypatch.setattr(loop._State, "look", lambda self, _: look(self, planted[min(len(self.errors), 2)]))
     told: dict[tuple[int, int], dict] = {}
     with base_restored(pipe):
         losses = tuning.tune_subject(

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dreampose_core.training.discriminator import PatchDiscriminator, adversarial_losses
+from dreampose_core.training.losses import PatchDiscriminator, adversarial_losses
 
 
 @pytest.fixture

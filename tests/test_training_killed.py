@@ -49,7 +49,7 @@ def work(kind: str, folder: Path) -> Path:
 
 
 def train(kind: str, folder: Path) -> Path:
-    steps = {"vae_steps": 0, "steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
+    steps = {"steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
     source = {"data": str(folder.parent / "clips"), "init": str(folder.parent / "start")}
     run.train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
     return folder / "model"
@@ -66,7 +66,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         *(
             pytest.param(*one, marks=pytest.mark.slow)
             for one in (
-                ("vae_steps", "vae"),
                 ("end_to_end_steps", "end_to_end"),
                 ("fast", "tuning"),
                 ("fast", "decoder"),

@@ -53,22 +53,17 @@ def test_the_average_forgets_the_start_and_is_what_is_left():
 
 
 def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
-    seen = []
-    losses, done = Toy().run(
-        LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, **SOON, log_every=20),
-        folder=tmp_path,
-        on_progress=seen.append,
-    )
+    seen, options = [], LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, record=True, **SOON)
+    losses, done = Toy().run(options, folder=tmp_path, on_progress=seen.append)
     assert done and len(losses) == 50 and np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
+    files = ["checkpoint-40", "checkpoint-50", "loss.png", "stats.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [20, 40] and lines[0]["loss"] == pytest.approx(
-        np.mean(losses[:20]), abs=1e-5
-    )
+    assert [line["step"] for line in lines] == [20, 40]
+    assert lines[0]["loss"] == pytest.approx(np.mean(losses[:20]), abs=1e-5)
     assert [line["lr"] for line in lines] == [0.1, pytest.approx(0.1 * 11 / 12.5, rel=1e-5)]  # of the last step of each
-    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)] and seen[
-        -1
-    ].loss == losses[-1]
+    assert [(p.stage, p.step, p.total) for p in seen] == [("toy", i + 1, 50) for i in range(50)]
+    assert seen[-1].loss == losses[-1]
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

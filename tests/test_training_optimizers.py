@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny import Toy, same, stop_after, weights
 
-from dreampose_core.errors import Cancelled, InputError, ModelError
+from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.training.checkpoints import Checkpoints
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.optimizers import OPTIMIZERS, load_optimizer_state, make_optimizer, optimizer_state
+from dreampose_core.training.optimizers import make_optimizer, optimizer_state
 
 OPTIONS = LoopOptions(4, lr=1e-2, warmup=1, ema=0.9, optimizer="adamw8bit", checkpoint_share=1e9)
 
@@ -41,7 +41,7 @@ def test_a_resumed_run_in_8_bits_is_bit_equal(tmp_path, at):
         {key.split(".")[2]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")} for i in (0, 1)
     )
     assert large["state1"].dtype == large["state2"].dtype == torch.uint8 and small["state1"].dtype == torch.float32
-    assert "qmap1" in large and large["qmap2"].shape == (256,) and state["number.0.step"].item() == at
+    assert "qmap1" in large and large["qmap2"].shape == (256,) and state["optimizer.0.step"].item() == at
     resumed, done = rest.run(OPTIONS, folder=tmp_path)
     assert done and resumed == losses and same(weights(whole.module), weights(rest.module))
 
@@ -54,51 +54,16 @@ def test_8_bits_train_as_32_do_in_a_quarter_of_the_memory():
         ends[name] = sum(losses[-10:]) / 10
         assert ends[name] < 0.3 * losses[0]
         trained = list(net.module.parameters())
-        optimizer = make_optimizer(name, [trained], 1e-3, 0.0)
+        optimizer = make_optimizer(name, trained, 1e-3)
         net.loss_at(0).backward()
         optimizer.step()
-        state = optimizer_state(optimizer, trained, torch.clone)
+        state = optimizer_state(optimizer, trained)
         state = {key: value for key, value in state.items() if "qmap" not in key}  # the same 2 KB for all
         memory[name] = sum(value.numel() * value.element_size() for value in state.values())
     assert ends["adamw8bit"] == pytest.approx(ends["adamw"], rel=0.1) and memory["adamw8bit"] < 0.3 * memory["adamw"]
 
 
-def test_checkpoints_of_another_optimizer_are_refused(tmp_path):
-    Net().run(replace(OPTIONS, steps=1), folder=tmp_path)
-    with pytest.raises(ModelError, match="of another optimizer than adamw;"):
-        Net().run(replace(OPTIONS, optimizer="adamw"), folder=tmp_path)
-
-
-def test_8_bits_go_on_from_32_with_what_is_remembered_rounded(tmp_path):
-    whole, rest = Net(), Net()
-    losses, _ = whole.run(replace(OPTIONS, steps=30, optimizer="adamw"))
-    with pytest.raises(Cancelled):
-        Net().run(replace(OPTIONS, steps=30, optimizer="adamw"), folder=tmp_path, should_stop=stop_after(15))
-    state = Checkpoints(tmp_path).newest()[1]
-    trained = list(rest.module.parameters())
-    optimizer = make_optimizer("adamw8bit", [trained], 1e-3, 0.0)
-    load_optimizer_state(optimizer, trained, state, "adamw8bit")
-    for index, parameter in enumerate(trained):
-        remembered = optimizer.state[parameter]
-        assert remembered["step"] == 15 and "exp_avg" not in remembered
-        for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
-            expected, value = state[f"optimizer.{index}.{name}"], remembered[f"state{number}"]
-            if parameter.ndim == 1:  # too few for 8 bits
-                assert torch.equal(value, expected)
-                continue
-            assert value.dtype == torch.uint8
-            blocks = remembered[f"qmap{number}"][value.long()].view(-1, 256) * remembered[f"absmax{number}"][:, None]
-            assert torch.allclose(blocks, expected.view(-1, 256), atol=0.02 * expected.abs().max().item(), rtol=0.1)
-    resumed, done = rest.run(replace(OPTIONS, steps=30), folder=tmp_path)
-    assert (
-        done
-        and resumed[:15] == losses[:15]
-        and resumed[15:] == pytest.approx(losses[15:], rel=0.02)
-        and resumed != losses
-    )
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit"])
 def test_a_resumed_run_is_bit_equal_also_where_channels_are_last(tmp_path, name):
     """As they are on a GPU; the optimizer in 8 bits takes numbers in the order in which they lie."""
 
@@ -119,9 +84,7 @@ def test_a_resumed_run_is_bit_equal_also_where_channels_are_last(tmp_path, name)
     assert same(weights(whole.module), weights(rest.module))
 
 
-def test_what_is_missing_or_unknown_is_one_sentence(monkeypatch):
-    with pytest.raises(InputError, match="no optimizer sgd; give one of adamw, adamw8bit"):
-        Net().run(replace(OPTIONS, optimizer="sgd"))
+def test_what_is_missing_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     Net().run(replace(OPTIONS, optimizer="adamw"))  # which does not need it
     with pytest.raises(InputError, match="adamw8bit needs bitsandbytes.*pip install -r requirements-train.txt"):

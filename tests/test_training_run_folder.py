@@ -25,7 +25,7 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
     run = MiniRun(**given)
     claim(run, tmp_path, False)
     before = (tmp_path / "run.json").read_text()
-    for name in MiniRun.model_fields.keys() - {"tensorboard"}:  # each of them, those too that are yet to come
+    for name in MiniRun.model_fields:  # each of them, those too that are yet to come
         words, value = other.get(name, (f"--{name.replace('_', '-')}", ["x"]))
         with pytest.raises(InputError) as raised:
             claim(run.model_copy(update={name: value}), tmp_path, True)
@@ -38,17 +38,11 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
     ):
         claim(run.model_copy(update=dict(seed=3, steps=9, size=(32, 32))), tmp_path, True)
     assert (tmp_path / "run.json").read_text() == before
-    claim(run.model_copy(update=dict(tensorboard=True)), tmp_path, True)  # which changes no weights
-    assert json.loads((tmp_path / "run.json").read_text())["tensorboard"] is True
 
 
 def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     run = MiniRun(data="clips", seed=3)
-    old = {
-        key: value
-        for key, value in vars(run).items()
-        if key not in ("accumulate", "optimizer", "min_snr", "tensorboard")
-    }
+    old = {key: value for key, value in vars(run).items() if key not in ("accumulate", "optimizer", "min_snr")}
     path = tmp_path / "run.json"
     path.write_text(json.dumps(old | {"gone": 1}))
     claim(run, tmp_path, True)

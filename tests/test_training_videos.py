@@ -427,7 +427,7 @@ def test_the_commands(tiny_model, tmp_path, film):
         (tmp_path / "films").mkdir(exist_ok=True)
         write_video(frames, tmp_path / "films" / f"{number}.mp4", 10)
         write_poses(replace(poses, charts="densepose"), tmp_path / "films" / f"{number}.npz")
-    few = "--size 64x32 --unet-channels 8,16 --vae-steps 2 --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
+    few = "--size 64x32 --unet-channels 8,16 --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
     for words, output in (
         (
             f"prepare {tmp_path}/films --out {tmp_path}/clips --size 64x32 --estimator none",

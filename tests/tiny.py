@@ -27,6 +27,12 @@ def tiny_pipeline(**config):
     return pipe
 
 
+def textured():
+    """A pipeline of mini's kind, whose decoder sees the moved texture and whose frames have the photo's shape."""
+    config = ModelConfig(height=160, width=128, free_shape=True, charts="body", reference_warp="encoded")
+    return build_mini(config, unet_channels=(16, 32), vae_channels=(8, 8, 16, 16), latent_channels=4, width=32)
+
+
 def make_tiny_model(folder: str | Path) -> Path:
     """Writes the tiny model as a model folder."""
     tiny_pipeline().save_pretrained(folder)
@@ -116,7 +122,7 @@ class Toy:
         return self.change((self.module(x) - x.sum(1, keepdim=True)).square().mean(), number, self.module)
 
     def run(self, options, **kwargs):
-        return train({"toy": self.module}, self.loss_at, options, "toy", **kwargs)
+        return train(self.module.parameters(), self.loss_at, options, "toy", **kwargs)
 
 
 def weights(*modules):

@@ -274,7 +274,6 @@ def build_parser() -> argparse.ArgumentParser:
         option("--out", "the run folder; the trained model is written to its model/"),
         option("--minutes", "stop with a checkpoint after this many minutes", float),
         option("--resume", "continue from the run folder's last checkpoint", bool),
-        option("--shard", "split the UNet among the processes (FSDP)", bool),
         *options_of(MiniRun, ("data",), size=(size, "160x128"), unet_channels=(channels, "64,128,192")),
         DEVICE,
     )

@@ -32,18 +32,16 @@ def doctor(args, on_progress, should_stop) -> None:
 def train(args, **watch) -> None:
     """train a base model"""
     from ..model.memory import chosen_device
-    from ..training.distributed import Processes
+    from ..training.distributed import processes
     from ..training.run import train_mini
 
-    processes = Processes()
-    device = processes.device or chosen_device(args.device)
+    device = str(processes().device) if processes().num_processes > 1 else chosen_device(args.device)
     if args.out is None or args.data is None:
         values = "a folder of clips to train on, and the run folder to write"
         raise InputError(f"--data and --out are needed: {values}.")
     run = _options(MiniRun, args)
-    choices = {"device": device, "minutes": args.minutes, "resume": args.resume, "shard": args.shard}
-    done = train_mini(run, _new_folder(args.out), **choices, **watch)
-    if processes.main:
+    done = train_mini(run, _new_folder(args.out), device=device, minutes=args.minutes, resume=args.resume, **watch)
+    if processes().is_main_process:
         print(f"{args.out}/model: {'all steps done' if done else 'not all steps done; continue with --resume'}")
 
 

@@ -18,8 +18,9 @@ from ..model import memory
 from ..model.pipeline import DreamPosePipeline
 from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from ..training.optimizers import is_available
 from .folder import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key
-from .oom_fallback import Rung, ladder, on_ladder
+from .oom_fallback import Rung, ladder
 from .previews import Samples
 from .recipe import recipe_named
 from .tuning import tune_subject
@@ -68,32 +69,42 @@ def finetune(
     content = subject_key(photos, image_poses, "", 0, "")
     tuning = {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content}
     start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
+    rungs = ladder(recipe, steps)
+    at = [rung.name for rung in rungs].index(start)
 
-    def tune(rung: Rung) -> Subject:
+    def tuned(rung: Rung) -> Subject | None:
+        """Write the subject, or return None if memory is too small and there is a lower rung."""
         watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
-        fitted = pipe.fit_photos(photos, image_poses)
-        losses = tune_subject(pipe, fitted, image_poses, rung.how, seed, folder=checkpoints, **watch)
-        if samples is not None:
-            done = sum(map(len, losses.values()))
-            samples.take(done, done)
-        notices = [rung.notice] if rung.notice else []
-        subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
-        save_subject(pipe, folder, subject, photos, image_poses)
-        return subject
-
-    def on_lower(before: Rung, rung: Rung) -> None:
-        log.warning("%s", rung.notice)
-        if samples is not None and rung.recipe != before.recipe:
-            samples.clear()
-        if checkpoints is not None:
-            if rung.recipe != before.recipe:
-                # these checkpoints do not fit the new recipe; remove them before tuning.json names the new rung
-                for stage in ("tuning", "decoder"):
-                    shutil.rmtree(checkpoints / stage, ignore_errors=True)
-            _write_resumed(checkpoints, tuning | {"rung": rung.name})
+        with base_restored(pipe, whole=rung.how.rank is None):
+            try:
+                pixels = pipe.fit_photos(photos, image_poses)
+                losses = tune_subject(pipe, pixels, image_poses, rung.how, seed, folder=checkpoints, **watch)
+                if samples is not None:
+                    done = sum(map(len, losses.values()))
+                    samples.take(done, done)
+                notices = [rung.notice] if rung.notice else []
+                subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
+                save_subject(pipe, folder, subject, photos, image_poses)
+                return subject
+            except (RuntimeError, MemoryError) as error:
+                if rung is rungs[-1] or not memory.is_out_of_memory(error):
+                    raise
+            # outside of except, where the error no longer keeps tensors alive, and before weights are restored
+            memory.let_go()
+        return None
 
     with memory.enough_for("to tune the model"), memory.all_there(pipe):
-        subject = on_ladder(pipe, ladder(recipe, steps), start, tune, on_lower)
+        while (subject := tuned(rungs[at])) is None:
+            before, at = at, next(i for i in range(at + 1, len(rungs)) if is_available(rungs[i].how.optimizer))
+            log.warning("%s", rungs[at].notice)
+            if not rungs[at].continues(rungs[before]):
+                if samples is not None:
+                    samples.clear()
+                if checkpoints is not None:  # before tuning.json names the new rung
+                    for stage in ("tuning", "decoder"):
+                        shutil.rmtree(checkpoints / stage, ignore_errors=True)
+            if checkpoints is not None:
+                _write_resumed(checkpoints, tuning | {"rung": rungs[at].name})
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return subject

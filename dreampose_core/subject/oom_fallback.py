@@ -1,17 +1,10 @@
-"""Out-of-memory fallback for tuning: retry with settings that need less memory, and add a notice."""
+"""Out-of-memory fallback for tuning: ever smaller settings, each with a notice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from ..model import memory
-from ..training.optimizers import is_available
-from .folder import base_restored
 from .recipe import SubjectRecipe, recipe_named
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +18,10 @@ class Rung:
     recipe: str
     how: SubjectRecipe
     notice: str = ""
+
+    def continues(self, before: Rung) -> bool:
+        """Whether it continues from the checkpoints of `before`, which fit the same weights and optimizer only."""
+        return (self.recipe, self.how.optimizer) == (before.recipe, before.how.optimizer)
 
 
 def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
@@ -58,26 +55,3 @@ def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
         )
         rungs.append(Rung("fast", "fast", least, change))
     return rungs
-
-
-def on_ladder(
-    pipe, rungs: list[Rung], start: str, tune: Callable[[Rung], T], on_lower: Callable[[Rung, Rung], None]
-) -> T:
-    """Return the result of `tune` on the first rung that fits in memory, starting from the one named `start`.
-
-    `pipe` is restored before each rung and at the end. on_lower(before, rung): called when `before` did not fit. The
-    lowest rung's out-of-memory error is raised.
-    """
-    at = [rung.name for rung in rungs].index(start)
-    while True:
-        rung = rungs[at]
-        with base_restored(pipe, whole=rung.how.rank is None):
-            try:
-                return tune(rung)
-            except (RuntimeError, MemoryError) as error:
-                if rung is rungs[-1] or not memory.is_out_of_memory(error):
-                    raise
-            # outside of except, where the error no longer keeps tensors alive, and before weights are restored
-            memory.let_go()
-        at = next(index for index in range(at + 1, len(rungs)) if is_available(rungs[index].how.optimizer))
-        on_lower(rung, rungs[at])

@@ -13,9 +13,9 @@ from ..model.texture import harvest
 from ..poses import PoseSequence, fitted
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..training.distributed import random
-from ..training.gradient_checkpointing import gradient_checkpointing
 from ..training.loop import LoopOptions, train
 from ..training.losses import denoising_loss, picture_loss
+from ..training.optimizers import gradient_checkpointing
 from .folder import LORA, tuned_parameters
 from .recipe import SubjectRecipe
 from .views import ALL, TURNED, Source, Views, same_part
@@ -108,8 +108,7 @@ def _tune_unet(source: Source, sample: OnLearned | None = None, **run) -> list[f
     options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, **_SCHEDULE, sample_every=1)
     run |= {"sample": None if sample is None else between, "held": None if source.kept is None else held}
     with gradient_checkpointing(recipe.checkpointing, pipe.unet):
-        trained = unet + list(pipe.adapter.parameters())
-        losses, _ = train({}, loss_at, options, "tuning", parameters=trained, **run)
+        losses, _ = train(unet + list(pipe.adapter.parameters()), loss_at, options, "tuning", **run)
     if sample is not None:
         sample(len(losses), len(losses))
     return losses
@@ -161,7 +160,7 @@ def _tune_decoder(source: Source, **run) -> list[float]:
     options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, parts, recipe.optimizer, **_SCHEDULE, **looks)
     run |= {"held": None if predicted is None else held}
     with gradient_checkpointing(recipe.checkpointing, pipe.vae):
-        losses, _ = train({"decoder": pipe.vae.decoder}, loss_at, options, "decoder", **run)
+        losses, _ = train(pipe.vae.decoder.parameters(), loss_at, options, "decoder", **run)
     return losses
 
 

@@ -1,94 +1,70 @@
-"""Base training: a VAE on crops of frames, then UNet, adapter and image encoder on pairs of frames (paper, section
+"""Base training: a textured VAE on drawn clips; UNet, adapter and image encoder on pairs of frames (paper, section
 4.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
 import torch
 
-from ..model.conditioning import blank_tokens, clean_latents, decode_both, predict, reference_tokens, to_pixels
+from ..model.conditioning import blank_tokens, clean_latents, decode_both, predict, reference_tokens
 from ..model.texture import SOURCE_TEXEL
-from ..model.textured_vae import TexturedVAE
-from .conditions import Conditioned, Dropout, conditioned, person_crops
-from .discriminator import PatchDiscriminator, adversarial_losses
+from .conditions import Conditioned, Dropout, conditioned
 from .distributed import Draws, Share
 from .drawn import WRONG
-from .gradient_checkpointing import gradient_checkpointing
 from .loop import LoopOptions, train
-from .losses import denoising_loss, min_snr_weight, noised, picture_loss
+from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, min_snr_weight, noised, picture_loss
+from .optimizers import gradient_checkpointing
 
+T = TypeVar("T")
 _DROPOUT = Dropout()
 _DRAWN, _RIGHT = 0.5, 0.1  # weight of the picture that a textured decoder draws; of its pixels where the texture fits
 _PERSON = 4.0  # weight of the person's pixels; 1 elsewhere
-_CROPS, _SIDE = 2, 64  # crops of a frame for a VAE without texture, and their side in pixels
-_SCALED_BY = 32  # frames whose latents set such a VAE's scaling factor
 
 
-class Prefetch:
-    """Calls `make(step)` one step ahead in a thread, while the networks compute; results are those of `make`, so a run
-    stays a pure function of its steps."""
+def prefetched(make: Callable[[int], T]) -> Callable[[int], T]:
+    """Return a function that gives `make(step)` and calls it one step ahead in a thread, while the networks compute; a
+    run stays a pure function of its steps."""
+    # one thread: more would compete with the networks' own for the cores
+    pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
+    ahead: dict[int, Future] = {}
 
-    def __init__(self, make):
-        self.make = make
-        # one thread: more would compete with the networks' own for the cores
-        self.pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
-        self.next: tuple[int, Future] | None = None
+    def at(step: int) -> T:
+        made = ahead.pop(step, None) or pool.submit(make, step)
+        ahead[step + 1] = pool.submit(make, step + 1)
+        return made.result()
 
-    def __call__(self, step: int):
-        """Return the result of `make(step)`."""
-        ahead = self.next is not None and self.next[0] == step
-        made = self.next[1].result() if ahead else self.make(step)
-        self.next = (step + 1, self.pool.submit(self.make, step + 1))
-        return made
+    return at
 
 
 def train_vae(
-    pipe,
-    samples,
-    options: LoopOptions,
-    seed: int = 0,
-    *,
-    precision: torch.dtype = torch.float32,
-    checkpointing: bool = False,
-    **run,
+    pipe, samples, options: LoopOptions, *, precision: torch.dtype = torch.float32, checkpointing: bool = False, **run
 ) -> bool:
-    """Train the VAE on targets and set its scaling factor; True when all steps are done.
+    """Train a `TexturedVAE` on crops of drawn clips and set its scaling factor; True when all steps are done.
 
-    A textured decoder is trained on crops of drawn clips with the moved texture, another one on random square crops
-    around people. precision: dtype of autocast; checkpointing: use gradient checkpointing; run: folder, sample,
-    on_progress, should_stop as in `loop.train`; also below.
+    precision: dtype of autocast; checkpointing: use gradient checkpointing; run: folder, sample, on_progress,
+    should_stop as in `loop.train`; also below.
     """
-    vae = pipe.vae.train()
-    textured, batch_at = isinstance(vae, TexturedVAE), Prefetch(samples.batch)
+    vae, batch_at = pipe.vae.train(), prefetched(samples.batch)
 
     def loss_at(step: int) -> torch.Tensor:
-        batch, planes, weight = batch_at(step), None, None
-        if textured:
-            # the latents are the moved texture's: a decoder that finds the truth in them does not learn to mend
-            target, planes, pixels = batch.target, batch.planes, batch.planes[:, :3]
-            weight = _evenly(1 + (_PERSON - 1) * (batch.parts[:, 2:3] > 0))
-        else:
-            frames, parts = (x.repeat_interleave(_CROPS, 0) for x in (batch.target, batch.window_parts[:, 2]))
-            pixels = target = person_crops(to_pixels(frames), parts, _SIDE, Draws(seed, step, 1, samples.share))
-        with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
-            # inference uses only the mode, so training does too; sampling would lose colour first
-            latents = vae.encode(pixels).latent_dist.mean
-            decoded = decode_both(vae, latents * vae.config.scaling_factor, planes)
-        return frame_loss(*decoded, target, planes, weight) + 1e-4 * latents.float().square().mean()
+        batch = batch_at(step)
+        weight = _evenly(1 + (_PERSON - 1) * (batch.parts[:, 2:3] > 0))
+        with torch.autocast(vae.device.type, precision, enabled=precision != torch.float32):
+            # inference uses only the mode, so training does too; sampling would lose colour first. The latents are the
+            # moved texture's: a decoder that finds the truth in them does not learn to mend
+            latents = vae.encode(batch.planes[:, :3]).latent_dist.mean
+            decoded = decode_both(vae, latents * vae.config.scaling_factor, batch.planes)
+        return frame_loss(*decoded, batch.target, batch.planes, weight) + 1e-4 * latents.float().square().mean()
 
     with gradient_checkpointing(checkpointing, vae):
-        _, done = train({"vae": vae}, loss_at, options, "vae", **run)
+        _, done = train(vae.parameters(), loss_at, options, "vae", **run)
     vae.eval()
     with torch.no_grad():
-        if textured:
-            pixels = samples.batch(10**6).target
-        else:
-            frames = np.stack([truth for _, _, truth, _ in samples.held_out(_SCALED_BY)])
-            pixels = to_pixels(torch.from_numpy(frames).to(vae.device))
-        vae.register_to_config(scaling_factor=1 / float(vae.encode(pixels).latent_dist.mode().std()))
+        latents = vae.encode(samples.batch(10**6).target).latent_dist.mode()
+    vae.register_to_config(scaling_factor=1 / float(latents.std()))
     return done
 
 
@@ -107,7 +83,7 @@ def train_base(
     min_snr: gamma of `min_snr_weight`, None to weight all timesteps alike. how: see `_train_on_predictions`.
     """
     pipe.vae.eval().requires_grad_(False)
-    modules = {"unet": pipe.unet, "adapter": pipe.adapter, "image_encoder": pipe.image_encoder}
+    modules = [pipe.unet, pipe.adapter, pipe.image_encoder]
 
     def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         by_noise = None if min_snr is None else min_snr_weight(pipe.scheduler, inputs.timesteps, min_snr)
@@ -137,17 +113,12 @@ def train_end_to_end(
     model blurs uncertain detail. 0: no discriminator. precision, how: see `_train_on_predictions`.
     """
     pipe.vae.eval().requires_grad_(False)
-    modules = {
-        "unet": pipe.unet,
-        "adapter": pipe.adapter,
-        "image_encoder": pipe.image_encoder,
-        "post_quant_conv": pipe.vae.post_quant_conv,
-        "decoder": pipe.vae.decoder,
-    }
+    modules = [pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.post_quant_conv, pipe.vae.decoder]
     if adversarial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            modules["discriminator"] = discriminator = PatchDiscriminator().to(pipe.device)
+            discriminator = PatchDiscriminator().to(pipe.device)
+        modules.append(discriminator)
 
     def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         latents = clean_latents(pipe.scheduler, inputs.noisy, prediction.float(), inputs.timesteps)
@@ -171,7 +142,7 @@ def _train_on_predictions(
     options: LoopOptions,
     seed: int,
     stage: str,
-    modules: dict[str, torch.nn.Module],
+    modules: list[torch.nn.Module],
     dropout: Dropout,
     loss_of: Callable[[Conditioned, torch.Tensor, torch.Tensor], torch.Tensor],
     *,
@@ -186,17 +157,18 @@ def _train_on_predictions(
     crop: sides of the random part of each target to train on, as a share of the frame's; the photo is always whole.
     noisier: see `draw_timesteps`.
     """
-    for module in modules.values():
+    for module in modules:
         module.train().requires_grad_(True)
-    batch_at = Prefetch(samples.batch)
+    batch_at = prefetched(samples.batch)
 
     def loss_at(step: int) -> torch.Tensor:
         inputs = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
         return loss_of(inputs, *predicted(pipe, inputs, noisier, precision, seed, step, samples.share))
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
-        _, done = train(modules, loss_at, options, stage, **run)
-    for module in (*modules.values(), pipe.vae):
+        parameters = (parameter for module in modules for parameter in module.parameters())
+        _, done = train(parameters, loss_at, options, stage, **run)
+    for module in (*modules, pipe.vae):
         module.eval()
     return done
 

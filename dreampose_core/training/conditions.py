@@ -103,22 +103,6 @@ def random_part(
     return cut
 
 
-def person_crops(frames: torch.Tensor, parts: torch.Tensor, side: int, draws: Draws) -> torch.Tensor:
-    """Cut square crops (B, 3, side, side) around a random pixel of the person, or of the frame if there is no
-    person."""
-    count, _, height, width = frames.shape
-    side = min(side, height, width)
-    crops = []
-    for frame, part, (at, *shift) in zip(frames, parts, draws.rand(count, 3).tolist()):
-        where = (part > 0).nonzero()
-        where = where if len(where) else (part >= 0).nonzero()
-        row, column = where[int(at * len(where))].tolist()
-        shift = [int(x * side) for x in shift]
-        top, left = min(max(row - shift[0], 0), height - side), min(max(column - shift[1], 0), width - side)
-        crops.append(frame[:, top : top + side, left : left + side])
-    return torch.stack(crops)
-
-
 def draw_dropout(count: int, dropout: Dropout, draws: Draws, device) -> dict[str, torch.Tensor]:
     """Draw what each sample keeps, as float (B,) of 0 and 1: image, pose, warp, uv, parts."""
     kind, warp, maps = draws.rand(count, 3).unbind(1)

@@ -3,63 +3,35 @@ of every batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-import torch.distributed as dist
 from accelerate import PartialState
-from torch.distributed.tensor import DTensor
+from accelerate.utils import reduce
 
 Share = tuple[int, int]
 """This process's rank, and the number of processes."""
 
 
-class Processes:
-    """This process among those that train together. rank: its number; count: of processes; main: whether it is the one
-    that writes.
+def processes() -> PartialState:
+    """Return the `num_processes` that train together, and this one's `process_index`, its rank, and `device`."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
-    device: this process's GPU if there are several processes; None for no preference.
-    """
 
-    def __init__(self):
-        state = PartialState(cpu=not torch.cuda.is_available())
-        self.rank, self.count, self.main = state.process_index, state.num_processes, state.is_main_process
-        self.device = str(state.device) if self.count > 1 else None
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Set every gradient to its mean over the processes."""
+    if processes().num_processes > 1:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_copy_(gradients, reduce(gradients, "mean"))
 
-    @property
-    def share(self) -> Share:
-        """This process's part of every batch."""
-        return self.rank, self.count
 
-    def wait(self) -> None:
-        """Wait until all processes have called this."""
-        PartialState().wait_for_everyone()
+def mean(value: torch.Tensor) -> float:
+    """Return the mean of a number over the processes."""
+    return float(reduce(value.detach(), "mean"))
 
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Set every gradient to its mean over the processes; sharded parameters (see `sharding`) have it already."""
-        if self.count == 1:
-            return
-        whole = (parameter for parameter in parameters if not isinstance(parameter, DTensor))
-        gradients = [parameter.grad for parameter in whole if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        for gradient, part in zip(gradients, (flat / self.count).split([gradient.numel() for gradient in gradients])):
-            gradient.copy_(part.view_as(gradient))
 
-    def mean(self, value: torch.Tensor) -> float:
-        """Return the mean of a number over the processes."""
-        value = value.detach().clone()
-        if self.count > 1:
-            dist.all_reduce(value)
-        return float(value) / self.count
-
-    def any(self, here: bool, device: torch.device) -> bool:
-        """Whether `here` is true in any process, so that all of them stop at the same step."""
-        if self.count == 1:
-            return here
-        flag = torch.tensor(float(here), device=device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+def in_any(here: bool) -> bool:
+    """Whether `here` is true in any process, so that all of them stop at the same step."""
+    state = processes()
+    return here if state.num_processes == 1 else mean(torch.tensor(float(here), device=state.device)) > 0
 
 
 def random(seed: int, step: int, purpose: int) -> torch.Generator:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from ..errors import Diverged, ModelError
+from ..errors import Diverged, ModelError, StorageError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import Checkpoints
-from .distributed import Processes
+from .distributed import average_gradients, in_any, mean, processes
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .record import Record, Sample
-from .sharding import alike, clip_gradients, gathered, is_sharded, spread_like
+from .record import EVERY, write_curve, write_line
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LoopOptions:
     checkpoint_every, checkpoint_seconds: a checkpoint is due after so many steps or seconds; it is delayed until
     writing the previous one took at most `checkpoint_share` of the time since. sample_every, held_every: steps between
     calls of the caller's `sample` and `held`. patience: stop training after that many calls of `held` in a row without
-    improving on the best. curve, tensorboard: see `Record`.
+    improving on the best. record: write the files of `training.record`.
     """
 
     steps: int
@@ -39,19 +40,15 @@ class LoopOptions:
     optimizer: str = "adamw"
     warmup: int = 50
     cooldown: float = 0.25
-    weight_decay: float = 0.01
-    grad_clip: float = 1.0
     ema: float | None = 0.999
     minutes: float | None = None
     checkpoint_every: int = 25
     checkpoint_seconds: float = 60.0
     checkpoint_share: float = 0.03
-    log_every: int = 20
     sample_every: int = 500
     held_every: int = 10
     patience: int = 3
-    curve: bool = False
-    tensorboard: bool = False
+    record: bool = False
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of step `step`, counted from 0."""
@@ -64,7 +61,7 @@ class LoopOptions:
 
 
 def train(
-    modules: dict[str, torch.nn.Module],
+    parameters: Iterable[torch.nn.Parameter],
     loss_at: Callable[[int], torch.Tensor],
     options: LoopOptions,
     stage: str,
@@ -72,142 +69,92 @@ def train(
     folder: Path | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-    parameters: Iterable[torch.nn.Parameter] | None = None,
-    sample: Sample | None = None,
+    sample: Callable[[int], object] | None = None,
     held: Callable[[], float] | None = None,
 ) -> tuple[list[float], bool]:
-    """Run `loss_at` and the optimizer until `options.steps`; afterwards the modules hold the EMA weights.
+    """Run `loss_at` and the optimizer until `options.steps`; afterwards the parameters hold the EMA weights.
 
-    modules: the modules to train and checkpoint, by name. loss_at(number): returns a loss, a pure function of its
-    number and the weights; step s uses the mean of `options.accumulate` = n losses, from number s n on.
+    loss_at(number): returns a loss, a pure function of its number and the weights; step s uses the mean of
+    `options.accumulate` = n losses, from number s n on.
     sample(step): called every `sample_every` steps with the current weights, to make pictures; it must not touch any
-    random state. If the weights are sharded, all processes call it.
+    random state.
     held(): the error on data held back from training, called before the first step, every `held_every` steps and after
     the last; the weights with the smallest error are kept. It needs a single process, and no EMA.
-    folder: for `checkpoint-<step>` folders and the files of `Record`, and to resume from; None writes nothing.
+    folder: for `checkpoint-<step>` folders and the files of `training.record`, and to resume from; None writes nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint,
     StorageError, and ModelError when the loss is no longer finite: Diverged, if there is an earlier checkpoint.
     Several processes average their gradients; the main one writes and reports.
     """
-    trained = list(parameters) if parameters is not None else [p for m in modules.values() for p in m.parameters()]
-    processes, device = Processes(), trained[0].device
-    if not processes.main:
-        on_progress = ignore_progress
-    # together: the weights are sharded, so all processes take part in a checkpoint
-    groups, together = alike(trained), is_sharded(trained)
-    optimizer = make_optimizer(options.optimizer, groups, options.lr, options.weight_decay)
-    average = None if options.ema is None else [p.detach().clone() for p in trained]
-    best = None if held is None else _Best(options.patience)
-    # resume from the newest checkpoint
-    checkpoints = None if folder is None else Checkpoints(folder, processes.main)
-    if not processes.main:
-        processes.wait()  # until the main process has set damaged checkpoints aside
-    step, losses = 0, []
-    if checkpoints is not None:
-        step, losses = _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
-    if processes.main:
-        processes.wait()
-    keeps = checkpoints is not None and processes.main
-    record = Record(folder, stage, step, options.log_every, options.curve, options.tensorboard) if keeps else None
-    clock = StageClock(stage, options.steps, on_progress, first=step)
-    started = time.monotonic()
-    saved, saved_at, saving = step, started, 0.0  # step and time of the last checkpoint, and how long it took to write
+    main, stop = processes().is_main_process, partial(check_stop, lambda: in_any(should_stop()))
+    state = _State(list(parameters), options, held is not None)
+    losses = state.losses
+    with processes().main_process_first():  # which sets damaged checkpoints aside
+        checkpoints = None if folder is None else Checkpoints(folder)
+        first = saved = state.resume(checkpoints)
+    keeps, records = folder is not None and main, folder is not None and main and options.record
+    clock = StageClock(stage, options.steps, on_progress if main else ignore_progress, first)
+    started = saved_at = time.monotonic()
+    saving = 0.0  # seconds that writing the last checkpoint took
     whole = True  # False in the middle of a step, whose state must not be saved
-    agreed = not together  # whether all processes know that training ends: only then can they save a last checkpoint
-
-    def stop() -> None:
-        nonlocal agreed
-        if asked := processes.any(should_stop(), device):
-            agreed = True
-        check_stop(lambda: asked)
 
     def save() -> None:
         nonlocal saved, saved_at, saving
         before = time.monotonic()
-        state = _state(trained, optimizer, average, best, losses, processes.main)
-        if keeps:
-            checkpoints.save(step, state)
-        saved, saved_at = step, time.monotonic()
+        checkpoints.save(len(losses), state.tensors())
+        saved, saved_at = len(losses), time.monotonic()
         saving = saved_at - before
 
-    def diverged() -> ModelError:
-        """Restore the last good weights and return the error to raise; the current weights are not saved."""
-        nonlocal saved, agreed
-        good, saved, agreed = saved, step, True
-        message = f"The {stage} loss is no longer a number at step {step}"
-        if not processes.any(keeps and good > 0, device):
-            return ModelError(f"{message}: start again in another folder with a lower learning rate.")
-        if keeps or together:
-            _resume(checkpoints, trained, optimizer, options.optimizer, average, best)
-            _settle(trained, average, best)
-        return Diverged(
-            f"{message}: checkpoint-{good} in {folder} is the last good one; start from it with a lower learning rate."
-        )
+    def draw() -> None:
+        with suppress(StorageError):  # a plot is not worth a training
+            write_curve(losses, stage, folder / "loss.png")
 
     try:
-        if best is not None and not best.errors:
-            best.look(held(), trained)
-        while step < options.steps and not (best is not None and best.tired):
+        if held is not None and not state.errors:
+            state.look(held())
+        while not state.done:
             stop()
-            if processes.any(options.minutes is not None and time.monotonic() - started > options.minutes * 60, device):
+            if in_any(options.minutes is not None and time.monotonic() - started > options.minutes * 60):
                 break
             # gradients, averaged over the processes; an infinite one would spoil the weights and the next checkpoint
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr_at(step)
-            optimizer.zero_grad(set_to_none=True)
-            value = _backward(loss_at, step, options.accumulate, processes, stop)
-            if math.isfinite(value):
-                processes.average_gradients(trained)
-            if not math.isfinite(value) or not clip_gradients(trained, options.grad_clip).isfinite():
-                raise diverged()
-            # optimizer step, and the EMA of the weights
+            step, lr = len(losses), options.lr_at(len(losses))
+            state.optimizer.zero_grad(set_to_none=True)
+            value = _backward(loss_at, step, options.accumulate, stop)
             whole = False
-            optimizer.step()
-            if average is not None:
-                for averages, weights in zip(alike(average), groups):
-                    torch._foreach_lerp_(averages, [p.detach() for p in weights], 1 - options.ema_at(step))
-            step += 1
+            if math.isfinite(value):
+                average_gradients(state.parameters)
+            if not math.isfinite(value) or not torch.nn.utils.clip_grad_norm_(state.parameters, 1.0).isfinite():
+                raise _diverged(state, checkpoints, f"The {stage} loss is no longer a number at step {step}")
+            # optimizer step, and the EMA of the weights
+            state.update(lr)
             losses.append(value)
-            if best is not None and (step % options.held_every == 0 or step == options.steps):
-                best.look(held(), trained)
+            step += 1
+            if held is not None and (step % options.held_every == 0 or step == options.steps):
+                state.look(held())
             whole = True
             # progress, log, checkpoint, sample
-            clock.tick(step, losses[-1] if best is None else best.errors[-1])
-            if keeps:
-                record.step(step, losses, options.lr_at(step - 1), time.monotonic() - started)
+            clock.tick(step, state.errors[-1] if state.errors else value)
+            if records and step % EVERY == 0:
+                write_line(folder, stage, losses, lr, time.monotonic() - started)
             since = time.monotonic() - saved_at
             due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
-            now = keeps and due and since * options.checkpoint_share >= saving
-            if processes.any(now, device) if together else now:
+            if keeps and due and since * options.checkpoint_share >= saving:
                 save()
-            if (processes.main or together) and step % options.sample_every == 0:
-                sheet = None if sample is None else sample(step)
-                if keeps:
-                    record.draw(losses)
-                    if sheet is not None:
-                        record.picture(sheet)
-        agreed = True
+            if main and step % options.sample_every == 0:
+                if sample is not None:
+                    sample(step)
+                if records:
+                    draw()
     finally:
-        optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
-        if (keeps or together) and checkpoints is not None and agreed and whole and step > saved:
+        state.optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
+        if keeps and whole and len(losses) > saved:
             save()
-        if keeps:
-            record.close(losses)
-    _settle(trained, average, best)
-    return losses, step >= options.steps or (best is not None and best.tired)
+        if records and len(losses) > first:
+            draw()
+    state.settle()
+    return losses, state.done
 
 
-@torch.no_grad()
-def _settle(trained: list[torch.nn.Parameter], average: list[torch.Tensor] | None, best: _Best | None) -> None:
-    """Set the weights to their final values: the average, or the best."""
-    kept = average if best is None else best.weights
-    for parameter, value in zip(trained, kept or ()):
-        parameter.copy_(value)
-
-
-def _backward(
-    loss_at: Callable[[int], torch.Tensor], step: int, count: int, processes: Processes, stop: Callable[[], None]
-) -> float:
+def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, stop: Callable[[], None]) -> float:
     """Add the gradients of the mean of a step's `count` losses to the weights' and return the mean loss over the
     processes.
 
@@ -218,7 +165,7 @@ def _backward(
         if number > step * count:
             stop()
         loss = loss_at(number) / count
-        value = processes.mean(loss)
+        value = mean(loss)
         total += value
         if not math.isfinite(value):
             break
@@ -226,72 +173,80 @@ def _backward(
     return total
 
 
-class _Best:
-    """The errors on held-back data so far, and the weights with the smallest."""
+def _diverged(state: _State, checkpoints: Checkpoints | None, message: str) -> ModelError:
+    """Restore the last good weights and return the error to raise."""
+    if not (good := state.resume(checkpoints)):
+        return ModelError(f"{message}: start again in another folder with a lower learning rate.")
+    state.settle()
+    place = f"checkpoint-{good} in {checkpoints.folder}"
+    return Diverged(f"{message}: {place} is the last good one; start from it with a lower learning rate.")
 
-    def __init__(self, patience: int):
-        self.patience, self.errors, self.weights = patience, [], None
 
-    def look(self, error: float, trained: list[torch.nn.Parameter]) -> None:
-        """Record an error, and copy these weights if it is the smallest."""
-        error = error if math.isfinite(error) else math.inf
-        if not self.errors or error < min(self.errors):
-            self.weights = [parameter.detach().clone() for parameter in trained]
-        self.errors.append(error)
+class _State:
+    """What a checkpoint stores: weights, those that are kept at the end, the optimizer's state, the losses of the steps
+    done, and the errors on held-back data so far."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], options: LoopOptions, keeps_best: bool):
+        self.parameters, self.options, self.losses, self.errors = parameters, options, [], []
+        self.optimizer = make_optimizer(options.optimizer, parameters, options.lr)
+        self.kind = "best" if keeps_best else "average"
+        self.kept = [p.detach().clone() for p in parameters] if options.ema is not None else []
 
     @property
-    def tired(self) -> bool:
-        """Whether the last `patience` errors did not improve on the best before them."""
-        return len(self.errors) > self.patience and min(self.errors[-self.patience :]) >= min(
-            self.errors[: -self.patience]
+    def done(self) -> bool:
+        """Whether all steps are done, or the last `patience` errors did not improve on the best before them."""
+        before, last = self.errors[: -self.options.patience], self.errors[-self.options.patience :]
+        return len(self.losses) >= self.options.steps or (bool(before) and min(last) >= min(before))
+
+    def update(self, lr: float) -> None:
+        """Take an optimizer step, and average the weights."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        if self.options.ema is not None:
+            decay = self.options.ema_at(len(self.losses))
+            torch._foreach_lerp_(self.kept, [p.detach() for p in self.parameters], 1 - decay)
+
+    def look(self, error: float) -> None:
+        """Record an error on held-back data, and keep these weights if it is the smallest."""
+        error = error if math.isfinite(error) else math.inf
+        if not self.errors or error < min(self.errors):
+            self.kept = [parameter.detach().clone() for parameter in self.parameters]
+        self.errors.append(error)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Set the weights to those that are kept."""
+        for parameter, value in zip(self.parameters, self.kept):
+            parameter.copy_(value)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all of this as tensors by name."""
+        numbers = {"losses": self.losses} | ({"held": self.errors} if self.errors else {})
+        state = {key: torch.tensor(values, dtype=torch.float64) for key, values in numbers.items()}
+        state |= {f"weight.{i}": parameter.detach() for i, parameter in enumerate(self.parameters)}
+        state |= {f"{self.kind}.{i}": value for i, value in enumerate(self.kept)}
+        state |= optimizer_state(self.optimizer, self.parameters)
+        # copies of weights in another layout may not fit on the GPU, above all after running out of memory
+        return {key: x if x.is_contiguous() else x.cpu().contiguous() for key, x in state.items()}
+
+    @torch.no_grad()
+    def resume(self, checkpoints: Checkpoints | None) -> int:
+        """Restore the newest intact checkpoint and return its step, 0 if there is none. Raises ModelError if it is of
+        another model."""
+        newest = None if checkpoints is None else checkpoints.newest()
+        if newest is None:
+            return 0
+        step, state = newest
+        weights, self.kept = (
+            [state[key] for i in range(len(state)) if (key := f"{kind}.{i}") in state] for kind in ("weight", self.kind)
         )
-
-
-def _state(trained, optimizer, average, best: _Best | None, losses: list[float], keep: bool) -> dict[str, torch.Tensor]:
-    """Return all training state by name. keep: False only takes part in gathering sharded tensors, and returns empty
-    ones."""
-
-    def whole(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = gathered(tensor.detach())
-        if not keep:
-            return tensor.new_empty(0)
-        if is_sharded(trained):
-            return tensor.contiguous().cpu()  # gathered weights may not fit on one GPU
-        # copies may not fit on the GPU either, above all after running out of memory
-        return tensor if tensor.is_contiguous() else tensor.cpu().contiguous()
-
-    state = {"losses": torch.tensor(losses, dtype=torch.float64)}
-    if best is not None:
-        state["held"] = torch.tensor(best.errors, dtype=torch.float64)
-        state |= {f"best.{i}": whole(weight) for i, weight in enumerate(best.weights)}
-    for i, parameter in enumerate(trained):
-        state[f"weight.{i}"] = whole(parameter)
-        if average is not None:
-            state[f"average.{i}"] = whole(average[i])
-    return state | optimizer_state(optimizer, trained, whole)
-
-
-def _resume(
-    checkpoints: Checkpoints, trained, optimizer, kind: str, average, best: _Best | None
-) -> tuple[int, list[float]]:
-    """Restore all training state from the newest intact checkpoint; returns its step (0 if none) and the losses so far.
-
-    kind: the optimizer's name. Raises ModelError if the checkpoint is of another model or optimizer.
-    """
-    newest = checkpoints.newest()
-    if newest is None:
-        return 0, []
-    step, state = newest
-    shapes = [state[key].shape for key in (f"weight.{i}" for i in range(len(trained) + 1)) if key in state]
-    if shapes != [parameter.shape for parameter in trained]:
-        raise ModelError(f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder.")
-    with torch.no_grad():
-        for i, parameter in enumerate(trained):
-            parameter.copy_(spread_like(state[f"weight.{i}"], parameter))
-            if average is not None:
-                average[i].copy_(spread_like(state[f"average.{i}"], parameter))
-    load_optimizer_state(optimizer, trained, state, kind)
-    if best is not None:
-        best.errors = state["held"].tolist()
-        best.weights = [state[f"best.{i}"].to(p.device) for i, p in enumerate(trained)]
-    return step, state["losses"].tolist() if "losses" in state else []
+        if [weight.shape for weight in weights] != [parameter.shape for parameter in self.parameters]:
+            raise ModelError(
+                f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder."
+            )
+        for parameter, weight in zip(self.parameters, weights):
+            parameter.copy_(weight)
+        self.kept = [value.to(parameter.device) for value, parameter in zip(self.kept, self.parameters)]
+        load_optimizer_state(self.optimizer, self.parameters, state)
+        self.losses[:], self.errors = state["losses"].tolist(), state["held"].tolist() if "held" in state else []
+        return step

@@ -1,16 +1,14 @@
-"""The optimizers of training, and their state as named tensors for checkpoints."""
+"""The optimizers of training, their state as named tensors for checkpoints, and gradient checkpointing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import diffusers
 import torch
 
-from ..errors import InputError, ModelError
-from .sharding import spread_like
-
-OPTIMIZERS = {"adamw": "exp_avg", "adamw8bit": "state1"}
-"""Each name, and the key of the optimizer's average of a parameter's gradients."""
+from ..errors import InputError
 
 
 def is_available(name: str) -> bool:
@@ -22,25 +20,12 @@ def is_available(name: str) -> bool:
     return True
 
 
-def make_optimizer(
-    name: str, groups: list[list[torch.nn.Parameter]], lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Make an optimizer of `optimizer_class` for all groups' parameters; raises what that raises."""
-    if name == "adamw8bit":
-        for parameter in (parameter for group in groups for parameter in group):
-            # it processes numbers in memory order, but checkpoints store them contiguously
-            parameter.data = parameter.data.contiguous()
-    return optimizer_class(name)([{"params": group} for group in groups], lr=lr, weight_decay=weight_decay)
-
-
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """Return AdamW with averages in 32 bits, or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for parameters of at
-    least 4096 elements.
+    """Return AdamW with averages in 32 bits ("adamw"), or ("adamw8bit"; Dettmers et al., 2022) in 8 bits, for
+    parameters of at least 4096 elements.
 
-    Raises InputError for other names, and if bitsandbytes is not installed.
+    Raises InputError if bitsandbytes is not installed.
     """
-    if name not in OPTIMIZERS:
-        raise InputError(f"There is no optimizer {name}; give one of {', '.join(OPTIMIZERS)}.")
     if name == "adamw":
         return torch.optim.AdamW
     try:
@@ -53,73 +38,56 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return bitsandbytes.optim.AdamW8bit
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    whole: Callable[[torch.Tensor], torch.Tensor],
-) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state: tensors as `optimizer.<parameter's number>.<name>`, plain numbers as
-    `number.<...>.<name>`.
+def make_optimizer(name: str, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Make an optimizer of `optimizer_class`; raises what that raises."""
+    if name == "adamw8bit":
+        for parameter in parameters:  # it processes numbers in memory order, but checkpoints store them contiguously
+            parameter.data = parameter.data.contiguous()
+    return optimizer_class(name)(parameters, lr=lr, weight_decay=0.01)
 
-    whole: converts each tensor for storage.
-    """
-    state, seen = {}, set()
+
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Return the optimizer's state as `optimizer.<parameter's number>.<name>`."""
+    state = {}
     for i, parameter in enumerate(parameters):
         for name, value in optimizer.state.get(parameter, {}).items():
-            if not isinstance(value, torch.Tensor):
-                state[f"number.{i}.{name}"] = torch.tensor(value)
-                continue
-            # 8-bit parameters share their quantization table, but a safetensors file cannot store a tensor twice
-            value = whole(value)
-            state[f"optimizer.{i}.{name}"] = value.clone() if value.data_ptr() in seen else value
-            seen.add(value.data_ptr())
+            # 8-bit parameters share their quantization tables, but a safetensors file cannot store a tensor twice
+            state[f"optimizer.{i}.{name}"] = value.clone() if name.startswith("qmap") else torch.as_tensor(value)
     return state
 
 
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor], name: str
+    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], state: dict[str, torch.Tensor]
 ) -> None:
-    """Restore the result of `optimizer_state` for an optimizer of this name; "adamw8bit" also accepts AdamW's, which it
-    rounds. Raises ModelError for another optimizer's."""
+    """Restore the result of `optimizer_state`."""
     for key, value in state.items():
-        kind, _, rest = key.partition(".")
-        if kind not in ("optimizer", "number"):
-            continue
-        number, _, inner = rest.partition(".")
-        remembered = optimizer.state[parameters[int(number)]]
-        # AdamW keeps its step count on the CPU
-        remembered[inner] = (
-            value.item()
-            if kind == "number"
-            else value
-            if inner == "step"
-            else spread_like(value, parameters[int(number)])
-        )
-    if name == "adamw8bit":
-        _round(optimizer)
-    if any(remembered and OPTIMIZERS[name] not in remembered for remembered in optimizer.state.values()):
-        raise ModelError(
-            f"The checkpoints are of another optimizer than {name}; resume with that one, or choose an empty folder."
-        )
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            parameter = parameters[int(number)]
+            if name != "step":
+                value = value.to(parameter.device)
+            elif not value.is_floating_point():  # AdamW counts with a tensor on the CPU, 8-bit AdamW with an int
+                value = value.item()
+            optimizer.state[parameter][name] = value
 
 
-@torch.no_grad()
-def _round(optimizer: torch.optim.Optimizer) -> None:
-    """Convert AdamW's state to that of 8-bit AdamW, in place."""
-    from bitsandbytes.functional import quantize_blockwise
+@contextmanager
+def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[None]:
+    """In this context the blocks of these UNets, VAEs and image encoders store no activations but compute them again in
+    the backward pass; gradients do not change.
 
-    for group_index, group in enumerate(optimizer.param_groups):
-        for index, parameter in enumerate(group["params"]):
-            if "exp_avg" not in (before := optimizer.state[parameter]):
-                continue
-            optimizer.state[parameter] = {}
-            optimizer.init_state(group, parameter, group_index, index)
-            after = optimizer.state[parameter]
-            after["step"] = int(before["step"])
-            for number, name in ((1, "exp_avg"), (2, "exp_avg_sq")):
-                value = before[name]
-                # quantized in blocks of 256 numbers: each is an entry of a table times the block's largest value
-                if f"qmap{number}" in after:
-                    value, block = quantize_blockwise(value, code=after[f"qmap{number}"], blocksize=256)
-                    after[f"absmax{number}"].copy_(block.absmax)
-                after[f"state{number}"].copy_(value)
+    Trades time for memory: about a fifth more time (docs/experiments.md). on: False changes nothing.
+    """
+    try:
+        for network in networks if on else ():
+            if isinstance(network, diffusers.ModelMixin):
+                network.enable_gradient_checkpointing()
+            else:
+                network.activation_checkpointing_enable()
+        yield
+    finally:
+        for network in networks if on else ():
+            if isinstance(network, diffusers.ModelMixin):
+                network.disable_gradient_checkpointing()
+            else:
+                network.activation_checkpointing_disable()

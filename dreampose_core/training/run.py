@@ -19,13 +19,11 @@ from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from .base import Dropout, train_base, train_end_to_end, train_vae
-from .distributed import Processes
+from .distributed import processes
 from .drawn import DrawnClips, drawn_clips
 from .loop import LoopOptions
 from .optimizers import optimizer_class
-from .record import summary_writer
 from .run_folder import MiniRun, claim
-from .sharding import sharded
 from .videos import VideoSamples
 
 _SHOWN = 4  # people on a sample sheet
@@ -58,7 +56,6 @@ def train_mini(
     device: str = "cpu",
     minutes: float | None = None,
     resume: bool = False,
-    shard: bool = False,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> bool:
@@ -67,11 +64,10 @@ def train_mini(
 
     Writes run.json, vae/, base/ and end_to_end/ (checkpoints, samples: see `sample_sheets`, and the files of
     `training.record`) and, at the end of every call, model/: the model folder in fp16 with averaged weights. minutes:
-    time limit; `resume` continues from there. shard: spread the UNet over several processes, see `training.sharding`; a
-    run may be resumed with or without. Raises InputError, Cancelled.
+    time limit; `resume` continues from there. Raises InputError, Cancelled.
     """
-    started, processes = time.monotonic(), Processes()
-    _check(run, processes, shard)
+    started, main = time.monotonic(), processes().is_main_process
+    _check(run)
     source = run.init or run.vae
     kind = device.partition(":")[0]  # each of several processes has its own, such as cuda:1
     start = None if source is None else load_pipeline(source, kind).to(dtype=torch.float32)
@@ -79,16 +75,14 @@ def train_mini(
     if run.init is None:
         pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=start and start.vae)
     pipe.to(device)
-    samples = _samples(run, pipe, device, processes)
-    if processes.main:
+    samples = _samples(run, pipe, device)
+    if main:
         claim(run, folder, resume)
-    processes.wait()
+    processes().wait_for_everyone()
 
     def options(steps: int, lr: float, ema: float) -> LoopOptions:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(
-            steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, curve=True, tensorboard=run.tensorboard
-        )
+        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, record=True)
 
     common = dict(
         precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
@@ -98,106 +92,87 @@ def train_mini(
     )
 
     def frames(stage: str) -> dict:
-        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples", processes.main)
+        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples")
         return dict(crop=run.crop, noisier=run.noisier, folder=folder / stage, sample=sample, **common)
 
     def stages() -> bool:
         # 1. the VAE, unless a trained one is given and no further steps are requested
         steps = (1200 if start is None else 0) if run.vae_steps is None else run.vae_steps
-        if steps or start is None:
-            schedule = options(steps, run.vae_lr, 0.995)
-            if not train_vae(pipe, samples, schedule, run.seed, folder=folder / "vae", **common):
-                return False
+        if (steps or start is None) and not train_vae(
+            pipe, samples, options(steps, run.vae_lr, 0.995), folder=folder / "vae", **common
+        ):
+            return False
         # 2. UNet, adapter and image encoder, on latents
-        with sharded(shard, pipe):
-            args = dict(dropout=Dropout(warp=run.warp_dropout), min_snr=run.min_snr, **frames("base"))
-            if not train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **args):
-                return False
+        args = dict(dropout=Dropout(warp=run.warp_dropout), min_snr=run.min_snr, **frames("base"))
+        if not train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **args):
+            return False
         # 3. these and the decoder, on pixels
-        with sharded(shard, pipe):
-            args = dict(warp_dropout=run.warp_dropout, adversarial=run.adversarial, **frames("end_to_end"))
-            schedule = options(run.end_to_end_steps, run.end_to_end_lr, 0.998)
-            return train_end_to_end(pipe, samples, schedule, run.seed, **args)
+        args = dict(warp_dropout=run.warp_dropout, adversarial=run.adversarial, **frames("end_to_end"))
+        return train_end_to_end(
+            pipe, samples, options(run.end_to_end_steps, run.end_to_end_lr, 0.998), run.seed, **args
+        )
 
     done, diverged = False, None
     try:
         done = stages()
     except Diverged as error:
         diverged = error  # resuming would diverge again, but another run may start from the model
-    if processes.main:
+    if main:
         save_model(pipe, folder / "model")
-    processes.wait()
+    processes().wait_for_everyone()
     if diverged is not None:
         raise Diverged(f"{str(diverged).rstrip('.')} in another folder (--init {folder / 'model'}).") from diverged
     return done
 
 
-def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str, processes: Processes) -> VideoSamples | DrawnClips:
+def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str) -> VideoSamples | DrawnClips:
     """Return the run's training samples; sets the model's charts to those of the samples. Raises InputError."""
-    textured = isinstance(pipe.vae, TexturedVAE)
+    share = processes().process_index, processes().num_processes
     if is_drawn(run):
-        if not textured or processes.count > 1:
+        if not isinstance(pipe.vae, TexturedVAE) or share[1] > 1:
             raise InputError("Drawn clips need a model whose decoder sees the moved texture, and a single process.")
         return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
-    samples = VideoSamples(run.data, pipe.model_config.size, run.batch_size, run.seed, device, processes.share)
+    samples = VideoSamples(run.data, pipe.model_config.size, run.batch_size, run.seed, device, share)
     if run.init is None and run.vae is None:
         raise InputError(
             "Training on clips of videos starts from a model; give it with --init, or with --vae to use only its VAE."
         )
-    if textured and run.vae_steps:
-        raise InputError(
-            "A VAE whose decoder sees the moved texture learns from drawn clips only; leave out --vae-steps."
-        )
+    if run.vae_steps:
+        raise InputError("A VAE learns from clips of train draw only; leave out --vae-steps.")
     if samples.charts != "none":
         pipe.change_config(charts=samples.charts)
     return samples
 
 
 def sample_sheets(
-    pipe: DreamPosePipeline,
-    pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]],
-    folder: Path,
-    writes: bool = True,
-) -> Callable[[int], np.ndarray]:
-    """Return a function of the step that writes a PNG and returns its pixels (H, W, 3): photo, target pose, sample,
-    truth.
+    pipe: DreamPosePipeline, pairs: list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]], folder: Path
+) -> Callable[[int], None]:
+    """Return a function of the step that writes a PNG: photo, target pose, sample, truth.
 
     pairs: photo, its map, truth and its map, of people held back from training; always the same ones with the same
-    noise, so that the sheets of a run are comparable. writes: whether this process writes the file.
+    noise, so that the sheets of a run are comparable.
     """
 
-    def write(step: int) -> np.ndarray:
+    def write(step: int) -> None:
         sheet = []
         for photo, image_poses, truth, target in pairs:
             made = pipe(photo, target, image_poses, generator=torch.Generator().manual_seed(0))
             row = photo, render_colours(target)[0], made.frames[0], truth
             sheet.append(np.concatenate([fit_image(picture, pipe.model_config.size) for picture in row], 1))
-        sheet = np.concatenate(sheet)
-        if writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_png(sheet, folder / f"step-{step:06d}.png")
-        return sheet
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
 
     return write
 
 
-def _check(run: MiniRun, processes: Processes, shard: bool) -> None:
+def _check(run: MiniRun) -> None:
     """Raise InputError unless this machine and these processes can train as the run asks."""
-    if shard and processes.count == 1:
-        raise InputError(
-            "--shard spreads the UNet over several processes; start them with accelerate launch or torchrun."
-        )
-    if shard and run.optimizer != "adamw":
-        raise InputError(f"The optimizer {run.optimizer} cannot be sharded; use adamw.")
     optimizer_class(run.optimizer)
-    if run.tensorboard:
-        summary_writer()
     if run.init is not None and run.vae is not None:
         raise InputError(
             "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
         )
-    if run.batch_size % processes.count:
+    if run.batch_size % (count := processes().num_processes):
         raise InputError(
-            f"A batch of {run.batch_size} cannot be shared by {processes.count} processes; give a multiple of "
-            f"{processes.count}."
+            f"A batch of {run.batch_size} cannot be shared by {count} processes; give a multiple of {count}."
         )

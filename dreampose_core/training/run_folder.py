@@ -12,8 +12,6 @@ from ..errors import InputError
 from ..files import appearing
 from ..settings import MAX_SEED, Options
 
-_FREE = {"tensorboard"}  # options that do not affect the weights
-
 
 class MiniRun(Options):
     """Options of a training run; stored in the run folder's run.json."""
@@ -70,8 +68,6 @@ class MiniRun(Options):
     """Precision of the computation; weights stay fp32."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of weights and samples."""
-    tensorboard: bool = False
-    """Write TensorBoard events, too; needs requirements-train.txt."""
 
 
 def claim(run: MiniRun, folder: Path, resume: bool) -> None:
@@ -88,15 +84,15 @@ def claim(run: MiniRun, folder: Path, resume: bool) -> None:
 
 
 def _check_same(run: MiniRun, path: Path) -> None:
-    """Raise InputError unless the run in `path` has the same options, except those that do not affect the weights; the
-    number of steps does, through the learning rate. Options that an older version did not write had their defaults."""
+    """Raise InputError unless the run in `path` has the same options, which all affect the weights: the number of steps
+    does through the learning rate. Options that an older version did not write had their defaults."""
     try:
         before = json.loads(path.read_text())
         now, defaults = (one.model_dump(mode="json") for one in (run, MiniRun(data="")))
         before = defaults | before
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; choose another folder.") from error
-    changed = [_as_option(name, before[name]) for name in sorted(now.keys() - _FREE) if before[name] != now[name]]
+    changed = [_as_option(name, before[name]) for name in sorted(now) if before[name] != now[name]]
     if changed:
         raise InputError(
             f"The run in {path.parent} was started {', '.join(changed)}; use the same options, or start from its "
