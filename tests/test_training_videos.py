@@ -79,8 +79,8 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     (source / "notes.txt").write_text("about these films")
 
     done = prepare(source, out, SIZE, estimate=lambda pictures: nobody_in(pictures, poses, asked), estimator="body")
-    assert done.frames == {"original": FRAMES, "train_bare": FRAMES - 3, "train_beside": FRAMES}
-    assert done.fewer == {"train_bare": 3} and done.before == []
+    assert frames_of(done) == {"original": FRAMES, "train_bare": FRAMES - 3, "train_beside": FRAMES}
+    assert done.clips["train_bare"]["without"] == ["No person is seen in 3 frames."] and done.before == []
     assert sorted(done.left_out) == ["broken", "empty", "shape", "short"]
     assert done.left_out["empty"].startswith("Only 0 of its 12 frames show a person")
     assert done.left_out["short"].startswith("It has 5 frames and its DensePose 12")
@@ -88,12 +88,9 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     assert "broken.mp4" in done.left_out["broken"]
     assert asked == [FRAMES, FRAMES]
     report = json.loads((out / "report.json").read_text())
-    assert done.without == {} and done.maps == {
-        "original": "the folder",
-        "train_bare": "estimator",
-        "train_beside": "beside.npz",
-    }
-    assert report == done.report() and report["clips"] == done.frames
+    maps = {name: about["maps"] for name, about in done.clips.items()}
+    assert maps == {"original": "the folder", "train_bare": "estimator", "train_beside": "beside.npz"}
+    assert report == vars(done) and done.clips["original"]["without"] == []
     assert sorted(path.name for path in out.iterdir()) == ["original", "report.json", "train_bare", "train_beside"]
 
     bare = sorted(path.name for path in (out / "train_bare").glob("*.png"))
@@ -105,6 +102,10 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     picture = read_image(out / "train_beside" / "frame_00004.png").astype(int)
     whole = read_image(out / "original" / "frame_00004.png").astype(int)
     assert picture.shape == (*SIZE, 3) and np.abs(picture - whole).mean() < 12  # through a video, and without
+
+
+def frames_of(done):
+    return {name: about["frames"] for name, about in done.clips.items()}
 
 
 def nobody_in(pictures, poses, asked):
@@ -133,7 +134,7 @@ def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp
         )  # in the middle of b
     assert sorted(path.name for path in out.iterdir()) == ["a", "report.json"] and asked == [FRAMES, FRAMES]
     done = prepare(source, out, SIZE, estimate=estimate)
-    assert done.before == ["a"] and done.frames == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
+    assert done.before == ["a"] and frames_of(done) == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
     assert prepare(source, out, SIZE, estimate=estimate).before == ["a", "b"] and len(asked) == 3
     write_video(frames[:, ::-1], source / "a.mp4", 10)
     assert prepare(source, out, SIZE, estimate=estimate).before == ["b"] and len(asked) == 4
@@ -143,7 +144,7 @@ def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp
 def test_a_folder_inside_the_source_is_not_prepared_again(tmp_path, film):
     put_pictures(tmp_path / "a", *film)
     for _ in range(2):
-        assert prepare(tmp_path, tmp_path / "prepared", SIZE).frames == {"a": FRAMES}
+        assert frames_of(prepare(tmp_path, tmp_path / "prepared", SIZE)) == {"a": FRAMES}
 
 
 def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
@@ -156,7 +157,7 @@ def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
     (out / "walk").mkdir(parents=True)
     (out / "walk" / "notes.txt").write_text("mine")
     done = prepare(films, out, SIZE)
-    assert done.frames == {"jump": FRAMES} and "is no prepared clip" in done.left_out["walk"]
+    assert frames_of(done) == {"jump": FRAMES} and "is no prepared clip" in done.left_out["walk"]
     assert (out / "walk" / "notes.txt").read_text() == "mine" and len(list((films / "walk").iterdir())) == 2 * FRAMES
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "report.json").write_text('{"psnr": 3}')
@@ -215,23 +216,21 @@ def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film, damage):
     if damage in bad:
         sentences.append(f"The picture or map is damaged of {bad[damage]}.")
     done = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
-    assert done.without == {"a": sentences} and done.maps == {"a": "the folder"}
-    assert done.frames == {"a": FRAMES - (3 if damage == "all of them" else 1)}
+    assert done.clips["a"]["without"] == sentences and done.clips["a"]["maps"] == "the folder"
+    assert frames_of(done) == {"a": FRAMES - (3 if damage == "all of them" else 1)}
     own = read_poses(tmp_path / "out" / "a" / "frame_00002.npz")
     assert own.parts is None, "the original's maps, not an estimator's"
     again = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
-    assert again.before == ["a"] and again.without == done.without
+    assert again.before == ["a"] and again.clips == done.clips
 
 
-@pytest.mark.parametrize(
-    "name, content", [("a.mp4", b""), ("b.mov", b"<!DOCTYPE html>"), ("c.MKV", b"x"), ("d.gif", b"")]
-)
+@pytest.mark.parametrize(("name", "content"), [("a.mp4", b""), ("b.mov", b"<!DOCTYPE html>"), ("c.MKV", b"x")])
 def test_files_that_are_no_videos_are_listed(tmp_path, film, name, content):
     write_video(film[0], tmp_path / "good.mp4", 10)
     write_poses(film[1], tmp_path / "good.npz")
     (tmp_path / name).write_bytes(content)
     done = prepare(tmp_path, tmp_path / "out", SIZE)
-    assert done.left_out == {name: "It is empty, or no video in spite of its name."} and list(done.frames) == ["good"]
+    assert f"{name} is not a video" in done.left_out[name[0]] and list(done.clips) == ["good"]
 
 
 def test_the_good_part_of_a_damaged_film_is_prepared(tmp_path, film):
@@ -243,7 +242,8 @@ def test_the_good_part_of_a_damaged_film_is_prepared(tmp_path, film):
     data = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "whole.mp4").write_bytes(data[: int(0.7 * len(data))])
     done = prepare(tmp_path, tmp_path / "out", SIZE)
-    assert done.without["whole"][0].startswith("It is damaged after") and 0 < done.frames["whole"] < len(frames)
+    assert done.clips["whole"]["without"][0].startswith("It is damaged after")
+    assert 0 < done.clips["whole"]["frames"] < len(frames)
 
 
 def test_odd_folders(tmp_path, film):
@@ -261,12 +261,12 @@ def test_odd_folders(tmp_path, film):
     done = prepare(
         tmp_path / "names", tmp_path / "out2", SIZE, estimate=lambda pictures: poses.select(slice(len(list(pictures))))
     )
-    assert sorted(done.frames) == ["a", "a_2", "a_mp4"]
+    assert sorted(done.clips) == ["a", "a_", "a_2"]
     put_pictures(tmp_path / "itself", frames, poses, npy=True)
     for path in list((tmp_path / "itself").iterdir()):
         start, number, *rest = path.stem.split("_")
         path.rename(path.with_name("_".join([start, f"{int(number):04d}", *rest]) + path.suffix))
-    assert prepare(tmp_path / "itself", tmp_path / "out3", SIZE).frames == {"itself": FRAMES}
+    assert frames_of(prepare(tmp_path / "itself", tmp_path / "out3", SIZE)) == {"itself": FRAMES}
     assert len(find_footage(tmp_path / "itself")[0].maps([0, 11])) == 2
     seen = []
     put_pictures(tmp_path / "large" / "a", np.repeat(np.repeat(frames[:2], 12, 1), 12, 2), poses.select(slice(2)))

@@ -94,14 +94,13 @@ def train_prepare(args, on_progress, should_stop) -> None:
         should_stop=should_stop,
     )
     _say(estimate.notices)
-    for name, number in done.fewer.items():
-        print(f"{name}: {_frames(number)} left out because they show no person")
-    for name, sentences in done.without.items():
-        print(f"{name}: {' '.join(sentences)} These are left out.")
+    for name, about in done.clips.items():
+        if about["without"]:
+            print(f"{name}: {' '.join(about['without'])} These are left out.")
     for name, reason in done.left_out.items():
         print(f"{name} is left out: {reason}")
     kept = f", {len(done.before)} of them kept from before" if done.before else ""
-    made = f"{len(done.frames)} clips{kept}, {_frames(sum(done.frames.values()))}"
+    made = f"{len(done.clips)} clips{kept}, {_frames(sum(about['frames'] for about in done.clips.values()))}"
     print(f"{args.out}: {made}; left out: {len(done.left_out)} clips")
 
 

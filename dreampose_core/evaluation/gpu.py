@@ -41,7 +41,6 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..settings import BODY_TRACKER, AnimateOptions, Quality
 from .clips import Clip, walking
 from .metrics import psnr
-from .originals import STEPS, in_the_originals_way
 
 Figures = dict[str, float | str | None]
 
@@ -169,14 +168,27 @@ def _agreement(clip: Clip, pipe, other, **options) -> float:
 def _frames(bench: Bench, figures: Figures) -> None:
     """Full size: each quality and the original's way."""
     bench.made(bench.full, num_inference_steps=2)  # the first frames choose the GPU's kernels
-    count = len(bench.clip)
     for quality in get_args(Quality):
-        with bench.timed(figures, f"frame_{quality}", count):
+        with bench.timed(figures, f"frame_{quality}", len(bench.clip)):
             bench.made(bench.full, **vars(bench.full.model_config.sampling(quality)) | bench.few)
     few = bench.clip.cut(slice(1 if bench.tiny else 4))
     with bench.timed(figures, "frame_original", len(few)):
-        in_the_originals_way(bench.full, few, bench.should_stop, 2 if bench.tiny else STEPS)
+        in_the_originals_way(bench.full, few, should_stop=bench.should_stop, **bench.few)
     figures["original_over_standard"] = figures["frame_original_s"] / figures["frame_standard_s"]
+
+
+def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
+    """Make the clip's frames as the original implementation did: one at a time, the photo encoded again for each, three
+    UNet passes per step, 100 steps of PNDM.
+
+    The model's own solver replaces PNDM, which can neither run a schedule that ends in pure noise nor a UNet that
+    predicts latents.
+    """
+    scheduler = pipe.scheduler
+    runs_pndm = scheduler.config.prediction_type != "sample" and float(scheduler.alphas_cumprod[-1]) >= 1e-6
+    options = {"num_inference_steps": 100, "solver": "pndm" if runs_pndm else None} | options
+    options |= {"reuse_steps": 1, "guidance_interval": (0.0, 1.0)}
+    return np.concatenate([clip.made_by(pipe, 0, batches=[range(i, i + 1)], **options) for i in range(len(clip))])
 
 
 def _ways(bench: Bench, figures: Figures) -> None:
@@ -231,7 +243,7 @@ def _mini(bench: Bench, figures: Figures) -> None:
 
 def _body(bench: Bench, figures: Figures) -> None:
     """The body tracker: frames a second of 640 x 512, with and without drawing their maps."""
-    tracker, many = BodyTracker(BODY_TRACKER, bench.device), _pictures(bench) * (1 if bench.tiny else 8)
+    tracker, many = BodyTracker(BODY_TRACKER, bench.device), _pictures(bench)
     tracker.estimate(many[:1])
     with bench.timed(figures, "frame", len(many)):
         tracker.estimate(many)
@@ -242,31 +254,27 @@ def _body(bench: Bench, figures: Figures) -> None:
 
 
 def _pictures(bench: Bench) -> list[np.ndarray]:
-    return list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 4)).truth)
+    return list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 32)).truth)
 
 
 def _training(bench: Bench, figures: Figures) -> None:
-    """Steps of training: full size on a mannequin, and mini end to end on crops of drawn clips."""
-    from ..densepose import load_estimator
-    from ..synthetic.clips import SHAPES, draw_clip
+    """Steps of training: full size on a mannequin, and mini end to end on crops."""
     from ..training.base import train_end_to_end
-    from ..training.drawn import DrawnClips, write_clip
+    from ..training.drawn import Crops
     from ..training.loop import LoopOptions
 
-    count, dtype = (1, torch.float32) if bench.tiny else (8, torch.bfloat16)
-    _train_full(bench, count, figures)
+    _train_full(bench, 1 if bench.tiny else 8, figures)
     let_go()
     mini = bench.mini(bench.device).to(dtype=torch.float32)
-    batch = 2 if bench.tiny else 32
-    with tempfile.TemporaryDirectory() as temporary:
-        estimator, sizes = load_estimator("body", bench.device), ((128, 128),) if bench.tiny else SHAPES
-        drawn = draw_clip(0, 0, estimator, sizes=sizes)
-        for number in range(2):
-            write_clip(Path(temporary) / f"{number:06d}.npz", drawn)
-        crops = DrawnClips(Path(temporary), mini.model_config, batch, 64 if bench.tiny else 256)
-        train_end_to_end(mini, crops, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
-        with bench.timed(figures, "mini_crop", count * batch):
-            train_end_to_end(mini, crops, LoopOptions(count, 1e-5, ema=None), precision=dtype, warp_dropout=0)
+    batch, side, count, dtype = (2, 64, 1, torch.float32) if bench.tiny else (32, 256, 8, torch.bfloat16)
+    with torch.device(bench.device):
+        pixels = torch.rand(batch, 8, side, side) * 2 - 1
+        parts, uv = torch.randint(0, 25, (batch, 5, side, side)), torch.rand(batch, 5, 2, side, side)
+    crops = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv)
+    samples = SimpleNamespace(batch=lambda step: crops, share=(0, 1))
+    train_end_to_end(mini, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
+    with bench.timed(figures, "mini_crop", count * batch):
+        train_end_to_end(mini, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype, warp_dropout=0)
 
 
 def _train_full(bench: Bench, count: int, figures: Figures) -> None:
@@ -314,30 +322,26 @@ def _first(bench: Bench, figures: Figures) -> None:
 
 
 def _profiles(bench: Bench, figures: Figures) -> None:
-    """What takes the time in the two stages that were slowest by the folder's JSON, as tables in text files."""
+    """What takes the time in a little of what the slow stages do, as tables in text files."""
     from torch.profiler import ProfilerActivity, profile
 
-    measured = {name: bench.folder / f"{name}.json" for name in _PIECES}
-    seconds = {name: json.loads(path.read_text())["stage_s"] for name, path in measured.items() if path.exists()}
-    slowest = sorted(seconds, key=seconds.get, reverse=True)[:2]
-    if not slowest:
-        raise ValueError(f"Nothing is profiled before one of the stages {', '.join(_PIECES)} was measured.")
     cuda = bench.device == "cuda"
-    for name in slowest:
-        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as seen:
-            _PIECES[name](bench)
+    pieces: dict[str, Callable[[], object]] = {
+        "frames": lambda: bench.made(bench.full, num_inference_steps=2),
+        "tune": lambda: _tuned(bench, bench.full, "fast", 2),
+        "mini": lambda: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
+        "body": lambda: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
+        "training": lambda: _train_full(bench, 1, {}),
+    }
+    for name, piece in pieces.items():
+        with (
+            bench.timed(figures, name),
+            profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as seen,
+        ):
+            piece()
         table = seen.key_averages().table(sort_by=f"self_{'cuda' if cuda else 'cpu'}_time_total", row_limit=30)
         (bench.folder / f"profile-{name}.txt").write_text(table)
-    figures["slowest"] = ", ".join(slowest)
 
 
 _IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _ways, _training, _profiles)
 STAGES: dict[str, Callable[[Bench, Figures], None]] = {stage.__name__[1:]: stage for stage in _IN_ORDER}
-# A little of what the slow stages do, for the profiler.
-_PIECES: dict[str, Callable[[Bench], object]] = {
-    "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
-    "tune": lambda bench: _tuned(bench, bench.full, "fast", 2),
-    "mini": lambda bench: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
-    "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
-    "training": lambda bench: _train_full(bench, 1, {}),
-}

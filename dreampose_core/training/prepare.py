@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, ModelError, shown
-from ..files import appearing, appearing_folder, storage_error
+from ..files import appearing, appearing_folder, flush, storage_error
 from ..inputs.framing import on_map
 from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
 from ..poses import (
@@ -40,37 +40,29 @@ MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 
 @dataclass
 class Prepared:
-    """The result of `prepare`. frames: number of frames of each usable clip, by name; before: clips prepared earlier.
+    """The result of `prepare`, which is also written to report.json. clips: the clip.json of each usable clip by name;
+    before: clips prepared earlier. left_out: why a clip could not be used.
 
-    fewer: number of frames of a clip left out because they show no person. without: sentences about further frames that
-    are left out. maps: where the maps of a clip come from. left_out: why a clip could not be used.
+    A clip.json has the number of "frames", "without": sentences about frames that are left out, and "maps": where the
+    maps come from.
     """
 
-    frames: dict[str, int] = field(default_factory=dict)
+    clips: dict[str, dict] = field(default_factory=dict)
     before: list[str] = field(default_factory=list)
-    fewer: dict[str, int] = field(default_factory=dict)
-    without: dict[str, list[str]] = field(default_factory=dict)
-    maps: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-
-    def report(self) -> dict:
-        """Return the content of report.json."""
-        report = {"clips": self.frames, "frames_left_out": self.fewer, "further_frames": self.without}
-        return {**report, "maps": self.maps, "left_out": self.left_out}
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A clip's source: `frames()` reads its pictures, `maps(estimate)` their maps. without: sentences about frames that
-    are left out. origin: where the maps come from."""
+    """A clip's source. frames(): reads its pictures of (height, width) `size`; poses: their maps, which come from
+    `origin`. without: sentences about frames that are left out."""
 
-    count: int
     size: tuple[int, int]
     fps: float
     frames: Callable[[], Iterator[np.ndarray]]
-    maps: Callable[[Estimate | None], PoseSequence]
-    without: list[str]
+    poses: PoseSequence
     origin: str
+    without: list[str]
 
 
 def prepare(
@@ -99,8 +91,8 @@ def prepare(
         raise InputError(f"--out is {shown(str(out))}, which holds the clips themselves; give another folder.")
     if (out / REPORT).exists() and "clips" not in _read(out / REPORT):
         raise InputError(f"There is a {REPORT} in {shown(str(out))} from another program; give another folder.")
-    paths, no_videos = _clips(folder, out)
-    if not paths and not no_videos:
+    paths = _clips(folder, out)
+    if not paths:
         raise InputError(
             f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips."
         )
@@ -110,95 +102,86 @@ def prepare(
         raise storage_error(error, out) from error
     for left in out.glob(".part.*"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
-    done = Prepared(left_out=dict.fromkeys(no_videos, "It is empty, or no video in spite of its name."))
-    clock = StageClock("clips", len(paths), on_progress)
+    done, clock = Prepared(), StageClock("clips", len(paths), on_progress)
     for number, (name, path) in enumerate(paths.items()):
         check_stop(should_stop)
         about = {"source": name, "files": _state(path), "size": list(size), "estimator": estimator}
         try:
             ready = _read(out / name / _ABOUT)
-            if _is_prepared(ready) and about.items() <= ready.items():
+            if (out / name).exists() and not _is_prepared(ready):
+                raise InputError(
+                    f"There is a {shown(name)} in the output folder that is no prepared clip; give another folder."
+                )
+            if about.items() <= ready.items():
                 done.before.append(name)
             else:
-                ready = _prepared(_source(path), about, out / name, size, estimate, should_stop)
-            done.frames[name], done.maps[name] = ready["frames"], ready.get("maps", "unknown")
-            if ready["without_person"]:
-                done.fewer[name] = ready["without_person"]
-            if ready.get("without"):
-                done.without[name] = ready["without"]
+                ready = _prepared(_source(path, estimate), about, out / name, size, should_stop)
+            done.clips[name] = ready
         except ModelError:  # without an estimator every clip would fail
             raise
         except InputError as error:
             done.left_out[name] = str(error)
         with appearing(out / REPORT) as temporary:
-            temporary.write_text(json.dumps(done.report(), indent=1))
+            temporary.write_text(json.dumps(vars(done), indent=1))
         clock.tick(number + 1)
-    if not done.frames:
+    if not done.clips:
         name, why = next(iter(done.left_out.items()))
         raise InputError(f"None of the {len(done.left_out)} clips can be used; {REPORT} says why. {shown(name)}: {why}")
     return done
 
 
-def _clips(folder: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
-    """List all videos and folders of pictures below `folder`, by the names of their prepared folders, and the files
-    that are no videos in spite of their names; prepared folders are skipped."""
-    clips, no_videos = {folder.resolve().name: folder} if frames_in(folder) else {}, []
+def _clips(folder: Path, out: Path) -> dict[str, Path]:
+    """List all videos and folders of pictures below `folder`, by the names of their prepared folders; prepared folders
+    are skipped."""
+    clips = {folder.resolve().name: folder} if frames_in(folder) else {}
     for path in sorted(folder.rglob("*")):
         inside = out.resolve() in (path.resolve(), *path.resolve().parents)
-        if (
-            inside
-            or any(part.startswith(".") for part in path.relative_to(folder).parts)
-            or _is_prepared(_read(path.parent / _ABOUT))
-        ):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if inside or hidden or _is_prepared(_read(path.parent / _ABOUT)):
             continue
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
-            of_video = any(
-                other.stem == path.name and other.is_file() and is_video(other) for other in path.parent.iterdir()
-            )
+            of_video = any(other.stem == path.name and _is_clip(other) for other in path.parent.iterdir())
             clip = bool(frames_in(path)) and not of_video and not _is_prepared(_read(path / _ABOUT))
         else:
-            possible = path.is_file() and not is_densepose_of(path)
-            clip = possible and is_video(path)
-            if possible and not clip and path.suffix.lower() in _VIDEOS:
-                no_videos.append(path.relative_to(folder).as_posix())
+            clip = _is_clip(path) and not is_densepose_of(path)
         if clip:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
-            if name in clips:
-                name += path.suffix.replace(".", "_")
             while name in clips:
                 name += "_"
             clips[name] = path
-    return clips, no_videos
+    return clips
 
 
-def _source(path: Path) -> _Source:
-    """Open a clip. Raises InputError if it cannot be read."""
+def _is_clip(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() in _VIDEOS or is_video(path))
+
+
+def _source(path: Path, estimate: Estimate | None) -> _Source:
+    """Open a clip, and read or estimate its maps. Raises InputError if it cannot be read."""
     map_file = poses_beside(path)
-    origin = "estimator" if map_file is None else map_file.name
     if path.is_dir():
-        return _folder(path, map_file, origin)
+        return _folder(path, map_file, estimate)
     info = probe_video(path, partly=True)
-
-    def maps(estimate: Estimate | None) -> PoseSequence:
-        if map_file is None:
-            return _estimated(path, read_video(path, max_side=MAX_MAP_SIDE, partly=True), estimate)
+    _check_length(info.num_frames)
+    if map_file is None:
+        poses = _estimated(path, read_video(path, max_side=MAX_MAP_SIDE, partly=True), estimate)
+    else:
         poses = read_any(map_file, estimate).poses
-        return poses.clip(0, info.num_frames) if info.left_out and len(poses) > info.num_frames else poses
-
-    frames = partial(read_video, path, partly=True)
+        poses = poses.select(slice(info.num_frames)) if info.left_out else poses
+    _check_one_each(info.num_frames, poses)
     without = [f"It {info.left_out}"] if info.left_out else []
-    return _Source(info.num_frames, (info.height, info.width), info.fps, frames, maps, without, origin)
+    origin = "estimator" if map_file is None else map_file.name
+    return _Source((info.height, info.width), info.fps, partial(read_video, path, partly=True), poses, origin, without)
 
 
-def _folder(path: Path, map_file: Path | None, origin: str) -> _Source:
+def _folder(path: Path, map_file: Path | None, estimate: Estimate | None) -> _Source:
     """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
     others have one."""
     given, whole = frames_in(path), path / WHOLE
+    map_file = whole if whole.is_file() else map_file
+    has_maps = any(frame.map for frame in given) and map_file != whole
     bare, damaged, read = [], [], {}
-    if whole.is_file():
-        map_file, origin = whole, "the folder"
-    has_maps = any(frame.map for frame in given) and not whole.is_file()
     for index, frame in enumerate(given):
         if has_maps and frame.map is None:
             bare.append(index)
@@ -216,54 +199,54 @@ def _folder(path: Path, map_file: Path | None, origin: str) -> _Source:
     ]
     if len(read) < LEAST:
         raise InputError(" ".join([f"Only {len(read)} of its {len(given)} frames can be used.", *without]))
+    _check_length(len(read))
 
     def pictures() -> Iterator[np.ndarray]:
         return (read_image(given[index].picture) for index in read)
 
-    def maps(estimate: Estimate | None) -> PoseSequence:
-        if has_maps:
-            return joined([one for _, one in read.values()])
-        if map_file is not None:
-            poses = read_any(map_file).poses
-            return poses.select(list(read)) if len(poses) == len(given) else poses
-        return _estimated(path, (fit_image(one, reduced_size(one.shape[:2])) for one in pictures()), estimate)
+    if has_maps:
+        poses, origin = joined([one for _, one in read.values()]), "the folder"
+    elif map_file is not None:
+        poses, origin = read_any(map_file).poses, "the folder" if map_file == whole else map_file.name
+        poses = poses.select(list(read)) if len(poses) == len(given) else poses
+    else:
+        small = (fit_image(one, reduced_size(one.shape[:2])) for one in pictures())
+        poses, origin = _estimated(path, small, estimate), "estimator"
+    _check_one_each(len(read), poses)
+    return _Source(next(iter(read.values()))[0], 30.0, pictures, poses, origin, without)
 
-    size, origin = next(iter(read.values()))[0], "the folder" if has_maps else origin
-    return _Source(len(read), size, 30.0, pictures, maps, without, origin)
+
+def _check_length(count: int) -> None:
+    if count > MAX_FRAMES:
+        raise InputError(
+            f"It has {count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips."
+        )
 
 
-def _prepared(
-    source: _Source, about: dict, final: Path, size: tuple[int, int], estimate: Estimate | None, should_stop: ShouldStop
-) -> dict:
+def _check_one_each(count: int, poses: PoseSequence) -> None:
+    if len(poses) != count:
+        raise InputError(f"It has {count} frames and its DensePose {len(poses)}; give one map for each frame.")
+
+
+def _prepared(source: _Source, about: dict, final: Path, size: tuple[int, int], should_stop: ShouldStop) -> dict:
     """Write the folder of a clip, whole or not at all, and return its clip.json: `about`, which identifies the source,
     so that the folder is reused only for the same, and the figures. Raises InputError, StorageError, Cancelled."""
-    if final.exists() and not _is_prepared(_read(final / _ABOUT)):
-        raise InputError(
-            f"There is a {shown(final.name)} in the output folder that is no prepared clip; give another folder."
-        )
-    if source.count > MAX_FRAMES:
-        raise InputError(
-            f"It has {source.count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips."
-        )
-    poses = source.maps(estimate)
-    if len(poses) != source.count:
-        raise InputError(f"It has {source.count} frames and its DensePose {len(poses)}; give one map for each frame.")
+    poses = source.poses
     if not same_aspect(source.size, poses.size):
         sizes = (
             f"{source.size[0]} x {source.size[1]} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
         )
         raise InputError(f"It is {sizes}; give maps that were made from it.")
     shows = poses.mask.mean((1, 2)) >= _LEAST_SHARE
-    if shows.sum() < LEAST:
-        raise InputError(
-            f"Only {int(shows.sum())} of its {source.count} frames show a person, and at least {LEAST} are needed."
-        )
+    count, unseen = int(shows.sum()), int((~shows).sum())
+    if count < LEAST:
+        raise InputError(f"Only {count} of its {len(poses)} frames show a person, and at least {LEAST} are needed.")
     anyone = PoseSequence(poses.mask[shows].any(0)[None].astype(np.uint8), None, "none")  # all that the person covers
     (top, left, bottom, right), (height, width) = person_box(anyone), poses.size
     down, across = source.size[0] / height, source.size[1] / width
     box = crop_box(source.size, size, (top * down, left * across, bottom * down, right * across))
-    about = {**about, "frames": int(shows.sum()), "without_person": int((~shows).sum()), "fps": source.fps}
-    about |= {"without": source.without, "maps": source.origin}
+    without = source.without + ([f"No person is seen in {unseen} frame{'s' * (unseen > 1)}."] if unseen else [])
+    about = {**about, "frames": count, "fps": source.fps, "without": without, "maps": source.origin}
     with appearing_folder(final) as temporary:
         for index, frame in enumerate(source.frames()):
             check_stop(should_stop)
@@ -276,8 +259,8 @@ def _prepared(
                 write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
                 pose_map = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
                 write_poses(pose_map, temporary / f"frame_{index:05d}.npz")
-        with appearing(temporary / _ABOUT) as file:
-            file.write_text(json.dumps(about, indent=1))
+        (temporary / _ABOUT).write_text(json.dumps(about, indent=1))
+        flush(temporary / _ABOUT)
         shutil.rmtree(final, ignore_errors=True)
     return about
 
@@ -294,7 +277,7 @@ def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | No
 
 def _is_prepared(about: dict) -> bool:
     """Whether `prepare` wrote this clip.json."""
-    return {"source", "size", "frames", "without_person"} <= about.keys()
+    return {"source", "size", "frames", "without"} <= about.keys()
 
 
 def _read(path: Path) -> dict:
