@@ -216,13 +216,11 @@ def test_what_does_not_fit_is_listed_and_nothing_is_left_behind(base, clip_model
 
     unet, adapter = states["unet"], states["adapter"]
     some = {key: value for key, value in adapter.items() if key != "vae2clip.bias"}
-    refused("adapter_20.pth .* lacks vae2clip.bias", {"adapter": some})
-    refused("has unexpected surprise", {"adapter": {**adapter, "surprise": torch.zeros(1)}})
+    refused('adapter_20.pth does not fit .*Missing key.* "vae2clip.bias"', {"adapter": some})
+    refused('Unexpected key.* "surprise"', {"adapter": {**adapter, "surprise": torch.zeros(1)}})
     narrow = {**unet, "conv_in.weight": unet["conv_in.weight"][:, :4]}
-    refused(r"other shapes for conv_in.weight .*4, 3, 3\) instead of .*14, 3, 3", {"unet": narrow})
-    whole = {**adapter, "linear1.bias": torch.zeros(50, dtype=torch.long)}
-    refused("non-float values in linear1.bias", {"adapter": whole})
-    refused("unet_epoch_20.pth .* lacks .* more", {"unet": {"conv_in.bias": unet["conv_in.bias"]}})
+    refused(r"size mismatch for conv_in.weight: .*4, 3, 3\].* 14, 3, 3\]", {"unet": narrow})
+    refused("unet_epoch_20.pth does not fit .*Missing key", {"unet": {"conv_in.bias": unet["conv_in.bias"]}})
     bad = tmp_path / "bad.pth"
     bad.write_bytes(pickle.dumps({"conv_in.weight": Malicious()}))
     refused("other objects than tensors", unet=bad)

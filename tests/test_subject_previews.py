@@ -153,25 +153,6 @@ def test_what_is_learned_is_the_same_to_the_bit_with_and_without_them(whole):
     assert before == after, "no global randomness is used"
 
 
-def test_modes_and_weights_are_left_as_they_are(pipe, clip, tmp_path):
-    scene = make_scene(clip[0][0], clip[1], clip[1].select([0]), SIZE, OPTIONS)
-    pipe.unet.train(), pipe.unet.mid_block.eval(), pipe.vae.decoder.train()
-    try:
-        modules = [
-            module for part in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder) for module in part.modules()
-        ]
-        before, modes = weights(pipe.unet, pipe.vae, pipe.adapter), [module.training for module in modules]
-        pipe.unet.requires_grad_(True)
-        Samples(pipe, scene, OPTIONS, tmp_path / "samples", never_stop).take(0, 3)
-        assert list(taken(tmp_path)) == ["000000.png"] and torch.is_grad_enabled()
-        assert modes == [module.training for module in modules] and same(
-            before, weights(pipe.unet, pipe.vae, pipe.adapter)
-        )
-        assert all(parameter.requires_grad and parameter.grad is None for parameter in pipe.unet.parameters())
-    finally:
-        pipe.unet.eval().requires_grad_(False), pipe.vae.eval()
-
-
 def test_they_take_few_steps_and_little_room(pipe, clip, tmp_path, monkeypatch):
     asked = []
     stream = type(pipe).stream

@@ -25,13 +25,13 @@ from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import validated
 from dreampose_core.synthetic import Figure, render_clip
-from dreampose_core.training import base, loop
+from dreampose_core.training import loop
 from dreampose_core.training import run as training_run
 from dreampose_core.training.base import prefetched, train_base, train_end_to_end
 from dreampose_core.training.conditions import Dropout, disturbed_warp, draw_dropout, encode_windows, random_part
 from dreampose_core.training.distributed import Draws
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.losses import denoising_loss, min_snr_weight, noised, picture_loss
+from dreampose_core.training.losses import denoising_loss, noised, picture_loss
 from dreampose_core.training.run import train_mini
 from dreampose_core.training.run_folder import MiniRun
 from dreampose_core.training.videos import VideoSamples
@@ -191,8 +191,6 @@ def test_losses_against_hand_computed_values():
     person = torch.tensor([[[[1.0, 0.0]]]])
     assert denoising_loss(prediction, target, torch.ones(1, 1, 1, 2)).item() == pytest.approx((1 + 9) / 2)
     assert denoising_loss(prediction, target, 1 + 3 * person).item() == pytest.approx((4 * 1 + 9) / 2 / 2.5)
-    two = prediction.expand(2, -1, -1, -1), torch.cat([target, 2 * target]), torch.ones(2, 1, 1, 2)
-    assert denoising_loss(*two, torch.tensor([3.0, 0.5])).item() == pytest.approx((3 * 5 + 0.5 * 20) / 2)
     pixels = torch.rand(1, 3, 8, 8)
     assert picture_loss(pixels, pixels) == 0
     assert picture_loss(pixels, pixels.flip(3)) > picture_loss(pixels, pixels.roll(1, 3) * 0.5 + pixels * 0.5)
@@ -202,48 +200,6 @@ def test_losses_against_hand_computed_values():
     left[..., :4] = 2
     assert picture_loss(wrong, pixels, left).item() == pytest.approx(0.75, abs=1e-5)
     assert picture_loss(wrong, pixels, left.flip(3)).item() == pytest.approx(0.3 * 2 * 0.5 / 7, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("kind", "plain", "noise", "small"),
-    [
-        ("epsilon", [5 / 99, 1, 1, 1], [5 / 99, 1, 1, 1], 0.5 / 4),
-        ("v_prediction", [5 / 100, 4 / 5, 1 / 2, 0.25 / 1.25], [5 / 100, 4 / 5, 1 / 1.25, 1], 0.5 / 5),
-        ("sample", [5, 4, 1, 0.25], [5, 4, 1, 1], 0.5),
-    ],
-)
-def test_min_snr_weights_against_hand_computed_values(kind, plain, noise, small):
-    """noise: of a schedule that ends in pure noise, from which it still learns. small: for a small gamma."""
-    for alpha_bar, expected in (([0.99, 0.8, 0.5, 0.2], plain), ([0.99, 0.8, 0.2, 0.0], noise)):  # SNR 99, 4, 1, ...
-        given = SimpleNamespace(prediction_type=kind)
-        scheduler = SimpleNamespace(alphas_cumprod=torch.tensor(alpha_bar), config=given)
-        assert min_snr_weight(scheduler, torch.arange(4), 5.0).tolist() == pytest.approx(expected)
-        assert min_snr_weight(scheduler, torch.tensor([1, 1]), 0.5).tolist() == pytest.approx([small] * 2)
-    real = tiny_pipeline().scheduler
-    assert real.alphas_cumprod[-1] == 0 and min_snr_weight(real, torch.tensor([999, 990, 0]), 5.0).tolist() == [1, 1, 5]
-
-
-def test_min_snr_weighs_the_samples_of_a_training(samples, monkeypatch):
-    """With timesteps that are mostly clean the loss is the one computed by hand; without the option it is the plain
-    one."""
-    found, real = [], base.denoising_loss
-
-    def watched(*args):
-        found.append([x if x is None else x.detach() for x in args])
-        return real(*args)
-
-    monkeypatch.setattr(base, "denoising_loss", watched)
-    monkeypatch.setattr(base, "draw_timesteps", lambda *args: torch.tensor([3, 600]))
-    losses = {}
-    for gamma in (None, 5.0):
-        seen = []
-        train_base(tiny_pipeline(), samples, LoopOptions(1, 1e-3), min_snr=gamma, on_progress=seen.append)
-        losses[gamma] = seen[-1].loss
-    (*plain, none), (*weighed, by_noise) = found
-    assert none is None and by_noise.tolist() == [5, 1]  # SNR 260 and 0.14
-    by_sample = [real(*(x[i : i + 1] for x in plain)).item() for i in range(2)]
-    assert losses[None] == pytest.approx(sum(by_sample) / 2, rel=1e-5)
-    assert losses[5.0] == pytest.approx((5 * by_sample[0] + by_sample[1]) / 2, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +322,6 @@ WRONG = {
     "adversarial": [-0.1, NAN],
     "warp_dropout": [1.1],
     "optimizer": ["sgd"],
-    "min_snr": [0.0, NAN],
 }
 
 
@@ -387,7 +342,7 @@ def test_every_stage_trains_in_bfloat16(tiny_run, tmp_path):
 @pytest.mark.slow
 def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tiny_run, tmp_path):
     """All of them at once, in all stages."""
-    run = changed(tiny_run, steps=4, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True, min_snr=5.0)
+    run = changed(tiny_run, steps=4, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True)
     assert train_mini(run, tmp_path / "whole")
     for stop in (3, 7):  # in the middle of a step of each stage
         with pytest.raises(Cancelled):

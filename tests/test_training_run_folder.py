@@ -11,13 +11,12 @@ from dreampose_core.training.run_folder import MiniRun, claim
 
 
 def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
-    given = dict(data="clips", size=(64, 32), unet_channels=(8, 16), steps=7, min_snr=5.0, gradient_checkpointing=True)
+    given = dict(data="clips", size=(64, 32), unet_channels=(8, 16), steps=7, gradient_checkpointing=True)
     other = {  # what the error says of an option, and another value
         "size": ("with --size 64x32", (32, 32)),
         "unet_channels": ("with --unet-channels 8,16", (8, 24)),
         "steps": ("with --steps 7", 8),
         "vae_steps": ("without --vae-steps", 1200),
-        "min_snr": ("with --min-snr 5.0", None),
         "seed": ("with --seed 0", 1),
         "gradient_checkpointing": ("with --gradient-checkpointing", False),
         "optimizer": ("with --optimizer adamw", "adamw8bit"),
@@ -42,13 +41,13 @@ def test_a_run_is_gone_on_with_as_it_was_started(tmp_path):
 
 def test_what_an_older_version_did_not_write_down_had_its_default(tmp_path):
     run = MiniRun(data="clips", seed=3)
-    old = {key: value for key, value in vars(run).items() if key not in ("accumulate", "optimizer", "min_snr")}
+    old = {key: value for key, value in vars(run).items() if key not in ("accumulate", "optimizer", "vae")}
     path = tmp_path / "run.json"
     path.write_text(json.dumps(old | {"gone": 1}))
     claim(run, tmp_path, True)
     path.write_text(json.dumps(old))
-    with pytest.raises(InputError, match="was started with --accumulate 1, without --min-snr; use the same options"):
-        claim(run.model_copy(update=dict(accumulate=2, min_snr=5.0)), tmp_path, True)
+    with pytest.raises(InputError, match="was started with --accumulate 1, without --vae; use the same options"):
+        claim(run.model_copy(update=dict(accumulate=2, vae="mini")), tmp_path, True)
     for damaged in ("{", "[1]", "\x00"):
         path.write_text(damaged)
         with pytest.raises(InputError, match="run.json is damaged; choose another folder"):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,12 +219,12 @@ def _tune(bench: Bench, figures: Figures) -> None:
             _tuned(bench, bench.full, recipe)
 
 
-def _tuned(bench: Bench, pipe, recipe: str, steps: int | None = None) -> None:
-    """Fine-tune a model, then restore it. steps: None for the recipe's."""
+def _tuned(bench: Bench, pipe, recipe: str) -> None:
+    """Fine-tune a model, then restore it."""
     from ..subject.finetuning import tuned_to
 
-    clip = bench.clip
-    with tuned_to(pipe, clip.photo, clip.image_poses, recipe, bench.should_stop, 2 if bench.tiny else steps):
+    steps = 2 if bench.tiny else None
+    with tuned_to(pipe, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, steps):
         pass
 
 
@@ -259,41 +259,37 @@ def _pictures(bench: Bench) -> list[np.ndarray]:
 
 def _training(bench: Bench, figures: Figures) -> None:
     """Steps of training: full size on a mannequin, and mini end to end on crops."""
-    from ..training.base import train_end_to_end
+    from ..training.base import train_base, train_end_to_end
     from ..training.drawn import Crops
-    from ..training.loop import LoopOptions
-
-    _train_full(bench, 1 if bench.tiny else 8, figures)
-    let_go()
-    mini = bench.mini(bench.device).to(dtype=torch.float32)
-    batch, side, count, dtype = (2, 64, 1, torch.float32) if bench.tiny else (32, 256, 8, torch.bfloat16)
-    with torch.device(bench.device):
-        pixels = torch.rand(batch, 8, side, side) * 2 - 1
-        parts, uv = torch.randint(0, 25, (batch, 5, side, side)), torch.rand(batch, 5, 2, side, side)
-    crops = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv)
-    samples = SimpleNamespace(batch=lambda step: crops, share=(0, 1))
-    train_end_to_end(mini, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype, warp_dropout=0)
-    with bench.timed(figures, "mini_crop", count * batch):
-        train_end_to_end(mini, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype, warp_dropout=0)
-
-
-def _train_full(bench: Bench, count: int, figures: Figures) -> None:
-    """Train a full-size model in float32 for one step, then for `count`, which are timed."""
-    from ..training.base import train_base
-    from ..training.loop import LoopOptions
     from ..training.videos import Pairs
 
-    batch, dtype = (2, torch.float32) if bench.tiny else (4, torch.bfloat16)
-    pipe, clip = full_size(bench.size, bench.tiny, bench.device), bench.clip.cut(slice(batch))
+    batch = 2 if bench.tiny else 4
+    clip = bench.clip.cut(slice(batch))
     photo = [np.repeat(x, batch, 0) for x in (clip.photo[None], clip.image_poses.parts, clip.image_poses.uv)]
     window = [np.repeat(x[:, None], len(WINDOW), 1) for x in (clip.poses.parts, clip.poses.uv)]
     known = np.ones(batch, np.float32)
     arrays = (*photo, clip.truth, *window, known, known)
     pairs = Pairs(*(torch.from_numpy(array).to(bench.device) for array in arrays))
-    samples = SimpleNamespace(batch=lambda step: pairs, share=(0, 1))
-    train_base(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=dtype)
-    with bench.timed(figures, "full_sample", count * batch):
-        train_base(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=dtype)
+    _train(bench, full_size(bench.size, bench.tiny, bench.device), train_base, pairs, figures, "full_sample")
+    let_go()
+    batch, side = (2, 64) if bench.tiny else (32, 256)
+    with torch.device(bench.device):
+        pixels = torch.rand(batch, 8, side, side) * 2 - 1
+        parts, uv = torch.randint(0, 25, (batch, 5, side, side)), torch.rand(batch, 5, 2, side, side)
+    crops = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv)
+    mini, stage = bench.mini(bench.device).to(dtype=torch.float32), partial(train_end_to_end, warp_dropout=0)
+    _train(bench, mini, stage, crops, figures, "mini_crop")
+
+
+def _train(bench: Bench, pipe, stage: Callable, batch, figures: Figures, name: str) -> None:
+    """Train a model in float32 on the same batch for one step, then for some that are timed."""
+    from ..training.loop import LoopOptions
+
+    samples, count = SimpleNamespace(batch=lambda step: batch, share=(0, 1)), 1 if bench.tiny else 8
+    precision = torch.float32 if bench.tiny else torch.bfloat16
+    stage(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=precision)
+    with bench.timed(figures, name, count * len(batch.photo)):
+        stage(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=precision)
 
 
 def _first(bench: Bench, figures: Figures) -> None:
@@ -322,16 +318,14 @@ def _first(bench: Bench, figures: Figures) -> None:
 
 
 def _profiles(bench: Bench, figures: Figures) -> None:
-    """What takes the time in a little of what the slow stages do, as tables in text files."""
+    """What takes the time in making frames and maps, as tables in text files."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = bench.device == "cuda"
     pieces: dict[str, Callable[[], object]] = {
         "frames": lambda: bench.made(bench.full, num_inference_steps=2),
-        "tune": lambda: _tuned(bench, bench.full, "fast", 2),
         "mini": lambda: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
         "body": lambda: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
-        "training": lambda: _train_full(bench, 1, {}),
     }
     for name, piece in pieces.items():
         with (

@@ -45,7 +45,7 @@ photo's bytes in the VAE; some of the photo under the start noise; PNDM with 100
 _MEMBERS = {"unet": r"unet_epoch_(\d+)\.pth", "adapter": r"adapter_(\d+)\.pth", "vae": r"vae_(\d+)\.pth"}
 # names of the VAE's attention weights in diffusers of 2023 -> today's
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_LISTED = 12  # most names in an error
+_LONGEST = 400  # characters of PyTorch's list of tensors that do not fit
 
 
 def import_released(
@@ -178,25 +178,11 @@ def _renamed(key: str) -> str:
 
 def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) -> None:
     """Give `module` exactly the tensors of `state`, in float32. Raises ModelError that lists those that do not fit."""
-    wanted = module.state_dict()
-    wrong = {
-        "lacks": [key for key in wanted if key not in state],
-        "has unexpected": [key for key in state if key not in wanted],
-        "has other shapes for": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in state and state[key].shape != wanted[key].shape
-        ],
-        "has non-float values in": [key for key in wanted if key in state and not state[key].is_floating_point()],
-    }
-    if problems := [f"{what} {_listed(keys)}" for what, keys in wrong.items() if keys]:
-        raise ModelError(f"{called} does not fit this model: it {'; it '.join(problems)}.")
-    module.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-
-
-def _listed(keys: list[str]) -> str:
-    keys = [shown(key) for key in keys]
-    return ", ".join(keys[:_LISTED]) + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")
+    try:
+        module.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    except RuntimeError as error:
+        problems = " ".join(str(error).split())[:_LONGEST]
+        raise ModelError(f"{called} does not fit this model: {problems}; give the authors' file.") from error
 
 
 def _unet_config(base: str | Path) -> dict:

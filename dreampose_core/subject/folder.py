@@ -162,7 +162,6 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
         return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
 
     kept = [(module, next(module.parameters()).dtype, copied(module)) for module in tuned]
-    modes = [(module, module.training) for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)]
     try:
         yield
     finally:
@@ -175,8 +174,8 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
                 if parameter.stride() != state[name].stride():  # an optimizer changed the memory layout
                     parameter.data = torch.empty_like(state[name], device=parameter.device)
             module.load_state_dict(state)
-        for module, training in modes:
-            module.train(training).requires_grad_(False)
+        for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
+            module.eval().requires_grad_(False)
 
 
 def _has_lora(unet: torch.nn.Module) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +55,7 @@ class Samples:
             return
         started = time.monotonic()
         try:
-            with _left_as_it_is(self._pipe):
-                frame = self._frame()
+            frame = self._frame()
             scale = min(1.0, _SIDE / max(frame.shape[:2]))
             size = round(frame.shape[0] * scale), round(frame.shape[1] * scale)
             self.folder.mkdir(exist_ok=True)
@@ -86,33 +84,16 @@ class Samples:
         middle = WINDOW.index(0)
         around = scene.poses.select(window_indices(len(scene.poses) // 2, len(scene.poses)))
         low = pipe.vae.dtype  # the model's precision; trained weights are in float32 meanwhile
-        with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32):
-            frames = pipe.stream(
-                scene.photo,
-                around,
-                scene.image_poses,
-                image_guidance=options.image_guidance,
-                pose_guidance=options.pose_guidance,
-                generator=torch.Generator().manual_seed(options.seed),
-                batches=[range(middle, middle + 1)],
-                should_stop=self._should_stop,
-                **vars(replace(draft, num_inference_steps=steps)),
-            )
-            try:
-                return next(frames)
-            finally:
-                frames.close()
-
-
-@contextmanager
-def _left_as_it_is(pipe: DreamPosePipeline) -> Iterator[None]:
-    """Put the networks in eval mode in this context, then restore the mode of each of their modules."""
-    networks = (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder)
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        frames = pipe.stream(
+            scene.photo,
+            around,
+            scene.image_poses,
+            image_guidance=options.image_guidance,
+            pose_guidance=options.pose_guidance,
+            generator=torch.Generator().manual_seed(options.seed),
+            batches=[range(middle, middle + 1)],
+            should_stop=self._should_stop,
+            **vars(replace(draft, num_inference_steps=steps)),
+        )
+        with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32), closing(frames):
+            return next(frames)

@@ -15,7 +15,7 @@ from .conditions import Conditioned, Dropout, conditioned
 from .distributed import Draws, Share
 from .drawn import WRONG
 from .loop import LoopOptions, train
-from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, min_snr_weight, noised, picture_loss
+from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, noised, picture_loss
 from .optimizers import gradient_checkpointing
 
 T = TypeVar("T")
@@ -68,26 +68,16 @@ def train_vae(
     return done
 
 
-def train_base(
-    pipe,
-    samples,
-    options: LoopOptions,
-    seed: int = 0,
-    *,
-    dropout: Dropout = _DROPOUT,
-    min_snr: float | None = None,
-    **how,
-) -> bool:
+def train_base(pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: Dropout = _DROPOUT, **how) -> bool:
     """Train UNet, adapter and image encoder against the frozen VAE; True when all steps are done.
 
-    min_snr: gamma of `min_snr_weight`, None to weight all timesteps alike. how: see `_train_on_predictions`.
+    how: see `_train_on_predictions`.
     """
     pipe.vae.eval().requires_grad_(False)
     modules = [pipe.unet, pipe.adapter, pipe.image_encoder]
 
     def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        by_noise = None if min_snr is None else min_snr_weight(pipe.scheduler, inputs.timesteps, min_snr)
-        return denoising_loss(prediction, wanted, 1 + (_PERSON - 1) * inputs.person, by_noise)
+        return denoising_loss(prediction, wanted, 1 + (_PERSON - 1) * inputs.person)
 
     return _train_on_predictions(pipe, samples, options, seed, "base", modules, dropout, loss_of, **how)
 

@@ -23,37 +23,12 @@ def noised(
     return noisy, targets[scheduler.config.prediction_type]
 
 
-def min_snr_weight(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return Min-SNR weights (B,) of the errors at timesteps (B,), equivalent to weights of min(SNR, gamma) on latents
-    (Hang et al., 2023).
+def denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error (B, C, h, w), weighted by cell (B, 1, h, w).
 
-    SNR = alpha_bar / (1 - alpha_bar). By prediction type: min(SNR, gamma) for "sample", divided by SNR + 1 for v, by
-    SNR for epsilon. If the schedule ends in pure noise, SNR is 0 there, and v and "sample" would never learn to predict
-    from pure noise, where every sampling starts. In that case SNR is at least 1 (the truncated SNR of Salimans and Ho,
-    2022), at the last step and at all steps with SNR below 1, whose weights would otherwise be almost 0. Epsilon's
-    weight approaches 1 anyway.
+    Weights are normalised within a sample; so the loss of a batch is the mean of its shares' in several processes.
     """
-    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device).double()
-    ends_in_noise, alpha_bar = bool(alpha_bar[-1] < 1e-6), alpha_bar[timesteps]
-    snr = alpha_bar / (1 - alpha_bar)
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return (gamma / snr).clamp_max(1).float()
-    least = snr.clamp(min(1.0, gamma) if ends_in_noise else 0.0, gamma)
-    return (least if kind == "sample" else least / (snr + 1)).float()
-
-
-def denoising_loss(
-    prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, sample_weight: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the mean squared error (B, C, h, w), weighted by cell (B, 1, h, w), and by sample (B,), None for equal
-    weights.
-
-    Cell weights are normalised within a sample, sample weights are not; so the loss of a batch is the mean of its
-    shares' in several processes.
-    """
-    error = ((prediction.float() - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
-    return error.mean() if sample_weight is None else (error * sample_weight).mean()
+    return (((prediction.float() - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))).mean()
 
 
 def picture_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:

@@ -103,7 +103,7 @@ def train_mini(
         ):
             return False
         # 2. UNet, adapter and image encoder, on latents
-        args = dict(dropout=Dropout(warp=run.warp_dropout), min_snr=run.min_snr, **frames("base"))
+        args = dict(dropout=Dropout(warp=run.warp_dropout), **frames("base"))
         if not train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **args):
             return False
         # 3. these and the decoder, on pixels

@@ -58,8 +58,6 @@ class MiniRun(Options):
     """Side of the crops of drawn clips, in pixels."""
     noisier: float = Field(0.15, gt=0, le=10)
     """Below 1, the UNet trains on more noisy latents than clean ones; 1: all timesteps alike."""
-    min_snr: float | None = Field(None, gt=0, le=1000)
-    """Weight timesteps by min-SNR with this gamma, usually 5. None: equal weights."""
     warp_dropout: float = Field(0.4, ge=0, le=1)
     """Share of samples without the moved texture, so that the model learns from the image tokens."""
     adversarial: float = Field(0.05, ge=0, le=10)
