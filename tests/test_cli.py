@@ -244,7 +244,7 @@ def test_train_and_go_on(files, tiny_clips, tmp_path, capsys):
     assert main([*given, "--steps", "2", "--minutes", "0"]) == 0
     assert "not all steps done; continue with --resume" in capsys.readouterr().out
     assert "give --resume to continue" in refused(capsys, [*given, "--steps", "2"])
-    assert "was started with --steps 2; use the same options" in refused(capsys, [*given, "--steps", "3", "--resume"])
+    assert "--steps was 2; use the same options" in refused(capsys, [*given, "--steps", "3", "--resume"])
     assert main([*given, "--steps", "2", "--resume"]) == 0
     assert ": all steps done" in capsys.readouterr().out
     assert (tmp_path / "run" / "model" / "model_index.json").is_file()

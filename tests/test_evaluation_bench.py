@@ -39,14 +39,12 @@ def test_the_originals_way_is_three_branches_frame_by_frame(predicts):
 STAGE_FIGURES = {
     "machine": {"torch", "diffusers", "transformers", "precision"},
     "correct": {"full_against_fp32_db", "mini_against_cpu_db"},
-    "frames": {"frame_draft_s", "frame_standard_s", "frame_best_s", "frame_original_s", "original_over_standard"},
+    "frames": {"frame_draft_s", "frame_standard_s", "frame_best_s", "frame_original_s", "frame_low_memory_s"},
     "tune": {"fast_s", "fast_memory_mb", "paper_s", "paper_memory_mb"},
     "mini": {"frames_per_second_batch_2", "tuning_s", "tuning_memory_mb"},
     "body": {"frame_s", "network_s", "frames_per_second"},
     "first": {"preview_s", "player_s"},
-    "ways": {"frame_contiguous_s", "frame_low_memory_s", "frame_low_memory_memory_mb"},
     "training": {"full_sample_s", "full_sample_memory_mb", "mini_crop_s"},
-    "profiles": {"frames_s", "mini_s", "body_s"},
 }
 
 
@@ -57,8 +55,6 @@ def test_every_stage_of_the_gpu_bench_writes_its_figures(tmp_path):
         figures = json.loads((tmp_path / f"{name}.json").read_text())
         assert figures == report[name] and wanted <= figures.keys() and "failed" not in figures, (name, figures)
         assert all(isinstance(x, str) and x or x > 0 for x in figures.values()), (name, figures)
-    profiles = list(tmp_path.glob("profile-*.txt"))
-    assert len(profiles) == 3 and all("aten::" in profile.read_text() for profile in profiles)
 
 
 def test_the_gpu_bench_stops_when_its_minutes_are_over_and_keeps_what_failed(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -109,7 +108,7 @@ def bench_gpu(
 ) -> dict[str, Figures]:
     """Measure the named stages of STAGES, all without any, and return their figures by stage.
 
-    Writes NAME.json into `folder` after each stage, and what a profiler says as text. Stages that would begin after
+    Writes NAME.json into `folder` after each stage. Stages that would begin after
     `minutes` are left out. A stage that fails has the figure "failed", a sentence. Raises InputError, Cancelled.
     """
     if unknown := sorted(set(stages) - set(STAGES)):
@@ -144,9 +143,6 @@ def _machine(bench: Bench, figures: Figures) -> None:
         card = torch.cuda.get_device_properties(0)
         figures |= {"card": card.name, "memory_gb": card.total_memory / 2**30, "cuda": torch.version.cuda}
         figures["capability"] = f"{card.major}.{card.minor}"
-        if shutil.which("nvidia-smi"):
-            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-            figures["driver"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     figures["precision"] = chosen_precision(bench.device)[1]
 
 
@@ -166,7 +162,7 @@ def _agreement(clip: Clip, pipe, other, **options) -> float:
 
 
 def _frames(bench: Bench, figures: Figures) -> None:
-    """Full size: each quality and the original's way."""
+    """Full size: each quality, the original's way, and standard quality in little memory."""
     bench.made(bench.full, num_inference_steps=2)  # the first frames choose the GPU's kernels
     for quality in get_args(Quality):
         with bench.timed(figures, f"frame_{quality}", len(bench.clip)):
@@ -175,6 +171,10 @@ def _frames(bench: Bench, figures: Figures) -> None:
     with bench.timed(figures, "frame_original", len(few)):
         in_the_originals_way(bench.full, few, should_stop=bench.should_stop, **bench.few)
     figures["original_over_standard"] = figures["frame_original_s"] / figures["frame_standard_s"]
+    pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
+    placed(pipe, bench.device, low_memory=True)
+    with bench.timed(figures, "frame_low_memory", len(bench.clip)):
+        bench.made(pipe, **bench.few)
 
 
 def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
@@ -189,27 +189,6 @@ def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
     options = {"num_inference_steps": 100, "solver": "pndm" if runs_pndm else None} | options
     options |= {"reuse_steps": 1, "guidance_interval": (0.0, 1.0)}
     return np.concatenate([clip.made_by(pipe, 0, batches=[range(i, i + 1)], **options) for i in range(len(clip))])
-
-
-def _ways(bench: Bench, figures: Figures) -> None:
-    """Full size, standard quality: with offloading, contiguous layout, and a compiled UNet."""
-    count = len(bench.clip)
-    pipe = full_size(bench.size, bench.tiny, bench.device).to(chosen_precision(bench.device)[0])
-    bench.made(pipe, num_inference_steps=2)
-    with bench.timed(figures, "frame_contiguous", count):
-        bench.made(pipe, **bench.few)
-    placed(pipe, bench.device, False)
-    if not bench.tiny:
-        pipe.unet.compile()
-        with bench.timed(figures, "compiling"):
-            bench.made(pipe, num_inference_steps=2)
-        with bench.timed(figures, "frame_compiled", count):
-            bench.made(pipe, **bench.few)
-        del pipe
-        pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
-        placed(pipe, bench.device, True)
-    with bench.timed(figures, "frame_low_memory", count):
-        bench.made(pipe, **bench.few)
 
 
 def _tune(bench: Bench, figures: Figures) -> None:
@@ -243,7 +222,8 @@ def _mini(bench: Bench, figures: Figures) -> None:
 
 def _body(bench: Bench, figures: Figures) -> None:
     """The body tracker: frames a second of 640 x 512, with and without drawing their maps."""
-    tracker, many = BodyTracker(BODY_TRACKER, bench.device), _pictures(bench)
+    tracker = BodyTracker(BODY_TRACKER, bench.device)
+    many = list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 32)).truth)
     tracker.estimate(many[:1])
     with bench.timed(figures, "frame", len(many)):
         tracker.estimate(many)
@@ -251,10 +231,6 @@ def _body(bench: Bench, figures: Figures) -> None:
         for frame in many:
             tracker.network.people(frame)
     figures["frames_per_second"] = 1 / figures["frame_s"]
-
-
-def _pictures(bench: Bench) -> list[np.ndarray]:
-    return list((walking((320, 256), 2) if bench.tiny else walking(stable_diffusion.SIZE, 32)).truth)
 
 
 def _training(bench: Bench, figures: Figures) -> None:
@@ -317,25 +293,5 @@ def _first(bench: Bench, figures: Figures) -> None:
         check_stop(bench.should_stop)
 
 
-def _profiles(bench: Bench, figures: Figures) -> None:
-    """What takes the time in making frames and maps, as tables in text files."""
-    from torch.profiler import ProfilerActivity, profile
-
-    cuda = bench.device == "cuda"
-    pieces: dict[str, Callable[[], object]] = {
-        "frames": lambda: bench.made(bench.full, num_inference_steps=2),
-        "mini": lambda: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
-        "body": lambda: BodyTracker(BODY_TRACKER, bench.device).network.people(_pictures(bench)[0]),
-    }
-    for name, piece in pieces.items():
-        with (
-            bench.timed(figures, name),
-            profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as seen,
-        ):
-            piece()
-        table = seen.key_averages().table(sort_by=f"self_{'cuda' if cuda else 'cpu'}_time_total", row_limit=30)
-        (bench.folder / f"profile-{name}.txt").write_text(table)
-
-
-_IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _ways, _training, _profiles)
+_IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _training)
 STAGES: dict[str, Callable[[Bench, Figures], None]] = {stage.__name__[1:]: stage for stage in _IN_ORDER}

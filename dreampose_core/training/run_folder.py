@@ -90,19 +90,9 @@ def _check_same(run: MiniRun, path: Path) -> None:
         before = defaults | before
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; choose another folder.") from error
-    changed = [_as_option(name, before[name]) for name in sorted(now) if before[name] != now[name]]
+    changed = [f"--{name.replace('_', '-')} was {before[name]}" for name in sorted(now) if before[name] != now[name]]
     if changed:
         raise InputError(
-            f"The run in {path.parent} was started {', '.join(changed)}; use the same options, or start from its "
-            f"weights in another folder (--init {path.parent / 'model'})."
+            f"The run in {path.parent} was started with other options: {', '.join(changed)}; use the same options, or "
+            f"start from its weights in another folder (--init {path.parent / 'model'})."
         )
-
-
-def _as_option(name: str, value) -> str:
-    """Format a value of run.json as a command-line option."""
-    option = f"--{name.replace('_', '-')}"
-    if value is None or value is False:
-        return f"without {option}"
-    if isinstance(value, list):
-        value = ("x" if name == "size" else ",").join(map(str, value))
-    return f"with {option}" if value is True else f"with {option} {value}"
