@@ -105,8 +105,9 @@ def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     start, clip, out = tmp_path / "start", tmp_path / "clip", tmp_path / "out.mp4"
     assert run("train start --size 128x64", base=base, image_encoder=clip_model, out=start) == 0
     assert run("mannequin render --seed 10001 --motion walk --frames 2 --size 128x64", out=clip) == 0
+    assert run(f"train prepare {clip} --size 128x64", out=tmp_path / "clips") == 0
     few = "--steps 1 --end-to-end-steps 1 --batch-size 2 --device cpu"
-    done = run(f"train {few}", data=clip, init=start, out=tmp_path / "run")
+    done = run(f"train {few}", data=tmp_path / "clips", init=start, out=tmp_path / "run")
     assert done == 0, capsys.readouterr().err
     given = {"model": tmp_path / "run" / "model", "image": clip / "frame_00000.png", "poses": clip, "out": out}
     assert run("animate --device cpu --recipe none --steps 1", **given) == 0, capsys.readouterr().err

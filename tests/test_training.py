@@ -303,7 +303,7 @@ def test_a_run_may_start_from_a_model(tmp_path, tiny_run, finished):
         train_mini(changed(run, init=None), tmp_path / "new")
     with pytest.raises(InputError, match="learns from clips of train draw only; leave out --vae-steps"):
         train_mini(changed(tiny_run, vae_steps=1), tmp_path / "new")
-    with pytest.raises(InputError, match="no folder mannequin; give one that train draw or train prepare made"):
+    with pytest.raises(InputError, match="no clips in mannequin; give a folder that train draw or train prepare made"):
         train_mini(changed(run, data="mannequin"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

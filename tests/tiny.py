@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -41,13 +42,19 @@ def make_tiny_model(folder: str | Path) -> Path:
 
 def make_tiny_clips(folder: str | Path, size: tuple[int, int] = (40, 32)) -> Path:
     """Writes clips of three people to train on, of eight frames each."""
-    for seed in range(3):
-        clip = Path(folder) / f"clip{seed}"
+    clips = (render_clip(Figure.from_seed(seed), "walk", 8, size, fps=10) for seed in range(3))
+    return write_clips(folder, {f"clip{seed}": (rgb.numpy(), poses) for seed, (rgb, poses) in enumerate(clips)})
+
+
+def write_clips(folder: str | Path, clips: dict) -> Path:
+    """Writes frames uint8 (T, H, W, 3) and their maps, by the clips' names, as `train prepare` does."""
+    for name, (frames, poses) in clips.items():
+        clip = Path(folder) / name
         clip.mkdir(parents=True)
-        rgb, poses = render_clip(Figure.from_seed(seed), "walk", 8, size, fps=10)
-        for index, frame in enumerate(rgb.numpy()):
-            write_png(frame, clip / f"frame_{index}.png")
-        write_poses(poses, clip / "poses.npz")
+        for index, frame in enumerate(frames):
+            write_png(frame, clip / f"frame_{index:05d}.png")
+            write_poses(poses.select([index]), clip / f"frame_{index:05d}.npz")
+    (Path(folder) / "report.json").write_text(json.dumps({"clips": list(clips)}))
     return Path(folder)
 
 

@@ -30,8 +30,10 @@ from ..poses import (
 )
 from ..poses.sources import reduced_size
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .footage import LEAST, REPORT, WHOLE, frames_in, joined, read_map
+from .footage import REPORT, frames_in, joined, read_map
 
+LEAST = 2  # frames of a clip: a photo and a different target
+_WHOLE = "poses.npz"  # the maps of all frames in one file, as written by `mannequin render`
 _LEAST_SHARE = 0.01  # of the frame: a smaller person does not count as one
 _ABOUT = "clip.json"
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif")
@@ -178,7 +180,7 @@ def _source(path: Path, estimate: Estimate | None) -> _Source:
 def _folder(path: Path, map_file: Path | None, estimate: Estimate | None) -> _Source:
     """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
     others have one."""
-    given, whole = frames_in(path), path / WHOLE
+    given, whole = frames_in(path), path / _WHOLE
     map_file = whole if whole.is_file() else map_file
     has_maps = any(frame.map for frame in given) and map_file != whole
     bare, damaged, read = [], [], {}

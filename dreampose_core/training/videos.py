@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..inputs.framing import on_map
-from ..media import Box, check_aspect, crop_box, fit_image
+from ..media import Box, crop_box, fit_image
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
 from .distributed import Draws, Share
 from .footage import Footage, find_footage
@@ -45,7 +45,7 @@ class Pairs:
 
 
 class VideoSamples:
-    """Endless samples of the clips in a folder (see `find_footage`): `batch(step)` is deterministic.
+    """Endless samples of the clips that `train prepare` made in a folder: `batch(step)` is deterministic.
 
     A photo is frame i of a clip, its target another frame j of the same clip, each with its own crop, both mirrored or
     neither; picture and maps are cropped and mirrored together, and crops stay inside the frame.
@@ -100,7 +100,7 @@ class VideoSamples:
         # keep the whole window inside the clip if it is long enough: at its ends maps repeat
         edge = min(2 * stride, max(0, (len(clip) - 2) // 2))
         target = edge + int(j * (len(clip) - 2 * edge))
-        others = [at for at in range(len(clip)) if at != target] or [target]
+        others = [at for at in range(len(clip)) if at != target]
         photo = others[int(i * len(others))]
         # U, V without parts cannot be mirrored, because left and right parts are not known
         turn = clip.has_parts and flip < _MIRRORED[clip.charts == "densepose"]
@@ -123,7 +123,6 @@ class VideoSamples:
         size and position."""
         rgb, poses = clip.picture(index), clip.maps(maps)
         source = rgb.shape[:2]
-        check_aspect(source, poses.size)
         whole = crop_box(source, self.size)
         share, down, across = _ZOOM + (1 - _ZOOM) * crop[0], crop[1], crop[2]
         height, width = share * whole.height, share * whole.width
