@@ -331,8 +331,10 @@ def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
             )
             sizes = {module: sum(one.numel() for one in module.parameters()) * 2 / gb for module in (unet, vae, clip)}
             vae.enable_slicing()
-            with Held(unet) as denoising, reusing(unet, 2) as deep, deep(0, None):
-                unet(torch.empty(8, unet.config.in_channels, 80, 64), torch.tensor(500), torch.empty(8, 50, 768))
+            with Held(unet) as denoising, reusing(unet, 2) as unet_at:
+                unet_at(0, None)(
+                    torch.empty(8, unet.config.in_channels, 80, 64), torch.tensor(500), torch.empty(8, 50, 768)
+                )
             with Held(vae) as decoding:
                 vae.decode(torch.empty(8, 4, 80, 64))
     finally:

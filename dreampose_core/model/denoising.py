@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin, UniPCMultistepScheduler
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 from ..errors import InputError
 from ..progress import ShouldStop, check_stop
@@ -101,7 +102,7 @@ def denoise(
     tokens, no_tokens = (one.expand(batch, -1, -1) for one in (reference.tokens, reference.blank))
     first, last = (share * scheduler.config.num_train_timesteps for share in sampling.guidance_interval)
     unguided = guidance_branches(1, 1)
-    with reusing(unet, sampling.reuse_steps) as deep:
+    with reusing(unet, sampling.reuse_steps) as unet_at:
         for step, t in enumerate(scheduler.timesteps):
             check_stop(should_stop)
             scaled = scheduler.scale_model_input(latents, t)
@@ -110,8 +111,7 @@ def denoise(
                 branch_pose = pose if has_pose else torch.zeros_like(pose)
                 branch_warp = warp if has_image and has_pose else torch.zeros_like(warp)
                 given = (scaled, t, branch_pose, branch_warp, tokens if has_image else no_tokens)
-                with deep(step, (has_image, has_pose)):
-                    total = total + weight * predict(unet, scheduler, config, *given)
+                total = total + weight * predict(unet_at(step, (has_image, has_pose)), scheduler, config, *given)
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
             # some schedulers run a few extra steps
@@ -120,57 +120,41 @@ def denoise(
 
 
 @contextmanager
-def reusing(unet, every: int) -> Iterator[Callable[[int, object], AbstractContextManager]]:
-    """Yield a function (step, branch) -> context that runs the UNet with cached deep features (DeepCache, arXiv
+def reusing(unet, every: int) -> Iterator[Callable[[int, object], Callable]]:
+    """Yield a function (step, branch) -> the UNet, or a shortcut through it with cached deep features (DeepCache, arXiv
     2312.00858).
 
     At every `every`-th step the UNet runs in full. In between it goes from its first convolution straight to its last
     layer, with the features that the branch's last full pass computed there. `every` = 1 changes nothing.
     """
     if every == 1:
-        yield lambda step, branch: nullcontext()
+        yield lambda step, branch: unet
         return
-    last = unet.up_blocks[-1]
-    width = unet.config.block_out_channels[0]
+    last, width = unet.up_blocks[-1], unet.config.block_out_channels[0]
     kept: dict[object, torch.Tensor] = {}  # of each branch, the deep features that enter the last layer
-    shallow, now = False, None
+    now = None
 
     def keep(module, inputs) -> None:
-        if not shallow:
-            kept[now] = inputs[0][:, :-width]  # the other channels come from the first convolution, which always runs
+        kept[now] = inputs[0][:, :-width]  # the other channels come from the first convolution
 
-    def past_down(block, hidden_states, *_, **__):
-        return hidden_states, (None,) * (len(block.resnets) + len(block.downsamplers or ()))
+    def shortcut(features, sample, timestep, tokens):
+        embedding = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
+        made = last.resnets[-1](torch.cat([features, unet.conv_in(sample)], 1), embedding)
+        if getattr(last, "has_cross_attention", False):
+            made = last.attentions[-1](made, encoder_hidden_states=tokens, return_dict=False)[0]
+        return UNet2DConditionOutput(unet.conv_out(unet.conv_act(unet.conv_norm_out(made))))
 
-    def past(block, hidden_states, *_, **__):
-        return hidden_states
+    def at(step: int, branch: object) -> Callable:
+        nonlocal now
+        now = branch
+        if step % every == 0 or branch not in kept:
+            return unet
+        short = partial(shortcut, kept[branch])
+        short.dtype = unet.dtype  # which `predict` asks for
+        return short
 
-    def last_layer(block, hidden_states, temb, res_hidden_states_tuple, encoder_hidden_states=None, **_):
-        made = block.resnets[-1](torch.cat([kept[now], res_hidden_states_tuple[0]], 1), temb)
-        if getattr(block, "has_cross_attention", False):
-            made = block.attentions[-1](made, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
-        return made
-
-    def either(block, full, short):
-        return lambda *args, **kwargs: short(block, *args, **kwargs) if shallow else full(*args, **kwargs)
-
-    @contextmanager
-    def deep(step: int, branch: object) -> Iterator[None]:
-        nonlocal shallow, now
-        shallow, now = step % every > 0 and branch in kept, branch
-        try:
-            yield
-        finally:
-            shallow = False
-
-    shorts = dict.fromkeys(unet.down_blocks, past_down) | dict.fromkeys((unet.mid_block, *unet.up_blocks), past)
-    shorts[last] = last_layer
     handle = last.resnets[-1].register_forward_pre_hook(keep)
-    for block, short in shorts.items():
-        block.forward = either(block, block.forward, short)
     try:
-        yield deep
+        yield at
     finally:
         handle.remove()
-        for block in shorts:
-            del block.forward  # restores the class's method

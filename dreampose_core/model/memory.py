@@ -7,7 +7,6 @@ import logging
 import re
 import resource
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,27 +120,24 @@ def halving(
     on_smaller(most): called on each halving. size: (height, width) of a frame, for the error. Raises ModelError if
     memory is too small for a single frame.
     """
-    waiting = deque(batches)
-    while waiting:
-        batch, made = waiting.popleft(), None
-        numbers = batch[:most]
-        try:
-            made = make(numbers)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(numbers) == 1:
-                raise _too_little(f"for a single frame of {size[0]}x{size[1]}") from error
-        if made is None:  # outside of except, where the error no longer keeps tensors alive
-            let_go()
-            most, rest = len(numbers) // 2, batch
-            if on_smaller is not None:
-                on_smaller(most)
-        else:
-            yield numbers, made
-            rest = batch[len(numbers) :]
-        if rest:
-            waiting.appendleft(rest)
+    for batch in batches:
+        while batch:
+            numbers, made = batch[:most], None
+            try:
+                made = make(numbers)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(numbers) == 1:
+                    raise _too_little(f"for a single frame of {size[0]}x{size[1]}") from error
+            if made is None:  # outside of except, where the error no longer keeps tensors alive
+                let_go()
+                most = len(numbers) // 2
+                if on_smaller is not None:
+                    on_smaller(most)
+            else:
+                yield numbers, made
+                batch = batch[len(numbers) :]
 
 
 def _too_little(what: str) -> ModelError:
