@@ -134,14 +134,6 @@ def test_where_memory_is_full_smaller_batches_finish_and_it_is_said(clip, tmp_pa
     assert np.abs(made.astype(int) - whole).max() <= 1
 
 
-def test_a_batch_that_fits_once_halved_goes_on_so(clip, monkeypatch):
-    pipe, (photo, poses) = tiny_pipeline(), clip
-    full, sizes = Full(pipe.unet, 3, ERRORS[0]), []
-    monkeypatch.setattr(pipe.unet, "forward", full)
-    made = list(pipe.stream(photo, poses, None, 1, batch_size=6, on_smaller=sizes.append))
-    assert len(made) == FRAMES and full.given == [6, 3, 3] and sizes == [3]
-
-
 @pytest.mark.parametrize(
     ("error", "raised", "words"),
     [
@@ -242,17 +234,6 @@ def test_components_that_take_turns_on_the_device_tune_and_make_the_same_frames(
         assert len(getattr(pipe, "_all_hooks", [])) == (4 if name == "in turns" else 0)
         assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
     assert np.array_equal(made["whole"], made["in turns"])
-
-
-def test_with_channels_last_a_tuning_keeps_checkpoints(clip, tmp_path, monkeypatch):
-    """As it is on a GPU: what a checkpoint holds must not care in what order numbers lie."""
-    recipe = SubjectRecipe(unet_steps=2, decoder_steps=26, batch_size=2, decoder_batch_size=2, views=4)
-    monkeypatch.setitem(RECIPES, "fast", recipe)
-    pipe = tiny_pipeline()
-    for module in (pipe.unet, pipe.vae):
-        module.to(memory_format=torch.channels_last)
-    run(pipe, clip, tmp_path, recipe="fast")
-    assert (tmp_path / "result.mp4").is_file()
 
 
 def test_too_little_memory_for_the_photo_or_for_tuning_is_one_sentence(clip, tmp_path, monkeypatch):

@@ -223,20 +223,6 @@ def test_tuning_hides_the_texture_or_the_photo_would_be_copied(pipe, clip, views
     assert (texels / (texels + means)).mean() < 0.8 and texels.max() > 0
 
 
-def test_an_interrupted_tuning_is_undone_and_goes_on_to_the_same_bits(pipe, clip, tmp_path):
-    before = weights(pipe)
-    with base_restored(pipe):
-        whole_losses, whole = tune(pipe, clip), weights(pipe)
-    for stop in (2, 5):  # in the middle of the first stage and of the second
-        folder = tmp_path / str(stop)
-        with pytest.raises(Cancelled), base_restored(pipe):
-            tune(pipe, clip, folder, should_stop=stop_after(stop))
-        assert same(before, weights(pipe))
-        with base_restored(pipe):
-            losses = tune(pipe, clip, folder)
-            assert same(whole, weights(pipe)) and losses == whole_losses
-
-
 @pytest.mark.parametrize("known", ["maps", "parts", "nothing"])
 def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
     source, again = (views_of(pipe, clip, 24, known) for _ in range(2))

@@ -123,19 +123,3 @@ def test_photos_of_any_shape_are_shown_whole(pipe, shape):
     bright = (pixels[0] > 0.2).nonzero()
     rows, columns = (bright.amax(0) - bright.amin(0) + 1).tolist()
     assert abs(rows / columns / (shape[0] / shape[1]) - 1) < 0.15
-
-
-def test_where_memory_holds_one_frame_frames_are_made_one_by_one(pipe, monkeypatch):
-    rgb, poses = render_clip(Figure.from_seed(3), "walk", 3, (128, 128))
-    given = rgb[0].numpy(), poses, poses.select([0])
-    whole = pipe(*given, generator=torch.Generator().manual_seed(0)).frames
-    decode, smaller = pipe.vae.decoder.both, []
-
-    def tight(latents, planes):
-        if len(latents) > 1:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
-        return decode(latents, planes)
-
-    monkeypatch.setattr(pipe.vae.decoder, "both", tight)
-    made = list(pipe.stream(*given, generator=torch.Generator().manual_seed(0), on_smaller=smaller.append))
-    assert smaller == [1] and np.abs(np.stack(made).astype(int) - whole).max() <= 1

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline, write_clips
+from tiny import stop_after, tiny_pipeline, write_clips
 
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
 from dreampose_core.media import fit_image, read_image, write_png, write_video
@@ -59,33 +59,37 @@ def put_pictures(folder, frames, poses, npy=False):
         write_poses(poses, folder / "poses.npz")
 
 
+def put_video(path, frames, poses=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(frames, path, 10)
+    if poses is not None:
+        write_poses(poses, path.with_suffix(".npz"))
+
+
 # -- train prepare -----------------------------------------------------------------------------------------------------
 
 
 def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_path, film):
     frames, poses = film
     source, out, asked = tmp_path / "films", tmp_path / "out", []
-    (source / "train").mkdir(parents=True)
-    write_video(frames, source / "train" / "beside.mp4", 10)
-    write_poses(poses, source / "train" / "beside.npz")
-    write_video(frames, source / "train" / "bare.mp4", 10)
-    write_video(frames, source / "empty.mp4", 10)
+    put_video(source / "train" / "beside.mp4", frames, poses)
+    put_video(source / "train" / "bare.mp4", frames)
+    put_video(source / "empty.mp4", frames)
     (source / "broken.mp4").write_bytes((source / "empty.mp4").read_bytes()[:300])
-    write_video(frames[:5], source / "short.mp4", 10)
-    write_poses(poses, source / "short.npz")
-    write_video(frames, source / "shape.mp4", 10)
-    write_poses(replace(poses, parts=poses.parts[:, :40], uv=poses.uv[:, :, :40]), source / "shape.npz")
+    (source / "page.mov").write_bytes(b"<!DOCTYPE html>")
+    put_video(source / "short.mp4", frames[:5], poses)
+    put_video(source / "shape.mp4", frames, replace(poses, parts=poses.parts[:, :40], uv=poses.uv[:, :, :40]))
     put_pictures(source / "original", frames, poses, npy=True)
     (source / "notes.txt").write_text("about these films")
 
     done = prepare(source, out, SIZE, estimate=lambda pictures: nobody_in(pictures, poses, asked), estimator="body")
     assert frames_of(done) == {"original": FRAMES, "train_bare": FRAMES - 3, "train_beside": FRAMES}
     assert done.clips["train_bare"]["without"] == ["No person is seen in 3 frames."] and done.before == []
-    assert sorted(done.left_out) == ["broken", "empty", "shape", "short"]
+    assert sorted(done.left_out) == ["broken", "empty", "page", "shape", "short"]
     assert done.left_out["empty"].startswith("Only 0 of its 12 frames show a person")
     assert done.left_out["short"].startswith("It has 5 frames and its DensePose 12")
     assert done.left_out["shape"].startswith("It is 80 x 64 and its DensePose 40 x 64 (height x width)")
-    assert "broken.mp4" in done.left_out["broken"]
+    assert "broken.mp4" in done.left_out["broken"] and "page.mov is not a video" in done.left_out["page"]
     assert asked == [FRAMES, FRAMES]
     report = json.loads((out / "report.json").read_text())
     maps = {name: about["maps"] for name, about in done.clips.items()}
@@ -119,19 +123,15 @@ def nobody_in(pictures, poses, asked):
 def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp_path, film):
     frames, poses = film
     source, out, asked = tmp_path / "films", tmp_path / "out", []
-    source.mkdir()
     for name in ("a", "b"):
-        write_video(frames, source / f"{name}.mp4", 10)
+        put_video(source / f"{name}.mp4", frames)
 
     def estimate(pictures):
         asked.append(len(list(pictures)))
         return poses
 
-    stops = iter(range(100))
     with pytest.raises(Cancelled):
-        prepare(
-            source, out, SIZE, estimate=estimate, should_stop=lambda: next(stops) > FRAMES + 4
-        )  # in the middle of b
+        prepare(source, out, SIZE, estimate=estimate, should_stop=stop_after(FRAMES + 5))  # in the middle of b
     assert sorted(path.name for path in out.iterdir()) == ["a", "report.json"] and asked == [FRAMES, FRAMES]
     done = prepare(source, out, SIZE, estimate=estimate)
     assert done.before == ["a"] and frames_of(done) == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
@@ -168,10 +168,8 @@ def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
 def test_maps_that_changed_are_read_again_and_clips_that_went_bad_are_not_trained_on(tmp_path, film):
     frames, poses = film
     films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
     for name in ("a", "b"):
-        write_video(frames, films / f"{name}.mp4", 10)
-        write_poses(poses, films / f"{name}.npz")
+        put_video(films / f"{name}.mp4", frames, poses)
     prepare(films, out, SIZE)
     write_poses(replace(poses, charts="densepose"), films / "a.npz")
     assert prepare(films, out, SIZE).before == ["b"] and read_poses(out / "a" / "frame_00000.npz").charts == "densepose"
@@ -199,51 +197,28 @@ def test_an_estimator_that_cannot_be_had_is_no_fault_of_the_clips(tmp_path, film
         prepare(tmp_path / "films", tmp_path / "out", SIZE, estimate=missing)
 
 
-@pytest.mark.parametrize("damage", ["no map", "damaged map", "damaged picture", "all of them"])
-def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film, damage):
-    frames, poses = film
+def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film):
     clip = tmp_path / "clips" / "a"
-    put_pictures(clip, frames, poses, npy=True)
-    sentences = []
-    if damage in ("no map", "all of them"):
-        (clip / "frame_3_densepose.npy").unlink()
-        sentences += ["There is no DensePose for frame 3."]
-    if damage in ("damaged map", "all of them"):
-        (clip / "frame_5_densepose.npy").write_bytes(b"no map")
-    if damage in ("damaged picture", "all of them"):
-        (clip / "frame_7.png").write_bytes((clip / "frame_7.png").read_bytes()[:200])
-    bad = {"damaged map": "frame 5", "damaged picture": "frame 7", "all of them": "frames 5 and 7"}
-    if damage in bad:
-        sentences.append(f"The picture or map is damaged of {bad[damage]}.")
+    put_pictures(clip, *film, npy=True)
+    (clip / "frame_3_densepose.npy").unlink()
+    (clip / "frame_5_densepose.npy").write_bytes(b"no map")
+    (clip / "frame_7.png").write_bytes((clip / "frame_7.png").read_bytes()[:200])
     done = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
+    sentences = ["There is no DensePose for frame 3.", "The picture or map is damaged of frames 5 and 7."]
     assert done.clips["a"]["without"] == sentences and done.clips["a"]["maps"] == "the folder"
-    assert frames_of(done) == {"a": FRAMES - (3 if damage == "all of them" else 1)}
+    assert frames_of(done) == {"a": FRAMES - 3}
     own = read_poses(tmp_path / "out" / "a" / "frame_00002.npz")
     assert own.parts is None, "the original's maps, not an estimator's"
     again = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
     assert again.before == ["a"] and again.clips == done.clips
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.mp4", b""), ("b.mov", b"<!DOCTYPE html>"), ("c.MKV", b"x")])
-def test_files_that_are_no_videos_are_listed(tmp_path, film, name, content):
-    write_video(film[0], tmp_path / "good.mp4", 10)
-    write_poses(film[1], tmp_path / "good.npz")
-    (tmp_path / name).write_bytes(content)
-    done = prepare(tmp_path, tmp_path / "out", SIZE)
-    assert f"{name} is not a video" in done.left_out[name[0]] and list(done.clips) == ["good"]
-
-
 def test_the_good_part_of_a_damaged_film_is_prepared(tmp_path, film):
-    write_video(film[0], tmp_path / "a.mkv.mp4", 10)
-    frames = np.concatenate([film[0]] * 4)
-    write_video(frames, tmp_path / "whole.mp4", 10)
-    write_poses(film[1].select(list(range(FRAMES)) * 4), tmp_path / "whole.npz")
-    (tmp_path / "a.mkv.mp4").unlink()
-    data = (tmp_path / "whole.mp4").read_bytes()
-    (tmp_path / "whole.mp4").write_bytes(data[: int(0.7 * len(data))])
-    done = prepare(tmp_path, tmp_path / "out", SIZE)
-    assert done.clips["whole"]["without"][0].startswith("It is damaged after")
-    assert 0 < done.clips["whole"]["frames"] < len(frames)
+    whole = tmp_path / "whole.mp4"
+    put_video(whole, np.concatenate([film[0]] * 4), film[1].select(list(range(FRAMES)) * 4))
+    whole.write_bytes(whole.read_bytes()[: int(0.7 * whole.stat().st_size)])
+    about = prepare(tmp_path, tmp_path / "out", SIZE).clips["whole"]
+    assert about["without"][0].startswith("It is damaged after") and 0 < about["frames"] < 4 * FRAMES
 
 
 def test_odd_folders(tmp_path, film):
@@ -255,12 +230,15 @@ def test_odd_folders(tmp_path, film):
         prepare(tmp_path / "sizes", tmp_path / "out1", SIZE)
     for name in ("a.mp4", "a.mov", "a/2.mp4"):
         path = tmp_path / "names" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(frames[:4], path.with_name("made.mp4"), 10)
+        put_video(path.with_name("made.mp4"), frames[:4])
         path.with_name("made.mp4").rename(path)
-    done = prepare(
-        tmp_path / "names", tmp_path / "out2", SIZE, estimate=lambda pictures: poses.select(slice(len(list(pictures))))
-    )
+
+    def estimate(pictures):
+        seen.extend(picture.shape for picture in pictures)
+        return poses.select(slice(4))
+
+    seen = []
+    done = prepare(tmp_path / "names", tmp_path / "out2", SIZE, estimate=estimate)
     assert sorted(done.clips) == ["a", "a_", "a_2"]
     put_pictures(tmp_path / "itself", frames, poses, npy=True)
     for path in list((tmp_path / "itself").iterdir()):
@@ -268,16 +246,10 @@ def test_odd_folders(tmp_path, film):
         path.rename(path.with_name("_".join([start, f"{int(number):04d}", *rest]) + path.suffix))
     assert frames_of(prepare(tmp_path / "itself", tmp_path / "out3", SIZE)) == {"itself": FRAMES}
     assert len(find_footage(tmp_path / "out3")[0].maps([0, 11])) == 2
-    seen = []
-    put_pictures(tmp_path / "large" / "a", np.repeat(np.repeat(frames[:2], 12, 1), 12, 2), poses.select(slice(2)))
+    put_pictures(tmp_path / "large" / "a", np.repeat(np.repeat(frames[:4], 12, 1), 12, 2), poses.select(slice(4)))
     (tmp_path / "large" / "a" / "poses.npz").unlink()
-    prepare(
-        tmp_path / "large",
-        tmp_path / "out4",
-        SIZE,
-        estimate=lambda pictures: seen.extend(picture.shape for picture in pictures) or poses.select(slice(2)),
-    )
-    assert seen == [(768, 614, 3)] * 2
+    prepare(tmp_path / "large", tmp_path / "out4", SIZE, estimate=estimate)
+    assert seen[-4:] == [(768, 614, 3)] * 4
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_clip(tmp_path, film, monkeypatch):
