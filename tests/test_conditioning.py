@@ -172,8 +172,7 @@ def test_tokens_start_as_clips_own(pipe):
     pixels = torch.rand(2, 3, 40, 32) * 2 - 1
     with torch.no_grad():
         latents = encode_latents(pipe.vae, pixels)
-        encoders = (pipe.image_encoder, pipe.image_processor, pipe.adapter)
-        tokens = reference_tokens(pipe.model_config, pixels, latents, *encoders)
+        tokens = reference_tokens(pipe, pixels, latents)
         clip = pipe.image_encoder(pixel_values=clip_pixels(pixels, pipe.image_processor)).last_hidden_state
     assert tokens.shape == (2, 17, 32) and torch.allclose(tokens, clip, atol=1e-5)
 
@@ -198,7 +197,8 @@ def test_the_unets_channels_are_latent_poses_warp(pipe, warp):
         torch.full((2, channels, *size), value)
         for channels, size, value in [(8, (5, 4), 1.0), (140, (5, 4), 2.0), (5, (20, 16), 3.0)]
     )
-    predict(unet, pipe.scheduler, config, noisy, torch.tensor(5), poses, warp_channels(config, planes, pipe.vae), None)
+    fake = SimpleNamespace(unet=unet, scheduler=pipe.scheduler, model_config=config)
+    predict(fake, noisy, torch.tensor(5), poses, warp_channels(config, planes, pipe.vae), None)
     assert unet.given.shape == (2, unet_in_channels(config, 8, 4), 5, 4)
     assert (unet.given[:, :8] == 1).all() and (unet.given[:, 8:148] == 2).all() and (unet.given[:, 148:] == 3).all()
 
@@ -231,7 +231,8 @@ def test_a_unet_that_knows_the_difference_from_the_texture_knows_the_frame(kind)
     right = noised(scheduler, frame - texture, noise, timesteps)
     unet = Unet(right[1])
     poses, warp = torch.zeros(3, 140, 5, 4), torch.cat([texture, torch.zeros(3, 80, 5, 4)], 1)
-    found = predict(unet, scheduler, ModelConfig(reference_warp="encoded"), noisy, timesteps, poses, warp, None)
+    fake = SimpleNamespace(unet=unet, scheduler=scheduler, model_config=ModelConfig(reference_warp="encoded"))
+    found = predict(fake, noisy, timesteps, poses, warp, None)
     assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(unet.given[:, :8], right[0], atol=1e-4)
 
 
@@ -242,7 +243,7 @@ def test_an_untrained_unet_repeats_the_texture():
     warp = torch.cat([texture, torch.rand(1, 80, 10, 8)], 1)
     given = torch.randn(1, 8, 10, 8), torch.tensor(700), torch.rand(1, 140, 10, 8), warp, torch.rand(1, 17, 32)
     with torch.no_grad():
-        found = predict(pipe.unet, pipe.scheduler, pipe.model_config, *given)
+        found = predict(pipe, *given)
     assert torch.equal(found, texture)
 
 

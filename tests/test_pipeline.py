@@ -184,9 +184,7 @@ def test_guidance_is_the_papers_formula(s_image, s_pose, passes):
         step=lambda e, t, x: seen.append(e) or SimpleNamespace(prev_sample=x),
     )
     denoise(
-        fake,
-        scheduler,
-        ModelConfig(),
+        SimpleNamespace(unet=fake, scheduler=scheduler, model_config=ModelConfig()),
         Sampling(1),
         guidance_branches(s_image, s_pose),
         Reference(torch.ones(1, 17, 32), torch.zeros(1, 17, 32), torch.zeros(1, 8, 10, 8), None),

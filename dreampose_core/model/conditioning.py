@@ -124,20 +124,22 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
     return torch.cat([torch.where(there, latents, torch.zeros_like(latents)), channels], 1)
 
 
-def predict(unet, scheduler, config: ModelConfig, noisy, timesteps, poses, warp, tokens) -> torch.Tensor:
+def predict(pipe, noisy, timesteps, poses, warp, tokens, unet=None) -> torch.Tensor:
     """Return the UNet's prediction, of the scheduler's prediction type, for noisy latents (B, C, h, w) at timesteps
-    (B,) or a single timestep. poses, warp: channels (B, C, h, w) from `encode_maps` and `warp_channels`.
+    (B,) or a single timestep. poses, warp: channels (B, C, h, w) from `encode_maps` and `warp_channels`. unet: a
+    shortcut through it, see `denoising.reusing`.
 
     With reference_warp "encoded" the UNet starts from the latents w of the moved texture: its input is the noisy
     difference from them, x_t - alpha_t w, and its prediction of the difference is converted to one of the frame. So an
     untrained UNet reproduces the moved texture, and training only has to correct it.
     """
-    encoded = config.reference_warp == "encoded"
+    encoded, scheduler = pipe.model_config.reference_warp == "encoded", pipe.scheduler
     if encoded:
         start = warp[:, : noisy.shape[1]].float()
         alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
         noisy = noisy - alpha_bar.sqrt() * start
-    prediction = unet(torch.cat([noisy, poses, warp], 1).to(unet.dtype), timesteps, tokens).sample.float()
+    given = torch.cat([noisy, poses, warp], 1).to(pipe.unet.dtype)
+    prediction = (unet or pipe.unet)(given, timesteps, tokens).sample.float()
     if not encoded:
         return prediction
     share = {"sample": 1.0, "epsilon": 0.0, "v_prediction": -(1 - alpha_bar).sqrt()}[scheduler.config.prediction_type]
@@ -208,32 +210,27 @@ def decode_both(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> tupl
     return decoded, decoded
 
 
-def reference_tokens(
-    config: ModelConfig, photos: torch.Tensor, latents: torch.Tensor, image_encoder, image_processor, adapter
-):
+def reference_tokens(pipe, photos: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """Return cross-attention tokens (B, n, d) of photos (B, 3, H, W) in [-1, 1] with their `condition_latents` (B, C,
     h, w).
 
     photo_encoding "own": CLIP sees the whole photo, see `clip_pixels`. "released", as the authors ran their weights:
     CLIP's processor crops the middle square, and the VAE encodes bytes.
     """
-    if config.photo_encoding == "own":
-        seen = clip_pixels(photos, image_processor)
+    if pipe.model_config.photo_encoding == "own":
+        seen = clip_pixels(photos, pipe.image_processor)
     else:
-        seen = image_processor(images=list(to_uint8(photos).cpu().numpy()), return_tensors="pt")["pixel_values"].to(
-            photos.device
-        )
-    clip = image_encoder(pixel_values=seen.to(image_encoder.dtype)).last_hidden_state
-    return adapter(clip.to(adapter.dtype), latents.to(adapter.dtype))
+        pictures = list(to_uint8(photos).cpu().numpy())
+        seen = pipe.image_processor(images=pictures, return_tensors="pt")["pixel_values"].to(photos.device)
+    clip = pipe.image_encoder(pixel_values=seen.to(pipe.image_encoder.dtype)).last_hidden_state
+    return pipe.adapter(clip.to(pipe.adapter.dtype), latents.to(pipe.adapter.dtype))
 
 
-def blank_tokens(
-    config: ModelConfig, tokens: torch.Tensor, vae, image_encoder, image_processor, adapter
-) -> torch.Tensor:
+def blank_tokens(pipe, tokens: torch.Tensor) -> torch.Tensor:
     """Return the tokens (1, n, d) for no photo, in place of tokens (B, n, d): zeros; with photo_encoding "released"
     those of a black photo whose bytes reach the VAE with height and width swapped, as in the authors' code."""
-    if config.photo_encoding == "own":
+    if pipe.model_config.photo_encoding == "own":
         return torch.zeros_like(tokens[:1])
-    black = torch.full((1, 3, *config.size), -1.0, device=tokens.device)
-    latents = encode_latents(vae, torch.zeros_like(black).transpose(2, 3))
-    return reference_tokens(config, black, latents, image_encoder, image_processor, adapter).to(tokens.dtype)
+    black = torch.full((1, 3, *pipe.model_config.size), -1.0, device=tokens.device)
+    latents = encode_latents(pipe.vae, torch.zeros_like(black).transpose(2, 3))
+    return reference_tokens(pipe, black, latents).to(tokens.dtype)

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..progress import ShouldStop, check_stop
 from ..settings import Solver
 from .conditioning import clean_latents, predict
-from .config import ModelConfig, Sampling
+from .config import Sampling
 from .texture import Texture
 
 OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
@@ -72,9 +72,7 @@ def solver_named(name: Solver, scheduler) -> SchedulerMixin:
 
 @torch.no_grad()
 def denoise(
-    unet,
-    scheduler,
-    config: ModelConfig,
+    pipe,
     sampling: Sampling,
     branches: list[tuple[float, bool, bool]],
     reference: Reference,
@@ -89,10 +87,10 @@ def denoise(
 
     beneath: latents to add the noise to, or None. branches: from `guidance_branches`; outside
     sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724) frames are denoised without guidance, in one
-    pass. scheduler: the model's own; it is copied, not changed. pose, warp: the frames' channels for the UNet. Raises
-    Cancelled.
+    pass. pose, warp: the frames' channels for the UNet. Raises Cancelled.
     """
-    scheduler = copy.deepcopy(scheduler) if sampling.solver is None else solver_named(sampling.solver, scheduler)
+    own = pipe.scheduler
+    scheduler = copy.deepcopy(own) if sampling.solver is None else solver_named(sampling.solver, own)
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)
     if beneath is None:
         latents = noise * scheduler.init_noise_sigma
@@ -102,7 +100,7 @@ def denoise(
     tokens, no_tokens = (one.expand(batch, -1, -1) for one in (reference.tokens, reference.blank))
     first, last = (share * scheduler.config.num_train_timesteps for share in sampling.guidance_interval)
     unguided = guidance_branches(1, 1)
-    with reusing(unet, sampling.reuse_steps) as unet_at:
+    with reusing(pipe.unet, sampling.reuse_steps) as unet_at:
         for step, t in enumerate(scheduler.timesteps):
             check_stop(should_stop)
             scaled = scheduler.scale_model_input(latents, t)
@@ -111,7 +109,7 @@ def denoise(
                 branch_pose = pose if has_pose else torch.zeros_like(pose)
                 branch_warp = warp if has_image and has_pose else torch.zeros_like(warp)
                 given = (scaled, t, branch_pose, branch_warp, tokens if has_image else no_tokens)
-                total = total + weight * predict(unet_at(step, (has_image, has_pose)), scheduler, config, *given)
+                total = total + weight * predict(pipe, *given, unet_at(step, (has_image, has_pose)))
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
             # some schedulers run a few extra steps
@@ -147,11 +145,7 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], Callable]]:
     def at(step: int, branch: object) -> Callable:
         nonlocal now
         now = branch
-        if step % every == 0 or branch not in kept:
-            return unet
-        short = partial(shortcut, kept[branch])
-        short.dtype = unet.dtype  # which `predict` asks for
-        return short
+        return partial(shortcut, kept[branch]) if step % every and branch in kept else unet
 
     handle = last.resnets[-1].register_forward_pre_hook(keep)
     try:

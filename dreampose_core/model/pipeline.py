@@ -228,20 +228,12 @@ class DreamPosePipeline(DiffusionPipeline):
         def made(indices: range) -> np.ndarray:
             pose, warp, planes = self._encode_batch(poses, indices, reference)
             shown = on_latent_preview if indices.start == batches[0].start else None
-            latents = denoise(
-                self.unet,
-                self.scheduler,
-                config,
-                sampling,
-                guidance_branches(s_image, s_pose),
-                reference,
+            start, watch = (
                 noise.expand(len(indices), -1, -1, -1),
-                beneath,
-                pose,
-                warp,
                 self._step_watcher(indices.start, reference, on_step, shown),
-                should_stop,
             )
+            given = reference, start, beneath, pose, warp, watch, should_stop
+            latents = denoise(self, sampling, guidance_branches(s_image, s_pose), *given)
             pixels = decode_latents(self.vae, latents, planes)
             if output_type == "uint8":
                 return to_uint8(pixels).cpu().numpy()
@@ -271,11 +263,10 @@ class DreamPosePipeline(DiffusionPipeline):
         config, device, size = self.model_config, self._execution_device, tuple(pixels.shape[2:])
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
-        encoders = self.image_encoder, self.image_processor, self.adapter
         same = config.photo_encoding == "own" and config.condition_size == size
         seen = latents if same else condition_latents(config, self.vae, first)
-        tokens = reference_tokens(config, first, seen, *encoders).to(self.unet.dtype)
-        blank = blank_tokens(config, tokens, self.vae, *encoders)
+        tokens = reference_tokens(self, first, seen).to(self.unet.dtype)
+        blank = blank_tokens(self, tokens)
         texture = None
         if image_poses is not None and config.reference_warp != "none" and config.knows_charts(image_poses):
             parts, uv = self._maps(image_poses, size)

@@ -115,9 +115,8 @@ class Source:
         )
         which, poses, warp = (x[only] for x in (views.which, views.poses, views.warp))
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
-            encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
-            tokens = reference_tokens(pipe.model_config, self.photos[which], self.photo_latents[which], *encoders)
-            prediction = predict(pipe.unet, pipe.scheduler, pipe.model_config, noisy, timesteps, poses, warp, tokens)
+            tokens = reference_tokens(pipe, self.photos[which], self.photo_latents[which])
+            prediction = predict(pipe, noisy, timesteps, poses, warp, tokens)
         return prediction, wanted, noisy, timesteps
 
     def _held_back(self) -> torch.Tensor:

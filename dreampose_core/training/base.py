@@ -193,14 +193,11 @@ def predicted(pipe, given: Conditioned, noisier: float, precision: torch.dtype, 
     given.timesteps = timesteps
     given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        encoders = pipe.image_encoder, pipe.image_processor, pipe.adapter
-        tokens = reference_tokens(pipe.model_config, given.photo, given.photo_latents, *encoders)
+        tokens = reference_tokens(pipe, given.photo, given.photo_latents)
         keep = given.has["image"][:, None, None]
         if not keep.all():
-            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe.model_config, tokens, pipe.vae, *encoders))
-        return predict(
-            pipe.unet, pipe.scheduler, pipe.model_config, given.noisy, timesteps, given.poses, given.warp, tokens
-        ), wanted
+            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe, tokens))
+        return predict(pipe, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
 
 
 def draw_timesteps(count: int, total: int, noisier: float, draws: Draws) -> torch.Tensor:
