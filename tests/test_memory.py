@@ -11,12 +11,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from tiny import same, tiny_pipeline, weights
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import LATENT_PREVIEW, animate
@@ -28,9 +26,9 @@ from dreampose_core.jobs.tasks import DeviceTasks
 from dreampose_core.jobs.worker import Worker
 from dreampose_core.media import read_image, write_png
 from dreampose_core.model import memory
-from dreampose_core.model.conditioning import unet_in_channels
-from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.denoising import reusing
+from dreampose_core.model.full_size import full_size
+from dreampose_core.model.stable_diffusion import SIZE as SIZE_OF_SD
 from dreampose_core.poses import write_poses
 from dreampose_core.settings import AnimateOptions, Settings
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
@@ -292,36 +290,23 @@ def test_a_full_size_model_stays_within_its_memory_as_far_as_shapes_can_say():
     """Stable Diffusion's shapes at 640 x 512 in bfloat16, eight frames at a time, frames decoded one by one; no numbers
     are computed. What a GPU takes beside its tensors (its own context, workspaces of convolutions, gaps) is not in it:
     1 GB is left for that."""
-    form, gb = ModelConfig(height=640, width=512), 1e9
+    gb = 1e9
     torch.set_default_dtype(torch.bfloat16)
     try:
         with FakeTensorMode(), torch.no_grad():
-            unet = UNet2DConditionModel(
-                sample_size=64, in_channels=unet_in_channels(form, 4, 8), cross_attention_dim=768
-            )
-            vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-            )
-            clip = CLIPVisionModel(
-                CLIPVisionConfig(
-                    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, patch_size=32
-                )
-            )
-            sizes = {module: sum(one.numel() for one in module.parameters()) * 2 / gb for module in (unet, vae, clip)}
+            pipe = full_size(SIZE_OF_SD, False, "cpu")
+            unet, vae = pipe.unet, pipe.vae
+            sizes = [sum(one.nbytes for one in part.parameters()) / gb for part in (unet, vae, pipe.image_encoder)]
             vae.enable_slicing()
             with Held(unet) as denoising, reusing(unet, 2) as unet_at:
-                unet_at(0, None)(
-                    torch.empty(8, unet.config.in_channels, 80, 64), torch.tensor(500), torch.empty(8, 50, 768)
-                )
+                given = torch.empty(8, unet.config.in_channels, 80, 64), torch.tensor(500), torch.empty(8, 50, 768)
+                unet_at(0, None)(*given)
             with Held(vae) as decoding:
                 vae.decode(torch.empty(8, 4, 80, 64))
     finally:
         torch.set_default_dtype(torch.float32)
-    whole = sum(sizes.values()) + max(denoising.most, decoding.most) / gb
-    in_turns = max(sizes[unet] + denoising.most / gb, sizes[vae] + decoding.most / gb)
+    whole = sum(sizes) + max(denoising.most, decoding.most) / gb
+    in_turns = max(sizes[0] + denoising.most / gb, sizes[1] + decoding.most / gb)
     # something was counted
-    assert 1.9 < sum(sizes.values()) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb
+    assert 1.9 < sum(sizes) < 2.2 and denoising.most > 0.2 * gb and decoding.most > 0.3 * gb
     assert whole < 8 - 1 and in_turns < 5 - 1

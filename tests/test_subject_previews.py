@@ -230,18 +230,6 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
     assert len(said) == 1 and str(error) in said[0] and "step 0" in said[0]
 
 
-def test_where_there_is_no_room_for_one_the_job_goes_on(pipe, clip, tmp_path, monkeypatch, caplog):
-    def full(*_):
-        raise StorageError("000002.png could not be written: the disk is full.")
-
-    write = previews.write_png
-    monkeypatch.setattr(
-        previews, "write_png", lambda image, path: full() if path.name == "000002.png" else write(image, path)
-    )
-    run(pipe, clip, tmp_path)
-    assert list(taken(tmp_path)) == NAMES[:1] and "the disk is full" in caplog.text
-
-
 def test_a_person_who_is_known_has_none(pipe, clip, whole, tmp_path):
     result = run(pipe, clip, tmp_path, subjects=whole[1][0] / "subjects")
     assert (

@@ -150,19 +150,6 @@ def test_thin_limbs_do_not_vanish():
     assert texture.known[0, 19] and torch.allclose(texture.means[0, 19], torch.tensor(0.8), atol=1e-5)
 
 
-def test_the_background_that_was_seen_stays_and_holes_are_filled_from_around():
-    photo = torch.linspace(-0.8, 0.8, 64)[None, None, None].expand(1, 3, 80, 64).clone()
-    truth = photo.clone()
-    person = torch.zeros(1, 1, 80, 64)
-    person[:, :, 20:70, 24:40] = 1
-    photo[:, :, 20:70, 24:40] = 1.0
-    filled, covered = fill_background(photo, person)
-    assert covered.unique().tolist() == [0, 1] and (covered >= person).all() and covered.mean() < 0.4
-    seen = (covered == 0).expand_as(photo)
-    assert torch.equal(filled[seen], photo[seen])
-    assert (filled - truth).abs().max() < 0.25 and (filled - truth).abs()[~seen].mean() < 0.1
-
-
 def test_no_ghost_stays_where_a_soft_outlined_person_stood_before_wall_and_floor():
     photo = torch.cat([torch.full((1, 3, 50, 64), 0.4), torch.full((1, 3, 30, 64), -0.4)], 2)
     room = photo.clone()

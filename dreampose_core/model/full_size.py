@@ -39,8 +39,8 @@ def full_size(size: tuple[int, int], tiny: bool, device: str) -> DreamPosePipeli
         )
         # CLIPVisionConfig's defaults are those of ViT-B/32
         encoder = CLIPVisionModel(CLIPVisionConfig(**small_clip if tiny else {})).eval()
-    adapter = stable_diffusion.new_adapter(config, encoder, vae, unet.config, "random weights")
+        adapter = stable_diffusion.new_adapter(config, encoder, vae, unet.config, "random weights")
     scheduler = diffusers.DPMSolverMultistepScheduler(**_NOISE, algorithm_type="dpmsolver++", solver_order=2)
     pipe = DreamPosePipeline(vae, unet, adapter, scheduler, encoder, CLIPImageProcessorPil(), model_config=config)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return pipe
