@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from dreampose_core.errors import InputError, LostClaim, StorageError
-from dreampose_core.jobs import database
 from dreampose_core.jobs.database import storage_error
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, MAX_ATTEMPTS, MAX_PAUSES, Store
 from dreampose_core.jobs.worker import Attempt
@@ -451,22 +450,3 @@ def test_the_end_of_a_job_has_its_time_and_its_code(store, clock):
     assert store.ended("preview") == []
     assert not store.forget("d") and store.forget("a") and not store.forget("a")
     assert store.ids() == {"b", "c", "d", "e"}
-
-
-def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
-    path = tmp_path / "jobs.sqlite3"
-    db = sqlite3.connect(path)
-    db.executescript(database._FIRST + "PRAGMA user_version = 1;")
-    insert = "INSERT INTO jobs (id, owner, queue, state, request, created) VALUES (?, ?, ?, ?, ?, 5.0)"
-    db.execute(insert, ("old", OWNER, "device", "done", '{"kind":"animate"}'))
-    db.execute(insert, ("look", OWNER, "light", "done", '{"kind":"preview"}'))
-    db.execute(insert, ("waits", OWNER, "light", "queued", "{}"))
-    db.commit()
-    db.close()
-    stores = [Store(path), Store(path)]
-    assert stores[1]._db.rows("PRAGMA user_version")[0][0] == len(database._STEPS)
-    assert stores[0].ended("animate") == ["old"] and stores[0].ended("preview") == ["look"]
-    assert stores[0].get(OWNER, "waits").place == 1
-    assert stores[1].claim("light", "light-1").id == "waits"
-    for store in stores:
-        store.close()

@@ -1,4 +1,4 @@
-"""The job store's SQLite file: schema and migrations, one connection, SQLite errors as StorageError."""
+"""The job store's SQLite file: its schema, one connection, SQLite errors as StorageError."""
 
 from __future__ import annotations
 
@@ -15,49 +15,40 @@ from ..files import locked
 BUSY_S = 15.0
 DISK_FULL = "The server's disk is full; what is finished is kept, and the job goes on by itself when there is room."
 
-# Schema steps: a new file gets all of them, a file of an older version those that it lacks.
-_FIRST = """
+VERSION = 3  # of the schema
+_SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of submission
     id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     key TEXT,                                  -- idempotency key; NULLs never collide
-    queue TEXT NOT NULL CHECK (queue IN ('light', 'device')),
-    state TEXT NOT NULL CHECK (
-        state IN ('queued', 'running', 'cancelling', 'interrupted', 'done', 'failed', 'cancelled')
-    ),
+    kind TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    state TEXT NOT NULL,
     request TEXT NOT NULL,
+    name TEXT,                                 -- what its owner calls it
     fence INTEGER NOT NULL DEFAULT 0,
     worker TEXT,
     lease_until REAL,
+    not_before REAL NOT NULL DEFAULT 0,        -- no worker claims it before that time
     attempts INTEGER NOT NULL DEFAULT 0,       -- claims in a row that brought no new step
+    pauses INTEGER NOT NULL DEFAULT 0,         -- how often in a row it had to wait for room on the disk
     reached TEXT NOT NULL DEFAULT '{}',        -- stage -> highest step ever reported
     progress TEXT,
     losses TEXT NOT NULL DEFAULT '[]',
     notices TEXT NOT NULL DEFAULT '[]',
     error TEXT,
+    code TEXT,                                 -- why it failed, in a word
     created REAL NOT NULL,
+    claimed REAL,                              -- when it was claimed last
     cancel_asked REAL,
+    finished REAL,                             -- when it came to a final state
+    kept INTEGER NOT NULL DEFAULT 0,           -- whether the bucket has its result
+    unwanted INTEGER NOT NULL DEFAULT 0,       -- its owner has deleted it: it is hidden, and removed once it has ended
     UNIQUE (owner, key)
 ) STRICT;
 CREATE INDEX jobs_by_state ON jobs (state, queue, number);
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
-"""
-_SECOND = """
-ALTER TABLE jobs ADD COLUMN kind TEXT NOT NULL DEFAULT 'animate';
--- why it failed, in a word
-ALTER TABLE jobs ADD COLUMN code TEXT;
--- no worker claims it before that time
-ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
--- how often in a row it had to wait for room on the disk
-ALTER TABLE jobs ADD COLUMN pauses INTEGER NOT NULL DEFAULT 0;
--- when it was claimed last, and when it came to a final state
-ALTER TABLE jobs ADD COLUMN claimed REAL;
-ALTER TABLE jobs ADD COLUMN finished REAL;
--- whether the bucket has its result
-ALTER TABLE jobs ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
-UPDATE jobs SET kind = coalesce(json_extract(request, '$.kind'), 'animate');
-UPDATE jobs SET finished = created WHERE state IN ('done', 'failed', 'cancelled');
 CREATE INDEX jobs_by_end ON jobs (finished) WHERE finished IS NOT NULL;
 -- when an owner was served last: the one served longest ago is next
 CREATE TABLE turns (
@@ -67,20 +58,13 @@ CREATE TABLE turns (
     PRIMARY KEY (owner, queue)
 ) STRICT;
 """
-_THIRD = """
--- what its owner calls it
-ALTER TABLE jobs ADD COLUMN name TEXT;
--- its owner has deleted it: it is hidden, and removed as soon as it has ended
-ALTER TABLE jobs ADD COLUMN unwanted INTEGER NOT NULL DEFAULT 0;
-"""
-_STEPS = (_FIRST, _SECOND, _THIRD)
 
 
 class Database:
-    """The SQLite file at `path`, migrated to the newest schema; threads and processes may share it.
+    """The SQLite file at `path`, made if there is none; threads and processes may share it.
 
     clock: seconds since 1970; the SQL function now() returns it.
-    All methods raise StorageError when the file cannot be read or written, or a newer version of the program wrote it.
+    All methods raise StorageError when the file cannot be read or written, or another version of the program wrote it.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float]):
@@ -94,14 +78,16 @@ class Database:
             self._db.execute("PRAGMA synchronous = FULL")
             with locked(self.path.with_suffix(".lock")):  # two processes may create the file at once
                 self._db.execute("PRAGMA journal_mode = WAL")
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-                for number, step in enumerate(_STEPS[version:], start=version + 1):
-                    self._db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
-        if version > len(_STEPS):
+                if not self._version():
+                    self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        if (version := self._version()) != VERSION:
             raise StorageError(
-                f"The jobs in {path} were written by a newer version of this program (schema {version}, this one "
-                f"reads {len(_STEPS)}); update the program or choose another DREAMPOSE_HOME."
+                f"The jobs in {path} were written by another version of this program (schema {version}, this one "
+                f"reads {VERSION}); use that version or choose another DREAMPOSE_HOME."
             )
+
+    def _version(self) -> int:
+        return self._db.execute("PRAGMA user_version").fetchone()[0]
 
     def close(self) -> None:
         with self._lock:
