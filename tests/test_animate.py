@@ -172,7 +172,8 @@ def test_a_stopped_run_goes_on_and_is_bit_equal(pipe, clip, whole, tmp_path, sto
         run(pipe, clip, tmp_path, TUNED, should_stop=lambda: next(asked) >= stop)
     assert not (tmp_path / "result.mp4").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "frames").iterdir()}
-    assert stop < 6 or len(kept) > 0
+    partial = tmp_path / "partial.mp4"
+    assert (stop >= 6) == partial.exists() and (stop < 6 or probe_video(partial).num_frames == len(kept) > 0)
     result = run(pipe, clip, tmp_path, TUNED)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     ours = {name: content for name, content in contents(tmp_path).items() if not name.startswith("subjects/")}

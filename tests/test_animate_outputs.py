@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dreampose_core.animate.outputs import GIF, GIF_SIDE, PARTIAL, SIDE_BY_SIDE, write_exports, write_partial
+from dreampose_core.animate.outputs import GIF, GIF_SIDE, SIDE_BY_SIDE, write_exports
 from dreampose_core.inputs.framing import make_scene
-from dreampose_core.media import probe_video, read_image, read_video, write_png, write_video
+from dreampose_core.media import probe_video, read_image, read_video, write_png
 from dreampose_core.settings import SceneOptions
 from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
 from dreampose_core.web.links import zipped
@@ -21,10 +20,6 @@ from dreampose_core.web.links import zipped
 def frames(count: int, size=(40, 32)) -> list[np.ndarray]:
     """Each of one grey, so that a place in a video is known by it."""
     return [np.full((*size, 3), 8 * index + 4, np.uint8) for index in range(count)]
-
-
-def greys(path: Path) -> list[int]:
-    return [round((float(frame.mean()) - 4) / 8) for frame in read_video(path)]
 
 
 def test_photo_motion_and_result_stand_side_by_side(tmp_path):
@@ -49,23 +44,6 @@ def test_a_gif_of_a_large_fast_video_is_smaller_and_slower(tmp_path):
     gif = Image.open(tmp_path / GIF)
     assert gif.n_frames == 4 and max(gif.size) == GIF_SIDE
     assert gif.info["duration"] == pytest.approx(1000 / 15, abs=10)
-
-
-@pytest.mark.parametrize("rest", [0, 2])
-def test_what_was_made_of_a_stopped_video_is_one_video(tmp_path, rest):
-    all_frames, chunks = frames(10), [tmp_path / f"it's {i}.mp4" for i in range(2)]
-    for i, chunk in enumerate(chunks):
-        write_video(all_frames[4 * i : 4 * i + 4], chunk, 4.0)
-    write_partial(chunks, all_frames[8 : 8 + rest], 4.0, tmp_path)
-    assert greys(tmp_path / PARTIAL) == list(range(8 + rest))
-    info = probe_video(tmp_path / PARTIAL)
-    assert (info.fps, round(info.seconds, 2)) == (4, (8 + rest) / 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*(chunk.name for chunk in chunks), PARTIAL])
-
-
-def test_nothing_is_no_video(tmp_path):
-    write_partial([], [], 4.0, tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_are_zipped_while_they_are_read(tmp_path):

@@ -299,16 +299,6 @@ def test_a_png_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [((4, 4, 3), np.float32), ((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((0, 4, 3), np.uint8)]
-)
-def test_arrays_that_are_no_picture_are_a_mistake_of_the_caller(tmp_path, shape, kind):
-    wrong = np.zeros(shape, kind)
-    for call in (lambda: fit_image(wrong, (8, 8)), lambda: write_png(wrong, tmp_path / "a.png")):
-        with pytest.raises(ValueError, match="uint8"):
-            call()
-
-
-@pytest.mark.parametrize(
     ("source", "size", "box"),
     [
         ((100, 100), (160, 128), (16, 0, 128, 128)),  # a square: borders above and below

@@ -79,14 +79,6 @@ def test_crops(source, size, person, box):
     assert (found.top, found.left, found.height, found.width) == pytest.approx(box)
 
 
-@pytest.mark.parametrize("person", [(5, 5, 5, 9), (5, 9, 9, 5), (-1, 0, 5, 5), (0, 0, 11, 5)])
-def test_a_person_outside_the_picture_is_a_mistake_of_the_caller(person):
-    with pytest.raises(ValueError, match="not inside"):
-        crop_box((10, 10), (10, 10), person)
-    with pytest.raises(ValueError, match="shows nothing"):
-        fit_image(np.zeros((10, 10, 3), np.uint8), (5, 5), Box(20, 0, 10, 10))
-
-
 @proven
 @given(people())
 def test_placements_lie_inside_source_and_target(case):

@@ -105,8 +105,8 @@ def test_gif(tmp_path):
 def test_frames_that_are_wrong_or_missing(tmp_path):
     with pytest.raises(StorageError, match="a.mp4 could not be written: there is no folder"):
         write_video(steps(2), tmp_path / "nowhere" / "a.mp4", 25)
-    grey, floats = np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)
-    for frames in ([], [grey], [floats], [*steps(2), np.zeros((8, 8, 3), np.uint8)]):
+    floats = np.zeros((8, 8, 3), np.float32)
+    for frames in ([], [floats], [*steps(2), np.zeros((8, 8, 3), np.uint8)]):
         with pytest.raises(ValueError, match="frame"):
             write_video(frames, tmp_path / "a.mp4", 25)
         assert os.listdir(tmp_path) == []

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_pipeline
 
 from dreampose_core.animate.engine import LocalEngine
-from dreampose_core.animate.outputs import PARTIAL, SIDE_BY_SIDE, write_partial
+from dreampose_core.animate.outputs import SIDE_BY_SIDE
 from dreampose_core.animate.run import animate
 from dreampose_core.media import add_sound, join_videos, read_image, write_video
 from dreampose_core.media.watermark import COMMENT, WORDS, labelled
@@ -38,18 +38,20 @@ def test_the_label_can_be_read_on_light_and_dark(size, grey):
 
 def test_every_way_to_write_a_video_keeps_the_comment(tmp_path):
     frames = [np.full((32, 32, 3), 20 * i, np.uint8) for i in range(6)]
-    write_video(frames, tmp_path / "a.mp4", 6.0, comment=COMMENT)
+    write_video(frames, tmp_path / "it's a.mp4", 6.0, comment=COMMENT)
     write_video(frames, tmp_path / "plain.mp4", 6.0)
-    assert comment(tmp_path / "a.mp4") == COMMENT and "AI-generated" in COMMENT and "trainedAlgorithmicMedia" in COMMENT
+    assert (
+        comment(tmp_path / "it's a.mp4") == COMMENT
+        and "AI-generated" in COMMENT
+        and "trainedAlgorithmicMedia" in COMMENT
+    )
     assert comment(tmp_path / "plain.mp4") == "", "a preview is not generated"
-    join_videos([tmp_path / "a.mp4", tmp_path / "a.mp4"], tmp_path / "b.mp4", COMMENT)
-    (tmp_path / "rest").mkdir()
-    write_partial([tmp_path / "a.mp4"], frames[:2], 6.0, tmp_path / "rest")
+    join_videos([tmp_path / "it's a.mp4", tmp_path / "it's a.mp4"], tmp_path / "b.mp4", COMMENT)
     sound = tmp_path / "sound.m4a"
     make = "ffmpeg -v error -f lavfi -i sine=d=1 -metadata comment=another".split()
     subprocess.run([*make, str(sound)], check=True)
-    add_sound(tmp_path / "a.mp4", sound, tmp_path / "c.mp4")
-    for path in (tmp_path / "b.mp4", tmp_path / "c.mp4", tmp_path / "rest" / PARTIAL):
+    add_sound(tmp_path / "it's a.mp4", sound, tmp_path / "c.mp4")
+    for path in (tmp_path / "b.mp4", tmp_path / "c.mp4"):
         assert comment(path) == COMMENT, path.name
 
 

@@ -1,16 +1,16 @@
-"""Files next to the MP4: photo, motion and result side by side, a GIF, and the partial video of a cancelled run."""
+"""Files next to the MP4: photo, motion and result side by side, and a GIF."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ..inputs.framing import Scene
-from ..media import fit_image, join_videos, write_gif, write_video
+from ..media import fit_image, write_gif, write_video
 from ..media.watermark import COMMENT
 from ..poses import overlay
 
@@ -39,16 +39,3 @@ def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
     size = round(height * scale), round(width * scale)
     smaller = (made if scale == 1 else fit_image(made, size) for made in islice(frames(), 0, None, every))
     write_gif(smaller, folder / GIF, scene.poses.fps / every)
-
-
-def write_partial(chunks: Sequence[Path], rest: Sequence[np.ndarray], fps: float, folder: Path) -> None:
-    """Write PARTIAL, unless there is nothing: a video's finished chunks, unchanged, and the frames after them. Raises
-    StorageError."""
-    last = folder / ".part.rest.mp4"
-    try:
-        if rest:
-            write_video(rest, last, fps)
-        if parts := [*chunks, *([last] if rest else [])]:
-            join_videos(parts, folder / PARTIAL, COMMENT)
-    finally:
-        last.unlink(missing_ok=True)

@@ -8,7 +8,9 @@ import math
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count, takewhile
@@ -22,7 +24,7 @@ from ..errors import Cancelled, ModelError, StorageError
 from ..files import appearing, locked, remove_unfinished
 from ..inputs.framing import NOT_USED, Photo, Scene, crowds, fit_photos, make_scene, maps_together
 from ..inputs.photo_checks import motion_checks, photo_checks
-from ..media import add_sound, read_image, write_png, write_video
+from ..media import add_sound, join_videos, read_image, write_png, write_video
 from ..media.watermark import COMMENT, labelled
 from ..model.conditioning import encode_maps, pose_tensors
 from ..poses import PoseSequence
@@ -31,9 +33,8 @@ from ..settings import AnimateOptions, FrameOptions
 from ..subject.folder import Subject, read_subject, subject_key
 from ..subject.previews import SAMPLES
 from ..subject.recipe import recipe_named
-from .background import BackgroundWriter
 from .engine import LocalEngine, sampling
-from .outputs import PARTIAL, write_exports, write_partial
+from .outputs import PARTIAL, write_exports
 
 HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker blackened, one per line
 LATENT_PREVIEW = "latent_preview.png"  # of the first frame, while it is denoised
@@ -234,13 +235,18 @@ class _Run:
 
         calls = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
         frames = self.engine.frames(self.scene, self.options, subject, batches, self.should_stop, **calls)
+        waiting: deque[Future] = deque()
         try:
-            with closing(frames), BackgroundWriter(2 * self.chunk_length) as writer:  # writes while the next are made
+            with closing(frames), ThreadPoolExecutor(1) as writer:  # writes while the next are made
                 for index, frame in frames:
-                    writer.do(write, index, frame)
+                    waiting.append(writer.submit(write, index, frame))
+                    while waiting and (waiting[0].done() or len(waiting) > 2 * self.chunk_length):
+                        waiting.popleft().result()
                     under_way.pop(index, None)
                     done += 1
                     check_stop(self.should_stop)
+            for one in waiting:
+                one.result()
         except Cancelled:
             with suppress(StorageError):  # then there is no partial video
                 self.write_partial()
@@ -277,10 +283,18 @@ class _Run:
             self.in_chunks = indices.stop
 
     def write_partial(self) -> None:
-        """Write the finished part of the video, for users who cancelled it."""
-        chunks = sorted((self.folder / "chunks").glob("*.mp4"))
-        rest = takewhile(Path.is_file, map(self.frame_path, count(len(chunks) * self.chunk_length)))
-        write_partial(chunks, [read_image(path) for path in rest], self.scene.poses.fps, self.folder)
+        """Write PARTIAL, unless there is nothing, for users who cancelled: the finished chunks, unchanged, and the
+        frames after them. Raises StorageError."""
+        parts, last = sorted((self.folder / "chunks").glob("*.mp4")), self.folder / ".part.rest.mp4"
+        rest = list(takewhile(Path.is_file, map(self.frame_path, count(len(parts) * self.chunk_length))))
+        try:
+            if rest:
+                write_video(map(read_image, rest), last, self.scene.poses.fps)
+                parts.append(last)
+            if parts:
+                join_videos(parts, self.folder / PARTIAL, COMMENT)
+        finally:
+            last.unlink(missing_ok=True)
 
     def read_frames(self, on_progress: OnProgress = ignore_progress) -> Iterator[np.ndarray]:
         """Yield the finished frames for the video."""

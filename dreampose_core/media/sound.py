@@ -11,10 +11,6 @@ from .ffmpeg import ffmpeg
 from .video_reading import probe_video, source, unreadable
 
 
-class _NoSound(Exception):
-    pass
-
-
 def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: float) -> bool:
     """Write the first sound stream of the video `path` to `out` as AAC (.m4a), which appears complete or not at all.
 
@@ -23,20 +19,15 @@ def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: fl
 
     Raises InputError when `path` is no video or is damaged, StorageError when `out` cannot be written.
     """
-    if not (start_s >= 0 and seconds > 0):
-        raise ValueError(f"sound is taken from 0 s or later and lasts longer than 0 s, not {start_s} s and {seconds} s")
     start_s += probe_video(path, partly=True).start_s  # the sound's time begins with the file
     cut = f"-vn -map 0:a:0 -ss {start_s:.6f} -t {seconds:.6f} -af aresample=async=1:first_pts=0".split()
     encoding = "-c:a aac -b:a 160k -ac 2 -map_metadata -1 -movflags +faststart -f ipod".split()
-    with suppress(_NoSound), appearing(out) as temporary:
-        both = [
-            f"file:{temporary}",
-            *"-map 0:V:0 -c copy -f null -".split(),
-        ]  # so that time begins as for `probe_video`
+    with suppress(EOFError), appearing(out) as temporary:
+        both = [f"file:{temporary}", *"-map 0:V:0 -c copy -f null -".split()]  # time begins as for `probe_video`
         with ffmpeg(["-y", *source(path), *cut, *encoding, *both], limited=True) as run:
             status = run.finish()
         if "matches no streams" in run.tail or "Output file is empty" in run.tail:
-            raise _NoSound
+            raise EOFError  # so that no file appears
         if status != 0 and not run.disk_is_full:
             raise unreadable(path)
         run.check_written(out)

@@ -23,7 +23,16 @@ _ACCEPTED = "MP4, MOV, WebM, Matroska, AVI, MPEG, WMV and GIF are accepted"
 _TOO_LONG = f"is longer than {MAX_SECONDS} seconds; please cut it to the part that is needed."
 _TOO_FAST = f"has more than {MAX_FPS} frames per second; please convert it to {MAX_FPS} or fewer."
 _TOO_LARGE = "is {} x {} pixels; at most 7680 x 4320 are accepted, scale it down."
-_QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # old MOV files have no "ftyp"
+# The first bytes of each format, by ffmpeg's name for it.
+_FORMS = {
+    "matroska": rb"\x1aE\xdf\xa3",
+    "gif": rb"GIF8[79]a",
+    "avi": rb"RIFF.{4}AVI ",
+    "asf": rb"\x30\x26\xb2\x75",
+    "mpeg": rb"\0\0\x01\xba",
+    "mpegts": rb"G.{187}G.{200}|.{4}G.{191}G.{192}",
+    "mov": rb".{4}(ftyp|moov|mdat|wide|free|skip|pnot)",  # old MOV files have no "ftyp"
+}
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: Video: (\w+)(?!.*\(attached pic\))", re.MULTILINE)
 _SOUND = re.compile(r"^\s*Stream #0:\d+.*?: Audio: ", re.MULTILINE)
 _EXCEEDS = re.compile(r"(?:Picture|Frame) size (\d+)x(\d+) exceeds")
@@ -68,14 +77,14 @@ class VideoInfo:
 def is_video(path: str | Path) -> bool:
     """Return whether the file at `path` begins like an accepted video format; False when it cannot be read."""
     try:
-        return demuxer(path) is not None
+        return bool(source(path))
     except InputError:
         return False
 
 
-def demuxer(path: str | Path) -> str | None:
-    """ffmpeg's name for the format of the file at `path`, by its first bytes; None for a format that is not accepted.
-    Raises InputError when the file is missing or may not be read."""
+def source(path: str | Path) -> list[str]:
+    """ffmpeg's arguments that open the video at `path`, with its format, known by its first bytes, forced, so that
+    ffmpeg reads only this file. Raises InputError."""
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, does not raise for names too long or without permission
         raise InputError(f"There is no video file at {path}.")
@@ -84,29 +93,11 @@ def demuxer(path: str | Path) -> str | None:
             start = file.read(400)
     except OSError as error:
         raise InputError(f"{shown(path.name)} may not be read; please check the file's permissions.") from error
-    if start[:4] == b"\x1aE\xdf\xa3":
-        return "matroska"
-    if start[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-        return "avi"
-    if start[:4] == b"\x30\x26\xb2\x75":
-        return "asf"
-    if start[:4] == b"\0\0\x01\xba":
-        return "mpeg"
-    if len(start) > 388 and any(start[at] == start[at + step] == 0x47 for at, step in ((0, 188), (4, 192))):
-        return "mpegts"
-    return "mov" if start[4:8] in _QUICKTIME else None
-
-
-def source(path: str | Path) -> list[str]:
-    """ffmpeg's arguments that open the video at `path` with its format forced, so that ffmpeg reads only this file.
-    Raises InputError."""
-    form = demuxer(path)
+    form = next((form for form, magic in _FORMS.items() if re.match(magic, start, re.DOTALL)), None)
     if form is None:
         raise unreadable(path)
     limits = ["-max_pixels", str(MAX_PIXELS), "-threads", "2"]
-    return ["-protocol_whitelist", "file", "-f", form, *limits, "-i", f"file:{Path(path)}"]
+    return ["-protocol_whitelist", "file", "-f", form, *limits, "-i", f"file:{path}"]
 
 
 def read_video(
@@ -132,36 +123,28 @@ def read_video(
     Raises InputError with one sentence when the file is missing, is of a format that is not accepted, is
     damaged, or exceeds MAX_SECONDS, MAX_PIXELS or MAX_FPS; length and rate possibly only after the first frames.
     """
-    flags = "neighbor" if nearest else "area"
-    filters = [*_tones(path), _SQUARE.format(flags=flags), "showinfo=checksum=0"]
-    smaller = ""
+    flags, smaller, rate = "neighbor" if nearest else "area", [], []
     if max_side is not None:
         sides = f"w='min(iw,{max_side})':h='min(ih,{max_side})'"
-        smaller = f"scale={sides}:force_original_aspect_ratio=decrease:flags={flags}"
-    if smaller and not nearest:
-        filters.append(smaller)
+        smaller = [f"scale={sides}:force_original_aspect_ratio=decrease:flags={flags}"]
     if fps is not None:
         # "up" takes the last frame before each moment; shifting times back by half a frame makes it the nearest.
         half = f"if(gt(FR,0),0.5/max(FR,{fps:.6f}),0.25/{fps:.6f})"
-        filters.append(f"setpts='PTS-STARTPTS-{half}/TB',fps={Fraction(fps).limit_denominator(100_000)}:round=up")
-    if stored is not None:
-        filters.append(f"scale={stored}")
-    filters.append("format=rgb24")
-    if smaller and nearest:  # after the conversion to RGB: halved chroma planes would mix a pose map's colours
-        filters.append(smaller)
+        rate = [f"setpts='PTS-STARTPTS-{half}/TB',fps={Fraction(fps).limit_denominator(100_000)}:round=up"]
+    colours = [*([f"scale={stored}"] if stored else []), "format=rgb24"]
+    # Labels are picked after the conversion to RGB: halved chroma planes would mix a pose map's colours.
+    steps = [*rate, *colours, *smaller] if nearest else [*smaller, *rate, *colours]
+    filters = [*_tones(path), _SQUARE.format(flags=flags), "showinfo=checksum=0", *steps]
     max_frames = int((MAX_SECONDS + 1) * (fps or MAX_FPS)) + 2
     watch, num_frames, shape = _Watch(path, partly), 0, None
     with _decoding(path, filters, f"{watch.cut}-c:v ppm -f image2pipe -", watch) as run:
         pipe = run.process.stdout
-        while True:
-            header = pipe.readline()  # each frame: "P6\n", "width height\n", "255\n", H * W * 3 bytes
-            if header != b"P6\n":
-                break
+        # each frame: "P6\n", "width height\n", "255\n", H * W * 3 bytes
+        while (header := pipe.readline()) == b"P6\n":
             width, height = (int(n) for n in pipe.readline().split() or (0, 0))
             pipe.readline()
             data = bytearray(height * width * 3)
-            complete = pipe.readinto(data) == len(data)
-            if not complete or not data or (shape or (height, width, 3)) != (height, width, 3):
+            if not data or pipe.readinto(data) < len(data) or shape not in (None, (height, width, 3)):
                 break
             num_frames, shape = num_frames + 1, (height, width, 3)
             if num_frames > max_frames:

@@ -50,11 +50,8 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> int
 def join_videos(paths: Sequence[Path], out: str | Path, comment: str = "") -> None:
     """Concatenate MP4s that this package wrote, all of one size and rate, into the MP4 `out` without encoding again.
 
-    comment: for the file's metadata. `out` appears complete or not at all. Raises StorageError, and ValueError when
-    `paths` is empty.
+    comment: for the file's metadata. `out` appears complete or not at all. Raises StorageError.
     """
-    if not paths:
-        raise ValueError("join_videos needs at least one video")
     with appearing(out) as temporary:
         args = "-y -loglevel error -f concat -safe 0 -protocol_whitelist file,pipe,fd -i pipe:0 -c copy -f mp4".split()
         with ffmpeg([*args, *_as_mp4(comment, "faststart"), f"file:{temporary}"], stdin=subprocess.PIPE) as run:
@@ -71,24 +68,20 @@ def _as_mp4(comment: str, flags: str) -> list[str]:
 
 
 def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> int:
-    rate = str(Fraction(fps).limit_denominator(1001))
     frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
+    if (first := next(frames, None)) is None:
         raise ValueError("a video needs at least one frame")
-    shape = first.shape
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise ValueError(f"a frame is uint8 (H, W, 3), not {first.dtype} {shape}")
-    padding = ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)) if even else ((0, 0),) * 3
-    height, width = shape[0] + padding[0][1], shape[1] + padding[1][1]
-    source = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i pipe:0".split()
+    height, width, _ = first.shape
+    padding = ((0, height % 2 * even), (0, width % 2 * even), (0, 0))
+    size, rate = f"{width + padding[1][1]}x{height + padding[0][1]}", Fraction(fps).limit_denominator(1001)
+    source = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {size} -r {rate} -i pipe:0".split()
     num_frames = 0
     with appearing(path) as temporary:
         with ffmpeg([*source, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
             with suppress(BrokenPipeError):  # as in join_videos
                 for frame in itertools.chain([first], frames):
-                    if frame.dtype != np.uint8 or frame.shape != shape:
-                        raise ValueError(f"frame {num_frames} is {frame.dtype} {frame.shape}, not uint8 {shape}")
+                    if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
+                        raise ValueError(f"frame {num_frames} is {frame.dtype} {frame.shape}, not one of {size}")
                     run.process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
                     num_frames += 1
                 run.process.stdin.close()
