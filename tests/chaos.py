@@ -10,18 +10,12 @@ the workers; an app.py that was killed is started again at once, everything else
 
 When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a
 job takes. The device's job is then killed after a time drawn evenly from that length, counted from the moment when it
-was at work again after the last kill; three times in ten from the moment of the last kill itself, so that the loading
+was claimed again after the last kill; three times in ten from the moment of the last kill itself, so that the loading
 of the model is hit, too. The light queue's part of a job is short, so a job is submitted for such a kill, which comes
 after a time drawn evenly from the length of that part.
 
 What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts
 three. It need not wait longer: a job that gets further between kills must never be given up.
-
-How it is seen: a trigger that is added to the store's file writes down every claim, step and ending of every job.
-Resume time: from the moment at which the killed thing could run again, which is the start of the new app.py, or the
-kill where that was of workers alone, until a job of that queue reports a step of its real work under a new claim
-(loading is none; the light queue, which reports no steps, counts at its end). `max_claim_s` is the same up to the
-claim.
 """
 
 from __future__ import annotations
@@ -31,18 +25,24 @@ import asyncio
 import json
 import random
 import secrets
+import shutil
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import numpy as np
+from safetensors.numpy import load_file
 
-from .chaos_records import Reference, Trace, different, forget, last_files, requests_for
+from dreampose_core.jobs.store import Store
+from dreampose_core.media import read_image, read_video, write_video
+from dreampose_core.settings import EXAMPLES
+
 from .serving import Server, Visitor, kill
 from .tiny import make_tiny_model
 
@@ -52,22 +52,122 @@ AT_ONCE = 0.3  # of the device's kills: their time counts from the last kill, no
 IN_FLIGHT = 2  # animations that a server has to do at any time
 END_S = 300.0  # without a step for so long a job counts as lost
 OWNERS = tuple(name * 43 for name in "abc")
+PLAN = (  # person, motion, recipe, seed, first and last frame
+    ("ada", "walk", "fast", 1, 0, 12),
+    ("bela", "dance", "none", 2, 0, 44),
+    ("fumi", "turn", "none", 3, 0, 20),
+    ("chidi", "jump", "fast", 4, 5, 30),
+    ("dana", "wave", "fast", 5, 0, 20),
+    ("ada", "boxing", "fast", 6, 10, 50),
+    ("emil", None, "none", 7, None, None),  # a clip; the light queue finds the person in it, and in the photo
+)
+
+
+def requests_for(number: int, folder: Path) -> dict[str, dict]:
+    """The first `number` of PLAN as forms of the HTTP API, by a name; `folder` takes the clip."""
+    people, motions = EXAMPLES / "people", EXAMPLES / "motions"
+    requests = {}
+    for person, motion, recipe, seed, first, last in PLAN[:number]:
+        frames = {"first_frame": first, "last_frame": last}
+        form = {
+            "photo": people / f"{person}.png",
+            "motion": motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4"),
+            "consent": True,
+            "options": {"recipe": recipe, "seed": seed, "steps": 16} | frames,
+        }
+        if motion:
+            form["photo_poses"] = people / f"{person}.poses.npz"
+        if person == "chidi":  # more photos, which have to be decoded, and the person found in them
+            form["more_photos"] = [form["photo"]] * 2
+        requests[f"{person}, {motion or 'clip'}, {recipe}"] = form
+    return requests
+
+
+def _clip(path: Path) -> Path:
+    from dreampose_core.synthetic import HELD_OUT, Figure, render_clip  # here, because it brings torch
+
+    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 16, (160, 128), fps=8.0)
+    write_video(rgb.numpy(), path, 8.0)
+    return path
+
+
+class Jobs:
+    """The jobs in the store in `home`, which may be new, read from outside while servers come and go."""
+
+    def __init__(self, home: Path):
+        self.home = home
+        Store.of(home).close()
+        self._db = sqlite3.connect(home / "jobs.sqlite3", timeout=30, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+
+    def __call__(self, which: str = "true", *values) -> list[sqlite3.Row]:
+        """The rows of those for which `which` holds, SQL."""
+        rows = f"SELECT *, json_extract(progress, '$.stage') AS stage FROM jobs WHERE {which}"
+        return self._db.execute(rows, values).fetchall()
+
+    def unfinished(self) -> list[sqlite3.Row]:
+        return self("finished IS NULL")
+
+    def files(self, job: str) -> dict[str, tuple[int, int]]:
+        """When the job's frames and its video were written, and which files they are: another run would show here."""
+        folder, found = self.home / "jobs" / job, {}
+        for path in (*(folder / "frames").glob("[0-9]*.png"), folder / "result.mp4"):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                found[path.name] = (stat.st_mtime_ns, stat.st_ino)
+        return found
+
+    def ending(self, row: sqlite3.Row) -> tuple:
+        """What another claim, ending or run of a job that is done would change."""
+        return row["fence"], row["finished"], self.files(row["id"])
+
+    def subject(self, job: str) -> Path | None:
+        """The folder of the subject that was used."""
+        key = json.loads((self.home / "jobs" / job / "result.json").read_text())["subject"]
+        return self.home / "subjects" / key if key else None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An uninterrupted run of a request, which others must equal, and how long its two parts took."""
+
+    jobs: Jobs
+    job: str
+    light_s: float
+    device_s: float
+
+    def differences(self, jobs: Jobs, job: str) -> list[str]:
+        """What of a job that is done differs, in words: frames (pixels), weights (tensors), video (pixels)."""
+        own, other = self.jobs.home / "jobs" / self.job, jobs.home / "jobs" / job
+        names = [sorted(path.name for path in (folder / "frames").iterdir()) for folder in (own, other)]
+        if names[0] != names[1]:
+            return [f"frames: {sorted(set(names[0]) ^ set(names[1]))}"]
+        pairs = ((name, *(read_image(folder / "frames" / name) for folder in (own, other))) for name in names[0])
+        found = [name for name, a, b in pairs if not np.array_equal(a, b)]
+        if _weights(self.jobs.subject(self.job)) != _weights(jobs.subject(job)):
+            found.append("the subject")
+        films = [list(read_video(folder / "result.mp4")) for folder in (own, other)]
+        if len(films[0]) != len(films[1]) or not all(map(np.array_equal, *films)):
+            found.append("result.mp4")
+        return found
+
+
+def _weights(subject: Path | None) -> dict[str, tuple]:
+    files = {path.name: load_file(path) for path in subject.glob("*.safetensors")} if subject else {}
+    return {f"{file} {name}": (x.dtype, x.shape, x.tobytes()) for file, of in files.items() for name, x in of.items()}
 
 
 @dataclass
 class Kill:
-    """One kill: of what, when (`time.time`), from when on it could run again, the (job, fence) that each hit queue was
-    at, and its stage."""
+    """One kill: of what, when (`time.time`), and the stages that the jobs of the hit queues had last reported."""
 
     target: str
-    at: float
-    free_at: float
-    held: dict[str, tuple[str, int]]
-    stages: dict[str, str]
+    at: float = 0.0
+    stages: list[str] = field(default_factory=list)
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues whose workers it ended, at once or soon."""
+        """The queues whose workers it ends, at once or soon."""
         return () if self.target == "web" else tuple({self.target} & {"light", "device"}) or ("light", "device")
 
 
@@ -77,18 +177,17 @@ class Station:
     def __init__(self, server: Server, requests: dict, references: dict[str, Reference], take, seed: int):
         self.server, self.requests, self.references, self.take = server, requests, references, take
         self.random = random.Random(seed)
-        self.trace = Trace(server.home)
+        self.jobs = Jobs(server.home)
         self.kills: list[Kill] = []
         self.submitted: dict[str, str] = {}  # job -> request
         self.sending: set[str] = set()  # requests whose answer has not come
         self.checked: dict[str, list[str]] = {}  # job -> what differs from the uninterrupted run
-        self.files: dict[str, dict] = {}  # job -> its files when it was done
+        self.endings: dict[str, tuple] = {}  # job -> its ending, when it was seen to be done
         self.frames: dict[str, dict[str, tuple]] = {}  # job -> its frames while it is made
         self.frames_made_twice = 0
         self.healthy = False
         self.killing = True
         self.client = httpx.AsyncClient(timeout=30, trust_env=False)
-        self.device_s = sum(r.device_s for r in references.values()) / max(1, len(references))
 
     async def run(self) -> None:
         """Everything, until all kills are made and all jobs have ended."""
@@ -110,38 +209,38 @@ class Station:
     async def _feed(self) -> None:
         """Keeps jobs going, compares those that are done, and ends when there is nothing left to do or nothing
         moves."""
-        moved = time.monotonic()
-        seen = -1
+        moved, seen = time.monotonic(), []
         while True:
-            unfinished = self.trace.unfinished()
-            if self.killing and sum(queue == "device" for queue, _ in unfinished.values()) < IN_FLIGHT:
+            unfinished = self.jobs.unfinished()
+            if self.killing and sum(row["queue"] == "device" for row in unfinished) < IN_FLIGHT:
                 await self.submit()
-            for job in self.trace.done():
-                if job in self.submitted and job not in self.checked:
-                    self.files[job] = last_files(self.server.home, job)
-                    name = self.submitted[job]
-                    self.checked[job] = await asyncio.to_thread(different, self.server.home, job, self.references[name])
-                    forget(self.server.home, job, readings="clip" in name)
-            self._look_at_frames(unfinished)
-            if (rows := self.trace.num_rows()) != seen:
-                seen, moved = rows, time.monotonic()
+            for row in self.jobs("state = 'done'"):
+                job, name = row["id"], self.submitted.get(row["id"])
+                if name is not None and job not in self.checked:
+                    self.endings[job] = self.jobs.ending(row)
+                    self.checked[job] = await asyncio.to_thread(self.references[name].differences, self.jobs, job)
+                    self._forget(job, readings="clip" in name)
+            for job in (row["id"] for row in unfinished if row["queue"] == "device"):
+                now, before = self.jobs.files(job), self.frames.get(job, {})
+                frames = [name for name in before if name != "result.mp4"]
+                self.frames_made_twice += sum(now.get(name) != before[name] for name in frames)
+                self.frames[job] = now
+            if (steps := [(row["id"], row["state"], row["fence"], row["progress"]) for row in self.jobs()]) != seen:
+                seen, moved = steps, time.monotonic()
             if (not self.killing and not unfinished) or time.monotonic() - moved > END_S:
                 return
             await asyncio.sleep(0.1)
 
-    def _look_at_frames(self, unfinished: dict) -> None:
-        """Counts frames that are written although they had been there."""
-        for job, (queue, _) in unfinished.items():
-            if queue == "device":
-                now, before = last_files(self.server.home, job), self.frames.get(job, {})
-                self.frames_made_twice += sum(
-                    now.get(name) != file for name, file in before.items() if name != "result.mp4"
-                )
-                self.frames[job] = now
+    def _forget(self, job: str, readings: bool) -> None:
+        """Takes away what the job left for others, its subject and `readings` of its clip: the next such job does all
+        of it again."""
+        for folder in (self.jobs.subject(job), self.jobs.home / "readings" if readings else None):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def submit(self) -> str | None:
         """Submit a request that is not under way; None if there is none."""
-        busy = self.sending | {self.submitted.get(job) for job in self.trace.unfinished()}
+        busy = self.sending | {self.submitted.get(row["id"]) for row in self.jobs.unfinished()}
         free = [name for name in self.requests if name not in busy]
         return await self.send(self.random.choice(free)) if free else None
 
@@ -164,50 +263,42 @@ class Station:
     async def _kill_them(self) -> None:
         while self.take():
             (target,) = self.random.choices(list(SHARES), SHARES.values())
-            if target == "light":
-                await self._wait_for_the_light_queue()
-            else:
-                await self._wait_for_the_device()
-            await self._strike(target)
+            if target == "light":  # at some moment in the light queue's part of a new job
+                while (job := await self.submit()) is None:
+                    await asyncio.sleep(0.1)
+                most = self.references[self.submitted[job]].light_s
+            else:  # at some moment in the device's part of a job
+                last = max((strike.at for strike in self.kills if "device" in strike.queues), default=0.0)
+                deadline = time.monotonic() + (END_S if self.random.random() > AT_ONCE else 0)
+                while not self.jobs("queue = 'device' AND claimed > ?", last) and time.monotonic() < deadline:
+                    await asyncio.sleep(0.05)
+                most = np.mean([reference.device_s for reference in self.references.values()])
+            await asyncio.sleep(self.random.uniform(0, most))
+            await self._strike(Kill(target))
 
-    async def _wait_for_the_light_queue(self) -> None:
-        """Until some moment in the light queue's part of a new job."""
-        while (job := await self.submit()) is None:
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(self.random.uniform(0, self.references[self.submitted[job]].light_s))
-
-    async def _wait_for_the_device(self) -> None:
-        """Until some moment in the device's part of a job."""
-        last = max((strike.at for strike in self.kills if "device" in strike.queues), default=0.0)
-        if self.random.random() > AT_ONCE:
-            deadline = time.monotonic() + END_S
-            while not self.trace.worked("device", last) and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(self.random.uniform(0, self.device_s))
-
-    async def _strike(self, target: str) -> None:
-        kind = Kill(target, 0.0, 0.0, {}, {})
-        while True:
+    async def _strike(self, strike: Kill) -> None:
+        target = strike.target
+        last_chance = f"state = 'running' AND attempts >= {MAX_ATTEMPTS} OR state = 'interrupted' AND attempts > 1"
+        while True:  # until no hit job would be given up now or once it is taken up again, and what is hit has started
             children = self.server.children()
-            if not target.startswith("server") and target not in children:  # it is just being started
-                await asyncio.sleep(0.05)
-            elif any(self.trace.given_up_next(queue, MAX_ATTEMPTS) for queue in kind.queues):
-                await asyncio.sleep(0.05)
-            else:
+            given_up = {row["queue"] for row in self.jobs(last_chance)} & set(strike.queues)
+            if not given_up and (target.startswith("server") or target in children):
                 break
+            await asyncio.sleep(0.05)
+        for row in self.jobs("state = 'running'"):
+            if row["queue"] in strike.queues:
+                strike.stages.append(row["stage"] or ("reading files" if row["queue"] == "light" else "starting"))
         if target.startswith("server"):
             self.server.process.kill()
         for child in ("light", "device") if target == "server and workers" else (target,):
             if child in children:
                 kill(children[child])
-        at = kind.at = kind.free_at = time.time()
-        kind.held = {queue: found for queue in kind.queues if (found := self.trace.running(queue, at)) is not None}
-        kind.stages = {queue: self.trace.stage(job, queue, at) for queue, (job, _) in kind.held.items()}
-        self.kills.append(kind)
+        strike.at = time.time()
+        self.kills.append(strike)
         if target.startswith("server"):
             await self.server.process.wait()
             await asyncio.sleep(self.random.uniform(0, 1))
-            kind.free_at = await self.server.start()
+            await self.server.start()
 
     async def _healthy(self) -> bool:
         """Whether the server says that it is well, within a minute."""
@@ -217,34 +308,26 @@ class Station:
             await asyncio.sleep(0.5)
         return False
 
-    # -- what came of it -----------------------------------------------------------------------------------------------
-
-    def resumed(self) -> Iterator[tuple[float | None, float | None]]:
-        """(seconds until the job was claimed again, seconds until it got on) for each queue that was hit at work; None
-        where it was hit again before."""
-        for strike in self.kills:
-            for queue, (job, fence) in strike.held.items():
-                later = [other.at for other in self.kills if other.at > strike.at and queue in other.queues]
-                next_hit = min(later, default=float("inf"))
-                moments = self.trace.resumed(job, fence, queue)
-                yield tuple(at - strike.free_at if at is not None and at <= next_hit else None for at in moments)
-
 
 async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str, Reference]:
-    """Every request once, on a server without kills."""
-    server = Server(folder / "reference", model, "body", max_queue=100)
-    station = Station(server, requests, {}, lambda: False, 0)
+    """Every request once, one after another, on a server without kills."""
+    server = Server(folder / "reference", model, "body")
+    station, found = Station(server, requests, {}, lambda: False, 0), {}
     await server.start()
     try:
         for name in requests:
-            await station.send(name)
-        deadline = time.monotonic() + END_S + 60 * len(requests)
-        while station.trace.unfinished() and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)
-        return {name: Reference(server.home, job, station.trace) for job, name in station.submitted.items()}
+            job, light_s = await station.send(name), None
+            async with asyncio.timeout(END_S):
+                while (row := station.jobs("id = ?", job)[0])["state"] != "done":
+                    assert row["finished"] is None, f"an uninterrupted run ended so: {row['error']}"
+                    if light_s is None and row["queue"] == "device":
+                        light_s = time.time() - row["created"]
+                    await asyncio.sleep(0.05)
+            found[name] = Reference(station.jobs, job, light_s or 1.0, row["finished"] - row["claimed"])
     finally:
         await station.client.aclose()
         await server.stop()
+    return found
 
 
 async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2) -> dict:
@@ -261,35 +344,30 @@ async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers:
     async with asyncio.TaskGroup() as group:  # where one station fails, the others stop their servers, too
         for station in stations:
             group.create_task(station.run())
-    return await figures(stations)
-
-
-async def figures(stations: list[Station]) -> dict:
-    """What came of it, added up over the servers."""
-    kills = [strike for station in stations for strike in station.kills]
-    times = list(zip(*(pair for station in stations for pair in station.resumed()))) or [(), ()]
-    claim_s, resume_s = (max((time for time in found if time is not None), default=0.0) for found in times)
-    found = [verdict for station in stations for verdict in station.trace.verdicts(station.submitted)]
-    touched = sum(
-        last_files(station.server.home, job) != files for station in stations for job, files in station.files.items()
-    )
+    kinds = [strike for station in stations for strike in station.kills]
+    rows = [(station, row) for station in stations for row in station.jobs()]
+    gone = [job for station in stations for job in station.submitted.keys() - {row["id"] for row in station.jobs()}]
+    twice = [
+        row["id"]
+        for station, row in rows
+        if row["id"] not in station.submitted
+        or station.endings.get(row["id"], station.jobs.ending(row)) != station.jobs.ending(row)
+    ]
+    lost = [f"{row['id']}: {row['state']}, {row['error']}" for _, row in rows if row["state"] != "done"] + gone
     unequal = {job: words for station in stations for job, words in station.checked.items() if words}
-    stages = Counter(stage for strike in kills for stage in strike.stages.values() or ("nothing at work",))
     return {
-        "kills": len(kills),
-        "kills_by_target": dict(Counter(strike.target for strike in kills)),
-        "hit_while": dict(stages),
-        "jobs": len(found),
+        "kills": len(kinds),
+        "kills_by_target": dict(Counter(strike.target for strike in kinds)),
+        "hit_while": dict(Counter(stage for strike in kinds for stage in strike.stages or ("nothing at work",))),
+        "jobs": len(rows),
         "jobs_compared": sum(len(station.checked) for station in stations),
-        "jobs_lost": sum(verdict.lost for verdict in found),
-        "lost": [verdict.words for verdict in found if verdict.lost],
-        "run_twice": sum(verdict.twice for verdict in found) + touched,
+        "jobs_lost": len(lost),
+        "lost": lost,
+        "run_twice": len(twice),
         "frames_made_twice": sum(station.frames_made_twice for station in stations),
         "not_bit_equal": len(unequal),
         "differences": unequal,
-        "claims": sum(verdict.num_claims for verdict in found),
-        "max_claim_s": round(claim_s, 2),
-        "max_resume_s": round(resume_s, 2),
+        "claims": sum(row["fence"] for _, row in rows),
         "processes_left_over": sum([len(await station.server.leftovers()) for station in stations]),
         "servers_well_at_the_end": sum(station.healthy for station in stations),
     }
