@@ -504,24 +504,10 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
     good = {"parts": scene.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
     for name, change, words in (
         ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"),
-        ("no_frames", {"parts": scene.parts[:0]}, "no frames"),
         ("objects", {"parts": np.array([_Runs(place / RAN)], dtype=object)}, "Python objects"),
-        ("fps_nan", {"fps": np.float64("nan")}, "nan"),
-        ("fps_0", {"fps": np.float64(0)}, "0 frames per second"),
-        ("version", {"version": np.int64(9)}, "version 9"),
-        ("floats", {"parts": np.ones((1, 8, 8))}, "float64"),
-        ("uv_nan", {"uv": np.full((6, 2, *SIZE), np.nan, np.float16), "charts": np.array("densepose")}, "not finite"),
-        ("uv_2", {"uv": np.full((6, 2, *SIZE), 2, np.float16), "charts": np.array("densepose")}, "from 2 to 2"),
     ):
         np.savez(place / f"{name}.npz", **good | change)
         yield Case(place / f"{name}.npz", "motion", words=words)
-    np.savez(place / "weights.npz", w=np.zeros(3))
-    yield Case(place / "weights.npz", "motion", words="not a pose file")
-    with zipfile.ZipFile(place / "lies.npz", "w") as archive:
-        for name, array in good.items():
-            header = _npy_bytes((1 << 20, 1 << 10, 1 << 10), "|u1", b"") if name == "parts" else None
-            archive.writestr(f"{name}.npy", header or _npy_of(array))
-    yield Case(place / "lies.npz", "motion", words="does not fit")
     with zipfile.ZipFile(place / "packed.npz", "w", zipfile.ZIP_BZIP2) as archive:
         for name, array in good.items():
             archive.writestr(f"{name}.npy", _npy_of(array))

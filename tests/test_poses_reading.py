@@ -14,7 +14,7 @@ from PIL import Image
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
 from dreampose_core.media import write_video
-from dreampose_core.poses import PoseSequence, Reading, check_target, numbered, read_any, read_image_poses, write_any
+from dreampose_core.poses import PoseSequence, Reading, check_target, numbered, read_any, read_image_map, write_any
 from dreampose_core.poses.maps import encode
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
 from dreampose_core.synthetic import Figure, render_clip
@@ -87,17 +87,6 @@ def test_too_many_gaps_are_refused_and_long_lists_of_them_are_cut():
 # --- numbers and rates ------------------------------------------------------------------------------------------------
 
 
-def test_missing_numbers_are_gaps_in_time_and_a_stride_is_no_gap(tmp_path):
-    poses = figure(4)
-    whole = read_any(pictures(tmp_path / "a", poses, (2, 10, 18, 26)))
-    assert np.array_equal(whole.poses.parts, poses.parts)
-    assert whole.notices == ("No rate is known, 30 fps is assumed.",)
-    reading, nearest = read_any(pictures(tmp_path / "b", poses, (1, 2, 5, 6))), [0, 1, 1, 2, 2, 3]
-    assert np.array_equal(reading.poses.parts, poses.parts[nearest])
-    assert np.array_equal(reading.poses.uv, whole.poses.uv[nearest])
-    assert reading.notices[0] == "There are no pictures for frames 3-4; they repeat the nearest frame."
-
-
 @pytest.mark.parametrize("name", ["frame_{}_512x512.png", "{}.png", "take2-{}-v3.png", "a7_{}.png", "{}_of_4.png"])
 def test_the_number_that_runs_is_the_frames(tmp_path, name):
     poses = figure(4)
@@ -142,13 +131,13 @@ def test_the_map_of_a_photo_comes_in_any_form(tmp_path):
     for name in ("a.npz", "a.zip", "maps", "a.mp4"):
         write_any(poses, tmp_path / name)
         for spec, index in ((f"{tmp_path / name}", 0), (f"{tmp_path / name}:2", 2)):
-            one, whole = read_image_poses(spec), read_any(tmp_path / name).poses
+            one, whole = read_image_map(spec).poses, read_any(tmp_path / name).poses
             assert len(one) == 1 and np.array_equal(one.mask, whole.mask[index : index + 1]), spec
-    assert "0:3" in refusal(lambda: read_image_poses(f"{tmp_path / 'maps'}:3"))
-    assert "There is no file or folder" in refusal(lambda: read_image_poses(f"{tmp_path / 'a.npz'}:x"))
+    assert "0:3" in refusal(lambda: read_image_map(f"{tmp_path / 'maps'}:3"))
+    assert "There is no file or folder" in refusal(lambda: read_image_map(f"{tmp_path / 'a.npz'}:x"))
     write_any(poses.select([1]), tmp_path / "b:2.npz")
     (tmp_path / "b:2.npz").rename(tmp_path / "b.npz:2")  # a file that is really called so
-    assert np.array_equal(read_image_poses(tmp_path / "b.npz:2").parts, poses.parts[1:2])
+    assert np.array_equal(read_image_map(tmp_path / "b.npz:2").poses.parts, poses.parts[1:2])
 
 
 # --- the estimator ----------------------------------------------------------------------------------------------------

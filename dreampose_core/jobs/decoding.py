@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -42,24 +43,6 @@ LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + 
 PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 
 
-class Request(Options):
-    """A request to the child: decode `source` to `target`, both names in the child's folder.
-
-    do: "photo" to PNG; "motion" to npz, checked against `options`; "map" to npz, the first map alone, or one for each
-    of `num_photos` if the file holds as many; "sound" of the motion's file, of which `num_frames` at `fps` were read,
-    to .m4a, cut as `options` say. estimate: send frames that show a person to the parent instead of rejecting them.
-    """
-
-    do: Literal["photo", "motion", "map", "sound"]
-    source: str
-    target: str
-    options: AnimateOptions | None = None
-    estimate: bool = False
-    num_photos: int = 1
-    num_frames: int = 0
-    fps: float = 0.0
-
-
 class Facts(Options):
     """`Frames` without the pictures, as the child sends it."""
 
@@ -67,14 +50,14 @@ class Facts(Options):
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...] = Field(min_length=1, max_length=MAX_FRAMES_READ)
     length: int = Field(ge=1, le=MAX_FRAMES_READ)
-    numbers: tuple[int, ...] | None
+    numbers: tuple[int, ...]
     fps: float | None
     notices: tuple[str, ...]
 
     @model_validator(mode="after")
     def _places_are_there(self) -> Facts:
         in_order = list(self.slots) == sorted({*self.slots} & {*range(self.length)})
-        if not in_order or len(self.numbers or range(self.length)) != self.length:
+        if not in_order or len(self.numbers) != self.length:
             raise ValueError("the places of the frames must rise and lie within the length")
         return self
 
@@ -103,7 +86,7 @@ class Decoder:
     def motion(self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None) -> Reading:
         """Write the motion as npz, unless it was estimated, and return its reading.
 
-        `estimate` runs in this process, on frames that the child sends as it decodes them.
+        `estimate` runs in this process, on frames that the child sends as it decodes them; None: they are refused.
         """
         return self._poses(source, target, estimate, do="motion", options=options)
 
@@ -112,12 +95,10 @@ class Decoder:
         return image_poses_of(self._poses(source, target, estimate, do="map", num_photos=num_photos), num_photos)
 
     @contextmanager
-    def _child(self, source: Path, target: Path, **asked) -> Iterator[Child]:
-        request = Request(source=source.name, target=target.name, **asked)
+    def _child(self, source: Path, target: Path, options: AnimateOptions | None = None, **asked) -> Iterator[Child]:
+        asked |= {"source": source.name, "target": target.name, "options": options and options.model_dump(mode="json")}
         try:
-            with Child(
-                PROGRAM, request.model_dump(mode="json"), source.parent, source.name, self._limits, self._should_stop
-            ) as child:
+            with Child(PROGRAM, asked, source.parent, source.name, self._limits, self._should_stop) as child:
                 yield child
         finally:
             remove_unfinished(target.parent, target.name)  # left by a child that was killed
@@ -163,42 +144,35 @@ def _frames(child: Child) -> Iterator[np.ndarray]:
 # ---- the child's half ------------------------------------------------------------------------------------------------
 
 
-class _Sent(Exception):
-    """Raised when the frames have gone to the estimator, which leaves the child nothing more to do."""
-
-
 def answer(asked: dict, channel: Channel) -> None:
-    """Decode what a `Request` asks for in the current folder and send the outcome on `channel`."""
-    request = Request.model_validate(asked)
-    source, target = Path(request.source), Path(request.target)
-    if request.do == "photo":
+    """Decode what a `Decoder` asks for in the current folder and send the outcome on `channel`."""
+    source, target = Path(asked["source"]), Path(asked["target"])
+    options = AnimateOptions(**asked["options"] or {})
+    if asked["do"] == "photo":
         pixels, notices, times = read_photo(source)
         write_png(pixels, target, times)
         channel.say({"notices": notices})
-    elif request.do == "sound":
-        channel.say({"notices": keep_sound(source, request.num_frames, request.fps, request.options, target)})
+    elif asked["do"] == "sound":
+        channel.say({"notices": keep_sound(source, asked["num_frames"], asked["fps"], options, target)})
     else:
-        try:
-            reading = read_any(source, (lambda frames: _send(frames, channel)) if request.estimate else None)
-        except _Sent:
-            return
-        if request.do == "motion":
-            check_options(reading.poses, request.options)
+        reading = read_any(source, partial(_send, channel) if asked["estimate"] else None)
+        if asked["do"] == "motion":
+            check_options(reading.poses, options)
         else:
-            reading = image_poses_of(reading, request.num_photos)
+            reading = image_poses_of(reading, asked["num_photos"])
         write_poses(reading.poses, target)
         channel.say({"form": reading.form, "notices": reading.notices})
 
 
-def _send(frames: Frames, channel: Channel) -> None:
+def _send(channel: Channel, frames: Frames) -> None:
+    """Send frames to the estimator, which leaves this process nothing more to do, and end it."""
     facts = {name: getattr(frames, name) for name in Facts.model_fields}
-    facts["numbers"] = None if frames.numbers is None else tuple(frames.numbers)
-    channel.say({"frames": Facts(**facts).model_dump()})
+    channel.say({"frames": facts | {"numbers": tuple(frames.numbers)}})
     for frame in frames:
         height, width, _ = frame.shape
         channel.say({"frame": [height, width]}, np.ascontiguousarray(frame).data)
     channel.say({"end": True})
-    raise _Sent
+    sys.exit()
 
 
 if __name__ == "__main__":

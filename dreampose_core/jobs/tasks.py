@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..inputs.framing import Photo, check_options, frame_size, known_charts, make_scene, naming
 from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import read_image, reduced_by
-from ..poses import Reading, convertible, has_joints, read_poses, write_poses
+from ..poses import Reading, convertible, read_poses, write_poses
 from ..poses.sources import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
@@ -197,12 +197,12 @@ class _Uploads:
     def _joints(self, target: Path) -> Notices:
         """Estimate the joints of a pose file that lacks them; a model that knows real DensePose needs none."""
         fed_real = not convertible("body", known_charts(self._settings.model))
-        if self._settings.estimator != "body" or fed_real or has_joints(target):
+        if self._settings.estimator != "body" or fed_real or (poses := read_poses(target)).joints is not None:
             return ()
         key = self._kept.key(target, "joints")
         reading = self._kept.get(key)
         if reading is None:
-            poses = self._estimates.with_joints(read_poses(target))
+            poses = self._estimates.with_joints(poses)
             reading = Reading(poses, FORM_NPZ, self._estimates.notices)
             self._kept.keep(key, reading)
         write_poses(reading.poses, target)

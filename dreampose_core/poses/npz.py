@@ -81,12 +81,6 @@ def read_poses(path: str | Path) -> PoseSequence:
         return PoseSequence(arrays.get("parts"), uv, str(arrays["charts"]), float(arrays["fps"]), _joints(arrays))
 
 
-def has_joints(path: str | Path) -> bool:
-    """Whether a file written by `write_poses` holds joints; reads only the table of contents."""
-    with zipfile.ZipFile(path) as archive:
-        return f"{_JOINTS['rotations']}.npy" in archive.namelist()
-
-
 def _joints(arrays: dict[str, np.ndarray]) -> Joints | None:
     """The joints in the file; None when it has none, or those of another version of the skeleton."""
     if int(arrays.get("body_version", 0)) != BODY_VERSION:

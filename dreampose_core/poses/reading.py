@@ -97,11 +97,6 @@ def _start_of(path: Path, name: str) -> bytes:
     return start
 
 
-def read_image_poses(spec: str | Path, estimate: Estimate | None = None) -> PoseSequence:
-    """Read the poses of `read_image_map`, without its notices. Raises InputError as it does."""
-    return read_image_map(spec, estimate).poses
-
-
 def read_image_map(spec: str | Path, estimate: Estimate | None = None) -> Reading:
     """Read a photo's map from any format: `FILE` takes the first map, `FILE:K` map K.
 
