@@ -12,8 +12,7 @@ import pytest
 from corpus import png_header
 from PIL import Image, ImageCms
 
-from dreampose_core import files
-from dreampose_core.errors import InputError, StorageError
+from dreampose_core.errors import InputError
 from dreampose_core.media import fit_image, read_image, read_photo, reduced_by, write_png
 from dreampose_core.media.images import MAX_OPENED_SIDE, MAX_SIDE, NEUTRAL
 
@@ -282,20 +281,6 @@ def test_png_round_trip_carries_pixels_and_nothing_else(tmp_path):
     with Image.open(tmp_path / "b.png") as image:
         assert not image.info and not image.getexif()
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
-
-
-def test_a_png_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    write_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(StorageError, match="a.png could not be written: the disk is full"):
-        write_png(np.full((4, 4, 3), 9, np.uint8), tmp_path / "a.png")
-    assert os.listdir(tmp_path) == ["a.png"] and read_image(tmp_path / "a.png").max() == 0
-    with pytest.raises(StorageError, match="there is no folder"):
-        write_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "nowhere" / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -196,19 +196,6 @@ def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
     assert (home / "jobs" / running / "input" / "upload-image.png").exists()
 
 
-def test_the_disk_is_back_where_it_was_after_many_jobs(store, home, clock):
-    tidy = cleanup(store, home, clock)
-    tidy.sweep()
-    before = {path: size_of(home / path) for path in ("jobs", "subjects")}
-    for number in range(40):
-        job(store, home, number, owner=f"{number % 7:064x}", kind="preview" if number % 3 == 0 else "animate")
-    clock.now += 73 * HOUR
-    tidy.sweep()
-    assert {path: size_of(home / path) for path in before} == before
-    assert store.ids() == set() and not store._db.rows("SELECT 1 FROM turns")
-    assert list((home / "jobs").iterdir()) == []
-
-
 def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(home, clock, tmp_path):
     store = Store(home / "jobs.sqlite3", clock=clock)
     done = job(store, home, 5)

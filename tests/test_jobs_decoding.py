@@ -418,17 +418,6 @@ def test_what_is_cancelled_may_be_gone_on_with(tmp_path):
     assert (len(read_poses(work.folder.poses)), len(read_poses(work.folder.image_poses))) == (4, 1)
 
 
-def test_what_is_said_of_unknown_colours_comes_with_the_frames_out_of_the_child(tmp_path):
-    """As the frames are estimated outside, the notice must leave the child before them."""
-    frames = np.zeros((3, 96, 72, 3), np.uint8)
-    for band, colour in enumerate(((250, 20, 30), (20, 240, 90), (240, 230, 20), (90, 40, 200))):
-        frames[:, 12 + 18 * band : 30 + 18 * band, 16:56] = colour
-    write_png(frames[0], tmp_path / "a.png")
-    decoder = Decoder(lambda: False)
-    reading = decoder.motion(tmp_path / "a.png", tmp_path / "a.npz", AnimateOptions(), corpus.estimate)
-    assert "its colours are not known here" in reading.notices[0]
-
-
 def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     """The queue's own process starts no ffmpeg and opens no picture of the user's, also where the motion must be
     estimated."""

@@ -295,14 +295,6 @@ def test_each_kind_needs_its_files_and_options_and_nothing_else(files):
             request(files, **wrong)
 
 
-def test_sound_that_is_not_there_is_said_and_options_are_tried_before_the_device(light, files):
-    job = light.submit(ANNA, request(files, options=AnimateOptions(recipe="none", keep_sound=True)))
-    said = wait_for(lambda: light.status(ANNA, job).notices, "the light queue")
-    assert any("no sound to keep" in notice for notice in said)
-    long = light.submit(ANNA, request(files, options=AnimateOptions(loops=100, fps=120)))
-    assert "at most 1200" in wait_state(light, long, "failed").error
-
-
 def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, files):
     """A video as motion, a photo without a map, and sound; whatever was found out is said."""
     rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128), fps=6.0)
@@ -333,35 +325,6 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         assert len(kept) == 2 and kept == {
             path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")
         }
-
-
-def test_the_second_of_two_jobs_waits_and_says_its_place(light, files):
-    first, second = (light.submit(ANNA, request(files, GATED)) for _ in range(2))
-    assert light.status(ANNA, second).place == 2
-    places, states = [], []
-
-    def note():
-        for status in watch(light, second):
-            places.append(status.place)
-            states.append(status.state)
-
-    watcher = threading.Thread(target=note)
-    watcher.start()
-    wait_for(lambda: places, "the first status")
-    worker = device_worker(light)
-    try:
-        wait_gated(light, first)
-        assert light.status(ANNA, first).place == 0
-        wait_for(lambda: places[-1] == 1, "the second job to be next")
-        assert light.status(ANNA, second).state == "queued"
-        open_gate(light)
-        watcher.join(DEADLINE_S)
-    finally:
-        worker.terminate()
-        assert worker.wait(DEADLINE_S) == 0
-    assert [place for i, place in enumerate(places) if i == 0 or place != places[i - 1]] == [2, 1, 0]
-    assert (states[0], states[-1]) == ("queued", "done")
-    assert light.status(ANNA, first).state == "done"
 
 
 def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, files):
@@ -536,8 +499,7 @@ with running(Settings(home=Path(sys.argv[2]), estimator="none")) as service:
 """
 
 
-@pytest.mark.parametrize("workers_too", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_killing_the_server_loses_nothing(settings, files, workers_too):
+def test_killing_the_server_loses_nothing(settings, files):
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, Path(__file__).parent, settings.home, files],
         stdout=subprocess.PIPE,
@@ -548,8 +510,7 @@ def test_killing_the_server_loses_nothing(settings, files, workers_too):
     server.kill()
     server.communicate()
     for pid in (int(light), int(device)):
-        if workers_too:
-            os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: is_gone(pid), "a worker without its server to leave")
     with running(settings) as service:
         open_gate(service)

@@ -450,3 +450,5 @@ def test_the_end_of_a_job_has_its_time_and_its_code(store, clock):
     assert store.ended("preview") == []
     assert not store.forget("d") and store.forget("a") and not store.forget("a")
     assert store.ids() == {"b", "c", "d", "e"}
+    store.cancel(OWNER, "d")
+    assert all(store.forget(job) for job in "bcde") and not store._db.rows("SELECT 1 FROM turns")
