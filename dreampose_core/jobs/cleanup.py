@@ -19,7 +19,6 @@ from pathlib import Path
 from ..errors import StorageError
 from ..files import appearing, appearing_folder
 from ..settings import Settings
-from .logs import JobLog
 from .records import JobFolder
 from .store import Store
 
@@ -204,7 +203,7 @@ class Bucket:
                     temporary.write_text(json.dumps(job), encoding="utf-8")
                 store.mark_kept(job["id"])
             except _TROUBLE as error:
-                JobLog(log, job["id"]).warning("cannot be kept in the bucket: %s", error)
+                logging.LoggerAdapter(log, {"job": job["id"]}).warning("cannot be kept in the bucket: %s", error)
         for subject in subjects(self.home):
             try:
                 self._keep_subject(subject)
@@ -222,22 +221,17 @@ class Bucket:
             self._kept[subject] = used
 
     def restore(self, store: Store) -> None:
-        """Copy back the results that this disk lacks and add their jobs to the store, in order of submission."""
-        found = []
+        """Copy back the results that this disk lacks and add their jobs to the store."""
         for file in (self.folder / "jobs").glob("[0-9a-f]*/job.json"):
+            job_id = file.parent.name
             try:
                 job = json.loads(file.read_text(encoding="utf-8"))
-                if job["id"] != file.parent.name:
+                if job["id"] != job_id:
                     raise ValueError("it is another job's")
-                found.append((float(job["created"]), job))
-            except _TROUBLE as error:
-                JobLog(log, file.parent.name).warning("cannot be restored from the bucket: %s", error)
-        for _, job in sorted(found, key=lambda pair: pair[0]):
-            try:
-                _copy_files(self.folder / "jobs" / job["id"], self.home / "jobs" / job["id"])
+                _copy_files(file.parent, self.home / "jobs" / job_id)
                 store.restore(job)
             except _TROUBLE as error:
-                JobLog(log, job["id"]).warning("cannot be restored from the bucket: %s", error)
+                logging.LoggerAdapter(log, {"job": job_id}).warning("cannot be restored from the bucket: %s", error)
 
     def bring_subject(self, owner: str, key: str) -> None:
         """Copy a subject back if this disk lacks it and the bucket has it."""

@@ -1,28 +1,19 @@
-"""Log lines as text or JSON, each with its job's id; they never contain what owners uploaded or wrote."""
+"""Log lines as text or JSON, each with its job's id; they never contain what owners uploaded or wrote.
+
+A line about a job has its id in the field `job`, from `logging.LoggerAdapter(log, {"job": ...})`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
 
 from ..settings import LogFormat
 
 current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
 """The id of the job that this thread works on, for lines of modules that know of no jobs."""
-
-
-class JobLog(logging.LoggerAdapter):
-    """A logger for one job: puts the job's id before each message, and in JSON also into a field of its own."""
-
-    def __init__(self, logger: logging.Logger, job_id: str):
-        super().__init__(logger, {"job": job_id})
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return f"job {self.extra['job']}: {msg}", {**kwargs, "extra": self.extra}
 
 
 class JsonLines(logging.Formatter):
@@ -44,8 +35,7 @@ class JsonLines(logging.Formatter):
 
 def configure(form: LogFormat) -> None:
     """Send all log lines of this process to stderr in the given form."""
+    text = logging.Formatter("%(asctime)s %(name)s %(levelname)s [%(job)s] %(message)s", defaults={"job": "-"})
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s")
-    )
+    handler.setFormatter(JsonLines() if form == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

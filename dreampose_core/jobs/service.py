@@ -18,7 +18,6 @@ from ..files import flush
 from ..settings import MIN_FREE_MB, Settings
 from .cleanup import Cleanup, size_of, subjects
 from .database import storage_error
-from .logs import JobLog
 from .records import (
     FINAL_STATES,
     QUEUES,
@@ -128,7 +127,7 @@ class JobService:
         if added != job_id:  # the same key was submitted twice at the same time
             shutil.rmtree(folder.path, ignore_errors=True)
         else:
-            JobLog(log, job_id).info("queued")
+            logging.LoggerAdapter(log, {"job": job_id}).info("queued")
         return added
 
     def admit(self, owner: str, kind: Kind, key: str | None = None) -> str | None:

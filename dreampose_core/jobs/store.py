@@ -142,7 +142,7 @@ class Store:
 
     def jobs_of(self, owner: str) -> list[Job]:
         """List all jobs of `owner`, newest first."""
-        return self._jobs("ORDER BY number DESC", owner)
+        return self._jobs("ORDER BY created DESC, number DESC", owner)
 
     def _jobs(self, which: str, *values) -> list[Job]:
         rows = self._db.rows(f"{_WITH_PLACES} WHERE owner = ? AND NOT unwanted {which}", *values)

@@ -25,7 +25,7 @@ from ..files import lock_file
 from ..progress import Progress
 from ..settings import Settings
 from .database import DISK_FULL, storage_error
-from .logs import JobLog, configure, current_job
+from .logs import configure, current_job
 from .records import QUEUES, Claim, JobFolder, Queue, StoredRequest, Work
 from .sandbox import give_way
 from .store import Store
@@ -50,7 +50,7 @@ class Attempt:
 
     def __init__(self, store: Store, claim: Claim, leaving: Callable[[], bool]):
         self.store, self.claim, self.leaving = store, claim, leaving
-        self.log = JobLog(log, claim.id)
+        self.log = logging.LoggerAdapter(log, {"job": claim.id})
         self.cancelled = self.lost = False
         self._lock = threading.RLock()
         self._losses = claim.losses
