@@ -136,9 +136,9 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
     order = maps.RGB if charts else maps.order_of(samples)
     if order is not None:
         return _iuv(source, order, charts or "densepose")
-    palette = _palette(source, samples)
+    palette, shown = _palette(source, samples)
     if palette is not None:
-        if shows_ramps(source.samples(), palette):
+        if shows_ramps(shown, palette):
             raise InputError(
                 f"{source.name} shows U or V in colours, which rise along the body, not its parts; please bring the "
                 "rendering of the parts, or IUV pictures."
@@ -174,24 +174,23 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
     return frames.estimated(estimate(frames))
 
 
-def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> Palette | None:
-    """Recognise the style of a rendering. Where a video's colours fit badly, it is read in all usual ways, and the one
-    that fits best is kept in `source`. Raises InputError if none fits."""
-    found = palette_of(samples)
-    well = found is not None and found[1] <= _FITS
-    if well or not isinstance(source, Video) or not source.lossy or palette_of(samples, 3 * SAME_COLOUR) is None:
-        return found and found[0]
-    ways = {None: found}
-    for source.stored in _STORED:
-        ways[source.stored] = palette_of(source.samples())
-    source.stored = min(ways, key=lambda way: np.inf if ways[way] is None else ways[way][1])
-    best = ways[source.stored]
-    if best is not None and best[1] > _MISFIT:
+def _palette(source: Video | Pictures, samples: list[np.ndarray]) -> tuple[Palette | None, list[np.ndarray]]:
+    """Recognise the style of a rendering; returns it and the samples as read. Where a video's colours fit badly, it is
+    read in all usual ways, and the one that fits best is kept in `source`. Raises InputError if none fits."""
+    ways = {None: (palette_of(samples) or (None, np.inf), samples)}
+    fits_badly = ways[None][0][1] > _FITS and isinstance(source, Video) and source.lossy
+    if fits_badly and palette_of(samples, 3 * SAME_COLOUR) is not None:
+        for source.stored in _STORED:
+            read = source.samples()
+            ways[source.stored] = palette_of(read) or (None, np.inf), read
+        source.stored = min(ways, key=lambda way: ways[way][0][1])
+    (palette, error), samples = ways[getattr(source, "stored", None)]
+    if len(ways) > 1 and palette is not None and error > _MISFIT:
         raise InputError(
-            f"{source.name} seems to be a {best[0].form} whose colours were changed, so its parts cannot be told; "
+            f"{source.name} seems to be a {palette.form} whose colours were changed, so its parts cannot be told; "
             "please bring it as it was made, or IUV pictures."
         )
-    return best and best[0]
+    return palette, samples
 
 
 def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
