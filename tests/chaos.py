@@ -317,7 +317,7 @@ async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str,
     try:
         for name in requests:
             job, light_s = await station.send(name), None
-            async with asyncio.timeout(END_S):
+            async with asyncio.timeout(3 * END_S):
                 while (row := station.jobs("id = ?", job)[0])["state"] != "done":
                     assert row["finished"] is None, f"an uninterrupted run ended so: {row['error']}"
                     if light_s is None and row["queue"] == "device":
