@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -39,24 +38,25 @@ LANDLOCK = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0,
 UNSHARE = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x50000000) != 0)"  # a user and a network namespace
 
 
-def odd(folder: Path, limits: Limits = LIMITS, should_stop=never_stop, **asked) -> Child:
-    return Child(ODD, asked, folder, "walk.mp4", limits, should_stop)
+TELLS = """names = "AS CPU FSIZE NOFILE CORE".split()
+say({
+    "environment": dict(os.environ), "modules": sorted(sys.modules), "folder": os.getcwd(), "path": sys.path,
+    "limits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names},
+    "open": sum(os.path.exists(f"/proc/self/fd/{number}") for number in range(64)),
+})"""
+WAITS = "say({'waiting': True}); time.sleep(999)"
+WAITS_FOR_FFMPEG = """say({'waiting': True})
+with ffmpeg('-re -f lavfi -i testsrc=d=999 -f null -'.split(), limited=True) as run: run.finish()"""
 
 
-def answer(folder: Path, limits: Limits = LIMITS, **asked) -> dict:
-    with odd(folder, limits, **asked) as child:
+def odd(folder: Path, code: str, limits: Limits = LIMITS, should_stop=never_stop) -> Child:
+    """A child that runs `code`, see `odd_child`."""
+    return Child(ODD, {"code": code}, folder, "walk.mp4", limits, should_stop)
+
+
+def answer(folder: Path, code: str) -> dict:
+    with odd(folder, code) as child:
         return child.message()
-
-
-def refusal(folder: Path, limits: Limits = LIMITS, **asked) -> str:
-    """The one sentence that comes of a child that misbehaves; nothing of it is left."""
-    with pytest.raises(InputError) as error, odd(folder, limits, **asked) as child:
-        while True:
-            child.message()
-    wait_for(lambda: session(child.pid) == [], "all it started to be gone")
-    text = sentence(error.value)
-    assert text.startswith("walk.mp4 ")
-    return text
 
 
 def session(leader: int) -> list[int]:
@@ -88,7 +88,7 @@ def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "another")
     monkeypatch.setenv("PYTHONPATH", ".")
     (tmp_path / "json.py").write_text("raise SystemExit('imported from among the uploads')")
-    told = answer(tmp_path, do="tell")
+    told = answer(tmp_path, TELLS)
     allowed = "PYTHONPATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS IMAGEIO_FFMPEG_EXE LD_LIBRARY_PATH LC_CTYPE".split()
     assert set(told["environment"]) <= set(allowed)  # Python itself sets LC_CTYPE
     assert told["folder"] == str(tmp_path) and str(tmp_path) not in told["path"] and "" not in told["path"]
@@ -99,7 +99,7 @@ def test_a_child_knows_nothing_and_may_little(tmp_path, monkeypatch):
         "NOFILE": [LIMITS.open_files] * 2,
         "CORE": [0, 0],
     }
-    assert len(told["open"]) == 4, "stdin, stdout, stderr, the channel"
+    assert told["open"] == 4, "stdin, stdout, stderr, the channel"
     assert not {"torch", "diffusers", "transformers", "gradio", "fastapi", "sqlite3"} & set(told["modules"])
 
 
@@ -120,8 +120,8 @@ def test_a_child_reaches_no_network(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         socket.create_connection(("127.0.0.1", port), timeout=5).close()  # whoever is not confined gets through
-        told = answer(tmp_path, do="connect", port=port)
-        assert told["connected"] is False, told
+        code = f"say({{'connected': socket.socket().connect_ex(('127.0.0.1', {port})) == 0}})"
+        assert answer(tmp_path, code) == {"connected": False}
 
 
 def test_a_child_reaches_no_other_folder(tmp_path):
@@ -131,10 +131,10 @@ def test_a_child_reaches_no_other_folder(tmp_path):
     for folder in (place, other):
         folder.mkdir()
         (folder / "secret").write_text("of somebody else")
-    with odd(place, do="reach", read=str(other / "secret"), write=str(other / "new")) as child:
-        assert [child.message()["reached"] for _ in range(3)] == [False] * 3
-    with odd(place, do="reach", read=str(place / "secret"), write=str(place / "new")) as child:
-        assert [child.message()["reached"] for _ in range(3)] == [True] * 3
+    for folder in (other, place):
+        for code in (f"open('{folder}/secret')", f"os.listdir('{folder}')", f"open('{folder}/new', 'w')"):
+            tries = f"try: {code}; reached = True\nexcept OSError: reached = False\nsay({{'reached': reached}})"
+            assert answer(place, tries)["reached"] == (folder == place)
     assert os.listdir(other) == ["secret"]
 
 
@@ -143,28 +143,33 @@ def test_a_child_reaches_no_other_folder(tmp_path):
 
 @LINUX
 @pytest.mark.parametrize(
-    ("asked", "limits", "words"),
+    ("code", "limits", "words"),
     [
-        ({"do": "allocate"}, {"memory": 1 << 30}, "needs more memory"),
-        ({"do": "compute"}, {"cpu_s": 1}, "takes too long"),
-        ({"do": "wait for ffmpeg"}, {"wait_s": 1.0}, "takes too long"),
-        ({"do": "write"}, {"file_bytes": 10 << 20}, "more than can be kept"),
-        ({"do": "open"}, {}, "broke off"),
-        ({"do": "signal", "number": signal.SIGKILL}, {}, "needs more memory"),
-        ({"do": "signal", "number": signal.SIGSEGV}, {}, "broke off"),
-        ({"do": "leave"}, {}, "broke off"),
-        ({"do": "raise"}, {}, "broke off"),
-        ({"do": "say", "text": "rubbish\n"}, {}, "broke off"),
-        ({"do": "say", "text": "[1]\n"}, {}, "broke off"),
-        ({"do": "say", "text": "x" * 60_000 + "\n"}, {}, "broke off"),
+        ("hoard = [bytearray(1 << 24) for _ in iter(int, 1)]", {"memory": 1 << 30}, "needs more memory"),
+        ("while True: pass", {"cpu_s": 1}, "takes too long"),
+        (WAITS_FOR_FFMPEG, {"wait_s": 1.0}, "takes too long"),
+        ("file = open('large', 'wb')\nwhile True: file.write(bytes(1 << 20))", {"file_bytes": 10 << 20}, "can be kept"),
+        ("kept = [open('/dev/null') for _ in iter(int, 1)]", {}, "broke off"),
+        ("os.kill(os.getpid(), 9)", {}, "needs more memory"),
+        ("os.kill(os.getpid(), 11)", {}, "broke off"),
+        ("os._exit(3)", {}, "broke off"),
+        ("raise RuntimeError('a decoder stumbled')", {}, "broke off"),
+        ("os.write(channel._out.fileno(), b'rubbish\\n')", {}, "broke off"),
+        ("os.write(channel._out.fileno(), b'[1]\\n')", {}, "broke off"),
+        ("os.write(channel._out.fileno(), b'x' * 60_000 + b'\\n')", {}, "broke off"),
     ],
 )
-def test_a_child_that_misbehaves_is_one_sentence_and_gone(tmp_path, asked, limits, words):
-    assert words in refusal(tmp_path, replace(LIMITS, **limits), **asked)
+def test_a_child_that_misbehaves_is_one_sentence_and_gone(tmp_path, code, limits, words):
+    with pytest.raises(InputError) as error, odd(tmp_path, code, replace(LIMITS, **limits)) as child:
+        while True:
+            child.message()
+    wait_for(lambda: session(child.pid) == [], "all it started to be gone")
+    text = sentence(error.value)
+    assert text.startswith("walk.mp4 ") and words in text
 
 
 def test_what_libraries_print_is_no_message(tmp_path):
-    assert answer(tmp_path, do="print") == {"said": True}
+    assert answer(tmp_path, "print('chatter', flush=True); os.write(1, b'more'); say({'said': True})") == {"said": True}
 
 
 def test_a_child_that_cannot_be_started_is_the_programs_fault(tmp_path):
@@ -176,7 +181,7 @@ def test_a_child_that_cannot_be_started_is_the_programs_fault(tmp_path):
 @LINUX
 def test_to_cancel_ends_the_child_and_its_ffmpeg(tmp_path):
     asked_to_stop = False
-    with pytest.raises(Cancelled), odd(tmp_path, should_stop=lambda: asked_to_stop, do="wait for ffmpeg") as child:
+    with pytest.raises(Cancelled), odd(tmp_path, WAITS_FOR_FFMPEG, LIMITS, lambda: asked_to_stop) as child:
         assert child.message() == {"waiting": True}
         wait_for(lambda: len(session(child.pid)) == 2, "ffmpeg beside the child")
         asked_to_stop, began = True, time.monotonic()
@@ -191,7 +196,7 @@ def test_a_child_ends_with_the_worker_that_is_killed(tmp_path):
         "import sys; from pathlib import Path; from dreampose_core.jobs.sandbox import Child\n"
         "from dreampose_core.progress import never_stop\n"
         "from dreampose_core.jobs.decoding import LIMITS\n"
-        f"child = Child({ODD!r}, {{'do': 'wait'}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); "
+        f"child = Child({ODD!r}, {{'code': {WAITS!r}}}, Path(sys.argv[1]), 'walk.mp4', LIMITS, never_stop); "
         "child.message()\n"
         "print(child.pid, flush=True); child.message()"
     )
