@@ -64,22 +64,24 @@ def wait_for(condition, what: str, deadline_s: float = DEADLINE_S):
     return value
 
 
+def settings_of(folder: Path, **changes) -> Settings:
+    return Settings(**{"home": folder / "home", "estimator": "none", "max_own": 100} | changes)
+
+
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(home=tmp_path / "home", estimator="none", max_own=100)
+    return settings_of(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def working(tmp_path_factory):
-    settings = Settings(home=tmp_path_factory.mktemp("service") / "home", estimator="none", max_own=100)
-    with running(settings) as service:
+    with running(settings_of(tmp_path_factory.mktemp("service"))) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def working_light(tmp_path_factory):
-    settings = Settings(home=tmp_path_factory.mktemp("light") / "home", estimator="none", max_own=100)
-    with running(settings, no_device) as service:
+    with running(settings_of(tmp_path_factory.mktemp("light")), no_device) as service:
         yield service
 
 
@@ -644,7 +646,7 @@ def test_what_is_foreign_or_unknown_or_no_id_at_all_looks_the_same(settings, fil
         texts = set()
         wrong = ("0" * 32, "../../etc", "", None, job.upper())
         for owner, given in ((BEN, job), ("", job), *((ANNA, one) for one in wrong)):
-            for action in (service.status, service.cancel):
+            for action in (service.status, service.cancel, service.delete):
                 with pytest.raises(UnknownJob) as error:
                     action(owner, given)
                 texts.add(str(error.value))
