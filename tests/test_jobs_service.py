@@ -26,7 +26,7 @@ from tiny import make_tiny_model
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
 from dreampose_core.files import lock_file
-from dreampose_core.jobs.records import JobFolder, JobRequest, JobStatus
+from dreampose_core.jobs.records import FINAL_STATES, JobFolder, JobRequest, JobStatus
 from dreampose_core.jobs.service import JobService, _hashed
 from dreampose_core.jobs.store import GIVEN_UP, LEASE_S, Store
 from dreampose_core.jobs.supervisor import Supervisor, gpu_of, worker_command, worker_environment
@@ -135,7 +135,7 @@ def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -
         status = service.status(owner, job)
         if status.state in states:
             return status
-        assert not status.final, f"{status.state} instead of {states}: {status.error}"
+        assert status.state not in FINAL_STATES, f"{status.state} instead of {states}: {status.error}"
 
     return wait_for(reached, f"job {states}")
 
@@ -143,7 +143,7 @@ def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -
 def watch(service: JobService, job: str, owner: str = ANNA, timeout_s: float = 2 * DEADLINE_S) -> Iterator[JobStatus]:
     """The job's status now and after each change, up to the final one or until the time is over."""
     end, last = time.monotonic() + timeout_s, None
-    while time.monotonic() < end and not (last and last.final):
+    while time.monotonic() < end and not (last and last.state in FINAL_STATES):
         if (status := service.status(owner, job)) != last:
             yield status
         last = status
@@ -423,7 +423,7 @@ def test_a_killed_worker_costs_no_frame_and_no_job(service, files):
     wait_state(service, job, "done")
     wait_state(service, after, "done")
     watcher.join(DEADLINE_S)
-    assert [status.state for status in seen if status.final] == ["done"]
+    assert [status.state for status in seen if status.state in FINAL_STATES] == ["done"]
     assert trace(service, job) == list(range(8)), "every frame was made once"
     assert len(seen[-1].losses) == 3
 

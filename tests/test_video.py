@@ -167,7 +167,7 @@ def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
     (tmp_path / f"a.{suffix}").rename(tmp_path / "a.bin")
     info = probe_video(tmp_path / "a.bin")
     assert is_video(tmp_path / "a.bin")
-    assert (info.num_frames, info.height, info.width, info.variable, info.has_sound) == (20, 48, 64, False, False)
+    assert (info.num_frames, info.height, info.width, info.variable) == (20, 48, 64, False)
     assert info.fps == pytest.approx(25, rel=1e-6) and info.seconds == pytest.approx(0.8, abs=0.01)
     assert numbers(read_video(tmp_path / "a.bin")) == list(range(20))
 
@@ -324,7 +324,7 @@ def test_the_first_video_stream_counts(tmp_path):
     streams = "-f lavfi -i sine=d=1 -map 2 -map 1 -map 0"
     ffmpeg(source(), "-i", tmp_path / "own.mp4", streams, tmp_path / "a.mkv")
     info = probe_video(tmp_path / "a.mkv")
-    assert (info.num_frames, info.has_sound, info.codec) == (5, True, "h264")
+    assert (info.num_frames, info.codec) == (5, "h264")
     assert numbers(read_video(tmp_path / "a.mkv")) == list(range(5))
 
 
@@ -405,7 +405,7 @@ def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep
         write_video(steps(num_frames // 2) * 2, tmp_path / "v.mp4", rate)
         add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "out.mp4")
         info = probe_video(tmp_path / "out.mp4")
-        assert (info.num_frames, info.fps, info.has_sound, info.codec) == (num_frames, rate, True, "h264")
+        assert (info.num_frames, info.fps, info.codec) == (num_frames, rate, "h264")
         same, own = ([f.tobytes() for f in read_video(tmp_path / name)] for name in ("out.mp4", "v.mp4"))
         assert same == own
         assert loudness(tmp_path / "out.mp4", 0, 0.4) < 20 < 500 < loudness(tmp_path / "out.mp4", 0.6, 0.3)
@@ -414,7 +414,7 @@ def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep
         seconds = float(re.search(r"Duration: 00:00:([\d.]+)", head)[1])
         assert seconds == pytest.approx(num_frames / rate, abs=0.06)
     add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "v.mp4")  # onto itself
-    assert probe_video(tmp_path / "v.mp4").has_sound
+    assert loudness(tmp_path / "v.mp4", 0.6, 0.3) > 500
 
 
 def test_sound_that_begins_late_stays_late(tmp_path):

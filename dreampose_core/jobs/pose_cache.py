@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import appearing
+from ..files import appearing, sha256
 from ..poses import Reading, read_poses, write_poses
 
 KEPT = 24  # readings in the cache; the least recently used are deleted first
@@ -27,8 +27,7 @@ class PoseCache:
 
     def key(self, file: Path, *how: object) -> str:
         """Return the key for reading this file's content in the way that `how` describes."""
-        with open(file, "rb") as opened:
-            return self.key_of(hashlib.file_digest(opened, "sha256").hexdigest(), *how)
+        return self.key_of(sha256(file), *how)
 
     @staticmethod
     def key_of(*what: object) -> str:

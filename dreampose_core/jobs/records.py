@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -199,18 +199,11 @@ class Work:
         return {"on_progress": self.on_progress, "should_stop": self.should_stop}
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Measurements of a recipe and a quality, each None if unknown.
-
-    learning_s: seconds of fine-tuning. frame_s: seconds a frame. memory_mb: peak memory in MB, of the GPU if there is
-    one. device: what the model runs on.
-    """
+class Timing(NamedTuple):
+    """Seconds that fine-tuning with a recipe takes, and seconds a frame in a quality; None if unknown."""
 
     learning_s: float | None
     frame_s: float | None
-    memory_mb: float | None
-    device: str | None
 
 
 class Timings:
@@ -224,22 +217,18 @@ class Timings:
     def of(self, recipe: str, quality: str) -> Timing:
         """Return the medians measured for a recipe and a quality."""
         figures = self._read()
-        names = f"learning {recipe}", f"frame {quality}", f"memory {recipe}"
-        return Timing(*(median(figures[name]) if name in figures else None for name in names), figures.get("device"))
+        names = f"learning {recipe}", f"frame {quality}"
+        return Timing(*(median(figures[name]) if name in figures else None for name in names))
 
     def add(self, result: dict, device: str | None) -> None:
         """Add the measurements of a finished run from the content of its result.json. Raises StorageError.
 
         Measurements on another device or with another model are dropped first.
         """
-        figures, where = self._read(), [result["model"], device]
+        figures, where, options = self._read(), [result["model"], device], result["options"]
         if figures.get("where") != where:
-            figures = {"where": where, "device": device}
-        options, peaks = result["options"], result["peak_memory"]
-        measured = {
-            f"learning {options['recipe']}": result["seconds"].get("tuning"),
-            f"memory {options['recipe']}": peaks.get("gpu_mb", peaks.get("host_mb")),
-        }
+            figures = {"where": where}
+        measured = {f"learning {options['recipe']}": result["seconds"].get("tuning")}
         if options["steps"] is None:  # custom steps belong to no quality
             measured[f"frame {options['quality']}"] = result["seconds_per_frame"]
         for name, value in measured.items():
@@ -316,7 +305,3 @@ class JobStatus:
     code: str | None = None
     notices: tuple[str, ...] = ()
     request: JobRequest | None = None
-
-    @property
-    def final(self) -> bool:
-        return self.state in FINAL_STATES

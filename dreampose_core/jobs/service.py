@@ -214,7 +214,7 @@ class JobService:
             self._cleanup.bucket.forget_subject(folder.parent.name, key)
 
     def pace(self, recipe: str, quality: str) -> Timing:
-        """Return the time and memory that this recipe and quality take on this machine, measured on the last jobs."""
+        """Return the time that this recipe and quality take on this machine, measured on the last jobs."""
         return Timings(self.home).of(recipe, quality)
 
     def _job(self, owner: str, job_id: str) -> Job:

@@ -199,14 +199,11 @@ class _Uploads:
         fed_real = not convertible("body", known_charts(self._settings.model))
         if self._settings.estimator != "body" or fed_real or (poses := read_poses(target)).joints is not None:
             return ()
-        key = self._kept.key(target, "joints")
-        reading = self._kept.get(key)
-        if reading is None:
-            poses = self._estimates.with_joints(poses)
-            reading = Reading(poses, FORM_NPZ, self._estimates.notices)
-            self._kept.keep(key, reading)
-        write_poses(reading.poses, target)
-        return reading.notices
+
+        def read() -> Reading:
+            return Reading(self._estimates.with_joints(poses), FORM_NPZ, ())
+
+        return self._reading(self._kept.key(target, "joints"), target, read).notices
 
 
 class DeviceTasks:

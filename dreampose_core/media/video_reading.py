@@ -34,7 +34,6 @@ _FORMS = {
     "mov": rb".{4}(ftyp|moov|mdat|wide|free|skip|pnot)",  # old MOV files have no "ftyp"
 }
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: Video: (\w+)(?!.*\(attached pic\))", re.MULTILINE)
-_SOUND = re.compile(r"^\s*Stream #0:\d+.*?: Audio: ", re.MULTILINE)
 _EXCEEDS = re.compile(r"(?:Picture|Frame) size (\d+)x(\d+) exceeds")
 # Messages of the filter showinfo: one at its start, one for each frame
 _SETTING = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
@@ -68,7 +67,6 @@ class VideoInfo:
     codec: str
     pixel_format: str
     seconds: float
-    has_sound: bool
     variable: bool
     start_s: float
     left_out: str
@@ -161,12 +159,10 @@ def probe_video(path: str | Path, partly: bool = False) -> VideoInfo:
     output = f"-map 0:a:0? -c:a copy {watch.cut}-f null -"  # time begins with the earlier of both
     with _decoding(path, [_SQUARE.format(flags="area"), "showinfo=checksum=0"], output, watch) as run:
         watch.check(run)
-    header = run.head.partition("Output #0")[0]
-    stream = _STREAM.search(header)
-    codec, has_sound = stream[1] if stream else "unknown", _SOUND.search(header) is not None
+    stream = _STREAM.search(run.head.partition("Output #0")[0])
     fps, variable = watch.rate()
     start_s = max(0.0, float(watch.times[0] * watch.time_base))
-    about = codec, watch.pixel_format, watch.seconds(), has_sound, variable, start_s, watch.left_out
+    about = stream[1] if stream else "unknown", watch.pixel_format, watch.seconds(), variable, start_s, watch.left_out
     return VideoInfo(len(watch.times), fps, *watch.size, *about)
 
 
