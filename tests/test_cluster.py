@@ -25,6 +25,7 @@ from tiny import tiny_pipeline
 
 pytest.importorskip("ray")
 from ray_cluster import QUICK, LocalCluster, QuickCluster
+from test_jobs_service import wait_for
 
 import app
 from dreampose_core.animate.engine import LocalEngine
@@ -103,15 +104,6 @@ def learned(folder: Path) -> dict[str, bytes]:
     found = {name: content for name, content in contents(folder).items() if not name.endswith(left_out)}
     for path in folder.rglob("*.safetensors"):
         found |= {f"{path.relative_to(folder)} {name}": x.numpy().tobytes() for name, x in load_file(path).items()}
-    return found
-
-
-def wait_for(condition, what: str, deadline_s: float = 120.0):
-    """What `condition()` returns, once it is true."""
-    end = time.monotonic() + deadline_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"no {what} after {deadline_s:.0f} s"
-        time.sleep(0.1)
     return found
 
 

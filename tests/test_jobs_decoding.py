@@ -16,6 +16,7 @@ import corpus
 import numpy as np
 import pytest
 from test_corpus import sentence
+from test_jobs_service import DEADLINE_S, wait_for
 
 from dreampose_core.errors import Cancelled, DiskFull, InputError, StorageError
 from dreampose_core.jobs import decoding, sandbox
@@ -30,7 +31,6 @@ from dreampose_core.progress import ignore_progress, never_stop
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
 
 ODD = (str(Path(__file__).with_name("odd_child.py")),)
-DEADLINE_S = 30.0
 OPTIONS = AnimateOptions()
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 LANDLOCK = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 3)"
@@ -69,14 +69,6 @@ def session(leader: int) -> list[int]:
         if int(own) == leader and state != "Z":
             found.append(int(stat.parent.name))
     return found
-
-
-def wait_for(condition, what: str):
-    end = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {DEADLINE_S:.0f} s in vain for: {what}"
-        time.sleep(0.02)
-    return value
 
 
 # --- what a child is --------------------------------------------------------------------------------------------------
