@@ -17,7 +17,7 @@ from typing import TextIO
 
 from .errors import DiskFull, InputError, StorageError
 
-_FULL = {
+FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file may not grow larger",
@@ -154,8 +154,8 @@ def os_error(error: Exception) -> OSError:
 def storage_error(error: OSError, path: str | Path) -> StorageError:
     """Return the StorageError for a failed write of `path`, with the reason and what to do."""
     name = Path(path).name
-    if error.errno in _FULL:
-        why = _FULL[error.errno]
+    if error.errno in FULL:
+        why = FULL[error.errno]
         return DiskFull(f"{name} could not be written: {why}. Free some space and try again; finished work is kept.")
     reason = error.strerror or str(error) or type(error).__name__
     return StorageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskFull, StorageError
-from ..files import locked
+from ..files import FULL, locked
 
 BUSY_S = 15.0
 DISK_FULL = "The server's disk is full; what is finished is kept, and the job goes on by itself when there is room."
@@ -127,6 +126,6 @@ def storage_error(error: BaseException) -> StorageError | None:
     """Return the StorageError to show for `error` if it means a full or unwritable disk, else None."""
     if isinstance(error, StorageError):
         return error
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = isinstance(error, OSError) and error.errno in FULL
     full = full or (isinstance(error, sqlite3.Error) and "disk is full" in str(error))
     return DiskFull(DISK_FULL) if full else None
