@@ -15,19 +15,21 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
+import test_more_photos
 from test_corpus import sentence
 from test_jobs_service import DEADLINE_S, wait_for
 
 from dreampose_core.errors import Cancelled, DiskFull, InputError, StorageError
+from dreampose_core.inputs.framing import Photo
 from dreampose_core.jobs import decoding, sandbox
 from dreampose_core.jobs.decoding import LIMITS, Decoder
 from dreampose_core.jobs.pose_cache import PoseCache
-from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload, Work
+from dreampose_core.jobs.records import Upload, Work
 from dreampose_core.jobs.sandbox import Child, Limits
 from dreampose_core.jobs.tasks import LightTasks
 from dreampose_core.media import read_photo, write_png, write_video
 from dreampose_core.poses import PoseSequence, read_any, read_image_map, read_poses, write_poses
-from dreampose_core.progress import ignore_progress, never_stop
+from dreampose_core.progress import never_stop
 from dreampose_core.settings import REPOSITORY, AnimateOptions, Settings
 
 ODD = (str(Path(__file__).with_name("odd_child.py")),)
@@ -341,21 +343,11 @@ def test_a_photo_is_the_same_bytes(made, tmp_path):
 # --- the queue --------------------------------------------------------------------------------------------------------
 
 
-def prepared(tmp_path: Path, poses: str = "walk.npz", should_stop=never_stop, **options) -> Work:
+def prepared(tmp_path: Path, should_stop=never_stop, **options) -> Work:
     """A job with a photo, a motion of four frames and the photo's own map."""
-    folder = JobFolder(tmp_path / "jobs" / "1")
-    folder.input.mkdir(parents=True)
-    (tmp_path / "home").mkdir()
-    write_png(np.full((8, 6, 3), 90, np.uint8), folder.input / "upload-image.png")
-    write_poses(PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none"), folder.input / "upload-poses.npz")
-    shutil.copy(folder.input / "upload-poses.npz", folder.input / "upload-image_poses.npz")
-    request = StoredRequest(
-        image=Upload(file="upload-image.png", name="anna.png"),
-        poses=Upload(file="upload-poses.npz", name=poses),
-        image_poses=Upload(file="upload-image_poses.npz", name="anna.npz"),
-        options=AnimateOptions(**options),
-    )
-    return Work(folder, tmp_path / "subjects", request, ignore_progress, should_stop)
+    motion = PoseSequence(np.ones((4, 8, 6), np.uint8), None, "none")
+    photo = Photo(np.full((8, 6, 3), 90, np.uint8), None, "anna.png")
+    return test_more_photos.prepared(tmp_path, ([photo], motion), motion, AnimateOptions(**options), should_stop)
 
 
 def queue(tmp_path: Path) -> LightTasks:
@@ -405,7 +397,7 @@ def test_a_clip_is_opened_by_no_process_but_the_child(tmp_path, monkeypatch):
     from dreampose_core.media import ffmpeg, images
     from dreampose_core.poses import sources
 
-    work, jointless = prepared(tmp_path, poses="walk.mp4", keep_sound=True), []
+    work, jointless = prepared(tmp_path, keep_sound=True), []
     clip = work.folder.input / "upload-poses.mp4"
     write_video((np.full((32, 24, 3), 40 * i, np.uint8) for i in range(5)), clip, 25)
     (work.folder.input / "upload-poses.npz").unlink()
