@@ -25,6 +25,7 @@ from tiny import tiny_pipeline
 
 pytest.importorskip("ray")
 from ray_cluster import QUICK, LocalCluster, QuickCluster
+from test_animate import contents
 from test_jobs_service import wait_for
 
 import app
@@ -89,12 +90,6 @@ def settings(nodes, model, tmp_path_factory) -> Settings:
 @pytest.fixture(scope="module")
 def cluster(settings):
     return QuickCluster(settings)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the result's figures, which hold the seconds it took."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "result.json"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def learned(folder: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from job_worker import AWAY, CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
 from pydantic import ValidationError
+from serving import alive
 from tiny import make_tiny_model
 
 from dreampose_core.errors import InputError, StorageError, UnknownJob
@@ -172,13 +173,6 @@ def device_pid(service: JobService) -> int:
 def device_worker(service: JobService) -> subprocess.Popen:
     """One that no supervisor started; in its own session, whose priority it lowers."""
     return subprocess.Popen(command("device"), env=worker_environment(service.settings), start_new_session=True)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def let_leases_run_out(home: Path) -> None:
@@ -405,7 +399,7 @@ def test_a_job_that_does_not_listen_is_cancelled_with_its_worker(service, files)
     service.cancel(ANNA, deaf)
     wait_state(service, deaf, "cancelled")
     wait_state(service, after, "done")
-    assert is_gone(pid)
+    assert not alive(pid)
 
 
 def test_a_killed_worker_costs_no_frame_and_no_job(service, files):
@@ -470,7 +464,7 @@ def test_a_restart_keeps_the_order_and_resumes(settings, files):
         jobs = [service.submit(ANNA, request(files, GATED)) for _ in range(3)]
         wait_gated(service, jobs[0])
         pids = sum(service.worker_pids().values(), [])
-    assert all(is_gone(pid) for pid in pids)
+    assert all(not alive(pid) for pid in pids)
     with running(settings, no_device) as service:
         assert [service.status(ANNA, job).state for job in jobs] == ["interrupted", "queued", "queued"]
         assert [service.status(ANNA, job).place for job in jobs] == [0, 1, 2]
@@ -513,7 +507,7 @@ def test_killing_the_server_loses_nothing(settings, files):
     server.communicate()
     for pid in (int(light), int(device)):
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: is_gone(pid), "a worker without its server to leave")
+        wait_for(lambda pid=pid: not alive(pid), "a worker without its server to leave")
     with running(settings) as service:
         open_gate(service)
         for job in jobs:
@@ -577,7 +571,7 @@ def test_a_hung_worker_is_replaced(service, files):
     let_leases_run_out(service.home)
     open_gate(service)
     wait_state(service, job, "done")
-    assert is_gone(pid)
+    assert not alive(pid)
     assert trace(service, job) == list(range(4))
 
 
