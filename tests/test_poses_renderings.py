@@ -74,13 +74,6 @@ def test_thin_false_borders_go_and_thin_true_parts_stay():
     assert (read != parts[:, 1:-1])[:, [0, *range(6, 17), *range(21, 32), -1]].mean() < 0.01
 
 
-@each_palette
-def test_every_style_is_told_from_the_others(clips, palette, tmp_path):
-    small = palette.colours[clips[1][:, ::4, ::4]]
-    for frames in (list(small), compressed(small, tmp_path / "a.mp4", crf=20)):
-        assert palette_of(frames)[0] is palette
-
-
 GROUNDS = {"white": (255, 255, 255), "grey": (127, 127, 127), "green": (0, 255, 0), "black": (0, 0, 0)}
 
 
