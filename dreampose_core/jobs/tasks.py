@@ -54,7 +54,8 @@ class LightTasks:
 
     def _preview(self, work: Work) -> Notices:
         folder, options = work.folder, work.request.options
-        work.on_progress(Progress("preview", 0, 1))  # before the import of torch, which takes seconds
+        if work.request.poses is not None:  # a photo alone stays at the stage in which its person was found
+            work.on_progress(Progress("preview", 0, 1))  # before the import of torch, which takes seconds
         from ..inputs.preview import preview_size, write_look, write_preview
 
         model, scene, checks = self.settings.model, None, ()
