@@ -33,7 +33,7 @@ from dreampose_core.media import probe_video
 from dreampose_core.settings import EXAMPLES, MAX_SEED, REPOSITORY, AnimateOptions, Settings
 from dreampose_core.web.api import build_api
 from dreampose_core.web.forms import MAX_TEXT
-from dreampose_core.web.links import ResultLinks
+from dreampose_core.web.links import ResultLinks, add_results
 from dreampose_core.web.server import build_app
 from tests.serving import running_server
 from tests.tiny import make_tiny_model
@@ -64,10 +64,20 @@ def make_service(tmp_path: Path, works: bool = False, **settings) -> Iterator[Jo
 
 
 def served(service: JobService) -> FastAPI:
-    """The API alone where the server mounts it; building the page takes longer than the rest of a test."""
-    app = FastAPI()
-    app.mount("/api/v1", build_api(service, ResultLinks("a secret")))
+    """The API and the results where the server has them; building the page takes longer than the rest of a test."""
+    app, links = FastAPI(), ResultLinks("a secret")
+    add_results(app, service.home, links)
+    app.mount("/api/v1", build_api(service, links))
     return app
+
+
+@contextmanager
+def client_of(service: JobService) -> Iterator[TestClient]:
+    """A client of `served`, with Anna's token."""
+    how = {"base_url": "http://testserver/api/v1", "headers": ANNA, "raise_server_exceptions": False}
+    with TestClient(served(service), **how) as client:
+        client.service = service
+        yield client
 
 
 @pytest.fixture
@@ -78,21 +88,15 @@ def service(tmp_path):
 
 @pytest.fixture
 def client(service):
-    with TestClient(
-        served(service), base_url="http://testserver/api/v1", headers=ANNA, raise_server_exceptions=False
-    ) as client:
+    with client_of(service) as client:
         yield client
 
 
 @pytest.fixture
-def working(tmp_path, monkeypatch):
-    """A client of a whole server whose jobs are done, by the real light queue and the device queue of job_worker.py."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "home" / "uploads"))  # as app.py does
-    with make_service(tmp_path, works=True) as service:
-        app = build_app(service)
-        with TestClient(app, base_url="http://testserver/api/v1", headers=ANNA) as client:
-            client.service = service
-            yield client
+def working(tmp_path):
+    """A client whose jobs are done, by the real light queue and the device queue of job_worker.py."""
+    with make_service(tmp_path, works=True) as service, client_of(service) as client:
+        yield client
 
 
 def fails(error: Exception):
@@ -725,10 +729,7 @@ def test_keys_that_are_none_are_refused(client, service, key):
     "limits, words", [({"max_queue": 2}, "The queue is full (2 jobs"), ({"max_own": 2}, "2 of your jobs")]
 )
 def test_too_many_jobs_are_refused_before_their_files_are_read(tmp_path, limits, words):
-    with (
-        make_service(tmp_path, **limits) as service,
-        TestClient(served(service), base_url="http://t/api/v1", headers=ANNA) as client,
-    ):
+    with make_service(tmp_path, **limits) as service, client_of(service) as client:
         known = client.post("/jobs", headers={"Idempotency-Key": "k"}, **texts(**NO_FILES)).json()["id"]
         submitted(client)
         body = multipart([("photo", "a.png", b"photo"), ("motion", "b.npz", b"motion")])
