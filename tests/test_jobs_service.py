@@ -343,7 +343,8 @@ def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, fil
         assert text in status.error, "the file is called what its owner calls it"
         assert "upload-" not in status.error and str(service.home) not in status.error
         assert status.error.count(". ") == 0 and status.error.endswith(".")
-        assert not list((service.home / "jobs" / job / "input").glob("upload-*")), "bad files are deleted, too"
+        inputs = service.home / "jobs" / job / "input"
+        wait_for(lambda inputs=inputs: not list(inputs.glob("upload-*")), "bad files to go, too")
     folder = JobFolder(service.home / "jobs" / good)
     wait_for(folder.poses.exists, "the good job to be prepared")
     wait_for(lambda: not list(folder.input.glob("upload-*")), "its originals to go")
