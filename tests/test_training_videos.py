@@ -204,8 +204,8 @@ def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film):
     (clip / "frame_5_densepose.npy").write_bytes(b"no map")
     (clip / "frame_7.png").write_bytes((clip / "frame_7.png").read_bytes()[:200])
     done = prepare(tmp_path / "clips", tmp_path / "out", SIZE)
-    sentences = ["There is no DensePose for frame 3.", "The picture or map is damaged of frames 5 and 7."]
-    assert done.clips["a"]["without"] == sentences and done.clips["a"]["maps"] == "the folder"
+    sentence = "The picture or the DensePose of frames 3, 5 and 7 is missing or damaged."
+    assert done.clips["a"]["without"] == [sentence] and done.clips["a"]["maps"] == "the folder"
     assert frames_of(done) == {"a": FRAMES - 3}
     own = read_poses(tmp_path / "out" / "a" / "frame_00002.npz")
     assert own.parts is None, "the original's maps, not an estimator's"

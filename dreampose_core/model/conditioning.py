@@ -124,16 +124,17 @@ def warp_channels(config: ModelConfig, planes: torch.Tensor, vae) -> torch.Tenso
     return torch.cat([torch.where(there, latents, torch.zeros_like(latents)), channels], 1)
 
 
-def predict(pipe, noisy, timesteps, poses, warp, tokens, unet=None) -> torch.Tensor:
+def predict(pipe, noisy, timesteps, poses, warp, tokens, scheduler=None, unet=None) -> torch.Tensor:
     """Return the UNet's prediction, of the scheduler's prediction type, for noisy latents (B, C, h, w) at timesteps
-    (B,) or a single timestep. poses, warp: channels (B, C, h, w) from `encode_maps` and `warp_channels`. unet: a
-    shortcut through it, see `denoising.reusing`.
+    (B,) or a single timestep. poses, warp: channels (B, C, h, w) from `encode_maps` and `warp_channels`. scheduler: the
+    solver, if it is not the model's own; its noise schedule may differ in the last step. unet: a shortcut through it,
+    see `denoising.reusing`.
 
     With reference_warp "encoded" the UNet starts from the latents w of the moved texture: its input is the noisy
     difference from them, x_t - alpha_t w, and its prediction of the difference is converted to one of the frame. So an
     untrained UNet reproduces the moved texture, and training only has to correct it.
     """
-    encoded, scheduler = pipe.model_config.reference_warp == "encoded", pipe.scheduler
+    encoded, scheduler = pipe.model_config.reference_warp == "encoded", scheduler or pipe.scheduler
     if encoded:
         start = warp[:, : noisy.shape[1]].float()
         alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)

@@ -109,7 +109,7 @@ def denoise(
                 branch_pose = pose if has_pose else torch.zeros_like(pose)
                 branch_warp = warp if has_image and has_pose else torch.zeros_like(warp)
                 given = (scaled, t, branch_pose, branch_warp, tokens if has_image else no_tokens)
-                total = total + weight * predict(pipe, *given, unet_at(step, (has_image, has_pose)))
+                total = total + weight * predict(pipe, *given, scheduler, unet_at(step, (has_image, has_pose)))
             clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
             # some schedulers run a few extra steps

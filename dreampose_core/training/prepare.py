@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -183,22 +184,15 @@ def _folder(path: Path, map_file: Path | None, estimate: Estimate | None) -> _So
     given, whole = frames_in(path), path / _WHOLE
     map_file = whole if whole.is_file() else map_file
     has_maps = any(frame.map for frame in given) and map_file != whole
-    bare, damaged, read = [], [], {}
+    read = {}
     for index, frame in enumerate(given):
-        if has_maps and frame.map is None:
-            bare.append(index)
-            continue
-        try:
-            read[index] = read_image(frame.picture).shape[:2], read_map(frame.map) if has_maps else None
-        except InputError:
-            damaged.append(index)
-    problems = {"There is no DensePose for": bare, "The picture or map is damaged of": damaged}
-    numbers = [frame.number for frame in given]
-    without = [
-        f"{what} frame{'s' * (len(indices) > 1)} {frame_ranges(np.array(indices), numbers)}."
-        for what, indices in problems.items()
-        if indices
-    ]
+        if frame.map or not has_maps:
+            with suppress(InputError):
+                read[index] = read_image(frame.picture).shape[:2], read_map(frame.map) if has_maps else None
+    lost = [index for index in range(len(given)) if index not in read]
+    names = frame_ranges(np.array(lost), [frame.number for frame in given]) if lost else ""
+    plural = "s" * (len(lost) > 1)
+    without = [f"The picture or the DensePose of frame{plural} {names} is missing or damaged."] if lost else []
     if len(read) < LEAST:
         raise InputError(" ".join([f"Only {len(read)} of its {len(given)} frames can be used.", *without]))
     _check_length(len(read))
