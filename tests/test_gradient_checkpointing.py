@@ -71,6 +71,5 @@ def test_a_trained_model_knows_nothing_of_it(samples, stage):
     for name in ("vae", "unet", "image_encoder"):
         module = getattr(pipe, name)
         assert not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-        assert all(
-            torch.allclose(a, b, atol=1e-4) for a, b in zip(module.parameters(), getattr(other, name).parameters())
-        )
+        pairs = zip(module.parameters(), getattr(other, name).parameters())
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)

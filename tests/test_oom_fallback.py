@@ -115,9 +115,8 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, whole, tmp_path, monkeypa
     subject = tune(pipe, clip, tmp_path / "a", recipe, on_progress=seen.append)
     assert full.of(stage) == [list(rung) for rung in RUNGS[recipe]][: times + 1] and full.left == 0
     assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
-    assert not any(
-        getattr(module, "gradient_checkpointing", False) for module in [*pipe.unet.modules(), *pipe.vae.modules()]
-    )
+    modules = [*pipe.unet.modules(), *pipe.vae.modules()]
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in modules)
     assert not (tmp_path / "kept").exists()
 
     rungs = ladder(recipe)
@@ -142,9 +141,8 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, whole, tmp_path, monkeypa
     assert subject.recipe == recipe
     found = saved(tmp_path / "a")
     if times == 1:  # the same numbers
-        assert close(expected, found, 1e-6) and subject.losses["tuning"] == pytest.approx(
-            first.losses["tuning"], rel=1e-6
-        )
+        assert close(expected, found, 1e-6)
+        assert subject.losses["tuning"] == pytest.approx(first.losses["tuning"], rel=1e-6)
     else:  # up to the order of sums, or to what the optimizer forgets
         assert close(expected, found, 2e-3) and subject.losses[stage] == pytest.approx(first.losses[stage], rel=1e-2)
         assert not same(expected, found)
@@ -225,13 +223,9 @@ def test_what_is_interrupted_on_a_lower_rung_goes_on_there(clip, tmp_path, monke
         tune(pipe, clip, tmp_path / "a", recipe, should_stop=stop_after(asked))
     full, seen = Full(monkeypatch, pipe, "tuning", 1, 0), []
     subject = tune(pipe, clip, tmp_path / "a", recipe, on_progress=seen.append)
-    assert full.of("tuning") == [list(RUNGS[recipe][times])] and (seen[0].stage, seen[0].step) not in (
-        ("tuning", 1),
-        ("decoder", 1),
-    )
-    assert subject == read_subject(tmp_path / "whole" / "a") and same(
-        saved(tmp_path / "whole" / "a"), saved(tmp_path / "a")
-    )
+    assert full.of("tuning") == [list(RUNGS[recipe][times])] and seen[0].step != 1
+    assert subject == read_subject(tmp_path / "whole" / "a")
+    assert same(saved(tmp_path / "whole" / "a"), saved(tmp_path / "a"))
 
 
 def test_a_process_that_dies_between_two_rungs_loses_nothing_it_needs(clip, tmp_path, monkeypatch):
@@ -282,11 +276,8 @@ def test_the_result_says_it_and_the_next_job_is_on_the_highest_rung(clip, tmp_pa
     again, again_said = run("again")
     assert again["subject"] == first["subject"] and again_said == said and len(full.tries) == tries
     other, said = run("other", photo=1)
-    assert (
-        said == []
-        and other["subject"] != first["subject"]
-        and full.tries[tries:] == [(stage, *RUNGS["paper"][0]) for stage in ("tuning", "decoder")]
-    )
+    assert said == [] and other["subject"] != first["subject"]
+    assert full.tries[tries:] == [(stage, *RUNGS["paper"][0]) for stage in ("tuning", "decoder")]
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])

@@ -183,9 +183,8 @@ def test_only_the_decoder_of_the_vae_is_tuned(pipe, clip):
     unchanged = {key for key in after if ".base_layer." in key}
     assert all(torch.equal(after[key], before[key.replace(".base_layer", "")]) for key in unchanged) and unchanged
     assert any(key.startswith("vae.decoder") for key in changed) and any(key.startswith("adapter") for key in changed)
-    assert not any(
-        key.startswith(("vae.encoder", "vae.quant_conv", "vae.post_quant_conv", "image_encoder")) for key in changed
-    )
+    frozen = ("vae.encoder", "vae.quant_conv", "vae.post_quant_conv", "image_encoder")
+    assert not any(key.startswith(frozen) for key in changed)
 
 
 def test_without_densepose_the_pose_is_null_and_tuning_works(pipe, clip, tmp_path):
@@ -230,9 +229,8 @@ def test_what_is_held_back_is_never_seen_as_texture(pipe, clip, known):
     assert 0.02 < held.float().mean() < 0.4 and len(views.which) == 24 and 0 < views.held.mean() < 0.4
     if known == "maps":
         # at the borders of what is hidden its neighbours' places are read on
-        assert (views.seen * views.held).sum() < 0.5 * (
-            views.seen.flatten(1).any(1)[:, None, None, None] * views.held
-        ).sum()
+        shown = views.seen.flatten(1).any(1)[:, None, None, None]
+        assert (views.seen * views.held).sum() < 0.5 * (shown * views.held).sum()
         assert 0.05 < held[parts[0] > 0].float().mean() < 0.3 and not held[parts[0] == 0].any()
     assert all(torch.equal(a, b) for a, b in zip(views.tensors(), again.kept.tensors()))
 
@@ -339,12 +337,9 @@ def test_crops_of_photo_and_map_stay_aligned(clip):
     uv = torch.rand(8, 2, *SIZE)
     assert torch.equal(crop_labels(uv, boxes)[:, 1], crop_labels(uv[:, 1], boxes))
     whole = torch.tensor([[0.0, 0.0, 40.0, 32.0]])
-    assert torch.allclose(crop_pixels(picture[:1], whole), picture[:1], atol=1e-5) and torch.equal(
-        crop_labels(parts[:1], whole), parts[:1]
-    )
-    assert (
-        (boxes[:, 0] >= 0).all() and (boxes[:, 0] + boxes[:, 2] <= 40).all() and (boxes[:, 1] + boxes[:, 3] <= 32).all()
-    )
+    assert torch.allclose(crop_pixels(picture[:1], whole), picture[:1], atol=1e-5)
+    assert torch.equal(crop_labels(parts[:1], whole), parts[:1]) and (boxes >= 0).all()
+    assert (boxes[:, 0] + boxes[:, 2] <= 40).all() and (boxes[:, 1] + boxes[:, 3] <= 32).all()
     assert torch.allclose(boxes[:, 2] / boxes[:, 3], torch.tensor(40 / 32))
 
 

@@ -163,11 +163,8 @@ def test_they_take_few_steps_and_little_room(pipe, clip, tmp_path, monkeypatch):
         options, folder = AnimateOptions(quality="best", steps=steps, image_guidance=2.0), tmp_path / str(steps)
         folder.mkdir()
         Samples(pipe, scene, options, folder / "samples", never_stop).take(0, 9)
-        assert (asked[-1]["num_inference_steps"], asked[-1]["image_guidance"], asked[-1]["pose_guidance"]) == (
-            wanted,
-            2.0,
-            None,
-        )
+        how = {"num_inference_steps": wanted, "image_guidance": 2.0, "pose_guidance": None}
+        assert how.items() <= asked[-1].items()
         assert read_image(folder / "samples" / "000000.png").shape == (20, 16, 3)
     one = tiny_pipeline(draft_steps=1)  # as mini: a model that needs no more is asked for no more
     (tmp_path / "one").mkdir()
@@ -179,9 +176,8 @@ def test_they_take_few_steps_and_little_room(pipe, clip, tmp_path, monkeypatch):
 def test_a_motion_may_be_short(pipe, clip, tmp_path, length):
     result = run(pipe, (clip[0], clip[1].select(slice(0, length))), tmp_path)
     assert list(taken(tmp_path)) == NAMES and result["num_frames"] == length
-    assert nearly(
-        read_image(tmp_path / "samples" / NAMES[-1]), read_image(tmp_path / "frames" / f"{length // 2:06d}.png")
-    )
+    last, frame = tmp_path / "samples" / NAMES[-1], tmp_path / "frames" / f"{length // 2:06d}.png"
+    assert nearly(read_image(last), read_image(frame))
 
 
 @pytest.mark.parametrize("stop", range(0, 24, 3))
@@ -218,9 +214,7 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
 
     monkeypatch.setattr(Samples, "_frame", fails)
     result = run(pipe, clip, tmp_path)
-    assert (
-        learned(tmp_path, result) == learned(whole[0][0], whole[0][1]) and result["notices"] == whole[0][1]["notices"]
-    )
+    assert learned(tmp_path, result) == learned(*whole[0][:2]) and result["notices"] == whole[0][1]["notices"]
     assert len(tries) == 1 and taken(tmp_path) == {}
     said = [
         record.message
@@ -232,9 +226,7 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
 
 def test_a_person_who_is_known_has_none(pipe, clip, whole, tmp_path):
     result = run(pipe, clip, tmp_path, subjects=whole[1][0] / "subjects")
-    assert (
-        "tuning" not in result["seconds"] and "samples" not in result["seconds"] and not (tmp_path / "samples").exists()
-    )
+    assert not {"tuning", "samples"} & result["seconds"].keys() and not (tmp_path / "samples").exists()
     assert not (run(pipe, clip, tmp_path / "none", OPTIONS.model_copy(update={"recipe": "none"}))["subject"])
     assert not (tmp_path / "none" / "samples").exists()
 

@@ -31,9 +31,8 @@ def test_each_loss_teaches_its_own_side(discriminator):
     weight = torch.ones(4, 1, 32, 24)
     realism, own = adversarial_losses(discriminator, made, real, weight)
     assert realism.item() == pytest.approx(-discriminator(made).mean().item(), abs=1e-6)
-    assert own.item() == pytest.approx(
-        (F.relu(1 + discriminator(made)) + F.relu(1 - discriminator(real))).mean().item(), abs=1e-6
-    )
+    hinge = F.relu(1 + discriminator(made)) + F.relu(1 - discriminator(real))
+    assert own.item() == pytest.approx(hinge.mean().item(), abs=1e-6)
     realism.backward()
     assert made.grad.abs().sum() > 0 and all(p.grad is None for p in discriminator.parameters())
     made.grad = None
@@ -46,9 +45,8 @@ def test_only_weighed_pixels_are_judged(discriminator):
     weight = torch.zeros(4, 1, 32, 24)
     weight[..., :16, :] = 2
     realism, _ = adversarial_losses(discriminator, made, real, weight)
-    assert realism.item() == pytest.approx(
-        -2 * discriminator(made)[:, :, :4].sum().item() / discriminator(made).numel(), abs=1e-6
-    )
+    judged = discriminator(made)
+    assert realism.item() == pytest.approx(-2 * judged[:, :, :4].sum().item() / judged.numel(), abs=1e-6)
 
 
 def test_the_size_of_its_weights_says_nothing(discriminator):

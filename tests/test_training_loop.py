@@ -213,9 +213,8 @@ def test_training_ends_when_what_is_held_back_no_longer_gets_better(tmp_path):
 
     whole, seen = Toy(), []
     losses, done = run(whole, on_progress=seen.append)
-    assert (
-        done and len(losses) == 20 and torch.equal(whole.module.weight, at_best[0])
-    )  # 2.5, 2.0, 2.1 were no better than 2.0
+    assert done and len(losses) == 20  # 2.5, 2.0, 2.1 were no better than 2.0
+    assert torch.equal(whole.module.weight, at_best[0])
     assert [p.loss for p in seen] == [5.0] * 3 + [3.0] * 4 + [2.0] * 4 + [2.5] * 4 + [2.0] * 4 + [2.1]  # what is shown
     for number, at in enumerate((0, 1, 8, 9, 13, 19)):
         with pytest.raises(Cancelled):
