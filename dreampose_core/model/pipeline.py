@@ -228,11 +228,8 @@ class DreamPosePipeline(DiffusionPipeline):
         def made(indices: range) -> np.ndarray:
             pose, warp, planes = self._encode_batch(poses, indices, reference)
             shown = on_latent_preview if indices.start == batches[0].start else None
-            start, watch = (
-                noise.expand(len(indices), -1, -1, -1),
-                self._step_watcher(indices.start, reference, on_step, shown),
-            )
-            given = reference, start, beneath, pose, warp, watch, should_stop
+            watch = self._step_watcher(indices.start, reference, on_step, shown)
+            given = reference, noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, watch, should_stop
             latents = denoise(self, sampling, guidance_branches(s_image, s_pose), *given)
             pixels = decode_latents(self.vae, latents, planes)
             if output_type == "uint8":
