@@ -26,7 +26,7 @@ FEW_FREE_MB = 2000  # disk space
 FEW_MEMORY_MB = 4000  # fine-tuning mini takes about 2 GB in addition to everything else
 HUB_S = 5.0
 CLUSTER_S = 120.0  # time limit of the check of a Ray cluster
-CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 8, 20.9, 0.5  # mini's PSNR inside the person on the first held-out clip
+CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 8, 17.9, 0.5  # mini's PSNR inside the person of `walking`
 
 
 class Finding(NamedTuple):
@@ -241,13 +241,13 @@ def _self_check(settings: Settings) -> tuple[str, ...]:
     """Compare a few frames of mini with the exact truth."""
     import numpy as np
 
-    from .evaluation.clips import MannequinClips
+    from .evaluation.clips import walking
     from .evaluation.metrics import psnr
     from .model.loading import load_pipeline
 
     started = time.monotonic()
     pipe = load_pipeline("mini", settings.device, settings.precision, settings.low_memory)
-    clip = next(iter(MannequinClips(1, pipe.model_config.size, CHECKED_FRAMES)))
+    clip = walking(pipe.model_config.size, CHECKED_FRAMES)
     measured = psnr(clip.made_by(pipe, 0), clip.truth, clip.poses.mask)
     repeated = psnr(np.broadcast_to(clip.photo, clip.truth.shape), clip.truth, clip.poses.mask)
     words = (

@@ -144,10 +144,10 @@ class AnimateOptions(SceneOptions):
 
 
 class MotionOptions(Options):
-    """Options of a motion performed by a mannequin, a person drawn by the program."""
+    """Options of a made motion, which a body drawn by the program performs."""
 
     motion: MotionName = "walk"
-    """What the mannequin does."""
+    """What the body does."""
     seconds: float = Field(4, ge=1, le=20, allow_inf_nan=False)
     """Length of the motion."""
     fps: float = Field(20, ge=8, le=30, allow_inf_nan=False)
@@ -157,15 +157,15 @@ class MotionOptions(Options):
     amplitude: float = Field(1, ge=0.25, le=1.5, allow_inf_nan=False)
     """Factor on the natural size of the movements."""
     height: Height = "average"
-    """The mannequin's height."""
+    """The body's height."""
     build: Literal["slim", "average", "heavy"] = "average"
-    """The mannequin's build."""
+    """The body's build."""
     clothes: Literal["close", "skirt", "long_skirt"] = "close"
-    """The mannequin's clothes."""
+    """The body's clothes."""
     view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
-    """Camera angle in degrees; 0 shows the front, 90 the mannequin's left side."""
+    """Camera angle in degrees; 0 shows the front, 90 the body's left side."""
     turning: float = Field(0, ge=-90, le=90, allow_inf_nan=False)
-    """Degrees per second by which the camera orbits the mannequin."""
+    """Degrees per second by which the camera orbits the body."""
     distance: float = Field(1, ge=1, le=3, allow_inf_nan=False)
     """Factor on the usual camera distance."""
     seed: int = Field(0, ge=0, le=MAX_SEED)

@@ -1,6 +1,8 @@
-"""Draws the people with their DensePose and the motions in this folder again, all held out from training.
+"""Draws people with their DensePose and makes motions for this folder.
 
     python -m examples.make_examples
+
+The motions in the folder are older: the same ones, done by other bodies, each with a pace of its own.
 """
 
 from dataclasses import replace
@@ -12,12 +14,13 @@ import torch
 
 from dreampose_core.densepose import load_estimator
 from dreampose_core.media import write_png
-from dreampose_core.poses import PoseSequence, converted, write_poses
-from dreampose_core.synthetic import Figure, render_clip
+from dreampose_core.poses import write_poses
+from dreampose_core.settings import MotionOptions
+from dreampose_core.synthetic.acting import acted
 from dreampose_core.synthetic.people import Person, draw_people
 
 HERE = Path(__file__).resolve().parent
-PEOPLE = {  # name: (person, second in which they look at the camera)
+PEOPLE = {  # name: (seed held out from training, second in which they look at the camera)
     "ada": (10_014, 7.0),
     "bela": (10_005, 2.0),
     "chidi": (10_006, 0.0),
@@ -25,29 +28,21 @@ PEOPLE = {  # name: (person, second in which they look at the camera)
     "emil": (10_002, 4.0),
     "fumi": (10_018, 2.0),
 }
-MOTIONS = {  # name: (motion, figure, frames, first second)
-    "walk": ("walk", 11_016, 60, 0.0),
-    "turn": ("turn", 11_017, 80, 0.0),
-    "wave": ("wave", 11_023, 60, 0.0),
-    "catwalk": ("catwalk", 11_036, 100, 0.4),
-    "dance": ("dance", 11_043, 80, 0.0),
-    "disco": ("disco", 11_045, 80, 0.0),
-    "fashion": ("fashion", 11_046, 100, 0.0),
-    "show_dress": ("show_dress", 11_009, 80, 0.0),
-    "arms": ("arms", 11_030, 60, 0.0),
-    "side_step": ("side_step", 11_033, 60, 0.0),
-    "boxing": ("boxing", 11_003, 60, 0.0),
-    "jump": ("jump", 11_035, 60, 0.0),
+MOTIONS = {  # name: seconds
+    "walk": 3,
+    "turn": 4,
+    "wave": 3,
+    "catwalk": 5,
+    "dance": 4,
+    "disco": 4,
+    "fashion": 5,
+    "show_dress": 4,
+    "arms": 3,
+    "side_step": 3,
+    "boxing": 3,
+    "jump": 3,
 }
-FPS = 20.0
 MAPS = (80, 64)  # of motions, which are drawn again from their joints
-
-
-def compact(poses: PoseSequence) -> PoseSequence:
-    """In the charts that agree with DensePose, U, V in 255 steps as in DensePose's own image files: a third of the
-    bytes."""
-    poses = converted(poses, "body")
-    return replace(poses, uv=(np.round(poses.uv.astype(np.float32) * 255) / 255).astype(np.float16))
 
 
 def main() -> None:
@@ -59,13 +54,11 @@ def main() -> None:
         person = Person.from_seed(seed)
         photo = draw_people(person, person.moments("idle", torch.tensor([second])), (640, 512))[0][0].numpy()
         write_png(photo, HERE / "people" / f"{name}.png")
-        write_poses(compact(tracker.estimate([photo])), HERE / "people" / f"{name}.poses.npz")
-    for name, (motion, seed, frames, start_s) in MOTIONS.items():
-        figure = Figure.from_seed(seed)
-        # the person moves, not who looks
-        figure = replace(figure, camera=replace(figure.camera, sway=0.0, breathe=0.0))
-        _, small = render_clip(figure, motion, frames, MAPS, fps=FPS, start_s=start_s)
-        write_poses(compact(small), HERE / "motions" / f"{name}.npz")
+        poses = tracker.estimate([photo])
+        uv = (np.round(poses.uv.astype(np.float32) * 255) / 255).astype(np.float16)  # a third of the bytes
+        write_poses(replace(poses, uv=uv), HERE / "people" / f"{name}.poses.npz")
+    for name, seconds in MOTIONS.items():
+        write_poses(acted(MotionOptions(motion=name, seconds=seconds), MAPS), HERE / "motions" / f"{name}.npz")
 
 
 if __name__ == "__main__":

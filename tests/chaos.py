@@ -84,10 +84,10 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
 
 
 def _clip(path: Path) -> Path:
-    from dreampose_core.synthetic import HELD_OUT, Figure, render_clip  # here, because it brings torch
+    from .drawn import drawn_clip  # here, because it brings torch
 
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "wave", 16, (160, 128), fps=8.0)
-    write_video(rgb.numpy(), path, 8.0)
+    rgb, _ = drawn_clip(10_000, "wave", 16, (160, 128), fps=8.0)
+    write_video(rgb, path, 8.0)
     return path
 
 

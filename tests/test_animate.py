@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core.animate import run as animate_run
@@ -27,7 +28,7 @@ from dreampose_core.subject import finetuning
 from dreampose_core.subject.finetuning import tuned_to
 from dreampose_core.subject.folder import read_subject
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE, FRAMES, FPS = (40, 32), 7, 3.0
 OPTIONS = AnimateOptions(recipe="none", steps=2, batch_size=2)
@@ -44,8 +45,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=FPS)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", FRAMES, SIZE, fps=FPS)
 
 
 @pytest.fixture(autouse=True)
@@ -279,15 +279,15 @@ def test_without_the_photos_densepose_it_works_and_says_so(pipe, clip, tmp_path)
 
 
 def test_what_the_photo_lacks_is_said_with_the_result(pipe, clip, tmp_path):
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "idle", 1, (160, 128))
+    rgb, poses = drawn_clip(HELD_OUT, "idle", 1, (160, 128))
     legs = np.flatnonzero(np.isin(poses.parts[0], (11, 12, 13, 14)).any(axis=1))
-    half, own = rgb[0].numpy()[: legs[0]], replace(poses, parts=poses.parts[:, : legs[0]], uv=poses.uv[:, :, : legs[0]])
+    half, own = rgb[0][: legs[0]], replace(poses, parts=poses.parts[:, : legs[0]], uv=poses.uv[:, :, : legs[0]])
     result = run(pipe, clip, tmp_path, AnimateOptions(recipe="none", steps=1), image=half, image_poses=own)
     assert len([notice for notice in result["notices"] if "lower legs are outside the photo" in notice]) == 1
 
 
 def test_poses_and_photos_of_other_sizes(pipe, clip, tmp_path):
-    poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 2, (64, 80), fps=2.0)[1]
+    poses = drawn_clip(HELD_OUT, "walk", 2, (64, 80), fps=2.0)[1]
     photo = np.random.default_rng(0).integers(0, 255, (101, 77, 3), dtype=np.uint8)
     result = run(pipe, clip, tmp_path, image=photo, poses=poses, image_poses=None)
     assert (result["height"], result["width"]) == SIZE and result["num_frames"] == 2

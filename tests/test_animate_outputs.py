@@ -7,13 +7,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from drawn import drawn_clip, made_motion
 from PIL import Image
 
 from dreampose_core.animate.outputs import GIF, GIF_SIDE, SIDE_BY_SIDE, write_exports
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import probe_video, read_image, read_video, write_png
 from dreampose_core.settings import SceneOptions
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.web.links import zipped
 
 
@@ -23,8 +24,8 @@ def frames(count: int, size=(40, 32)) -> list[np.ndarray]:
 
 
 def test_photo_motion_and_result_stand_side_by_side(tmp_path):
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (40, 32), fps=6.0)
-    scene = make_scene(rgb[0].numpy(), poses, poses.select([0]), (40, 32), SceneOptions(align="none"))
+    rgb, poses = drawn_clip(HELD_OUT, "walk", 6, (40, 32), fps=6.0)
+    scene = make_scene(rgb[0], poses, poses.select([0]), (40, 32), SceneOptions(align="none"))
     write_exports(scene, lambda: iter(frames(6)), tmp_path)
     info = probe_video(tmp_path / SIDE_BY_SIDE)
     assert (info.num_frames, info.height, info.width, info.fps) == (6, 40, 96, 6)
@@ -38,7 +39,7 @@ def test_photo_motion_and_result_stand_side_by_side(tmp_path):
 
 
 def test_a_gif_of_a_large_fast_video_is_smaller_and_slower(tmp_path):
-    _, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 8, (80, 64), fps=30.0)
+    poses = made_motion("walk", 8, (80, 64), 30.0)
     scene = make_scene(frames(1, (640, 512))[0], poses, None, (640, 512), SceneOptions(align="none"))
     write_exports(scene, lambda: iter(frames(8, (640, 512))), tmp_path)
     gif = Image.open(tmp_path / GIF)

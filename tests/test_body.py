@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 
 from dreampose_core.body.build import Build, Stances, drawn
 from dreampose_core.body.cones import LIMBS, euler_matrices
@@ -17,11 +18,13 @@ from dreampose_core.densepose.body_tracker import BodyTracker, _together
 from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.media import Box
-from dreampose_core.poses import PoseSequence, converted, edited, fitted, read_poses, write_poses
+from dreampose_core.poses import PoseSequence, edited, fitted, read_poses, write_poses
 from dreampose_core.poses.sequence import JOINT_INDEX, JOINTS, Joints, both
-from dreampose_core.settings import BODY_TRACKER, EditOptions, SceneOptions
-from dreampose_core.synthetic import HELD_OUT, Figure, render, render_clip
-from dreampose_core.synthetic.figure import joints as exact_joints
+from dreampose_core.settings import BODY_TRACKER, EditOptions, MotionOptions, SceneOptions
+from dreampose_core.synthetic import HELD_OUT, Person
+from dreampose_core.synthetic.acting import acted
+from dreampose_core.synthetic.clips import exact_clip
+from dreampose_core.synthetic.clothing import dressed, load_surface, worn_body
 
 SIZE = (200, 160)
 LIMB_BONES = [pair for start, end in LIMBS.values() for pair in zip(both(start), both(end))]  # from joint to joint
@@ -31,7 +34,7 @@ STILL = np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3))
 @pytest.fixture(scope="module")
 def clip() -> PoseSequence:
     """A drawn person who dances, with their exact joints."""
-    return render_clip(Figure.from_seed(HELD_OUT + 43), "dance", 6, SIZE, fps=5.0)[1]
+    return drawn_clip(HELD_OUT + 43, "dance", 6, SIZE, fps=5.0)[1]
 
 
 def turned(count: int, most: float = 0.7) -> np.ndarray:
@@ -148,9 +151,7 @@ def points_of(stances: Stances) -> Points:
 
 @pytest.mark.parametrize("motion", ["dance", "walk", "boxing"])
 def test_landmarks_of_a_known_stance_give_it_back(motion):
-    figure = Figure.from_seed(HELD_OUT + 44)
-    moments = figure.moments(motion, torch.arange(5) * 0.7)
-    exact = Stances.of(exact_joints(figure, moments, SIZE), SIZE)
+    exact = Stances.of(acted(MotionOptions(motion=motion, seconds=4, fps=8), SIZE).joints, SIZE).select(slice(0, 32, 6))
     for index in range(len(exact)):
         known = exact.select([index])
         stance, build = stance_of(points_of(known), known.height[0])
@@ -177,22 +178,21 @@ def test_a_raised_arm_does_not_turn_about_itself():
 
 
 def fitted_to(motion: str = "idle", **clothes) -> tuple[Build, np.ndarray, np.ndarray]:
-    """The body fitted to a figure's exact joints and mask, the outline drawn from it, and the exact one."""
-    figure, plain = Figure.from_seed(HELD_OUT + 1), dict(hem=0.0, loose_leg=0.0, loose_sleeve=0.0, hair="short")
-    clothes = dict(hat="none", bag="none", **plain) | clothes
-    figure = replace(figure, outfit=replace(figure.outfit, **clothes))
-    moments = figure.moments(motion, torch.tensor([0.5]))
-    parts = render(figure, moments, SIZE, maps_only=True).parts.numpy()
-    joints = exact_joints(figure, moments, SIZE)
-    stance = Stances.of(joints, SIZE)
-    build = fitted_body(stance, Build.of(joints.body), (parts[0] > 0).astype(np.uint8) * 255)
-    return build, drawn(stance, [build], SIZE)[0][0] > 0, parts[0] > 0
+    """The body fitted to a person's exact joints and mask, the outline drawn from it, and the exact one."""
+    person, plain = Person.from_seed(HELD_OUT), dict(hem=0.0, loose_leg=0.0, hair="short", shoe=0.2)
+    wear = replace(person.wear, **plain | clothes)
+    layers = dressed(wear, torch.zeros(len(load_surface().place)))
+    person = replace(person, wear=wear, layers=layers, body=worn_body(person.body, wear))
+    poses = exact_clip(person, person.moments(motion, torch.tensor([0.5])), SIZE)[1]
+    stance, exact = Stances.of(poses.joints, SIZE), poses.mask[0]
+    build = fitted_body(stance, Build(Build.of(poses.joints.body).offsets), exact.astype(np.uint8) * 255)
+    return build, drawn(stance, [build], SIZE)[0][0] > 0, exact
 
 
 @pytest.mark.parametrize(
     "hem, clothes",
-    [*((hem, dict(hem=hem, waist=0.6, flare=1.7)) for hem in (0.14, 0.22, 0.3, 0.36))]
-    + [(0, dict(leg=2.0, loose_leg=loose)) for loose in (0.0, 0.5)],
+    [*((hem, dict(hem=(0.515 - hem) / 0.235, flare=0.4)) for hem in (0.14, 0.22, 0.3, 0.36))]
+    + [(0, dict(leg=1.9, loose_leg=loose)) for loose in (0.0, 0.02)],
 )
 def test_a_skirt_is_found_and_drawn_and_trousers_are_none(hem, clothes):
     build, outline, exact = fitted_to("walk", **clothes)
@@ -208,7 +208,7 @@ def test_what_most_frames_show_is_worn():
 
 @pytest.mark.parametrize("hair", ["afro", "bob"])
 def test_hair_is_in_the_outline(hair):
-    (_, outline, exact), (_, without, _) = fitted_to(hair=hair), fitted_to(hair="none")
+    (_, outline, exact), (_, without, _) = fitted_to(hair=hair, hair_volume=1.0), fitted_to(hair="none")
     top = slice(0, int(np.nonzero(exact.any(1))[0][0] + 0.17 * SIZE[0]))
     assert iou(outline[top], exact[top]) > max(0.85, iou(without[top], exact[top]) + 0.03)
 
@@ -237,7 +237,7 @@ def rows_of(mask: np.ndarray) -> tuple[int, int]:
 
 def test_the_photos_own_body_does_the_motion_where_it_stands(clip):
     own = clip.select([0])
-    other = render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 4, (160, 200), fps=5.0)[1]
+    other = drawn_clip(HELD_OUT + 61, "walk", 4, (160, 200), fps=5.0)[1]
     done, said = on_body(other, own)
     assert done.size == SIZE and len(done) == 4 and done.charts == own.charts and not said
     body = Build.of(own.joints.body)
@@ -258,7 +258,7 @@ def test_drawing_a_long_motion_can_be_stopped_at_every_batch(count, batches):
 
 def test_estimating_can_be_stopped_after_the_last_frame_was_read():
     tracker, read = BodyTracker(BODY_TRACKER), []
-    frames = render_clip(Figure.from_seed(HELD_OUT + 43), "dance", 3, (160, 128), fps=5.0)[0].numpy()
+    frames = drawn_clip(HELD_OUT + 43, "dance", 3, (160, 128), fps=5.0)[0]
     tracker.should_stop = lambda: len(read) == 3
     with pytest.raises(Cancelled):
         tracker.estimate(read.append(1) or frame for frame in frames)
@@ -300,7 +300,7 @@ def test_joints_that_the_motion_never_shows_keep_the_photos_pose(is_shown):
 
 def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):
     photo = np.zeros((*SIZE, 3), np.uint8)
-    own, other = clip.select([0]), render_clip(Figure.from_seed(HELD_OUT + 61), "walk", 3, (100, 80), fps=5.0)[1]
+    own, other = clip.select([0]), drawn_clip(HELD_OUT + 61, "walk", 3, (100, 80), fps=5.0)[1]
 
     def scene(motion: PoseSequence, align: str, **how):
         return make_scene(photo, motion, own, (100, 80), SceneOptions(align=align), **how)
@@ -318,15 +318,11 @@ def test_a_scene_draws_the_motion_on_the_body_where_joints_are_known(clip):
 def test_a_person_in_anothers_motion_is_the_person_who_does_it():
     """A known body in B's motion, photo and motion tracked: against A's exact map in the very pose."""
     size, tracker = (320, 256), BodyTracker(BODY_TRACKER)
-    a, b = Figure.from_seed(11_001), Figure.from_seed(HELD_OUT + 61)
-    a, b = (replace(f, camera=replace(f.camera, sway=0.0, breathe=0.0)) for f in (a, b))
-    b = replace(b, manner=a.manner)
-    truth = render_clip(a, "dance", 5, size, fps=3.0)[1]
-    photo = tracker.estimate(list(render_clip(a, "dance", 1, size)[0].numpy()))
-    motion = tracker.estimate(list(render_clip(b, "dance", 5, size, fps=3.0)[0].numpy()))
-    done, _ = on_body(motion, photo)
+    a, b = Person.from_seed(11_001), Person.from_seed(HELD_OUT + 61)
+    a, b = (replace(f, manner=a.manner, camera=replace(f.camera, sway=0.0, breathe=0.0)) for f in (a, b))
+    (rgb, truth), (other, _) = (exact_clip(f, f.moments("dance", torch.arange(5) / 3), size) for f in (a, b))
+    done, _ = on_body(tracker.estimate(list(other)), tracker.estimate([rgb[0]]))
     got, both = done.mask, done.mask & truth.mask
     tall = [np.mean([np.subtract(*rows_of(m)[::-1]) for m in masks]) for masks in (got, truth.mask)]
-    exactly = converted(truth, "body")
     assert np.mean([iou(x, y) for x, y in zip(got, truth.mask)]) >= 0.8
-    assert (done.parts[both] == exactly.parts[both]).mean() >= 0.75 and tall[0] == pytest.approx(tall[1], rel=0.04)
+    assert (done.parts[both] == truth.parts[both]).mean() >= 0.75 and tall[0] == pytest.approx(tall[1], rel=0.04)

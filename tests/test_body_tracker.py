@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from PIL import Image
 
-from dreampose_core.body.build import Build, Stances, drawn
+from dreampose_core.body.build import Build, Stances, drawn, turn_arms
 from dreampose_core.body.fitting import Points
 from dreampose_core.body.retarget import in_our_charts
 from dreampose_core.densepose import Estimates
@@ -19,11 +20,13 @@ from dreampose_core.densepose.blazepose import BlazePose, mask_logits, refined_m
 from dreampose_core.densepose.body_tracker import BodyTracker, _doubts
 from dreampose_core.errors import InputError, ModelError
 from dreampose_core.media import read_video
-from dreampose_core.poses import JOINTS, PoseSequence, converted, convertible, read_any
+from dreampose_core.poses import JOINTS, PoseSequence, read_any
 from dreampose_core.poses.renderings import PARULA
 from dreampose_core.poses.sequence import both
 from dreampose_core.settings import BODY_TRACKER, EXAMPLES, REPOSITORY
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
+from dreampose_core.synthetic.backdrop import backdrop
+from dreampose_core.synthetic.dice import Dice
 
 REAL = Path(os.environ.get("DREAMPOSE_REAL", REPOSITORY.parent / "shared" / "real"))
 SIZE = (320, 256)
@@ -38,8 +41,7 @@ def network() -> BlazePose:
 @pytest.fixture(scope="module")
 def clip():
     """Eight frames of a drawn person who turns round, and their exact maps."""
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT + 703), "turn", 8, SIZE, fps=2.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT + 703, "turn", 8, SIZE, fps=2.0)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -69,9 +71,9 @@ def test_the_networks_answer_as_litert_does(network, name):
 
 @pytest.mark.parametrize("motion", SIDES)
 def test_drawn_people_are_found_from_all_sides(motion):
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT + 710 + SIDES.index(motion)), motion, 4, SIZE, fps=1.0)
-    found = converted(BodyTracker(BODY_TRACKER).estimate(list(rgb.numpy())), "mannequin")
-    assert (found.charts, found.size, len(found)) == ("mannequin", SIZE, 4)
+    rgb, poses = drawn_clip(HELD_OUT + 710 + SIDES.index(motion), motion, 4, SIZE, fps=1.0)
+    found = BodyTracker(BODY_TRACKER).estimate(list(rgb))
+    assert (found.charts, found.size, len(found)) == ("body", SIZE, 4)
     assert np.mean([iou(a, b) for a, b in zip(found.mask, poses.mask)]) > 0.9
     both = found.mask & poses.mask
     assert (found.parts[both] == poses.parts[both]).mean() > 0.6  # by chance 0.1; left for right 0.2
@@ -80,10 +82,10 @@ def test_drawn_people_are_found_from_all_sides(motion):
 def test_a_refined_mask_lies_on_the_pictures_edges(network):
     rough, fine = [], []
     for seed in range(700, 705):
-        rgb, poses = render_clip(Figure.from_seed(HELD_OUT + seed), "walk", 1, (512, 410))
-        pose = network.people(rgb[0].numpy())[0]
+        rgb, poses = drawn_clip(HELD_OUT + seed, "walk", 1, (512, 410))
+        pose = network.people(rgb[0])[0]
         rough.append(iou(mask_logits(pose, (512, 410)) > 0, poses.mask[0]))
-        fine.append(iou(refined_mask(pose, rgb[0].numpy()) > 127, poses.mask[0]))
+        fine.append(iou(refined_mask(pose, rgb[0]) > 127, poses.mask[0]))
     assert np.mean(fine) > np.mean(rough) + 0.005 and np.mean(rough) > 0.9
 
 
@@ -104,7 +106,7 @@ def test_a_photo_without_a_person_is_refused(picture, clip):
         "green": np.full((240, 320, 3), (40, 160, 60), np.uint8),
         "noise": np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8),
         "stripes": np.repeat(((columns // 9 + rows // 31) % 2 * 200 + 20).astype(np.uint8)[..., None], 3, -1),
-        "room": (Figure.from_seed(HELD_OUT + 3).backdrop((240, 320)).numpy() * 255).astype(np.uint8),
+        "room": (backdrop(Dice(3), (240, 320)).numpy() * 255).astype(np.uint8),
     }
     with pytest.raises(InputError, match="^No person was found in the photo; choose one that shows a person from"):
         Estimates("body").of_photo(pictures[picture])
@@ -113,7 +115,7 @@ def test_a_photo_without_a_person_is_refused(picture, clip):
 @pytest.fixture(scope="module")
 def couple(clip):
     """Three frames of two people, the smaller one on the right."""
-    left, right = clip[0][:3], render_clip(Figure.from_seed(HELD_OUT + 720), "wave", 3, SIZE, fps=4.0)[0].numpy()
+    left, right = clip[0][:3], drawn_clip(HELD_OUT + 720, "wave", 3, SIZE, fps=4.0)[0]
     smaller = np.stack([np.asarray(Image.fromarray(frame).resize((179, 224))) for frame in right])
     couple = np.full((3, *SIZE[:1], 450, 3), 128, np.uint8)
     couple[:, :, :256], couple[:, 96:, 256:435] = left, smaller
@@ -147,7 +149,7 @@ def test_a_point_chooses_the_photos_person(couple, zoom):
 
 
 def test_frames_in_which_the_person_is_lost_are_filled_in_and_said(clip):
-    frames = list(render_clip(Figure.from_seed(HELD_OUT + 703), "walk", 9, SIZE, fps=12.0)[0].numpy())
+    frames = list(drawn_clip(HELD_OUT + 703, "walk", 9, SIZE, fps=12.0)[0])
     whole = BodyTracker(BODY_TRACKER).estimate(frames)
     frames[3], frames[4] = np.zeros_like(frames[3]), np.full_like(frames[4], 99)
     tracker = BodyTracker(BODY_TRACKER)
@@ -163,21 +165,6 @@ def test_a_map_covers_the_mask_and_nothing_else(network, clip):
     found = BodyTracker(BODY_TRACKER).estimate(clip[0][:1])
     assert iou(found.mask[0], mask > 150) > 0.97 and not (found.mask[0] & (mask < 128)).any()
     assert set(np.unique(found.parts)) >= {0, 2, 23, 24} and ((found.uv >= 0) & (found.uv <= 1)).all()
-
-
-def test_charts_there_and_back(clip):
-    poses = clip[1]
-    there = converted(poses, "body")
-    back = converted(there, "mannequin")
-    assert convertible("body", "mannequin") and not convertible("body", "densepose")
-    arms = (poses.parts >= 15) & (poses.parts <= 22)
-    assert (there.parts != poses.parts)[arms].any() and np.array_equal(there.parts[~arms], poses.parts[~arms])
-    # a pixel on the very border of front and back may fall on either side, by rounding
-    assert (back.parts == poses.parts).mean() > 0.9999
-    same = (back.parts == poses.parts)[:, None] & np.ones((1, 2, 1, 1), bool)
-    assert np.abs(back.uv.astype(float) - poses.uv)[same].max() < 2e-3
-    densepose = PoseSequence(poses.parts, poses.uv, "densepose")
-    assert converted(densepose, "body") is densepose and converted(there, "body") is there
 
 
 def test_a_folder_without_the_networks_is_one_sentence(tmp_path):
@@ -216,7 +203,7 @@ def test_maps_of_parts_alone_are_drawn_anew_in_our_charts(clip):
     plain = replace(clip[1].select([0]), uv=None, charts="none", joints=None)
     own = BodyTracker(BODY_TRACKER).with_joints(plain)
     drawn = in_our_charts(own)
-    exact = converted(clip[1].select([0]), "body")
+    exact = clip[1].select([0])
     assert drawn.charts == "body" and iou(drawn.mask[0], exact.mask[0]) > 0.95
     both = drawn.mask[0] & exact.mask[0]
     assert (drawn.parts[0][both] == exact.parts[0][both]).mean() > 0.75
@@ -327,7 +314,7 @@ def test_people_in_real_photos_are_found(photo):
 def test_the_body_drawn_again_covers_a_real_rendering(name):
     poses = read_any(REAL / name).poses.select(slice(0, 40, 4))
     found = BodyTracker(BODY_TRACKER).with_joints(poses)
-    drawn = converted(on_itself(found), "body")
+    drawn = on_itself(found)
     both = drawn.mask & poses.mask
     assert np.mean([iou(a, b) for a, b in zip(drawn.mask, poses.mask)]) > 0.8
     assert (drawn.parts[both] == poses.parts[both]).mean() > 0.7
@@ -337,4 +324,6 @@ def on_itself(poses: PoseSequence) -> PoseSequence:
     """The motion drawn on the body of the person who does it, where they do it."""
     joints, body = poses.joints, Build.of(poses.joints.body)
     again = replace(joints, positions=body.positions(joints.rotations.astype(float)).astype(np.float32))
-    return PoseSequence(*drawn(Stances.of(again, poses.size), [body] * len(poses), poses.size), "mannequin")
+    parts, uv = drawn(Stances.of(again, poses.size), [body] * len(poses), poses.size)
+    turn_arms(parts, uv)
+    return PoseSequence(parts, uv, "body")

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import drawn_clip
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dreampose_core.media import probe_video, write_png, write_video
 from dreampose_core.poses.renderings import MAGIC_ANIMATE
 from dreampose_core.settings import MINI
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from tests.serving import Server, kill, running_server
 from tests.tiny import make_tiny_model
 
@@ -144,13 +145,13 @@ def act(page: Page, words: str, number: int = 0) -> None:
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photo, a clip of another person, renderings of it in known and unknown colours, and files that are none."""
     folder = tmp_path_factory.mktemp("own")
-    photo, _ = render_clip(Figure.from_seed(HELD_OUT + 4), "idle", 1, (320, 256))
-    frames, poses = render_clip(Figure.from_seed(HELD_OUT + 5), "wave", 12, (320, 256))
-    write_png(photo[0].numpy(), folder / "photo.png")
+    photo, _ = drawn_clip(HELD_OUT + 4, "idle", 1, (320, 256))
+    frames, poses = drawn_clip(HELD_OUT + 5, "wave", 12, (320, 256))
+    write_png(photo[0], folder / "photo.png")
     write_png(np.full((320, 256, 3), (40, 160, 60), np.uint8), folder / "green.png")
-    two = np.concatenate([photo[0].numpy(), frames[0].numpy()], 1)
+    two = np.concatenate([photo[0], frames[0]], 1)
     write_png(two, folder / "two.png")
-    write_video(iter(frames.numpy()), folder / "wave.mp4", 10)
+    write_video(iter(frames), folder / "wave.mp4", 10)
     write_video(iter(MAGIC_ANIMATE.colours[poses.parts]), folder / "rendering.mp4", 10)
     other = np.random.default_rng(0).integers(0, 256, (25, 3)).astype(np.uint8)
     write_video(iter(other[poses.parts]), folder / "colours.mp4", 10)

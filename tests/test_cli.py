@@ -14,15 +14,16 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from drawn import drawn_clip
 from tiny import make_tiny_model
 
 from dreampose_core import __version__
 from dreampose_core.__main__ import main
-from dreampose_core.media import extract_sound, probe_video, read_image, write_png, write_video
+from dreampose_core.media import extract_sound, probe_video, write_png, write_video
 from dreampose_core.poses import read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (40, 32)
 
@@ -32,8 +33,8 @@ def files(tmp_path_factory):
     """A folder with a tiny model, a photo, and poses whose map 0 is the photo's own."""
     folder = tmp_path_factory.mktemp("files")
     make_tiny_model(folder / "model")
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 5, SIZE, fps=4.0)
-    write_png(rgb[0].numpy(), folder / "photo.png")
+    rgb, poses = drawn_clip(HELD_OUT, "walk", 5, SIZE, fps=4.0)
+    write_png(rgb[0], folder / "photo.png")
     write_poses(poses, folder / "poses.npz")
     return folder
 
@@ -102,7 +103,7 @@ def test_animate(files, tmp_path):
         out, err = done.communicate(timeout=600)
     assert done.returncode == 0, err
     motion, last = out.splitlines()
-    assert motion == f"{files}/poses.npz: 5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, mannequin charts"
+    assert motion == f"{files}/poses.npz: 5 frames at 4 fps, 40 x 32, pose file (npz), parts and U, V, body charts"
     assert last == "out.mp4: 9 frames at 12 fps, 40 x 32 (height x width)"  # 3 of 4 a second, each shown three times
     assert all(stage in err for stage in ("tuning", "decoder", "frames", "video"))
     assert "Warning" not in err and "float32" not in err  # libraries on their own casts
@@ -168,7 +169,7 @@ def test_convert_to_every_form_and_back(files, tmp_path, capsys, monkeypatch):
         assert run("poses convert", files / "poses.npz", name) == 0
         assert run("poses info", name) == 0
         out = capsys.readouterr().out
-        assert words in out and "5 frames at 4 fps, 40 x 32" in out and "mannequin charts" in out
+        assert words in out and "5 frames at 4 fps, 40 x 32" in out and "body charts" in out
         assert "no person in 0 frames" in out
     assert run("poses convert iuv.zip again.npz --frames 1:4 --reverse --loops 2") == 0
     assert np.array_equal(read_poses("again.npz").parts, truth.parts[[3, 2, 1] * 2])
@@ -199,14 +200,14 @@ def test_preview(files, tmp_path, capsys):
 
 
 def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
-    """A video of a mannequin goes through the estimator; its sound stays where the timing does."""
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 8, (160, 128), fps=8.0)
+    """A video of a drawn person goes through the estimator; its sound stays where the timing does."""
+    rgb, _ = drawn_clip(HELD_OUT, "walk", 8, (160, 128), fps=8.0)
     clip, photo, out = tmp_path / "clip.mp4", tmp_path / "photo.png", tmp_path / "out.mp4"
-    write_video(rgb.numpy(), tmp_path / "silent.mp4", 8.0)
+    write_video(rgb, tmp_path / "silent.mp4", 8.0)
     tone = "-f lavfi -i sine=frequency=440:duration=1 -c:v copy".split()
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", tmp_path / "silent.mp4", *tone, clip]
     subprocess.run(ffmpeg, check=True)
-    write_png(rgb[0].numpy(), photo)
+    write_png(rgb[0], photo)
     given = animate_arguments(files, image=photo, poses=clip, out=out, frames="2:6", estimator="body")
     assert main([*given, "--keep-sound"]) == 0
     said = capsys.readouterr().out
@@ -231,17 +232,6 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     assert "no estimator is chosen" in refused(capsys, [*given, "--estimator", "none"])
     assert main([*animate_arguments(files, out=out, image_poses=files / "poses.npz"), "--keep-sound"]) == 0
     assert "There is no sound to keep" in capsys.readouterr().out
-
-
-def test_mannequin_render(tmp_path):
-    assert run("mannequin render --seed 10007 --motion wave --frames 3 --size 40x32", out=tmp_path / "clip") == 0
-    frames = [f"frame_{i:05d}.png" for i in range(3)]
-    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == [*frames, "poses.npz"]
-    poses = read_poses(tmp_path / "clip" / "poses.npz")
-    rgb, expected = render_clip(Figure.from_seed(10007), "wave", 3, SIZE, fps=20.0)
-    assert len(poses) == 3 and poses.charts == "mannequin" and poses.fps == 20
-    assert np.array_equal(poses.parts, expected.parts)
-    assert np.array_equal(read_image(tmp_path / "clip" / frames[2]), rgb[2].numpy())
 
 
 def test_train_and_go_on(files, tiny_clips, tmp_path, capsys):
@@ -277,7 +267,7 @@ def test_ctrl_c_stops_without_leaving_anything(files, tmp_path):
 
 
 def test_help_and_version_name_every_command(capsys):
-    commands = ("animate", "finetune", "train", "poses", "mannequin", "evaluate", "bench")
+    commands = ("animate", "finetune", "train", "poses", "evaluate", "bench")
     for option, words in (("--help", commands), ("--version", (__version__,))):
         with pytest.raises(SystemExit) as exit_:
             run(option)
@@ -350,25 +340,13 @@ def test_bad_options(files, tmp_path, capsys, monkeypatch, changes, word):
     assert list(Path.cwd().iterdir()) == []
 
 
-RENDER = "mannequin render --seed 1 --motion walk --frames 1 --size 40x32"
-
-
 @pytest.mark.parametrize(
     ("words", "word"),
     [
-        (f"{RENDER} --seed -1", "seed"),
-        (f"{RENDER} --seed {2**70}", "seed"),
-        (f"{RENDER} --motion moonwalk", "Unknown motion 'moonwalk'; choose one of"),
-        (f"{RENDER} --frames 0", "--frames"),
-        (f"{RENDER} --frames {10**9}", "--frames"),
-        (f"{RENDER} --size 40", "HEIGHTxWIDTH"),
-        (f"{RENDER} --fps 0", "--fps"),
-        (f"{RENDER} --speed 5", "speed"),
-        (f"{RENDER} --amplitude nan", "amplitude"),
         ("train --data photos --size 40x32", "size: input should be a multiple of 32"),
         ("train --data photos --batch-size 3", "batch"),
         ("train --data photos --unet-channels 8,x", "list of numbers"),
-        ("train --data photos", "no folder photos"),
+        ("train --data photos", "no clips in photos"),
         ("train", "--data"),
         ("train prepare photos", "no folder photos"),
         ("train --data photos --steps -1", "steps: input should be greater than or equal to 0"),
@@ -384,7 +362,7 @@ def test_bad_input_of_the_other_commands(files, tmp_path, capsys, monkeypatch, w
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", ["", "dance", "poses", "mannequin", "animate", "poses info", "animate --verbose"])
+@pytest.mark.parametrize("words", ["", "dance", "poses", "bench", "animate", "poses info", "animate --verbose"])
 def test_bad_command_lines(capsys, words):
     assert "--help" in refused(capsys, arguments(words))
 
@@ -398,9 +376,9 @@ def test_finetune_never_replaces_other_files(files, tmp_path, capsys, monkeypatc
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_one_sentence(files, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert run(RENDER, out=tmp_path / "file" / "clip") == 1
+    assert run("evaluate --device cpu", model=files / "model", out=tmp_path / "file" / "clip") == 1
     err = capsys.readouterr().err
     assert err.startswith("error: clip could not be written: ") and err.count("\n") == 1
 

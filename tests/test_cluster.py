@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn import drawn_clip
 from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
@@ -41,7 +42,7 @@ from dreampose_core.model.loading import load_pipeline
 from dreampose_core.progress import never_stop
 from dreampose_core.settings import EXAMPLES, REPOSITORY, AnimateOptions, Settings
 from dreampose_core.subject.recipe import RECIPES
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE, FRAMES, FPS = (40, 32), 11, 3.0
 OPTIONS = AnimateOptions(recipe="none", steps=2, batch_size=2)
@@ -59,8 +60,8 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=FPS)
-    return {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0])}
+    rgb, poses = drawn_clip(HELD_OUT, "walk", FRAMES, SIZE, fps=FPS)
+    return {"image": rgb[0], "poses": poses, "image_poses": poses.select([0])}
 
 
 @pytest.fixture(scope="module")

@@ -123,15 +123,15 @@ def test_windows_are_five_different_maps_clamped_at_the_ends():
 def test_other_charts_clear_u_and_v():
     parts, uv = np.ones((2, 8, 8), np.uint8), np.full((2, 2, 8, 8), 0.5, np.float16)
     both = PoseSequence(parts, uv, "densepose")
-    given, none = pose_tensors(both, "mannequin")
+    given, none = pose_tensors(both, "body")
     assert none is None and given.dtype == torch.int64 and (given == 1).all()
-    given, own = pose_tensors(PoseSequence(parts, uv, "mannequin"), "mannequin")
+    given, own = pose_tensors(PoseSequence(parts, uv, "body"), "body")
     assert own.dtype == torch.float32 and (own == 0.5).all()
-    assert pose_tensors(PoseSequence(parts, None, "none"), "mannequin")[1] is None
-    assert pose_tensors(PoseSequence(None, uv, "mannequin"), "mannequin")[0] is None
-    words = "only U, V, in densepose charts, and the model was trained on mannequin charts"
+    assert pose_tensors(PoseSequence(parts, None, "none"), "body")[1] is None
+    assert pose_tensors(PoseSequence(None, uv, "body"), "body")[0] is None
+    words = "only U, V, in densepose charts, and the model was trained on body charts"
     with pytest.raises(InputError, match=words):
-        pose_tensors(PoseSequence(None, uv, "densepose"), "mannequin")
+        pose_tensors(PoseSequence(None, uv, "densepose"), "body")
 
 
 def test_pixels_are_minus_one_to_one_and_come_back():

@@ -82,7 +82,7 @@ def good_files(tmp_path_factory) -> list[Path]:
     parts = np.zeros((2, 24, 16), np.uint8)
     parts[:, 4:20, 4:12] = np.arange(2, 18, dtype=np.uint8)[:, None]
     uv = (np.random.default_rng(0).random((2, 2, 24, 16)) * (parts > 0)[:, None]).astype(np.float16)
-    poses = PoseSequence(parts, uv, "mannequin", 25.0)
+    poses = PoseSequence(parts, uv, "body", 25.0)
     for name in ("a.npz", "a.zip", "a.mp4", "maps"):
         write_any(poses, folder / name)
     files = [folder / "a.npz", folder / "a.zip", folder / "a.mp4", folder / "maps" / "frame_0_densepose.npy"]
@@ -156,7 +156,7 @@ def sequences(draw) -> PoseSequence:
     )
     uv = (rng.random((length, 2, height, width)) * (parts > 0)[:, None]).astype(np.float16)
     kinds = draw(st.sampled_from(["both", "parts", "uv"]))
-    charts = "none" if kinds == "parts" else draw(st.sampled_from(["densepose", "mannequin"]))
+    charts = "none" if kinds == "parts" else draw(st.sampled_from(["densepose", "body"]))
     fps = draw(st.floats(1, 240))
     return PoseSequence(
         None if kinds == "uv" else parts.astype(np.uint8), None if kinds == "parts" else uv, charts, fps

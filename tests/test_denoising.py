@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from tiny import stop_after, tiny_pipeline
 
 from dreampose_core.errors import Cancelled, InputError
-from dreampose_core.evaluation.clips import MannequinClips
+from dreampose_core.evaluation.clips import walking
 from dreampose_core.model.config import ModelConfig, Sampling
 from dreampose_core.model.denoising import reusing
 from dreampose_core.settings import Solver
@@ -31,7 +31,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip(pipe):
-    return next(iter(MannequinClips(1, pipe.model_config.size))).cut(slice(3))
+    return walking(pipe.model_config.size, 3)
 
 
 def made(pipe, clip, steps=6, **options) -> np.ndarray:

@@ -50,7 +50,7 @@ def test_a_device_that_computes_otherwise_is_noticed(settings, monkeypatch):
     truth = np.zeros((2, 8, 8, 3), np.uint8)
     clip = SimpleNamespace(truth=truth, photo=truth[0] + 40, poses=SimpleNamespace(mask=np.ones((2, 8, 8), bool)))
     clip.made_by = lambda pipe, seed: truth + np.uint8(80)
-    monkeypatch.setattr(clips, "MannequinClips", lambda *_: [clip])
+    monkeypatch.setattr(clips, "walking", lambda *_: clip)
     monkeypatch.setattr(loading, "load_pipeline", lambda *_: SimpleNamespace(model_config=SimpleNamespace(size=(8, 8))))
     state, words, todo = doctor._self_check(settings)
     assert state == "problem" and "10.07 dB" in words and "computes different values" in todo

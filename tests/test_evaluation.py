@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from corpus import estimate
+from drawn import drawn_clip
 from tiny import make_tiny_model, tiny_pipeline
 
 from dreampose_core import densepose
@@ -21,13 +22,13 @@ from dreampose_core.errors import Cancelled, InputError
 from dreampose_core.evaluation import benchmark
 from dreampose_core.evaluation.baselines import BASELINES, baseline_frames
 from dreampose_core.evaluation.benchmark import CONTACT_WIDTH, ROBUST_FRAMES, contact_sheet, evaluate
-from dreampose_core.evaluation.clips import Clip, MannequinClips
+from dreampose_core.evaluation.clips import Clip, walking
 from dreampose_core.evaluation.perturb import DISTURBED
 from dreampose_core.evaluation.scores import MEASURES, Scorer, load_lpips, mean_scores, table
 from dreampose_core.media import read_image, write_video
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_poses
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (160, 128)
 FILES = {"report.json", "about.json", "table.md", "contact.jpg"}
@@ -47,8 +48,8 @@ def clips():
     """Two held-out people, turning and walking, the frames 8 to 23 after the photo."""
     made = []
     for person, name in enumerate(("turn", "walk")):
-        rgb, poses = render_clip(Figure.from_seed(HELD_OUT + person), name, 24, SIZE)
-        made.append(Clip(name, rgb[0].numpy(), poses.select([0]), poses.select(slice(8, 24)), rgb.numpy()[8:]))
+        rgb, poses = drawn_clip(HELD_OUT + person, name, 24, SIZE)
+        made.append(Clip(name, rgb[0], poses.select([0]), poses.select(slice(8, 24)), rgb[8:]))
     return made
 
 
@@ -112,7 +113,7 @@ def test_baselines_that_the_maps_do_not_allow_are_left_out(clips):
     clip = clips[0]
     only_parts = PoseSequence(clip.poses.parts, None, "none")
     assert "moved_texture" not in baseline_frames(clip.photo, clip.image_poses, only_parts, clip.truth, Perfect())
-    only_uv = PoseSequence(None, clip.poses.uv, "mannequin")
+    only_uv = PoseSequence(None, clip.poses.uv, "body")
     found = baseline_frames(clip.photo, clip.image_poses, only_uv, clip.truth, Perfect())
     assert set(found) == {"repeat_photo", "grey_silhouette", "vae_only"}
 
@@ -164,7 +165,7 @@ def test_the_truth_as_generator_is_perfect(tmp_path, clips, monkeypatch):
 
 def test_a_tiny_model_end_to_end(tmp_path):
     pipe = tiny_pipeline(draft_steps=1)
-    clips = Listed(clip.cut(slice(6)) for clip in MannequinClips(1, pipe.model_config.size))
+    clips = Listed([walking(pipe.model_config.size, 6)])
     a, b = (evaluate(pipe, clips, tmp_path / name, quality="draft", estimator=BLOCKS) for name in "ab")
     assert a == b and (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
     assert set(a) == {"none", *BASELINES} and a["none"]["psnr"] > 3
@@ -190,9 +191,9 @@ def film(folder, poses_of):
     """A real video of somebody who stands still for 10 frames and then turns, with as much of the poses as `poses_of`
     keeps."""
     folder.mkdir()
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, (100, 80), fps=1)
+    rgb, poses = drawn_clip(HELD_OUT, "turn", 3, (100, 80), fps=1)
     frames = [0] * 10 + [1, 2, 0]
-    write_video(rgb.numpy()[frames], folder / "a$b_{.mp4", 30)
+    write_video(rgb[frames], folder / "a$b_{.mp4", 30)
     write_poses(poses_of(replace(poses.select(frames), fps=30.0)), folder / "a$b_{.npz")
 
 
@@ -258,7 +259,7 @@ def test_mistakes_are_one_sentence(model, tmp_path, capsys, monkeypatch, argumen
 
 def test_nobody_in_view_leaves_nothing_to_say(clips):
     clip = clips[0]
-    nobody = PoseSequence(np.zeros_like(clip.poses.parts), clip.poses.uv * 0, "mannequin")
+    nobody = PoseSequence(np.zeros_like(clip.poses.parts), clip.poses.uv * 0, "body")
     scores = Scorer(replace(clip, poses=nobody)).score(clip.truth)
     assert scores["psnr"] == 100 and json.dumps(scores, allow_nan=False)
     assert {scores[key] for key in ("psnr_mask", "ssim_mask", "identity_seen", "temporal_error")} == {None}

@@ -1,4 +1,4 @@
-"""What models are measured on: held-out mannequins, real videos in a folder, and the photo's map disturbed."""
+"""What models are measured on: held-out drawn people, real videos in a folder, and the photo's map disturbed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import drawn_clip
 
 from dreampose_core.densepose import load_estimator
 from dreampose_core.errors import InputError
-from dreampose_core.evaluation.clips import LATER, DrawnPeople, MannequinClips, VideoClips, photo_s
+from dreampose_core.evaluation.clips import LATER, DrawnPeople, VideoClips
 from dreampose_core.evaluation.perturb import DISTURBED, UV_NOISE, displaced, disturbances
 from dreampose_core.media import write_video
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_any, write_poses
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.synthetic.clips import LENGTH, draw_clip
-from dreampose_core.synthetic.motion import HELD_OUT_MOTIONS
 
 SIZE = (40, 32)
 CONFIG, LARGER = ModelConfig(height=40, width=32), ModelConfig(height=160, width=128)
@@ -25,37 +25,12 @@ CONFIG, LARGER = ModelConfig(height=40, width=32), ModelConfig(height=160, width
 @pytest.fixture(scope="module")
 def film():
     """A clip that stands for a real one: frames uint8 (60, 100, 80, 3) and poses."""
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 60, (100, 80), fps=30)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "turn", 60, (100, 80), fps=30)
 
 
 def put(folder, film, name="a", frames=60, poses=60):
     write_video(film[0][:frames], folder / f"{name}.mp4", 30)
     write_poses(film[1].select(slice(poses)), folder / f"{name}.npz")
-
-
-def test_mannequins_are_held_out_people_in_held_out_motions():
-    clips = MannequinClips(2, SIZE)
-    assert len(clips) == 2
-    for number, clip in enumerate(clips):
-        figure, motion = Figure.from_seed(HELD_OUT + number), HELD_OUT_MOTIONS[number]
-        photo, own = render_clip(figure, motion, 1, SIZE, fps=20, start_s=photo_s(figure, motion))
-        rgb, poses = render_clip(figure, motion, 40, SIZE, fps=20, start_s=photo_s(figure, motion) + 1)
-        assert clip.name == f"{HELD_OUT + number} {motion}" and len(clip) == 40 and clip.poses.fps == 20
-        assert np.array_equal(clip.photo, photo[0]) and np.array_equal(clip.image_poses.parts, own.parts)
-        assert np.array_equal(clip.truth, rgb) and np.array_equal(clip.poses.parts, poses.parts)
-        assert len(clip.cut(slice(3))) == len(clip.cut(slice(3)).poses) == 3
-
-
-def test_the_photo_shows_the_front_and_the_clip_less_of_it():
-    figure = Figure.from_seed(HELD_OUT)
-    start_s = photo_s(figure, "pirouette")
-    assert 0 <= start_s < 5 and start_s % 0.5 == 0
-    _, poses = render_clip(figure, "pirouette", 10, (80, 64), fps=2)
-    _, own = render_clip(figure, "pirouette", 1, (80, 64), start_s=start_s)
-    _, later = render_clip(figure, "pirouette", 4, (80, 64), fps=2, start_s=start_s + 1)
-    front, of_photo, of_clip = ((x.parts == 2).sum((1, 2)) for x in (poses, own, later))
-    assert of_photo[0] >= 0.8 * front.max() and of_clip.mean() < 0.8 * of_photo[0] and front.min() < 0.5 * front.max()
 
 
 def test_videos_are_compared_from_the_sixth_frame_on_in_the_models_size(tmp_path, film):
@@ -161,7 +136,7 @@ def test_disturbances_come_from_the_seed_and_from_what_is_known(film):
     assert not np.array_equal(made["uv_noise"].uv, other["uv_noise"].uv)
     assert not np.array_equal(made["holes"].parts, other["holes"].parts)
     assert "uv_noise" not in disturbances(replace(exact, uv=None, charts="none"), 7)
-    assert "parts_only" not in disturbances(PoseSequence(None, exact.uv, "mannequin"), 7)
+    assert "parts_only" not in disturbances(PoseSequence(None, exact.uv, "body"), 7)
     nobody = PoseSequence(np.zeros((1, 20, 20), np.uint8), None, "none")
     assert not disturbances(nobody, 7)["holes"].mask.any()
 

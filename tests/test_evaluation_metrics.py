@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 
 from dreampose_core.evaluation.metrics import (
     GRID,
@@ -18,14 +19,13 @@ from dreampose_core.evaluation.metrics import (
     ssim_mean,
 )
 from dreampose_core.poses import PoseSequence
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 
 @pytest.fixture(scope="module")
 def clip():
     """A held-out person: frames uint8 (4, 160, 128, 3) and poses."""
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 4, (160, 128))
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "turn", 4, (160, 128))
 
 
 def noisy(frames: np.ndarray, strength: float) -> np.ndarray:
@@ -153,7 +153,7 @@ def square(part: int, u: float, v: float = 0.5, left: int = 4) -> PoseSequence:
     parts, uv = np.zeros((1, 20, 24), np.uint8), np.zeros((1, 2, 20, 24), np.float16)
     parts[0, 4 : 4 + SIDE, left : left + SIDE] = part
     uv[0, 0][parts[0] > 0], uv[0, 1][parts[0] > 0] = u, v
-    return PoseSequence(parts, uv, "mannequin")
+    return PoseSequence(parts, uv, "body")
 
 
 def joined(*maps: PoseSequence) -> PoseSequence:
@@ -211,15 +211,14 @@ def test_temporal_error_is_the_change_beyond_the_truth_s():
 
 def test_what_is_not_known():
     maps = square(2, 0.5)
-    for photo in (PoseSequence(None, maps.uv, "mannequin"), PoseSequence(maps.parts, maps.uv, "densepose")):
+    for photo in (PoseSequence(None, maps.uv, "body"), PoseSequence(maps.parts, maps.uv, "densepose")):
         surface = Surface(maps, photo)  # without parts, and with U, V of other charts
         assert surface.identity_errors(grey([1]), grey([2])) == (None, None) and surface.seen is None
 
 
 @pytest.mark.parametrize("size", [(160, 128), (320, 256)])
-def test_a_figure_sees_itself_and_not_its_back(size):
-    figure = Figure.from_seed(HELD_OUT)
-    first, last = (render_clip(figure, "turn", count, size, fps=20, start_s=at)[1] for count, at in ((2, 0), (3, 1.85)))
+def test_a_person_sees_itself_and_not_its_back(size):
+    first, last = (drawn_clip(HELD_OUT, "turn", count, size, start_s=at)[1] for count, at in ((2, 0), (3, 1.85)))
     poses = joined(first, last)
     surface = Surface(poses, poses.select([0]))
     assert surface.unseen[0].sum() == 0

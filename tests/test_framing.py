@@ -6,27 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import drawn_clip
 
 from dreampose_core.errors import InputError
 from dreampose_core.inputs.framing import Photo, crowds, fit_photo, fit_photos, make_scene, maps_together, naming
 from dreampose_core.media import Box
 from dreampose_core.poses import MIRRORED, PoseSequence, fitted
 from dreampose_core.settings import FrameOptions, SceneOptions
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (80, 64)
 
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE, fps=8.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", 4, SIZE, fps=8.0)
 
 
 @pytest.fixture(scope="module")
 def other():
     """The motion of another figure, small and far up in its frame."""
-    poses = render_clip(Figure.from_seed(HELD_OUT + 5), "wave", 4, (100, 60), fps=8.0)[1]
+    poses = drawn_clip(HELD_OUT + 5, "wave", 4, (100, 60), fps=8.0)[1]
     below = [np.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, 60), (30, 30)]) for x in (poses.parts, poses.uv)]
     return PoseSequence(*below, poses.charts, poses.fps)
 
@@ -140,8 +140,8 @@ def test_a_frame_beside_the_photo_is_refused(clip):
 
 @pytest.fixture(scope="module")
 def photos():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, (96, 80), fps=2.0)
-    return [Photo(image, poses.select([index]), f"{index}.png") for index, image in enumerate(rgb.numpy())]
+    rgb, poses = drawn_clip(HELD_OUT, "turn", 3, (96, 80), fps=2.0)
+    return [Photo(image, poses.select([index]), f"{index}.png") for index, image in enumerate(rgb)]
 
 
 def of(photo: Photo, own: PoseSequence | None) -> Photo:
@@ -165,7 +165,7 @@ def test_each_is_fitted_as_a_photo_alone_is(photos):
 def test_maps_are_joined_in_their_order(photos):
     joined, said = maps_together(fit_photos(photos, SIZE, FrameOptions()))
     fitted = fit_photos(photos, SIZE, FrameOptions())
-    assert said == () and (len(joined), joined.charts) == (3, "mannequin")
+    assert said == () and (len(joined), joined.charts) == (3, "body")
     for index, photo in enumerate(fitted):
         own = photo.image_poses
         assert np.array_equal(joined.parts[index], own.parts[0]) and np.array_equal(joined.uv[index], own.uv[0])
@@ -190,15 +190,15 @@ def test_what_not_all_maps_know_is_left_out_and_said(photos):
     assert maps_together(alone)[1] == ()
     only_uv = of(photos[1], replace(photos[1].image_poses, parts=None))
     joined, said = maps_together([photos[0], only_uv])
-    assert joined.parts is None and joined.charts == "mannequin" and said == ()
+    assert joined.parts is None and joined.charts == "body" and said == ()
     with pytest.raises(InputError, match="know only the parts and some only U, V"):
         maps_together([alone[0], only_uv])
 
 
 def test_several_people_are_said_of_the_photo_that_shows_them(photos):
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "idle", 1, (160, 128))
+    rgb, poses = drawn_clip(HELD_OUT, "idle", 1, (160, 128))
     two = PoseSequence(np.concatenate([poses.parts, poses.parts], 2), None, "none")
-    crowd = Photo(np.concatenate([rgb[0].numpy()] * 2, 1), two, "party.png")
+    crowd = Photo(np.concatenate([rgb[0]] * 2, 1), two, "party.png")
     notice = "party.png: Two people are in the photo: the larger one is used."
     assert crowds([photos[0], crowd, of(photos[1], None)]) == (notice,)
     assert naming(["No person was found in the photo.", "It knows few."], "b.jpg") == (

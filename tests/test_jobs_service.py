@@ -20,6 +20,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from drawn import drawn_clip
 from job_worker import AWAY, CRASHES, DEAF, DISK_FULL, FAILS, GATED, REFUSES
 from pydantic import ValidationError
 from serving import alive
@@ -34,7 +35,7 @@ from dreampose_core.jobs.supervisor import Supervisor, gpu_of, worker_command, w
 from dreampose_core.media import probe_video, read_image, write_png, write_video
 from dreampose_core.poses import PoseSequence, read_poses, write_poses
 from dreampose_core.settings import AnimateOptions, MotionOptions, Settings
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 ANNA, BEN = "anna's token", "ben's token"
 DEADLINE_S = 90.0
@@ -127,7 +128,7 @@ def request(files: Path, behaviour: int = 0, frames: int = 4, **changes) -> JobR
 
 
 def motion_request(**options) -> JobRequest:
-    """A motion of eight frames that a mannequin makes."""
+    """A motion of eight frames that is made."""
     return JobRequest(kind="motion", motion=MotionOptions(**({"seconds": 1, "fps": 8} | options)))
 
 
@@ -237,13 +238,11 @@ def test_a_motion_is_made_in_the_light_queue_and_not_listed(light):
     seen = list(watch(light, job))
     last = seen[-1]
     assert (last.state, last.kind, last.error, last.look) == ("done", "motion", None, None)
-    assert last.notices == (
-        "The motion: 8 frames at 8 fps, 320 x 256, drawn by a mannequin, parts and U, V, mannequin charts.",
-    )
+    assert last.notices == ("The motion: 8 frames at 8 fps, 320 x 256, made motion, parts and U, V, body charts.",)
     assert last.request.motion == MotionOptions(motion="wave", seconds=1, fps=8)
     assert all(status.motion is None and status.result is None for status in seen[:-1])
     poses, info = read_poses(last.motion), probe_video(last.result)
-    assert (len(poses), poses.size, poses.charts, poses.fps) == (8, (320, 256), "mannequin", 8)
+    assert (len(poses), poses.size, poses.charts, poses.fps) == (8, (320, 256), "body", 8)
     assert (info.num_frames, info.fps, info.width) == (8, 8, 256)
     assert light.jobs(ANNA) == []
     with pytest.raises(UnknownJob):
@@ -293,9 +292,9 @@ def test_each_kind_needs_its_files_and_options_and_nothing_else(files):
 
 def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, files):
     """A video as motion, a photo without a map, and sound; whatever was found out is said."""
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "walk", 6, (160, 128), fps=6.0)
-    write_video(rgb.numpy().repeat(10, 0), files / "silent.mp4", 60.0)
-    write_png(rgb[0].numpy(), files / "anna.png")
+    rgb, _ = drawn_clip(HELD_OUT, "walk", 6, (160, 128), fps=6.0)
+    write_video(rgb.repeat(10, 0), files / "silent.mp4", 60.0)
+    write_png(rgb[0], files / "anna.png")
     tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy", files / "walk.mp4"]
     subprocess.run(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", files / "silent.mp4", *tone], check=True

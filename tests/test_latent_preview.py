@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import encode_latents, to_pixels
 from dreampose_core.model.latent_preview import colour_map, latent_preview
 from dreampose_core.model.loading import load_pipeline
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 
 def test_colours_that_are_linear_in_the_latents_are_found():
@@ -28,11 +29,11 @@ def test_a_flat_photo_gives_its_colour():
 def test_minis_latents_are_seen_without_its_decoder():
     """Fitted to one frame of a person, tried on another one."""
     pipe = load_pipeline("mini", "cpu")
-    rgb, _ = render_clip(Figure.from_seed(HELD_OUT), "turn", 2, (640, 512), fps=2.0)
-    first, other = (to_pixels(rgb[index : index + 1]) for index in (0, 1))
+    rgb, _ = drawn_clip(HELD_OUT, "turn", 2, (640, 512), fps=2.0)
+    first, other = (to_pixels(torch.from_numpy(rgb[index : index + 1])) for index in (0, 1))
     with torch.no_grad():
         colours = colour_map(first, encode_latents(pipe.vae, first))
         found = latent_preview(encode_latents(pipe.vae, other), colours)
     truth = F.adaptive_avg_pool2d(other, found.shape[2:])
     error, flat = (found - truth).square().mean(), (truth - truth.mean((2, 3), keepdim=True)).square().mean()
-    assert error < 0.3 * flat
+    assert error < 0.5 * flat

@@ -269,7 +269,7 @@ def test_the_check_notices(module, source, complaint):
         (
             "training.loop",
             "from .checkpoints import Checkpoints\nfrom ..model.conditioning import "
-            "Condition\nfrom ..synthetic import render",
+            "Condition\nfrom ..synthetic import Person",
         ),
     ],
 )

@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from tiny import same, tiny_pipeline, weights
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,15 +33,15 @@ from dreampose_core.model.stable_diffusion import SIZE as SIZE_OF_SD
 from dreampose_core.poses import write_poses
 from dreampose_core.settings import AnimateOptions, Settings
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE, FRAMES = (40, 32), 6
 
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=4.0)
-    return rgb[0].numpy(), poses
+    rgb, poses = drawn_clip(HELD_OUT, "walk", FRAMES, SIZE, fps=4.0)
+    return rgb[0], poses
 
 
 def run(pipe, clip, folder, maps=True, **options):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus import estimate
+from drawn import drawn_clip
 from PIL import Image
 from pydantic import ValidationError
 from test_jobs_service import ANNA
@@ -29,7 +30,7 @@ from dreampose_core.progress import ignore_progress, never_stop
 from dreampose_core.settings import AnimateOptions, FrameOptions, Settings
 from dreampose_core.subject.folder import fingerprint, subject_key
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, recipe_named
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.web.form import fields_of, fields_of_person
 
 SIZE, FRAMES = (40, 32), 4
@@ -46,9 +47,9 @@ def short(monkeypatch):
 @pytest.fixture(scope="module")
 def person():
     """Photos from three sides, larger than the model's, with their exact maps; a motion."""
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, (96, 80), fps=2.0)
-    photos = [Photo(image, poses.select([index]), f"anna{index}.png") for index, image in enumerate(rgb.numpy())]
-    return photos, render_clip(Figure.from_seed(HELD_OUT + 1), "walk", FRAMES, SIZE, fps=4.0)[1]
+    rgb, poses = drawn_clip(HELD_OUT, "turn", 3, (96, 80), fps=2.0)
+    photos = [Photo(image, poses.select([index]), f"anna{index}.png") for index, image in enumerate(rgb)]
+    return photos, drawn_clip(HELD_OUT + 1, "walk", FRAMES, SIZE, fps=4.0)[1]
 
 
 @pytest.fixture(scope="module")

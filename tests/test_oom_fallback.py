@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from drawn import drawn_clip
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
@@ -22,7 +23,7 @@ from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import read_subject
 from dreampose_core.subject.oom_fallback import ladder
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, recipe_named
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.training.optimizers import is_available, make_optimizer, optimizer_state
 
 STEPS = 4
@@ -44,8 +45,7 @@ def short():
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 2, (40, 32), fps=4.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", 2, (40, 32), fps=4.0)
 
 
 @pytest.fixture(scope="module")

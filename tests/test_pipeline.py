@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from PIL import Image
 from tiny import tiny_pipeline
 
@@ -17,7 +18,7 @@ from dreampose_core.media import fit_image
 from dreampose_core.model.config import ModelConfig, Sampling
 from dreampose_core.model.denoising import Reference, denoise, guidance_branches
 from dreampose_core.poses import PoseSequence, fitted
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (40, 32)
 
@@ -35,8 +36,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 7, SIZE, fps=4.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", 7, SIZE, fps=4.0)
 
 
 def seeded(seed=0):
@@ -125,7 +125,7 @@ def test_the_photo_may_lie_under_the_noise(pipe, clip):
 
 def test_photo_pose_and_texture_all_matter(pipe, clip):
     base = run(pipe, clip)
-    other = render_clip(Figure.from_seed(HELD_OUT + 1), "walk", 1, SIZE)[0].numpy()[0]
+    other = drawn_clip(HELD_OUT + 1, "walk", 1, SIZE)[0][0]
     assert not np.array_equal(base, run(pipe, clip, image=other))
     assert not np.array_equal(base, run(pipe, clip, image=other, image_poses=None))
     assert not np.array_equal(base, run(pipe, clip, image_poses=None))
@@ -220,7 +220,7 @@ def test_what_is_constant_is_computed_once(pipe, clip):
 
 
 def test_poses_of_another_aspect_are_fitted_never_squashed(pipe, clip, counted):
-    wide = render_clip(Figure.from_seed(HELD_OUT), "walk", 3, (80, 160), fps=4.0)[1]
+    wide = drawn_clip(HELD_OUT, "walk", 3, (80, 160), fps=4.0)[1]
     frames = run(pipe, clip, poses=wide)
     assert frames.shape == (3, *SIZE, 3)
     given = [call[0][:, 8:148].clone() for call in counted[::2]]

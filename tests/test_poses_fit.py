@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drawn import made_motion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreampose_core.media import Box, crop_box, fit_image, pad_box, placement
 from dreampose_core.media.images import FILLED, LOW
 from dreampose_core.poses import PoseSequence, fitted, person_box
-from dreampose_core.synthetic import Figure, render_clip
 
 proven = settings(deadline=None, derandomize=True, max_examples=60)
 sides = st.integers(8, 300)
@@ -98,7 +98,7 @@ def test_labels_are_never_mixed_and_uv_stay_with_their_part(case, seed):
     rng = np.random.default_rng(seed)
     parts = rng.integers(0, 25, (2, *source)).astype(np.uint8)
     uv = np.stack([parts / 32, (parts > 0) * 0.5], 1).astype(np.float16)  # U tells the part
-    poses = PoseSequence(parts, uv, "mannequin", 25.0)
+    poses = PoseSequence(parts, uv, "body", 25.0)
     for box in (None, crop_box(source, size, person)):
         out = fitted(poses, size, box)
         assert out.size == size and out.fps == 25 and len(out) == 2
@@ -116,10 +116,14 @@ def test_enlarging_by_a_whole_number_and_back_changes_nothing(source, times, see
     assert (fitted(large, source).parts == parts).all()
 
 
+@pytest.fixture(scope="module")
+def poses():
+    return made_motion("boxing", 1, (150, 170))
+
+
 @pytest.mark.parametrize("size", [(160, 128), (128, 128), (120, 200), (90, 72), (320, 256)])
 @pytest.mark.parametrize("how", ["pad", "crop", "far"])
-def test_a_photo_and_its_map_stay_aligned_in_any_box(size, how):
-    poses = render_clip(Figure.from_seed(3), "idle", 1, (150, 170))[1]
+def test_a_photo_and_its_map_stay_aligned_in_any_box(poses, size, how):
     photo = np.where(poses.mask[0, ..., None], 255, 0).astype(np.uint8).repeat(3, 2)
     far = Box(-13.7, 5.3, 150, 150 * size[1] / size[0])
     box = {"pad": None, "crop": crop_box(poses.size, size, person_box(poses)), "far": far}[how]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import drawn_clip
 
 from dreampose_core.errors import Cancelled
 from dreampose_core.evaluation.metrics import psnr
@@ -24,15 +25,14 @@ from dreampose_core.inputs.preview import (
 from dreampose_core.media import Box, probe_video, read_image, read_video
 from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import MINI, EditOptions, FrameOptions
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (160, 128)
 
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 6, SIZE, fps=6.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT + 8, "turn", 6, SIZE, fps=6.0)
 
 
 def scene(clip, own=True, parts_only=False) -> Scene:

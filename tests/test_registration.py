@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import to_pixels
 from dreampose_core.model.registration import REACH, displacements, registered
-from dreampose_core.synthetic import HELD_OUT, MOTIONS, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT, MOTIONS
 
 SIZE = (160, 128)
 
@@ -16,9 +17,9 @@ SIZE = (160, 128)
 @pytest.fixture(scope="module")
 def photos():
     """Pixels (6, 3, H, W), parts (6, H, W), uv (6, 2, H, W) of six people in six motions."""
-    made = [render_clip(Figure.from_seed(HELD_OUT + n), list(MOTIONS)[5 * n], 1, SIZE, fps=1.0) for n in range(6)]
+    made = [drawn_clip(HELD_OUT + n, list(MOTIONS)[5 * n], 1, SIZE, fps=1.0) for n in range(6)]
     return (
-        torch.cat([to_pixels(rgb) for rgb, _ in made]),
+        torch.cat([to_pixels(torch.from_numpy(rgb)) for rgb, _ in made]),
         torch.cat([torch.from_numpy(poses.parts).long() for _, poses in made]),
         torch.cat([torch.from_numpy(poses.uv).float() for _, poses in made]),
     )

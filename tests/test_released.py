@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from drawn import drawn_clip
 from PIL import Image
 from tiny import make_tiny_stable_diffusion
 from transformers import CLIPVisionModel
@@ -27,7 +28,7 @@ from dreampose_core.model.config import Sampling
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.released import import_released
 from dreampose_core.poses import read_any
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 HEIGHT, WIDTH, FRAMES = 640, 512, 4
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -84,12 +85,12 @@ def model(base, clip_model, states, tmp_path_factory):
 def scene(tmp_path_factory):
     """A photo, and a folder of maps in the original's form and size, a little beyond 0..1 here and there."""
     folder = tmp_path_factory.mktemp("maps")
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, (HEIGHT, WIDTH))
+    rgb, poses = drawn_clip(HELD_OUT, "walk", FRAMES, (HEIGHT, WIDTH))
     uv = poses.uv.astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 0.03, uv.shape) * (uv > 0)
     for number, map_ in enumerate(uv + noise, start=50):
         np.save(folder / f"frame_{number}_densepose.npy", map_)
-    Image.fromarray(rgb[0].numpy()).save(folder / "photo.png")
+    Image.fromarray(rgb[0]).save(folder / "photo.png")
     return folder
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from drawn import drawn_clip
 from tiny import make_tiny_model, stop_after, tiny_pipeline
 from transformers import CLIPConfig
 from transformers.models.clip import CLIPImageProcessorPil
@@ -25,7 +26,7 @@ from dreampose_core.media import read_image
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.safety import SafetyChecker
 from dreampose_core.settings import EXAMPLES, AnimateOptions, Settings
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 RED = np.full((1, 32, 32, 3), (220, 10, 10), np.uint8)
 SIDE = {"image_size": 28, "patch_size": 7, "hidden_size": 32, "intermediate_size": 64}
@@ -56,9 +57,9 @@ def make_checker(folder: Path, objects_to: np.ndarray | None = None) -> Path:
 
 
 def run(pipe, folder: Path, **more) -> dict:
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 6, pipe.model_config.size, fps=6.0)
+    rgb, poses = drawn_clip(HELD_OUT, "wave", 6, pipe.model_config.size, fps=6.0)
     options = AnimateOptions(recipe="none", steps=2, batch_size=2)
-    given = {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0]), "options": options}
+    given = {"image": rgb[0], "poses": poses, "image_poses": poses.select([0]), "options": options}
     return animate(LocalEngine(pipe), **given, folder=folder, **more)
 
 
@@ -102,9 +103,9 @@ def test_what_is_shown_while_frames_are_made_is_looked_at_too(tmp_path):
     pipe = tiny_pipeline()
     pipe.safety_checker = SafetyChecker.from_stable_diffusion(make_checker(tmp_path))
     previews, hidden = [], []
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 3, pipe.model_config.size)
+    rgb, poses = drawn_clip(HELD_OUT, "wave", 3, pipe.model_config.size)
     calls = {"on_latent_preview": lambda _, pixels: previews.append(pixels), "on_hidden": hidden.append}
-    made = list(pipe.stream(rgb[0].numpy(), poses, poses.select([0]), 4, **calls))
+    made = list(pipe.stream(rgb[0], poses, poses.select([0]), 4, **calls))
     assert previews and not np.stack(previews).any() and not np.stack(made).any() and hidden == [0, 1, 2]
     run(pipe, tmp_path / "run")
     assert not (tmp_path / "run" / LATENT_PREVIEW).exists()

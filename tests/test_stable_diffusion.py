@@ -8,8 +8,9 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from drawn import drawn_clip
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-from tiny import make_tiny_stable_diffusion
+from tiny import make_tiny_clips, make_tiny_stable_diffusion
 
 from dreampose_core import DreamPosePipeline
 from dreampose_core.__main__ import main
@@ -17,15 +18,15 @@ from dreampose_core.errors import InputError, ModelError
 from dreampose_core.model import stable_diffusion
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (128, 64)
 
 
 @pytest.fixture(scope="module")
 def scene():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE)
-    return rgb[0].numpy(), PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
+    rgb, poses = drawn_clip(HELD_OUT, "walk", 4, SIZE)
+    return rgb[0], PoseSequence(poses.parts, poses.uv, "densepose", poses.fps)
 
 
 @pytest.mark.parametrize("encoding", ["uv", "iuv"])
@@ -71,19 +72,16 @@ def test_another_vae_and_the_command(base, clip_model, tmp_path, capsys):
 
 def test_it_is_trained_further(base, clip_model, tmp_path, capsys):
     """The commands one after the other: start, train, animate."""
-    start, clip, out = tmp_path / "start", tmp_path / "clip", tmp_path / "out.mp4"
+    start, out = tmp_path / "start", tmp_path / "out.mp4"
+    clip = make_tiny_clips(tmp_path / "clips", (128, 64)) / "clip0"
     assert run("train start --size 128x64", base=base, image_encoder=clip_model, out=start) == 0
-    assert run("mannequin render --seed 10001 --motion walk --frames 2 --size 128x64", out=clip) == 0
-    assert run(f"train prepare {clip} --size 128x64", out=tmp_path / "clips") == 0
     few = "--steps 1 --end-to-end-steps 1 --batch-size 2 --device cpu"
-    done = run(f"train {few}", data=tmp_path / "clips", init=start, out=tmp_path / "run")
+    done = run(f"train {few}", data=clip.parent, init=start, out=tmp_path / "run")
     assert done == 0, capsys.readouterr().err
     given = {"model": tmp_path / "run" / "model", "image": clip / "frame_00000.png", "poses": clip, "out": out}
     assert run("animate --device cpu --recipe none --steps 1", **given) == 0, capsys.readouterr().err
     assert out.is_file()
-    assert (
-        load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "mannequin"
-    )  # whose U, V it knows now
+    assert load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "body"  # whose U, V it knows now
 
 
 @pytest.mark.parametrize(

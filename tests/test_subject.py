@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from safetensors import SafetensorError
 from tiny import same, stop_after, tiny_pipeline
 
@@ -31,7 +32,7 @@ from dreampose_core.subject.folder import (
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
 from dreampose_core.subject.tuning import tune_subject
 from dreampose_core.subject.views import Source, crop_labels, crop_pixels, random_boxes, same_part
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.training.distributed import random
 from dreampose_core.training.losses import picture_loss
 
@@ -51,8 +52,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 3, SIZE, fps=4.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", 3, SIZE, fps=4.0)
 
 
 @pytest.fixture(autouse=True)

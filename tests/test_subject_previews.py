@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
@@ -26,7 +27,7 @@ from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import base_restored, read_subject, subject_loaded
 from dreampose_core.subject.previews import Samples
 from dreampose_core.subject.recipe import RECIPES, SubjectRecipe
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.training import loop
 
 SIZE, FRAMES = (40, 32), 7
@@ -50,8 +51,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def clip():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", FRAMES, SIZE, fps=3.0)
-    return rgb.numpy(), poses
+    return drawn_clip(HELD_OUT, "walk", FRAMES, SIZE, fps=3.0)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dreampose_core.errors import Cancelled
+from dreampose_core.poses.sequence import both
 from dreampose_core.settings import MotionName, MotionOptions
 from dreampose_core.synthetic import MOTIONS
 from dreampose_core.synthetic.acting import acted
@@ -38,12 +39,19 @@ def change(poses):
 
 def test_the_form_and_the_same_again():
     poses, again, other = made(motion="dance"), made(motion="dance"), made(motion="dance", seed=5)
-    assert (len(poses), poses.size, poses.charts, poses.fps) == (8, SIZE, "mannequin", 8)
+    assert (len(poses), poses.size, poses.charts, poses.fps) == (8, SIZE, "body", 8)
     assert np.array_equal(poses.parts, again.parts) and np.array_equal(poses.uv, again.uv)
     assert (poses.parts != other.parts).mean() > 0.005
     steps = poses.uv.astype(np.float32) * 255
     assert np.abs(steps - steps.round()).max() < 0.13  # as near to whole as float16 comes
     assert (poses.uv[:, :, :2] == 0).all() and poses.mask.any((1, 2)).all()
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_lower_foot_stands_on_the_floor(motion):
+    joints = made(motion=motion).joints
+    ankles = joints.camera[:, 2, None] - joints.positions[:, both("ankle"), 1] * joints.camera[:, :1]
+    assert 0.9 < ankles.max(1).min() and ankles.max() < 0.925  # frame heights; a foot on its toes is higher
 
 
 def test_movements_are_as_large_and_as_quick_as_asked():
@@ -72,7 +80,7 @@ def test_it_is_seen_from_where_was_asked():
 
 
 def test_a_camera_that_goes_round_sees_steps_to_the_side_from_the_side():
-    """Where the figure stands turns with it."""
+    """Where the body stands turns with it."""
 
     def wandering(**options):
         middles = [np.nonzero(mask)[1].mean() for mask in made(6, motion="side_step", **options).mask]

@@ -8,9 +8,12 @@ import math
 import pytest
 import torch
 
-from dreampose_core.body.cones import Shape, euler_matrices, forward_kinematics, rest_joints
+from dreampose_core.body.build import Build
+from dreampose_core.body.cones import euler_matrices, forward_kinematics
 from dreampose_core.poses import JOINT_INDEX, JOINTS
+from dreampose_core.settings import MotionOptions
 from dreampose_core.synthetic import motion as module
+from dreampose_core.synthetic.acting import _build
 from dreampose_core.synthetic.dice import Dice
 from dreampose_core.synthetic.motion import (
     HELD_OUT_MOTIONS,
@@ -28,16 +31,16 @@ TIMES = torch.arange(0, 20, 1 / 30)
 MANNERS = (Manner(), Manner(1.25, 1.2, 0.37, -1), Manner(0.75, 0.8, 0.71, 1), Manner(1.25, 1.2, 0.9, 1))
 WIDE = (Manner(0.25, 0.25), Manner(4, 1.5, 0.37, -1), Manner(1, 1.5), Manner(1.2, 1.8, 0.6))  # what people may ask for
 SIDES = ("left", "right")
-AVERAGE = Shape()
+AVERAGE = Build.average()
 
 
 def column(angles, joint, axis):
     return angles[:, JOINT_INDEX[joint], axis]
 
 
-def world(angles, offset, shape=AVERAGE):
+def world(angles, offset, build=AVERAGE):
     """Rotations and positions of a body's joints."""
-    rest = torch.tensor([rest_joints(shape)[joint] for joint in JOINTS], dtype=torch.float32)
+    rest = torch.tensor(build.rest(), dtype=torch.float32)
     return forward_kinematics(rest.expand(len(angles), -1, -1), angles, offset)
 
 
@@ -79,11 +82,13 @@ def test_nothing_jumps_from_frame_to_frame(name, manner):
     assert offset.diff(dim=0).abs().max() < 0.06  # a leap is quick
 
 
-@pytest.mark.parametrize("shape", (AVERAGE, Shape(1.1, 1.12, 1.15, 1.05, 1.0), Shape(0.9, 0.88, 0.85, 0.95, 1.0)))
+@pytest.mark.parametrize("built", [{}, {"height": "tall", "build": "heavy"}, {"height": "short", "build": "slim"}])
 @pytest.mark.parametrize("name", MOTIONS)
-def test_hands_do_not_pass_through_the_torso(name, shape):
+def test_hands_do_not_pass_through_the_torso(name, built):
+    build = _build(MotionOptions(**built), Dice(0))
+    wide = build.offsets[JOINT_INDEX["left_shoulder"], 0] / 0.1
     for manner in MANNERS + WIDE:
-        rotations, positions = world(*motion(name, TIMES[::2], manner), shape)
+        rotations, positions = world(*motion(name, TIMES[::2], manner), build)
         spine, root = JOINT_INDEX["spine"], JOINT_INDEX["root"]
         for side in SIDES:
             wrist = positions[:, JOINT_INDEX[f"{side}_wrist"]]
@@ -91,7 +96,7 @@ def test_hands_do_not_pass_through_the_torso(name, shape):
                 place = (rotations[:, joint].transpose(1, 2) @ (wrist - positions[:, joint])[..., None])[..., 0]
                 beside = (place[:, 1] > low) & (place[:, 1] < high)
                 # 1 is well inside the skin
-                axis_distance = torch.hypot(place[:, 0] / (0.075 * shape.shoulders), place[:, 2] / 0.055)
+                axis_distance = torch.hypot(place[:, 0] / (0.075 * wide), place[:, 2] / 0.055)
                 assert (axis_distance[beside] > 1).all(), (side, JOINTS[joint])
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import to_pixels
 from dreampose_core.model.inpainting import fill_background
@@ -19,7 +20,7 @@ from dreampose_core.model.texture import (
     move,
     turned,
 )
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 SIZE = (160, 128)
 
@@ -27,8 +28,8 @@ SIZE = (160, 128)
 @pytest.fixture(scope="module")
 def clip():
     """Pixels (T, 3, H, W), parts (T, H, W), uv (T, 2, H, W) of a walk."""
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 4, SIZE, fps=4.0)
-    return to_pixels(rgb), torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
+    rgb, poses = drawn_clip(HELD_OUT, "walk", 4, SIZE, fps=4.0)
+    return to_pixels(torch.from_numpy(rgb)), torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
 
 
 def board(height=40, width=32, part=2):
@@ -230,9 +231,9 @@ def test_the_background_lies_around_the_person_when_asked(clip):
 
 
 def test_several_photos_of_one_person_know_more_than_one():
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "turn", 3, SIZE, fps=1.0)
+    rgb, poses = drawn_clip(HELD_OUT, "turn", 3, SIZE, fps=1.0)
     maps = torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
-    pixels, parts, uv = (x[::2] for x in (to_pixels(rgb), *maps))
+    pixels, parts, uv = (x[::2] for x in (to_pixels(torch.from_numpy(rgb)), *maps))
     both, one = harvest(pixels, parts, uv, same_person=True), harvest(pixels[:1], parts[:1], uv[:1])
     assert isinstance(both, Texture) and both.photos.shape[:2] == (1, 2)
     seen = [(texture.places[..., 6] > LEAST).any(1).sum() for texture in (both, one)]

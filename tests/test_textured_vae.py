@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import (
     condition_pixels,
@@ -24,7 +25,6 @@ from dreampose_core.model.mini import build_mini
 from dreampose_core.model.textured_vae import TexturedVAE
 from dreampose_core.subject.recipe import RECIPES
 from dreampose_core.subject.tuning import tune_subject
-from dreampose_core.synthetic import Figure, render_clip
 
 CONFIG = ModelConfig(
     height=160, width=128, free_shape=True, reference_warp="encoded", standard_steps=1, draft_steps=1, best_steps=2
@@ -98,17 +98,17 @@ def test_a_saved_model_makes_frames_of_every_shape(pipe, size, tmp_path):
     save_model(pipe, tmp_path / "model")
     loaded = load_pipeline(tmp_path / "model", "cpu")
     assert isinstance(loaded.vae, TexturedVAE)
-    rgb, poses = render_clip(Figure.from_seed(3), "walk", 3, size)
+    rgb, poses = drawn_clip(3, "walk", 3, size)
     assert loaded.model_config.shaped_like(size) == size
-    made = loaded(rgb[0].numpy(), poses, poses.select([0]), generator=torch.Generator().manual_seed(0)).frames
+    made = loaded(rgb[0], poses, poses.select([0]), generator=torch.Generator().manual_seed(0)).frames
     assert made.shape == (3, *size, 3) and made.dtype == np.uint8
 
 
 def test_the_decoder_is_tuned_with_the_texture_before_it(pipe):
-    rgb, poses = render_clip(Figure.from_seed(3), "walk", 1, (192, 96))
+    rgb, poses = drawn_clip(3, "walk", 1, (192, 96))
     before = [conv.weight.clone() for conv in pipe.vae.decoder.texture_in]
     recipe = replace(RECIPES["fast"], unet_steps=1, decoder_steps=3, views=6, rank=2, decoder_lr=1e-2)
-    losses = tune_subject(pipe, pipe.fit_photos([rgb[0].numpy()], poses), poses, recipe)
+    losses = tune_subject(pipe, pipe.fit_photos([rgb[0]], poses), poses, recipe)
     assert len(losses["decoder"]) == 3
     assert not all(torch.equal(a, conv.weight) for a, conv in zip(before, pipe.vae.decoder.texture_in))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from drawn import drawn_clip
 from safetensors.torch import load_file
 from tiny import same, stop_after, tiny_pipeline, weights
 
@@ -23,7 +24,6 @@ from dreampose_core.model.loading import load_pipeline
 from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
 from dreampose_core.settings import validated
-from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import loop
 from dreampose_core.training import run as training_run
 from dreampose_core.training.base import prefetched, train_base, train_end_to_end
@@ -115,8 +115,8 @@ def test_training_feeds_the_unet_what_the_pipeline_feeds(samples, monkeypatch, f
     given, _, tokens = seen.pop()
     assert seen == []
     for i in range(2):
-        poses = PoseSequence(batch.window_parts[i].numpy(), batch.window_uv[i].numpy(), "mannequin")
-        own = PoseSequence(batch.photo_parts[i : i + 1].numpy(), batch.photo_uv[i : i + 1].numpy(), "mannequin")
+        poses = PoseSequence(batch.window_parts[i].numpy(), batch.window_uv[i].numpy(), "body")
+        own = PoseSequence(batch.photo_parts[i : i + 1].numpy(), batch.photo_uv[i : i + 1].numpy(), "body")
         list(pipe.stream(batch.photo[i].numpy(), poses, own, num_inference_steps=1, image_guidance=1, pose_guidance=1))
         at_inference, _, tokens_there = seen.pop()
         assert at_inference[2, 8:].abs().sum() > 0
@@ -221,12 +221,12 @@ def finished(tiny_run, tmp_path_factory):
 def test_a_finished_run_is_a_model_folder(finished):
     pipe = DreamPosePipeline.from_pretrained(finished / "model")
     config = pipe.model_config
-    assert (config.size, config.reference_warp, config.charts) == ((32, 32), "encoded", "mannequin")
+    assert (config.size, config.reference_warp, config.charts) == ((32, 32), "encoded", "body")
     sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
     assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
-    rgb, poses = render_clip(Figure.from_seed(0), "walk", 2, (32, 32))
+    rgb, poses = drawn_clip(0, "walk", 2, (32, 32))
     poses = PoseSequence(poses.parts, None, "none")
-    frames = pipe(rgb[0].numpy(), poses, num_inference_steps=1, generator=torch.Generator()).frames
+    frames = pipe(rgb[0], poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
     for stage in ("base", "end_to_end"):
@@ -287,8 +287,8 @@ def test_a_run_may_start_from_a_model(tmp_path, tiny_run, finished):
         train_mini(changed(run, init=None), tmp_path / "new")
     with pytest.raises(InputError, match="learns from clips of train draw only; leave out --vae-steps"):
         train_mini(changed(tiny_run, vae_steps=1), tmp_path / "new")
-    with pytest.raises(InputError, match="no clips in mannequin; give a folder that train draw or train prepare made"):
-        train_mini(changed(run, data="mannequin"), tmp_path / "new")
+    with pytest.raises(InputError, match="no clips in nowhere; give a folder that train draw or train prepare made"):
+        train_mini(changed(run, data="nowhere"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

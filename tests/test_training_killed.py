@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn import drawn_clip
 from safetensors.torch import load_file
 from tiny import make_tiny_clips, make_tiny_model, tiny_pipeline
 
@@ -20,7 +21,7 @@ from dreampose_core.settings import REPOSITORY
 from dreampose_core.subject import recipe, tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.recipe import SubjectRecipe
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.training import run
 from dreampose_core.training.checkpoints import Checkpoints
 from dreampose_core.training.loop import LoopOptions
@@ -41,9 +42,9 @@ def work(kind: str, folder: Path) -> Path:
             patch.setattr(module, "LoopOptions", partial(LoopOptions, checkpoint_every=EVERY, checkpoint_share=1e9))
         if kind in RECIPES:
             patch.setitem(recipe.RECIPES, "fast", RECIPES[kind])
-            rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "walk", 1, (40, 32), fps=4.0)
+            rgb, poses = drawn_clip(HELD_OUT, "walk", 1, (40, 32), fps=4.0)
             out, kept = folder / "subject", folder / "checkpoints"
-            finetune(tiny_pipeline(), list(rgb.numpy()), poses, "fast", 0, out, checkpoints=kept)
+            finetune(tiny_pipeline(), list(rgb), poses, "fast", 0, out, checkpoints=kept)
             return out
         return train(kind, folder)
 

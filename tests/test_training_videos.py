@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_clip, made_motion
 from tiny import stop_after, tiny_pipeline, write_clips
 
 from dreampose_core.errors import Cancelled, InputError, ModelError, StorageError
@@ -19,7 +20,6 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence, mirrored, read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
-from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training import prepare as preparing
 from dreampose_core.training import videos
 from dreampose_core.training.conditions import Dropout, conditioned
@@ -34,8 +34,7 @@ FRAMES = 12
 @pytest.fixture(scope="module")
 def film():
     """Frames uint8 (12, 80, 64, 3) of one person and their maps."""
-    rgb, poses = render_clip(Figure.from_seed(3), "walk", FRAMES, (80, 64), fps=10)
-    return rgb.numpy(), poses
+    return drawn_clip(3, "walk", FRAMES, (80, 64), fps=10)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +42,8 @@ def clips(tmp_path_factory, film):
     """A prepared folder of four clips, in the model's size."""
     source, out = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("clips")
     for number in range(4):
-        rgb, poses = render_clip(Figure.from_seed(number), "walk", FRAMES, (80, 64), fps=10)
-        put_pictures(source / f"clip{number}", rgb.numpy(), poses)
+        rgb, poses = drawn_clip(number, "walk", FRAMES, (80, 64), fps=10)
+        put_pictures(source / f"clip{number}", rgb, poses)
     prepare(source, out, SIZE)
     return out
 
@@ -100,7 +99,7 @@ def test_every_kind_of_clip_is_prepared_and_the_report_says_what_was_not(tmp_pat
     bare = sorted(path.name for path in (out / "train_bare").glob("*.png"))
     assert bare == [f"frame_{index:05d}.png" for index in range(3, FRAMES)]
     own = read_poses(out / "train_beside" / "frame_00004.npz")
-    assert own.size == SIZE and own.charts == "mannequin" and len(own) == 1
+    assert own.size == SIZE and own.charts == "body" and len(own) == 1
     assert read_poses(out / "original" / "frame_00004.npz").parts is None
     # the picture and its map were cut alike: the person's colours lie on the person
     picture = read_image(out / "train_beside" / "frame_00004.png").astype(int)
@@ -279,7 +278,7 @@ def test_clips_that_cannot_be_trained_on_are_refused(tmp_path, film):
     with pytest.raises(InputError, match="no clips in .*train prepare"):
         find_footage(tmp_path)
     write_clips(tmp_path, {"a": film, "b": (film[0], replace(film[1], charts="densepose"))})
-    with pytest.raises(InputError, match="densepose in b, mannequin in a"):
+    with pytest.raises(InputError, match="body in a, densepose in b"):
         find_footage(tmp_path)
 
 
@@ -328,7 +327,7 @@ def test_pictures_and_maps_are_cropped_and_mirrored_together(tmp_path, monkeypat
     the frame."""
     boxes = []
     monkeypatch.setattr(videos, "fit_image", lambda image, size, box: boxes.append(box) or fit_image(image, size, box))
-    _, poses = render_clip(Figure.from_seed(3), "turn", 4, (160, 128), fps=2)
+    poses = made_motion("turn", 4, (160, 128), 8)
     write_clips(tmp_path, {"a": (np.repeat((poses.mask * 180 + 20)[..., None], 3, -1).astype(np.uint8), poses)})
     samples = VideoSamples(tmp_path, (80, 64), 2)
     clip = samples.clips[0]

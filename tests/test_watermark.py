@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import drawn_clip
 from tiny import tiny_pipeline
 
 from dreampose_core.animate.engine import LocalEngine
@@ -15,7 +16,7 @@ from dreampose_core.animate.run import animate
 from dreampose_core.media import add_sound, join_videos, read_image, write_video
 from dreampose_core.media.watermark import COMMENT, WORDS, labelled
 from dreampose_core.settings import AnimateOptions, Settings
-from dreampose_core.synthetic import HELD_OUT, Figure, render_clip
+from dreampose_core.synthetic import HELD_OUT
 
 
 def comment(path: Path) -> str:
@@ -58,9 +59,9 @@ def test_every_way_to_write_a_video_keeps_the_comment(tmp_path):
 @pytest.mark.parametrize("label", [False, True])
 def test_a_run_is_marked(tmp_path, label):
     pipe = tiny_pipeline()
-    rgb, poses = render_clip(Figure.from_seed(HELD_OUT), "wave", 5, pipe.model_config.size, fps=4.0)
+    rgb, poses = drawn_clip(HELD_OUT, "wave", 5, pipe.model_config.size, fps=4.0)
     options = AnimateOptions(recipe="none", steps=1)
-    given = {"image": rgb[0].numpy(), "poses": poses, "image_poses": poses.select([0]), "options": options}
+    given = {"image": rgb[0], "poses": poses, "image_poses": poses.select([0]), "options": options}
     result = animate(LocalEngine(pipe), **given, folder=tmp_path / "run", exports=True, label=label)
     assert result["label"] == label
     videos = [tmp_path / "run" / name for name in ("result.mp4", SIDE_BY_SIDE, "chunks/000000.mp4")]

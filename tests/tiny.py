@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from drawn import drawn_clip
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
@@ -15,7 +16,6 @@ from dreampose_core.media import write_png
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.mini import build_mini
 from dreampose_core.poses import write_poses
-from dreampose_core.synthetic import Figure, render_clip
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import train
 
@@ -42,8 +42,7 @@ def make_tiny_model(folder: str | Path) -> Path:
 
 def make_tiny_clips(folder: str | Path, size: tuple[int, int] = (40, 32)) -> Path:
     """Writes clips of three people to train on, of eight frames each."""
-    clips = (render_clip(Figure.from_seed(seed), "walk", 8, size, fps=10) for seed in range(3))
-    return write_clips(folder, {f"clip{seed}": (rgb.numpy(), poses) for seed, (rgb, poses) in enumerate(clips)})
+    return write_clips(folder, {f"clip{seed}": drawn_clip(seed, "walk", 8, size, fps=10) for seed in range(3)})
 
 
 def write_clips(folder: str | Path, clips: dict) -> Path:

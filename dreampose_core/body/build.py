@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 
 from ..errors import InputError
-from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, Joints, both
-from ..progress import ShouldStop, check_stop, never_stop
-from .cones import HAIR_LAYER, HEAD, LIMBS, PARTS, TORSO, TORSO_JOINTS, Bodies, Cone, Shape, body_cones, rest_joints
-from .drawing import View, draw
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, SIDES, Joints, both
+from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from .cones import HEAD, LIMBS, PARTS, REST, TORSO, WAIST, Bodies, Cone
+from .drawing import draw
 from .outline import SHAPE as OUTLINE
 from .outline import outlined
 
@@ -23,14 +23,27 @@ HEAD_WIDTH, HEAD_TOP = 0.048, 0.139  # average body: half the head's width, and 
 _FINGERS = 1.6  # length of a hand over its length up to the knuckles
 _GROIN = 0.02  # extra length at the torso's lower end
 _ANKLE_HEIGHT = 0.045  # height of the ankle joints above the floor
-_WAIST = 0.6  # rest height of a skirt's waist
 _SKIRT_ACROSS, _SKIRT_DEEP = 1.3, 1.1  # scale of a skirt's cross section along x and z
-_DOWN = np.array([0.0, -1.0, 0.0])
 _BATCH = 8  # frames drawn at once
+LAG_S = 0.12  # delay of loose cloth and hair
+_ARM_TURN = math.radians(75)
+_FIRST_ARM, _FRONTS = 15, (15, 16, 19, 20)  # front + 2 is the back of the same limb; odd parts belong to the left arm
 # From the ankle joint to heel and toes, for the left foot; fitted to masks of 13 real and 18 drawn pictures.
 _SOLE = (0, -0.042, 0.006), (0.012, -0.044, 0.085), (0.0275, 0.0205), (1.2, 0.95)
 _ANKLE = 0.026  # the ankle's largest radius, for wide trousers; else as wide as the leg
-_THROAT = Cone("head", (0, -0.02, 0.0), (0, 0.035, 0.008), (0.032, 0.036), (1, 1), "head", HEAD)
+# radii of a limb's two balls, and the depth of its cross section
+_THICKNESS = {
+    "upper_arm": ((0.033, 0.024), 1.05),
+    "lower_arm": ((0.025, 0.0165), 1),
+    "upper_leg": ((0.06, 0.039), 1.05),
+    "lower_leg": ((0.041, 0.025), 1.08),
+}
+# skull, nose and throat: start, end, radii, cross section
+_ON_HEAD = (
+    ((0, 0.035, 0.012), (0, 0.087, 0.0), (0.037, 0.052), (0.92, 1.08)),
+    ((0, 0.05, 0.052), (0, 0.066, 0.05), (0.0085, 0.005), (1, 1)),
+    ((0, -0.02, 0.0), (0, 0.035, 0.008), (0.032, 0.036), (1, 1)),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +76,7 @@ class Build:
     @classmethod
     def average(cls) -> Build:
         """The average body."""
-        rest = np.array([rest_joints(Shape())[name] for name in JOINTS], float)
+        rest = np.array([REST[name] for name in JOINTS], float)
         return cls(rest - rest[PARENTS])
 
     def numbers(self) -> np.ndarray:
@@ -99,47 +112,52 @@ class Build:
                 positions[:, i] += rotations[:, i] @ (self.offsets[i] - neck)
         return positions
 
-    def rest(self) -> dict[str, tuple[float, float, float]]:
-        """Joint positions at rest, standing on the floor."""
+    def rest(self) -> np.ndarray:
+        """Joint positions (J, 3) at rest, standing on the floor."""
         positions = self.positions(np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3)))[0]
         positions[:, 1] += _ANKLE_HEIGHT - positions[both("ankle"), 1].mean()
-        return {name: tuple(positions[i]) for i, name in enumerate(JOINTS)}
+        return positions
 
     def cones(self) -> list[Cone]:
         """Rounded cones of this body, its hair and its skirt.
 
-        They are the mannequin's cones with this body's lengths and widths. As in DensePose, the ankles are part of the
-        feet and the throat is part of the head.
+        As in DensePose, the ankles are part of the feet and the throat is part of the head.
         """
-        cones, trunk = [], 0
         shoulders, hips = (np.linalg.norm(np.subtract(*self.offsets[both(joint)])) for joint in ("shoulder", "hip"))
-        shape = Shape(float(np.clip(shoulders / _SHOULDERS, 0.7, 1.5)), float(np.clip(hips / _HIPS, 0.7, 1.6)))
-        for cone in (*body_cones(shape), _THROAT):
-            start, end, radii, scale = (np.array(x, float) for x in (cone.start, cone.end, cone.radii, cone.scale))
-            side, _, name = cone.joint.rpartition("_")
-            if cone.chart == "torso":
-                if cone.joint == "root":
-                    start[1] -= _GROIN
-                start[1], end[1] = start[1] * self.torso, end[1] * self.torso
-                scale[0] *= self.trunk[min(trunk, 2)]
-                trunk += 1
-            elif cone.chart == "limb":
-                number, (_, last) = next((i, ends) for i, ends in enumerate(LIMBS.values()) if ends[0] == name)
-                end = _DOWN * self.length(f"{side}_{last}")
-                radii = radii * self.limbs[number]
-                if last == "ankle":
-                    place = (0, 0.03, -0.004), (0, -0.015, -0.006), (min(_ANKLE, radii[1]),) * 2, (1, 1)
-                    cones.append(Cone(f"{side}_ankle", *place, "whole", PARTS[f"{side}_foot"]))
-            elif name == "wrist":
-                size = max(0.7, self.hand / _HAND)
-                start, end, radii = start * size, end * size * _FINGERS, radii * size * 1.3
-            elif name == "ankle":
-                start, end, radii, scale = (np.array(x, float) for x in _SOLE)
-                size = np.array([1, 1, np.clip(self.foot / _FOOT, 0.8, 1.6)])
-                start, end = start * size, end * size * [1 if side == "left" else -1, 1, 1]
-            elif cone.chart == "head":
-                start, end, radii = start * self.head, end * self.head, radii * self.head
-            cones.append(replace(cone, start=tuple(start), end=tuple(end), radii=tuple(radii), scale=tuple(scale)))
+        wide, broad = np.clip(shoulders / _SHOULDERS, 0.7, 1.5), np.clip(hips / _HIPS, 0.7, 1.6)
+        hip, waist, chest = self.trunk
+        torso = (
+            ("root", (0, -0.045 - _GROIN, -0.004), (0, 0.03, 0), (0.064, 0.062), (1.5 * broad * hip, 1.05)),
+            ("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059, 0.067), (1.36 * waist, 1.02)),
+            ("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069, 0.054), (1.46 * wide * chest, 0.98)),
+            ("spine", (0.014, 0.192, -0.005), (0.086 * wide, 0.17, -0.005), (0.036, 0.032), (chest, 1)),
+            ("spine", (-0.014, 0.192, -0.005), (-0.086 * wide, 0.17, -0.005), (0.036, 0.032), (chest, 1)),
+            ("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (chest, 1.0)),
+        )
+        tall = (1, self.torso, 1)
+        cones = [
+            Cone(joint, np.multiply(start, tall), np.multiply(end, tall), *shape, "torso", TORSO)
+            for joint, start, end, *shape in torso
+        ]
+        for side, sign in zip(SIDES, (1, -1)):
+            for (limb, (first, last)), widths in zip(LIMBS.items(), self.limbs):
+                radii, depth = _THICKNESS[limb]
+                radii, end = np.multiply(radii, widths), (0, -self.length(f"{side}_{last}"), 0)
+                parts = PARTS[f"{side}_{limb}"]
+                cones.append(Cone(f"{side}_{first}", (0, 0, 0), end, radii, (1, depth), "limb", parts))
+            foot, parts = f"{side}_ankle", PARTS[f"{side}_foot"]
+            thin = (min(_ANKLE, radii[1]),) * 2
+            cones.append(Cone(foot, (0, 0.03, -0.004), (0, -0.015, -0.006), thin, (1, 1), "whole", parts))
+            long = (1, 1, np.clip(self.foot / _FOOT, 0.8, 1.6))
+            start, end, *shape = _SOLE
+            start, end = np.multiply(start, long), np.multiply(end, long) * (sign, 1, 1)
+            cones.append(Cone(foot, start, end, *shape, "whole", parts))
+            size = max(0.7, self.hand / _HAND)
+            start, end = (0, -0.012 * size, 0), np.multiply((0, -0.062, 0.006), size) * _FINGERS
+            radii = np.multiply((0.0165, 0.014), size) * 1.3
+            cones.append(Cone(f"{side}_wrist", start, end, radii, (0.72, 1.2), "whole", PARTS[f"{side}_hand"]))
+        for *place, scale in _ON_HEAD:
+            cones.append(Cone("head", *(np.multiply(x, self.head) for x in place), scale, "head", HEAD))
         return cones + [*self._hair(), self._skirt()]
 
     def _hair(self) -> list[Cone]:
@@ -147,20 +165,17 @@ class Build:
         back = -0.02 * self.head
         ball = (0, low, back), (0, max(low + 1e-3, top - top_radius), back), (low_radius, top_radius), (1, 1.0)
         locks = (0, 0.06, 1.5 * back), (0, 0.06 - max(fall, 1e-3), 2 * back), (width, 0.85 * width), (1, 0.7)
-        return [
-            Cone("head", *place, "head", HEAD, layer=HAIR_LAYER, swing=swing)
-            for place, swing in ((ball, 0.0), (locks, 0.8))
-        ]
+        return [Cone("head", *place, "head", HEAD, swing) for place, swing in ((ball, 0.0), (locks, 0.8))]
 
     def _skirt(self) -> Cone:
         hem, width = map(float, self.skirt)
         waist = 0.066 * 0.95 * max(1.0, float(self.trunk[:2].mean()) * 1.08)
-        fall = -(TORSO_JOINTS["root"] - (hem or 0.3))
-        flare = (width / _SKIRT_ACROSS - waist) / max(0.05, _WAIST - (hem or 0.3))
+        fall = -(REST["root"][1] - (hem or 0.3))
+        flare = (width / _SKIRT_ACROSS - waist) / max(0.05, WAIST - (hem or 0.3))
         width *= math.sqrt(1 - min(0.6, abs(flare)) ** 2)  # the cone is wider at its end than its last ball
-        ends = (0, (_WAIST - TORSO_JOINTS["root"]) * self.torso, 0), (0, fall, 0)
+        ends = (0, (WAIST - REST["root"][1]) * self.torso, 0), (0, fall, 0)
         radii = (waist, width / _SKIRT_ACROSS) if width else (0.0, 0.0)
-        return Cone("root", *ends, radii, (_SKIRT_ACROSS, _SKIRT_DEEP), "skirt", TORSO, span=(_WAIST, hem), cut=True)
+        return Cone("root", *ends, radii, (_SKIRT_ACROSS, _SKIRT_DEEP), "skirt", TORSO)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,25 +216,45 @@ def drawn(
     size: tuple[int, int],
     lag: int = 0,
     supersample: int = 1,
+    on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw bodies in their stances: parts uint8 (T, H, W) and U, V float16 (T, 2, H, W), in mannequin's charts.
+    """Draw bodies in their stances: parts uint8 (T, H, W) and U, V float16 (T, 2, H, W).
 
-    builds: one for each frame. size: (height, width). lag: frames by which loose cloth and hair follow the body.
-    supersample: rays per pixel side. Raises Cancelled.
+    `turn_arms` must follow to make them maps in the charts `body`. builds: one for each frame. size: (height, width).
+    lag: frames by which loose cloth and hair follow the body. supersample: rays per pixel side. Raises Cancelled.
     """
     parts, uv = np.zeros((len(stances), *size), np.uint8), np.zeros((len(stances), 2, *size), np.float16)
     posture = tuple(torch.tensor(x, dtype=torch.float32) for x in (stances.rotations, stances.positions))
+    clock = StageClock("drawing", len(stances), on_progress)
     for which in np.split(np.arange(len(stances)), range(_BATCH, len(stances), _BATCH)):
         check_stop(should_stop)
-        chosen, count, height = [builds[index] for index in which], len(which), stances.height[which]
-        made = ((build.rest(), build.head, build.cones(), build.torso) for build in chosen)
+        chosen, height = [builds[index] for index in which], stances.height[which]
+        made = ((build.rest(), build.cones(), build.head, build.torso, build.skirt[0]) for build in chosen)
         now, before = (tuple(x[at] for x in posture) for at in (which, (which - lag).clip(0)))
-        scale, light = torch.tensor(height / size[0], dtype=torch.float32), torch.tensor([0, 0, 1.0])
-        view = View(scale, torch.zeros(count, 2), light.expand(count, 3), torch.ones(count), torch.ones(count, 3))
-        rendering = draw(Bodies.of(made).hung(now, before), now, view, size, supersample)
-        maps = rendering.parts.numpy(), rendering.uv.numpy().clip(0, 1)
+        scale = torch.tensor(height / size[0], dtype=torch.float32)
+        drawn_parts, drawn_uv = draw(Bodies.of(made).hung(now, before), now, scale, size, supersample)
+        maps = drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1)
         if any(build.outline.any() for build in chosen):
             maps = outlined(*maps, np.stack([build.outline for build in chosen]), height)
         parts[which], uv[which] = maps
+        clock.tick(int(which[-1]) + 1)
     return parts, uv
+
+
+def turn_arms(parts: np.ndarray, uv: np.ndarray) -> None:
+    """Put what `drawn` returns, parts (T, H, W) and U, V (T, 2, H, W), in the charts `body`, in place.
+
+    On an arm, part and U encode an angle about the bone. `drawn` measures it from the front of a hanging arm, the
+    charts from _ARM_TURN further inwards, as DensePose does.
+    """
+    for labels, values in zip(parts, uv):
+        rows, columns = np.nonzero((labels >= _FIRST_ARM) & (labels < _FIRST_ARM + 8))
+        part, u = labels[rows, columns], values[0, rows, columns].astype(np.float32)
+        on_front = np.isin(part, _FRONTS)
+        turn = np.where(part % 2, _ARM_TURN, -_ARM_TURN)
+        angle = np.where(on_front, u - 0.5, u + 0.5) * math.pi + turn
+        angle = (angle + math.pi) % (2 * math.pi) - math.pi
+        is_front = np.abs(angle) <= math.pi / 2
+        labels[rows, columns] = part + np.where(on_front, 0, -2) + np.where(is_front, 0, 2)
+        values[0, rows, columns] = np.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5).clip(0, 1)

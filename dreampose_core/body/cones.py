@@ -1,4 +1,4 @@
-"""The mannequin's body: the rounded cones on its joints, and DensePose's part numbers of their surfaces.
+"""The drawn body: rounded cones on its joints, and DensePose's part numbers of their surfaces.
 
 Cloth and hair hang on a moving body: loose ends lag behind their joints, and skirts follow the legs.
 
@@ -8,15 +8,13 @@ in radians. At rest every joint's rotation is the identity and the arms hang dow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 
-from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, both
-
-HAIR_LAYER, HAT_LAYER, BAG_LAYER = 24, 25, 26  # texture layers 0..23 are parts 1..24
-NUM_LAYERS = 27
+from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, SIDES, both
 
 # DensePose's part numbers (front, back). Hands and feet have one chart; the head is split into left and right.
 TORSO = (2, 1)
@@ -35,7 +33,23 @@ PARTS = {
     "right_lower_arm": (20, 22),
 }
 HEAD = (24, 23)  # left and right half
-TORSO_JOINTS = {"root": 0.53, "spine": 0.62}  # rest heights of its joints, for legs of average length
+# the joints at a limb's ends
+LIMBS = {
+    "upper_arm": ("shoulder", "elbow"),
+    "lower_arm": ("elbow", "wrist"),
+    "upper_leg": ("hip", "knee"),
+    "lower_leg": ("knee", "ankle"),
+}
+# joint positions of the average body at rest
+REST = {"root": (0, 0.53, 0), "spine": (0, 0.62, 0), "head": (0, 0.855, 0)}
+for _side, _sign in zip(SIDES, (1, -1)):
+    REST[f"{_side}_shoulder"] = (_sign * 0.1, 0.80, -0.005)
+    REST[f"{_side}_elbow"] = (_sign * 0.112, 0.635, -0.005)
+    REST[f"{_side}_wrist"] = (_sign * 0.116, 0.495, 0.0)
+    REST[f"{_side}_hip"] = (_sign * 0.048, 0.515, 0)
+    REST[f"{_side}_knee"] = (_sign * 0.049, 0.2775, 0.004)
+    REST[f"{_side}_ankle"] = (_sign * 0.047, 0.045, -0.004)
+WAIST = 0.6  # rest height of a skirt's waist
 # rest heights at which a chart's V is 0 and 1
 HEIGHTS = {"torso": (0.43, 0.875), "head": (0.845, 1.02), "upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}
 _SKIRT_LAG = 0.6  # weight of the legs' earlier position in the hem's position
@@ -46,133 +60,32 @@ _THIGH, _CALF = 1.15, 1.3  # space around the legs inside a skirt, as a factor o
 class Cone:
     """A rounded cone on a joint: the hull of two balls, with an elliptic cross section.
 
-    start, end: ball centres in the joint's frame.
-    radii: of the two balls; (0, 0) if the cone is absent.
-    scale: of the cross section along x and z.
-    chart: "limb" (front and back), "whole" (one chart), "torso", "head", "skirt", or "none" if it is no part of the
-    body.
+    start, end: ball centres (3,) in the joint's frame.
+    radii: (2,) of the two balls; (0, 0) if the cone is absent.
+    scale: (2,) of the cross section along x and z.
+    chart: "limb" (front and back), "whole" (one chart), "torso", "head", or "skirt", which hangs open at its end.
     parts: (front, back).
-    layer: the texture layer; None for the part's own.
-    span: V at start and end of a limb's sleeve; rest heights at start and end of a skirt; otherwise (0, 0).
-    cut: cut off the second ball, for cloth that hangs open.
     swing: how far the end lags behind the joint, 0 to 1.
-    folds: depth of a skirt's folds, as a share of its shade.
     """
 
     joint: str
-    start: tuple[float, float, float]
-    end: tuple[float, float, float]
-    radii: tuple[float, float]
-    scale: tuple[float, float]
+    start: Sequence[float]
+    end: Sequence[float]
+    radii: Sequence[float]
+    scale: Sequence[float]
     chart: str
     parts: tuple[int, int]
-    layer: int | None = None
-    span: tuple[float, float] = (0.0, 0.0)
-    cut: bool = False
     swing: float = 0.0
-    folds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Body proportions, each 1 for the average: shoulders, hips, girth (of limbs and belly), legs (their length), head.
-
-    height: of the whole figure, as a share of an adult's.
-    """
-
-    shoulders: float = 1.0
-    hips: float = 1.0
-    girth: float = 1.0
-    legs: float = 1.0
-    head: float = 1.0
-    height: float = 1.0
-
-
-def rest_joints(shape: Shape) -> dict[str, tuple[float, float, float]]:
-    """Joint positions at rest, in body heights."""
-    hip = 0.515 * (0.5 + 0.5 * shape.legs)
-    knee = 0.5 * hip + 0.02
-    shoulder_x = 0.1 * shape.shoulders
-    lift = hip - 0.515
-    joints = {"root": (0, 0.53 + lift, 0), "spine": (0, 0.62 + lift, 0), "head": (0, 0.855 + lift, 0.0)}
-    for side, sign in (("left", 1), ("right", -1)):
-        joints[f"{side}_shoulder"] = (sign * shoulder_x, 0.80 + lift, -0.005)
-        joints[f"{side}_elbow"] = (sign * (shoulder_x + 0.012), 0.635 + lift, -0.005)
-        joints[f"{side}_wrist"] = (sign * (shoulder_x + 0.016), 0.495 + lift, 0.0)
-        joints[f"{side}_hip"] = (sign * 0.048 * shape.hips, hip, 0)
-        joints[f"{side}_knee"] = (sign * 0.049, knee, 0.004)
-        joints[f"{side}_ankle"] = (sign * 0.047, 0.045, -0.004)
-    return joints
-
-
-def body_cones(shape: Shape) -> list[Cone]:
-    """Rounded cones of the bare body, with the lengths of `rest_joints`."""
-    g, wide, hips = shape.girth, shape.shoulders, shape.hips
-    slim = 0.6 + 0.4 * g
-    belly = 1 + 0.55 * max(0.0, g - 1.1)  # heavy bodies are round in front
-    torso = [
-        ("root", (0, -0.045, -0.004), (0, 0.03, 0), (0.064 * slim, 0.062 * g), (1.5 * hips, 1.05 * belly)),
-        ("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059 * g, 0.067 * slim), (1.36, 1.02 * belly)),
-        ("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069 * slim, 0.054), (1.46 * wide, 0.98)),
-        ("spine", (0.014, 0.192, -0.005), (0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1)),
-        ("spine", (-0.014, 0.192, -0.005), (-0.086 * wide, 0.17, -0.005), (0.036, 0.032), (1, 1)),
-        ("spine", (0, 0.19, -0.004), (0, 0.25, 0.002), (0.034, 0.029), (1.0, 1.0)),
-    ]
-    body = [Cone(*row, "torso", TORSO) for row in torso]
-    hand = (0, -0.012, 0), (0, -0.062, 0.006), (0.0165, 0.014), (0.72, 1.2)
-    for side, sign in (("left", 1), ("right", -1)):
-        foot = (0, -0.018, -0.012), (sign * 0.012, -0.026, 0.078), (0.026, 0.018), (1.05, 0.8)
-        body += [
-            bone(shape, side, "upper_arm"),
-            bone(shape, side, "lower_arm"),
-            Cone(f"{side}_wrist", *hand, "whole", PARTS[f"{side}_hand"]),
-            bone(shape, side, "upper_leg"),
-            bone(shape, side, "lower_leg"),
-            Cone(f"{side}_ankle", *foot, "whole", PARTS[f"{side}_foot"]),
-        ]
-    s = shape.head
-    nose = (0, 0.05 * s, 0.052 * s), (0, 0.066 * s, 0.05 * s), (0.0085 * s, 0.005 * s), (1, 1)
-    return body + [
-        Cone("head", (0, 0.035 * s, 0.012), (0, 0.087 * s, 0.0), (0.037 * s, 0.052 * s), (0.92, 1.08), "head", HEAD),
-        Cone("head", *nose, "head", HEAD),
-    ]
-
-
-# the joints at a limb's ends
-LIMBS = {
-    "upper_arm": ("shoulder", "elbow"),
-    "lower_arm": ("elbow", "wrist"),
-    "upper_leg": ("hip", "knee"),
-    "lower_leg": ("knee", "ankle"),
-}
-# radii of a limb's two balls, and the depth of its cross section
-_THICKNESS = {
-    "upper_arm": ((0.033, 0.024), 1.05),
-    "lower_arm": ((0.025, 0.0165), 1),
-    "upper_leg": ((0.06, 0.039), 1.05),
-    "lower_leg": ((0.041, 0.025), 1.08),
-}
-
-
-def bone(shape: Shape, side: str, limb: str) -> Cone:
-    """Rounded cone of a limb between its two joints."""
-    joints, (first, last), depth = rest_joints(shape), *_THICKNESS[limb]
-    start, end = (joints[f"{side}_{joint}"] for joint in LIMBS[limb])
-    thin = 0.55 + 0.45 * shape.girth
-    radii = first * (shape.girth if limb == "upper_leg" else thin), last * thin
-    offset = tuple(q - p for p, q in zip(start, end))
-    return Cone(f"{side}_{LIMBS[limb][0]}", (0, 0, 0), offset, radii, (1, depth), "limb", PARTS[f"{side}_{limb}"])
 
 
 @dataclass(frozen=True)
 class Bodies:
     """The cones of F bodies as tensors.
 
-    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, layer.
-    rest: (F, J, 3) joints at rest. start, end: (F, C, 3). radii, scale, span: (F, C, 2); a cone with radius 0 is
-    absent. cut (0 or 1), swing, folds: (F, C).
+    kinds: the C cones of the first body, for what all bodies share: joint, chart, parts, swing.
+    rest: (F, J, 3) joints at rest. start, end: (F, C, 3). radii, scale: (F, C, 2); a cone with radius 0 is absent.
     head, torso: (F,) size of the head and length of the torso, over the average's.
-    twist: (F,) how far a skirt's hem is turned back, in radians.
+    hem: (F,) rest height of a skirt's hem. twist: (F,) how far it is turned back, in radians.
     """
 
     kinds: list[Cone]
@@ -181,28 +94,24 @@ class Bodies:
     end: torch.Tensor
     radii: torch.Tensor
     scale: torch.Tensor
-    span: torch.Tensor
-    cut: torch.Tensor
-    swing: torch.Tensor
-    folds: torch.Tensor
     head: torch.Tensor
     torso: torch.Tensor
+    hem: torch.Tensor
     twist: torch.Tensor
 
     @classmethod
-    def of(cls, made: Iterable[tuple[dict[str, tuple], float, list[Cone], float]]) -> Bodies:
+    def of(cls, made: Iterable[tuple[np.ndarray, list[Cone], float, float, float]]) -> Bodies:
         """Stack bodies into tensors.
 
-        made: for each body its joints at rest, size of the head, cones (the same kinds for all) and torso length.
+        made: for each body its joints (J, 3) at rest, cones (the same kinds for all), size of the head, torso length
+        and hem.
         """
-        rest, head, tables, torso = zip(*made)
-        rest = [[joints[name] for name in JOINTS] for joints in rest]
-        moving = (
-            [[getattr(cone, name) for cone in table] for table in tables]
-            for name in ("start", "end", "radii", "scale", "span", "cut", "swing", "folds")
+        rest, tables, *sizes = zip(*made)
+        shapes = (
+            [[getattr(cone, name) for cone in table] for table in tables] for name in ("start", "end", "radii", "scale")
         )
-        values = rest, *moving, head, torso, [0.0] * len(tables)
-        return cls(tables[0], *(torch.tensor(x, dtype=torch.float32) for x in values))
+        values = rest, *shapes, *sizes, [0.0] * len(tables)
+        return cls(tables[0], *(torch.tensor(np.array(x), dtype=torch.float32) for x in values))
 
     def select(self, owner: torch.Tensor) -> Bodies:
         """The bodies of T frames; owner: (T,) index of each frame's body."""
@@ -217,12 +126,12 @@ class Bodies:
         for i, kind in enumerate(self.kinds):
             if kind.chart == "skirt":
                 _hang_skirt(i, self, now, before, end, radii, scale)
-            elif bool((self.swing[:, i] > 0).any()):
+            elif kind.swing:
                 j = JOINT_INDEX[kind.joint]
                 tip = self.end[:, i, :, None]
                 gone = (before[0][:, j] @ tip)[..., 0] + before[1][:, j] - (now[0][:, j] @ tip)[..., 0] - now[1][:, j]
                 reach = 0.5 * (end[:, i] - start[:, i]).norm(dim=-1, keepdim=True)
-                gone = self.swing[:, i, None] * gone
+                gone = kind.swing * gone
                 gone = gone * (reach / gone.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp(max=1)
                 end[:, i] += (now[0][:, j].transpose(1, 2) @ gone[..., None])[..., 0]
         twist = _heading(before[0]) - _heading(now[0])
@@ -259,7 +168,7 @@ def forward_kinematics(rest: torch.Tensor, angles: torch.Tensor, offset: torch.T
 
 
 def sole_height(rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """World height (T,) of the lower sole, needed to set a figure on the floor."""
+    """World height (T,) of the lower sole, needed to set a body on the floor."""
     ankles, ends = both("ankle"), positions.new_tensor([(0, -0.044, -0.012), (0, -0.044, 0.075)])
     return torch.stack([(positions[:, i] + rotations[:, i] @ end)[:, 1] for i in ankles for end in ends]).amin(0)
 
@@ -274,7 +183,7 @@ def _hang_skirt(i: int, bodies: Bodies, now, before, end, radii, scale) -> None:
         places = []
         for leg in zip(*(both(joint) for joint in ("hip", "knee", "ankle"))):
             (hip, knee, ankle), rest = moment[1][:, leg].unbind(1), bodies.rest[:, leg, 1]
-            hem = bodies.span[:, i, 1] * rest[:, 0] / 0.515  # the hem's height scales with the legs
+            hem = bodies.hem * rest[:, 0] / 0.515  # the hem's height scales with the legs
             upper = ((rest[:, 0] - hem) / (rest[:, 0] - rest[:, 1])).clamp(0, 1)[:, None]
             lower = ((rest[:, 1] - hem) / (rest[:, 1] - rest[:, 2])).clamp(0, 1)[:, None]
             places.append(hip + (knee - hip) * upper + (ankle - knee) * lower)

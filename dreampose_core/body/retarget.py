@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..poses import Joints, PoseSequence, converted, frame_ranges
+from ..poses import Joints, PoseSequence, frame_ranges
 from ..poses.sequence import both
 from ..progress import ShouldStop, never_stop
-from .build import Build, Stances, drawn
+from .build import LAG_S, Build, Stances, drawn, turn_arms
 from .outline import snapped
 
-_LAG_S = 0.12  # delay of loose cloth and hair
 _KNOWN = 0.3  # joints with a lower confidence count as not seen
 _COARSE = 400  # maps with fewer rows are drawn with several rays per pixel
 # The person leaves the frame if the number of joints outside it exceeds the photo's by more than this.
@@ -26,7 +25,7 @@ def on_body(
     own: the photo's map, one frame. The motion starts where the person stands in the photo. Its path and the height of
     its lowest joint above the floor are kept in body heights; coming nearer makes the person larger. Joints that the
     motion never shows keep the photo's pose; without ankles the motion leaves the feet on the floor. The maps have the
-    size and the charts of `own`. Raises Cancelled.
+    size of `own` and body charts. Raises Cancelled.
     """
     joints, photo, (height, width) = motion.joints, own.joints, own.size
     body = Build.of(photo.body)
@@ -52,21 +51,22 @@ def on_body(
         path[:, 1] += positions[..., 1].min(1) * scale
     middle = (path - [width / height / 2, 0.5]) * [1, -1] / scale[:, None]
     placed = positions + np.pad(middle, ((0, 0), (0, 1)))[:, None]
-    stances, lag = Stances(rotations, placed, scale * height), round(_LAG_S * motion.fps)
+    stances, lag = Stances(rotations, placed, scale * height), round(LAG_S * motion.fps)
     rays = 2 if height < _COARSE else 1
-    parts, uv = drawn(stances, [body] * len(joints), own.size, lag, rays, should_stop)
+    parts, uv = drawn(stances, [body] * len(joints), own.size, lag, rays, should_stop=should_stop)
+    turn_arms(parts, uv)
     camera = np.stack([scale, path[:, 0] * height / width, path[:, 1]], 1)
     done = Joints(*(x.astype(np.float32) for x in (rotations, positions, camera, joints.confidence, photo.body)))
-    maps = converted(PoseSequence(parts, uv, "mannequin", motion.fps, done), own.charts)
-    return maps, _notices(done, photo, own.size)
+    return PoseSequence(parts, uv, "body", motion.fps, done), _notices(done, photo, own.size)
 
 
 def in_our_charts(own: PoseSequence) -> PoseSequence:
     """Redraw a photo's map (one frame) of other charts in body charts, from its joints and within its mask."""
     stances = Stances.of(own.joints, own.size)
     parts, uv = drawn(stances, [Build.of(own.joints.body)], own.size)
-    parts, uv = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, stances.height[0])
-    return converted(PoseSequence(parts[None], uv[None], "mannequin", own.fps, own.joints), "body")
+    parts[0], uv[0] = snapped(parts[0], uv[0], own.mask[0].astype(np.uint8) * 255, stances.height[0])
+    turn_arms(parts, uv)
+    return PoseSequence(parts, uv, "body", own.fps, own.joints)
 
 
 def _notices(done: Joints, photo: Joints, size: tuple[int, int]) -> tuple[str, ...]:

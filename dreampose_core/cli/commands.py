@@ -1,4 +1,4 @@
-"""The commands for subjects, motions and mannequins; each makes the same core calls as the page's workers and prints a
+"""The commands for subjects and motions; each makes the same core calls as the page's workers and prints a
 line or two. A function's docstring is the command's help. `watch` holds on_progress and should_stop."""
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import appearing, storage_error
 from ..settings import (
-    MAX_FRAMES,
     MODELS,
     AnimateOptions,
     EditOptions,
     FinetuneOptions,
     FrameOptions,
-    MotionOptions,
     Options,
     SceneOptions,
     frame_range,
@@ -39,7 +37,6 @@ def animate(args, **watch) -> None:
     from ..animate.engine import LocalEngine
     from ..animate.run import animate
     from ..inputs.framing import keep_sound
-    from ..poses import convertible
     from ..subject.folder import fingerprint, read_subject
 
     pipe = _pipeline(args)
@@ -47,7 +44,7 @@ def animate(args, **watch) -> None:
         read_subject(args.subject, fingerprint(pipe))
     (photo, *more), about_maps = _with_maps(photos, args.image_poses, estimate)
     poses = motion
-    if options.align == "body" and convertible("body", pipe.model_config.charts):
+    if options.align == "body" and pipe.model_config.charts == "body":
         poses = estimate.with_joints(motion)
         photo = replace(photo, image_poses=estimate.with_joints(photo.image_poses))
     _say(about_photos, about_motion, about_maps, estimate.notices)
@@ -174,32 +171,6 @@ def poses_preview(args, **watch) -> None:
     notices = write_preview(poses, out, options, scene, **watch)
     _say(about, estimate.notices, notices)
     print(f"{out}: {_frames(len(source_frames(len(poses), poses.fps, options)))}")
-
-
-def mannequin_render(args, on_progress, should_stop) -> None:
-    """draw a clip of a mannequin with its exact DensePose"""
-    from ..media import write_png
-    from ..poses import write_poses
-    from ..progress import StageClock, check_stop
-    from ..synthetic import Figure, render_clip
-
-    out = _new_folder(args.out)
-    if not 1 <= args.frames <= MAX_FRAMES:
-        raise InputError(f"--frames must be 1 to {MAX_FRAMES}, got {args.frames}.")
-    if not 1 <= args.fps <= 120:
-        raise InputError(f"--fps must be 1 to 120, got {args.fps}.")
-    by = validated(MotionOptions, {"speed": args.speed, "amplitude": args.amplitude})
-    figure = Figure.from_seed(args.seed)
-    manner = replace(figure.manner, speed=by.speed * figure.manner.speed, size=by.amplitude * figure.manner.size)
-    rgb, poses = render_clip(replace(figure, manner=manner), args.motion, args.frames, args.size, fps=args.fps)
-    out.mkdir(parents=True, exist_ok=True)
-    clock = StageClock("frames", len(rgb), on_progress)
-    for index, frame in enumerate(rgb.numpy()):
-        check_stop(should_stop)
-        write_png(frame, out / f"frame_{index:05d}.png")
-        clock.tick(index + 1)
-    write_poses(poses, out / "poses.npz")
-    print(f"{out}: {_frames(len(rgb))} and poses.npz")
 
 
 # -- shared by several commands ----------------------------------------------------------------------------------------

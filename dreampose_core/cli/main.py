@@ -150,8 +150,8 @@ def edits(parser: argparse.ArgumentParser) -> None:
 
 CLIP = "openai/clip-vit-base-patch32"
 DATA = (
-    "mannequin (exact pose maps), drawn (people drawn as meshes, pose maps from the body tracker), or a folder of "
-    "videos, with or without DensePose files next to them"
+    "drawn (people drawn as meshes, pose maps from the body tracker), or a folder of videos, with or without DensePose "
+    "files next to them"
 )
 DEVICE = option("--device", "where to compute", Device, "auto")
 MODEL = (
@@ -249,18 +249,6 @@ def build_parser() -> argparse.ArgumentParser:
         DEVICE,
     )
 
-    group("mannequin", "draw people with exact DensePose")
-    command(
-        commands.mannequin_render,
-        option("--seed", "the figure's seed; figures from 10000 on are never trained on", int, required=True),
-        option("--motion", "a motion's name, such as walk; an unknown name lists them all", required=True),
-        option("--frames", "number of frames", int, required=True),
-        option("--size", "the frames' size", size, required=True),
-        option("--fps", "frames per second", float, 20.0),
-        option("--speed", "factor on the figure's own pace, 0.25 to 4", float, 1),
-        option("--amplitude", "factor on the size of its movements, 0.25 to 1.5", float, 1),
-        option("--out", "the folder for frame_00000.png ... and poses.npz", required=True),
-    )
     command(
         model_commands.doctor,
         option("--model", "the model to check (default: DREAMPOSE_MODEL, or mini)"),
@@ -314,7 +302,7 @@ def build_parser() -> argparse.ArgumentParser:
     command(
         model_commands.evaluate,
         *MODEL,
-        option("--data", DATA, default="mannequin"),
+        option("--data", DATA, default="drawn"),
         option("--people", "number of held-out people (default: 8), or of videos in --data (default: all)", number),
         option("--recipe", "measure the model after this fine-tuning, too", Recipe, "none"),
         option("--quality", "as in animate", Quality, "standard"),

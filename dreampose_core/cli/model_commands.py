@@ -126,11 +126,11 @@ def evaluate(args, **watch) -> None:
     """measure a model against ground truth"""
     from ..densepose import load_estimator
     from ..evaluation.benchmark import evaluate
-    from ..evaluation.clips import DrawnPeople, MannequinClips, VideoClips
+    from ..evaluation.clips import DrawnPeople, VideoClips
     from ..evaluation.scores import load_lpips, table
     from ..subject.folder import fingerprint
 
-    out, people = _new_folder(args.out), 8 if args.people is None else args.people
+    out = _new_folder(args.out)
     if not 0 <= args.seed <= MAX_SEED:
         raise InputError(f"--seed must be 0 to {MAX_SEED}, got {args.seed}.")
     lpips = None if args.lpips is None else load_lpips(args.lpips)
@@ -142,10 +142,8 @@ def evaluate(args, **watch) -> None:
             raise
         estimator = None
         print(f"The pose accuracy is not measured: {error}")
-    if args.data == "mannequin":
-        clips = MannequinClips(people, pipe.model_config.size)
-    elif args.data == "drawn":
-        clips = DrawnPeople(people, pipe.model_config, estimator)
+    if args.data == "drawn":
+        clips = DrawnPeople(8 if args.people is None else args.people, pipe.model_config, estimator)
     else:
         clips = VideoClips(args.data, pipe.model_config, args.people, estimator)
     report = evaluate(

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..body.build import Build, Stances, drawn
+from ..body.build import Build, Stances, drawn, turn_arms
 from ..body.cones import PARTS
 from ..body.fitting import Points, body_height, lean, lifted, stance_of
 from ..body.outline import snapped
 from ..body.worn import fitted_body
 from ..errors import InputError
-from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, converted, frame_ranges, largest_alone, people
+from ..poses import JOINT_INDEX, JOINTS, Joints, PoseSequence, frame_ranges, largest_alone, people
 from ..poses.sequence import OTHER_SIDE, both
 from ..progress import OnProgress, StageClock, check_stop, ignore_progress, never_stop
 from .blazepose import LANDMARKS, NOSE, BlazePose, Pose, refined_mask
@@ -164,7 +164,8 @@ class BodyTracker:
             fit = float(np.median([(a & b).sum() / max(1, (a | b).sum()) for a, b in seen]))
             self.notices += _doubts(joints, points, size, fit)
             joints = _held(joints, there, len(found))
-        return converted(PoseSequence(parts, uv, "mannequin", joints=joints), "body")
+        turn_arms(parts, uv)
+        return PoseSequence(parts, uv, "body", joints=joints)
 
 
 def _between(found: list[Pose | None]) -> list[int]:

@@ -17,7 +17,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from ..settings import Recipe
 from ..subject.finetuning import tuned_to
 from .baselines import BASELINES, baseline_frames
-from .clips import Clip, DrawnPeople, MannequinClips, VideoClips
+from .clips import Clip, DrawnPeople, VideoClips
 from .perturb import DISTURBED, disturbances
 from .scores import Lpips, Report, Scorer, mean_scores, table
 
@@ -34,7 +34,7 @@ Row = list[tuple[str, np.ndarray]]
 
 def evaluate(
     pipe,
-    clips: MannequinClips | DrawnPeople | VideoClips,
+    clips: DrawnPeople | VideoClips,
     folder: Path,
     *,
     recipe: Recipe = "none",

@@ -1,5 +1,4 @@
-"""Clips for evaluation: held-out mannequins with exact pose maps, held-out drawn people with the body tracker's pose
-maps, and real videos with their DensePose."""
+"""Clips for evaluation: held-out drawn people with the body tracker's maps, and real videos with their DensePose."""
 
 from __future__ import annotations
 
@@ -16,12 +15,9 @@ from ..errors import InputError, shown
 from ..media import fit_image, is_video, probe_video, read_video, same_aspect
 from ..model.config import ModelConfig
 from ..poses import PoseSequence, fitted, is_densepose_of, poses_beside, read_any
-from ..synthetic import HELD_OUT, Figure, render_clip
-from ..synthetic.clips import SHAPES, draw_clip
-from ..synthetic.motion import HELD_OUT_MOTIONS
+from ..synthetic import HELD_OUT, Person
+from ..synthetic.clips import SHAPES, draw_clip, exact_clip
 
-FRAMES, FPS, LATER_S = 40, 20.0, 1.0  # a mannequin's clip; it begins LATER_S seconds after the photo
-FRONT, NEARLY = 2, 0.8  # DensePose's part for the torso's front; the photo shows at least this share of its maximum
 LATER, MOST, FEWEST = 5, 50, 12  # a real clip's frames: left out at the start, scored at most, needed in all
 
 
@@ -52,44 +48,20 @@ class Clip:
         return np.stack(list(islice(stream, count)))
 
 
-class MannequinClips:
-    """Clips of held-out figures: person k is figure 10,000 + k, in the held-out motions by turns.
-
-    A clip's frames begin LATER_S seconds after the photo. The photo shows the person from the front,
-    as real photos do: a photo from behind would not show the face.
-    """
-
-    kind = "held-out mannequins"
-
-    def __init__(self, people: int, size: tuple[int, int], num_frames: int = FRAMES):
-        """people: at least 1. size: the model's (height, width). num_frames: of each clip."""
-        self.people, self.size, self.num_frames = people, size, num_frames
-
-    def __len__(self) -> int:
-        return self.people
-
-    def __iter__(self) -> Iterator[Clip]:
-        for person in range(self.people):
-            seed, motion = HELD_OUT + person, HELD_OUT_MOTIONS[person % len(HELD_OUT_MOTIONS)]
-            figure = Figure.from_seed(seed)
-            start_s = photo_s(figure, motion)
-            photo, image_poses = render_clip(figure, motion, 1, self.size, fps=FPS, start_s=start_s)
-            rgb, poses = render_clip(figure, motion, self.num_frames, self.size, fps=FPS, start_s=start_s + LATER_S)
-            yield Clip(f"{seed} {motion}", photo[0].numpy(), image_poses, poses, rgb.numpy())
-
-
 def walking(size: tuple[int, int], count: int) -> Clip:
-    """Draw a mannequin's photo and `count` frames with exact maps, eight of them again and again."""
-    figure = Figure.from_seed(HELD_OUT)
-    photo, image_poses = render_clip(figure, "walk", 1, size)
-    frames, poses = render_clip(figure, "walk", min(count, 8), size, fps=10.0, start_s=1.0)
-    again = np.resize(np.arange(len(poses)), count)
-    return Clip("walking", photo[0].numpy(), image_poses, poses.select(again), frames.numpy()[again])
+    """Draw a held-out person's photo and `count` frames with exact maps, eight of them again and again."""
+    person = Person.from_seed(HELD_OUT)
+    times = torch.cat([torch.zeros(1), 1 + torch.arange(min(count, 8)) / 10])
+    rgb, poses = exact_clip(person, person.moments("walk", times), size, 10.0)
+    again = 1 + np.resize(np.arange(len(poses) - 1), count)
+    return Clip("walking", rgb[0], poses.select([0]), poses.select(again), rgb[again])
 
 
 class DrawnPeople:
-    """Clips of people drawn as triangle meshes in held-out motions, with the body tracker's pose maps, which are not
-    exact. The photo comes before the frames, which are scored from the sixth on."""
+    """Clips of held-out people in held-out motions, with the body tracker's pose maps, which are not exact.
+
+    The photo comes before the frames, which are scored from the sixth on.
+    """
 
     kind = "held-out drawn people, tracked"
 
@@ -106,18 +78,6 @@ class DrawnPeople:
         for number, clip in enumerate(islice((clip for clip in drawn if clip is not None), self.people)):
             poses = clip.poses.clip(LATER, len(clip.frames))
             yield Clip(f"drawn {number}", clip.photo, clip.image_poses, poses, clip.frames[LATER:])
-
-
-def photo_s(figure: Figure, motion: str) -> float:
-    """Choose when to take the figure's photo: seconds from the motion's start, a multiple of 0.5 below 5.
-
-    Candidates show at least the share NEARLY of the most front torso that any moment shows. Among them, the function
-    takes the one after which the least of the front is visible, so the model has the most to invent.
-    """
-    _, poses = render_clip(figure, motion, 16, (80, 64), fps=2)
-    front = (poses.parts == FRONT).sum((1, 2))
-    later = np.array([front[moment + 2 : moment + 6].mean() for moment in range(10)])  # the scored frames
-    return float(np.where(front[:10] >= NEARLY * front[:10].max(), later, np.inf).argmin()) / 2
 
 
 class VideoClips:

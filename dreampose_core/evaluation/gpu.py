@@ -1,6 +1,6 @@
 """Measure everything on a GPU in stages, each of which writes its JSON at once: speed, memory, agreement with the CPU.
 
-It needs torch, diffusers, transformers and pydantic alone; full-size models have random weights.
+It needs torch, diffusers, transformers, scipy and pydantic alone; full-size models have random weights.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _agreement(clip: Clip, pipe, other, **options) -> float:
 
 
 def _frames(bench: Bench, figures: Figures) -> None:
-    """Full size: each quality, the original's way, and standard quality in little memory."""
+    """Full size: each quality, and the original's way."""
     bench.made(bench.full, num_inference_steps=2)  # the first frames choose the GPU's kernels
     for quality in get_args(Quality):
         with bench.timed(figures, f"frame_{quality}", len(bench.clip)):
@@ -171,10 +171,6 @@ def _frames(bench: Bench, figures: Figures) -> None:
     with bench.timed(figures, "frame_original", len(few)):
         in_the_originals_way(bench.full, few, should_stop=bench.should_stop, **bench.few)
     figures["original_over_standard"] = figures["frame_original_s"] / figures["frame_standard_s"]
-    pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
-    placed(pipe, bench.device, low_memory=True)
-    with bench.timed(figures, "frame_low_memory", len(bench.clip)):
-        bench.made(pipe, **bench.few)
 
 
 def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
@@ -191,6 +187,25 @@ def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
     return np.concatenate([clip.made_by(pipe, 0, batches=[range(i, i + 1)], **options) for i in range(len(clip))])
 
 
+def _ways(bench: Bench, figures: Figures) -> None:
+    """Full size, standard quality: with a contiguous layout, a compiled UNet, and offloading."""
+    pipe = full_size(bench.size, bench.tiny, bench.device).to(chosen_precision(bench.device)[0])
+    bench.made(pipe, num_inference_steps=2)
+    with bench.timed(figures, "frame_contiguous", len(bench.clip)):
+        bench.made(pipe, **bench.few)
+    if not bench.tiny:
+        placed(pipe, bench.device, False).unet.compile()
+        with bench.timed(figures, "compiling"):
+            bench.made(pipe, num_inference_steps=2)
+        with bench.timed(figures, "frame_compiled", len(bench.clip)):
+            bench.made(pipe, **bench.few)
+    del pipe
+    pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
+    placed(pipe, bench.device, low_memory=True)
+    with bench.timed(figures, "frame_low_memory", len(bench.clip)):
+        bench.made(pipe, **bench.few)
+
+
 def _tune(bench: Bench, figures: Figures) -> None:
     """Full size: fine-tuning by both recipes."""
     for recipe in ("fast", "paper"):
@@ -198,11 +213,11 @@ def _tune(bench: Bench, figures: Figures) -> None:
             _tuned(bench, bench.full, recipe)
 
 
-def _tuned(bench: Bench, pipe, recipe: str) -> None:
-    """Fine-tune a model, then restore it."""
+def _tuned(bench: Bench, pipe, recipe: str, steps: int | None = None) -> None:
+    """Fine-tune a model, then restore it. steps: None for the recipe's."""
     from ..subject.finetuning import tuned_to
 
-    steps = 2 if bench.tiny else None
+    steps = 2 if bench.tiny else steps
     with tuned_to(pipe, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, steps):
         pass
 
@@ -234,7 +249,7 @@ def _body(bench: Bench, figures: Figures) -> None:
 
 
 def _training(bench: Bench, figures: Figures) -> None:
-    """Steps of training: full size on a mannequin, and mini end to end on crops."""
+    """Steps of training: full size on a drawn person, and mini end to end on crops."""
     from ..training.base import train_base, train_end_to_end
     from ..training.drawn import Crops
     from ..training.videos import Pairs
@@ -293,5 +308,31 @@ def _first(bench: Bench, figures: Figures) -> None:
         check_stop(bench.should_stop)
 
 
-_IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _training)
+def _profiles(bench: Bench, figures: Figures) -> None:
+    """What takes the time in the two stages that were slowest by the folder's JSON, as tables in text files."""
+    from torch.profiler import ProfilerActivity, profile
+
+    measured = {name: bench.folder / f"{name}.json" for name in _PIECES}
+    seconds = {name: json.loads(path.read_text())["stage_s"] for name, path in measured.items() if path.exists()}
+    slowest = sorted(seconds, key=seconds.get, reverse=True)[:2]
+    if not slowest:
+        raise ValueError(f"Nothing is profiled before one of the stages {', '.join(_PIECES)} was measured.")
+    cuda = bench.device == "cuda"
+    for name in slowest:
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as seen:
+            _PIECES[name](bench)
+        table = seen.key_averages().table(sort_by=f"self_{'cuda' if cuda else 'cpu'}_time_total", row_limit=30)
+        (bench.folder / f"profile-{name}.txt").write_text(table)
+    figures["slowest"] = ", ".join(slowest)
+
+
+_IN_ORDER = (_machine, _correct, _frames, _tune, _mini, _body, _first, _ways, _training, _profiles)
 STAGES: dict[str, Callable[[Bench, Figures], None]] = {stage.__name__[1:]: stage for stage in _IN_ORDER}
+# A little of what the slow stages do, for the profiler.
+_PIECES: dict[str, Callable[[Bench], object]] = {
+    "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
+    "tune": lambda bench: _tuned(bench, bench.full, "fast", 2),
+    "mini": lambda bench: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
+    "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).network.people(bench.clip.truth[0]),
+    "training": lambda bench: _training(bench, {}),
+}

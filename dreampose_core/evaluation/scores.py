@@ -13,7 +13,6 @@ import torch
 
 from ..errors import InputError, shown
 from ..model.conditioning import to_pixels
-from ..poses import converted
 from .clips import Clip
 from .metrics import LEAST, Surface, l1, pooled_psnr, psnr, sharpness, ssim_maps, ssim_mean
 
@@ -116,7 +115,7 @@ class Scorer:
         truth = self.clip.poses.select(slice(None, None, POSE_STRIDE))
         if truth.parts is None:
             return 0.0
-        estimated = converted(self.estimator.estimate(list(frames[::POSE_STRIDE])), truth.charts)
+        estimated = self.estimator.estimate(list(frames[::POSE_STRIDE]))
         right = (estimated.parts == truth.parts) & truth.mask
         return float(right.sum() / max(1, (estimated.mask | truth.mask).sum()))
 

@@ -15,20 +15,7 @@ from ..errors import InputError
 from ..files import model_config
 from ..media import Box, check_aspect, crop_box, extract_sound, fit_image, is_video, pad_box, same_aspect
 from ..model.config import ModelConfig
-from ..poses import (
-    MIRRORED,
-    Charts,
-    PoseSequence,
-    aligned,
-    converted,
-    convertible,
-    edited,
-    fitted,
-    largest_alone,
-    people,
-    person_box,
-    several,
-)
+from ..poses import MIRRORED, Charts, PoseSequence, aligned, edited, fitted, largest_alone, people, person_box, several
 from ..progress import ShouldStop, never_stop
 from ..settings import MAX_FRAMES, EditOptions, FrameOptions, SceneOptions
 
@@ -81,10 +68,10 @@ def make_scene(
         lies_on_it = of_the_photo or same_aspect(image.shape[:2], motion.size)
         there = on_map(box, image.shape[:2], motion.size) if lies_on_it else None
         motion = fitted(motion, size, there, bilinear)
-    elif options.align == "body" and motion.joints and photo_map.joints and convertible("body", charts):
+    elif options.align == "body" and motion.joints and photo_map.joints and charts == "body":
         from ..body.retarget import in_our_charts, on_body
 
-        photo_map = photo_map if convertible(photo_map.charts, charts) else in_our_charts(photo_map)
+        photo_map = photo_map if photo_map.charts == "body" else in_our_charts(photo_map)
         motion, more = on_body(motion, photo_map, should_stop)
         notices += more
     else:
@@ -200,7 +187,6 @@ def maps_together(photos: Sequence[Photo]) -> tuple[PoseSequence | None, tuple[s
         names = ", ".join(unknown)
         notice = f"The DensePose of {names} is unknown, so the person is learned without that of any photo."
         return None, (notice,) * (len(unknown) < len(maps))
-    maps = [converted(image_poses, maps[0].charts) for image_poses in maps]
     charts = {image_poses.charts for image_poses in maps}
     has_parts = all(image_poses.parts is not None for image_poses in maps)
     has_uv = len(charts) == 1 and maps[0].uv is not None

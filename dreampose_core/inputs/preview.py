@@ -15,7 +15,6 @@ from ..model.conditioning import pose_tensors, to_pixels, to_uint8
 from ..model.texture import harvest, move
 from ..poses import (
     PoseSequence,
-    convertible,
     edited,
     fitted,
     frame_ranges,
@@ -59,7 +58,7 @@ def moved_frames(
 
 
 def _share_charts(image_poses: PoseSequence, poses: PoseSequence) -> bool:
-    return poses.uv is not None and convertible(poses.charts, image_poses.charts)
+    return poses.uv is not None and poses.charts == image_poses.charts
 
 
 def preview_size(model: str | Path, photo: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -31,8 +31,8 @@ MAX_MORE_PHOTOS = 4
 class JobRequest(Options):
     """A request for one job: the uploaded files as they came, at paths made by the server, and the options.
 
-    kind: "animate" makes the video; "preview" shows within seconds what the motion does to the photo; "motion" moves a
-    mannequin as `motion` says and needs no file. The latter two run in the light queue alone.
+    kind: "animate" makes the video; "preview" shows within seconds what the motion does to the photo; "motion" makes
+    one as `motion` says and needs no file. The latter two run in the light queue alone.
     image: the photo. poses: the motion. image_poses: the photo's own pose map, None if unknown. A preview may lack the
     photo or the motion; without a motion it shows how the photo is understood. more_images: further photos of the same
     person, for fine-tuning alone; if the file `image_poses` holds as many maps as there are photos, they belong to the

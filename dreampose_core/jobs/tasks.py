@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..inputs.framing import Photo, check_options, frame_size, known_charts, make_scene, naming
 from ..inputs.photo_checks import motion_checks, photo_checks
 from ..media import read_image, reduced_by
-from ..poses import Reading, convertible, read_poses, write_poses
+from ..poses import Reading, read_poses, write_poses
 from ..poses.sources import FORM_ESTIMATED, FORM_NPZ
 from ..progress import Progress, check_stop
 from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
@@ -74,7 +74,7 @@ class LightTasks:
         return (*checks, *write_preview(poses, folder.result, options, scene, **work.watch))
 
     def _motion(self, work: Work) -> Notices:
-        """Draw the pose maps of a mannequin's motion and a coloured video of them; reuse recently drawn maps."""
+        """Draw the pose maps of a made motion and a coloured video of them; reuse recently drawn maps."""
         folder, options = work.folder, work.request.motion
         work.on_progress(Progress("drawing", 0, options.num_frames))  # before the import of torch, which takes seconds
         from ..inputs.preview import preview_size, write_preview
@@ -84,7 +84,7 @@ class LightTasks:
         name = kept.key_of(options.model_dump_json(), size)
         found = kept.get(name)
         if found is None:
-            found = Reading(acted(options, size, **work.watch), "drawn by a mannequin", ())
+            found = Reading(acted(options, size, **work.watch), "made motion", ())
             kept.keep(name, found)
         write_poses(found.poses, folder.motion)
         write_preview(found.poses, folder.result, EditOptions(), **work.watch)
@@ -197,7 +197,7 @@ class _Uploads:
 
     def _joints(self, target: Path) -> Notices:
         """Estimate the joints of a pose file that lacks them; a model that knows real DensePose needs none."""
-        fed_real = not convertible("body", known_charts(self._settings.model))
+        fed_real = known_charts(self._settings.model) == "densepose"
         if self._settings.estimator != "body" or fed_real or (poses := read_poses(target)).joints is not None:
             return ()
 

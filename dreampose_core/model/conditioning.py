@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..poses import NUM_PARTS, WINDOW, PoseSequence, converted
+from ..poses import NUM_PARTS, WINDOW, PoseSequence
 from .config import POSE_CHANNELS, ModelConfig
 from .texture import WARP_PLANES
 from .textured_vae import TexturedVAE, planes_at
@@ -54,7 +54,6 @@ def pose_tensors(poses: PoseSequence, charts: str) -> tuple[torch.Tensor | None,
 
     Raises InputError if nothing remains.
     """
-    poses = converted(poses, charts)
     parts = None if poses.parts is None else torch.from_numpy(poses.parts.astype("int64"))
     uv = None if poses.uv is None or poses.charts != charts else torch.from_numpy(poses.uv.astype("float32"))
     if parts is None and uv is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ..errors import InputError
-from ..poses import NUM_PARTS, PoseSequence, convertible
+from ..poses import NUM_PARTS, PoseSequence
 from ..settings import Quality, Solver
 
 # channels of one encoded map: "iuv" is coverage of each part, U, V, "parts known", "UV known"; "uv" is the paper's U, V
@@ -54,7 +54,7 @@ class ModelConfig:
     pose_window: str = "five"
     photo_encoding: str = "own"
     init_leak: bool = False
-    charts: str = "mannequin"
+    charts: str = "body"
     reference_warp: str = "texture"
     reference_background: bool = True
     height: int = 160
@@ -104,8 +104,8 @@ class ModelConfig:
         return self.pose_encoding == "uv"
 
     def knows_charts(self, poses: PoseSequence) -> bool:
-        """Whether these poses have no U, V, or U, V in charts that convert to the model's."""
-        return poses.charts == "none" or convertible(poses.charts, self.charts)
+        """Whether these poses have no U, V, or U, V in the model's charts."""
+        return poses.charts in ("none", self.charts)
 
     @property
     def condition_size(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ This room does not use torch.
 
 from .align import aligned
 from .clean import frames_with_holes
-from .edit import MIRRORED, converted, convertible, edited, fitted, mirrored, person_box, source_frames
+from .edit import MIRRORED, edited, fitted, mirrored, person_box, source_frames
 from .npz import read_poses, write_poses
 from .numbered import MAX_FRAMES_READ, frame_ranges
 from .people import largest_alone, people, several

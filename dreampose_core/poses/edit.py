@@ -5,7 +5,6 @@ And resize it: by nearest neighbour, or U, V as the original does; aspect kept, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +13,13 @@ from ..errors import InputError
 from ..media import Box, pad_box, placement
 from ..settings import MAX_FRAMES, EditOptions
 from .clean import holes_filled, smoothed
-from .sequence import NUM_PARTS, Charts, PoseSequence, check_range
+from .sequence import NUM_PARTS, PoseSequence, check_range
 
 MIRRORED = "U, V are left out of the mirrored motion: real DensePose's cannot be mirrored, so only the parts are used."
 # DensePose's part numbers by those of their mirror images; the torso, 1 and 2, is its own mirror image.
 _MIRRORED = np.arange(256, dtype=np.uint8)
 _MIRRORED[3 : NUM_PARTS + 1] = np.arange(3, NUM_PARTS + 1).reshape(-1, 2)[:, ::-1].ravel()
 _HEAD = (NUM_PARTS - 1, NUM_PARTS)
-# On an arm, part and U encode an angle about the bone. The charts `mannequin` measure it from the front of a hanging
-# arm, the charts `body` from _ARM_TURN further inwards, as DensePose does.
-_ARM_TURN = math.radians(75)
-_FIRST_ARM, _FRONTS = 15, (15, 16, 19, 20)  # front + 2 is the back of the same limb; odd parts belong to the left arm
 
 
 def edited(poses: PoseSequence, options: EditOptions) -> PoseSequence:
@@ -67,7 +62,7 @@ def source_frames(num_frames: int, fps: float, options: EditOptions) -> np.ndarr
 def mirrored(poses: PoseSequence) -> PoseSequence:
     """Mirror a sequence: left and right are exchanged in the picture and in the part numbers.
 
-    U, V in the charts `mannequin` and `body` are mirrored, too. DensePose's U, V are dropped, because its atlas has no
+    U, V in the charts `body` are mirrored, too. DensePose's U, V are dropped, because its atlas has no
     simple symmetry and this program does not include tables for it. Raises InputError for a sequence with U, V only.
     """
     if poses.parts is None:
@@ -75,7 +70,7 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
     parts, joints = np.empty_like(poses.parts), None if poses.joints is None else poses.joints.mirrored()
     for old, new in zip(poses.parts, parts):
         new[:] = _MIRRORED[old[:, ::-1]]
-    if poses.charts not in ("mannequin", "body"):
+    if poses.charts != "body":
         return replace(poses, parts=parts, uv=None, charts="none", joints=joints)
     uv = np.empty_like(poses.uv)
     for old, new, part in zip(poses.uv, uv, parts):
@@ -84,29 +79,6 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
         turned = (part > 0) & ~np.isin(part, _HEAD)
         new[0][turned] = 1 - new[0][turned]
     return replace(poses, parts=parts, uv=uv, joints=joints)
-
-
-def convertible(a: Charts, b: Charts) -> bool:
-    """Whether U, V in charts `a` can be converted to charts `b`."""
-    return a == b or {a, b} == {"mannequin", "body"}
-
-
-def converted(poses: PoseSequence, charts: Charts) -> PoseSequence:
-    """Convert a sequence to other charts; unchanged if that is impossible (see `convertible`) or parts are unknown."""
-    if poses.charts == charts or not convertible(poses.charts, charts) or poses.parts is None:
-        return poses
-    parts, uv = poses.parts.copy(), poses.uv.copy()
-    turn = _ARM_TURN if charts == "body" else -_ARM_TURN
-    for labels, values in zip(parts, uv):
-        rows, columns = np.nonzero((labels >= _FIRST_ARM) & (labels < _FIRST_ARM + 8))
-        part, u = labels[rows, columns], values[0, rows, columns].astype(np.float32)
-        on_front = np.isin(part, _FRONTS)
-        angle = np.where(on_front, u - 0.5, u + 0.5) * math.pi + np.where(part % 2, turn, -turn)
-        angle = (angle + math.pi) % (2 * math.pi) - math.pi
-        is_front = np.abs(angle) <= math.pi / 2
-        labels[rows, columns] = part + np.where(on_front, 0, -2) + np.where(is_front, 0, 2)
-        values[0, rows, columns] = np.where(is_front, 0.5 + angle / math.pi, (angle / math.pi) % 2 - 0.5).clip(0, 1)
-    return replace(poses, parts=parts, uv=uv, charts=charts)
 
 
 def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, bilinear: bool = False) -> PoseSequence:

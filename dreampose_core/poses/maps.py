@@ -133,7 +133,7 @@ def read_sidecar(folder: Folder) -> tuple[Charts, float | None]:
     try:
         sidecar = json.loads(folder.read(found[0]))
         charts, fps = sidecar["charts"], float(sidecar["fps"])
-        if charts not in ("densepose", "mannequin", "body") or not 1 <= fps <= 240:
+        if charts not in ("densepose", "body") or not 1 <= fps <= 240:
             raise ValueError
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{SIDECAR} in {folder.name} does not hold charts and fps; mend it or delete it.") from error

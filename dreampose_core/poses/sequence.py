@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..media import Box
 
-Charts = Literal["densepose", "mannequin", "body", "none"]
+Charts = Literal["densepose", "body", "none"]
 NUM_PARTS = 24
 WINDOW = (-2, -1, 0, 1, 2)  # paper, section 4.2.2: five consecutive poses around the target
 # A DensePose network outputs U, V a little outside 0..1 at the edges of parts; values beyond these limits are invalid.

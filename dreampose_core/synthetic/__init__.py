@@ -1,6 +1,7 @@
-"""Synthetic people from seeds: their bodies, motions and clothes, and pictures of them with exact pose maps."""
+"""Synthetic people from seeds: their bodies, motions and clothes, and pictures of them in any pose."""
 
-from .figure import HELD_OUT, Figure, Moments, render, render_clip
 from .motion import HELD_OUT_MOTIONS, MOTIONS, Manner
+from .people import HELD_OUT, Person
+from .staging import Moments
 
-__all__ = ["HELD_OUT", "HELD_OUT_MOTIONS", "MOTIONS", "Figure", "Manner", "Moments", "render", "render_clip"]
+__all__ = ["HELD_OUT", "HELD_OUT_MOTIONS", "MOTIONS", "Manner", "Moments", "Person"]

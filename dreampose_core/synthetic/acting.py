@@ -1,36 +1,32 @@
-"""Draw a mannequin's motion from options as pose maps: the motion and its manner, the body, and the camera."""
+"""Draw a made motion from options as pose maps: the motion and its manner, the body, and the camera."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from ..body.cones import Shape
+from ..body.build import LAG_S, Build, Stances, drawn, turn_arms
+from ..body.cones import forward_kinematics, sole_height
 from ..poses import PoseSequence
-from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
+from ..poses.sequence import both
+from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..settings import MotionOptions
 from .dice import Dice
-from .figure import Camera, Figure, Light, joints, render
-from .motion import Manner
-from .outfit import Outfit
+from .motion import Manner, motion
+from .staging import FLOOR, Camera, Moments, View, raised
 
+# factors on the average body: shoulders, hips, girth, legs, head; and the height in adult's heights
 _HEIGHTS = {
-    "child": Shape(shoulders=0.9, hips=0.86, girth=0.94, legs=0.9, head=1.24, height=0.79),
-    "short": Shape(legs=0.97, head=1.03, height=0.93),
-    "average": Shape(height=0.985),
-    "tall": Shape(legs=1.04, head=0.97, height=1.04),
+    "child": ((0.9, 0.86, 0.94, 0.95, 1.24), 0.79),
+    "short": ((1, 1, 1, 0.985, 1.03), 0.93),
+    "average": ((1, 1, 1, 1, 1), 0.985),
+    "tall": ((1, 1, 1, 1.02, 0.97), 1.04),
 }
-# factors on the shape of the height
-_BUILDS = {
-    "slim": Shape(shoulders=0.95, hips=0.92, girth=0.82),
-    "average": Shape(),
-    "heavy": Shape(shoulders=1.05, hips=1.12, girth=1.32),
-}
-_HEMS = {"close": 0.0, "skirt": 0.3, "long_skirt": 0.14}
-_ZOOM = 0.76  # at distance 1; leaves room above for hands and jumps
-_BATCH = 8  # frames drawn at once; the run can be stopped between batches
+_BUILDS = {"slim": (0.95, 0.92, 0.82, 1, 1), "average": (1, 1, 1, 1, 1), "heavy": (1.05, 1.12, 1.32, 1, 1)}
+_SKIRTS = {"close": (0.0, 0.0), "skirt": (0.3, 0.14), "long_skirt": (0.14, 0.14)}  # hem and half its width
+_ZOOM = 0.74  # at distance 1; leaves room above for hands and jumps
 
 
 def acted(
@@ -40,36 +36,42 @@ def acted(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> PoseSequence:
-    """Draw the pose maps of a motion, of `size` (height, width), with exact parts and U, V (charts: mannequin).
+    """Draw the pose maps of a motion, of `size` (height, width), with exact parts and U, V (charts: body) and joints.
 
     U, V are rounded to steps of 1/255, as in DensePose's own files; that takes a third of the bytes on disk.
     Raises InputError for an unknown motion, Cancelled if should_stop() returns true.
     """
-    figure = _mannequin(options)
-    times = torch.arange(options.num_frames) / options.fps
-    moments = figure.moments(options.motion, times).seen_from(torch.deg2rad(options.view + options.turning * times))
-    moments = replace(moments, zoom=moments.zoom / options.distance)
-    parts, uv = [], []
-    clock = StageClock("drawing", options.num_frames, on_progress)
-    for which in torch.arange(options.num_frames).split(_BATCH):
-        check_stop(should_stop)
-        drawn = render(figure, moments.select(which), size, maps_only=True)
-        parts.append(drawn.parts)
-        uv.append((drawn.uv.float() * 255).round().div(255).half())
-        clock.tick(int(which[-1]) + 1)
-    exact_joints = joints(figure, moments, size)
-    return PoseSequence(torch.cat(parts).numpy(), torch.cat(uv).numpy(), "mannequin", options.fps, exact_joints)
-
-
-def _mannequin(options: MotionOptions) -> Figure:
-    """A figure in close or skirted clothes, with an empty atlas because only its maps are drawn."""
     dice = Dice(options.seed)
-    tall, broad = _HEIGHTS[options.height], _BUILDS[options.build]
-    drawn = {
-        name: dice.around(getattr(tall, name) * getattr(broad, name), 0.03)
-        for name in ("shoulders", "hips", "girth", "legs", "head")
-    }
-    shape, outfit = Shape(**drawn, height=tall.height), Outfit(waist=0.6, hem=_HEMS[options.clothes], flare=1.5)
+    build = _build(options, dice)
     manner = Manner(options.speed, options.amplitude, 0.0, 1 if dice.chance(0.5) else -1)
-    light = Light((0.0, math.sqrt(0.5), math.sqrt(0.5)), 0.5, (1.0, 1.0, 1.0))  # unused in maps
-    return Figure(options.seed, manner, Camera(_ZOOM, 0.0), light, shape, outfit, torch.empty(0))
+    times = torch.arange(options.num_frames) / options.fps
+    moments = Moments.still(*motion(options.motion, times, manner))
+    moments = moments.seen_from(torch.deg2rad(options.view + options.turning * times))
+    moments = replace(moments, zoom=moments.zoom / options.distance)
+    rest = torch.tensor(build.rest(), dtype=torch.float32).expand(len(times), -1, -1)
+    rotations, positions = forward_kinematics(rest, moments.angles, moments.offset)
+    positions = raised(positions, FLOOR + moments.offset[:, 1] - sole_height(rotations, positions))
+    view = View.of(Camera(_ZOOM, 0.0), _HEIGHTS[options.height][1], moments)
+    joints = view.joints((rotations, positions), build, size)
+    watch = {"on_progress": on_progress, "should_stop": should_stop}
+    parts, uv = drawn(
+        Stances.of(joints, size), [build] * len(times), size, round(LAG_S * options.fps), supersample=2, **watch
+    )
+    turn_arms(parts, uv)
+    uv = ((uv.astype(np.float32) * 255).round() / 255).astype(np.float16)
+    return PoseSequence(parts, uv, "body", options.fps, joints)
+
+
+def _build(options: MotionOptions, dice: Dice) -> Build:
+    """The body of these options, a little different for every seed."""
+    factors = zip(_HEIGHTS[options.height][0], _BUILDS[options.build])
+    shoulders, hips, girth, legs, head = (dice.around(tall * broad, 0.03) for tall, broad in factors)
+    offsets = Build.average().offsets
+    offsets[both("shoulder"), 0] *= shoulders
+    offsets[both("hip"), 0] *= hips
+    offsets[both("knee") + both("ankle"), 1] *= legs
+    hem, width = _SKIRTS[options.clothes]
+    skirt = np.array([hem, width * hips * (0.6 + 0.4 * girth)])
+    return Build(
+        offsets, limbs=np.full((4, 2), 0.55 + 0.45 * girth), trunk=np.full(3, 0.3 + 0.7 * girth), head=head, skirt=skirt
+    )

@@ -1,4 +1,4 @@
-"""Backdrops of mannequins: studios and rooms, a little larger than the frame, so that a camera can move over them."""
+"""Backdrops of drawn people: studios and rooms, a little larger than the frame, so that a camera can move over them."""
 
 from __future__ import annotations
 

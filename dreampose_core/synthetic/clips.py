@@ -12,19 +12,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..body.build import Build, Stances, drawn, turn_arms
+from ..body.fitting import offsets_of
+from ..body.outline import snapped
 from ..body.retarget import on_body
+from ..body.worn import fitted_body
 from ..densepose import Estimator
 from ..media import crop_box, fit_image, read_image
-from ..poses import PoseSequence, converted
+from ..poses import JOINTS, PoseSequence
 from .backdrop import backdrop_size
 from .dice import Dice
-from .figure import HELD_OUT, Figure, render_clip
 from .motion import HELD_OUT_MOTIONS, TRAINING_MOTIONS
-from .people import Person, draw_people
+from .people import HELD_OUT, Person, draw_people
+from .staging import Moments
 
 SHAPES = ((640, 512), (672, 480), (736, 416), (576, 576))  # 5:4, 7:5, 16:9, 1:1; of similar area
 LENGTH = 12  # frames of a clip
-_CAPSULES = 0.25  # share of clips with people made of capsules, whose maps are exact
 _FPS = (5, 8, 12)
 _NEAR = 0.3  # share of clips in which the camera is too near to show the whole person
 _TURNED = 0.25  # share of clips whose person has turned since the photo
@@ -54,10 +57,9 @@ def draw_clip(
 ) -> Clip | None:
     """Draw clip `index` of the training set `seed`, always the same; None if the estimator does not find the person.
 
-    Three quarters of the clips show people made of triangles, with maps from the estimator. Two thirds of those have
-    the frames' own maps; in one third the motion is retargeted to the body in the photo, as another person's motion
-    would be. The other clips show people made of capsules, with exact maps. held_out: draw people of triangles and
-    motions that no training set contains, always with the frames' own maps.
+    Two thirds of the clips have the frames' own maps; in one third the motion is retargeted to the body in the photo,
+    as another person's motion would be. held_out: draw people and motions that no training set contains, always with
+    the frames' own maps.
     """
     dice = Dice((seed * 1_000_003 + index) * 2)
     size = dice.choice(tuple(sizes))
@@ -65,10 +67,7 @@ def draw_clip(
     who = HELD_OUT + who if held_out else who
     fps, start = dice.choice(_FPS), dice.uniform(0, 8)
     turned = dice.uniform(-math.pi, math.pi) if dice.chance(_TURNED) else 0.0
-    if dice.chance(_CAPSULES) and not held_out:
-        rgb, poses = render_clip(Figure.from_seed(who), name, LENGTH, size, fps=float(fps), start_s=start)
-        poses = converted(poses, "body")
-        return Clip(rgb[0].numpy(), poses.select([0]), rgb.numpy(), poses)
+    dice.uniform()  # not used; without this draw all clips would change
     person = Person.from_seed(who)
     moments = person.moments(name, start + torch.arange(LENGTH) / fps).turned(turned)
     still = turned != 0 or dice.chance(0.4)
@@ -82,7 +81,7 @@ def draw_clip(
     behind = None
     if backdrops and dice.chance(_PICTURES):
         behind = _picture(dice, dice.choice(tuple(backdrops)), size)
-    frames = _through_a_phone(dice, draw_people(person, moments, size, backdrop=behind)[0].numpy())
+    frames = _through_a_phone(dice, draw_people(person, moments, size, behind)[0].numpy())
     photo, frames = (frames[0], frames[1:]) if still else (frames[0], frames)
     image_poses, poses = estimator.estimate([photo]), replace(estimator.estimate(list(frames)), fps=float(fps))
     if image_poses.joints is None or poses.joints is None or not poses.mask.any((1, 2)).all():
@@ -90,6 +89,26 @@ def draw_clip(
     if not still and not held_out and dice.chance(0.7):
         poses, _ = on_body(poses, image_poses)
     return Clip(photo, image_poses, frames, poses)
+
+
+def exact_clip(
+    person: Person, moments: Moments, size: tuple[int, int], fps: float = 20.0
+) -> tuple[np.ndarray, PoseSequence]:
+    """Draw a person in T moments: rgb uint8 (T, H, W, 3) and the pose sequence (charts: body), without an estimator.
+
+    The maps are those of a body with the person's exact joints and mask.
+    """
+    rgb, masks = draw_people(person, moments, size)
+    posture, view = person.staged(moments)
+    still = np.broadcast_to(np.eye(3), (len(JOINTS), 3, 3))
+    body = Build(offsets_of(still, person.body.rest.double().numpy()))
+    stances, masks = Stances.of(view.joints(posture, body, size), size), masks.numpy().astype(np.uint8) * 255
+    body = fitted_body(stances.select([0]), body, masks[0])
+    parts, uv = drawn(stances, [body] * len(stances), size)
+    for index, height in enumerate(stances.height):
+        parts[index], uv[index] = snapped(parts[index], uv[index], masks[index], height)
+    turn_arms(parts, uv)
+    return rgb.numpy(), PoseSequence(parts, uv, "body", fps, view.joints(posture, body, size))
 
 
 def _picture(dice: Dice, path: Path, size: tuple[int, int]) -> torch.Tensor:

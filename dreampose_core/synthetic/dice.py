@@ -18,7 +18,7 @@ class Dice:
 
     @classmethod
     def of(cls, who: int, purpose: int) -> Dice:
-        """Dice for one purpose of the figure or person with seed `who`. Raises InputError for a seed out of range."""
+        """Dice for one purpose of the person with seed `who`. Raises InputError for a seed out of range."""
         if not 0 <= who <= MAX_SEED:
             raise InputError(f"The seed is {who}; it must be 0 to {MAX_SEED}.")
         return cls(who * 7919 + purpose)

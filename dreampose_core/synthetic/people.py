@@ -1,4 +1,4 @@
-"""People made of triangles: a person from a seed, pictures of them in any moments of a motion, and their joints."""
+"""People made of triangles: a person from a seed, their joints, and pictures of them in any moments of a motion."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from ..body.cones import forward_kinematics
-from ..body.drawing import View
+from ..body.cones import Posture, forward_kinematics
 from ..poses.sequence import both
+from .backdrop import backdrop
 from .clothing import Clothes, Layer, Layers, Surface, draping_weights, dressed, load_surface, waves, worn_body
 from .dice import Dice
-from .figure import FLOOR, Actor, Camera, Light, Moments, behind, raised, view_of
 from .looks import Looks, colours
 from .mesh import Body, load_mesh, rasterise, vertex_normals
-from .motion import random_manner
+from .motion import Manner, motion, random_manner
+from .staging import FLOOR, Camera, Light, Moments, View, behind, raised
 
+HELD_OUT = 10_000  # seeds below are for training; this one and those above are never trained on
 _OPPOSITES = (
     ("jaw_narrow", "jaw_wide"),
     ("chin_short", "chin_long"),
@@ -43,14 +44,17 @@ _FACE = 0.7  # largest amount of the targets in _OPPOSITES
 
 
 @dataclass(frozen=True)
-class Person(Actor):
-    """An actor made of triangles: body, clothes, looks."""
+class Person:
+    """A person made of triangles: a manner of moving, the camera and the light; body, clothes, looks."""
 
+    seed: int
+    manner: Manner
+    camera: Camera
+    light: Light
     body: Body
     wear: Clothes
     looks: Looks
     layers: Layers
-    place = 43
 
     @classmethod
     def from_seed(cls, seed: int) -> Person:
@@ -66,10 +70,28 @@ class Person(Actor):
         actor = random_manner(dice), Camera.random(dice), Light.random(dice)
         return cls(seed, *actor, worn_body(body, wear), wear, looks, layers)
 
-    @property
-    def height(self) -> float:
-        """Height as a share of an adult's, at most 1.03."""
-        return min(self.body.height, 1.03)
+    def moments(self, name: str, times: torch.Tensor) -> Moments:
+        """Moments of the named motion at `times` (T,), in seconds, ascending."""
+        cycle = 2 * math.pi * (self.camera.rate * times + self.camera.phase)
+        zoom = 1 + self.camera.breathe * torch.sin(cycle)
+        pan = self.camera.sway * torch.stack([torch.sin(1.3 * cycle), 0.3 * torch.cos(cycle)], -1)
+        return Moments(*motion(name, times, self.manner), zoom, pan)
+
+    def staged(self, moments: Moments) -> tuple[Posture, View]:
+        """Rotations and positions of the joints, and the camera's view.
+
+        The lower sole is at the offset's y above the floor.
+        """
+        rest = self.body.rest.expand(len(moments), -1, -1)
+        rotations, positions = forward_kinematics(rest, moments.angles, moments.offset)
+        weights = load_mesh().weights
+        feet = load_mesh().faces["body"].unique()
+        feet = feet[weights[feet][:, both("ankle")].sum(1) > 0.6]
+        part = replace(self.body, vertices=self.body.vertices[feet])
+        lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
+        sole = self.wear.sole + 0.005 if self.wear.shoe else 0.0
+        positions = raised(positions, FLOOR + moments.offset[:, 1] - lows + sole)
+        return (rotations, positions), View.of(self.camera, min(self.body.height, 1.03), moments)
 
 
 def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]:
@@ -111,43 +133,26 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
 
 
 def draw_people(
-    person: Person, moments: Moments, size: tuple[int, int], backdrop: torch.Tensor | None = None
+    person: Person, moments: Moments, size: tuple[int, int], room: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a person in T moments: rgb uint8 (T, H, W, 3) and the person's mask bool (T, H, W).
 
-    size: (height, width). backdrop: used instead of the person's own, of the same size, in [0, 1].
+    size: (height, width). room: a backdrop instead of the person's own, of the same size, in [0, 1].
     """
-    rotations, positions, view = _staged(person, moments)
-    backdrop = person.backdrop(size) if backdrop is None else backdrop
-    background = behind(backdrop, moments, positions, view, size)
+    (rotations, positions), view = person.staged(moments)
+    room = backdrop(Dice.of(person.seed, 43), size) if room is None else room
+    background = behind(room, moments, positions, view, person.light, size)
     weights, rgb, masks = draping_weights(), [], []
     for i in range(len(moments)):
         vertices = person.body.skinned(rotations[i], positions[i], weights)
-        colour, share = _drawn(person, vertices, view.select(torch.tensor([i])), size)
+        colour, share = _drawn(person, vertices, float(view.scale[i]), view.centre[i].tolist(), size)
         rgb.append((colour + background[i] * (1 - share[..., None])).clamp(0, 1))
         masks.append(share >= 0.5)
     return (torch.stack(rgb) * 255).round().to(torch.uint8), torch.stack(masks)
 
 
-def _staged(person: Person, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, View]:
-    """Rotations and positions of the joints, and the view.
-
-    The lower sole is at the offset's y above the floor.
-    """
-    rest = person.body.rest.expand(len(moments), -1, -1)
-    rotations, positions = forward_kinematics(rest, moments.angles, moments.offset)
-    weights = load_mesh().weights
-    feet = load_mesh().faces["body"].unique()
-    feet = feet[weights[feet][:, both("ankle")].sum(1) > 0.6]
-    part = replace(person.body, vertices=person.body.vertices[feet])
-    lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
-    sole = person.wear.sole + 0.005 if person.wear.shoe else 0.0
-    positions = raised(positions, FLOOR + moments.offset[:, 1] - lows + sole)
-    return rotations, positions, view_of(person, moments)
-
-
-def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, int]):
-    """Draw the person in one moment.
+def _drawn(person: Person, vertices: torch.Tensor, scale: float, centre: list[float], size: tuple[int, int]):
+    """Draw the person in one moment; scale, centre: of its `View`.
 
     Returns the colour (H, W, 3), weighted by how much of each pixel the person covers, and that share (H, W).
     """
@@ -155,7 +160,7 @@ def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, 
     height, width = size[0] * _SAMPLES, size[1] * _SAMPLES
     normals = vertex_normals(vertices, torch.cat(list(mesh.faces.values())))
     places = vertices[layers.index] + normals[layers.index] * layers.lift[:, None]
-    scale, (middle_x, middle_y) = float(view.scale) * height, view.centre[0].tolist()
+    scale, (middle_x, middle_y) = scale * height, centre
     x, y = (places[:, 0] - middle_x) * scale + width / 2, height / 2 - (places[:, 1] - middle_y) * scale
     hits = rasterise(torch.stack([x, y, places[:, 2]], 1), layers.faces, (height, width), layers.keep)
     lips = torch.maximum(mesh.landmarks["upper_lip"], mesh.landmarks["lower_lip"])
@@ -166,8 +171,8 @@ def _drawn(person: Person, vertices: torch.Tensor, view: View, size: tuple[int, 
     layer = layers.layer[hits.face]
     here = Surface(at[:, :3], at[:, 3:6], at[:, 6], at[:, 7])
     colour = colours(person.looks, person.wear, layer, here, at[:, 8], at[:, 12:15])
-    colour = colour * _light(person, layer, here, normalize(at[:, 9:12], dim=1), hits, (height, width), view)[:, None]
-    colour = (colour * view.tint[0]).clamp(0, 1)
+    colour = colour * _light(person, layer, here, normalize(at[:, 9:12], dim=1), hits, (height, width))[:, None]
+    colour = (colour * person.light.tint).clamp(0, 1)
     picture = torch.zeros(4, height * width)
     picture[:, hits.pixel] = torch.cat([colour, torch.ones(len(colour), 1)], 1).T
     small = avg_pool2d(picture.reshape(1, 4, height, width), _SAMPLES)[0]
@@ -186,15 +191,15 @@ def _eye_places() -> torch.Tensor:
     return places
 
 
-def _light(person: Person, layer, at: Surface, normals, hits, size, view: View) -> torch.Tensor:
+def _light(person: Person, layer, at: Surface, normals, hits, size) -> torch.Tensor:
     """Brightness (P,): soft light, folds of cloth, and less light closely behind something nearer."""
     cloth = (layer == Layer.TOP) | (layer == Layer.BOTTOM)
     bumps = torch.zeros(len(layer))
     place = at.place[cloth]
     bumps[cloth] = waves(place * place.new_tensor([1.0, 0.45, 1.0]), 8, person.seed + 7) * person.looks.wrinkles
-    facing = normals @ view.light[0]
+    facing = normals @ person.light.direction
     lit = (0.5 + 0.5 * facing) ** 1.3
-    ambient = float(view.ambient)
+    ambient = float(torch.tensor(person.light.ambient))  # as single precision has it
     level = ambient + (1.12 - ambient) * lit + 0.075 * bumps - 0.12 * (1 - normals[:, 2].clamp(0, 1)) ** 2
     level = torch.where((layer == Layer.LEFT_EYE) | (layer == Layer.RIGHT_EYE), 0.25 + 0.7 * level, level)
     depth = torch.full((size[0] * size[1],), -1.0)

@@ -34,7 +34,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from .footage import REPORT, frames_in, joined, read_map
 
 LEAST = 2  # frames of a clip: a photo and a different target
-_WHOLE = "poses.npz"  # the maps of all frames in one file, as written by `mannequin render`
+_WHOLE = "poses.npz"  # the maps of all frames in one file
 _LEAST_SHARE = 0.01  # of the frame: a smaller person does not count as one
 _ABOUT = "clip.json"
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif")

@@ -37,7 +37,6 @@ def mini_config(run: MiniRun) -> ModelConfig:
         width=run.size[1],
         reference_warp=run.reference_warp,
         free_shape=is_drawn(run),
-        charts="body" if is_drawn(run) else "mannequin",
         draft_steps=1,
         standard_steps=1,
         best_steps=2,

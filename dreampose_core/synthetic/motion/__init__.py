@@ -23,7 +23,7 @@ TRAINING_MOTIONS = tuple(name for name in MOTIONS if name not in HELD_OUT_MOTION
 
 @dataclass(frozen=True)
 class Manner:
-    """How one figure performs a motion.
+    """How one person performs a motion.
 
     speed, size: of its movements; 1 is usual. Motions are made for speeds of 0.75 to 1.25 and sizes of 0.8 to 1.2, and
     also work for 0.25 to 4 and 0.25 to 1.8; arms that touch something do so at every size. phase: 0 to 1, where in its
@@ -39,7 +39,7 @@ class Manner:
 def motion(name: str, times: torch.Tensor, manner: Manner = Manner()) -> tuple[torch.Tensor, torch.Tensor]:
     """Joint angles (T, J, 3) and root offsets (T, 3) of a motion at `times` (T,), in seconds, ascending.
 
-    The offset's x and z move the figure across the floor; its y is the height of the lower sole above the floor, 0
+    The offset's x and z move the person across the floor; its y is the height of the lower sole above the floor, 0
     except in a jump. Every motion repeats forever. Raises InputError for an unknown name.
     """
     if name not in MOTIONS:

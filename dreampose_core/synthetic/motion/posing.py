@@ -11,12 +11,12 @@ import math
 
 import torch
 
-from ...body.cones import Shape, euler_matrices, rest_joints
+from ...body.cones import REST, euler_matrices
 from ...poses.sequence import JOINT_INDEX, JOINTS, OTHER_SIDE, both
 
 # Numbers of each part. For limbs, "out" is away from the body's middle on both sides.
 PARTS = {
-    "heading": ("turn",),  # of the whole figure, about the vertical through its place; > 0 to its left
+    "heading": ("turn",),  # of the whole body, about the vertical through its place; > 0 to its left
     "height": ("above",),  # of the lower sole above the floor, at least 0
     # of the pelvis from its place above the feet; it sinks further if the feet are too far away
     "hips": ("left", "sink", "forward"),
@@ -37,17 +37,16 @@ _BOTH = {"arms": "arm", "hands": "hand", "feet": "foot"}
 NUM_CHANNELS = sum(len(numbers) for numbers in PARTS.values())
 HEADING, HEIGHT = WHERE["heading"].start, WHERE["height"].start
 
-_REST = rest_joints(Shape())
 _SIDES = torch.tensor([1.0, -1.0])  # left, right
 _LEGS = torch.tensor([both("hip"), both("knee"), both("ankle")]).flatten()
 
 
 def _rest(joint: str) -> torch.Tensor:
     """Positions (2, 3) of the left and the right joint at rest."""
-    return torch.tensor([_REST[f"left_{joint}"], _REST[f"right_{joint}"]])
+    return torch.tensor([REST[f"left_{joint}"], REST[f"right_{joint}"]])
 
 
-_ROOT = torch.tensor(_REST["root"])
+_ROOT = torch.tensor(REST["root"])
 _HIPS = _rest("hip") - _ROOT
 _ANKLES = _rest("ankle")
 _THIGH_BONE, _SHANK_BONE = (_rest("knee") - _rest("hip"))[0].tolist(), (_ANKLES - _rest("knee"))[0].tolist()
@@ -104,7 +103,7 @@ def reach(wrist: tuple[float, float, float], elbow: tuple[float, float, float]) 
     wrist: (out, up, forward) in body heights from the floor, for the body at rest. elbow: the direction (out, up,
     forward) in which the elbow points. A wrist further away than the arm is long is moved closer.
     """
-    shoulder, middle, end = (torch.tensor(_REST[f"left_{joint}"]) for joint in ("shoulder", "elbow", "wrist"))
+    shoulder, middle, end = (torch.tensor(REST[f"left_{joint}"]) for joint in ("shoulder", "elbow", "wrist"))
     upper, lower = (middle - shoulder).norm(), (end - middle).norm()
     way = torch.tensor(wrist) - shoulder
     distance = way.norm().clamp(upper * 0.45, (upper + lower) * 0.995)
