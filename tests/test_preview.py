@@ -24,6 +24,7 @@ from dreampose_core.inputs.preview import (
 )
 from dreampose_core.media import Box, probe_video, read_image, read_video
 from dreampose_core.poses import PoseSequence
+from dreampose_core.poses.clean import holes_filled
 from dreampose_core.settings import MINI, EditOptions, FrameOptions
 from dreampose_core.synthetic import HELD_OUT
 
@@ -32,7 +33,8 @@ SIZE = (160, 128)
 
 @pytest.fixture(scope="module")
 def clip():
-    return drawn_clip(HELD_OUT + 8, "turn", 6, SIZE, fps=6.0)
+    rgb, poses = drawn_clip(HELD_OUT + 8, "turn", 6, SIZE, fps=6.0)
+    return rgb, holes_filled(poses)
 
 
 def scene(clip, own=True, parts_only=False) -> Scene:
