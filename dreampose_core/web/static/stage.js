@@ -137,7 +137,8 @@ function words(job) {
   if (!STAGES[step?.stage]) return ["Getting ready", "Checking the files and loading the model"];
   const [headline, unit] = STAGES[step.stage];
   const done = unit ? `${unit} ${step.step} of ${step.total}` : "";
-  return [headline, step.seconds_left && step.step < step.total ? `${done}, ${left(step.seconds_left)}` : done];
+  const time = step.seconds_left && step.step < step.total ? left(step.seconds_left) : "";
+  return [headline, [done, time].filter(Boolean).join(", ")];
 }
 
 function showProgress(job) {
