@@ -259,8 +259,8 @@ def test_mistakes_are_one_sentence(model, tmp_path, capsys, monkeypatch, argumen
 
 def test_nobody_in_view_leaves_nothing_to_say(clips):
     clip = clips[0]
-    nobody = PoseSequence(np.zeros_like(clip.poses.parts), clip.poses.uv * 0, "body")
-    scores = Scorer(replace(clip, poses=nobody)).score(clip.truth)
+    empty = PoseSequence(np.zeros_like(clip.poses.parts), clip.poses.uv * 0, "body")
+    scores = Scorer(replace(clip, poses=empty)).score(clip.truth)
     assert scores["psnr"] == 100 and json.dumps(scores, allow_nan=False)
     assert {scores[key] for key in ("psnr_mask", "ssim_mask", "identity_seen", "temporal_error")} == {None}
 

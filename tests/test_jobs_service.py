@@ -312,7 +312,7 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         )
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert status.state == "queued"
-        # the same files again: nothing is estimated again, and the same is said
+        # the same files again: nothing is estimated again, and the notices are the same
         kept = {path.name: path.stat().st_mtime_ns for path in (service.home / "readings").glob("*.npz")}
         again = service.submit(BEN, request(files, kind="preview", poses=files / "walk.mp4"))
         *_, last = watch(service, again, BEN)

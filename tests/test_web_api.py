@@ -144,7 +144,7 @@ def submitted(client: TestClient, **given) -> str:
 
 
 def wait_job(client: TestClient, job: str, reached: Callable[[dict], bool]) -> dict:
-    """What is told of the job once it is so."""
+    """The job's view once it is so."""
 
     def asked():
         told = client.get(f"/jobs/{job}").json()

@@ -20,7 +20,8 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Set every gradient to its mean over the processes."""
     if processes().num_processes > 1:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        torch._foreach_copy_(gradients, reduce(gradients, "mean"))
+        for gradient, average in zip(gradients, reduce(gradients, "mean")):
+            gradient.copy_(average)
 
 
 def mean(value: torch.Tensor) -> float:

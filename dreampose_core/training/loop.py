@@ -204,7 +204,8 @@ class _State:
         self.optimizer.step()
         if self.options.ema is not None:
             decay = self.options.ema_at(len(self.losses))
-            torch._foreach_lerp_(self.kept, [p.detach() for p in self.parameters], 1 - decay)
+            for kept, parameter in zip(self.kept, self.parameters):
+                kept.lerp_(parameter.detach(), 1 - decay)
 
     def look(self, error: float) -> None:
         """Record an error on held-back data, and keep these weights if it is the smallest."""
