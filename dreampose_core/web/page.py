@@ -42,7 +42,7 @@ def build_page(service: JobService, links: ResultLinks, browser_secret: str) -> 
         browser = gr.BrowserState(None, storage_key="dreampose", secret=browser_secret)
         gr.HTML(static("header.html"), elem_id="header", apply_default_css=False)
         with gr.Row(elem_id="main", equal_height=False):
-            with gr.Column(elem_id="form", min_width=300):
+            with gr.Column(elem_id="form", scale=0, min_width=392):
                 people, form = _inputs()
                 with gr.Accordion("Customise the motion", open=False, elem_id="custom"):
                     custom = {name: option(MotionOptions, name) for name in MotionOptions.model_fields}
@@ -83,10 +83,10 @@ def about_server(service: JobService) -> str:
 
 
 def _part(name: str, value: object, elem_id: str | None = None, **props) -> gr.HTML:
-    """A part of the page with its template and script from web/static."""
+    """A part of the page that its script from web/static draws."""
     return gr.HTML(
         value,
-        html_template=static(f"{name}.html"),
+        html_template="",
         js_on_load=static(f"{name}.js"),
         apply_default_css=False,
         elem_id=elem_id or f"{name}-part",

@@ -62,7 +62,7 @@ def build_app(service: JobService) -> FastAPI:
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=[],
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        head=f"<style>{static('style.css')}</style><script>{static('page.js')}</script>",
+        head=f"<style>{static('style.css')}</style><script>{static('preact.js')}\n{static('page.js')}</script>",
     )
 
 

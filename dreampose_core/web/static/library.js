@@ -1,5 +1,6 @@
-// My videos and saved people, from the HTTP API. The stage says when something has changed.
-const { api, made, relative } = window.dreampose;
+// My videos and saved people, from the HTTP API, and the strip below the title. The stage says when something has changed.
+const { html, render } = htmPreact;
+const { api, relative } = window.dreampose;
 const STATES = {
   failed: "Did not work",
   cancelled: "Stopped",
@@ -8,122 +9,97 @@ const STATES = {
   running: "Being made",
   cancelling: "Stopping",
 };
-const ago = (when) => {
+let working = false; // whether a video is being made, so that there is something to ask for
+
+function ago(when) {
   const minutes = Math.floor((Date.now() - new Date(when)) / 60000);
   const words = new Intl.RelativeTimeFormat("en");
   if (minutes < 1) return "just now";
   if (minutes < 60) return words.format(-minutes, "minute");
   if (minutes < 1440) return words.format(-Math.floor(minutes / 60), "hour");
   return words.format(-Math.floor(minutes / 1440), "day");
-};
-const spoken = (title) => (title.charAt(0).toUpperCase() + title.slice(1)).replaceAll("-", ", ").replaceAll("_", " ");
+}
+
+const change = (work) => work.catch((problem) => alert(problem.message)).then(refresh);
 
 // A picture that can be opened, and a menu of [words, action].
-function row(onclick, inside, items) {
-  const menu = made("details", { className: "menu" }, made("summary", { ariaLabel: "Actions", textContent: "⋯" }));
-  const close = (action) => () => {
-    menu.open = false;
+function row(id, open, picture, words, items) {
+  const act = (action) => (event) => {
+    event.target.closest("details").open = false;
     action();
   };
-  const buttons = items.map(([words, action]) => made("button", { textContent: words, onclick: close(action) }));
-  menu.append(made("div", {}, ...buttons));
-  return made("li", {}, made("button", { className: "open", onclick }, ...inside), menu);
+  const image = picture ? html`<img src=${relative(picture)} alt="" loading="lazy" />` : html`<span class="blank" />`;
+  return html` <li key=${id}>
+    <button class="open" onclick=${open}>${image}${words}</button>
+    <details class="menu">
+      <summary aria-label="Actions">⋯</summary>
+      <div class="pop">${items.map(([what, action]) => html`<button onclick=${act(action)}>${what}</button>`)}</div>
+    </details>
+  </li>`;
 }
-
-async function change(work) {
-  try {
-    await work();
-  } catch (problem) {
-    alert(problem.message);
-  }
-  await refresh();
-}
-
-const json = (method, body) => ({ method, body: body && JSON.stringify(body) });
 
 function video(job) {
-  const name = job.name ?? spoken(job.title);
-  const picture = job.picture
-    ? made("img", { src: relative(job.picture), alt: "", loading: "lazy" })
-    : made("span", { className: "blank" });
-  const when = made("small", {}, `${STATES[job.state] ?? ""} ${ago(job.created)}`.trim());
+  const { id, title } = job;
+  const name = job.name ?? (title.charAt(0).toUpperCase() + title.slice(1)).replaceAll("-", ", ").replaceAll("_", " ");
+  const words = html`<strong>${name}</strong><small>${STATES[job.state]} ${ago(job.created)}</small>`;
   const rename = () => {
     const given = prompt("Name of this video", name);
-    if (given) change(() => api(`jobs/${job.id}`, json("PATCH", { name: given })));
+    if (given) change(api(`jobs/${id}`, "PATCH", { name: given }));
   };
   const remove = () => {
     if (confirm(`Delete ${name} and all its files?`))
-      change(() => api(`jobs/${job.id}`, json("DELETE")).then(() => window.dreampose.forget(job.id)));
+      change(api(`jobs/${id}`, "DELETE").then(() => window.dreampose.forget(id)));
   };
-  return row(
-    () => window.dreampose.open(job.id),
-    [picture, made("strong", {}, name), when],
-    [
-      ["Use its photo and motion again", () => trigger("again", { id: job.id })],
-      ["Compare with the one above", () => window.dreampose.compare(job)],
-      ["Rename", rename],
-      ["Delete", remove],
-    ],
-  );
+  return row(id, () => window.dreampose.open(id), job.picture, words, [
+    ["Use its photo and motion again", () => trigger("again", { id })],
+    ["Compare with the one above", () => window.dreampose.compare(job)],
+    ["Rename", rename],
+    ["Delete", remove],
+  ]);
 }
 
-function person(subject) {
-  const picture = made("img", { src: relative(subject.picture), alt: "", loading: "lazy" });
-  const use = () => trigger("use", { key: subject.key });
-  const download = () => location.assign(relative(subject.weights));
+function person({ key, picture, used, weights, megabytes }) {
+  const use = () => trigger("use", { key });
   const remove = () => {
-    if (confirm("Delete this saved person?")) change(() => api(`subjects/${subject.key}`, json("DELETE")));
+    if (confirm("Delete this saved person?")) change(api(`subjects/${key}`, "DELETE"));
   };
-  return row(
-    use,
-    [picture, made("small", {}, `used ${ago(subject.used)}`)],
-    [
-      ["Animate again", use],
-      [`Download weights (${subject.megabytes} MB)`, download],
-      ["Delete", remove],
-    ],
-  );
+  return row(key, use, picture, html`<small>used ${ago(used)}</small>`, [
+    ["Animate again", use],
+    [`Download weights (${megabytes} MB)`, () => location.assign(relative(weights))],
+    ["Delete", remove],
+  ]);
 }
-
-let working = false; // whether a video is being made, so that there is something to ask for
 
 async function refresh() {
   if (!window.dreampose.owner) return;
-  const menuOpen = () => element.querySelector("details[open]"); // it stays open, even if opened while the answers come
-  let jobs, subjects;
-  do {
-    while (menuOpen()) await new Promise((next) => setTimeout(next, 300));
-    [{ jobs }, { subjects }] = await Promise.all([api("jobs"), api("subjects")]);
-  } while (menuOpen());
-  const put = (selector, title, rows) => {
-    const shown = rows.length ? [made("h2", {}, title), made("ul", {}, ...rows)] : [];
-    element.querySelector(selector).replaceChildren(...shown);
-  };
-  put(".videos", "My videos", jobs.map(video));
+  const [{ jobs }, { subjects }] = await Promise.all([api("jobs"), api("subjects")]);
+  const part = (name, title, rows) =>
+    html`<div class=${name}>
+      ${
+        rows.length > 0 &&
+        html`<h2>${title}</h2>
+          <ul>
+            ${rows}
+          </ul>`
+      }
+    </div>`;
+  const parts = [part("videos", "My videos", jobs.map(video)), part("persons", "Saved people", subjects.map(person))];
+  render(html`<section class="library">${parts}</section>`, element);
   strip(jobs);
-  put(".persons", "Saved people", subjects.map(person));
 }
 
 // A video that is being made while the stage shows something else has a strip below the title.
 function strip(jobs) {
   const job = jobs.find(({ state }) => ["queued", "running", "interrupted", "cancelling"].includes(state));
   working = Boolean(job);
-  const place = document.querySelector("#header .now");
-  const onStage = document.querySelector(".stage")?.dataset.job === job?.id;
-  place.replaceChildren();
-  if (!job || onStage) return;
-  const step = job.progress;
-  const how = step?.stage === "frames" ? `frame ${step.step} of ${step.total}` : "being made";
-  const button = made("button", { textContent: "Show", onclick: () => window.dreampose.open(job.id) });
-  place.append(`Your video: ${how} `, button);
+  const elsewhere = job && document.querySelector(".stage")?.dataset.job !== job.id;
+  const how = job?.progress?.stage === "frames" ? `frame ${job.progress.step} of ${job.progress.total}` : "being made";
+  const show = html`Your video: ${how} <button onclick=${() => window.dreampose.open(job.id)}>Show</button>`;
+  render(elsewhere ? show : null, document.querySelector("#header .now"));
 }
 
-const quietly = (window.dreampose.refresh = () => refresh().catch(() => {})); // the stage says when the server does not answer
+const quietly = (window.dreampose.refresh = () => refresh().catch(() => {})); // the stage says when the server is away
 quietly();
-setInterval(() => {
-  if (working && !document.hidden && !element.querySelector("details[open]")) quietly();
-}, 5000);
+setInterval(() => working && !document.hidden && quietly(), 5000);
 setInterval(quietly, 300000); // links hold for ten minutes
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) quietly();
-}); // another tab may have changed it
+document.addEventListener("visibilitychange", () => document.hidden || quietly()); // another tab may have changed it

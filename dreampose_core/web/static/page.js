@@ -1,19 +1,13 @@
-// What the parts of the page share: the HTTP API with this visitor's token, and how an element is made. Links are relative, so that the page works
-// below any path.
+// What the parts of the page share: the HTTP API with this visitor's token. Links are relative, so that the page works below any path.
 window.dreampose = {
   owner: null,
   refresh() {}, // reads My videos and Saved people again
   relative: (link) => link.replace(/^.*?(?=results\/)/, ""),
-  made(tag, how = {}, ...inside) {
-    const node = Object.assign(document.createElement(tag), how);
-    node.append(...inside);
-    return node;
-  },
-  async api(path, options = {}) {
+  async api(path, method = "GET", body = undefined) {
     const headers = { Authorization: `Bearer ${window.dreampose.owner}`, "Content-Type": "application/json" };
-    const answer = await fetch(`api/v1/${path}`, { ...options, headers });
-    const body = answer.status === 204 ? null : await answer.json();
-    if (!answer.ok) throw Object.assign(new Error(body.error), { status: answer.status });
-    return body;
+    const answer = await fetch(`api/v1/${path}`, { method, headers, body: body && JSON.stringify(body) });
+    const given = answer.status === 204 ? null : await answer.json();
+    if (!answer.ok) throw Object.assign(new Error(given.error), { status: answer.status });
+    return given;
   },
 };

@@ -1,8 +1,7 @@
 // The stage: what the visitor looks at. Its value says whose page this is and what to show:
-// {owner, job, preview, example: {video, caption}}. Everything else comes from the HTTP API, which it polls.
-const { api, made, relative } = window.dreampose;
-const $ = (selector) => element.querySelector(selector);
-const [stage, picture, player] = [".stage", ".picture", ".player"].map($);
+// {owner, job, preview, example: {video, caption}, problem}. Everything else comes from the HTTP API, which it polls.
+const { html, render } = htmPreact;
+const { api, relative } = window.dreampose;
 const FINAL = ["done", "failed", "cancelled"];
 const STAGES = {
   tuning: ["Fine-tuning to this person", "Step"],
@@ -13,6 +12,7 @@ const STAGES = {
   preview: ["Making a quick preview", "Frame"],
   drawing: ["Drawing the motion", "Frame"],
 };
+const KINDS = { animate: "", preview: "Quick preview: the photo's pixels, moved", motion: "The motion" };
 const FILES = {
   side_by_side: "Side by side (MP4)",
   gif: "GIF",
@@ -20,101 +20,33 @@ const FILES = {
   motion: "Motion (NPZ)",
   settings: "Settings (JSON)",
 };
-const ACTIONS = [".download", ".share", ".tune", ".stop", ".more", ".facts"];
 const BUSY_MS = 20000; // without a step: the server has much to do
 const FRESH_MS = 300000; // links hold for ten minutes, so they are asked for again before
-let [turn, last, live, looking, stepped] = [0, null, null, null, ["", 0]];
-
-const text = (selector, words) => {
-  $(selector).textContent = words ?? "";
-};
-function complain(words) {
-  if (words && $(".problem").textContent !== words)
-    requestAnimationFrame(() => $(".problem").scrollIntoView({ block: "nearest" }));
-  text(".problem", words);
-}
-const hide = (selector, hidden) => $(selector).toggleAttribute("hidden", hidden); // SVG has no property for it
-
-// The same thing by a link signed later is not loaded again.
-function load(node, link) {
-  if (node.dataset.of === link.split("?")[0]) return;
-  node.dataset.of = link.split("?")[0];
-  node.src = link;
-}
-
-function showPicture(link, words) {
-  load(picture, link);
-  picture.alt = words;
-  picture.hidden = false;
-  if (!live) {
-    player.hidden = true;
-    player.dataset.of = "";
-    player.removeAttribute("src");
-    player.load();
-  }
-}
-
-function showVideo(link, words) {
-  live?.end();
-  live = null;
-  load(player, link);
-  player.ariaLabel = words;
-  player.hidden = false;
-  picture.hidden = true;
-}
+let [turn, looking, stepped] = [0, null, ["", 0]];
+let [wanted, job, example, live, size, compared, divide, problem, heard, away, deleted] = []; // what is drawn
 
 // A video that is still being made: its seconds are appended one after the other as they come.
 class Live {
   taken = 0;
-  queue = Promise.resolve();
-  source = null;
-  buffer = null;
-  over = false;
+  playing = false;
+  constructor(Source) {
+    const source = new Source();
+    this.url = URL.createObjectURL(source);
+    this.queue = new Promise((open) => source.addEventListener("sourceopen", open, { once: true })).then(() => {
+      this.buffer = source.addSourceBuffer('video/mp4; codecs="avc1.640028"');
+      this.buffer.mode = "sequence";
+    });
+  }
   take(links) {
     for (const link of links.slice(this.taken))
-      this.queue = this.queue
-        .then(() => this.append(relative(link)))
-        .catch(() => {
-          this.over = true;
-        });
+      this.queue = this.queue.then(() => this.append(relative(link))).catch(() => {}); // it may be shown no more
     this.taken = links.length;
   }
   async append(link) {
-    if (this.over) return;
-    const bytes = await (await fetch(link)).arrayBuffer();
-    if (!this.buffer) await this.open(new Uint8Array(bytes));
-    if (!this.buffer || this.over) return;
-    await new Promise((done, failed) => {
-      this.buffer.onupdateend = done;
-      this.buffer.onerror = failed;
-      this.buffer.appendBuffer(bytes);
-    });
-    player.hidden = false;
-    picture.hidden = true;
-    player.play().catch(() => {});
-  }
-  async open(bytes) {
-    const Source = window.ManagedMediaSource ?? window.MediaSource;
-    if (!Source) {
-      this.over = true;
-      return;
-    }
-    const at = bytes.findIndex(
-      (b, i) => b === 97 && bytes[i + 1] === 118 && bytes[i + 2] === 99 && bytes[i + 3] === 67,
-    ); // avcC
-    const codec = [...bytes.slice(at + 5, at + 8)].map((b) => b.toString(16).padStart(2, "0")).join("");
-    this.source = new Source();
-    player.disableRemotePlayback = true;
-    player.dataset.of = "";
-    player.src = URL.createObjectURL(this.source);
-    await new Promise((open) => this.source.addEventListener("sourceopen", open, { once: true }));
-    this.buffer = this.source.addSourceBuffer(`video/mp4; codecs="avc1.${codec}"`);
-    this.buffer.mode = "sequence";
-  }
-  end() {
-    this.over = true;
-    if (this.source?.readyState === "open") this.source.endOfStream();
-    player.dataset.of = "";
+    this.buffer.appendBuffer(await (await fetch(link)).arrayBuffer());
+    await new Promise((done) => this.buffer.addEventListener("updateend", done, { once: true }));
+    this.playing = true;
+    draw();
   }
 }
 
@@ -125,107 +57,191 @@ function left(seconds) {
   return `about ${(seconds / 3600).toFixed(1)} h left`;
 }
 
-function words(job) {
-  const step = job.progress;
-  if (job.state === "done") return ["", ""];
-  if (job.state === "failed") return ["This did not work", ""];
-  if (job.state === "cancelling") return ["Stopping", ""];
-  if (job.state === "interrupted") return ["Paused", "It continues by itself; finished frames are kept."];
-  if (job.state === "cancelled") return ["Stopped", job.num_frames ? `${job.num_frames} frames are kept.` : ""];
-  if (job.state === "queued" && job.place > 1 && step?.stage !== "estimating")
-    return ["Waiting in the queue", `${job.place - 1} before yours. You can close this page and come back.`];
+// Headline and detail.
+function words() {
+  const { state, progress: step, place, num_frames: frames } = job ?? { state: "done" };
+  if (away) return ["The server does not answer", "Your video goes on when it is back."];
+  if (state === "done") return ["", ""];
+  if (state === "failed") return ["This did not work", ""];
+  if (state === "cancelling") return ["Stopping", ""];
+  if (state === "interrupted") return ["Paused", "It continues by itself; finished frames are kept."];
+  if (state === "cancelled") return ["Stopped", frames ? `${frames} frames are kept.` : ""];
+  if (state === "queued" && place > 1 && step?.stage !== "estimating")
+    return ["Waiting in the queue", `${place - 1} before yours. You can close this page and come back.`];
   if (!STAGES[step?.stage]) return ["Getting ready", "Checking the files and loading the model"];
   const [headline, unit] = STAGES[step.stage];
-  const done = unit ? `${unit} ${step.step} of ${step.total}` : "";
+  if (state === "running" && Date.now() - stepped[1] > BUSY_MS)
+    return [headline, "The server is busy; this goes on by itself."];
   const time = step.seconds_left && step.step < step.total ? left(step.seconds_left) : "";
-  return [headline, [done, time].filter(Boolean).join(", ")];
+  return [headline, [unit && `${unit} ${step.step} of ${step.total}`, time].filter(Boolean).join(", ")];
 }
 
-function showProgress(job) {
-  const [headline, detail] = words(job);
-  const [bar, step] = [$(".veil progress"), job.progress];
-  const now = JSON.stringify([job.id, job.state, step]);
-  if (stepped[0] !== now) stepped = [now, Date.now()];
-  const busy = job.state === "running" && Date.now() - stepped[1] > BUSY_MS;
-  text(".headline", headline);
-  text(".detail", busy ? "The server is busy; this goes on by itself." : detail);
-  hide(".veil", !headline);
-  bar.hidden = FINAL.includes(job.state);
-  if (step?.total && job.state !== "queued") bar.value = step.step / step.total;
-  else bar.removeAttribute("value");
-  const own = job.kind === "animate";
-  document.title = own && !FINAL.includes(job.state) ? `${detail || headline} · DreamPose` : "DreamPose";
+// What the screen shows: a video or a picture, and a caption.
+function content() {
+  if (deleted) return { caption: "Deleted" };
+  if (!job)
+    return example ? { video: example.video, what: example.caption, caption: `Example: ${example.caption}` } : {};
+  const caption = KINDS[job.kind];
+  if (job.things.video && job.state !== "failed")
+    return { video: same("video", job.things.video), what: caption || "Your video", caption };
+  if (live?.playing) return { video: live.url, what: "Your video so far" };
+  if (job.latent_preview)
+    return { picture: relative(job.latent_preview), what: "The first frame", caption: "First preview" };
+  const found = job.kind === "preview" && job.state === "done";
+  const what = "The photo with the person found in it";
+  return {
+    picture: job.picture && same("picture", job.picture),
+    what,
+    caption: found && "The person found in your photo",
+  };
 }
 
-function showActions(job) {
-  const [own, things, tuned] = [job.kind === "animate", job.things, job.options?.recipe !== "none"];
-  hide(".stop", !own || FINAL.includes(job.state));
-  hide(".download", !own || !things.video);
-  if (things.video) {
-    const link = $(".download");
-    link.href = `${relative(things.video)}&download=1`;
-    link.download = things.video.split("?")[0].split("/").pop();
-  }
-  hide(
-    ".share",
-    !own || !things.video || !navigator.canShare?.({ files: [new File([""], "a.mp4", { type: "video/mp4" })] }),
-  );
-  hide(".tune", !own || job.state !== "done" || tuned);
+// The same thing by a link signed later is not loaded again.
+const links = {};
+function same(place, link) {
+  if (links[place]?.split("?")[0] !== relative(link).split("?")[0]) links[place] = relative(link);
+  return links[place];
+}
+
+function draw() {
+  const { picture, video, what, caption } = content();
+  const [headline, detail] = words();
+  const state = !wanted ? "empty" : wanted === job?.id ? job.state : "queued";
+  const [own, ended, step] = [job?.kind === "animate", !job || FINAL.includes(job.state), job?.progress];
+  const sentence = problem || (job?.state === "failed" && job.error) || "";
+  const known = Boolean(step?.total) && job.state !== "queued";
+  const early = job?.kind === "preview"; // what it says stands in the open
+  const items = (sentences) => sentences.map((sentence) => html`<li>${sentence}</li>`);
+  const hints = early ? job.notices.filter((notice) => !notice.startsWith("The motion:")) : [];
+  document.title = own && !ended ? `${detail || headline} · DreamPose` : "DreamPose";
+  const measured = ({ target }) => {
+    size = `${target.videoWidth} × ${target.videoHeight}`;
+    draw();
+  };
+  const together = ({ target }) => {
+    target.currentTime = element.querySelector(".player").currentTime;
+  };
+  const move = ({ target }) => {
+    divide = target.value;
+    draw();
+  };
+  const stage = html` <section class="stage" data-state=${state} data-job=${wanted} aria-label="Your video">
+    <div class="screen">
+      ${picture && html`<img class="picture" src=${picture} alt=${what} />`}
+      ${
+        (video || live) &&
+        html`<video
+          class="player"
+          src=${video ?? live.url}
+          hidden=${!video}
+          aria-label=${what}
+          onloadeddata=${measured}
+          muted
+          autoplay
+          playsinline
+          loop
+          disableremoteplayback
+        />`
+      }
+      ${
+        compared &&
+        html`<video
+            class="second"
+            src=${compared}
+            style="clip-path: inset(0 0 0 ${divide}%)"
+            onloadeddata=${together}
+            aria-label="The video that is compared"
+            muted
+            autoplay
+            playsinline
+            loop
+          />
+          <input
+            class="divide"
+            type="range"
+            value=${divide}
+            aria-label="Where one video ends and the other begins"
+            oninput=${move}
+          />`
+      }
+      ${caption && html`<p class="caption">${caption}</p>`}
+      <div class="veil" role="status" hidden=${!headline}>
+        <p class="headline">${headline}</p>
+        ${!ended && html`<progress key=${known} ...${known ? { value: step.step / step.total } : {}} />`}
+        <p class="detail">${detail}</p>
+      </div>
+    </div>
+    <p class="problem" role="alert">${sentence}</p>
+    <ul class="hints" role="status">
+      ${items(hints)}
+    </ul>
+    <div class="actions">${own && actions(job, ended)}</div>
+    ${job && facts(job, early ? [] : items(job.notices))}
+  </section>`;
+  render(stage, element);
+  if (sentence && sentence !== heard) element.querySelector(".problem").scrollIntoView({ block: "nearest" });
+  heard = sentence;
+}
+
+function actions({ id, state, things, options, megabytes }, ended) {
+  const save = (name) => `${relative(things[name])}&download=1`;
   const more = Object.keys(FILES).filter((name) => things[name]);
-  hide(".more", !own || !more.length);
-  const link = (name) => ({ textContent: FILES[name], href: `${relative(things[name])}&download=1`, download: "" });
-  $(".files").replaceChildren(...more.map((name) => made("a", link(name))));
+  const sharing = navigator.canShare?.({ files: [new File([""], "a.mp4", { type: "video/mp4" })] });
+  const about = size ? `${size}, ${megabytes} MB` : `${megabytes} MB`;
+  return html` ${things.video && html`<a class="download primary" href=${save("video")} download=${fileName(things.video)}>Download ${about}</a>`}
+  ${things.video && sharing && html`<button class="share" onclick=${() => share(things.video).catch(complain)}>Share</button>`}
+  ${
+    state === "done" &&
+    options?.recipe === "none" &&
+    html`<button class="tune" onclick=${() => again({ recipe: "fast" }).catch(complain)}>
+      Fine-tune to this person
+    </button>`
+  }
+  ${!ended && html`<button class="stop" onclick=${() => api(`jobs/${id}/cancel`, "POST").catch(complain)}>Stop</button>`}
+  ${
+    more.length > 0 &&
+    html`<details class="more">
+      <summary>More files</summary>
+      <div class="pop">${more.map((name) => html`<a href=${save(name)} download>${FILES[name]}</a>`)}</div>
+    </details>`
+  }`;
 }
 
-const list = (selector, sentences) =>
-  $(selector).replaceChildren(...sentences.map((sentence) => made("li", {}, sentence)));
-
-function showFacts(job) {
-  const { losses, samples } = job;
-  const early = job.kind === "preview";
-  list(".hints", early ? job.notices.filter((notice) => !notice.startsWith("The motion:")) : []);
-  const notices = early ? [] : job.notices;
-  hide(".facts", !losses.length && !samples.length && !notices.length);
+// What was learned, and what was done otherwise than asked for.
+function facts({ losses, samples }, notices) {
+  if (!losses.length && !samples.length && !notices.length) return null;
   let smooth = losses[0];
   const course = losses.map((loss) => (smooth = 0.85 * smooth + 0.15 * loss));
   const [low, high] = [Math.min(...course), Math.max(...course)];
-  $("svg").ariaLabel =
-    course.length > 1 ? `Training loss: ${course[0].toPrecision(3)} → ${course.at(-1).toPrecision(3)}` : "";
-  hide(".facts svg", course.length < 2);
-  if (course.length > 1)
-    $("polyline").setAttribute(
-      "points",
-      course.map((v, i) => `${(300 * i) / (course.length - 1)},${56 - (52 * (v - low)) / (high - low || 1)}`).join(" "),
-    );
-  const sample = ({ step, picture: link }) =>
-    made("li", {}, made("img", { src: relative(link), alt: `After ${step} steps` }), `step ${step}`);
-  if ($(".samples").childElementCount !== samples.length) $(".samples").replaceChildren(...samples.map(sample));
-  list(".notices", notices);
+  const point = (loss, i) => `${(300 * i) / (course.length - 1)},${56 - (52 * (loss - low)) / (high - low || 1)}`;
+  const curve = () =>
+    html`<svg
+      viewBox="0 0 300 60"
+      preserveAspectRatio="none"
+      role="img"
+      aria-label="Training loss: ${course[0].toPrecision(3)} → ${course.at(-1).toPrecision(3)}"
+    >
+      <polyline points=${course.map(point).join(" ")} />
+    </svg>`;
+  const sample = ({ step, picture }) =>
+    html`<li key=${step}><img src=${same(step, picture)} alt="After ${step} steps" />step ${step}</li>`;
+  return html`<details class="facts">
+    <summary>Details</summary>
+    ${course.length > 1 && curve()}
+    <ol class="samples">
+      ${samples.map(sample)}
+    </ol>
+    <ul class="notices">
+      ${notices}
+    </ul>
+  </details>`;
 }
 
-function render(job) {
-  last = job;
-  stage.dataset.state = job.state;
-  stage.dataset.job = job.id;
-  const what = { preview: "Quick preview: the photo's pixels, moved", motion: "The motion" }[job.kind] ?? "";
-  complain(job.state === "failed" ? job.error : "");
-  if (job.things.video && job.state !== "failed") {
-    showVideo(relative(job.things.video), what || "Your video");
-    text(".caption", what);
-  } else if (job.chunks.length) {
-    live ??= new Live();
-    live.take(job.chunks);
-    text(".caption", "");
-  } else if (job.latent_preview) {
-    showPicture(relative(job.latent_preview), "The first frame while it is made");
-    text(".caption", "First preview");
-  } else if (job.picture) {
-    showPicture(relative(job.picture), "The photo with the person found in it");
-    text(".caption", job.kind === "preview" && job.state === "done" ? "The person found in your photo" : "");
-  }
-  showProgress(job);
-  showActions(job);
-  showFacts(job);
+const fileName = (link) => link.split("?")[0].split("/").pop();
+
+function complain({ message }) {
+  problem = message;
+  draw();
 }
 
 async function follow(id, mine) {
@@ -233,9 +249,16 @@ async function follow(id, mine) {
   while (turn === mine) {
     let pause = 1000;
     try {
-      const job = await api(`jobs/${id}`);
+      const answer = await api(`jobs/${id}`);
       if (turn !== mine) return;
-      render(job);
+      if (id !== job?.id) live = size = null;
+      [job, away] = [answer, false];
+      const now = JSON.stringify([id, job.state, job.progress]);
+      if (stepped[0] !== now) stepped = [now, Date.now()];
+      const Source = window.ManagedMediaSource ?? window.MediaSource;
+      if (job.things.video) live = null;
+      else if (job.chunks.length && Source) (live ??= new Live(Source)).take(job.chunks);
+      draw();
       if (FINAL.includes(job.state)) {
         if (id === looking) looking = null;
         if (job.kind === "motion" && job.state === "done") trigger("drawn", { id });
@@ -245,47 +268,28 @@ async function follow(id, mine) {
         ended = true;
       }
       pause = ended ? FRESH_MS : document.hidden ? 5000 : job.state === "queued" && job.place > 1 ? 2500 : 700;
-    } catch (problem) {
-      if (problem.status) {
-        if (!ended) complain(problem.message);
-        return;
-      }
+    } catch (error) {
+      if (error.status) return ended || complain(error);
       pause = 3000;
-      if (!ended) {
-        text(".headline", "The server does not answer");
-        text(".detail", "Your video goes on when it is back.");
-        hide(".veil", false);
-      }
+      away = !ended;
+      draw();
     }
     await new Promise((next) => setTimeout(next, pause));
   }
 }
 
 function start() {
-  window.dreampose.owner = props.value?.owner;
-  const mine = ++turn;
-  const { job, preview, example, problem } = props.value ?? {};
-  if (looking) api(`jobs/${looking}/cancel`, { method: "POST" }).catch(() => {}); // another choice came before its preview
+  const { owner, job: video, preview, example: ready, problem: why } = props.value ?? {};
+  window.dreampose.owner = owner;
+  if (why) return complain({ message: why });
+  if (looking) api(`jobs/${looking}/cancel`, "POST").catch(() => {}); // another choice came before its preview
   looking = preview;
-  if (preview ?? job) Object.assign(stage.dataset, { job: preview ?? job, state: "queued" }); // before the library looks
+  [wanted, problem, deleted, compared] = [preview ?? video, "", false, null];
+  turn += 1;
+  if (wanted) follow(wanted, turn);
+  else [job, example, away] = [null, ready, false];
+  draw();
   window.dreampose.refresh();
-  complain(problem);
-  window.dreampose.compare(null);
-  live?.end();
-  live = null;
-  if (preview ?? job) {
-    follow(preview ?? job, mine);
-    return;
-  }
-  stage.dataset.state = "empty";
-  delete stage.dataset.job;
-  list(".hints", []);
-  for (const selector of [".veil", ...ACTIONS]) hide(selector, true);
-  document.title = "DreamPose";
-  if (example) {
-    showVideo(example.video, example.caption);
-    text(".caption", `Example: ${example.caption}`);
-  }
 }
 
 function show(what) {
@@ -294,14 +298,11 @@ function show(what) {
 }
 
 async function again(change) {
-  const job = await api(`jobs/${last.id}/again`, { method: "POST", body: JSON.stringify(change) });
-  show({ job: job.id });
+  show({ job: (await api(`jobs/${job.id}/again`, "POST", change)).id });
 }
 
-async function share() {
-  const link = relative(last.things.video);
-  const name = link.split("?")[0].split("/").pop();
-  const file = new File([await (await fetch(link)).blob()], name, { type: "video/mp4" });
+async function share(video) {
+  const file = new File([await (await fetch(relative(video))).blob()], fileName(video), { type: "video/mp4" });
   await navigator.share({ files: [file] }).catch(() => {});
 }
 
@@ -309,41 +310,18 @@ window.dreampose.open = (id) => show({ job: id });
 
 // A video that its owner has deleted has no files any more.
 window.dreampose.forget = (id) => {
-  if (last?.id !== id) return;
+  if (job?.id !== id) return;
   show({});
-  text(".caption", "Deleted");
+  deleted = true;
+  draw();
 };
 
 // Another video of the visitor's over the one that is shown, on the right of a line that can be moved.
-window.dreampose.compare = (job) => {
-  const [second, divide] = [$(".second"), $(".divide")];
-  second.hidden = divide.hidden = !job?.things.video;
-  if (second.hidden) {
-    second.removeAttribute("src");
-    second.load();
-    return;
-  }
-  second.src = relative(job.things.video);
-  second.ariaLabel = `Compared with ${job.title}`;
-  divide.oninput = () => {
-    second.style.clipPath = `inset(0 0 0 ${divide.value}%)`;
-  };
-  divide.oninput();
-  second.onloadeddata = () => {
-    second.currentTime = player.currentTime;
-  };
-  stage.scrollIntoView({ block: "nearest" });
+window.dreampose.compare = ({ things }) => {
+  [compared, divide] = [things.video && relative(things.video), 50];
+  draw();
+  element.scrollIntoView({ block: "nearest" });
 };
 
-const said = (work) => work().catch((problem) => complain(problem.message));
-element.addEventListener("click", ({ target }) => {
-  if (target.closest(".stop")) said(() => api(`jobs/${last.id}/cancel`, { method: "POST" }));
-  if (target.closest(".tune")) said(() => again({ recipe: "fast" }));
-  if (target.closest(".share")) said(share);
-});
-player.addEventListener("loadeddata", () => {
-  if (last?.things.video && !live)
-    text(".download", `Download ${player.videoWidth} × ${player.videoHeight}, ${last.megabytes} MB`);
-});
 watch("value", start);
 start();
