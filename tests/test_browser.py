@@ -222,9 +222,9 @@ def test_two_presses_make_a_video(open_page, shoot, size: str, tmp_path: Path):
     expect(link).to_contain_text(re.compile(r"Download \d+ × \d+, [\d.]+ MB"))
     with page.expect_download() as download:
         link.click()
-    assert download.value.suggested_filename == "bela-dance.mp4"
+    assert download.value.suggested_filename == "bela-fashion.mp4"
     download.value.save_as(tmp_path / "saved.mp4")
-    assert probe_video(tmp_path / "saved.mp4").num_frames == 80
+    assert probe_video(tmp_path / "saved.mp4").num_frames == 100
     page.click(".more summary")
     for name in ("GIF", "Side by side (MP4)", "Frames (ZIP)", "Motion (NPZ)", "Settings (JSON)"):
         found = page.request.get(page.get_by_role("link", name=name).evaluate("a => a.href"))
@@ -299,7 +299,7 @@ def test_what_cannot_be_used_is_said_and_goes_when_it_changes(open_page, own: Pa
     give(page, "#motion-file", own / "broken.mp4")
     expect(problem).to_contain_text("broken.mp4")
     expect(button).to_be_disabled()
-    page.click('#motions [data-name="dance"]')
+    page.click('#motions [data-name="arms"]')
     expect(problem).to_have_text("")
     expect(button).to_be_enabled()
     page.locator("#photo button[aria-label*=lear], #photo button[aria-label*=emove]").first.click()

@@ -446,7 +446,7 @@ def test_the_first_visit_makes_a_token_and_shows_an_example(page):
     first = page("page", "load", {"browserstate": None})
     kept = first["browserstate"]
     assert is_token(kept["owner"]) and first["run"]["value"] == "Add a photo"
-    assert first["stage-part"] == kept | {"example": READY["dance"].shown}
+    assert first["stage-part"] == kept | {"example": READY["fashion"].shown}
     assert page("page", "load", {"browserstate": kept}) == first
     for wrong in ({"owner": "made up"}, {"owner": 7}, {}, "x", [kept]):
         owner = page("page", "load", {"browserstate": wrong})["browserstate"]["owner"]
@@ -461,7 +461,7 @@ def test_the_first_visit_makes_a_token_and_shows_an_example(page):
         ({}, {"photo": "own"}, "Tick the box: they agreed"),
         ({}, {}, "Make my video"),
         ({}, {"photo": "own", "consent": True}, "Make my video"),
-        ({"frame standard": [1.0]}, {}, "Make my video, about 80 s"),
+        ({"frame standard": [0.8]}, {}, "Make my video, about 80 s"),
         ({"frame standard": [1.0]}, {"motions": "walk"}, "Make my video, about 60 s"),
         ({"frame standard": [0.01]}, {}, "Make my video, about 5 s"),
         ({"frame standard": [1.0], "learning fast": [500.0]}, {"Recipe": "fast"}, "Make my video, about 10 min"),
@@ -491,9 +491,9 @@ def test_choices_are_previewed_and_a_photo_moves_only_with_consent(page, files):
         assert stage["owner"] == page.owner and stored.kind == "preview" and not stored.more_images
         return tuple(upload and upload.name for upload in (stored.image, stored.poses)) + (stored.consent,)
 
-    assert previewed(**ADA) == ("ada.png", "dance.npz", "drawn")
+    assert previewed(**ADA) == ("ada.png", "fashion.npz", "drawn")
     assert previewed(photo=photo) == ("anna.png", None, None), "only looked at"
-    assert previewed(photo=photo, consent=True, more_photos=[photo]) == ("anna.png", "dance.npz", "given")
+    assert previewed(photo=photo, consent=True, more_photos=[photo]) == ("anna.png", "fashion.npz", "given")
     assert previewed(photo=photo, consent=True, motion_file=motion) == ("anna.png", "walk.npz", "given")
     assert previewed(motion_file=motion) == (None, "walk.npz", None)
     assert "stage-part" not in page("consent", "input", {}), "nothing to preview"

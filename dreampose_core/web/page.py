@@ -22,7 +22,7 @@ from .programs import refusal
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD = "Upload a video or DensePose"
-FIRST = "dance"  # the motion that is chosen at first
+FIRST = "fashion"  # the motion that is chosen at first
 FRAMES = 40  # of a clip whose length is not known here
 _HERE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}  # answered within the request
 _UNOPENED = {"preprocess": False}  # files are named, not opened, in this process

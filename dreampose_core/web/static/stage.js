@@ -47,6 +47,7 @@ class Live {
     await new Promise((done) => this.buffer.addEventListener("updateend", done, { once: true }));
     this.playing = true;
     draw();
+    element.querySelector(".player").play().catch(() => {});
   }
 }
 
