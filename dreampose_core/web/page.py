@@ -236,18 +236,16 @@ class Events:
 
     def button(self, fields: dict):
         """What is missing; else how long the video takes, where this machine's speed is known."""
-        photo, consent = fields.get("photo"), fields.get("consent")
-        if not photo:
-            return gr.update(value="Add a photo", interactive=False)
-        if not (fields.get("motion") or fields.get("motion_file")):
-            return gr.update(value="Add a motion", interactive=False)
-        if is_own(photo) and not consent:
-            return gr.update(value="Tick the box: they agreed", interactive=False)
+        photo, motion = fields.get("photo"), fields.get("motion") or fields.get("motion_file")
+        agreed = photo and (fields.get("consent") or not is_own(photo))
+        missing = "Add a photo" if not photo else "Add a motion" if not motion else "Tick the box: they agreed"
+        if not (motion and agreed):
+            return gr.update(value=missing, interactive=False)
         timing = self.service.pace(str(fields.get("recipe", "none")), str(fields.get("quality", "standard")))
         if timing.frame_s is None:
             return gr.update(value="Make my video", interactive=True)
-        motion = MOTIONS.get(str(fields.get("motion")))
-        frames = FRAMES if motion is None else _length(motion)
+        shipped = MOTIONS.get(str(fields.get("motion")))
+        frames = FRAMES if shipped is None else _length(shipped)
         seconds = frames * timing.frame_s + (timing.learning_s or 0)
         about = f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{round(seconds / 60)} min"
         return gr.update(value=f"Make my video, about {about}", interactive=True)
