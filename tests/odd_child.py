@@ -9,14 +9,14 @@ import sys
 import time
 
 import dreampose_core.jobs.decoding  # noqa: F401  so that what is told of the modules is true of the decoding child
-from dreampose_core.jobs.sandbox import Channel, serve
+from dreampose_core.jobs.sandbox import Say, serve
 from dreampose_core.media.ffmpeg import ffmpeg
 
 KNOWN = {"os": os, "resource": resource, "socket": socket, "sys": sys, "time": time, "ffmpeg": ffmpeg}
 
 
-def misbehave(asked: dict, channel: Channel) -> None:
-    exec(asked["code"], KNOWN | {"channel": channel, "say": channel.say})
+def misbehave(asked: dict, say: Say) -> None:
+    exec(asked["code"], KNOWN | {"say": say})
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from dreampose_core.animate.run import animate
 from dreampose_core.errors import InputError, TooLarge
 from dreampose_core.inputs.framing import NOT_USED, Photo, fit_photos, maps_together
 from dreampose_core.jobs import tasks
-from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, StoredRequest, Upload, Work
-from dreampose_core.jobs.service import JobService, _canonical
+from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, Work
+from dreampose_core.jobs.service import JobService, _hashed
 from dreampose_core.jobs.tasks import DeviceTasks, LightTasks
 from dreampose_core.media import read_image, write_png
 from dreampose_core.model.loading import load_pipeline
@@ -136,22 +136,18 @@ def test_what_is_wrong_with_one_is_said_before_anything_is_learned(pipe, person,
 # -- in jobs -----------------------------------------------------------------------------------------------------------
 
 
-def test_jobs_without_them_are_stored_as_before(settings, person, tmp_path):
+def test_the_store_has_their_names_and_the_page_their_decoded_files(settings, person, tmp_path):
     (photo, *_), motion = person
     write_png(photo.image, tmp_path / "a.png")
     write_poses(motion, tmp_path / "m.npz")
+    given = {"image": tmp_path / "a.png", "poses": tmp_path / "m.npz", "more_images": (tmp_path / "a.png",) * 4}
     with JobService(settings) as service:
-        job = service.submit(ANNA, JobRequest(image=tmp_path / "a.png", poses=tmp_path / "m.npz", options=TUNED))
-        stored = json.loads(JobFolder(service.home / "jobs" / job).request.read_text())
-        assert list(stored) == ["kind", "image", "poses", "image_poses", "options", "motion"]
-        given = {"image": tmp_path / "a.png", "poses": tmp_path / "m.npz", "more_images": (tmp_path / "a.png",) * 4}
         several = service.submit(ANNA, JobRequest(**given, options=TUNED))
         folder = JobFolder(service.home / "jobs" / several)
-        stored = StoredRequest.model_validate_json(folder.request.read_text())
-        assert [upload.file for upload in stored.more_images] == [f"upload-more_{i}.png" for i in range(4)]
-        assert {upload.name for upload in stored.more_images} == {"a.png"}
-        told = service.status(ANNA, several).request
-        assert told.more_images == tuple(folder.more_image(i) for i in range(4)) and told.image == folder.image
+        assert service.store.get(_hashed(ANNA), several).request.more_images == (Path("a.png"),) * 4
+        assert all((folder.input / f"upload-more_{i}.png").exists() for i in range(4))
+        shown = service.status(ANNA, several).request
+        assert shown.more_images == tuple(folder.more_image(i) for i in range(4)) and shown.image == folder.image
 
 
 def test_there_is_a_limit_to_their_number_size_and_use(settings, person, tmp_path):
@@ -181,16 +177,14 @@ def prepared(
     folder = JobFolder(tmp_path / "jobs" / name)
     folder.input.mkdir(parents=True)
     (tmp_path / "home").mkdir(exist_ok=True)
-    uploads, own = [], None
-    for photo, file in zip(photos, ("upload-image.png", "upload-more_0.png", "upload-more_1.png")):
-        Image.fromarray(photo.image).save(folder.input / file, compress_level=1)
-        uploads.append(Upload(file=file, name=photo.name))
+    for photo, name in zip(photos, ("image", "more_0", "more_1")):
+        Image.fromarray(photo.image).save(folder.input / f"upload-{name}.png", compress_level=1)
     write_poses(motion, folder.input / "upload-poses.npz")
     if maps is not None:
         write_poses(maps, folder.input / "upload-image_poses.npz")
-        own = Upload(file="upload-image_poses.npz", name="anna.npz")
-    walk, (first, *more) = Upload(file="upload-poses.npz", name="walk.npz"), uploads
-    request = StoredRequest(image=first, poses=walk, image_poses=own, more_images=tuple(more), options=options)
+    first, *more = (Path(photo.name) for photo in photos)
+    own = None if maps is None else Path("anna.npz")
+    request = JobRequest(image=first, poses=Path("walk.npz"), image_poses=own, more_images=tuple(more), options=options)
     return Work(folder, tmp_path / "subjects", request, ignore_progress, should_stop)
 
 
@@ -329,7 +323,7 @@ def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatc
     work = prepared(tmp_path, person, maps=maps)
     queue(work)
     DeviceTasks(settings)(work)
-    form = fields_of(_canonical(work.request, work.folder))
+    form = fields_of(work.request.decoded(work.folder))
     assert len(form["more_photos"]) == 2 and all(Path(path).is_file() for path in form["more_photos"])
     second = resubmitted(tmp_path, form, motion, "2", monkeypatch)
     queue(second)

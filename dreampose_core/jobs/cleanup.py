@@ -30,7 +30,6 @@ SWEEP_EVERY_S = 60.0
 GRACE_S = 3600.0
 _HOUR, _DAY = 3600.0, 86400.0
 _FILES = ("result.mp4", "result.json")
-_USED_AGAIN_S = 3600.0  # least time between two updates of a subject's last use in the bucket
 _TROUBLE = OSError, ValueError, KeyError, TypeError, StorageError
 
 
@@ -83,18 +82,17 @@ class Cleanup:
             for job_id in self.store.ended(kind, now - kept_h * _HOUR):
                 self.remove(job_id)
         known = self.store.ids()
-        for folder in list((self.home / "jobs").glob("*")):
-            if folder.name not in known and _changed(folder) < now - GRACE_S:
-                _delete(folder)
+        unknown = [folder for folder in (self.home / "jobs").glob("*") if folder.name not in known]
+        left = [path for name in ("jobs", "subjects", "readings") for path in (self.home / name).rglob(".part.*")]
+        for path in (*unknown, *left):  # left: temporary files of dead writers
+            if _changed(path) < now - GRACE_S:
+                _delete(path)
+        unused = now - keep.keep_subjects_days * _DAY
         for subject in subjects(self.home):
-            if _changed(subject / "subject.json") < now - keep.keep_subjects_days * _DAY:
+            if _changed(subject / "subject.json") < unused:
                 _delete(subject)
         if self.bucket is not None:
-            self.bucket.forget_subjects(now - keep.keep_subjects_days * _DAY)
-        for folder in ("jobs", "subjects", "readings"):
-            for path in list((self.home / folder).rglob(".part.*")):  # temporary files of dead writers
-                if _changed(path) < now - GRACE_S:
-                    _delete(path)
+            self.bucket.forget_subjects(unused)
         for job_id in self.store.ended():  # uploads remain if a job ended together with its worker
             JobFolder(self.home / "jobs" / job_id).delete_uploads()
         self._expire_files(self.home / "uploads", now - keep.keep_uploads_h * _HOUR)
@@ -113,7 +111,7 @@ class Cleanup:
         if self.store.forget(job_id):
             _delete(self.home / "jobs" / job_id)
             if self.bucket is not None:
-                self.bucket.forget_job(job_id)
+                self.bucket.forget("jobs", job_id)
 
     def _shrink(self) -> None:
         """Delete each owner's least recently used subjects beyond max_own_mb; then delete the oldest things until the
@@ -191,7 +189,6 @@ class Bucket:
 
     def __init__(self, folder: Path, home: Path):
         self.folder, self.home = folder, home
-        self._kept: dict[Path, float] = {}  # subject in the bucket -> last use recorded there
 
     def keep(self, store: Store) -> None:
         """Copy what has finished since the last call. Logs what cannot be copied, and tries it again next time."""
@@ -205,20 +202,15 @@ class Bucket:
             except _TROUBLE as error:
                 logging.LoggerAdapter(log, {"job": job["id"]}).warning("cannot be kept in the bucket: %s", error)
         for subject in subjects(self.home):
+            there = self.folder / subject.relative_to(self.home)
             try:
-                self._keep_subject(subject)
+                if not (there / "subject.json").exists():
+                    _copy_folder(subject, there)
+                used = (subject / "subject.json").stat().st_mtime
+                if used - _changed(there / "subject.json") > _HOUR:
+                    os.utime(there / "subject.json", (used, used))  # unused subjects expire in the bucket, too
             except _TROUBLE as error:
                 log.warning("a subject cannot be kept in the bucket: %s", error)
-
-    def _keep_subject(self, subject: Path) -> None:
-        """Copy a subject, or record its last use on the copy, so that unused subjects expire in the bucket, too."""
-        used = (subject / "subject.json").stat().st_mtime
-        if self._kept.get(subject, 0.0) <= used - _USED_AGAIN_S:
-            there = self.folder / subject.relative_to(self.home)
-            if not (there / "subject.json").exists():
-                _copy_folder(subject, there)
-            os.utime(there / "subject.json", (used, used))
-            self._kept[subject] = used
 
     def restore(self, store: Store) -> None:
         """Copy back the results that this disk lacks and add their jobs to the store."""
@@ -242,14 +234,9 @@ class Bucket:
             except StorageError as error:  # the job tunes it again
                 log.warning("a subject in the bucket cannot be used: %s", error)
 
-    def forget_job(self, job_id: str) -> None:
-        """Remove a job's result from the bucket."""
-        shutil.rmtree(self.folder / "jobs" / job_id, ignore_errors=True)
-
-    def forget_subject(self, owner: str, key: str) -> None:
-        """Remove a subject from the bucket."""
-        shutil.rmtree(self.folder / "subjects" / owner / key, ignore_errors=True)
-        self._kept.pop(self.home / "subjects" / owner / key, None)
+    def forget(self, *names: str) -> None:
+        """Remove a folder from the bucket: "jobs", id; or "subjects", owner, key."""
+        shutil.rmtree(self.folder.joinpath(*names), ignore_errors=True)
 
     def forget_subjects(self, before: float) -> None:
         """Remove the bucket's subjects last used before `before`, seconds since 1970, unless this disk has them.

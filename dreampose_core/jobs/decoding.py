@@ -9,16 +9,14 @@ the page.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ..files import remove_unfinished
+from ..files import appearing, remove_unfinished
 from ..inputs.framing import check_options, keep_sound
 from ..media import read_photo, write_png
 from ..poses import (
@@ -36,7 +34,7 @@ from ..poses import (
 from ..poses.npz import MAX_BYTES
 from ..progress import ShouldStop
 from ..settings import AnimateOptions, Options
-from .sandbox import Channel, Child, Limits, serve
+from .sandbox import Limits, Say, broken, run, serve
 
 # The largest motion that is read takes MAX_BYTES, in memory and on disk; ffmpeg's own limits (video.process) are lower.
 LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
@@ -44,8 +42,9 @@ PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 
 
 class Facts(Options):
-    """`Frames` without the pictures, as the child sends it."""
+    """`Frames` without the pictures, as the child sends it. size: (height, width) of the pictures."""
 
+    size: tuple[Annotated[int, Field(ge=1, le=MAX_MAP_SIDE)], Annotated[int, Field(ge=1, le=MAX_MAP_SIDE)]]
     name: str
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...] = Field(min_length=1, max_length=MAX_FRAMES_READ)
@@ -86,7 +85,7 @@ class Decoder:
     def motion(self, source: Path, target: Path, options: AnimateOptions, estimate: Estimate | None) -> Reading:
         """Write the motion as npz, unless it was estimated, and return its reading.
 
-        `estimate` runs in this process, on frames that the child sends as it decodes them; None: they are refused.
+        `estimate` runs in this process, on frames that the child has decoded; None: they are refused.
         """
         return self._poses(source, target, estimate, do="motion", options=options)
 
@@ -94,84 +93,74 @@ class Decoder:
         """Do as `motion` for the first map alone, or for one map a photo if the file holds as many."""
         return image_poses_of(self._poses(source, target, estimate, do="map", num_photos=num_photos), num_photos)
 
-    @contextmanager
-    def _child(self, source: Path, target: Path, options: AnimateOptions | None = None, **asked) -> Iterator[Child]:
+    def _answer(self, source: Path, target: Path, options: AnimateOptions | None = None, **asked) -> dict:
         asked |= {"source": source.name, "target": target.name, "options": options and options.model_dump(mode="json")}
         try:
-            with Child(PROGRAM, asked, source.parent, source.name, self._limits, self._should_stop) as child:
-                yield child
+            return run(PROGRAM, asked, source.parent, source.name, self._limits, self._should_stop)
         finally:
-            remove_unfinished(target.parent, target.name)  # left by a child that was killed
+            remove_unfinished(target.parent)  # left by a child that was killed
 
     def _ask(self, source: Path, target: Path, **asked) -> tuple[str, ...]:
-        with self._child(source, target, **asked) as child:
-            match child.message():
-                case {"notices": [*notices]} if all(isinstance(notice, str) for notice in notices):
-                    return tuple(notices)
-            raise child.broken("no notices")
+        return _notices(source, self._answer(source, target, **asked))
 
     def _poses(self, source: Path, target: Path, estimate: Estimate | None, **asked) -> Reading:
-        with self._child(source, target, estimate=estimate is not None, **asked) as child:
+        answer, pictures = self._answer(source, target, estimate=estimate is not None, **asked), _pictures(source)
+        if estimate is None or "frames" not in answer:
+            return Reading(read_poses(target), str(answer.get("form")), _notices(source, answer))
+        try:
             try:
-                match child.message():
-                    case {"form": str(form), "notices": [*notices]} if all(isinstance(one, str) for one in notices):
-                        return Reading(read_poses(target), form, tuple(notices))
-                    case {"frames": facts} if estimate is not None:
-                        frames = Frames(_frames(child), **Facts.model_validate(facts).model_dump())
-                        return frames.estimated(estimate(frames))
-            except ValidationError as error:
-                raise child.broken(f"an answer of another form: {error}") from error
-            raise child.broken("no answer to what was asked")
+                facts = Facts.model_validate(answer["frames"])
+                pixels = np.memmap(pictures, np.uint8, "c").reshape(-1, *facts.size, 3)
+            except (ValueError, OSError) as error:
+                raise broken(source.name, f"an answer of another form: {error}") from error
+            frames = Frames(pixels, **facts.model_dump(exclude={"size"}))
+            return frames.estimated(estimate(frames))
+        finally:
+            pictures.unlink(missing_ok=True)
 
 
-def _frames(child: Child) -> Iterator[np.ndarray]:
-    """Yield the frames as the child sends them, uint8 (H, W, 3)."""
-    size = None
-    for _ in range(MAX_FRAMES_READ + 1):
-        match child.message():
-            case {"frame": [int(height), int(width)]} if 0 < min(height, width) <= max(height, width) <= MAX_MAP_SIDE:
-                size = size or (height, width)
-                if size != (height, width):
-                    break
-                yield np.frombuffer(child.take(height * width * 3), np.uint8).reshape(height, width, 3)
-            case {"end": True}:
-                return
-            case _:
-                break
-    raise child.broken("something else than frames")
+def _pictures(source: Path) -> Path:
+    """Return the file of the decoded frames of `source`; it goes with the uploads if the worker dies."""
+    return source.with_name(f"{source.name}.frames")
+
+
+def _notices(source: Path, answer: dict) -> tuple[str, ...]:
+    match answer:
+        case {"notices": [*notices]} if all(isinstance(notice, str) for notice in notices):
+            return tuple(notices)
+    raise broken(source.name, "no notices")
 
 
 # ---- the child's half ------------------------------------------------------------------------------------------------
 
 
-def answer(asked: dict, channel: Channel) -> None:
-    """Decode what a `Decoder` asks for in the current folder and send the outcome on `channel`."""
+def answer(asked: dict, say: Say) -> None:
+    """Decode what a `Decoder` asks for in the current folder and answer with `say`."""
     source, target = Path(asked["source"]), Path(asked["target"])
     options = AnimateOptions(**asked["options"] or {})
     if asked["do"] == "photo":
         pixels, notices, times = read_photo(source)
         write_png(pixels, target, times)
-        channel.say({"notices": notices})
+        say({"notices": notices})
     elif asked["do"] == "sound":
-        channel.say({"notices": keep_sound(source, asked["num_frames"], asked["fps"], options, target)})
+        say({"notices": keep_sound(source, asked["num_frames"], asked["fps"], options, target)})
     else:
-        reading = read_any(source, partial(_send, channel) if asked["estimate"] else None)
+        reading = read_any(source, partial(_hand_over, source, say) if asked["estimate"] else None)
         if asked["do"] == "motion":
             check_options(reading.poses, options)
         else:
             reading = image_poses_of(reading, asked["num_photos"])
         write_poses(reading.poses, target)
-        channel.say({"form": reading.form, "notices": reading.notices})
+        say({"form": reading.form, "notices": reading.notices})
 
 
-def _send(channel: Channel, frames: Frames) -> None:
-    """Send frames to the estimator, which leaves this process nothing more to do, and end it."""
-    facts = {name: getattr(frames, name) for name in Facts.model_fields}
-    channel.say({"frames": facts | {"numbers": tuple(frames.numbers)}})
-    for frame in frames:
-        height, width, _ = frame.shape
-        channel.say({"frame": [height, width]}, np.ascontiguousarray(frame).data)
-    channel.say({"end": True})
+def _hand_over(source: Path, say: Say, frames: Frames) -> None:
+    """Write frames for the estimator, which leaves this process nothing more to do, and end it."""
+    with appearing(_pictures(source)) as temporary, open(temporary, "wb") as file:
+        for frame in frames:
+            file.write(np.ascontiguousarray(frame).data)
+    facts = {name: getattr(frames, name) for name in Facts.model_fields if name != "size"}
+    say({"frames": facts | {"numbers": tuple(frames.numbers), "size": frame.shape[:2]}})
     sys.exit()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..files import appearing
 from ..progress import OnProgress, Progress, ShouldStop
@@ -26,10 +27,12 @@ Consent = Literal["given", "drawn"]
 drawn."""
 Losses = tuple[tuple[int, float], ...]  # (step, loss) pairs in order of steps
 MAX_MORE_PHOTOS = 4
+# Stores of earlier versions have {"file": ..., "name": ...} for a file's name.
+_File = Annotated[Path, BeforeValidator(lambda file: file["name"] if isinstance(file, dict) else file)]
 
 
 class JobRequest(Options):
-    """A request for one job: the uploaded files as they came, at paths made by the server, and the options.
+    """A request for one job: its files and options. The store has the files' names as their owner calls them.
 
     kind: "animate" makes the video; "preview" shows within seconds what the motion does to the photo; "motion" makes
     one as `motion` says and needs no file. The latter two run in the light queue alone.
@@ -40,10 +43,10 @@ class JobRequest(Options):
     """
 
     kind: Kind = "animate"
-    image: Path | None = None
-    poses: Path | None = None
-    image_poses: Path | None = None
-    more_images: tuple[Path, ...] = Field((), max_length=MAX_MORE_PHOTOS)
+    image: _File | None = None
+    poses: _File | None = None
+    image_poses: _File | None = None
+    more_images: tuple[_File, ...] = Field((), max_length=MAX_MORE_PHOTOS)
     options: AnimateOptions = AnimateOptions()
     motion: MotionOptions | None = None
     consent: Consent | None = None
@@ -63,26 +66,18 @@ class JobRequest(Options):
             raise ValueError("further photos are for animations alone")
         return self
 
+    def with_files(self, folder: JobFolder, place: Callable[[Path, Path], Path]) -> JobRequest:
+        """Return a copy with `place(decoded, file)` for each file; `decoded`: its path in `folder` once it is
+        decoded."""
+        names = [name for name in ("image", "poses", "image_poses") if getattr(self, name)]
+        files = {name: place(getattr(folder, name), getattr(self, name)) for name in names}
+        more = tuple(place(folder.more_image(index), file) for index, file in enumerate(self.more_images))
+        return self.model_copy(update=files | {"more_images": more})
 
-class Upload(Options):
-    """An upload in a job's folder: `file` is the server's name for it under input/, `name` is its owner's name."""
-
-    file: str = Field(pattern=r"^upload-[a-z0-9_]+(\.[a-z0-9]{1,5})?$")
-    name: str
-
-
-class StoredRequest(Options):
-    """A request as the store and request.json hold it, without any path outside the job's folder."""
-
-    kind: Kind = "animate"
-    image: Upload | None
-    poses: Upload | None
-    image_poses: Upload | None = None
-    # Omitted when empty, as in requests stored before this field existed.
-    more_images: tuple[Upload, ...] = Field((), exclude_if=lambda uploads: not uploads)
-    options: AnimateOptions
-    motion: MotionOptions | None = None
-    consent: Consent | None = Field(None, exclude_if=lambda consent: consent is None)
+    def decoded(self, folder: JobFolder) -> JobRequest:
+        """Return a copy with the decoded files in `folder`, also with a map of the photo that was estimated."""
+        own = folder.image_poses if folder.image_poses.exists() else None
+        return self.with_files(folder, lambda decoded, _: decoded).model_copy(update={"image_poses": own})
 
 
 THINGS = {
@@ -101,7 +96,6 @@ class JobFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.request = path / "request.json"
         self.input = path / "input"
         self.image = self.input / "image.png"  # the photo, decoded
         self.poses = self.input / "poses.npz"
@@ -116,6 +110,12 @@ class JobFolder:
         self.settings = path / "result.json"  # the options, what the run used, its time and memory
         self.motion = path / "motion.npz"  # the motion that a motion job made
         self.look = path / "look.png"  # a preview's picture of how the photo is understood
+
+    def upload(self, decoded: Path, name: Path) -> Path:
+        """Return the path of the file as it came that becomes `decoded`; of its owner's `name` only the suffix is
+        used."""
+        suffix = name.suffix.lower()
+        return self.input / (f"upload-{decoded.stem}" + (suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""))
 
     def more_image(self, index: int) -> Path:
         """Return the path of further photo `index`, counted from 0, as PNG."""
@@ -167,18 +167,26 @@ class Claim:
 
 @dataclass(frozen=True)
 class Job:
-    """A job's row as readers see it. request: the JSON of a StoredRequest."""
+    """A job's row as readers see it.
+
+    place: 1 for the next job to run on the device, 0 once it has started. losses: the fine-tuning loss so far, one
+    value a step. notices: sentences about what was done differently than asked. error: one sentence if state is
+    "failed", or why it is "interrupted". code: why it failed, for programs: "input" (unusable input), "crash_loop" (it
+    ended its worker repeatedly), "storage" (server trouble, such as a full disk), "internal". name: its owner's name
+    for it. request: None if another version of the program wrote it.
+    """
 
     id: str
+    kind: Kind
     queue: Queue
     state: State
     place: int
     progress: Progress | None
-    losses: Losses
+    losses: tuple[float, ...]
     notices: tuple[str, ...]
     error: str | None
     code: str | None
-    request: str
+    request: JobRequest | None
     created: float
     name: str | None
 
@@ -189,7 +197,7 @@ class Work:
 
     folder: JobFolder
     subjects: Path
-    request: StoredRequest
+    request: JobRequest
     on_progress: OnProgress
     should_stop: ShouldStop
 
@@ -266,42 +274,25 @@ class SubjectEntry:
 
 
 @dataclass(frozen=True)
-class JobStatus:
+class JobStatus(Job):
     """A job as its owner sees it.
 
-    place: 1 for the next job to run on the device, 0 once it has started. title: names its files, for example
-    "bela-dance". megabytes: size of its video, once the state is final.
-    losses: the fine-tuning loss so far, one value a step. samples: small PNGs by the model during fine-tuning, in
-    order; each file is named after the number of steps before it.
-    chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
+    title: names its files, for example "bela-dance". megabytes: size of its video, once the state is final.
+    samples: small PNGs by the model during fine-tuning, in order; each file is named after the number of steps before
+    it. chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
     look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion job, once state is
-    "done". name: its owner's name for it. things: the existing ones of THINGS, once the state is final.
-    latent_preview: a PNG that previews the first frame while the model denoises it.
-    notices: sentences about what was done differently than asked. error: one sentence if state is "failed", or why it
-    is "interrupted". code: why it failed, for programs: "input" (unusable input), "crash_loop" (it ended its worker
-    repeatedly), "storage" (server trouble, such as a full disk), "internal".
+    "done". things: the existing ones of THINGS, once the state is final. latent_preview: a PNG that previews the first
+    frame while the model denoises it.
     request: the options and the paths of the decoded inputs (which exist once the upload has been checked).
     """
 
-    id: str
-    state: State
-    place: int
-    progress: Progress | None
-    created: float
-    kind: Kind = "animate"
-    title: str = "video"
-    megabytes: float | None = None
-    losses: tuple[float, ...] = ()
-    samples: tuple[Path, ...] = ()
-    chunks: tuple[Path, ...] = ()
-    frames: tuple[Path, ...] = ()
-    result: Path | None = None
-    look: Path | None = None
-    motion: Path | None = None
-    name: str | None = None
-    things: tuple[str, ...] = ()
-    latent_preview: Path | None = None
-    error: str | None = None
-    code: str | None = None
-    notices: tuple[str, ...] = ()
-    request: JobRequest | None = None
+    title: str
+    megabytes: float | None
+    samples: tuple[Path, ...]
+    chunks: tuple[Path, ...]
+    frames: tuple[Path, ...]
+    result: Path | None
+    look: Path | None
+    motion: Path | None
+    latent_preview: Path | None
+    things: tuple[str, ...]

@@ -1,8 +1,8 @@
 """A one-shot child process that opens untrusted files: confined before it opens anything, limited and watched while it
 works, killed afterwards.
 
-The child may read its programs, its libraries and its folder, write only to its folder, and reach no network. The
-parent sends one line of JSON; the child answers with lines of JSON, some of them followed by raw bytes.
+The child may read its programs, its libraries and its folder, write only to its folder, and reach no network. It gets
+its request as JSON and answers with a line of JSON; all else that it makes are files in its folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import resource
-import select
 import shutil
 import signal
 import struct
@@ -25,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import imageio_ffmpeg
 
@@ -35,8 +35,7 @@ from ..settings import REPOSITORY
 log = logging.getLogger("dreampose.worker")
 
 POLL_S = 0.2
-_MOST_AT_ONCE = 1 << 20
-_LINE_BYTES = 1 << 20
+_ANSWER_BYTES = 1 << 20
 _COMPLAINT_BYTES = 4096
 _RAISED = {"refused": InputError, "full": DiskFull, "storage": StorageError}
 _OVER = {
@@ -44,6 +43,7 @@ _OVER = {
     "size": "holds more than can be kept",
     "time": "takes too long to decode",
 }
+_KILLED = {-signal.SIGXCPU: "time", -signal.SIGKILL: "memory"}  # the system kills processes when memory is full
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 # Landlock (linux/landlock.h); its system calls have the same numbers on all common architectures.
@@ -61,8 +61,7 @@ class Limits:
     """The limits of a child and of each program that it starts.
 
     memory: bytes of address space. cpu_s: seconds of CPU time. file_bytes: size of each file it writes. open_files:
-    open files at a time. wait_s: seconds that the parent waits for the child in all; time in which the child waits for
-    the parent to read is not counted.
+    open files at a time. wait_s: seconds that the parent waits for the child.
     """
 
     memory: int
@@ -72,36 +71,28 @@ class Limits:
     wait_s: float
 
 
+Say = Callable[[dict], None]  # sends the child's answer to its parent
+
 # ---- the child's half ------------------------------------------------------------------------------------------------
 
 
-class Channel:
-    """The child's output to its parent."""
-
-    def __init__(self):
-        self._out = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)  # what libraries print must not get between the messages
-
-    def say(self, message: dict, data: memoryview | bytes = b"") -> None:
-        """Send `message`, then `data` raw; block until the parent reads them."""
-        self._out.write(json.dumps(message).encode() + b"\n")
-        self._out.write(data)
-        self._out.flush()
-
-
-def serve(work: Callable[[dict, Channel], None]) -> int:
-    """Run a child: read the request, confine this process, answer with `work`; return the exit status."""
+def serve(work: Callable[[dict, Say], None]) -> int:
+    """Run a child: confine this process, let `work` answer the request; return the exit status."""
     give_way(0)  # keeps the parent's niceness and applies it to this session, too
-    channel = Channel()
-    given = json.loads(sys.stdin.buffer.readline())
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def say(answer: dict) -> None:
+        out.write(json.dumps(answer).encode() + b"\n")
+        out.flush()
+
+    given = json.loads(sys.argv[1])
     confine(Limits(**given["limits"]))
-    channel.say({"ready": True})
+    say({"ready": True})
     try:
-        work(given["request"], channel)
-    except BrokenPipeError:
-        return 1  # the parent has stopped reading
+        work(given["request"], say)
     except Exception as error:
-        channel.say(_told(error))
+        say(_told(error))
     return 0
 
 
@@ -207,114 +198,66 @@ def give_way(nice: int) -> None:
 # ---- the parent's half -----------------------------------------------------------------------------------------------
 
 
-class Child:
-    """A running child; leaving the `with` block kills it and all that it started.
+def run(
+    program: Sequence[str], request: dict, folder: Path, name: str, limits: Limits, should_stop: ShouldStop
+) -> dict:
+    """Run a child until it ends, kill all that it started, and return its answer.
 
     program: Python's arguments. request: what `serve` hands to `work`. folder: the child's working folder. name: the
-    file that it opens, for error sentences.
+    file that it opens, for error sentences. Raises InputError and StorageError with the child's own sentence or one
+    about how the child ended, and Cancelled.
     """
-
-    def __init__(
-        self, program: Sequence[str], request: dict, folder: Path, name: str, limits: Limits, should_stop: ShouldStop
-    ):
-        self.name, self._limits, self._should_stop = name, limits, should_stop
-        # -P: import nothing from a folder of uploads. -B: write no bytecode.
-        command = [sys.executable, "-P", "-B", "-X", "faulthandler", *program]
-        # Its own session: `__exit__` kills the child together with all that it started.
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self._process = subprocess.Popen(command, cwd=folder, env=_environment(), start_new_session=True, **pipes)
-        self.pid = self._process.pid
-        self._ready, self._waited, self._unread, self._complaints = False, 0.0, bytearray(), b""
-        self._pipes = [self._process.stderr, self._process.stdout]
-        with suppress(BrokenPipeError):  # it has ended already, which `message` will report
-            self._process.stdin.write(json.dumps({"limits": asdict(limits), "request": request}).encode() + b"\n")
-            self._process.stdin.close()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # no process is left
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-    def message(self) -> dict:
-        """Return the next message. Raises InputError and StorageError with the child's own sentence or one about how
-        the child ended, and Cancelled."""
-        while b"\n" not in self._unread:
-            if len(self._unread) > _LINE_BYTES:
-                raise self.broken("a line without end")
-            self._listen()
-        line, _, rest = bytes(self._unread).partition(b"\n")
-        self._unread = bytearray(rest)
+    # -P: import nothing from a folder of uploads. -B: write no bytecode.
+    command = [sys.executable, "-P", "-B", "-X", "faulthandler", *program]
+    command.append(json.dumps({"limits": asdict(limits), "request": request}))
+    with TemporaryFile(dir=folder) as out, TemporaryFile(dir=folder) as complaints:
+        how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": complaints, "env": _environment()}
+        # Its own session, to kill the child together with all that it started.
+        process, began = subprocess.Popen(command, cwd=folder, start_new_session=True, **how), time.monotonic()
         try:
-            message = json.loads(line)
-        except ValueError:
-            raise self.broken("a line that is no JSON") from None
-        match message:
-            case {"ready": True}:
-                self._ready = True
-                return self.message()
-            case {"error": str(kind), "text": str(text)}:
-                raise self._over(kind) if kind in _OVER else _RAISED.get(kind, self.broken)(text)
-            case dict():
-                return message
-        raise self.broken("no message")
+            while process.poll() is None:
+                check_stop(should_stop)
+                if time.monotonic() - began > limits.wait_s:
+                    raise _over(name, "time")
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):  # no process is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        ready, _, answer = out.read(_ANSWER_BYTES).partition(b"\n")
+        complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - _COMPLAINT_BYTES))
+        why = f"ended with status {process.returncode}: {complaints.read().decode('utf-8', 'replace')}"
+    if not answer and process.returncode in _KILLED:
+        raise _over(name, _KILLED[process.returncode])
+    if not ready:
+        raise RuntimeError(f"the process that decodes files {why}")
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        raise broken(name, why) from None
+    match found:
+        case {"error": str(kind), "text": str(text)} if kind in _OVER:
+            raise _over(name, kind)
+        case {"error": str(kind), "text": str(text)}:
+            raise _RAISED[kind](text) if kind in _RAISED else broken(name, text)
+        case dict():
+            return found
+    raise broken(name, "no answer")
 
-    def take(self, num_bytes: int) -> bytearray:
-        """Return the raw bytes after a message. Raises as `message` does."""
-        while len(self._unread) < num_bytes:
-            self._listen()
-        data, self._unread = self._unread[:num_bytes], self._unread[num_bytes:]
-        return data
 
-    def _listen(self) -> None:
-        """Read some more of the child's output. Raises as `message` does."""
-        while True:
-            check_stop(self._should_stop)
-            if self._waited > self._limits.wait_s:
-                raise self._over("time")
-            begun = time.monotonic()
-            ready, _, _ = select.select(self._pipes, [], [], POLL_S)
-            self._waited += time.monotonic() - begun
-            if self._process.stderr in ready:
-                said = os.read(self._process.stderr.fileno(), _MOST_AT_ONCE)
-                self._complaints = (self._complaints + said)[-_COMPLAINT_BYTES:]
-                if not said:
-                    self._pipes.remove(self._process.stderr)
-            if self._process.stdout in ready:
-                said = os.read(self._process.stdout.fileno(), _MOST_AT_ONCE)
-                if not said:
-                    raise self._ended()
-                self._unread += said
-                return
+def _over(name: str, what: str) -> InputError:
+    return InputError(f"{name} {_OVER[what]}; please give a shorter or smaller one.")
 
-    def _ended(self) -> Exception:
-        """Return the exception for a child that ended before it had answered."""
-        status = None
-        with suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(2)  # its pipes close a moment before it ends
-        if status == -signal.SIGXCPU:
-            return self._over("time")
-        if status == -signal.SIGKILL:  # the system kills processes when memory is full
-            return self._over("memory")
-        said = self._complaints.decode("utf-8", "replace")
-        if not self._ready:
-            return RuntimeError(f"the process that decodes files cannot be started (status {status}): {said}")
-        return self.broken(f"ended with status {status} before it had answered: {said}")
 
-    def _over(self, what: str) -> InputError:
-        return InputError(f"{self.name} {_OVER[what]}; please give a shorter or smaller one.")
-
-    def broken(self, why: str) -> InputError:
-        log.warning("decoding broke off: %s", why)
-        return InputError(
-            f"{self.name} cannot be decoded, because the program that reads it broke off; it is damaged or of an "
-            "unusual kind, please save it again or in another form."
-        )
+def broken(name: str, why: str) -> InputError:
+    """Log why the child's answer is of no use, and return the error for the user."""
+    log.warning("decoding broke off: %s", why)
+    return InputError(
+        f"{name} cannot be decoded, because the program that reads it broke off; it is damaged or of an unusual kind, "
+        "please save it again or in another form."
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -11,8 +11,6 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ..errors import Busy, DiskFull, InputError, StorageError, TooLarge, UnknownJob
 from ..files import flush
 from ..settings import MIN_FREE_MB, Settings
@@ -28,11 +26,9 @@ from .records import (
     JobStatus,
     Kind,
     Queue,
-    StoredRequest,
     SubjectEntry,
     Timing,
     Timings,
-    Upload,
 )
 from .store import NO_SUCH_JOB, Store
 from .supervisor import living
@@ -101,32 +97,23 @@ class JobService:
         if known := self.admit(owner, request.kind, key):  # before any copying; `store.add` checks again
             return known
         owner = _hashed(owner)
-        job_id = secrets.token_hex(16)
+        job_id, added = secrets.token_hex(16), None
         folder = JobFolder(self.home / "jobs" / job_id)
         try:
             # Files first, row last: a crash in between leaves a folder without a job, never a job without files.
             folder.input.mkdir(parents=True, mode=0o700)
-            given = {name: getattr(request, name) for name in StoredRequest.model_fields}
-            for role in ("image", "poses", "image_poses"):
-                given[role] = given[role] and self._copied(given[role], role, folder)
-            given["more_images"] = tuple(
-                self._copied(path, f"more_{index}", folder) for index, path in enumerate(request.more_images)
-            )
-            stored = StoredRequest(**given).model_dump_json()
-            folder.request.write_text(stored, encoding="utf-8")
-            for path in (*folder.input.iterdir(), folder.request, folder.input, folder.path, folder.path.parent):
+            named = request.with_files(folder, lambda decoded, file: self._copied(file, folder, decoded))
+            for path in (*folder.input.iterdir(), folder.input, folder.path, folder.path.parent):
                 flush(path)
-            added = self.store.add(job_id, owner, stored, self.settings, key, request.kind)
-        except BaseException as error:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise storage_error(error) or StorageError(
-                    f"The job could not be stored ({error.strerror}); nothing was started. Please tell the operator."
-                ) from error
-            raise
-        if added != job_id:  # the same key was submitted twice at the same time
-            shutil.rmtree(folder.path, ignore_errors=True)
-        else:
+            added = self.store.add(job_id, owner, named.model_dump_json(), self.settings, key, request.kind)
+        except OSError as error:
+            raise storage_error(error) or StorageError(
+                f"The job could not be stored ({error.strerror}); nothing was started. Please tell the operator."
+            ) from error
+        finally:
+            if added != job_id:  # it failed, or the same key was submitted twice at the same time
+                shutil.rmtree(folder.path, ignore_errors=True)
+        if added == job_id:
             logging.LoggerAdapter(log, {"job": job_id}).info("queued")
         return added
 
@@ -153,8 +140,7 @@ class JobService:
 
     def jobs(self, owner: str) -> list[JobStatus]:
         """List all animations of `owner`, newest first; previews and motions are short-lived and not listed."""
-        found = [self._status(job) for job in self.store.jobs_of(_hashed(owner))]
-        return [status for status in found if status.kind == "animate"]
+        return [self._status(job) for job in self.store.jobs_of(_hashed(owner)) if job.kind == "animate"]
 
     def rename(self, owner: str, job_id: str, name: str) -> None:
         """Give the job a name chosen by its owner. Raises UnknownJob, and InputError for an unusable name."""
@@ -211,7 +197,7 @@ class JobService:
             )
         shutil.rmtree(folder, ignore_errors=True)
         if self._cleanup.bucket is not None:
-            self._cleanup.bucket.forget_subject(folder.parent.name, key)
+            self._cleanup.bucket.forget("subjects", folder.parent.name, key)
 
     def pace(self, recipe: str, quality: str) -> Timing:
         """Return the time that this recipe and quality take on this machine, measured on the last jobs."""
@@ -221,33 +207,27 @@ class JobService:
         return self.store.get(_hashed(owner), _checked(job_id))
 
     def _status(self, job: Job) -> JobStatus:
-        folder = JobFolder(self.home / "jobs" / job.id)
-        stored = _stored(job)
-        request = stored and _canonical(stored, folder)
-        kind = "animate" if request is None else request.kind
-        looks = kind == "preview" and request.poses is None
-        state = job.state
-        video = folder.thing("video") if state in FINAL_STATES else None
-        if kind == "animate" and job.queue == "light" and state in ("running", "interrupted"):
+        folder, request, state = JobFolder(self.home / "jobs" / job.id), job.request, job.state
+        ended, done = state in FINAL_STATES, state == "done"
+        looks = job.kind == "preview" and request is not None and request.poses is None
+        video = folder.thing("video") if ended else None
+        if job.kind == "animate" and job.queue == "light" and state in ("running", "interrupted"):
             state = "queued"  # to its owner, a job whose upload is being checked still waits for the device
-        same = ("id", "place", "progress", "created", "name", "error", "code", "notices")
-        return JobStatus(
-            **{name: getattr(job, name) for name in same},
-            state=state,
-            kind=kind,
-            title=_title(stored),
-            megabytes=video and round(size_of(video) / 1e6, 2),
-            losses=tuple(loss for _, loss in job.losses),
-            samples=tuple(sorted(folder.samples.glob("[0-9]*.png"))),
-            chunks=tuple(sorted(folder.chunks.glob("[0-9]*.mp4"))),
-            frames=tuple(sorted(folder.frames.glob("[0-9]*.png"))),
-            result=folder.result if job.state == "done" and not looks else None,
-            look=folder.look if job.state == "done" and looks else None,
-            motion=folder.motion if job.state == "done" and kind == "motion" else None,
-            latent_preview=folder.thing("latent_preview") if job.state == "running" else None,
-            things=tuple(thing for thing in THINGS if folder.thing(thing)) if job.state in FINAL_STATES else (),
-            request=request,
-        )
+        shown = {
+            "state": state,
+            "title": _title(request),
+            "megabytes": video and round(size_of(video) / 1e6, 2),
+            "samples": tuple(sorted(folder.samples.glob("[0-9]*.png"))),
+            "chunks": tuple(sorted(folder.chunks.glob("[0-9]*.mp4"))),
+            "frames": tuple(sorted(folder.frames.glob("[0-9]*.png"))),
+            "result": folder.result if done and not looks else None,
+            "look": folder.look if done and looks else None,
+            "motion": folder.motion if done and job.kind == "motion" else None,
+            "latent_preview": folder.thing("latent_preview") if state == "running" else None,
+            "things": tuple(thing for thing in THINGS if folder.thing(thing)) if ended else (),
+            "request": request and request.decoded(folder),
+        }
+        return JobStatus(**vars(job) | shown)
 
     def _check_disk(self, owner: str) -> None:
         """Raise DiskFull when the disk is nearly full, Busy when the owner's ended jobs take up max_own_mb or more.
@@ -267,19 +247,15 @@ class JobService:
                 f"the oldest go {self.settings.keep_results_h:g} hours after they end, please come back then."
             )
 
-    def _copied(self, source: Path, role: str, folder: JobFolder) -> Upload:
-        """Copy an upload of at most max_upload_mb under a name of the server's. Raises InputError and TooLarge."""
-        suffix = source.suffix.lower()
-        upload = Upload(
-            file=f"upload-{role}" + (suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""),
-            name="".join(c for c in source.name if c.isprintable())[-100:],
-        )
+    def _copied(self, source: Path, folder: JobFolder, decoded: Path) -> Path:
+        """Copy an upload of at most max_upload_mb and return its owner's name. Raises InputError and TooLarge."""
+        name = Path("".join(c for c in source.name if c.isprintable())[-100:])
         if not source.is_file():
-            raise InputError(f"{upload.name} cannot be read as a file; please choose it again.")
+            raise InputError(f"{name} cannot be read as a file; please choose it again.")
         if source.stat().st_size > self.settings.max_upload_mb << 20:
-            raise TooLarge(f"{upload.name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
-        shutil.copyfile(source, folder.input / upload.file)
-        return upload
+            raise TooLarge(f"{name} is larger than {self.settings.max_upload_mb} MB, the most that is accepted.")
+        shutil.copyfile(source, folder.upload(decoded, name))
+        return name
 
 
 def _hashed(owner: str) -> str:
@@ -292,28 +268,8 @@ def _checked(job_id: str) -> str:
     return job_id
 
 
-def _stored(job: Job) -> StoredRequest | None:
-    try:
-        return StoredRequest.model_validate_json(job.request)
-    except ValidationError:  # written by another version of the program
-        return None
-
-
-def _title(stored: StoredRequest | None) -> str:
+def _title(request: JobRequest | None) -> str:
     """What was moved and how, by the owner's names of the files, in letters and digits: "bela-dance"."""
-    uploads = [] if stored is None else [stored.image, stored.poses]
-    names = [re.sub("[^0-9A-Za-z]+", "-", Path(upload.name).stem).strip("-")[:24] for upload in uploads if upload]
+    files = [] if request is None else [request.image, request.poses]
+    names = [re.sub("[^0-9A-Za-z]+", "-", file.stem).strip("-")[:24] for file in files if file]
     return "-".join(filter(None, names)) or "video"
-
-
-def _canonical(stored: StoredRequest, folder: JobFolder) -> JobRequest:
-    return JobRequest(
-        kind=stored.kind,
-        image=stored.image and folder.image,
-        poses=stored.poses and folder.poses,
-        image_poses=folder.image_poses if folder.image_poses.exists() else None,
-        more_images=tuple(folder.more_image(index) for index in range(len(stored.more_images))),
-        options=stored.options,
-        motion=stored.motion,
-        consent=stored.consent,
-    )

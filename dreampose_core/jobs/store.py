@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from ..errors import Busy, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
 from ..settings import Settings
 from .database import Database
-from .records import QUEUES, Claim, Job, Kind, Losses, Queue
+from .records import QUEUES, Claim, Job, JobRequest, Kind, Losses, Queue
 
 LEASE_S = 20.0  # how long a claim lasts without a heartbeat
 MAX_ATTEMPTS = 3
@@ -53,7 +55,7 @@ _PACE = (
 )
 _NEXT_TURN = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
 _KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # kept in the bucket
-_PLAIN = ("id", "queue", "state", "place", "error", "code", "request", "created", "name")  # of a Job
+_PLAIN = ("id", "kind", "queue", "state", "place", "error", "code", "created", "name")  # of a Job
 _ACTIVE = "state IN ('running', 'cancelling')"
 
 
@@ -149,7 +151,8 @@ class Store:
         return [
             Job(
                 progress=Progress(**json.loads(row["progress"])) if row["progress"] else None,
-                losses=_pairs(row["losses"]),
+                losses=tuple(loss for _, loss in _pairs(row["losses"])),
+                request=_request(row["request"]),
                 notices=tuple(json.loads(row["notices"])),
                 **{name: row[name] for name in _PLAIN},
             )
@@ -343,6 +346,13 @@ class Store:
         update = f"UPDATE jobs SET {assignments} WHERE id = ? AND fence = ? AND {_ACTIVE} RETURNING 1"
         if not self._db.rows(update, *values, claim.id, claim.fence):
             raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
+
+
+def _request(text: str) -> JobRequest | None:
+    try:
+        return JobRequest.model_validate_json(text)
+    except ValidationError:  # written by another version of the program
+        return None
 
 
 def _pairs(text: str) -> Losses:

@@ -27,8 +27,7 @@ from .store import LEASE_S, Store
 log = logging.getLogger("dreampose.jobs")
 
 TICK_S = 0.25
-CANCEL_TERM_AFTER_S = 4.0  # a worker checks every 0.2 s whether to stop; if it has not by then, it is stuck
-CANCEL_KILL_AFTER_S = 7.0
+CANCEL_KILL_AFTER_S = 7.0  # a worker checks every 0.2 s whether to stop; if it has not by then, it is stuck
 STOP_S = 22.0
 BACK_OFF_S = 3.0  # least time between two starts, because a process that cannot start ends at once
 
@@ -92,8 +91,33 @@ class _Slot:
     pass_fds: Sequence[int] = ()
     name: str = ""
     process: subprocess.Popen | None = None
-    started: float = 0.0
+    started: float = -BACK_OFF_S
     num_starts: int = 0
+
+    def start(self) -> None:
+        """Start a new process, unless the last start was less than BACK_OFF_S ago."""
+        if time.monotonic() - self.started < BACK_OFF_S:
+            return
+        self.name = f"{self.kind}-{secrets.token_hex(4)}"
+        self.started, self.num_starts = time.monotonic(), self.num_starts + 1
+        name = ["--name", self.name] if self.kind in QUEUES else []
+        try:
+            # Its own session: Ctrl-C reaches only this process, which then lets the workers release their jobs.
+            self.process = subprocess.Popen(
+                [*self.command, "--parent", str(os.getpid()), *name],
+                env=self.environment,
+                pass_fds=self.pass_fds,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.error("%s process %s cannot be started: %s", self.kind, self.name, error)
+
+    def kill(self) -> None:
+        """Kill the process and what it started (for example an encoder); it leads a process group of its own."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(ProcessLookupError):  # ended in between
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Supervisor:
@@ -135,14 +159,14 @@ class Supervisor:
         self._stopping.set()
         self._thread.join()
         for slots in (self._workers, self._web):
-            processes, deadline = [slot.process for slot in slots if slot.process], time.monotonic() + STOP_S
-            for process in processes:
-                process.terminate()
-            for process in processes:
+            started, deadline = [slot for slot in slots if slot.process], time.monotonic() + STOP_S
+            for slot in started:
+                slot.process.terminate()
+            for slot in started:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                _kill(process)
-                process.wait()
+                    slot.process.wait(max(0.0, deadline - time.monotonic()))
+                slot.kill()
+                slot.process.wait()
         with suppress(StorageError):
             self._recover()
         self.store.close()
@@ -163,54 +187,26 @@ class Supervisor:
             try:
                 silent, holders = self._recover()
                 for slot in self._workers:
-                    waited_s = holders.get(slot.name, 0.0)
-                    if slot.process is not None and (slot.name in silent or waited_s >= CANCEL_KILL_AFTER_S):
-                        what = "does not answer" if slot.name in silent else "does not stop its cancelled job"
-                        log.warning("worker %s %s and is killed", slot.name, what)
-                        _kill(slot.process)
-                    elif slot.process is not None and waited_s >= CANCEL_TERM_AFTER_S:
-                        slot.process.terminate()
+                    if slot.name in silent or holders.get(slot.name, 0.0) >= CANCEL_KILL_AFTER_S:
+                        log.warning("worker %s does not answer, or does not stop its job, and is killed", slot.name)
+                        slot.kill()
             except StorageError as error:
                 log.error("%s", error)
                 self._stopping.wait(2.0)
             self._stopping.wait(TICK_S)
 
     def _tend(self, slot: _Slot) -> None:
-        now = time.monotonic()
         if slot.process is not None and (status := slot.process.poll()) is not None:
             if slot.kind == "web" and status == 2 and slot.num_starts == 1:
                 self._stopping.set()  # it has printed why
                 return
             log.warning("%s process %s has ended with status %s", slot.kind, slot.name, status)
             slot.process = None
-        if slot.process is None and (not slot.num_starts or now - slot.started >= BACK_OFF_S):
-            self._start(slot)
-
-    def _start(self, slot: _Slot) -> None:
-        slot.name = f"{slot.kind}-{secrets.token_hex(4)}"
-        slot.started, slot.num_starts = time.monotonic(), slot.num_starts + 1
-        name = ["--name", slot.name] if slot.kind in QUEUES else []
-        try:
-            # Its own session: Ctrl-C reaches only this process, which then lets the workers release their jobs.
-            slot.process = subprocess.Popen(
-                [*slot.command, "--parent", str(os.getpid()), *name],
-                env=slot.environment,
-                pass_fds=slot.pass_fds,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            log.error("%s process %s cannot be started: %s", slot.kind, slot.name, error)
+        if slot.process is None:
+            slot.start()
 
     def _recover(self) -> tuple[list[str], dict[str, float]]:
         """Take back the jobs whose worker is dead, of whatever server, or whose lease has expired; return the names of
         their workers, and what `Store.holders` returned before."""
         holders = self.store.holders()  # before `living`, so that a worker that claims in between is not taken for dead
         return self.store.recover(dead=holders.keys() - living(self.home).keys()), holders
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """Kill the process and what it started (for example an encoder); it leads a process group of its own."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):  # ended in between
-            os.killpg(process.pid, signal.SIGKILL)

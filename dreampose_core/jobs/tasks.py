@@ -27,7 +27,7 @@ from ..settings import EXAMPLES, AnimateOptions, EditOptions, Settings
 from .cleanup import Bucket
 from .decoding import Decoder
 from .pose_cache import PoseCache
-from .records import Timings, Upload, Work
+from .records import Timings, Work
 
 if TYPE_CHECKING:
     from ..animate import LocalEngine
@@ -106,8 +106,8 @@ class _Uploads:
         again; what is estimated is cached."""
         request, folder, options = self._request, self._folder, self._options
         photos, notices = _photo_files(self._work), ()
-        for upload, image, _ in photos:
-            notices += self._decoded(upload, image, self._decoder.photo)
+        for name, image, _ in photos:
+            notices += self._decoded(name, image, self._decoder.photo)
         if request.poses is not None:
             notices += self._decoded(request.poses, folder.poses, self._motion)
         if request.image_poses is not None:
@@ -115,20 +115,20 @@ class _Uploads:
         elif request.image is not None:
             notices += self._estimated_map(folder.image, folder.image_poses, options.person_at)
         if options.recipe != "none":  # they serve fine-tuning alone
-            for upload, image, target in photos[1:]:
-                notices += self._further_map(image, target, upload.name)
+            for name, image, target in photos[1:]:
+                notices += self._further_map(image, target, name.name)
         if request.image is not None and options.align == "body":
             for target in (folder.poses, folder.image_poses):
                 if target.exists():
                     notices += self._joints(target)
         return tuple(dict.fromkeys(notices))
 
-    def _decoded(self, upload: Upload, target: Path, convert: Callable[[Path, Path], Notices]) -> Notices:
+    def _decoded(self, name: Path, target: Path, convert: Callable[[Path, Path], Notices]) -> Notices:
         """Decode one upload to `target`; notices and errors call the file by its owner's name."""
-        path = self._folder.input / upload.file
+        path = self._folder.upload(target, name)
 
         def named(sentence: str) -> str:
-            return sentence.replace(str(path), upload.name).replace(path.name, upload.name)
+            return sentence.replace(str(path), name.name).replace(path.name, name.name)
 
         check_stop(self._work.should_stop)
         try:
@@ -298,12 +298,12 @@ class DeviceTasks:
         timings.add(result, self.device)
 
 
-def _photo_files(work: Work) -> list[tuple[Upload, Path, Path]]:
-    """Return each photo's upload and the paths of the decoded photo and of its map; empty for a job without photos."""
+def _photo_files(work: Work) -> list[tuple[Path, Path, Path]]:
+    """Return each photo's name and the paths of the decoded photo and of its map; empty for a job without photos."""
     folder, request = work.folder, work.request
     if request.image is None:
         return []
-    more = [(upload, folder.more_image(i), folder.more_poses(i)) for i, upload in enumerate(request.more_images)]
+    more = [(name, folder.more_image(i), folder.more_poses(i)) for i, name in enumerate(request.more_images)]
     return [(request.image, folder.image, folder.image_poses), *more]
 
 
@@ -313,4 +313,4 @@ def _photos(work: Work) -> list[Photo]:
     maps = [read_poses(path) if path.exists() else None for _, _, path in files]
     if maps[0] is not None and len(maps[0]) > 1:
         maps = [maps[0].select([index]) for index in range(len(maps[0]))]
-    return [Photo(read_image(path), own, upload.name) for (upload, path, _), own in zip(files, maps)]
+    return [Photo(read_image(path), own, name.name) for (name, path, _), own in zip(files, maps)]

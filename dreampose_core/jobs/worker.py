@@ -26,7 +26,7 @@ from ..progress import Progress
 from ..settings import Settings
 from .database import DISK_FULL, storage_error
 from .logs import configure, current_job
-from .records import QUEUES, Claim, JobFolder, Queue, StoredRequest, Work
+from .records import QUEUES, Claim, JobFolder, JobRequest, Queue, Work
 from .sandbox import give_way
 from .store import Store
 
@@ -149,7 +149,7 @@ class Worker:
         attempt.log.info("%s queue, claim %d", self.queue, claim.fence)
         folder, foreseen, resumes = JobFolder(self.settings.home / "jobs" / claim.id), True, False
         try:
-            request = StoredRequest.model_validate_json(claim.request)
+            request = JobRequest.model_validate_json(claim.request)
             subjects = self.settings.home / "subjects" / claim.owner
             work = Work(folder, subjects, request, attempt.on_progress, attempt.should_stop)
             notices = self.handler(work)
