@@ -14,6 +14,19 @@ from dreampose_core.jobs.logs import configure
 from dreampose_core.jobs.supervisor import Supervisor
 from dreampose_core.settings import Settings
 
+_OPTIONS = {
+    "host": "address to listen on (default 127.0.0.1; 0.0.0.0 for every network)",
+    "port": "port to listen on (default 7860; 0 takes a free one)",
+    "model": "a model folder or Hugging Face model id in this project's layout (default: the shipped mini)",
+    "workers": "how many jobs run at a time, one a GPU (default 1)",
+    "bucket": "a folder that outlives this disk; finished results and subjects are copied to it",
+    "home": "folder for jobs and results (default ~/.local/share/dreampose)",
+    "device": "where the model runs: auto (default), cpu or cuda",
+    "estimator": "what makes DensePose from pictures: body (default), torchscript or none",
+    "estimator-file": "a TorchScript export for --estimator torchscript, instead of the one on the hub",
+    "estimator-colours": "the channel order that the export wants: bgr (default) or rgb",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return 0 after a clean end, 2 after printing a sentence about a user's mistake."""
@@ -40,26 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _settings(arguments: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(prog="app.py", description="Serves the DreamPose page and runs its jobs.")
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for every network)")
-    parser.add_argument("--port", type=int, help="port to listen on (default 7860; 0 takes a free one)")
-    parser.add_argument(
-        "--model", help="a model folder or Hugging Face model id in this project's layout (default: the shipped mini)"
-    )
-    parser.add_argument("--workers", type=int, help="how many jobs run at a time, one a GPU (default 1)")
-    parser.add_argument(
-        "--bucket", help="a folder that outlives this disk; finished results and subjects are copied to it"
-    )
-    parser.add_argument("--home", help="folder for jobs and results (default ~/.local/share/dreampose)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default auto)")
-    parser.add_argument(
-        "--estimator", choices=("body", "torchscript", "none"), help="what makes DensePose from pictures (default body)"
-    )
-    parser.add_argument(
-        "--estimator-file", help="a TorchScript export for --estimator torchscript, instead of the one on the hub"
-    )
-    parser.add_argument(
-        "--estimator-colours", choices=("bgr", "rgb"), help="the channel order that the export wants (default bgr)"
-    )
+    for name, words in _OPTIONS.items():
+        parser.add_argument(f"--{name}", help=words)
     given = vars(parser.parse_args(arguments))
     if os.environ.get("SPACE_ID"):
         _on_a_space()

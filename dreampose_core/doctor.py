@@ -61,7 +61,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "safety checker": _safety_checker,
         "Ray": _ray,
         "Hugging Face hub": _hub,
-        "Chromium": _chromium,
         "self-check": _self_check,
     }
     for what, check in checks.items():
@@ -228,13 +227,6 @@ def _hub(settings: Settings) -> tuple[str, ...]:
     except OSError:
         return "note", f"{constants.ENDPOINT} cannot be reached", todo
     return "ok", f"{constants.ENDPOINT} answers"
-
-
-def _chromium(settings: Settings) -> tuple[str, ...]:
-    found = os.environ.get("DREAMPOSE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not found:
-        return "note", "not found; only the page's tests need it", "Debian: sudo apt-get install chromium"
-    return "ok", found
 
 
 def _self_check(settings: Settings) -> tuple[str, ...]:

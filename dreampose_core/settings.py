@@ -41,7 +41,7 @@ class Options(BaseModel):
     """Base class of all option sets: unknown names are errors, and values never change. The docstring of a field is its
     description on the command line, in the API and in the API's documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def described(cls) -> dict[str, str]:
@@ -80,9 +80,9 @@ class EditOptions(Options):
     """Remove flicker of the parts from the motion."""
     stride: int = Field(1, ge=1, le=100)
     """Use every n-th frame, which makes the motion faster."""
-    speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
+    speed: float = Field(1, ge=0.25, le=4)
     """Factor on the motion's speed; the frame rate stays."""
-    fps: float | None = Field(None, ge=1, le=120, allow_inf_nan=False)
+    fps: float | None = Field(None, ge=1, le=120)
     """Change the frame rate; the speed stays."""
     mirror: bool = False
     """Swap left and right."""
@@ -102,11 +102,11 @@ class FrameOptions(Options):
 
     fit: Literal["auto", "crop", "pad"] = "auto"
     """Crop the photo to the frames' shape, or pad it; auto crops around the person if their position is known."""
-    zoom: float = Field(1, ge=0.5, le=3, allow_inf_nan=False)
+    zoom: float = Field(1, ge=0.5, le=3)
     """Enlarge the photo by this factor."""
-    shift_right: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+    shift_right: float = Field(0, ge=-1, le=1)
     """Move the frame to the right by this share of its width."""
-    shift_down: float = Field(0, ge=-1, le=1, allow_inf_nan=False)
+    shift_down: float = Field(0, ge=-1, le=1)
     """Move the frame down by this share of its height."""
     person_at: tuple[int, int] | None = None
     """Column and row, in pixels, of a point on the photo's person, where there are several; None: the largest."""
@@ -129,9 +129,9 @@ class AnimateOptions(SceneOptions):
     """Number of denoising steps, which the model defines for each quality."""
     steps: int | None = Field(None, ge=1, le=250)
     """Denoising steps; overrides quality."""
-    image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    image_guidance: float | None = Field(None, ge=0, le=20)
     """Higher values follow the photo more; the paper's s_I (section 4.3). None: the model's default."""
-    pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False)
+    pose_guidance: float | None = Field(None, ge=0, le=20)
     """Higher values follow the motion more; the paper's s_P. None: the model's default."""
     solver: Solver | None = None
     """Sampler of the diffusion model. None: the model's default."""
@@ -148,13 +148,13 @@ class MotionOptions(Options):
 
     motion: MotionName = "walk"
     """What the body does."""
-    seconds: float = Field(4, ge=1, le=20, allow_inf_nan=False)
+    seconds: float = Field(4, ge=1, le=20)
     """Length of the motion."""
-    fps: float = Field(20, ge=8, le=30, allow_inf_nan=False)
+    fps: float = Field(20, ge=8, le=30)
     """Frames per second."""
-    speed: float = Field(1, ge=0.25, le=4, allow_inf_nan=False)
+    speed: float = Field(1, ge=0.25, le=4)
     """Factor on the natural pace."""
-    amplitude: float = Field(1, ge=0.25, le=1.5, allow_inf_nan=False)
+    amplitude: float = Field(1, ge=0.25, le=1.5)
     """Factor on the natural size of the movements."""
     height: Height = "average"
     """The body's height."""
@@ -162,11 +162,11 @@ class MotionOptions(Options):
     """The body's build."""
     clothes: Literal["close", "skirt", "long_skirt"] = "close"
     """The body's clothes."""
-    view: float = Field(0, ge=-180, le=180, allow_inf_nan=False)
+    view: float = Field(0, ge=-180, le=180)
     """Camera angle in degrees; 0 shows the front, 90 the body's left side."""
-    turning: float = Field(0, ge=-90, le=90, allow_inf_nan=False)
+    turning: float = Field(0, ge=-90, le=90)
     """Degrees per second by which the camera orbits the body."""
-    distance: float = Field(1, ge=1, le=3, allow_inf_nan=False)
+    distance: float = Field(1, ge=1, le=3)
     """Factor on the usual camera distance."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of small differences in the proportions and of the side that begins."""
@@ -229,11 +229,11 @@ class Settings(Options):
     max_active: int = Field(2, ge=1)
     max_upload_mb: int = Field(100, ge=1)
     max_own_mb: int = Field(2000, ge=1)
-    max_disk_gb: float = Field(20, gt=0, allow_inf_nan=False)
-    keep_uploads_h: float = Field(6, gt=0, allow_inf_nan=False)
-    keep_previews_h: float = Field(1, gt=0, allow_inf_nan=False)
-    keep_results_h: float = Field(72, gt=0, allow_inf_nan=False)
-    keep_subjects_days: float = Field(30, gt=0, allow_inf_nan=False)
+    max_disk_gb: float = Field(20, gt=0)
+    keep_uploads_h: float = Field(6, gt=0)
+    keep_previews_h: float = Field(1, gt=0)
+    keep_results_h: float = Field(72, gt=0)
+    keep_subjects_days: float = Field(30, gt=0)
     bucket: Path | None = None
     label: Literal["auto", "on", "off"] = "auto"
     log_format: LogFormat = "text"
@@ -261,12 +261,9 @@ class Settings(Options):
 
         Raises InputError with one sentence that names the variable and its value.
         """
-        values: dict[str, object] = {}
-        for name in cls.model_fields:
-            variable = f"DREAMPOSE_{name.upper()}"
-            if text := os.environ.get(variable, "").strip():  # an env file may have Windows' line ends
-                values[name] = text
-        values.update({k: v for k, v in overrides.items() if v is not None})
+        values = {name: os.environ.get(f"DREAMPOSE_{name.upper()}", "").strip() for name in cls.model_fields}
+        values = {name: text for name, text in values.items() if text}  # stripped of the line ends of an env file
+        values |= {name: value for name, value in overrides.items() if value is not None}
         if "home" not in values:
             try:
                 values["home"] = Path.home() / ".local" / "share" / "dreampose"

@@ -1,12 +1,9 @@
-"""Estimated motions kept by content: found again, told apart, thrown out when damaged or too many."""
+"""Estimated motions kept by content: found again, told apart, thrown out when damaged."""
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
-from dreampose_core.jobs import pose_cache
 from dreampose_core.jobs.pose_cache import PoseCache
 from dreampose_core.poses import PoseSequence, Reading
 
@@ -35,15 +32,3 @@ def test_a_damaged_one_is_none(tmp_path):
         kept.keep("k", READING)
         (tmp_path / f"k.{part}").write_bytes(b"{}")
         assert kept.get("k") is None
-
-
-def test_the_ones_used_longest_ago_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(pose_cache, "KEPT", 2)
-    kept = PoseCache(tmp_path)
-    for name, when in (("a", 1), ("b", 2)):
-        kept.keep(name, READING)
-        os.utime(tmp_path / f"{name}.json", (when, when))
-    assert kept.get("a") is not None  # used again: now the newest
-    kept.keep("c", READING)
-    assert kept.get("b") is None and kept.get("a") is not None and kept.get("c") is not None
-    assert len(list(tmp_path.iterdir())) == 4

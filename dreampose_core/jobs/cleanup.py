@@ -115,16 +115,18 @@ class Cleanup:
 
     def _shrink(self) -> None:
         """Delete each owner's least recently used subjects beyond max_own_mb; then delete the oldest things until the
-        data folder, unfinished jobs not counted, takes at most max_disk_gb: uploads, then ended jobs, then subjects.
+        data folder, unfinished jobs not counted, takes at most max_disk_gb: uploads and readings, then ended jobs, then
+        subjects.
 
-        Uploads and subjects used in the last GRACE_S seconds stay, because a worker may be about to load them.
+        Files and subjects used in the last GRACE_S seconds stay, because a worker may be about to load them.
         """
         ended, before = self.store.ended(), self.clock() - GRACE_S
 
         def unused(paths: Iterable[Path]) -> list[Path]:
             return sorted((path for path in paths if _changed(path) < before), key=_changed)
 
-        uploads = unused(path for path in (self.home / "uploads").rglob("*") if path.is_file())
+        folders = [self.home / name for name in ("uploads", "readings")]
+        files = unused(path for folder in folders for path in folder.rglob("*") if path.is_file())
         used = [file.parent for file in unused(folder / "subject.json" for folder in subjects(self.home))]
         for folder in list(used):
             if size_of(folder.parent) > self.settings.max_own_mb * 1e6:
@@ -134,7 +136,7 @@ class Cleanup:
         busy = sum(size_of(self.home / "jobs" / job_id) for job_id in self.store.ids() - set(ended))
         too_much = size_of(self.home) - busy - self.settings.max_disk_gb * 1e9
         num_removed = 0
-        for path in (*uploads, *jobs, *used):
+        for path in (*files, *jobs, *used):
             if too_much <= 0:
                 break
             too_much -= size_of(path)

@@ -101,15 +101,9 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit all that the block writes, or roll it back if the block raises."""
-        with self._guarded():
+        with self._guarded(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            yield
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

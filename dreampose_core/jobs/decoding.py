@@ -37,7 +37,7 @@ from ..settings import AnimateOptions, Options
 from .sandbox import Limits, Say, broken, run, serve
 
 # The largest motion that is read takes MAX_BYTES, in memory and on disk; ffmpeg's own limits (video.process) are lower.
-LIMITS = Limits(memory=MAX_BYTES + (2 << 30), cpu_s=600, file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
+LIMITS = Limits(memory=MAX_BYTES + (2 << 30), file_bytes=MAX_BYTES + (1 << 26), open_files=64, wait_s=600.0)
 PROGRAM = ("-m", "dreampose_core.jobs.decoding")
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import appearing, sha256
 from ..poses import Reading, read_poses, write_poses
-
-KEPT = 24  # readings in the cache; the least recently used are deleted first
 
 
 class PoseCache:
@@ -36,21 +33,14 @@ class PoseCache:
 
     def get(self, key: str) -> Reading | None:
         """Return the reading stored under `key`, or None if there is none or it is damaged."""
-        words = self.folder / f"{key}.json"
         with suppress(OSError, ValueError, KeyError, InputError):
-            said = json.loads(words.read_text(encoding="utf-8"))
-            reading = Reading(read_poses(self.folder / f"{key}.npz"), said["form"], tuple(said["notices"]))
-            os.utime(words)
-            return reading
+            said = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
+            return Reading(read_poses(self.folder / f"{key}.npz"), said["form"], tuple(said["notices"]))
         return None
 
     def keep(self, key: str, reading: Reading) -> None:
-        """Store `reading` and delete the least recently used ones beyond KEPT. Raises StorageError."""
+        """Store `reading`; the cleanup deletes it. Raises StorageError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         write_poses(reading.poses, self.folder / f"{key}.npz")
         with appearing(self.folder / f"{key}.json") as temporary:
             temporary.write_text(json.dumps({"form": reading.form, "notices": reading.notices}), encoding="utf-8")
-        kept = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for words in kept[:-KEPT]:
-            words.unlink(missing_ok=True)
-            words.with_suffix(".npz").unlink(missing_ok=True)

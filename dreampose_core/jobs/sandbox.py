@@ -43,7 +43,6 @@ _OVER = {
     "size": "holds more than can be kept",
     "time": "takes too long to decode",
 }
-_KILLED = {-signal.SIGXCPU: "time", -signal.SIGKILL: "memory"}  # the system kills processes when memory is full
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 # Landlock (linux/landlock.h); its system calls have the same numbers on all common architectures.
@@ -60,12 +59,11 @@ _OF_FILES = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE
 class Limits:
     """The limits of a child and of each program that it starts.
 
-    memory: bytes of address space. cpu_s: seconds of CPU time. file_bytes: size of each file it writes. open_files:
-    open files at a time. wait_s: seconds that the parent waits for the child.
+    memory: bytes of address space. file_bytes: size of each file it writes. open_files: open files at a time. wait_s:
+    seconds that the parent waits for the child.
     """
 
     memory: int
-    cpu_s: int
     file_bytes: int
     open_files: int
     wait_s: float
@@ -126,16 +124,15 @@ def confine(limits: Limits) -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         _keep_to_folder(libc)
-    for name, most, more in (
-        (resource.RLIMIT_AS, limits.memory, 0),
-        (resource.RLIMIT_CPU, limits.cpu_s, 5),  # SIGXCPU first, SIGKILL five seconds later
-        (resource.RLIMIT_FSIZE, limits.file_bytes, 0),
-        (resource.RLIMIT_NOFILE, limits.open_files, 0),
-        (resource.RLIMIT_CORE, 0, 0),
+    for name, most in (
+        (resource.RLIMIT_AS, limits.memory),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_CORE, 0),
     ):
         allowed = [limit for limit in resource.getrlimit(name) if limit != resource.RLIM_INFINITY]
         with suppress(ValueError):  # macOS cannot limit the address space
-            resource.setrlimit(name, (min([most, *allowed]), min([most + more, *allowed])))
+            resource.setrlimit(name, (min([most, *allowed]),) * 2)
 
 
 def _keep_to_folder(libc: ctypes.CDLL) -> None:
@@ -229,8 +226,8 @@ def run(
         ready, _, answer = out.read(_ANSWER_BYTES).partition(b"\n")
         complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - _COMPLAINT_BYTES))
         why = f"ended with status {process.returncode}: {complaints.read().decode('utf-8', 'replace')}"
-    if not answer and process.returncode in _KILLED:
-        raise _over(name, _KILLED[process.returncode])
+    if not answer and process.returncode == -signal.SIGKILL:  # by the system, as memory is full
+        raise _over(name, "memory")
     if not ready:
         raise RuntimeError(f"the process that decodes files {why}")
     try:

@@ -57,6 +57,7 @@ _NEXT_TURN = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
 _KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # kept in the bucket
 _PLAIN = ("id", "kind", "queue", "state", "place", "error", "code", "created", "name")  # of a Job
 _ACTIVE = "state IN ('running', 'cancelling')"
+_CLAIMED = f"id = ? AND fence = ? AND {_ACTIVE}"
 
 
 def _becomes(state: str, failed_if: str = "false") -> str:
@@ -337,15 +338,15 @@ class Store:
         return rows[0][0] if rows else None
 
     def _held(self, claim: Claim) -> sqlite3.Row:
-        held = f"SELECT state, reached, notices FROM jobs WHERE id = ? AND fence = ? AND {_ACTIVE}"
-        for row in self._db.rows(held, claim.id, claim.fence):
-            return row
-        raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
+        return self._row(claim, f"SELECT state, reached, notices FROM jobs WHERE {_CLAIMED}")
 
     def _write(self, claim: Claim, assignments: str, *values) -> None:
-        update = f"UPDATE jobs SET {assignments} WHERE id = ? AND fence = ? AND {_ACTIVE} RETURNING 1"
-        if not self._db.rows(update, *values, claim.id, claim.fence):
-            raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
+        self._row(claim, f"UPDATE jobs SET {assignments} WHERE {_CLAIMED} RETURNING 1", *values)
+
+    def _row(self, claim: Claim, sql: str, *values) -> sqlite3.Row:
+        for row in self._db.rows(sql, *values, claim.id, claim.fence):
+            return row
+        raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
 
 
 def _request(text: str) -> JobRequest | None:

@@ -152,11 +152,8 @@ class Worker:
             request = JobRequest.model_validate_json(claim.request)
             subjects = self.settings.home / "subjects" / claim.owner
             work = Work(folder, subjects, request, attempt.on_progress, attempt.should_stop)
-            notices = self.handler(work)
-            if self.queue == "light" and request.kind == "animate":
-                ending = partial(self.store.advance, claim, notices)
-            else:
-                ending = partial(self.store.finish, claim, notices)
+            advances = self.queue == "light" and request.kind == "animate"
+            ending = partial(self.store.advance if advances else self.store.finish, claim, self.handler(work))
         except Exception as error:
             storage = storage_error(error)
             if isinstance(error, Cancelled) and attempt.should_stop():
