@@ -12,7 +12,7 @@ import sys
 import time
 
 from dreampose_core.errors import ClusterAway, InputError
-from dreampose_core.jobs import worker
+from dreampose_core.jobs import store, worker
 from dreampose_core.jobs.records import Work
 from dreampose_core.progress import Progress, check_stop
 
@@ -73,4 +73,5 @@ def _misbehave(behaviour: int, open_gate: bool) -> None:
 
 
 if __name__ == "__main__":
+    store.PAUSE_S, worker.NICE = 1.0, 0
     sys.exit(worker.main(handler=make_video if "device" in sys.argv else None))
