@@ -8,11 +8,11 @@ time, from several owners; a submission that a kill interrupts is repeated with 
 worker, to the light worker, to the web process, to app.py, whose children then leave by themselves, or to app.py and
 the workers; an app.py that was killed is started again at once, everything else must come back by itself.
 
-When: an uninterrupted run of every request comes first; it is what the others are compared with, and it says how long a
-job takes. The device's job is then killed after a time drawn evenly from that length, counted from the moment when it
-was claimed again after the last kill; three times in ten from the moment of the last kill itself, so that the loading
-of the model is hit, too. The light queue's part of a job is short, so a job is submitted for such a kill, which comes
-after a time drawn evenly from the length of that part.
+When: an uninterrupted run of every request on the first server comes first; it is what the others are compared with,
+and it says how long a job takes. The device's job is then killed after a time drawn evenly from that length, counted
+from the moment when it was claimed again after the last kill; three times in ten from the moment of the last kill
+itself, so that the loading of the model is hit, too. The light queue's part of a job is short, so a job is submitted
+for such a kill, which comes after a time drawn evenly from the length of that part.
 
 What is fair: a job is given up after three claims in a row without a new step, so a kill waits while the store counts
 three. It need not wait longer: a job that gets further between kills must never be given up.
@@ -63,7 +63,7 @@ PLAN = (  # person, motion, recipe, seed, first and last frame
 )
 
 
-def requests_for(number: int, folder: Path) -> dict[str, dict]:
+def requests_for(number: int, folder: Path, steps: int = 16) -> dict[str, dict]:
     """The first `number` of PLAN as forms of the HTTP API, by a name; `folder` takes the clip."""
     people, motions = EXAMPLES / "people", EXAMPLES / "motions"
     requests = {}
@@ -73,7 +73,7 @@ def requests_for(number: int, folder: Path) -> dict[str, dict]:
             "photo": people / f"{person}.png",
             "motion": motions / f"{motion}.npz" if motion else _clip(folder / "clip.mp4"),
             "consent": True,
-            "options": {"recipe": recipe, "seed": seed, "steps": 16} | frames,
+            "options": {"recipe": recipe, "seed": seed, "steps": steps} | frames,
         }
         if motion:
             form["photo_poses"] = people / f"{person}.poses.npz"
@@ -126,35 +126,35 @@ class Jobs:
         key = json.loads((self.home / "jobs" / job / "result.json").read_text())["subject"]
         return self.home / "subjects" / key if key else None
 
-
-@dataclass(frozen=True)
-class Reference:
-    """An uninterrupted run of a request, which others must equal, and how long its two parts took."""
-
-    jobs: Jobs
-    job: str
-    light_s: float
-    device_s: float
-
-    def differences(self, jobs: Jobs, job: str) -> list[str]:
-        """What of a job that is done differs, in words: frames (pixels), weights (tensors), video (pixels)."""
-        own, other = self.jobs.home / "jobs" / self.job, jobs.home / "jobs" / job
-        names = [sorted(path.name for path in (folder / "frames").iterdir()) for folder in (own, other)]
-        if names[0] != names[1]:
-            return [f"frames: {sorted(set(names[0]) ^ set(names[1]))}"]
-        pairs = ((name, *(read_image(folder / "frames" / name) for folder in (own, other))) for name in names[0])
-        found = [name for name, a, b in pairs if not np.array_equal(a, b)]
-        if _weights(self.jobs.subject(self.job)) != _weights(jobs.subject(job)):
-            found.append("the subject")
-        films = [list(read_video(folder / "result.mp4")) for folder in (own, other)]
-        if len(films[0]) != len(films[1]) or not all(map(np.array_equal, *films)):
-            found.append("result.mp4")
+    def made(self, job: str) -> dict[str, np.ndarray]:
+        """What a job that is done has made: pixels of frames and video, tensors of the subject."""
+        folder, subject = self.home / "jobs" / job, self.subject(job)
+        found = {f"frames/{path.name}": read_image(path) for path in (folder / "frames").iterdir()}
+        found |= {f"result.mp4 {index}": frame for index, frame in enumerate(read_video(folder / "result.mp4"))}
+        for file in subject.glob("*.safetensors") if subject else ():
+            found |= {f"{file.name} {name}": tensor for name, tensor in load_file(file).items()}
         return found
 
 
-def _weights(subject: Path | None) -> dict[str, tuple]:
-    files = {path.name: load_file(path) for path in subject.glob("*.safetensors")} if subject else {}
-    return {f"{file} {name}": (x.dtype, x.shape, x.tobytes()) for file, of in files.items() for name, x in of.items()}
+@dataclass(frozen=True)
+class Reference:
+    """What an uninterrupted run of a request made, which others must equal, and how long its two parts took."""
+
+    made: dict[str, np.ndarray]
+    light_s: float
+    device_s: float
+
+    def differences(self, made: dict[str, np.ndarray]) -> list[str]:
+        """The names of what differs."""
+        other = self.made.keys() ^ made.keys()
+        return sorted(
+            other | {name for name in self.made.keys() & made.keys() if not same(self.made[name], made[name])}
+        )
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are equal to the bit."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 @dataclass
@@ -189,9 +189,25 @@ class Station:
         self.killing = True
         self.client = httpx.AsyncClient(timeout=30, trust_env=False)
 
+    async def refer(self) -> None:
+        """Run every request once, one after another and without kills."""
+        await self.server.start()
+        for name in self.requests:
+            job, light_s = await self.send(name), None
+            async with asyncio.timeout(3 * END_S):
+                while (row := self.jobs("id = ?", job)[0])["state"] != "done":
+                    assert row["finished"] is None, f"an uninterrupted run ended so: {row['error']}"
+                    if light_s is None and row["queue"] == "device":
+                        light_s = time.time() - row["created"]
+                    await asyncio.sleep(0.05)
+            self.references[name] = Reference(self.jobs.made(job), light_s or 1.0, row["finished"] - row["claimed"])
+            self.endings[job], self.checked[job] = self.jobs.ending(row), []
+            self._forget(job, readings="clip" in name)
+
     async def run(self) -> None:
         """Everything, until all kills are made and all jobs have ended."""
-        await self.server.start()
+        if self.server.process is None:
+            await self.server.start()
         feeding = asyncio.create_task(self._feed())
         try:
             killing = asyncio.create_task(self._kill_them())
@@ -218,7 +234,8 @@ class Station:
                 job, name = row["id"], self.submitted.get(row["id"])
                 if name is not None and job not in self.checked:
                     self.endings[job] = self.jobs.ending(row)
-                    self.checked[job] = await asyncio.to_thread(self.references[name].differences, self.jobs, job)
+                    made = await asyncio.to_thread(self.jobs.made, job)
+                    self.checked[job] = self.references[name].differences(made)
                     self._forget(job, readings="clip" in name)
             for job in (row["id"] for row in unfinished if row["queue"] == "device"):
                 now, before = self.jobs.files(job), self.frames.get(job, {})
@@ -309,38 +326,17 @@ class Station:
         return False
 
 
-async def reference_runs(folder: Path, model: Path, requests: dict) -> dict[str, Reference]:
-    """Every request once, one after another, on a server without kills."""
-    server = Server(folder / "reference", model, "body")
-    station, found = Station(server, requests, {}, lambda: False, 0), {}
-    await server.start()
-    try:
-        for name in requests:
-            job, light_s = await station.send(name), None
-            async with asyncio.timeout(3 * END_S):
-                while (row := station.jobs("id = ?", job)[0])["state"] != "done":
-                    assert row["finished"] is None, f"an uninterrupted run ended so: {row['error']}"
-                    if light_s is None and row["queue"] == "device":
-                        light_s = time.time() - row["created"]
-                    await asyncio.sleep(0.05)
-            found[name] = Reference(station.jobs, job, light_s or 1.0, row["finished"] - row["claimed"])
-    finally:
-        await station.client.aclose()
-        await server.stop()
-    return found
-
-
-async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2) -> dict:
+async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers: int = 2, steps: int = 16) -> dict:
     """The figures of a whole run; see the head of this module. folder: where all files go."""
     model = make_tiny_model(folder / "model")
-    requests = requests_for(num_requests, folder)
-    references = await reference_runs(folder, model, requests)
-    left = iter(range(kills))
+    requests = requests_for(num_requests, folder, steps)
+    references, left = {}, iter(range(kills))
     servers = [Server(folder / f"home-{i}", model, "body", max_queue=100) for i in range(num_servers)]
     stations = [
         Station(server, requests, references, lambda: next(left, None) is not None, seed)
         for seed, server in enumerate(servers)
     ]
+    await stations[0].refer()
     async with asyncio.TaskGroup() as group:  # where one station fails, the others stop their servers, too
         for station in stations:
             group.create_task(station.run())

@@ -136,6 +136,12 @@ def motion_request(**options) -> JobRequest:
     return JobRequest(kind="motion", motion=MotionOptions(**({"seconds": 1, "fps": 8} | options)))
 
 
+def stored_request(service: JobService, job: str) -> JobRequest:
+    """The request in the store, with the files' names as their owner calls them."""
+    [row] = service.store._db.rows("SELECT request FROM jobs WHERE id = ?", job)
+    return JobRequest.model_validate_json(row["request"])
+
+
 def wait_state(service: JobService, job: str, *states: str, owner: str = ANNA) -> JobStatus:
     def reached():
         status = service.status(owner, job)
@@ -657,7 +663,7 @@ def test_names_of_uploads_never_become_paths(light, files):
     (files / "walk.npz").rename(files / "walk.npz; rm")
     job = light.submit(ANNA, request(files, image=odd, poses=files / "walk.npz; rm"))
     folder = JobFolder(light.home / "jobs" / job)
-    stored = light.store.get(_hashed(ANNA), job).request
+    stored = stored_request(light, job)
     assert (str(stored.image), str(stored.poses)) == ("..\\$(x).PnG", "walk.npz; rm")
     assert folder.upload(folder.image, stored.image) == folder.input / "upload-image.png"
     assert folder.upload(folder.poses, stored.poses) == folder.input / "upload-poses"

@@ -21,7 +21,7 @@ from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import LATENT_PREVIEW, animate
 from dreampose_core.errors import ModelError
 from dreampose_core.jobs import store as store_module
-from dreampose_core.jobs.records import JobFolder, StoredRequest, Upload
+from dreampose_core.jobs.records import JobFolder, JobRequest
 from dreampose_core.jobs.store import Store
 from dreampose_core.jobs.tasks import DeviceTasks
 from dreampose_core.jobs.worker import Worker
@@ -189,8 +189,8 @@ def test_after_a_cuda_error_the_worker_ends_and_after_full_memory_it_does_not(
     write_png(photo, folder.image)
     write_poses(poses, folder.poses)
     store = Store(tmp_path / "jobs.sqlite3")
-    upload = Upload(file="upload-image.png", name="a.png")
-    store.add("a", "anna", StoredRequest(image=upload, poses=None, options=options).model_dump_json(), settings)
+    request = JobRequest(image="a.png", poses="m.npz", options=options)
+    store.add("a", "anna", request.model_dump_json(), settings)
     store.advance(store.claim("light", "light-1"))
     queue = DeviceTasks(settings)
     queue._engine = LocalEngine(pipe)

@@ -13,7 +13,7 @@ from corpus import estimate
 from drawn import drawn_clip
 from PIL import Image
 from pydantic import ValidationError
-from test_jobs_service import ANNA
+from test_jobs_service import ANNA, stored_request
 
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
@@ -21,7 +21,7 @@ from dreampose_core.errors import InputError, TooLarge
 from dreampose_core.inputs.framing import NOT_USED, Photo, fit_photos, maps_together
 from dreampose_core.jobs import tasks
 from dreampose_core.jobs.records import MAX_MORE_PHOTOS, JobFolder, JobRequest, Work
-from dreampose_core.jobs.service import JobService, _hashed
+from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.tasks import DeviceTasks, LightTasks
 from dreampose_core.media import read_image, write_png
 from dreampose_core.model.loading import load_pipeline
@@ -144,7 +144,7 @@ def test_the_store_has_their_names_and_the_page_their_decoded_files(settings, pe
     with JobService(settings) as service:
         several = service.submit(ANNA, JobRequest(**given, options=TUNED))
         folder = JobFolder(service.home / "jobs" / several)
-        assert service.store.get(_hashed(ANNA), several).request.more_images == (Path("a.png"),) * 4
+        assert stored_request(service, several).more_images == (Path("a.png"),) * 4
         assert all((folder.input / f"upload-more_{i}.png").exists() for i in range(4))
         shown = service.status(ANNA, several).request
         assert shown.more_images == tuple(folder.more_image(i) for i in range(4)) and shown.image == folder.image

@@ -18,11 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 from fastapi.testclient import TestClient
-from test_jobs_service import files, request, wait_state  # noqa: F401
+from test_jobs_service import files, request, stored_request, wait_state  # noqa: F401
 from test_web_api import asgi, fails, make_service, save_person, unopened  # noqa: F401
 
 from dreampose_core.errors import InputError, StorageError
-from dreampose_core.jobs.records import StoredRequest, Timings
+from dreampose_core.jobs.records import JobRequest, Timings
 from dreampose_core.media import read_image
 from dreampose_core.poses import read_poses
 from dreampose_core.settings import EXAMPLES, REPOSITORY, AnimateOptions, MotionOptions, Settings
@@ -92,10 +92,9 @@ class Page:
         [place] = self.client.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
         return {"path": place, "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
-    def stored(self, stage: dict, what: str) -> StoredRequest:
+    def stored(self, stage: dict, what: str) -> JobRequest:
         """The request of the job that the stage shows."""
-        file = self.service.home / "jobs" / stage[what] / "request.json"
-        return StoredRequest.model_validate_json(file.read_bytes())
+        return stored_request(self.service, stage[what])
 
 
 @pytest.fixture(scope="module")

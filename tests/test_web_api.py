@@ -23,10 +23,10 @@ import pytest
 from fastapi import FastAPI
 from job_worker import GATED, REFUSES
 from starlette.testclient import TestClient
-from test_jobs_service import files, open_gate, running, wait_for  # noqa: F401
+from test_jobs_service import files, open_gate, running, stored_request, wait_for  # noqa: F401
 
 from dreampose_core.errors import StorageError
-from dreampose_core.jobs.records import MAX_MORE_PHOTOS, THINGS, JobFolder, StoredRequest
+from dreampose_core.jobs.records import MAX_MORE_PHOTOS, THINGS, JobFolder
 from dreampose_core.jobs.service import JobService
 from dreampose_core.jobs.store import Store
 from dreampose_core.media import probe_video
@@ -172,10 +172,6 @@ def refused(answer: httpx.Response, status: int) -> str:
     for word in ("Traceback", "/home/", "incoming", "jobs.sqlite3", "a secret", str(REPOSITORY)):
         assert word not in sentence
     return sentence
-
-
-def stored_request(service: JobService, job: str) -> StoredRequest:
-    return StoredRequest.model_validate_json((service.home / "jobs" / job / "request.json").read_bytes())
 
 
 def on_disk(service: JobService) -> list[str]:
@@ -421,7 +417,7 @@ def test_examples_stand_for_files_with_what_belongs_to_them(client, service):
     assert (stored.image.name, stored.poses.name, stored.image_poses.name) == ("ada.png", "walk.npz", "ada.poses.npz")
     assert stored.options == AnimateOptions()
     copied = service.home / "jobs" / job / "input"
-    assert (copied / stored.image.file).read_bytes() == (EXAMPLES / "people" / "ada.png").read_bytes()
+    assert (copied / "upload-image.png").read_bytes() == (EXAMPLES / "people" / "ada.png").read_bytes()
 
 
 def test_more_photos_are_a_field_that_is_repeated(client, service):
@@ -431,11 +427,11 @@ def test_more_photos_are_a_field_that_is_repeated(client, service):
     folder = service.home / "jobs" / job
     stored = stored_request(service, job)
     assert [upload.name for upload in stored.more_images] == ["side.png", "back.png", "side.png"]
-    contents = [(folder / "input" / upload.file).read_bytes() for upload in stored.more_images]
+    contents = [(folder / "input" / f"upload-more_{index}.png").read_bytes() for index in range(3)]
     assert contents == [b"side", b"back", b"side"]
     assert not list((service.home / "incoming").iterdir())
     look = client.post("/previews", files=[("photo", ("front.png", b"front")), motion, agreed, *photos]).json()["id"]
-    assert "more_images" not in json.loads((service.home / "jobs" / look / "request.json").read_bytes())
+    assert not stored_request(service, look).more_images
     five = [("more_photos", ("a.png", b"a"))] * (MAX_MORE_PHOTOS + 1)
     before = on_disk(service)
     assert "5 more photos are given; at most 4" in refused(
@@ -562,7 +558,8 @@ def test_names_of_files_lead_nowhere(service, tmp_path, name):
     assert status == 202, told
     stored = stored_request(service, told["id"])
     assert stored.image.name == HOSTILE_NAMES[name] and stored.image_poses is None
-    assert (service.home / "jobs" / told["id"] / "input" / stored.image.file).read_bytes() == b"a photo"
+    folder = JobFolder(service.home / "jobs" / told["id"])
+    assert folder.upload(folder.image, stored.image).read_bytes() == b"a photo"
     job, incoming = service.home / "jobs" / told["id"], service.home / "incoming"
     assert {
         path for path in set(tmp_path.rglob("*")) - before if path not in (job, incoming) and job not in path.parents
