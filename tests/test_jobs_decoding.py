@@ -340,26 +340,6 @@ def queue(tmp_path: Path) -> LightTasks:
     return LightTasks(Settings(home=tmp_path / "home", estimator="none"))
 
 
-@pytest.mark.parametrize("trouble", ["killed", "disk", "program"])
-def test_whatever_goes_wrong_is_an_error_of_its_kind(tmp_path, monkeypatch, trouble):
-    work = prepared(tmp_path)
-    kinds = {"disk": StorageError, "program": RuntimeError}
-    if trouble == "killed":
-        killed = tmp_path / "killed.py"
-        killed.write_text(
-            "import os\nfrom dreampose_core.jobs.sandbox import serve\nserve(lambda *_: os.kill(os.getpid(), 11))"
-        )
-        monkeypatch.setattr(decoding, "PROGRAM", (str(killed),))
-    elif trouble == "disk":
-        work.folder.poses.mkdir()
-    elif trouble == "program":
-        monkeypatch.setattr(decoding, "PROGRAM", ("-c", "raise SystemExit(1)"))
-    with pytest.raises(kinds.get(trouble, InputError)) as error:
-        queue(tmp_path)(work)
-    if trouble == "killed":
-        assert sentence(error.value).startswith("anna.png cannot be decoded")
-
-
 def test_what_is_cancelled_may_be_gone_on_with(tmp_path):
     asked = 0
 

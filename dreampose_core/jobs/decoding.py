@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..files import appearing, remove_unfinished
+from ..files import remove_unfinished, storage_error
 from ..inputs.framing import check_options, keep_sound
 from ..media import read_photo, write_png
 from ..poses import (
@@ -104,10 +104,11 @@ class Decoder:
         return _notices(source, self._answer(source, target, **asked))
 
     def _poses(self, source: Path, target: Path, estimate: Estimate | None, **asked) -> Reading:
-        answer, pictures = self._answer(source, target, estimate=estimate is not None, **asked), _pictures(source)
-        if estimate is None or "frames" not in answer:
-            return Reading(read_poses(target), str(answer.get("form")), _notices(source, answer))
+        pictures = _pictures(source)
         try:
+            answer = self._answer(source, target, estimate=estimate is not None, **asked)
+            if estimate is None or "frames" not in answer:
+                return Reading(read_poses(target), str(answer.get("form")), _notices(source, answer))
             try:
                 facts = Facts.model_validate(answer["frames"])
                 pixels = np.memmap(pictures, np.uint8, "c").reshape(-1, *facts.size, 3)
@@ -156,9 +157,12 @@ def answer(asked: dict, say: Say) -> None:
 
 def _hand_over(source: Path, say: Say, frames: Frames) -> None:
     """Write frames for the estimator, which leaves this process nothing more to do, and end it."""
-    with appearing(_pictures(source)) as temporary, open(temporary, "wb") as file:
-        for frame in frames:
-            file.write(np.ascontiguousarray(frame).data)
+    try:
+        with open(_pictures(source), "wb") as file:
+            for frame in frames:
+                file.write(np.ascontiguousarray(frame).data)
+    except OSError as error:
+        raise storage_error(error, source) from error
     facts = {name: getattr(frames, name) for name in Facts.model_fields if name != "size"}
     say({"frames": facts | {"numbers": tuple(frames.numbers), "size": frame.shape[:2]}})
     sys.exit()
