@@ -191,7 +191,7 @@ class Station:
 
     async def refer(self) -> None:
         """Run every request once, one after another and without kills."""
-        await self.server.start()
+        await asyncio.to_thread(self.server.start)
         for name in self.requests:
             job, light_s = await self.send(name), None
             async with asyncio.timeout(3 * END_S):
@@ -207,7 +207,7 @@ class Station:
     async def run(self) -> None:
         """Everything, until all kills are made and all jobs have ended."""
         if self.server.process is None:
-            await self.server.start()
+            await asyncio.to_thread(self.server.start)
         feeding = asyncio.create_task(self._feed())
         try:
             killing = asyncio.create_task(self._kill_them())
@@ -218,7 +218,7 @@ class Station:
         finally:
             feeding.cancel()
             await self.client.aclose()
-            await self.server.stop()
+            await asyncio.to_thread(self.server.stop)
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -313,9 +313,9 @@ class Station:
         strike.at = time.time()
         self.kills.append(strike)
         if target.startswith("server"):
-            await self.server.process.wait()
+            await asyncio.to_thread(self.server.process.wait)
             await asyncio.sleep(self.random.uniform(0, 1))
-            await self.server.start()
+            await asyncio.to_thread(self.server.start)
 
     async def _healthy(self) -> bool:
         """Whether the server says that it is well, within a minute."""
@@ -364,7 +364,7 @@ async def chaos(kills: int, folder: Path, *, num_requests: int = 7, num_servers:
         "not_bit_equal": len(unequal),
         "differences": unequal,
         "claims": sum(row["fence"] for _, row in rows),
-        "processes_left_over": sum([len(await station.server.leftovers()) for station in stations]),
+        "processes_left_over": sum(len(station.server.leftovers()) for station in stations),
         "servers_well_at_the_end": sum(station.healthy for station in stations),
     }
 

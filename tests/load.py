@@ -50,7 +50,7 @@ class Load:
 
     async def run(self, rounds: int) -> dict:
         """The figures. memory_ratio: the third round's memory over the second's, None with fewer rounds."""
-        await self.server.start()
+        self.server.start()
         try:
             memory, busy = [], []
             for _ in range(rounds):
@@ -58,7 +58,7 @@ class Load:
                 await asyncio.sleep(1)  # connections close
                 memory.append(round(memory_mb(self.server.web_pid), 1))
         finally:
-            await self.server.stop()
+            self.server.stop()
         figures = {"visitors": self.num_visitors, "rounds": rounds, "seconds": self.seconds}
         figures |= {"answers": self.answers.total(), "polls": len(self.times["poll"])}
         figures["answers_5xx"] = sum(number for code, number in self.answers.items() if code >= 500)

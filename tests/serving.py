@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -66,7 +66,7 @@ class Server:
     ):
         self.home, self.log_file, self._program = home, home.with_suffix(".log"), program
         self.url = ""
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: subprocess.Popen | None = None
         self.children_seen: set[int] = set()
         self._arguments = ("--port", "0", "--model", str(model), "--device", "cpu", "--estimator", estimator)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DREAMPOSE_")}
@@ -79,28 +79,25 @@ class Server:
         """The web process's, which there must be."""
         return self.children()["web"]
 
-    async def start(self) -> float:
-        """Starts it and waits until the page can be had; returns the moment (`time.time`) at which its process
-        began."""
-        began = time.time()
+    def start(self) -> None:
+        """Starts it and waits until the page can be had."""
         with open(self.log_file, "a") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._program,
-                *self._arguments,
+            self.process = subprocess.Popen(
+                [sys.executable, *self._program, *self._arguments],
                 cwd=REPOSITORY,
                 env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
-        line = await asyncio.wait_for(self.process.stdout.readline(), START_S)
-        found = re.search(rb"http://127\.0\.0\.1:\d+", line)
+        late = threading.Timer(START_S, self.process.kill)
+        late.start()
+        found = re.search(rb"http://127\.0\.0\.1:\d+", self.process.stdout.readline())
+        late.cancel()
         if found is None:
             raise RuntimeError(f"the server did not start:\n{self.log_file.read_text()[-3000:]}")
         self.url = found[0].decode()
-        return began
 
     def children(self) -> dict[str, int]:
         """The process id of the server's web process, "web", and of each queue's worker."""
@@ -112,27 +109,22 @@ class Server:
         self.children_seen.update(found.values())
         return found
 
-    async def kill(self) -> None:
-        """SIGKILL to app.py alone; returns when it is gone."""
-        self.children()
-        self.process.kill()
-        await self.process.wait()
-
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """As Ctrl-C ends it."""
-        if self.process is not None and self.process.returncode is None:
+        if self.process is not None and self.process.poll() is None:
             self.children()
             self.process.terminate()
-            try:
-                await asyncio.wait_for(self.process.wait(), 60)
-            except TimeoutError:
-                await self.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(60)
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
 
-    async def leftovers(self, within_s: float = 40.0) -> list[int]:
+    def leftovers(self, within_s: float = 40.0) -> list[int]:
         """Processes that outlive all their servers for `within_s` seconds; they are ended here."""
         deadline = time.monotonic() + within_s
         while (left := [pid for pid in self.children_seen if alive(pid)]) and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)
+            time.sleep(0.2)
         for pid in left:
             kill(pid)
         return left
@@ -140,20 +132,14 @@ class Server:
 
 @contextmanager
 def running_server(home: Path, model: Path, **given: object) -> Iterator[Server]:
-    """A server for tests that are not asynchronous, while the block lasts; it leaves no error and no process."""
-    loop, server = asyncio.new_event_loop(), Server(home, model, **given)
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-
-    def wait(what):
-        return asyncio.run_coroutine_threadsafe(what, loop).result()
-
-    wait(server.start())
+    """A server while the block lasts; it leaves no error and no process."""
+    server = Server(home, model, **given)
+    server.start()
     try:
         yield server
     finally:
-        wait(server.stop())
-        left = wait(server.leftovers())
-        loop.call_soon_threadsafe(loop.stop)
+        server.stop()
+        left = server.leftovers()
     said = server.log_file.read_text()
     assert not left and "Traceback" not in said and "ERROR" not in said, said
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.chaos import SHARES, Jobs, chaos, requests_for
-from tests.serving import Server, Visitor, kill
+from tests.serving import Server, Visitor, kill, running_server
 from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
@@ -32,38 +32,33 @@ def test_two_kills_lose_nothing_and_change_nothing(tmp_path):
 
 
 def test_the_web_process_has_a_successor_at_the_same_address_while_jobs_go_on(tmp_path):
-    async def run() -> None:
-        server = Server(tmp_path / "home", make_tiny_model(tmp_path / "model"))
-        await server.start()
+    async def run(server: Server) -> None:
         jobs, once = Jobs(server.home), httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(timeout=60, trust_env=False, limits=once) as client:
-            try:
-                visitor, [form] = Visitor(client, server), requests_for(1, tmp_path).values()
-                await visitor.make_token()
-                form["options"] = {"recipe": "none", "steps": 50, "last_frame": 24}
-                job = await visitor.submit(form)
-                while not (chunks := (await visitor.status(job))["chunks"]):
-                    await asyncio.sleep(0.1)
-                chunk, before = await visitor.get(chunks[0]), server.children()
-                assert b"moof" in chunk
-                assert jobs("queue = 'device' AND state = 'running'")
-                kill(before["web"])
-                began = time.monotonic()
-                await visitor.open()
-                print(f"the page was back after {time.monotonic() - began:.1f} s")
-                after = server.children()
-                assert after.pop("web") != before.pop("web") and after == before
-                assert await visitor.get(chunks[0]) == chunk
-                while (view := await visitor.status(job))["state"] != "done":
-                    await asyncio.sleep(0.2)
-                video = await visitor.get(view["links"]["result"])
-                assert video == (server.home / "jobs" / job / "result.mp4").read_bytes()
-                assert [row["fence"] for row in jobs()] == [2], "one claim of each queue"
-            finally:
-                await server.stop()
-        assert await server.leftovers() == []
+            visitor, [form] = Visitor(client, server), requests_for(1, tmp_path).values()
+            await visitor.make_token()
+            form["options"] = {"recipe": "none", "steps": 50, "last_frame": 24}
+            job = await visitor.submit(form)
+            while not (chunks := (await visitor.status(job))["chunks"]):
+                await asyncio.sleep(0.1)
+            chunk, before = await visitor.get(chunks[0]), server.children()
+            assert b"moof" in chunk
+            assert jobs("queue = 'device' AND state = 'running'")
+            kill(before["web"])
+            began = time.monotonic()
+            await visitor.open()
+            print(f"the page was back after {time.monotonic() - began:.1f} s")
+            after = server.children()
+            assert after.pop("web") != before.pop("web") and after == before
+            assert await visitor.get(chunks[0]) == chunk
+            while (view := await visitor.status(job))["state"] != "done":
+                await asyncio.sleep(0.2)
+            video = await visitor.get(view["links"]["result"])
+            assert video == (server.home / "jobs" / job / "result.mp4").read_bytes()
+            assert [row["fence"] for row in jobs()] == [2], "one claim of each queue"
 
-    asyncio.run(asyncio.wait_for(run(), 600))
+    with running_server(tmp_path / "home", make_tiny_model(tmp_path / "model")) as server:
+        asyncio.run(asyncio.wait_for(run(server), 600))
 
 
 @pytest.mark.slow
