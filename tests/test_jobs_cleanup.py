@@ -196,6 +196,16 @@ def test_uploads_of_jobs_that_ended_with_their_worker_go(store, home, clock):
     assert (home / "jobs" / running / "input" / "upload-image.png").exists()
 
 
+def test_what_was_deleted_at_work_goes_once_it_has_ended(store, home, clock):
+    running, tidy = job(store, home, 1, state="running"), cleanup(store, home, clock)
+    store.disown(ANNA, running)
+    tidy.remove_unwanted()
+    assert (home / "jobs" / running).exists()
+    store.recover(dead=["light-1"])  # as when the server ended in between
+    tidy.remove_unwanted()
+    assert not (home / "jobs" / running).exists() and not store.ids()
+
+
 def test_a_restart_on_an_empty_disk_finds_results_and_subjects_in_the_bucket(home, clock, tmp_path):
     store = Store(home / "jobs.sqlite3", clock=clock)
     done = job(store, home, 5)

@@ -8,20 +8,7 @@ import shutil
 
 import pytest
 from job_worker import GATED
-from test_jobs_service import (  # noqa: F401
-    ANNA,
-    BEN,
-    files,
-    open_gate,
-    request,
-    running,
-    service,
-    settings,
-    wait_for,
-    wait_gated,
-    wait_state,
-    working,
-)
+from test_jobs_service import ANNA, BEN, files, open_gate, request, service, wait_for, wait_gated, wait_state, working  # noqa: F401
 
 from dreampose_core.errors import InputError, UnknownJob
 from dreampose_core.jobs.records import THINGS, JobFolder, Timings
@@ -66,16 +53,6 @@ def test_a_key_is_free_again_when_its_job_was_deleted(service, files):  # noqa: 
     service.delete(ANNA, job)
     again = service.submit(ANNA, request(files), key="once")
     assert again != job and wait_state(service, again, "done")
-
-
-def test_what_was_deleted_while_the_server_was_down_goes_later(settings, files):  # noqa: F811
-    with running(settings) as service:  # noqa: F811
-        job = service.submit(ANNA, request(files, GATED))
-        wait_gated(service, job)
-        service.store.disown(_hashed(ANNA), job)
-    with running(settings) as service:
-        wait_for(lambda: not (service.home / "jobs" / job).exists(), "the files to go")
-        assert service.jobs(ANNA) == []
 
 
 def test_things_that_can_be_kept_are_those_that_are_there(service, files):  # noqa: F811

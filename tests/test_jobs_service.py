@@ -743,11 +743,13 @@ def test_one_owner_may_not_fill_the_queue_or_the_disk(tmp_path, files):
 
 def test_results_survive_an_empty_disk_when_a_bucket_is_attached(tmp_path, files):
     settings = Settings(home=tmp_path / "home", estimator="none", bucket=tmp_path / "bucket")
-    with running(settings) as service:
+    with JobService(settings) as service:
         job = service.submit(ANNA, request(files))
-        wait_state(service, job, "done")
+        service.store.advance(service.store.claim("light", "light-1"))
+        (service.home / "jobs" / job / "result.mp4").write_bytes(b"video")
+        service.store.finish(service.store.claim("device", "device-1"))
     shutil.rmtree(settings.home)
-    with running(settings) as service:
+    with JobService(settings) as service:
         status = service.status(ANNA, job)
         assert (status.state, status.result.read_bytes()) == ("done", b"video")
         assert [known.id for known in service.jobs(ANNA)] == [job] and service.jobs(BEN) == []
