@@ -107,7 +107,7 @@ class Setup:
             raise ClusterAway("The Ray cluster has no GPU; start nodes with --num-gpus, or set DREAMPOSE_DEVICE=cpu.")
         # Use a shipped model's name instead of its path, since nodes may have the code in other folders.
         model = next((name for name, path in MODELS.items() if path == Path(settings.model)), settings.model)
-        settings = settings.with_folders().model_copy(update={"secret": None, "model": model})
+        settings = settings.model_copy(update={"secret": None, "model": model})
         settings.home.mkdir(parents=True, exist_ok=True)
         marker = settings.home / "cluster.id"
         if not marker.is_file():

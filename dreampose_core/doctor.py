@@ -197,7 +197,7 @@ def check_cluster(settings: Settings, deadline_s: float = CLUSTER_S) -> str:
         todo = f"install it with {sys.executable} -m pip install -r requirements-ray.txt"
         raise ClusterAway(f"Ray is not installed; {todo}.")
     program = "import sys; from dreampose_core.cluster import main; sys.exit(main(sys.stdin.read()))"
-    values = settings.with_folders().model_dump_json(exclude={"secret"})
+    values = settings.model_dump_json(exclude={"secret"})
     cluster = f"The Ray cluster at {settings.ray_address}"
     try:
         command = [sys.executable, "-c", program]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import InputError
 
@@ -188,6 +188,9 @@ class FinetuneOptions(Options):
     """The same seed makes the same subject."""
 
 
+_Folder = Annotated[Path, AfterValidator(lambda folder: folder.expanduser().absolute())]
+
+
 class Settings(Options):
     """Settings of one installation: its data folder, model, server and limits.
 
@@ -209,7 +212,7 @@ class Settings(Options):
     public server. bucket: a folder that outlives the server's disk, to which results and subjects are copied.
     """
 
-    home: Path
+    home: _Folder
     model: str = str(MINI)
     device: Device = "auto"
     precision: Precision = "auto"
@@ -234,7 +237,7 @@ class Settings(Options):
     keep_previews_h: float = Field(1, gt=0)
     keep_results_h: float = Field(72, gt=0)
     keep_subjects_days: float = Field(30, gt=0)
-    bucket: Path | None = None
+    bucket: _Folder | None = None
     label: Literal["auto", "on", "off"] = "auto"
     log_format: LogFormat = "text"
     secret: str | None = None
@@ -249,11 +252,6 @@ class Settings(Options):
     def is_mini(self) -> bool:
         """Whether the model is the shipped one."""
         return self.model in MODELS or Path(self.model).absolute() == MINI
-
-    def with_folders(self) -> Settings:
-        """Return a copy with absolute paths, without ~, for home and bucket."""
-        folders = {name: getattr(self, name) for name in ("home", "bucket")}
-        return self.model_copy(update={name: path and path.expanduser().absolute() for name, path in folders.items()})
 
     @classmethod
     def from_environment(cls, **overrides) -> Settings:

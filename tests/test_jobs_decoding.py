@@ -239,7 +239,7 @@ def test_a_hostile_file_of_each_kind_is_one_sentence_and_leaves_nothing(made, tm
     kinds = {(case.path.parent, case.reader): case for case in bad}.values()
     assert len(bad) >= 90 and len(kinds) >= 6
     decoder, before, wrong = Decoder(never_stop), sorted(folder.rglob("*")), []
-    for case in (*kinds, *bad[::12]):
+    for case in (*kinds, *bad[::24]):
         place = tmp_path / "input"
         place.mkdir()
         source = place / case.path.name
@@ -259,7 +259,7 @@ def test_a_hostile_file_of_each_kind_is_one_sentence_and_leaves_nothing(made, tm
     assert not list(folder.rglob(corpus.RAN)), "a pickle's code was run"
 
 
-GOOD = "both.npz unclamped_7.npy maps.zip ours.zip single.webp ffv1.mkv 0.mp4 fast.mov gaps.zip".split()
+GOOD = "both.npz maps.zip single.webp 0.mp4 fast.mov gaps.zip".split()
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -122,12 +122,10 @@ def test_one_rung_lower_from_the_last_checkpoint(clip, whole, tmp_path, monkeypa
     rungs = ladder(recipe)
     assert subject == read_subject(tmp_path / "a") and subject.key == first.key and first.notices == []
     assert subject.notices == [rungs[times].notice] and subject.notices[0].startswith("Tuning did not fit in memory")
-    said = [
-        record.message
-        for record in caplog.records
-        if record.name == "dreampose.finetuning" and record.levelno == logging.WARNING
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.message for record in warnings if record.name == "dreampose.finetuning"] == [
+        rung.notice for rung in rungs[1 : times + 1]
     ]
-    assert said == [rung.notice for rung in rungs[1 : times + 1]]
     assert len(subject.losses["tuning"]) == len(subject.losses["decoder"]) == STEPS
 
     steps = [progress.step for progress in seen if progress.stage == stage]
@@ -160,22 +158,8 @@ def test_below_the_lowest_rung_is_one_sentence(clip, tmp_path, monkeypatch, reci
     assert same(before, weights(pipe.unet, pipe.vae, pipe.adapter))
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 99 bytes")])
-def test_the_hosts_memory_counts_too(clip, tmp_path, monkeypatch, error):
-    pipe = tiny_pipeline()
-    Full(monkeypatch, pipe, "tuning", 0, 1, error)
-    assert tune(pipe, clip, tmp_path / "a", "fast").notices == [ladder("fast")[1].notice]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("shapes do not match"),
-        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
-    ],
-)
-def test_other_errors_are_raised_as_they_are(clip, tmp_path, monkeypatch, error):
-    pipe = tiny_pipeline()
+def test_other_errors_are_raised_as_they_are(clip, tmp_path, monkeypatch):
+    pipe, error = tiny_pipeline(), torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     full = Full(monkeypatch, pipe, "tuning", 1, 1, error)
     with pytest.raises(RuntimeError) as raised:
         tune(pipe, clip, tmp_path / "a", "fast")

@@ -21,7 +21,7 @@ def doctor(args, on_progress, should_stop) -> None:
 
     overrides = {"model": args.model, "device": args.device, "home": args.home}
     problems = 0
-    for finding in examine(Settings.from_environment(**overrides).with_folders()):
+    for finding in examine(Settings.from_environment(**overrides)):
         print(finding, flush=True)
         check_stop(should_stop)
         problems += finding.state == "problem"

@@ -37,7 +37,6 @@ class Cleanup:
     """A thread that cleans the data folder of `store`. clock: seconds since 1970, as files' modification times."""
 
     def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.time):
-        """settings.home must be absolute."""
         self.store, self.settings, self.clock = store, settings, clock
         self.home = settings.home
         self.bucket = Bucket(settings.bucket, settings.home) if settings.bucket is not None else None

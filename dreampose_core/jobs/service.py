@@ -46,8 +46,7 @@ class JobService:
     """
 
     def __init__(self, settings: Settings):
-        self.settings = settings.with_folders()
-        self.home = self.settings.home
+        self.settings, self.home = settings, settings.home
         self.store: Store
         self._cleanup: Cleanup
 

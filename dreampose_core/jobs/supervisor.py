@@ -132,7 +132,6 @@ class Supervisor:
         self, settings: Settings, command: Command = worker_command, web: tuple[Sequence[str], int] | None = None
     ):
         """Open the store and plan the processes; none starts yet. Raises StorageError."""
-        settings = settings.with_folders()
         self.home, self.store = settings.home, Store.of(settings.home)
         environment = worker_environment(settings)
         visible = environment.get("CUDA_VISIBLE_DEVICES")
