@@ -51,10 +51,9 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".part.{os.getpid()}.{path.name}")
 
 
-def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files that killed processes left in a folder: of the file `name`, or all of them, if no
-    other process writes there."""
-    for left in folder.glob(f".part.*.{name}"):
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder to which no other process writes."""
+    for left in folder.glob(".part.*"):
         if left.is_file():
             left.unlink(missing_ok=True)
 

@@ -45,26 +45,16 @@ def cleanup(store: Store, home: Path, clock: Clock, **settings) -> Cleanup:
     return Cleanup(store, Settings(home=home, **settings), clock)
 
 
-def job(
-    store: Store,
-    home: Path,
-    number: int,
-    owner: str = ANNA,
-    kind: str = "animate",
-    state: str = "done",
-    size: int = 1000,
-) -> str:
+def job(store: Store, home: Path, number: int, kind: str = "animate", state: str = "done", size: int = 1000) -> str:
     """A job with files; the fence is of no matter here."""
     job_id = f"{number:032x}"
-    store.add(job_id, owner, json.dumps({"kind": kind}), room(1000), kind=kind)
-    if state != "queued":
-        claim = store.claim("light", "light-1")
-        assert claim.id == job_id
-        if state == "done" and kind == "animate":
-            store.advance(claim)
-            claim = store.claim("device", "device-1")
-        if state == "done":
-            store.finish(claim, ("A sentence.",))
+    store.add(job_id, ANNA, json.dumps({"kind": kind}), room(1000), kind=kind)
+    claim = store.claim("light", "light-1")
+    if state == "done" and kind == "animate":
+        store.advance(claim)
+        claim = store.claim("device", "device-1")
+    if state == "done":
+        store.finish(claim, ("A sentence.",))
     folder = home / "jobs" / job_id
     (folder / "frames").mkdir(parents=True)
     (folder / "frames" / "000000.png").write_bytes(b"x" * size)
