@@ -26,7 +26,7 @@ FEW_FREE_MB = 2000  # disk space
 FEW_MEMORY_MB = 4000  # fine-tuning mini takes about 2 GB in addition to everything else
 HUB_S = 5.0
 CLUSTER_S = 120.0  # time limit of the check of a Ray cluster
-CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 8, 17.9, 0.5  # mini's PSNR inside the person of `walking`
+CHECKED_FRAMES, EXPECTED_PSNR, TOLERANCE_DB = 4, 18.9, 0.5  # mini's PSNR inside the person of `walking`
 
 
 class Finding(NamedTuple):

@@ -4,7 +4,6 @@ remembered."""
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 from job_worker import GATED
@@ -164,7 +163,3 @@ def test_steps_of_ones_own_say_nothing_of_a_quality_and_another_device_is_begun_
     timings.add(result(), "cpu")
     timings.add(result(frame=None, model="another"), "cpu")
     assert timings.of("fast", "draft") == (40.0, None)
-    timings.path.write_text("[1, 2]")
-    assert timings.of("fast", "draft") == (None, None)
-    shutil.rmtree(tmp_path)
-    assert timings.of("fast", "draft") == (None, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -246,11 +245,7 @@ class Timings:
             temporary.write_text(json.dumps(figures, indent=1))
 
     def _read(self) -> dict:
-        with suppress(OSError, ValueError):
-            figures = json.loads(self.path.read_text())
-            if isinstance(figures, dict):
-                return figures
-        return {}
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
 
 @dataclass(frozen=True)
