@@ -81,6 +81,8 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until the page can be had."""
+        if self.process is not None:
+            self.process.stdout.close()  # of one that was killed
         with open(self.log_file, "a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._program, *self._arguments],
