@@ -304,7 +304,7 @@ def test_each_kind_needs_its_files_and_options_and_nothing_else(files):
 def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, files):
     """A video as motion, a photo without a map, and sound; whatever was found out is said."""
     rgb, _ = drawn_clip(HELD_OUT, "walk", 6, (160, 128), fps=6.0)
-    write_video(rgb.repeat(10, 0), files / "silent.mp4", 60.0)
+    write_video(rgb.repeat(5, 0), files / "silent.mp4", 60.0)
     write_png(rgb[0], files / "anna.png")
     tone = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:v", "copy", files / "walk.mp4"]
     subprocess.run(
@@ -316,10 +316,10 @@ def test_a_clip_is_estimated_and_its_sound_kept_by_the_light_queue(tmp_path, fil
         folder = JobFolder(service.home / "jobs" / job)
         said = wait_for(lambda: service.status(ANNA, job).notices, "the uploads to be read")
         status = service.status(ANNA, job)
-        assert len(read_poses(folder.poses)) == 30 and read_poses(folder.poses).fps == 30
+        assert len(read_poses(folder.poses)) == 15 and read_poses(folder.poses).fps == 30
         assert read_poses(folder.image_poses).size == (160, 128) and folder.sound.stat().st_size > 1000
         assert (
-            "The motion: 30 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, body charts." in said
+            "The motion: 15 frames at 30 fps, 160 x 128, estimated from a video, parts and U, V, body charts." in said
         )
         assert "walk.mp4 has 60 fps; it is read at 30 fps." in said, "the file is called what its owner calls it"
         assert status.state == "queued"
