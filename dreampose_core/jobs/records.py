@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ..files import appearing
 from ..progress import OnProgress, Progress, ShouldStop
@@ -188,6 +188,21 @@ class Job:
     request: JobRequest | None
     created: float
     name: str | None
+
+    @classmethod
+    def of(cls, row: Mapping) -> Job:
+        """Make a job of its row in the store."""
+        try:
+            request = JobRequest.model_validate_json(row["request"])
+        except ValidationError:
+            request = None
+        parsed = {
+            "progress": Progress(**json.loads(row["progress"])) if row["progress"] else None,
+            "losses": tuple(loss for _, loss in json.loads(row["losses"])),
+            "notices": tuple(json.loads(row["notices"])),
+            "request": request,
+        }
+        return cls(**{field.name: parsed.get(field.name, row[field.name]) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

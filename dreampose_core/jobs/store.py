@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ..errors import Busy, LostClaim, StorageError, UnknownJob
 from ..progress import Progress
 from ..settings import Settings
 from .database import Database
-from .records import QUEUES, Claim, Job, JobRequest, Kind, Losses, Queue
+from .records import QUEUES, Claim, Job, Kind, Losses, Queue
 
 LEASE_S = 20.0  # how long a claim lasts without a heartbeat
 MAX_ATTEMPTS = 3
@@ -55,7 +53,6 @@ _PACE = (
 )
 _NEXT_TURN = "(SELECT coalesce(max(turn), 0) + 1 FROM turns)"
 _KEPT = ("id", "owner", "key", "request", "losses", "notices", "created", "finished")  # kept in the bucket
-_PLAIN = ("id", "kind", "queue", "state", "place", "error", "code", "created", "name")  # of a Job
 _ACTIVE = "state IN ('running', 'cancelling')"
 _CLAIMED = f"id = ? AND fence = ? AND {_ACTIVE}"
 
@@ -149,16 +146,7 @@ class Store:
 
     def _jobs(self, which: str, *values) -> list[Job]:
         rows = self._db.rows(f"{_WITH_PLACES} WHERE owner = ? AND NOT unwanted {which}", *values)
-        return [
-            Job(
-                progress=Progress(**json.loads(row["progress"])) if row["progress"] else None,
-                losses=tuple(loss for _, loss in _pairs(row["losses"])),
-                request=_request(row["request"]),
-                notices=tuple(json.loads(row["notices"])),
-                **{name: row[name] for name in _PLAIN},
-            )
-            for row in rows
-        ]
+        return [Job.of(row) for row in rows]
 
     def cancel(self, owner: str, job_id: str) -> None:
         """Cancel a job that no worker holds; ask the worker of a running one to stop. Final states stay."""
@@ -347,13 +335,6 @@ class Store:
         for row in self._db.rows(sql, *values, claim.id, claim.fence):
             return row
         raise LostClaim(f"job {claim.id}: claim {claim.fence} is stale")
-
-
-def _request(text: str) -> JobRequest | None:
-    try:
-        return JobRequest.model_validate_json(text)
-    except ValidationError:  # written by another version of the program
-        return None
 
 
 def _pairs(text: str) -> Losses:
