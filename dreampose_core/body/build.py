@@ -221,8 +221,9 @@ def drawn(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw bodies in their stances: parts uint8 (T, H, W) and U, V float16 (T, 2, H, W).
 
-    `turn_arms` must follow to make them maps in the charts `body`. builds: one for each frame. size: (height, width).
-    lag: frames by which loose cloth and hair follow the body. supersample: rays per pixel side. Raises Cancelled.
+    `turn_arms` must follow to make them maps in the charts `body`. builds: one for each frame, which differ only in
+    their bones. size: (height, width). lag: frames by which loose cloth and hair follow the body. supersample: rays per
+    pixel side. Raises Cancelled.
     """
     parts, uv = np.zeros((len(stances), *size), np.uint8), np.zeros((len(stances), 2, *size), np.float16)
     posture = tuple(torch.tensor(x, dtype=torch.float32) for x in (stances.rotations, stances.positions))
@@ -235,8 +236,8 @@ def drawn(
         scale = torch.tensor(height / size[0], dtype=torch.float32)
         drawn_parts, drawn_uv = draw(Bodies.of(made).hung(now, before), now, scale, size, supersample)
         maps = drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1)
-        if any(build.outline.any() for build in chosen):
-            maps = outlined(*maps, np.stack([build.outline for build in chosen]), height)
+        if builds[0].outline.any():
+            maps = outlined(*maps, builds[0].outline, height)
         parts[which], uv[which] = maps
         clock.tick(int(which[-1]) + 1)
     return parts, uv

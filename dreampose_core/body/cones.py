@@ -9,7 +9,7 @@ in radians. At rest every joint's rotation is the identity and the arms hang dow
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -112,10 +112,6 @@ class Bodies:
         )
         values = rest, *shapes, *sizes, [0.0] * len(tables)
         return cls(tables[0], *(torch.tensor(np.array(x), dtype=torch.float32) for x in values))
-
-    def select(self, owner: torch.Tensor) -> Bodies:
-        """The bodies of T frames; owner: (T,) index of each frame's body."""
-        return Bodies(self.kinds, *(getattr(self, f.name)[owner] for f in fields(self)[1:]))
 
     def hung(self, now: Posture, before: Posture) -> Bodies:
         """The bodies of T frames with their cloth and hair hanging.

@@ -59,13 +59,8 @@ def draw(
     buffer = torch.zeros(len(scale), 4, height * width)  # z, part, u, v of every ray
     buffer[:, 0] = _FAR
     for i in range(len(bodies.kinds)):
-        worn = (bodies.radii[:, i, 0] > 0).nonzero()[:, 0]  # not every body has hair and a skirt
-        if len(worn) == len(buffer):
+        if bodies.radii[0, i, 0] > 0:  # not every body has hair and a skirt
             _draw_cone(buffer, i, bodies, *now, scale, (height, width))
-        elif len(worn):
-            part, some = buffer[worn], (now[0][worn], now[1][worn], scale[worn])
-            _draw_cone(part, i, bodies.select(worn), *some, (height, width))
-            buffer[worn] = part
     hits = _blocks(buffer[:, 1] > 0, size, supersample)
     chosen = hits.float().argmax(-1, keepdim=True)
     keep = hits.float().mean(-1) >= 0.5
@@ -117,7 +112,6 @@ def _draw_cone(
     speed = direction.norm(dim=-1)[:, None, None]
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
     hit, t, point = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
-    hit = hit & (radii[:, :1, None] > 0)
     along = point[..., 1] / length[:, None, None]
     if kind.chart == "skirt":
         hit = hit & (along <= 1)

@@ -63,16 +63,16 @@ def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: floa
 def outlined(
     parts: np.ndarray, uv: np.ndarray, offsets: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move the outlines of drawn maps, parts (T, H, W) and U, V (T, 2, H, W), by offsets (T, *SHAPE).
+    """Move the outlines of drawn maps, parts (T, H, W) and U, V (T, 2, H, W), by offsets (SHAPE).
 
     height: (T,) pixels per body height.
     """
     parts, uv = parts.copy(), uv.copy()
-    for whole_parts, whole_uv, frame_offsets, scale in zip(parts, uv, offsets, height):
+    for whole_parts, whole_uv, scale in zip(parts, uv, height):
         rows, columns = np.nonzero(whole_parts)
         if not len(rows):
             continue
-        room = int(max(0.0, frame_offsets.max()) * scale) + 2
+        room = int(max(0.0, offsets.max()) * scale) + 2
         box = tuple(slice(max(0, int(at.min()) - room), int(at.max()) + room + 1) for at in (rows, columns))
         box_parts, box_uv = whole_parts[box], whole_uv[:, box[0], box[1]]
         body = box_parts > 0
@@ -81,7 +81,7 @@ def outlined(
         within = nearest(~body)[2]
         rows, columns, out = nearest(body)
         off = np.zeros(body.shape)
-        off[body] = _between(frame_offsets, box_parts[body], box_uv[:, body]) * scale
+        off[body] = _between(offsets, box_parts[body], box_uv[:, body]) * scale
         added, removed = ~body & (out <= off[rows, columns]), body & (within <= -off)
         new_parts, new_uv = box_parts[rows, columns], box_uv[:, rows, columns]
         box_parts[added], box_uv[:, added] = new_parts[added], new_uv[:, added]

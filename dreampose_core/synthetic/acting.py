@@ -15,7 +15,7 @@ from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..settings import MotionOptions
 from .dice import Dice
 from .motion import Manner, motion
-from .staging import FLOOR, Camera, Moments, View, raised
+from .staging import FLOOR, Camera, Moments, View
 
 # factors on the average body: shoulders, hips, girth, legs, head; and the height in adult's heights
 _HEIGHTS = {
@@ -50,7 +50,7 @@ def acted(
     moments = replace(moments, zoom=moments.zoom / options.distance)
     rest = torch.tensor(build.rest(), dtype=torch.float32).expand(len(times), -1, -1)
     rotations, positions = forward_kinematics(rest, moments.angles, moments.offset)
-    positions = raised(positions, FLOOR + moments.offset[:, 1] - sole_height(rotations, positions))
+    positions[..., 1] += (FLOOR + moments.offset[:, 1] - sole_height(rotations, positions))[:, None]
     view = View.of(Camera(_ZOOM, 0.0), _HEIGHTS[options.height][1], moments)
     joints = view.joints((rotations, positions), build, size)
     watch = {"on_progress": on_progress, "should_stop": should_stop}

@@ -98,22 +98,20 @@ def colours(looks: Looks, wear: Clothes, layer: torch.Tensor, surface: Surface, 
     layer: (P,). surface: at the pixels. lips: (P,) 0..1. eyes: (P, 3) places from the eyeball's middle, in its radii;
     used only on eyes.
     """
+    painters = {
+        Layer.SKIN: lambda at, which: _skin(looks, wear, at, lips[which]),
+        Layer.LEFT_EYE: lambda at, which: _eye(looks, eyes[which]),
+        Layer.RIGHT_EYE: lambda at, which: _eye(looks, eyes[which]),
+        Layer.LASHES: lambda at, which: looks.skin * 0.35,
+        Layer.TOP: lambda at, which: _top(looks, at),
+        Layer.BOTTOM: lambda at, which: looks.bottom(*_unrolled(at)),
+        Layer.SHOES: lambda at, which: _shoe(looks, at),
+        Layer.HAIR: lambda at, which: _strands(looks, wear, at),
+    }
     rgb = torch.zeros(len(layer), 3)
-
-    def put(number: int, paint) -> None:
+    for number in layer.unique().tolist():
         which = (layer == number).nonzero()[:, 0]
-        if len(which):
-            at = Surface(*(getattr(surface, name)[which] for name in ("place", "face", "arm", "leg")))
-            rgb[which] = paint(at, which)
-
-    put(Layer.SKIN, lambda at, which: _skin(looks, wear, at, lips[which]))
-    for number in (Layer.LEFT_EYE, Layer.RIGHT_EYE):
-        put(number, lambda at, which: _eye(looks, eyes[which]))
-    put(Layer.LASHES, lambda at, which: looks.skin * 0.35 + torch.zeros(len(which), 3))
-    put(Layer.TOP, lambda at, which: _top(looks, at))
-    put(Layer.BOTTOM, lambda at, which: looks.bottom(*_unrolled(at)))
-    put(Layer.SHOES, lambda at, which: _shoe(looks, at))
-    put(Layer.HAIR, lambda at, which: _strands(looks, wear, at))
+        rgb[which] = painters[number](Surface(*(values[which] for values in vars(surface).values())), which)
     return rgb
 
 

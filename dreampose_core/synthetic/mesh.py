@@ -179,9 +179,6 @@ def rasterise(
         # At most 2 million pixels at a time, to limit memory.
         for which in chosen.split(max(1, 2_000_000 // window**2)):
             pieces.append(_inside(corners, area, first, which, window, size, keep))
-    if not pieces:
-        none = torch.zeros(0, dtype=torch.long)
-        return Hits(none, none, torch.zeros(0, 3), torch.zeros(0))
     pixel, face, shares, depth = (torch.cat(parts) for parts in zip(*pieces))
     nearest = torch.full((height * width,), -torch.inf).scatter_reduce_(0, pixel, depth, "amax")
     winners = (depth >= nearest[pixel]).nonzero()[:, 0]

@@ -46,8 +46,6 @@ def random_cloth(dice: Dice) -> Cloth:
     phase = dice.uniform()
 
     def cloth(arc: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
-        if kind == "plain":
-            return base.expand(*arc.shape, 3)
         return _sampled(tile, arc / period + phase, height / period + phase)
 
     return cloth

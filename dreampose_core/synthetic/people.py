@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ from .dice import Dice
 from .looks import Looks, colours
 from .mesh import Body, load_mesh, rasterise, vertex_normals
 from .motion import Manner, motion, random_manner
-from .staging import FLOOR, Camera, Light, Moments, View, behind, raised
+from .staging import FLOOR, Camera, Light, Moments, View, behind
 
 HELD_OUT = 10_000  # seeds below are for training; this one and those above are never trained on
 _OPPOSITES = (
@@ -90,7 +91,7 @@ class Person:
         part = replace(self.body, vertices=self.body.vertices[feet])
         lows = torch.stack([part.skinned(r, p, weights[feet])[:, 1].min() for r, p in zip(rotations, positions)])
         sole = self.wear.sole + 0.005 if self.wear.shoe else 0.0
-        positions = raised(positions, FLOOR + moments.offset[:, 1] - lows + sole)
+        positions[..., 1] += (FLOOR + moments.offset[:, 1] - lows + sole)[:, None]
         return (rotations, positions), View.of(self.camera, min(self.body.height, 1.03), moments)
 
 
@@ -104,31 +105,30 @@ def targets(dice: Dice, race: str, female: bool, age: float) -> dict[str, float]
         old = min(1.0, (age - 25) / 62)
         ages = {"young": 1 - old, "old": old}
     other, blend = dice.choice(("caucasian", "african", "asian")), dice.uniform(0, 0.35)
-    amounts: dict[str, float] = {}
-
-    def add(name: str, amount: float) -> None:
-        amounts[name] = amounts.get(name, 0.0) + amount
-
+    amounts: dict[str, float] = defaultdict(float)
     weight, muscle, tall = (math.tanh(dice.around(1, 2) - 1) for _ in range(3))
     for name, share in ages.items():
-        add(f"{race}-{sex}-{name}", share * (1 - blend))
-        add(f"{other}-{sex}-{name}", share * blend)
+        amounts[f"{race}-{sex}-{name}"] += share * (1 - blend)
+        amounts[f"{other}-{sex}-{name}"] += share * blend
         built = "child" if name == "child" else "young"
-        add(f"{sex}-{built}-{'heavy' if weight > 0 else 'thin'}", share * abs(weight) * (0.75 if weight > 0 else 0.6))
-        add(f"{sex}-{built}-{'muscular' if muscle > 0 else 'slack'}", share * abs(muscle) * 0.6)
+        amounts[f"{sex}-{built}-{'heavy' if weight > 0 else 'thin'}"] += (
+            share * abs(weight) * (0.75 if weight > 0 else 0.6)
+        )
+        amounts[f"{sex}-{built}-{'muscular' if muscle > 0 else 'slack'}"] += share * abs(muscle) * 0.6
     grown = 1 - ages.get("child", 0.0)
-    add(f"{sex}-{'max' if tall > 0 else 'min'}height", 0.25 * abs(tall) * grown)
-    add(f"{sex}-ideal", dice.uniform(0, 0.5) * grown)
+    amounts[f"{sex}-{'max' if tall > 0 else 'min'}height"] = 0.25 * abs(tall) * grown
+    amounts[f"{sex}-ideal"] = dice.uniform(0, 0.5) * grown
     for less, more in _OPPOSITES:
         amount = _FACE * dice.uniform(-1, 1)
-        add(more if amount > 0 else less, abs(amount) * (0.5 if more in ("smile_up", "eyes_large") else 1))
-    add(f"head_{dice.choice(_HEADS)}", dice.uniform(0, 0.6))
-    add("head_age", 0.6 * ages.get("old", 0.0))
-    add("head_fat", max(0.0, weight) * dice.uniform(0, 0.6))
-    add("chin_prominent", dice.uniform(0, 0.5))
+        amounts[more if amount > 0 else less] = abs(amount) * (0.5 if more in ("smile_up", "eyes_large") else 1)
+    head = dice.choice(_HEADS)
+    amounts[f"head_{head}"] = dice.uniform(0, 0.6)
+    amounts["head_age"] = 0.6 * ages.get("old", 0.0)
+    amounts["head_fat"] = max(0.0, weight) * dice.uniform(0, 0.6)
+    amounts["chin_prominent"] = dice.uniform(0, 0.5)
     if female:
         amount = dice.uniform(-1, 1) * grown
-        add("bust_large" if amount > 0 else "bust_small", 0.7 * abs(amount))
+        amounts["bust_large" if amount > 0 else "bust_small"] = 0.7 * abs(amount)
     return amounts
 
 

@@ -132,11 +132,6 @@ class View:
         return Joints(*(t.float().numpy() for t in (rotations, positions - root, camera, known)), body.numbers())
 
 
-def raised(positions: torch.Tensor, rise: torch.Tensor) -> torch.Tensor:
-    """Positions (T, J, 3), moved up by rise (T,)."""
-    return positions + torch.nn.functional.pad(rise[:, None], (1, 1))[:, None]
-
-
 def behind(
     backdrop: torch.Tensor, m: Moments, positions: torch.Tensor, view: View, light: Light, size: tuple[int, int]
 ) -> torch.Tensor:
