@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import math
 
-from .posing import HAND_ON_HIP, reach
-from .timing import Cycle, Faded, Spin, sequences
+import numpy as np
+import torch
+
+from .posing import HAND_ON_HIP, NUM_CHANNELS, WHERE, reach
+from .timing import Faded, Spin, sequences
 
 # The left foot at 12 evenly spaced moments of a stride, from its heel's contact: on the ground it moves back, then it
 # swings forward.
-_FORWARD = (1.0, 0.72, 0.41, 0.09, -0.22, -0.53, -0.81, -1.03, -0.69, 0.0, 0.66, 1.02)
-_LIFT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.12, 0.85, 1.0, 0.55, 0.2)
-_HEEL = (-0.25, -0.03, 0.0, 0.0, 0.0, 0.06, 0.35, 0.72, 0.75, 0.35, 0.0, -0.18)
+_FORWARD = np.array([1.0, 0.72, 0.41, 0.09, -0.22, -0.53, -0.81, -1.03, -0.69, 0.0, 0.66, 1.02])
+_LIFT = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.12, 0.85, 1.0, 0.55, 0.2])
+_HEEL = np.array([-0.25, -0.03, 0.0, 0.0, 0.0, 0.06, 0.35, 0.72, 0.75, 0.35, 0.0, -0.18])
 _MOMENTS = len(_FORWARD)
+_HARMONICS = 4  # sine waves kept of a stride
 
 
-def _wave(size: float, lag: float = 0.0, times: int = 1, mean: float = 0.0) -> list[float]:
+def _wave(size: float, lag: float = 0.0, times: int = 1, mean: float = 0.0) -> np.ndarray:
     """A cosine over the stride, highest `lag` strides after the left heel's contact."""
-    return [mean + size * math.cos(2 * math.pi * times * (k / _MOMENTS - lag)) for k in range(_MOMENTS)]
+    return mean + size * np.cos(2 * math.pi * times * (np.arange(_MOMENTS) / _MOMENTS - lag))
 
 
-def gait(
-    period: float,
-    *,
-    stride: float = 0.15,
-    lift: float = 0.055,
-    heel: float = 1.0,
-    arms: float = 0.4,
-    elbow: float = 0.2,
-    sway: float = 0.014,
-    turn: float = 0.12,
-    bounce: float = 0.003,
-    bend: float = 0.0,
-    inwards: float = 0.012,
-    rise: float = 0.0,
-) -> Cycle:
-    """Build a stride of two steps on the spot, as on a treadmill.
+class Gait:
+    """A stride of two steps on the spot, as on a treadmill, smoothed to a few sine waves.
 
     period: seconds per stride. stride, lift: how far the feet move forward and up, in body heights. heel: how far the
     feet roll, 1 in a walk. arms, elbow: how far the arms swing and are bent. sway: of the hips over the standing foot.
@@ -43,32 +33,60 @@ def gait(
     forwards. inwards: how much closer together the feet walk than they stand. rise: height of the flight between two
     contacts (running).
     """
-    rows = {
-        ("hips", 0): _wave(sway, 0.27),
-        ("hips", 1): _wave(bounce / 2, 0.1, 2, bounce / 2),
-        ("pelvis", 1): _wave(-turn, 0.02),
-        ("pelvis", 2): _wave(0.035, 0.2),
-        ("pelvis", 0): _wave(0.0, mean=bend / 2),
-        ("spine", 0): _wave(0.015, 0.12, 2, bend / 2),
-        ("spine", 1): _wave(1.9 * turn, 0.05),
-        ("spine", 2): _wave(-0.055, 0.22),
-        ("head", 0): _wave(-0.015, 0.16, 2, -0.6 * bend),
-        ("head", 1): _wave(-0.9 * turn, 0.05),
-        ("head", 2): _wave(0.02, 0.25),
-        ("height", 0): [max(0.0, h) for h in _wave(rise, 0.3, 2, 0.3 * rise)],
-    }
-    limbs = {
-        ("foot", 0): [-inwards] * _MOMENTS,
-        ("foot", 1): [lift * v for v in _LIFT],
-        ("foot", 2): [stride * v for v in _FORWARD],
-        ("foot", 4): [heel * v for v in _HEEL],
-        ("arm", 0): _wave(-arms, 0.03, mean=0.1 * arms),
-        ("arm", 2): _wave(-0.5 * arms, 0.08, mean=elbow),
-        ("hand", 0): _wave(-0.25 * arms, 0.12),
-    }
-    for side, half in (("left", 0), ("right", _MOMENTS // 2)):
-        rows |= {(f"{side}_{limb}", index): v[-half:] + v[:-half] for (limb, index), v in limbs.items()}
-    return Cycle(period, rows)
+
+    def __init__(
+        self,
+        period: float,
+        *,
+        stride: float = 0.15,
+        lift: float = 0.055,
+        heel: float = 1.0,
+        arms: float = 0.4,
+        elbow: float = 0.2,
+        sway: float = 0.014,
+        turn: float = 0.12,
+        bounce: float = 0.003,
+        bend: float = 0.0,
+        inwards: float = 0.012,
+        rise: float = 0.0,
+    ):
+        # By part and index, the values to add to standing.
+        rows = {
+            ("hips", 0): _wave(sway, 0.27),
+            ("hips", 1): _wave(bounce / 2, 0.1, 2, bounce / 2),
+            ("pelvis", 1): _wave(-turn, 0.02),
+            ("pelvis", 2): _wave(0.035, 0.2),
+            ("pelvis", 0): _wave(0.0, mean=bend / 2),
+            ("spine", 0): _wave(0.015, 0.12, 2, bend / 2),
+            ("spine", 1): _wave(1.9 * turn, 0.05),
+            ("spine", 2): _wave(-0.055, 0.22),
+            ("head", 0): _wave(-0.015, 0.16, 2, -0.6 * bend),
+            ("head", 1): _wave(-0.9 * turn, 0.05),
+            ("head", 2): _wave(0.02, 0.25),
+            ("height", 0): _wave(rise, 0.3, 2, 0.3 * rise).clip(0),
+        }
+        limbs = {
+            ("foot", 0): np.full(_MOMENTS, -inwards),
+            ("foot", 1): lift * _LIFT,
+            ("foot", 2): stride * _FORWARD,
+            ("foot", 4): heel * _HEEL,
+            ("arm", 0): _wave(-arms, 0.03, mean=0.1 * arms),
+            ("arm", 2): _wave(-0.5 * arms, 0.08, mean=elbow),
+            ("hand", 0): _wave(-0.25 * arms, 0.12),
+        }
+        for side, half in (("left", 0), ("right", _MOMENTS // 2)):
+            rows |= {(f"{side}_{limb}", index): np.roll(values, half) for (limb, index), values in limbs.items()}
+        table = torch.zeros(_MOMENTS, NUM_CHANNELS)
+        for (part, index), values in rows.items():
+            table[:, WHERE[part].start + index] = torch.tensor(values)
+        waves = torch.fft.rfft(table, dim=0)[: _HARMONICS + 1] / _MOMENTS
+        self.period, self._orders = period, torch.arange(1, _HARMONICS + 1) * 2 * math.pi / period
+        self._mean, self._cos, self._sin = waves[0].real, 2 * waves[1:].real, -2 * waves[1:].imag
+
+    def __call__(self, t: torch.Tensor, size: float) -> torch.Tensor:
+        """Values (T, C) to add to standing at times (T,)."""
+        angle = t[:, None] * self._orders
+        return (self._mean + angle.cos() @ self._cos + angle.sin() @ self._sin) * size
 
 
 # Weight on the left or the right foot; the free knee bends, and the shoulders tilt against the hips.
@@ -174,23 +192,23 @@ side_step
     {_side_steps(-1, 0.12)}
 """)
 _CATWALK_STEPS = Faded(
-    gait(1.1, stride=0.16, lift=0.06, sway=0.024, turn=0.16, inwards=0.04, arms=0.36),
+    Gait(1.1, stride=0.16, lift=0.06, sway=0.024, turn=0.16, inwards=0.04, arms=0.36),
     _KEYS["catwalk"][0].period,
     ((-1.0, 1.8), (5.3, 7.1), (8.4, 9.5)),
 )
-_STROLL = gait(1.55, stride=0.115, lift=0.04, arms=0.26, elbow=0.1, sway=0.018, turn=0.09)
-_MARCH = gait(1.1, stride=0.06, lift=0.15, heel=0.5, arms=0.62, elbow=0.35, sway=0.016, turn=0.06, bounce=0.01)
+_STROLL = Gait(1.55, stride=0.115, lift=0.04, arms=0.26, elbow=0.1, sway=0.018, turn=0.09)
+_MARCH = Gait(1.1, stride=0.06, lift=0.15, heel=0.5, arms=0.62, elbow=0.35, sway=0.016, turn=0.06, bounce=0.01)
 _RUN = dict(stride=0.13, lift=0.13, heel=1.3, arms=0.55, elbow=1.35, sway=0.008)
 _SMALL_STEPS = dict(stride=0.05, lift=0.035, heel=0.5, arms=0.14, elbow=0.1, sway=0.012, turn=0.05, inwards=0.0)
 
 GAITS = {
     "idle": _KEYS["idle"],
-    "walk": (gait(1.18), *_KEYS["wander"]),
+    "walk": (Gait(1.18), *_KEYS["wander"]),
     "stroll": (_STROLL, *_KEYS["stroll"], *_KEYS["look_round"]),
     "march": (_MARCH, *_KEYS["march"]),
-    "jog": (gait(0.74, **_RUN, turn=0.14, bounce=0.035, bend=0.16, rise=0.018), *_KEYS["jog"]),
+    "jog": (Gait(0.74, **_RUN, turn=0.14, bounce=0.035, bend=0.16, rise=0.018), *_KEYS["jog"]),
     "catwalk": (*_KEYS["catwalk"], _CATWALK_STEPS),
-    "turn": (Spin(4.5), gait(1.12, **_SMALL_STEPS)),
+    "turn": (Spin(4.5), Gait(1.12, **_SMALL_STEPS)),
     "turn_quick": _KEYS["turn_quick"],
     "pirouette": _KEYS["pirouette"],
     "side_step": _KEYS["side_step"],

@@ -1,4 +1,4 @@
-"""Timing of poses: eased and held key poses, with parts of the body ahead or behind, and smooth cycles."""
+"""Timing of poses: eased and held key poses, with parts of the body ahead or behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from .posing import HEADING, NUM_CHANNELS, STAND, WHERE, pose_vector
 
 # Seconds by which parts follow the hips: the head leads, and the hands arrive last.
 _LAGS = {"head": -0.07, "spine": 0.03, "left_arm": 0.05, "right_arm": 0.06, "left_hand": 0.12, "right_hand": 0.13}
-_FIRM = ("heading",)  # turns do not scale with the size of the movements
-_HARMONICS = 4  # sine waves kept of a cycle
 _FADE_S = 0.5  # duration of a layer's fade in or out
 _ARMS = ("left_arm", "right_arm", "left_hand", "right_hand")
 
@@ -61,7 +59,7 @@ class Sequence:
         self._lags, self._scaled = torch.zeros(NUM_CHANNELS), torch.ones(NUM_CHANNELS)
         for name, lag in _LAGS.items():
             self._lags[WHERE[name]] = lag
-        for name in _FIRM + (_ARMS if contact else ()):
+        for name in ("heading", *(_ARMS if contact else ())):  # turns do not scale with the size of the movements
             self._scaled[WHERE[name]] = 0
 
     def __call__(self, t: torch.Tensor, size: float) -> torch.Tensor:
@@ -74,35 +72,13 @@ class Sequence:
         return value * (1 + self._scaled * (size - 1))
 
 
-class Cycle:
-    """A loop through evenly spaced poses, smoothed to a few sine waves.
-
-    period: in seconds. rows: by channel (part, index), the values to add to standing at evenly spaced moments of a
-    period.
-    """
-
-    def __init__(self, period: float, rows: dict[tuple[str, int], list[float]]):
-        count = len(next(iter(rows.values())))
-        table = torch.zeros(count, NUM_CHANNELS)
-        for (part, index), values in rows.items():
-            table[:, WHERE[part].start + index] = torch.tensor(values, dtype=torch.float32)
-        waves = torch.fft.rfft(table, dim=0)[: _HARMONICS + 1] / count
-        self.period, self._orders = period, torch.arange(1, _HARMONICS + 1) * 2 * math.pi / period
-        self._mean, self._cos, self._sin = waves[0].real, 2 * waves[1:].real, -2 * waves[1:].imag
-
-    def __call__(self, t: torch.Tensor, size: float) -> torch.Tensor:
-        """Values (T, C) to add to standing at times (T,)."""
-        angle = t[:, None] * self._orders
-        return (self._mean + angle.cos() @ self._cos + angle.sin() @ self._sin) * size
-
-
 class Faded:
     """A layer that acts only some of the time.
 
     spans: (start, end) in seconds of a period between which it acts; it fades in and out around both.
     """
 
-    def __init__(self, layer: Cycle, period: float, spans: tuple[tuple[float, float], ...]):
+    def __init__(self, layer, period: float, spans: tuple[tuple[float, float], ...]):
         self._layer, self.period = layer, period
         self._edges = torch.tensor(spans).flatten() - _FADE_S / 2
         self._signs = torch.tensor([1.0, -1.0]).repeat(len(spans))
