@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from dreampose_core.media import write_gif
 from dreampose_core.poses import PoseSequence, Reading, write_any
 from dreampose_core.poses.maps import encode
-from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA, VID2DENSEPOSE
+from dreampose_core.poses.renderings import MAGIC_ANIMATE, PALETTES, PARULA
 
 SIZE = (128, 96)  # (height, width) of all that is good
 NUM_FRAMES = 6
@@ -39,7 +39,7 @@ RAN = "code_was_run"  # the file that hostile pickles would make
 class Case:
     """A file or folder, who reads it ("motion", "estimate", "photo" or "video"), and what must come of it.
 
-    good: judges what the reader gives, None where it must refuse; words: what the refusal must say.
+    good: judges what the reader gives, None where it must refuse; words: what the refusal, or a notice, must say.
     """
 
     path: Path
@@ -78,45 +78,31 @@ def share_right(truth: np.ndarray, read: np.ndarray) -> float:
 
 def make(folder: Path) -> list[Case]:
     """Writes the whole corpus below `folder`, which is empty."""
-    scene = Truth()
-    cases = []
+    scene, cases = Truth(), []
     good, bad = (maps, renderings, ordinary, photos), (broken_archives, broken_maps, broken_pictures, not_poses, videos)
     for number, group in enumerate(good + bad):
         place = folder / f"{number}"
         place.mkdir()
-        cases += group(place, scene)
+        cases += [Case(place / name, *what) for name, *what in group(place, scene)]
     return cases
 
 
 # --- what good means --------------------------------------------------------------------------------------------------
 
 
-def _exact(poses: PoseSequence, form: str, charts: str = "", frames=slice(None), step: float = 0.0, notice: str = ""):
-    """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named, with `notice`
-    among its notices."""
+def _exact(poses: PoseSequence, form: str, charts: str = "", frames=slice(None), step: float = 0.0):
+    """A reading whose parts and U, V are those of `poses` (U, V to within `step`), of the form named."""
+    want = poses.select(frames)
 
     def judge(reading: Reading) -> bool:
-        read, want = reading.poses, poses.select(frames)
+        read = reading.poses
         same = (read.uv is None) == (want.uv is None) and len(read) == len(want)
         same = same and np.array_equal(read.parts, want.parts)
         if same and want.uv is not None:
             same = np.abs(read.uv.astype(np.float32) - want.uv.astype(np.float32)).max() <= step
-        return bool(same and reading.form == form and read.charts == (charts or want.charts) and _told(reading, notice))
+        return bool(same and reading.form == form and read.charts == (charts or want.charts))
 
     return judge
-
-
-def _near(parts: np.ndarray, form: str, least: float = 0.85, notice: str = "", fps: float | None = None):
-    def judge(reading: Reading) -> bool:
-        read = reading.poses
-        right = read.uv is None and read.parts.shape == parts.shape and share_right(parts, read.parts) >= least
-        return bool(right and reading.form == form and fps in (None, read.fps) and _told(reading, notice))
-
-    return judge
-
-
-def _told(reading: Reading, notice: str) -> bool:
-    return notice in " ".join(reading.notices) if notice else True
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
@@ -125,81 +111,75 @@ IUV_STEP = 0.5 / 255 + 5e-4
 NPY_FORM = "original DreamPose U, V maps (.npy)"
 
 
-def maps(place: Path, scene: Truth) -> Iterator[Case]:
+def maps(place: Path, scene: Truth) -> Iterator[tuple]:
     """npz, the original's maps and IUV in all their places."""
     poses, frames = scene.poses, scene.iuv
     parts_only, uv_only = PoseSequence(poses.parts, None, "none", 24.0), PoseSequence(None, poses.uv, "densepose", 24.0)
     for name, kind in (("both", poses), ("parts", parts_only), ("uv", uv_only)):
         write_any(kind, place / f"{name}.npz")
-        yield Case(place / f"{name}.npz", "motion", _exact(kind, "pose file (npz)"))
-    rendered = place / "rendered"
-    rendered.mkdir()
-    Image.fromarray(scene.rgb[0]).save(rendered / "frame_00000.png")
-    shutil.copy(place / "both.npz", rendered / "poses.npz")
-    yield Case(rendered, "motion", _exact(poses, "pose file (npz)", notice="poses.npz"))
-    for name in ("npz_named.zip", "npz without suffix"):
+        yield f"{name}.npz", "motion", _exact(kind, "pose file (npz)")
+    _save_picture(place / "rendered" / "frame_00000.png", scene.rgb[0])
+    for name in ("npz_named.zip", "npz without suffix", "rendered/poses.npz"):
         shutil.copy(place / "both.npz", place / name)
-        yield Case(place / name, "motion", _exact(poses, "pose file (npz)"))
+    for name, notice in (("npz_named.zip", ""), ("npz without suffix", ""), ("rendered", "poses.npz")):
+        yield name, "motion", _exact(poses, "pose file (npz)"), notice
 
-    def original(charts: str = "densepose", **options):
-        return _exact(PoseSequence(None, poses.uv, poses.charts, poses.fps), NPY_FORM, charts, **options)
+    def original(charts: str = "densepose", frames=slice(None)):
+        return _exact(PoseSequence(None, poses.uv, poses.charts, poses.fps), NPY_FORM, charts, frames)
 
     write_any(poses, place / "written_maps")
-    yield Case(place / "written_maps", "motion", original(poses.charts))
-    whole = range(NUM_FRAMES)
-    for name, start, stride, kept, read, notice in (
-        ("from_50", 50, 1, whole, slice(None), ""),
-        ("stride", 8, 2, whole, slice(None), ""),
-        ("gap", 1, 1, (0, 1, 4, 5), [0, 1, 1, 4, 4, 5], "frames 3-4; they repeat the nearest frame"),
+    yield "written_maps", "motion", original(poses.charts)
+    for name, kept, read, notice in (
+        ("from_50", range(NUM_FRAMES), slice(None), ""),
+        ("gap", (0, 1, 4, 5), [0, 1, 1, 4, 4, 5], "frames 52-53; they repeat the nearest frame"),
     ):
         for frame in kept:
-            _save_npy(place / name / f"frame_{start + stride * frame}_densepose.npy", poses.uv[frame])
-        yield Case(place / name, "motion", original(frames=read, notice=notice))
-    # 10 after 2, photos beside, values beyond 0..1, another float type
-    many = place / "with_photos"
+            _save_npy(place / name / f"frame_{50 + frame}_densepose.npy", poses.uv[frame])
+        yield name, "motion", original(frames=read), notice
+    # 10 after 2, with photos, values beyond 0..1, another float type
     for index, number in enumerate((2, 10, 18, 26, 34, 42)):
-        _save_npy(many / f"frame_{number}_densepose.npy", poses.uv[index].astype(np.float32) * 1.0)
-        Image.fromarray(scene.rgb[index]).save(many / f"frame_{number}.png")
-    yield Case(many, "motion", original(notice="left out"))
+        _save_npy(place / "with_photos" / f"frame_{number}_densepose.npy", poses.uv[index].astype(np.float32))
+        _save_picture(place / "with_photos" / f"frame_{number}.png", scene.rgb[index])
+    yield "with_photos", "motion", original(), "left out"
     loud = poses.uv.astype(np.float64) * 3 - 1
     _save_npy(place / "unclamped_7.npy", loud[0])
-    as_said = PoseSequence(None, loud[:1].astype(np.float32), "densepose")
-    yield Case(place / "unclamped_7.npy", "motion", _exact(as_said, NPY_FORM))
+    yield "unclamped_7.npy", "motion", _exact(PoseSequence(None, loud[:1].astype(np.float32), "densepose"), NPY_FORM)
     _save_npy(place / "bytes_7.npy", poses.uv[0].astype(np.float64) * 255)
-    yield Case(place / "bytes_7.npy", "motion", words="lie between 0 and 1")
+    yield "bytes_7.npy", "motion", None, "lie between 0 and 1"
     _save_npy(place / "fortran.npy", np.asfortranarray(poses.uv[0].astype(">f8")))
-    yield Case(place / "fortran.npy", "motion", original(frames=slice(0, 1)))
+    yield "fortran.npy", "motion", original(frames=slice(0, 1))
     for name, inside in (("maps.zip", ""), ("deep.zip", "a/b c/d/")):
-        yield Case(_zip_of(place / name, place / "from_50", inside), "motion", original())
+        yield _zip_of(place / name, place / "from_50", inside), "motion", original()
 
     write_any(poses, place / "ours.zip")
-    yield Case(place / "ours.zip", "motion", _exact(poses, "IUV images", step=IUV_STEP))
+    yield "ours.zip", "motion", _exact(poses, "IUV images", step=IUV_STEP)
     write_any(parts_only, place / "ours_parts.zip")
-    yield Case(place / "ours_parts.zip", "motion", _exact(parts_only, "IUV images"))
+    yield "ours_parts.zip", "motion", _exact(parts_only, "IUV images")
     for name, written, notice in (
         ("iuv", frames, "30 fps is assumed"),
         ("bgr", frames[..., ::-1], "V, U, I instead of I, U, V"),
     ):
         for index, frame in enumerate(written):
             _save_picture(place / name / f"IUV_{index:03d}.png", frame)
-        yield Case(place / name, "motion", _iuv(scene, notice=notice))
+        yield name, "motion", _iuv(scene), notice
     mac = _zip_of(place / "mac.zip", place / "iuv")
     with zipfile.ZipFile(mac, "a") as archive:
         archive.writestr("__MACOSX/._IUV_000.png", b"junk")
         archive.writestr(".DS_Store", b"junk")
-    yield Case(mac, "motion", _iuv(scene))
-    with_alpha = np.dstack([frames[0], np.full(SIZE, 7, np.uint8)])
+    yield mac, "motion", _iuv(scene)
+    with_alpha, turned = np.dstack([frames[0], np.full(SIZE, 7, np.uint8)]), Image.Exif()
+    turned[0x0112] = 6
     for name, picture, options in (
         ("single.png", frames[0], {}),
         ("single.webp", frames[0], {"lossless": True}),
         ("alpha.png", with_alpha, {}),
-        ("turned.png", frames[0], {"exif": _turned()}),
+        ("turned.png", frames[0], {"exif": turned}),
     ):
         _save_picture(place / name, picture, **options)
-        yield Case(place / name, "motion", _iuv(scene, frames=slice(0, 1)))
+        yield name, "motion", _iuv(scene, frames=slice(0, 1))
     for name, codec in (("ffv1.mkv", ["ffv1"]), ("x264rgb.mp4", ["libx264rgb", "-qp", "0"]), ("png.mov", ["png"])):
         encode_video(place / name, frames, ["-c:v", *codec])
-        yield Case(place / name, "motion", _iuv(scene, "IUV video"))
+        yield name, "motion", _iuv(scene, "IUV video")
     encode_video(place / "iuv_lossy.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
     encode_video(place / "iuv_444.mp4", frames, ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p"])
     _save_picture(place / "iuv.jpg", frames[0], quality=95)
@@ -208,116 +188,113 @@ def maps(place: Path, scene: Truth) -> Iterator[Case]:
     for index, frame in enumerate(frames):
         _save_picture(place / "spoilt" / f"{index}.png", frame)
     for name in ("iuv_lossy.mp4", "iuv_444.mp4", "iuv.jpg", "iuv_lossy.webp", "spoilt"):
-        yield Case(place / name, "motion", words="compressed with loss")
+        yield name, "motion", None, "compressed with loss"
 
 
 def _iuv(scene: Truth, form: str = "IUV images", **options):
     return _exact(scene.poses, form, "densepose", step=IUV_STEP, **options)
 
 
-def renderings(place: Path, scene: Truth) -> Iterator[Case]:
+def renderings(place: Path, scene: Truth) -> Iterator[tuple]:
     """Coloured DensePose in every style and container."""
-
-    def seen(palette, name):
+    parts, lossy = scene.parts[:3], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    for number, (palette, suffix, least) in enumerate(
+        zip(PALETTES, ("mp4", "", "zip", "jpg", "webm", "gif", "png", "mov"), (0.85, 1, 1, 0.7, 0.8, 0.8, 1, 0.8))
+    ):
+        name, frames, folder = f"{number}.{suffix}".strip("."), palette.colours[parts], place / f"pictures {number}"
+        if suffix in ("mp4", "mov"):
+            encode_video(place / name, frames, lossy)
+        elif suffix == "webm":
+            encode_video(place / name, frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
+        elif suffix == "gif":
+            write_gif(frames, place / name, 25)
+        elif suffix in ("png", "jpg"):
+            _save_picture(place / name, frames[0], quality=90)
+        else:
+            for index, frame in enumerate(frames):
+                _save_picture(folder / f"{index:04d}.png", frame)
+            _zip_of(place / name, folder) if suffix else folder.rename(place / name)
+        shown, fps = parts[:1] if suffix in ("png", "jpg") else parts, 25.0 if suffix in ("mp4", "webm") else None
         swapped = "Red and blue are swapped" if palette.swapped else ""
-        return _near(scene.parts, palette.form, least=1.0 if name.endswith("png") else 0.8, notice=swapped)
-
-    for number, palette in enumerate(PALETTES):
-        frames = palette.colours[scene.parts]
-        for index, frame in enumerate(frames):
-            _save_picture(place / f"{number}_png" / f"{index:04d}.png", frame)
-        yield Case(place / f"{number}_png", "motion", seen(palette, "png"))
-        encode_video(place / f"{number}.mp4", frames, ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"])
-        yield Case(place / f"{number}.mp4", "motion", seen(palette, "mp4"))
-    for palette in (MAGIC_ANIMATE, VID2DENSEPOSE, PARULA):
-        frames, name = palette.colours[scene.parts], palette.form.split()[0]
-        _save_picture(place / f"{name}.jpg", frames[0], quality=90)
-        yield Case(place / f"{name}.jpg", "motion", _near(scene.parts[:1], palette.form, least=0.75))
-        zipped = _zip_of(place / f"{name}.zip", place / f"{PALETTES.index(palette)}_png")
-        yield Case(zipped, "motion", seen(palette, "png"))
-    frames = MAGIC_ANIMATE.colours[scene.parts]
-    encode_video(place / "viridis.webm", frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
-    yield Case(place / "viridis.webm", "motion", _near(scene.parts, MAGIC_ANIMATE.form, fps=25.0))
-    write_gif(frames, place / "viridis.gif", 25)
-    yield Case(place / "viridis.gif", "motion", _near(scene.parts, MAGIC_ANIMATE.form))
-    write_any(PoseSequence(scene.parts, None, "none", 12.5), place / "ours.mp4")
-    yield Case(place / "ours.mp4", "motion", _near(scene.parts, MAGIC_ANIMATE.form, least=0.92, fps=12.5))
+        yield name, "motion", _near(shown, palette.form, least, fps), swapped
+    write_any(PoseSequence(parts, None, "none", 12.5), place / "ours.mp4")
+    yield "ours.mp4", "motion", _near(parts, MAGIC_ANIMATE.form, 0.92, 12.5)
 
 
-def ordinary(place: Path, scene: Truth) -> Iterator[Case]:
+def _near(parts: np.ndarray, form: str, least: float, fps: float | None):
+    def judge(reading: Reading) -> bool:
+        read = reading.poses
+        right = read.uv is None and read.parts.shape == parts.shape and share_right(parts, read.parts) >= least
+        return bool(right and reading.form == form and fps in (None, read.fps))
+
+    return judge
+
+
+def ordinary(place: Path, scene: Truth) -> Iterator[tuple]:
     """Clips and pictures of a person, for the estimator or without one."""
 
-    def people(count, fps, notice=""):
+    def people(count, fps):
         def judge(reading: Reading) -> bool:
             poses = reading.poses
             same = len(poses) == count and abs(poses.fps - fps) < 0.01 and poses.size == SIZE
-            return same and _told(reading, notice) and reading.form.startswith("estimated")
+            return same and reading.form.startswith("estimated")
 
         return judge
 
     h264 = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     encode_video(place / "clip.mp4", scene.rgb, h264)
-    yield Case(place / "clip.mp4", "estimate", people(NUM_FRAMES, 25.0))
-    encode_video(place / "fast.mov", scene.rgb.repeat(4, axis=0), h264, rate="60")
-    yield Case(place / "fast.mov", "estimate", people(2 * NUM_FRAMES, 30.0, "60 fps"))
+    yield "clip.mp4", "estimate", people(NUM_FRAMES, 25.0)
+    encode_video(place / "fast.mov", scene.rgb, h264, rate="60")
+    yield "fast.mov", "estimate", people(NUM_FRAMES // 2, 30.0), "60 fps"
     for index, frame in enumerate(scene.rgb):
         _save_picture(place / "pictures" / f"p{index * 5}.jpg", frame, quality=90)
-    yield Case(place / "pictures", "estimate", people(NUM_FRAMES, 30.0, "30 fps is assumed"))
+    yield "pictures", "estimate", people(NUM_FRAMES, 30.0), "30 fps is assumed"
     shutil.copytree(place / "pictures", place / "gaps")
     (place / "gaps" / "p10.jpg").unlink()
-    yield Case(place / "gaps", "estimate", people(NUM_FRAMES, 30.0, "frame 10; it repeats"))
+    yield "gaps", "estimate", people(NUM_FRAMES, 30.0), "frame 10; it repeats"
     _save_picture(place / "one.png", scene.rgb[0])
-    yield Case(place / "one.png", "estimate", people(1, 30.0))
+    yield "one.png", "estimate", people(1, 30.0)
     _save_picture(place / "black.png", np.zeros((40, 30, 3), np.uint8))
     for name in ("clip.mp4", "one.png", "black.png"):
-        yield Case(place / name, "motion", words="no DensePose that is known")
+        yield name, "motion", None, "no DensePose that is known"
     overlay_of, photo = drawn_clip(10_001, "walk", 1, (320, 256))[::-1]
     over = 0.7 * np.array([(0, 0, 0), *PARULA.colours[1:]])[overlay_of.parts] + 0.3 * photo
     over = np.where(overlay_of.parts[..., None] > 0, over, photo).astype(np.uint8)
     _save_picture(place / "detectron2.png", over[0])
-    yield Case(place / "detectron2.png", "estimate", words="over the photo")
+    yield "detectron2.png", "estimate", None, "over the photo"
 
 
 # --- photos and videos by themselves ----------------------------------------------------------------------------------
 
 
-def photos(place: Path, scene: Truth) -> Iterator[Case]:
+def photos(place: Path, scene: Truth) -> Iterator[tuple]:
     rgb = scene.rgb[0]
     image = Image.fromarray(rgb)
 
-    def same(tolerance: int, want=rgb):
-        return lambda got: got[0].shape == want.shape and np.abs(got[0].astype(int) - want).mean() <= tolerance
+    def same(tolerance: int):
+        return lambda got: got[0].shape == rgb.shape and np.abs(got[0].astype(int) - rgb).mean() <= tolerance
 
     for name, options in (
         ("rgb.png", {}),
-        ("small.png", {"optimize": True}),
         ("lossless.webp", {"lossless": True}),
         ("fine.jpg", {"quality": 95, "subsampling": 0}),
         ("progressive.jpg", {"quality": 95, "progressive": True}),
         ("lossy.webp", {"quality": 90}),
     ):
         image.save(place / name, **options)
-        yield Case(place / name, "photo", same(0 if name.endswith("png") or "lossless" in name else 6))
-    image.save(place / "turned.jpg", quality=95, exif=_turned())
-    yield Case(place / "turned.jpg", "photo", same(6, np.rot90(rgb, -1)))
-    for mode in ("L", "1", "P", "LA", "RGBA", "CMYK", "I;16"):
-        name = place / f"mode_{mode.replace(';', '')}.{'jpg' if mode == 'CMYK' else 'png'}"
-        (Image.fromarray(rgb[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)).save(name)
-        yield Case(name, "photo", lambda got: got[0].shape == (*SIZE, 3) and got[0].std() > 5)
+        yield name, "photo", same(0 if name.endswith("png") or "lossless" in name else 6)
     others = [Image.fromarray(frame) for frame in scene.rgb[1:3]]
-    first = "is an animation of 3 pictures; its first one is used."
     for name, options in (("apng.png", {}), ("moving.webp", {"lossless": True})):
         image.save(place / name, save_all=True, append_images=others, **options)
-        notice = f"{name} {first}"
-        yield Case(place / name, "photo", lambda got, notice=notice: same(0)(got) and got[1] == (notice,))
+        yield name, "photo", same(0), f"{name} is an animation of 3 pictures; its first one is used."
     for form in ("BMP", "TIFF", "GIF", "AVIF"):
         (place / form).write_bytes(_as(image, form))
-        yield Case(place / form, "photo", same(8))
+        yield form, "photo", same(8)
     whole = (place / "rgb.png").read_bytes()
     (place / "png.txt").write_bytes(whole)
-    yield Case(place / "png.txt", "photo", same(0))
+    yield "png.txt", "photo", same(0)
     no_image = "is not an image that can be read; PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP and GIF photos are accepted."
-    damaged, limit = "is damaged or cut short", "at most 150 megapixels"
+    damaged = "is damaged or cut short"
     for name, data, words in (
         ("cut.png", whole[: len(whole) // 2], damaged),
         ("end.png", whole[: len(whole) * 19 // 20], damaged),
@@ -329,8 +306,7 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
         ("page.jpg", b"<!DOCTYPE html><html></html>", no_image),
         *((f"{form.lower()}.png", _as(image, form), no_image) for form in ("ICO", "PPM", "PDF")),
         ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", no_image),
-        ("huge.png", png_header(50_000, 50_000), f"is far too large; {limit}"),
-        ("wide.png", png_header(100_000, 1), f"is 100000 x 1 pixels; {limit}"),
+        ("huge.png", png_header(50_000, 50_000), "is far too large; at most 150 megapixels"),
         ("zero.png", png_header(0, 0), no_image),
         ("cut.jpg", (place / "fine.jpg").read_bytes()[:500], damaged),
         ("cut.webp", (place / "lossy.webp").read_bytes()[:100], damaged),
@@ -339,12 +315,12 @@ def photos(place: Path, scene: Truth) -> Iterator[Case]:
         ("zip.png", b"PK\x03\x04" + bytes(40), no_image),
     ):
         (place / name).write_bytes(data)
-        yield Case(place / name, "photo", words=f"{name} {words}")
+        yield name, "photo", None, f"{name} {words}"
     for path in (place / "missing.png", place, place / ("x" * 300)):
-        yield Case(path, "photo", words="is a folder; give one photo" if path == place else "no image file")
+        yield path, "photo", None, "is a folder; give one photo" if path == place else "no image file"
 
 
-def videos(place: Path, scene: Truth) -> Iterator[Case]:
+def videos(place: Path, scene: Truth) -> Iterator[tuple]:
     h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
     for name, options in (
         *((f"a.{suffix}", h264) for suffix in ("mp4", "mov", "mkv")),
@@ -355,7 +331,7 @@ def videos(place: Path, scene: Truth) -> Iterator[Case]:
         encode_video(place / name, scene.rgb, options)
     shutil.copy(place / "a.mp4", place / "a.txt")
     for path in sorted(place.iterdir()):
-        yield Case(path, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE))
+        yield path, "video", lambda info: (info.num_frames, info.height, info.width) == (NUM_FRAMES, *SIZE)
     whole = (place / "a.mp4").read_bytes()
     secret = place / "secret.mp4"
     secret.write_bytes(whole)
@@ -381,25 +357,23 @@ def videos(place: Path, scene: Truth) -> Iterator[Case]:
     refused = f"is not a video that can be read, or it is damaged; {accepted}"
     for name, data in hostile.items():
         (place / name).write_bytes(data)
-        yield Case(place / name, "video", words=f"{name} {refused}")
-        yield Case(place / name, "estimate", words=name)
+        yield name, "video", None, f"{name} {refused}"
+        yield name, "estimate", None, name
     for form in ("flv", "ogg"):
         codec = ["-c:v", "libtheora"] if form == "ogg" else []
         encode_video(place / f"{form}.mp4", scene.rgb, [*codec, "-f", form])
-        yield Case(place / f"{form}.mp4", "video", words=f"{form}.mp4 {refused}")
+        yield f"{form}.mp4", "video", None, f"{form}.mp4 {refused}"
     encode_video(place / "long.mp4", np.zeros((62, 16, 16, 3), np.uint8), h264, rate="1")
-    yield Case(
-        place / "long.mp4", "estimate", lambda reading: len(reading.poses) == 60 and "60 s" in reading.notices[0]
-    )
+    yield "long.mp4", "estimate", lambda reading: len(reading.poses) == 60, "60 s"
 
 
 # --- hostile ----------------------------------------------------------------------------------------------------------
 
 
-def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
+def broken_archives(place: Path, scene: Truth) -> Iterator[tuple]:
     picture = _as(Image.fromarray(scene.iuv[0]), "PNG")
 
-    def archive(name: str, members: dict, words: str, change=None, method=zipfile.ZIP_DEFLATED) -> Case:
+    def archive(name: str, members: dict, words: str, change=None, method=zipfile.ZIP_DEFLATED) -> tuple:
         path = place / name
         with zipfile.ZipFile(path, "w", method) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that are there twice
@@ -407,7 +381,7 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
                 file.writestr(member, data)
         if change:
             path.write_bytes(change(path.read_bytes()))
-        return Case(path, "motion", words=words)
+        return name, "motion", None, words
 
     for name, member in (
         ("up.zip", "../frame_1.png"),
@@ -451,18 +425,18 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[Case]:
     directory = bytes(9 << 20) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
     for name, data in (("head.zip", b""), ("directory.zip", directory)):
         (place / name).write_bytes(b"PK\x03\x04" + data)
-        yield Case(place / name, "motion", words="damaged")
+        yield name, "motion", None, "damaged"
 
 
-def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
+def broken_maps(place: Path, scene: Truth) -> Iterator[tuple]:
     uv = scene.poses.uv[0].astype(np.float64)
 
-    def file(name: str, data: bytes | np.ndarray, words: str) -> Case:
+    def file(name: str, data: bytes | np.ndarray, words: str) -> tuple:
         if isinstance(data, np.ndarray):
             np.save(place / name, data, allow_pickle=True)
         else:
             (place / name).write_bytes(data)
-        return Case(place / name, "motion", words=words)
+        return name, "motion", None, words
 
     whole = _npy_bytes((2, *SIZE), "<f8", uv.tobytes())
     holed = uv.copy()
@@ -485,29 +459,29 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[Case]:
     yield file("deep.npy", b"\x93NUMPY\x01\x00\x10\x27" + b"[" * 10000, "damaged")
     for index, size in enumerate(((8, 6), (8, 6), (8, 7))):
         _save_npy(place / "sizes" / f"frame_{index}_densepose.npy", np.zeros((2, *size)))
-    yield Case(place / "sizes", "motion", words="one size")
+    yield "sizes", "motion", None, "one size"
     _save_npy(place / "side" / "frame_0_densepose.npy", uv)
     (place / "side" / "densepose.json").write_text('{"charts": "smpl", "fps": 25}')
-    yield Case(place / "side", "motion", words="densepose.json")
+    yield "side", "motion", None, "densepose.json"
     _save_npy(place / "not_all" / "frame_0_densepose.npy", uv)
     (place / "not_all" / "frame_1_densepose.npy").write_bytes(b"hello")
-    yield Case(place / "not_all", "motion", words="frame_1_densepose.npy")
+    yield "not_all", "motion", None, "frame_1_densepose.npy"
     good = {"parts": scene.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
     for name, change, words in (
         ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"),
         ("objects", {"parts": np.array([_Runs(place / RAN)], dtype=object)}, "Python objects"),
     ):
         np.savez(place / f"{name}.npz", **good | change)
-        yield Case(place / f"{name}.npz", "motion", words=words)
+        yield f"{name}.npz", "motion", None, words
     with zipfile.ZipFile(place / "packed.npz", "w", zipfile.ZIP_BZIP2) as archive:
         for name, array in good.items():
-            archive.writestr(f"{name}.npy", _npy_of(array))
-    yield Case(place / "packed.npz", "motion", words="unusual way")
+            archive.writestr(f"{name}.npy", _npy_bytes(array.shape, array.dtype.str, array.tobytes()))
+    yield "packed.npz", "motion", None, "unusual way"
     whole = (place / "part25.npz").read_bytes()
     yield file("cut.npz", whole[: len(whole) // 2], "cut.npz")
 
 
-def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
+def broken_pictures(place: Path, scene: Truth) -> Iterator[tuple]:
     frame = scene.iuv[0]
     for name, data in (
         ("huge.png", png_header(50_000, 50_000)),
@@ -517,34 +491,34 @@ def broken_pictures(place: Path, scene: Truth) -> Iterator[Case]:
         ("wave.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(40)),
     ):
         (place / name).write_bytes(data)
-        yield Case(place / name, "motion", words=name)
+        yield name, "motion", None, name
     above = frame.copy()
     above[..., 0][above[..., 0] > 0] += 20
     _save_picture(place / "above_24.png", above)
-    yield Case(place / "above_24.png", "motion", words="above_24.png")
+    yield "above_24.png", "motion", None, "above_24.png"
     about = PngInfo()
     about.add_text("charts", "densepose")
     about.add_text("fps", "nan")
     _save_picture(place / "said.png", frame, pnginfo=about)
-    yield Case(place / "said.png", "motion", _iuv(scene, frames=slice(0, 1)))
+    yield "said.png", "motion", _iuv(scene, frames=slice(0, 1))
     _save_picture(place / "said_but_no_iuv.png", scene.rgb[0], pnginfo=about)
-    yield Case(place / "said_but_no_iuv.png", "motion", words="said_but_no_iuv.png")
+    yield "said_but_no_iuv.png", "motion", None, "said_but_no_iuv.png"
     bomb = PngInfo()
     bomb.add(b"zTXt", b"charts\0\0" + zlib.compress(bytes(64 << 20)))
     _save_picture(place / "text_bomb.png", frame, pnginfo=bomb)
-    yield Case(place / "text_bomb.png", "motion", words="text_bomb.png")
+    yield "text_bomb.png", "motion", None, "text_bomb.png"
 
 
-def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
+def not_poses(place: Path, scene: Truth) -> Iterator[tuple]:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         for name in (f"dump_{protocol}.pkl", f"dump_{protocol}.npy"):
             (place / name).write_bytes(pickle.dumps(_Runs(place / RAN), protocol))
-            yield Case(place / name, "motion", words="is a pickle")
+            yield name, "motion", None, "is a pickle"
     (place / "model.pth").write_bytes(b"anything")
     (place / "with_dump").mkdir()
     (place / "with_dump" / "results.pkl").write_bytes(pickle.dumps(_Runs(place / RAN)))
     for name in ("model.pth", "with_dump"):
-        yield Case(place / name, "motion", words="is a pickle")
+        yield name, "motion", None, "is a pickle"
     for name, data in (
         ("nothing", b""),
         ("nothing.npz", b""),
@@ -561,16 +535,16 @@ def not_poses(place: Path, scene: Truth) -> Iterator[Case]:
         ("w\u00e4nde \u4eba.txt", b"x"),
     ):
         (place / name).write_bytes(data)
-        yield Case(place / name, "motion", words="accepted are pose files" if name != "nothing.npz" else "0 bytes")
+        yield name, "motion", None, "accepted are pose files" if name != "nothing.npz" else "0 bytes"
     for name in ("no_files", "only_text"):
         (place / name).mkdir()
-        yield Case(place / name, "motion", words="holds no pictures")
+        yield name, "motion", None, "holds no pictures"
     (place / "only_text" / "a.txt").write_bytes(b"x")
     for name in ("not there.mp4", "x" * 300):
-        yield Case(place / name, "motion", words="no file or folder")
+        yield name, "motion", None, "no file or folder"
     for name in ("wei\u00df 1.png", "line\nbreak 2.png", "-i 3.png", "%05d 4.png", "a:5.png"):
         _save_picture(place / name, scene.iuv[0])
-        yield Case(place / name, "motion", _iuv(scene, frames=slice(0, 1)))
+        yield name, "motion", _iuv(scene, frames=slice(0, 1))
 
 
 # --- makers -----------------------------------------------------------------------------------------------------------
@@ -625,12 +599,6 @@ def _as(image: Image.Image, form: str) -> bytes:
     return file.getvalue()
 
 
-def _turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
 def _bent(data: bytes) -> bytes:
     bent = bytearray(data)
     bent[len(bent) // 2] ^= 0x5A
@@ -655,9 +623,3 @@ def _npy_bytes(shape, dtype: str, data: bytes) -> bytes:
     file = io.BytesIO()
     npy.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
     return file.getvalue() + data
-
-
-def _npy_of(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    npy.write_array(file, np.asanyarray(array))
-    return file.getvalue()
