@@ -13,7 +13,6 @@ from drawn import drawn_clip
 from PIL import Image
 
 from dreampose_core.body.build import Build, Stances, drawn, turn_arms
-from dreampose_core.body.fitting import Points
 from dreampose_core.body.retarget import in_our_charts
 from dreampose_core.densepose import Estimates
 from dreampose_core.densepose.blazepose import BlazePose, mask_logits, refined_mask
@@ -248,10 +247,10 @@ def test_what_may_come_out_wrong_is_said(clip, fit, unsure, words):
     joints = clip[1].joints.select([0])
     doubtful = np.array([name.split("_")[-1] in unsure for name in JOINTS])
     joints = replace(joints, confidence=np.where(doubtful, 0.1, 1)[None].astype(np.float32))
-    at = {name: np.zeros((2, 3)) for name in Points.__dataclass_fields__}
-    assert _doubts(joints, [Points(**at)], SIZE, fit) == (() if words is None else (words,))
+    at = {name: np.zeros((2, 3)) for name in ("elbow", "wrist", "knee", "ankle")}
+    assert _doubts(joints, [at], SIZE, fit) == (() if words is None else (words,))
     away = at | {name: np.full((2, 3), 1e4) for name in ("elbow", "wrist", "knee", "ankle")}
-    assert _doubts(joints, [Points(**away)], SIZE, 0.9) == (), "outside the picture, not hidden"
+    assert _doubts(joints, [away], SIZE, 0.9) == (), "outside the picture, not hidden"
 
 
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real photos and clips in {REAL}")

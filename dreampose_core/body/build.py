@@ -231,16 +231,26 @@ def drawn(
     for which in np.split(np.arange(len(stances)), range(_BATCH, len(stances), _BATCH)):
         check_stop(should_stop)
         chosen, height = [builds[index] for index in which], stances.height[which]
-        made = ((build.rest(), build.cones(), build.head, build.torso, build.skirt[0]) for build in chosen)
         now, before = (tuple(x[at] for x in posture) for at in (which, (which - lag).clip(0)))
         scale = torch.tensor(height / size[0], dtype=torch.float32)
-        drawn_parts, drawn_uv = draw(Bodies.of(made).hung(now, before), now, scale, size, supersample)
+        drawn_parts, drawn_uv = draw(_stacked(chosen).hung(now, before), now, scale, size, supersample)
         maps = drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1)
         if builds[0].outline.any():
             maps = outlined(*maps, builds[0].outline, height)
         parts[which], uv[which] = maps
         clock.tick(int(which[-1]) + 1)
     return parts, uv
+
+
+def _stacked(builds: list[Build]) -> Bodies:
+    """The cones of builds with the same hair and skirt, as tensors."""
+    cones, sizes = (
+        [build.cones() for build in builds],
+        [(build.head, build.torso, build.skirt[0], 0) for build in builds],
+    )
+    shapes = ([[getattr(cone, name) for cone in of] for of in cones] for name in ("start", "end", "radii", "scale"))
+    values = [build.rest() for build in builds], *shapes, *zip(*sizes)
+    return Bodies(cones[0], *(torch.tensor(np.array(x), dtype=torch.float32) for x in values))
 
 
 def turn_arms(parts: np.ndarray, uv: np.ndarray) -> None:

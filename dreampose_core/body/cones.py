@@ -8,10 +8,9 @@ in radians. At rest every joint's rotation is the identity and the arms hang dow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from ..poses.sequence import JOINT_INDEX, JOINTS, PARENTS, SIDES, both
@@ -98,20 +97,6 @@ class Bodies:
     torso: torch.Tensor
     hem: torch.Tensor
     twist: torch.Tensor
-
-    @classmethod
-    def of(cls, made: Iterable[tuple[np.ndarray, list[Cone], float, float, float]]) -> Bodies:
-        """Stack bodies into tensors.
-
-        made: for each body its joints (J, 3) at rest, cones (the same kinds for all), size of the head, torso length
-        and hem.
-        """
-        rest, tables, *sizes = zip(*made)
-        shapes = (
-            [[getattr(cone, name) for cone in table] for table in tables] for name in ("start", "end", "radii", "scale")
-        )
-        values = rest, *shapes, *sizes, [0.0] * len(tables)
-        return cls(tables[0], *(torch.tensor(np.array(x), dtype=torch.float32) for x in values))
 
     def hung(self, now: Posture, before: Posture) -> Bodies:
         """The bodies of T frames with their cloth and hair hanging.

@@ -61,15 +61,12 @@ def draw(
     for i in range(len(bodies.kinds)):
         if bodies.radii[0, i, 0] > 0:  # not every body has hair and a skirt
             _draw_cone(buffer, i, bodies, *now, scale, (height, width))
-    hits = _blocks(buffer[:, 1] > 0, size, supersample)
-    chosen = hits.float().argmax(-1, keepdim=True)
-    keep = hits.float().mean(-1) >= 0.5
-
-    def pick(x: torch.Tensor) -> torch.Tensor:
-        return torch.where(keep, _blocks(x, size, supersample).gather(3, chosen)[..., 0], 0.0)
-
-    _, part, u, v = (pick(x) for x in buffer.unbind(1))
-    return part.to(torch.uint8), torch.stack([u, v], 1).to(torch.float16)
+    # by pixel: (T, 4, H, W, rays)
+    rays = buffer.reshape(len(scale), 4, size[0], supersample, size[1], supersample).transpose(3, 4).flatten(4)
+    hits = (rays[:, 1:2] > 0).float()
+    values = rays.gather(4, hits.argmax(4, keepdim=True).expand(-1, 4, -1, -1, -1))[..., 0]
+    values = torch.where(hits.mean(4) >= 0.5, values, 0.0)
+    return values[:, 1].to(torch.uint8), values[:, 2:].to(torch.float16)
 
 
 def _draw_cone(
@@ -191,9 +188,3 @@ def _skirt_chart(angle, height):
         part = torch.where(below, torch.where(left, *sides), part)
         u, v = torch.where(below, leg_u, u), torch.where(below, (height - first) / (last - first), v)
     return part, u.clamp(0, 1), v.clamp(0, 1)
-
-
-def _blocks(x: torch.Tensor, size: tuple[int, int], s: int) -> torch.Tensor:
-    """Group rays (T, H s W s, ...) by pixel: (T, H, W, s s, ...)."""
-    x = x.reshape(len(x), size[0], s, size[1], s, *x.shape[2:])
-    return x.transpose(2, 3).reshape(len(x), *size, s * s, *x.shape[5:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,36 +24,22 @@ _MIDDLE = {
 _WHOLE, _LONG = 0.97, 70
 
 
-@dataclass(frozen=True)
-class Points:
-    """A person's landmarks in pixels, with 0 in the picture's middle: x right in the picture, y up, z to the viewer.
-
-    Each is a pair (2, 3), left and right; only nose is (3,).
-    """
-
-    nose: np.ndarray
-    ear: np.ndarray
-    shoulder: np.ndarray
-    elbow: np.ndarray
-    wrist: np.ndarray
-    hand: np.ndarray
-    hip: np.ndarray
-    knee: np.ndarray
-    ankle: np.ndarray
-    heel: np.ndarray
-    toe: np.ndarray
+# A person's landmarks in pixels, with 0 in the picture's middle: x right in the picture, y up, z to the viewer. Ear,
+# shoulder, elbow, wrist, hand, hip, knee, ankle, heel and toe are pairs (2, 3), left and right; only nose is (3,).
+Points = dict[str, np.ndarray]
 
 
 def lean(points: Points) -> float:
     """Angle in radians by which the line from ankles to shoulders leans out of the picture; > 0 towards the viewer."""
-    up = points.shoulder.sum(0) - points.ankle.sum(0)
+    up = points["shoulder"].sum(0) - points["ankle"].sum(0)
     return math.atan2(up[2], up[1])
 
 
 def body_height(points: Points, legs: bool = True) -> float:
     """Pixels per body height, from the torso, and also from the legs if they are visible (`legs`)."""
-    torso = np.linalg.norm(points.shoulder.mean(0) - points.hip.mean(0)) / _TORSO_LENGTH
-    leg = np.linalg.norm(points.hip - points.knee, axis=1) + np.linalg.norm(points.knee - points.ankle, axis=1)
+    hip, knee, ankle = points["hip"], points["knee"], points["ankle"]
+    torso = np.linalg.norm(points["shoulder"].mean(0) - hip.mean(0)) / _TORSO_LENGTH
+    leg = np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1)
     return float(0.5 * torso + 0.5 * leg.mean() / _LEG_LENGTH) if legs else float(torso)
 
 
@@ -65,9 +50,8 @@ def lifted(points: list[Points], scale: np.ndarray) -> list[Points]:
     the depth is computed from how much of the length is visible (Taylor, Computer Vision and Image Understanding 80,
     2000); its sign is kept.
     """
-    shapes = {name: np.shape(x) for name, x in vars(points[0]).items()}
-    p = {name: np.stack([np.atleast_2d(getattr(some, name)) for some in points]) for name in shapes}
-    p = {name: x / scale[:, None, None] for name, x in p.items()}
+    scale = scale[:, None, None]
+    p = {name: np.stack([np.atleast_2d(some[name]) for some in points]) / scale for name in points[0]}
     done = {name: x.copy() for name, x in p.items()}
 
     def move(names: tuple[str, ...], depth: np.ndarray) -> None:
@@ -81,8 +65,8 @@ def lifted(points: list[Points], scale: np.ndarray) -> list[Points]:
         for a, b, more in ((first, second, last), (second, last[0], last[1:])):
             bone = p[b] - p[a]
             move((b, *more), _depth(bone) - bone[..., 2])
-    done = {name: (x * scale[:, None, None]).reshape(-1, *shapes[name]) for name, x in done.items()}
-    return [Points(**{name: x[i] for name, x in done.items()}) for i in range(len(points))]
+    done = {name: (x * scale).reshape(-1, *points[0][name].shape) for name, x in done.items()}
+    return [{name: x[i] for name, x in done.items()} for i in range(len(points))]
 
 
 def _depth(bone: np.ndarray) -> np.ndarray:
@@ -101,7 +85,7 @@ def stance_of(points: Points, height: float) -> tuple[Stances, Build]:
 
     A limb's rotation follows from its direction alone (see `_limb`), so photo and motion agree about its twist.
     """
-    p = {name: x / height for name, x in vars(points).items()}
+    p = {name: x / height for name, x in points.items()}
     shoulders, hips = p["shoulder"].mean(0), p["hip"].mean(0)
     torso = float(np.linalg.norm(shoulders - hips)) / _TORSO_LENGTH
     up = unit(shoulders - hips)

@@ -154,7 +154,7 @@ class BodyTracker:
             for number, (index, at) in enumerate(zip(there, points)):
                 check_stop(self.should_stop)
                 own_parts, own_uv = raw_parts[number], raw_uv[number]
-                for is_inside, foot in zip(_inside(at.ankle, size), ("left_foot", "right_foot")):
+                for is_inside, foot in zip(_inside(at["ankle"], size), ("left_foot", "right_foot")):
                     if not is_inside:  # the ankle is outside the picture, so the visible pixels belong to the leg
                         own_parts = np.where(np.isin(own_parts, PARTS[foot]), 0, own_parts)
                 if masks[index] is not None:
@@ -194,7 +194,7 @@ def _doubts(joints: Joints, points: list[Points], size: tuple[int, int], fit: fl
         return ("The pose may come out wrong: the body that was found fits the person only in part.",)
     unsure = []
     for words, names in (("arms", ("elbow", "wrist")), ("legs", ("knee", "ankle"))):
-        inside = np.mean([_inside(getattr(some, name), size) for some in points for name in names])
+        inside = np.mean([_inside(some[name], size) for some in points for name in names])
         which = [joint for name in names for joint in both(name)]
         if inside > 0.7 and float(np.median(joints.confidence[:, which].min(1))) < _SURE:
             unsure.append(words)
@@ -312,7 +312,7 @@ def _points(xy: np.ndarray, world: np.ndarray, size: tuple[int, int], pitch: flo
         p[:, 2] -= math.tan(pitch) * (p[:, 1] - p[[23, 24], 1].mean())
     pairs = {name: p[list(both)] for name, both in LANDMARKS.items() if name not in ("pinky", "index")}
     hand = (p[list(LANDMARKS["index"])] + p[list(LANDMARKS["pinky"])]) / 2
-    return Points(nose=p[NOSE], hand=hand, **pairs)
+    return {"nose": p[NOSE], "hand": hand, **pairs}
 
 
 def _scale(xy: np.ndarray, world: np.ndarray) -> float:

@@ -53,10 +53,8 @@ def acted(
     positions[..., 1] += (FLOOR + moments.offset[:, 1] - sole_height(rotations, positions))[:, None]
     view = View.of(Camera(_ZOOM, 0.0), _HEIGHTS[options.height][1], moments)
     joints = view.joints((rotations, positions), build, size)
-    watch = {"on_progress": on_progress, "should_stop": should_stop}
-    parts, uv = drawn(
-        Stances.of(joints, size), [build] * len(times), size, round(LAG_S * options.fps), supersample=2, **watch
-    )
+    stances, lag = Stances.of(joints, size), round(LAG_S * options.fps)
+    parts, uv = drawn(stances, [build] * len(times), size, lag, 2, on_progress, should_stop)
     turn_arms(parts, uv)
     uv = ((uv.astype(np.float32) * 255).round() / 255).astype(np.float16)
     return PoseSequence(parts, uv, "body", options.fps, joints)

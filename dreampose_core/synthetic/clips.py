@@ -73,7 +73,7 @@ def draw_clip(
     still = turned != 0 or dice.chance(0.4)
     if still:
         photo = person.moments("idle", torch.tensor([dice.uniform(0, 8)])).turned(0.3 * dice.uniform(-1, 1))
-        moments = moments.join([photo, moments])
+        moments = Moments(*map(torch.cat, zip(vars(photo).values(), vars(moments).values())))
     if dice.chance(_NEAR):
         nearer = dice.uniform(1.2, 2)
         pan = torch.tensor([dice.uniform(-0.1, 0.1) / nearer, (1 / nearer - 1) / 2 * dice.uniform(0.75, 1.1)])

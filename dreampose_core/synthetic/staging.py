@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -80,11 +80,6 @@ class Moments:
     def still(cls, angles: torch.Tensor, offset: torch.Tensor) -> Moments:
         """Moments before a camera at rest."""
         return cls(angles, offset, torch.ones(len(angles)), torch.zeros(len(angles), 2))
-
-    @classmethod
-    def join(cls, several: list[Moments]) -> Moments:
-        """Concatenate moments."""
-        return cls(*(torch.cat([getattr(m, f.name) for m in several]) for f in fields(cls)))
 
     def turned(self, angle: float | torch.Tensor) -> Moments:
         """The same moments, turned about the vertical by an angle in radians."""

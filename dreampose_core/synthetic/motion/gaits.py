@@ -89,14 +89,10 @@ class Gait:
         return (self._mean + angle.cos() @ self._cos + angle.sin() @ self._sin) * size
 
 
-# Weight on the left or the right foot; the free knee bends, and the shoulders tilt against the hips.
+# Weight on the left foot; the free knee bends, and the shoulders tilt against the hips.
 _LEFT_WEIGHT = (
     "hips .035 .006, pelvis 0 -.08 .07, spine 0 .05 -.1, head 0 .12 .05, left_foot .02 0 0 .14, "
     "right_foot .035 0 .035 .3 .12"
-)
-_RIGHT_WEIGHT = (
-    "hips -.03 .006, pelvis 0 .06 -.06, spine .02 -.05 .09, head 0 -.18 -.03, left_foot .03 0 .03 .28 .1, "
-    "right_foot .02 0 0 .14"
 )
 
 
@@ -139,7 +135,8 @@ _KEYS = sequences(f"""
 idle
     1.4 .9
     1.3 1.4  heading .5, {_LEFT_WEIGHT}
-    1.9 1.2  heading -.5, {_RIGHT_WEIGHT}
+    1.9 1.2  heading -.5, hips -.03 .006, pelvis 0 .06 -.06, spine .02 -.05 .09, head 0 -.18 -.03, \
+        left_foot .03 0 .03 .28 .1, right_foot .02 0 0 .14
 wander
     2.2 .6
     2 1  heading .55, hips .05, left_foot .064, right_foot -.036

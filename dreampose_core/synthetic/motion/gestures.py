@@ -120,8 +120,6 @@ stretch contact
 _AT_HAIR_AND_THIGH = (
     f"left_arm {reach((0.11, 0.91, -0.01), (1.0, 0.5, 0.25))}, right_arm {reach((0.12, 0.5, 0.06), (0.6, 0.0, -1.0))}"
 )
-_AT_COLLAR = reach((0.06, 0.765, 0.135), (1.0, -0.8, 0.0))
-_BEHIND = reach((0.085, 0.575, -0.125), (1.0, 0.0, -0.6))
 _SKIRT = reach((0.2, 0.53, 0.04), (0.5, 0.0, -1.0))
 _WIDE = reach((0.245, 0.58, 0.05), (0.4, 0.0, -1.0))
 _LEFT_HIP = "hips .05 .008, pelvis 0 -.1 .1, spine -.03 .08 -.16, left_foot .014 0 0 .14, right_foot .045 0 .06 .35 .15"
@@ -133,11 +131,6 @@ _STEP_UP = (
     "left_foot 0 0 .13 .1, right_foot .014 0 -.07 .3 .3, hips .02 .012 .06, pelvis 0 -.15 .04, spine -.04 .15 -.06"
 )
 _LIFTED_RIGHT = "right_foot .03 .03 .03 .25 .35"
-# Looking back over the left or the right shoulder, with a hand on the other hip.
-_BACK_LEFT = (
-    f"right_arm {HAND_ON_HIP}, hips -.045 .008, pelvis 0 -.1 -.09, spine -.05 -.4 .12, left_foot .03 0 .04 .3 .2"
-)
-_BACK_RIGHT = f"left_arm {HAND_ON_HIP}, hips .045 .008, pelvis 0 .1 .09, spine -.05 .4 -.12, right_foot .03 0 .04 .3 .2"
 _TO_LEFT = "hips .03 .008, pelvis 0 0 .05, right_foot .03 0 .02 .25 .15"
 _TO_RIGHT = "hips -.03 .008, pelvis 0 0 -.05, left_foot .03 0 .02 .25 .15"
 
@@ -148,7 +141,7 @@ fashion contact
     .6 0  left_arm {HAND_ON_HIP}, heading -.3, hips 0 .01, left_foot .014 .03 .06 .15 .3
     .6 1  arms {HAND_ON_HIP}, heading -.55, head -.03 .5 -.03, {_RIGHT_HIP}
     .55 0  heading -.2, head 0 .2, hips .02 .012 .02, left_foot .01 .03 .09 .1 .1
-    .5 .9  left_arm {_AT_COLLAR}, head 0 -.15 .08, {_STEP_UP}
+    .5 .9  left_arm {reach((0.06, 0.765, 0.135), (1.0, -0.8, 0.0))}, head 0 -.15 .08, {_STEP_UP}
     .6 0  heading .5, hips .03 .012 .02, right_foot 0 .03 0 .2 .4, head 0 .3
     .7 1.1  heading 1, {_AT_HAIR_AND_THIGH}, head -.06 -.7 .05, {_LEFT_HIP}
 contrapposto contact
@@ -156,16 +149,18 @@ contrapposto contact
     .9 1.2  right_arm {HAND_ON_HIP}, head 0 -.3 -.06, {_RIGHT_HIP}
     1 1.2  {_AT_HAIR_AND_THIGH}, heading .25, head -.05 -.2 .1, {_LEFT_HIP}
     .5 0  heading .1, hips .025 .01, right_foot -.02 .03 .05 .15 .3, left_arm .2 .3 .9 -.4
-    .6 1.3  arms {_BEHIND}, head .03 .35 -.08, {_CROSSED}
+    .6 1.3  arms {reach((0.085, 0.575, -0.125), (1.0, 0.0, -0.6))}, head .03 .35 -.08, {_CROSSED}
     .9 1  heading -.6, left_arm {HAND_ON_HIP}, head -.03 .55 0, {_LEFT_HIP}
 over_shoulder contact turns
     .6 .5
     .5 0  heading .9, head 0 .3, hips .03 .012, {_LIFTED_RIGHT}
     .7 .2  heading 2.1, head 0 .15, hips -.015 .01, left_foot .014 0 0 .2 .15
-    .6 1.3  heading 2.25, head -.04 -.95 0, {_BACK_LEFT}
+    .6 1.3  heading 2.25, head -.04 -.95 0, right_arm {HAND_ON_HIP}, hips -.045 .008, pelvis 0 -.1 -.09, \
+        spine -.05 -.4 .12, left_foot .03 0 .04 .3 .2
     .6 0  heading 2.7, head 0 .4, hips .02 .012, {_LIFTED_RIGHT}
     .7 .2  heading 3.9, hips -.02 .01, left_foot .02 0 0 .2 .2, head 0 .3
-    .6 1.2  heading 4.05, head -.04 .95 0, {_BACK_RIGHT}
+    .6 1.2  heading 4.05, head -.04 .95 0, left_arm {HAND_ON_HIP}, hips .045 .008, pelvis 0 .1 .09, \
+        spine -.05 .4 -.12, right_foot .03 0 .04 .3 .2
     .5 0  heading 5, head 0 .5, hips .02 .012, {_LIFTED_RIGHT}
 show_dress contact turns
     .7 .5

@@ -40,7 +40,6 @@ _CROSS = (
     f"{_BOX}, right_arm 1.5 -.1 .1 -.2, hips .03 .035 .05, pelvis 0 .25, spine .15 .45, head .06 -.4, "
     "right_foot .03 0 -.08 .2 .6"
 )
-_DUCK = f"{_BOX}, hips -.03 .11 -.01, pelvis .2, spine .3 -.1 .2, head -.2 .1"
 
 
 def _club(left: tuple, right: tuple) -> str:
@@ -96,7 +95,7 @@ boxing contact
     .27 .06  {_CROSS}
     .35 .1  {_BOX_RIGHT} .025
     .3 0  {_BOX_LEFT} .035
-    .35 .1  {_DUCK}
+    .35 .1  {_BOX}, hips -.03 .11 -.01, pelvis .2, spine .3 -.1 .2, head -.2 .1
     .32 .05  {_BOX_LEFT} .025
     .27 .06  {_CROSS}
     .4 .3  {_BOX_RIGHT} .025

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 
@@ -26,15 +27,12 @@ def sequences(table: str) -> dict[str, tuple[Sequence]]:
     Each motion has a line with its name, followed by `contact` and `turns` if they apply, then a line for each key. See
     `Sequence`.
     """
-    motions, keys = [], []
-    for line in filter(str.strip, table.splitlines()):
-        name, *how = line.split()
-        if name.isidentifier():
-            keys = []
-            motions.append((name, how, keys))
-        else:
-            keys.append(line)
-    return {name: (Sequence(keys, "turns" in how, "contact" in how),) for name, how, keys in motions}
+    motions = {}
+    for motion in re.split(r"\n(?=[a-z])", table.strip()):
+        head, *keys = filter(str.strip, motion.splitlines())
+        name, *how = head.split()
+        motions[name] = (Sequence(keys, "turns" in how, "contact" in how),)
+    return motions
 
 
 class Sequence:
