@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -48,16 +49,16 @@ class Case:
     words: str = ""
 
 
+@dataclass(frozen=True)
 class Truth:
     """What the good files show: a drawn person, their pictures and its exact maps."""
 
-    def __init__(self):
-        rgb, self.poses = drawn_clip(10_002, "dance", NUM_FRAMES, SIZE, fps=25.0)
-        self.rgb, self.parts = rgb, self.poses.parts
+    rgb: np.ndarray
+    poses: PoseSequence
 
     @property
     def iuv(self) -> np.ndarray:
-        return np.stack([encode(parts, uv) for parts, uv in zip(self.parts, self.poses.uv)])
+        return np.stack([encode(parts, uv) for parts, uv in zip(self.poses.parts, self.poses.uv)])
 
 
 def estimate(frames: Iterable[np.ndarray]) -> PoseSequence:
@@ -78,7 +79,7 @@ def share_right(truth: np.ndarray, read: np.ndarray) -> float:
 
 def make(folder: Path) -> list[Case]:
     """Writes the whole corpus below `folder`, which is empty."""
-    scene, cases = Truth(), []
+    scene, cases = Truth(*drawn_clip(10_002, "dance", NUM_FRAMES, SIZE, fps=25.0)), []
     good, bad = (maps, renderings, ordinary, photos), (broken_archives, broken_maps, broken_pictures, not_poses, videos)
     for number, group in enumerate(good + bad):
         place = folder / f"{number}"
@@ -197,7 +198,7 @@ def _iuv(scene: Truth, form: str = "IUV images", **options):
 
 def renderings(place: Path, scene: Truth) -> Iterator[tuple]:
     """Coloured DensePose in every style and container."""
-    parts, lossy = scene.parts[:3], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    parts, lossy = scene.poses.parts[:3], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     for number, (palette, suffix, least) in enumerate(
         zip(PALETTES, ("mp4", "", "zip", "jpg", "webm", "gif", "png", "mov"), (0.85, 1, 1, 0.7, 0.8, 0.8, 1, 0.8))
     ):
@@ -383,20 +384,13 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[tuple]:
             path.write_bytes(change(path.read_bytes()))
         return name, "motion", None, words
 
-    for name, member in (
-        ("up.zip", "../frame_1.png"),
-        ("up_inside.zip", "a/../../frame_1.png"),
-        ("up_windows.zip", "..\\frame_1.png"),
-        ("absolute.zip", "/tmp/frame_1.png"),
-        ("drive.zip", "C:\\frame_1.png"),
-        ("share.zip", "\\\\host\\frame_1.png"),
-    ):
-        yield archive(name, {member: picture}, "leads out of the zip")
+    for index, out in enumerate(("../", "a/../../", "..\\", "/tmp/", "C:\\", "\\\\host\\")):
+        yield archive(f"out{index}.zip", {f"{out}frame_1.png": picture}, "leads out of the zip")
     for name, kind, data in (("link.zip", stat.S_IFLNK, b"/etc/passwd"), ("device.zip", stat.S_IFIFO, b"")):
         special = zipfile.ZipInfo("frame_1.png")
         special.external_attr = (kind | 0o777) << 16
         yield archive(name, {special: data}, "is a link or a device")
-    yield archive("secret.zip", {"frame_1.png": picture}, "encrypted", _encrypted)
+    yield archive("secret.zip", {"frame_1.png": picture}, "encrypted", partial(_patched, new=b"\1", own=6, listed=8))
     yield archive("twice.zip", [("frame_1.png", picture), ("frame_1.png", picture)], "twice")
     yield archive("same_number.zip", {"a1.png": picture, "b01.png": picture}, "the same number 1")
     yield archive("two_folders.zip", {"a/1.png": picture, "b/1.png": picture}, "the same number 1")
@@ -406,7 +400,8 @@ def broken_archives(place: Path, scene: Truth) -> Iterator[tuple]:
     yield archive("long_number.zip", {"a1.png": picture, f"a{'9' * 5000}.png": picture}, "no frame number")
     yield archive("many.zip", {f"{i}.png": b"" for i in range(2001)}, "at most 2000")
     yield archive("bomb.zip", {"frame_1.png": bytes(21 << 20)}, "at most 20 MB a file")
-    yield archive("lying_bomb.zip", {"frame_1.png": bytes(21 << 20)}, "lying_bomb.zip", lambda data: _lying(data, 1000))
+    lying = partial(_patched, new=struct.pack("<I", 1000), own=22, listed=24)
+    yield archive("lying_bomb.zip", {"frame_1.png": bytes(21 << 20)}, "lying_bomb.zip", lying)
     yield archive("packed_bomb.zip", {"frame_1.png": bytes(15 << 20)}, "unusual way", method=zipfile.ZIP_BZIP2)
     yield archive("nothing.zip", {}, "holds no pictures")
     yield archive("texts.zip", {"readme.txt": b"hello"}, "holds no pictures")
@@ -466,7 +461,7 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[tuple]:
     _save_npy(place / "not_all" / "frame_0_densepose.npy", uv)
     (place / "not_all" / "frame_1_densepose.npy").write_bytes(b"hello")
     yield "not_all", "motion", None, "frame_1_densepose.npy"
-    good = {"parts": scene.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
+    good = {"parts": scene.poses.parts, "charts": np.array("none"), "fps": np.float64(25), "version": np.int64(1)}
     for name, change, words in (
         ("part25", {"parts": np.full((1, 8, 8), 25, np.uint8)}, "part 25"),
         ("objects", {"parts": np.array([_Runs(place / RAN)], dtype=object)}, "Python objects"),
@@ -605,18 +600,11 @@ def _bent(data: bytes) -> bytes:
     return bytes(bent)
 
 
-def _encrypted(data: bytes) -> bytes:
-    bent = bytearray(data)
-    bent[6] |= 1  # in the file's own header
-    bent[data.index(b"PK\x01\x02") + 8] |= 1  # in the directory
-    return bytes(bent)
-
-
-def _lying(data: bytes, size: int) -> bytes:
-    bent = bytearray(data)
-    for place in (22, data.rindex(b"PK\x01\x02") + 24):
-        bent[place : place + 4] = struct.pack("<I", size)
-    return bytes(bent)
+def _patched(data: bytes, new: bytes, own: int, listed: int) -> bytes:
+    """A zip of one file with a value changed in the file's own header and in the directory, at these offsets."""
+    for place in (own, data.rindex(b"PK\1\2") + listed):
+        data = data[:place] + new + data[place + len(new) :]
+    return data
 
 
 def _npy_bytes(shape, dtype: str, data: bytes) -> bytes:
