@@ -258,10 +258,9 @@ def ordinary(place: Path, scene: Truth) -> Iterator[tuple]:
     _save_picture(place / "black.png", np.zeros((40, 30, 3), np.uint8))
     for name in ("clip.mp4", "one.png", "black.png"):
         yield name, "motion", None, "no DensePose that is known"
-    overlay_of, photo = drawn_clip(10_001, "walk", 1, (320, 256))[::-1]
-    over = 0.7 * np.array([(0, 0, 0), *PARULA.colours[1:]])[overlay_of.parts] + 0.3 * photo
-    over = np.where(overlay_of.parts[..., None] > 0, over, photo).astype(np.uint8)
-    _save_picture(place / "detectron2.png", over[0])
+    parts, photo = scene.poses.parts[0], scene.rgb[0]
+    over = 0.7 * np.array([(0, 0, 0), *PARULA.colours[1:]])[parts] + 0.3 * photo
+    _save_picture(place / "detectron2.png", np.where(parts[..., None] > 0, over, photo).astype(np.uint8))
     yield "detectron2.png", "estimate", None, "over the photo"
 
 
