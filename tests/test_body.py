@@ -280,7 +280,7 @@ def test_coming_nearer_makes_larger_the_path_is_kept_and_who_leaves_the_frame_is
 def test_the_feet_stay_on_the_floor_in_a_motion_that_shows_no_legs():
     motion = moved_on(shift=(0.1, -0.1))
     confidence = motion.joints.confidence.copy()
-    confidence[:, [JOINT_INDEX[f"{side}_ankle"] for side in ("left", "right")]] = 0.1
+    confidence[:, both("ankle")] = 0.1
     done, _ = on_body(replace(motion, joints=replace(motion.joints, confidence=confidence)), OWN)
     lowest, middles = [rows_of(mask)[1] for mask in done.mask], [np.nonzero(mask)[1].mean() for mask in done.mask]
     assert max(lowest) - min(lowest) <= 1 and middles[2] - middles[0] == pytest.approx(0.1 * SIZE[1], abs=2)

@@ -11,26 +11,19 @@ import torch
 from dreampose_core.body.build import Build
 from dreampose_core.body.cones import euler_matrices, forward_kinematics
 from dreampose_core.poses import JOINT_INDEX, JOINTS
+from dreampose_core.poses.sequence import SIDES, both
 from dreampose_core.settings import MotionOptions
+from dreampose_core.synthetic import HELD_OUT_MOTIONS, MOTIONS, Manner
 from dreampose_core.synthetic import motion as module
 from dreampose_core.synthetic.acting import _build
 from dreampose_core.synthetic.dice import Dice
-from dreampose_core.synthetic.motion import (
-    HELD_OUT_MOTIONS,
-    MADE_FOR,
-    MOTIONS,
-    TRAINING_MOTIONS,
-    Manner,
-    motion,
-    random_manner,
-)
+from dreampose_core.synthetic.motion import MADE_FOR, TRAINING_MOTIONS, motion, random_manner
 from dreampose_core.synthetic.motion.posing import STAND, WHERE, assemble, pose_vector, reach, within_reach
 from dreampose_core.synthetic.motion.timing import Sequence
 
 TIMES = torch.arange(0, 20, 1 / 30)
 MANNERS = (Manner(), Manner(1.25, 1.2, 0.37, -1), Manner(0.75, 0.8, 0.71, 1), Manner(1.25, 1.2, 0.9, 1))
 WIDE = (Manner(0.25, 0.25), Manner(4, 1.5, 0.37, -1), Manner(1, 1.5), Manner(1.2, 1.8, 0.6))  # what people may ask for
-SIDES = ("left", "right")
 AVERAGE = Build.average()
 
 
@@ -46,8 +39,7 @@ def world(angles, offset, build=AVERAGE):
 
 def balls(rotations, positions):
     """(T, 2, 3) where the balls of both feet are."""
-    index = [JOINT_INDEX[f"{side}_ankle"] for side in SIDES]
-    return positions[:, index] + rotations[:, index] @ torch.tensor([0.0, -0.044, 0.055])
+    return positions[:, both("ankle")] + rotations[:, both("ankle")] @ torch.tensor([0.0, -0.044, 0.055])
 
 
 @pytest.mark.parametrize("manner", MANNERS + WIDE)
@@ -135,9 +127,8 @@ def test_every_word_of_the_manner_matters(name):
     def way(manner: Manner, seconds: float = 12.0) -> float:
         """How far hands and head go in all, seen from the body, so that a turn of it does not count."""
         rotations, positions = world(*motion(name, torch.arange(0, seconds, 1 / 60), manner))
-        root = JOINT_INDEX["root"]
-        ends = [JOINT_INDEX[joint] for joint in ("left_wrist", "right_wrist", "head", "left_ankle", "right_ankle")]
-        seen = (positions[:, ends] - positions[:, root, None]) @ rotations[:, root]
+        ends = [*both("wrist"), JOINT_INDEX["head"], *both("ankle")]
+        seen = (positions[:, ends] - positions[:, :1]) @ rotations[:, 0]
         return seen.diff(dim=0).norm(dim=-1).sum().item()
 
     sizes = [way(Manner(size=size)) for size in (0.25, 0.6, 1.0, 1.5)]
