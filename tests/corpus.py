@@ -198,26 +198,26 @@ def _iuv(scene: Truth, form: str = "IUV images", **options):
 
 def renderings(place: Path, scene: Truth) -> Iterator[tuple]:
     """Coloured DensePose in every style and container."""
-    parts, lossy = scene.poses.parts[:3], ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
-    for number, (palette, suffix, least) in enumerate(
-        zip(PALETTES, ("mp4", "", "zip", "jpg", "webm", "gif", "png", "mov"), (0.85, 1, 1, 0.7, 0.8, 0.8, 1, 0.8))
-    ):
-        name, frames, folder = f"{number}.{suffix}".strip("."), palette.colours[parts], place / f"pictures {number}"
-        if suffix in ("mp4", "mov"):
-            encode_video(place / name, frames, lossy)
-        elif suffix == "webm":
-            encode_video(place / name, frames, ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"])
+    x264 = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    codecs = {"mp4": x264, "mov": x264, "webm": ["-c:v", "libvpx-vp9", "-crf", "15", "-b:v", "0"]}
+    suffixes, shares = ("mp4", "", "zip", "jpg", "webm", "gif", "png", "mov"), (0.85, 1, 1, 0.7, 0.8, 0.8, 1, 0.8)
+    for number, (palette, suffix, least) in enumerate(zip(PALETTES, suffixes, shares)):
+        name = f"{number}.{suffix}".strip(".")
+        parts = scene.poses.parts[: 1 if suffix in ("png", "jpg") else 3]
+        frames, fps = palette.colours[parts], 25.0 if suffix in codecs else None
+        if suffix in codecs:
+            encode_video(place / name, frames, codecs[suffix])
         elif suffix == "gif":
             write_gif(frames, place / name, 25)
-        elif suffix in ("png", "jpg"):
+        elif len(parts) == 1:
             _save_picture(place / name, frames[0], quality=90)
         else:
             for index, frame in enumerate(frames):
-                _save_picture(folder / f"{index:04d}.png", frame)
-            _zip_of(place / name, folder) if suffix else folder.rename(place / name)
-        shown, fps = parts[:1] if suffix in ("png", "jpg") else parts, 25.0 if suffix in ("mp4", "webm") else None
+                _save_picture(place / str(number) / f"{index:04d}.png", frame)
+        if suffix == "zip":
+            _zip_of(place / name, place / str(number))
         swapped = "Red and blue are swapped" if palette.swapped else ""
-        yield name, "motion", _near(shown, palette.form, least, fps), swapped
+        yield name, "motion", _near(parts, palette.form, least, fps), swapped
     write_any(PoseSequence(parts, None, "none", 12.5), place / "ours.mp4")
     yield "ours.mp4", "motion", _near(parts, MAGIC_ANIMATE.form, 0.92, 12.5)
 
