@@ -12,7 +12,6 @@ from numpy.lib import format as npy
 from dreampose_core import files
 from dreampose_core.errors import InputError, StorageError
 from dreampose_core.poses import PoseSequence, overlay, read_poses, render_colours, window_indices, write_poses
-from dreampose_core.poses import npz as npz_module
 from dreampose_core.poses.write import BACKGROUND
 
 
@@ -153,10 +152,9 @@ def test_other_number_types_and_memory_orders_are_read_and_unknown_arrays_are_no
         ({"uv": UV.astype(np.complex64)}, "complex64"),
         ({"parts": PARTS.astype(float)}, "float64"),
         ({"version": np.int64(9)}, "version 9"),
-        ({"charts": np.array({"a": 1}, dtype=object)}, "Python objects"),
-        *(({"charts": np.array(charts)}, "not a short text") for charts in (["body"], "m" * 100)),
-        ({"fps": np.array("25")}, "its array fps is <U2"),
-        *(({name: np.array([1, 1])}, "not a single number") for name in ("fps", "version")),
+        ({"charts": np.array({"a": 1}, dtype=object)}, "damaged"),
+        ({"charts": np.array("m" * 100)}, "charts are 'mmm"),
+        *(({name: np.array([1, 1])}, "damaged") for name in ("fps", "version")),
     ],
 )
 def test_wrong_contents_are_refused_by_name(tmp_path, changes, words):
@@ -188,8 +186,9 @@ def test_sizes_that_lie_are_refused_before_anything_is_read(tmp_path, monkeypatc
     header = header.getvalue()
     lying = zipped(tmp_path, sized("parts.npy", len(header) + (1 << 30)), parts=header + bytes(100))
     assert "damaged" in refusal(lambda: read_poses(lying)), "header and directory lie together"
-    monkeypatch.setattr(npz_module, "_read_member", lambda *_: pytest.fail("read before the size was judged"))
-    assert "6 GiB" in refusal(lambda: read_poses(zipped(tmp_path, sized("parts.npy", 7 << 30))))
+    large = zipped(tmp_path, sized("parts.npy", 7 << 30))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("read before the size was judged"))
+    assert "6 GiB" in refusal(lambda: read_poses(large))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -48,16 +48,14 @@ class Facts(Options):
     name: str
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...] = Field(min_length=1, max_length=MAX_FRAMES_READ)
-    length: int = Field(ge=1, le=MAX_FRAMES_READ)
-    numbers: tuple[int, ...]
+    numbers: tuple[int, ...] = Field(max_length=MAX_FRAMES_READ)
     fps: float | None
     notices: tuple[str, ...]
 
     @model_validator(mode="after")
     def _places_are_there(self) -> Facts:
-        in_order = list(self.slots) == sorted({*self.slots} & {*range(self.length)})
-        if not in_order or len(self.numbers) != self.length:
-            raise ValueError("the places of the frames must rise and lie within the length")
+        if list(self.slots) != sorted({*self.slots} & {*range(len(self.numbers))}):
+            raise ValueError("the places of the frames must rise and lie within their numbers")
         return self
 
 

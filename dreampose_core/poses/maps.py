@@ -5,13 +5,11 @@ IUV pictures hold part, U x 255 and V x 255 in their three channels; the .npy fi
 
 from __future__ import annotations
 
+import io
 import json
-import math
-from collections.abc import Callable, Sequence
-from typing import IO
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ..errors import InputError
 from .numbered import Entry, Folder, refusing
@@ -21,7 +19,6 @@ _EMPTY = 0.02  # share of a map scaled to -1..1 that is background, at least
 FORM_IMAGES, FORM_VIDEO, FORM_ORIGINAL = "IUV images", "IUV video", "original DreamPose U, V maps (.npy)"
 SIDECAR = "densepose.json"  # holds charts and fps of .npy maps that this program wrote; the original has no such file
 RGB, BGR, LOSSY = "RGB", "BGR", "lossy"
-FLOATS = ("f2", "f4", "f8")
 _FEWEST_PARTS = 3
 
 
@@ -78,39 +75,16 @@ def _is_blurred(frame: np.ndarray) -> bool:
     )
 
 
-def read_array(
-    file: IO[bytes], num_bytes: int, what: str, check: Callable[[tuple[int, ...], np.dtype], None]
-) -> np.ndarray:
-    """Read an .npy file of `num_bytes` bytes as a C-ordered array of native byte order.
-
-    check(shape, dtype): raises InputError for an unwanted array. It and the size check use only the header, before
-    anything is allocated. Raises InputError, and for damaged bytes any exception.
-    """
-    version = npy.read_magic(file)
-    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    if dtype.hasobject:
-        raise InputError(f"{what} holds Python objects, which are never loaded.")
-    check(shape, dtype)
-    if math.prod(shape) * dtype.itemsize != num_bytes - file.tell():
-        raise InputError(f"{what} says shape {shape}, which does not fit the bytes it has.")
-    file.seek(0)
-    array = npy.read_array(file, allow_pickle=False)
-    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
-
-
 def read_original(folder: Folder, entry: Entry) -> np.ndarray:
     """Read one of the original DreamPose's maps: float (H, W, 2), finite, but not clamped; one that lies in -1..1 is
     brought to 0..1. Raises InputError."""
     what = folder.where(entry)
-
-    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
-        if dtype.str.lstrip("<|>=") not in FLOATS:
-            raise InputError(f"{what} holds {dtype}; the original DreamPose's maps are float64, U and V.")
-        if len(shape) != 3 or shape[0] != 2 or min(shape) < 1:
-            raise InputError(f"{what} has shape {shape}; the original's maps are (2, height, width), U and V.")
-
-    with refusing(f"{what} is damaged or no .npy file; please save or upload it again."), folder.open(entry) as file:
-        uv = read_array(file, entry.num_bytes, what, check)
+    with refusing(f"{what} is damaged or no .npy file of numbers; please save or upload it again."):
+        uv = np.load(io.BytesIO(folder.read(entry)), allow_pickle=False)
+        if uv.dtype.kind != "f":
+            raise InputError(f"{what} holds {uv.dtype}; the original DreamPose's maps are float64, U and V.")
+        if uv.ndim != 3 or len(uv) != 2 or not uv.size:
+            raise InputError(f"{what} has shape {uv.shape}; the original's maps are (2, height, width), U and V.")
     if not np.isfinite(uv).all():
         raise InputError(f"{what} has U, V values that are not finite numbers; please write the maps again.")
     least, most = float(uv.min()), float(uv.max())

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -49,13 +48,14 @@ class Folder:
 
     def __init__(self, path: Path):
         self.name = shown(path.name or str(path))
-        self._archive, self._num_bytes_opened = None, 0
+        self._archive, self._num_bytes_read = None, 0
         unreadable = f"{self.name} cannot be read; it is damaged or not permitted, please make or upload it again."
         with refusing(unreadable), ExitStack() as files:
             if path.is_dir():
                 self.entries = _files_in(path, self.name)
             elif files.enter_context(open(path, "rb")).read(4) in ZIP_STARTS:
-                self._archive = files.enter_context(bounded_zip(path))
+                file = files.enter_context(_Bounded(open(path, "rb", buffering=0)))
+                self._archive = files.enter_context(zipfile.ZipFile(file))
                 self.entries = _members(self._archive, self.name)
             else:
                 self.entries = [Entry(self.name, path.suffix.lower(), path.stat().st_size, path)]
@@ -75,27 +75,22 @@ class Folder:
         """The entry's name for messages."""
         return entry.name if entry.name == self.name else f"{entry.name} in {self.name}"
 
-    def open(self, entry: Entry) -> IO[bytes]:
-        """Open the entry for reading its bytes.
+    def read(self, entry: Entry) -> bytes:
+        """Read all bytes of the entry.
 
-        Raises InputError when the entry, or everything opened so far, is too large, or when it cannot be read.
+        Raises InputError when the entry, or everything read so far, is too large, or when it cannot be read.
         """
         where, is_map = self.where(entry), entry.suffix == ".npy"
         limit, limit_in_all = (MAX_NPY_BYTES, MAX_NPY_BYTES_IN_ALL) if is_map else (MAX_BYTES, MAX_BYTES_IN_ALL)
         if entry.num_bytes > limit:
             raise InputError(f"{where} has {entry.num_bytes >> 20} MB; at most {limit >> 20} MB a file are accepted.")
-        self._num_bytes_opened += entry.num_bytes  # zipfile never unpacks more than this size
-        # Twice the limit, because files are opened once to inspect them and once to read them.
-        if self._num_bytes_opened > 2 * limit_in_all:
+        self._num_bytes_read += entry.num_bytes  # zipfile never unpacks more than this size
+        # Twice the limit, because files are read once to inspect them and once to decode them.
+        if self._num_bytes_read > 2 * limit_in_all:
             raise InputError(f"{self.name} holds more than {limit_in_all >> 20} MB; please split it or scale it down.")
-        with refusing(f"{where} cannot be read; it is damaged or not permitted."):
-            return open(entry.source, "rb") if isinstance(entry.source, Path) else self._archive.open(entry.source)
-
-    def read(self, entry: Entry) -> bytes:
-        """Read all bytes of the entry. Raises InputError as `open` does."""
-        damaged = f"{self.where(entry)} is damaged or cut short; please save or upload it again."
-        with refusing(damaged), self.open(entry) as file:
-            return file.read(entry.num_bytes + 1)  # one more, for the end, where zipfile compares the checksum
+        with refusing(f"{where} is damaged, cut short or not permitted; please save or upload it again."):
+            is_file = isinstance(entry.source, Path)
+            return entry.source.read_bytes() if is_file else self._archive.read(entry.source)
 
 
 @contextmanager
@@ -120,13 +115,6 @@ class _Bounded(io.BufferedReader):
         if len(data) > _LARGEST_READ:
             raise zipfile.BadZipFile("directory too large")
         return data
-
-
-@contextmanager
-def bounded_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open the zip at `path`, unless its directory is unreasonably large. Raises what zipfile raises."""
-    with _Bounded(open(path, "rb", buffering=0)) as file, zipfile.ZipFile(file) as archive:
-        yield archive
 
 
 def in_time(files: list, place: str, what: str) -> tuple[list, tuple[int, ...], range]:
@@ -183,17 +171,8 @@ def gap_notices(known: np.ndarray, what: str, numbers: Sequence[int]) -> tuple[s
 
 def nearest_known(known: np.ndarray) -> np.ndarray:
     """int (T,): the index of the nearest known frame for each frame, the earlier of two equally near ones."""
-    frames, index = np.flatnonzero(known), np.arange(len(known))
-    after = np.searchsorted(frames, index).clip(0, len(frames) - 1)
-    before = (after - 1).clip(0)
-    return np.where(abs(frames[before] - index) <= abs(frames[after] - index), frames[before], frames[after])
-
-
-def repeat_nearest(array: np.ndarray, known: np.ndarray) -> None:
-    """Fill the unknown frames of `array` (T, ...) with the nearest known ones, in place, without a large copy."""
-    source = nearest_known(known)
-    for index in np.flatnonzero(~known):
-        array[index] = array[source[index]]
+    frames = np.flatnonzero(known)
+    return frames[abs(np.subtract.outer(np.arange(len(known)), frames)).argmin(axis=1)]
 
 
 def frame_ranges(indices: np.ndarray, names: Sequence[int]) -> str:

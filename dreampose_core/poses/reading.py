@@ -18,7 +18,7 @@ from .npz import read_poses
 from .numbered import ZIP_STARTS, Folder
 from .renderings import SAME_COLOUR, Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
-from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Pictures, Reading, Video, numbered_frames, one_picture
+from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Pictures, Reading, Video, numbered_frames
 
 Estimate = Callable[[Iterable[np.ndarray]], PoseSequence]
 """uint8 (H, W, 3) RGB frames of one size -> maps of that size; frames without a person are all 0. `read_any` gives it
@@ -52,16 +52,15 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
     is_other = bool(start) and not (is_zip or is_picture or is_array)
     if is_other and is_video(path):
         return _from_frames(Video(path), estimate)
-    if suffix == ".npz" and (is_zip or is_other):
-        return Reading(read_poses(path), FORM_NPZ, ())
     if is_other:
         raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
     with Folder(path) as folder:
         if is_array:
             return _original(folder, [replace(folder.entries[0], suffix=".npy")])
         if is_picture:
-            return _from_frames(one_picture(folder), estimate)
-        if is_zip and {"version.npy", "charts.npy", "fps.npy"} <= {entry.name for entry in folder.entries}:
+            return _from_frames(Pictures(folder, folder.entries), estimate)
+        names = {entry.name for entry in folder.entries}
+        if is_zip and (suffix == ".npz" or {"version.npy", "charts.npy", "fps.npy"} <= names):
             return Reading(read_poses(path), FORM_NPZ, ())
         arrays, pictures = folder.with_suffix(".npy"), folder.with_suffix(*SUFFIXES)
         npzs, pickles = folder.with_suffix(".npz"), folder.with_suffix(*_PICKLES)
@@ -125,7 +124,7 @@ def _original(folder: Folder, entries: list, notices: tuple[str, ...] = ()) -> R
     """Read the original DreamPose's maps, which have no parts."""
     charts, fps = maps.read_sidecar(folder)
     frames = numbered_frames(folder, entries, "maps", lambda entry: maps.read_original(folder, entry), notices)
-    return frames.decoded(lambda uv: (None, uv.transpose(2, 0, 1).astype(np.float32)), charts, maps.FORM_ORIGINAL, fps)
+    return frames.decoded(lambda uv: {"uv": uv.transpose(2, 0, 1).astype(np.float32)}, charts, maps.FORM_ORIGINAL, fps)
 
 
 def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading:
@@ -147,7 +146,7 @@ def _from_frames(source: Video | Pictures, estimate: Estimate | None) -> Reading
         if palette.swapped:
             notice = f"Red and blue are swapped in {source.name}; they were put right."
             frames = replace(frames, notices=(notice, *frames.notices))
-        return frames.decoded(lambda frame: (parts_of(frame, palette), None), "none", palette.form)
+        return frames.decoded(lambda frame: {"parts": parts_of(frame, palette)}, "none", palette.form)
     if is_overlay(samples):
         raise InputError(
             f"{source.name} seems to be detectron2's picture of DensePose over the photo, which hides the parts; let "
@@ -202,11 +201,11 @@ def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
     if order == maps.LOSSY or source.lossy:
         raise lossy
 
-    def decode(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def decode(frame: np.ndarray) -> dict[str, np.ndarray]:
         if not maps.is_exact(frame, order):
             raise lossy
         parts, uv = maps.decode(frame, order)
-        return parts, None if charts == "none" else uv
+        return {"parts": parts} if charts == "none" else {"parts": parts, "uv": uv}
 
     frames = source.frames(raw=True)
     if order == maps.BGR:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads its ndimage at the first use
 
 from .sequence import NUM_PARTS
 
@@ -150,11 +151,7 @@ def looks_drawn(frames: Sequence[np.ndarray]) -> bool:
 def _flatness(frame: np.ndarray) -> tuple[float, float, float, float]:
     """Shares: of the frame that is a figure without its borders; of the figure that is flat; of colours in it other
     than the 24 most frequent; of borders in all that is no background."""
-    step = np.zeros(frame.shape[:2], np.int16)  # the largest to the four neighbours
-    for axis in (0, 1):
-        off = abs(np.diff(frame, axis=axis)).max(-1)
-        for room in ((1, 0), (0, 1)):
-            step = np.maximum(step, np.pad(off, [room if axis == i else (0, 0) for i in (0, 1)]))
+    step = _steps(frame)
     cells, counts = np.unique(frame[step <= _FLAT].reshape(-1, 3) // 16, axis=0, return_counts=True)
     if not len(cells):
         return 0.0, 0.0, 1.0, 0.0
@@ -169,6 +166,16 @@ def _flatness(frame: np.ndarray) -> tuple[float, float, float, float]:
             left = left[abs(left - cells[counts.argmax()] * 4 - 2).max(-1) > _EVEN]
     borders = (step > _SHARP).sum() / not_ground.sum()
     return figure.mean(), (step[figure] <= _FLAT).mean(), len(left) / len(colours), borders
+
+
+def _steps(frame: np.ndarray) -> np.ndarray:
+    """The largest difference of each pixel of `frame`, int16 (H, W, 3), to its four neighbours: int16 (H, W)."""
+    step = np.zeros(frame.shape[:2], np.int16)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        off = abs(frame[here] - frame[there]).max(-1)
+        for side in (here, there):
+            np.maximum(step[side], off, out=step[side])
+    return step
 
 
 def is_overlay(frames: Sequence[np.ndarray]) -> bool:
@@ -200,11 +207,8 @@ def _is_overlay(frame: np.ndarray) -> bool:
 
 def _even_colours(frame: np.ndarray) -> np.ndarray:
     """Sample pixels that look like all four of their neighbours: uint8 (N, 3), at most _MOST_COLOURS."""
-    middle = frame[1:-1, 1:-1].astype(np.int16)
-    even = np.ones(middle.shape[:2], bool)
-    for neighbour in (frame[:-2, 1:-1], frame[2:, 1:-1], frame[1:-1, :-2], frame[1:-1, 2:]):
-        even &= (np.abs(middle - neighbour) <= _EVEN).all(axis=-1)
-    colours = frame[1:-1, 1:-1][even]
+    inside = np.s_[1:-1, 1:-1]
+    colours = frame[inside][_steps(frame.astype(np.int16))[inside] <= _EVEN]
     return colours[:: len(colours) // _MOST_COLOURS + 1]
 
 
@@ -243,11 +247,9 @@ def _is_exact(frame: np.ndarray, labels: np.ndarray, palette: Palette) -> bool:
 
 def _grown(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.ndarray:
     """Let pixels outside every solid patch take a part that has patches in reach, near in colour and frequent there."""
-    none = NUM_PARTS + 1
-    core = np.pad(np.where(_uniform(labels, 1), labels, none), 1, constant_values=none)
-    solid = np.logical_or.reduce([part == labels for rows in _shifted(core, 3, 0) for part in _shifted(rows, 3, 1)])
+    solid = scipy.ndimage.maximum_filter(_uniform(labels, 1), 3)
     y, x = np.nonzero(~solid)
-    counts = _neighbours(np.where(solid, labels, none), y, x, _REACH)
+    counts = _neighbours(np.where(solid, labels, NUM_PARTS + 1), y, x, _REACH)
     cost = _distances(colours[y, x], palette, _CHROMA_AT_BORDERS) - _WEIGHT_OF_A_NEIGHBOUR / 2 * counts
     out = labels.copy()
     nearest = np.where(counts > 0, cost, np.inf).argmin(axis=1)
@@ -275,10 +277,10 @@ def _smooth(labels: np.ndarray, colours: np.ndarray, palette: Palette) -> np.nda
 
 def _uniform(labels: np.ndarray, radius: int) -> np.ndarray:
     """bool (H, W): whether all pixels within `radius` rows and columns have one label; the frame's edge is repeated."""
-    least = most = np.pad(labels, radius, mode="edge")
-    for axis in (0, 1):
-        least = np.minimum.reduce(_shifted(least, 2 * radius + 1, axis))
-        most = np.maximum.reduce(_shifted(most, 2 * radius + 1, axis))
+    least, most = (
+        extreme(labels, 2 * radius + 1, mode="nearest")
+        for extreme in (scipy.ndimage.minimum_filter, scipy.ndimage.maximum_filter)
+    )
     return least == most
 
 
@@ -299,12 +301,6 @@ def _around(array: np.ndarray, y: np.ndarray, x: np.ndarray, radius: int, beyond
     steps = np.arange(2 * radius + 1)
     offsets = np.delete((steps[:, None] * padded.shape[1] + steps).ravel(), 2 * radius * (radius + 1))
     return padded.ravel()[(y * padded.shape[1] + x)[:, None] + offsets]
-
-
-def _shifted(array: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
-    """The `count` views of (H, W) that start at 0, 1, ... along `axis`, all of one length."""
-    length = array.shape[axis] - count + 1
-    return [array[i : i + length] if axis == 0 else array[:, i : i + length] for i in range(count)]
 
 
 def _distances(colours: np.ndarray, palette: Palette, chroma: float, truncation: float = _TRUNCATION) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from ..errors import InputError, shown
 from ..media import from_pil, open_picture, probe_video, read_video
 from ..settings import MAX_FRAMES
-from .numbered import MAX_FRAMES_READ, Entry, Folder, gap_notices, in_time, nearest_known, repeat_nearest
+from .numbered import MAX_FRAMES_READ, Entry, Folder, gap_notices, in_time, nearest_known
 from .sequence import Charts, PoseSequence
 
 DEFAULT_FPS = 30.0
@@ -53,18 +53,17 @@ class Frames:
     """Frames from which a pose sequence is made: pose maps to decode, or pictures of a person for an estimator.
 
     frames: (H, W, C) of one size, iterable once; uint8 RGB for an estimator. name: the file's name for messages. slots:
-    the position in time of each frame, of `length` positions; a video may end a little earlier. numbers: the frame
-    numbers of the positions. fps: None when unknown. notices: for the user.
+    the position in time of each frame; a video may end a little earlier. numbers: the frame numbers of all positions.
+    fps: None when unknown. notices: for the user.
     """
 
     frames: Iterable[np.ndarray]
     name: str
     kind: Literal["video", "pictures"]
     slots: tuple[int, ...]
-    length: int
     numbers: Sequence[int]
-    fps: float | None
-    notices: tuple[str, ...]
+    fps: float | None = None
+    notices: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.frames)
@@ -73,51 +72,44 @@ class Frames:
         return len(self.slots)
 
     def decoded(self, decode: Callable, charts: Charts, form: str, fps: float | None = None) -> Reading:
-        """Decode frames that are pose maps; positions without a frame repeat the nearest one.
+        """Make the reading from frames that are pose maps.
 
-        decode: returns parts, uint8 (H, W), and uv (2, H, W) of a frame, None for each that is unknown.
+        decode: returns the known maps of a frame by name: parts, uint8 (H, W), and uv (2, H, W).
         """
         maps: dict[str, np.ndarray] = {}
-        for slot, frame in zip(self.slots, self.frames):
-            for name, map_ in zip(("parts", "uv"), decode(frame)):
-                if map_ is not None:
-                    if name not in maps:
-                        maps[name] = np.zeros((self.length, *map_.shape), map_.dtype)
-                    maps[name][slot] = map_
-        for name, array in maps.items():
-            maps[name] = array[: slot + 1]
-            repeat_nearest(maps[name], self.known[: slot + 1])
-        fps, notices = _rate(fps or self.fps, slot + 1)
-        poses = PoseSequence(maps.get("parts"), maps.get("uv"), charts if "uv" in maps else "none", fps)
-        return Reading(poses, form, self.notices + notices)
+        for index, frame in enumerate(self.frames):
+            for name, map_ in decode(frame).items():
+                if index == 0:
+                    maps[name] = np.zeros((len(self.slots), *map_.shape), map_.dtype)
+                maps[name][index] = map_
+        maps = {name: array[: index + 1] for name, array in maps.items()}
+        poses = PoseSequence(maps.get("parts"), maps.get("uv"), charts if "uv" in maps else "none")
+        return self._reading(poses, np.ones(len(poses), bool), form, fps or self.fps)
 
     def estimated(self, poses: PoseSequence) -> Reading:
-        """Make the reading from an estimator's maps of all frames; positions without a person repeat the nearest one.
+        """Make the reading from an estimator's maps of all frames; frames without a person repeat the nearest one.
 
         Raises InputError when no person was found, or in too few frames.
         """
         seen = np.array([poses.mask_of(index).any() for index in range(len(poses))])
         if not seen.any():
             raise InputError(f"No person was found in {self.name}; give pictures of one person from head to foot.")
-        numbers = [self.numbers[slot] for slot in self.slots]
-        notices = self.notices + gap_notices(seen, "No person was found in", numbers)
-        indices, known = nearest_known(seen), self.known
-        if not known.all():
-            indices = indices[np.searchsorted(self.slots, nearest_known(known))]
+        notices = gap_notices(seen, "No person was found in", [self.numbers[slot] for slot in self.slots])
+        shown_as = "a video" if self.kind == "video" else "pictures" if len(self.numbers) > 1 else "a picture"
+        return self._reading(poses, seen, f"{FORM_ESTIMATED} from {shown_as}", self.fps, notices)
+
+    def _reading(
+        self, poses: PoseSequence, seen: np.ndarray, form: str, fps: float | None, notices: tuple[str, ...] = ()
+    ) -> Reading:
+        """Make the reading from the frames' maps: positions without a frame, and frames that are not `seen`, bool (T,),
+        repeat the nearest one."""
+        slots = self.slots[: len(poses)]
+        known = np.isin(np.arange(len(self.numbers) - len(self.slots) + len(slots)), slots)
+        indices = nearest_known(seen)[np.searchsorted(slots, nearest_known(known))]
         if not np.array_equal(indices, np.arange(len(poses))):
             poses = poses.select(indices)
-        fps, rate_notices = _rate(self.fps, len(poses))
-        shown_as = "a video" if self.kind == "video" else "pictures" if len(poses) > 1 else "a picture"
-        return Reading(replace(poses, fps=fps), f"{FORM_ESTIMATED} from {shown_as}", notices + rate_notices)
-
-    @property
-    def known(self) -> np.ndarray:
-        """bool (length,): the positions that have a frame."""
-        return np.isin(np.arange(self.length), self.slots)
-
-
-def _rate(fps: float | None, length: int) -> tuple[float, tuple[str, ...]]:
-    return (DEFAULT_FPS, (NO_RATE,) * (length > 1)) if fps is None else (float(fps), ())
+        notices = self.notices + notices + (NO_RATE,) * (fps is None and len(poses) > 1)
+        return Reading(replace(poses, fps=float(fps or DEFAULT_FPS)), form, notices)
 
 
 class Video:
@@ -163,7 +155,7 @@ class Video:
         if raw:
             notices += reduction_notice((info.height, info.width))
         frames = self._read(rate, nearest=raw)
-        return Frames(frames, self.name, self.kind, tuple(numbers), len(numbers), numbers, fps, notices)
+        return Frames(frames, self.name, self.kind, tuple(numbers), numbers, fps, notices)
 
     def _read(self, fps: float | None, nearest: bool) -> Iterator[np.ndarray]:
         how = {"max_side": MAX_MAP_SIDE, "nearest": nearest, "stored": self.stored, "partly": True}
@@ -176,70 +168,48 @@ def _spread(count: int) -> list[int]:
 
 
 class Pictures:
-    """Pictures of a folder or zip, or one picture.
+    """Pictures of a folder or zip, or one picture; if that is animated, its frames are a video.
 
     text: the text fields of a PNG, which include charts and fps if this program wrote it.
     """
 
-    kind = "pictures"
-
     def __init__(self, folder: Folder, entries: list[Entry]):
         self.folder, self.name, self.entries = folder, folder.name, in_time(entries, folder.name, "pictures")[0]
-        first = self._open(self.entries[0])
+        self._first = first = self._open(self.entries[0])
         self.lossy, self.format = first.format == "JPEG", first.format
         self.text = {key: x for key, x in first.info.items() if isinstance(x, str) and first.format == "PNG"}
-        self._count, self._notices = len(entries), ()
+        self.kind, self._count, self._notices = "pictures", len(entries), ()
         if first.format != "JPEG" and getattr(first, "n_frames", 1) > 1:
-            self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
+            if len(entries) == 1:
+                self.kind, self._count, self.text = "video", min(first.n_frames, MAX_FRAMES_READ), {}
+            else:
+                self._notices = (f"{self.entries[0].name} is an animation; its first picture is used.",)
 
     def samples(self) -> list[np.ndarray]:
         """Read a few raw frames, spread over the whole sequence."""
         return [reduced(_raw(self._at(index))) for index in _spread(self._count)]
 
     def frames(self, raw: bool) -> Frames:
-        """Read all pictures: `raw`, or upright, for the estimator."""
-
-        def read(entry: Entry) -> np.ndarray:
-            return (_raw if raw else _upright)(self._open(entry))
-
-        return numbered_frames(self.folder, self.entries, "pictures", read, self._notices)
+        """Read all frames: `raw`, or upright, for the estimator."""
+        read = _raw if raw else _upright
+        if self.kind == "pictures":
+            return numbered_frames(
+                self.folder, self.entries, "pictures", lambda entry: read(self._open(entry)), self._notices
+            )
+        numbers = range(self._count)
+        lengths = [self._at(index).info.get("duration", 0) for index in numbers]
+        rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
+        frames = (reduced(read(self._at(index))) for index in numbers)
+        return Frames(frames, self.name, self.kind, tuple(numbers), numbers, rate)
 
     def _open(self, entry: Entry) -> Image.Image:
         return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
 
     def _at(self, index: int) -> Image.Image:
-        return self._open(self.entries[index])
-
-
-class Animation(Pictures):
-    """The one picture of a folder, which is animated."""
-
-    kind = "video"
-
-    def __init__(self, folder: Folder):
-        super().__init__(folder, folder.entries)
-        self._image, self.text = self._open(self.entries[0]), {}
-        self._count = min(self._image.n_frames, MAX_FRAMES_READ)
-
-    def frames(self, raw: bool) -> Frames:
-        """Read all frames: `raw`, or for the estimator."""
-        numbers = range(self._count)
-        lengths = [self._at(index).info.get("duration", 0) for index in numbers]
-        rate = 1000 / (float(np.median(lengths)) or 1000 / DEFAULT_FPS)
-        frames = (reduced(_raw(self._at(index))) if raw else _upright(self._at(index)) for index in numbers)
-        return Frames(frames, self.name, self.kind, tuple(numbers), self._count, numbers, rate, ())
-
-    def _at(self, index: int) -> Image.Image:
-        self._image.seek(index)
-        return self._image
-
-
-def one_picture(folder: Folder) -> Pictures:
-    """The one picture of a `Folder`."""
-    (entry,) = folder.entries
-    image = open_picture(io.BytesIO(folder.read(entry)), folder.where(entry))
-    is_animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
-    return Animation(folder) if is_animated else Pictures(folder, [entry])
+        if self.kind == "pictures":
+            return self._open(self.entries[index])
+        self._first.seek(index)
+        return self._first
 
 
 def numbered_frames(
@@ -262,9 +232,9 @@ def numbered_frames(
                 raise InputError(f"{entry.name} in {folder.name} is {sizes}; all need one size.")
             yield reduced(frame)
 
-    found = Frames(frames(), folder.name, "pictures", slots, len(numbers), numbers, None, notices)
-    gaps = gap_notices(found.known, f"There are no {what} for", numbers)
-    return replace(found, notices=notices + reduction_notice(shape[:2]) + gaps)
+    gaps = gap_notices(np.isin(np.arange(len(numbers)), slots), f"There are no {what} for", numbers)
+    notices += reduction_notice(shape[:2]) + gaps
+    return Frames(frames(), folder.name, "pictures", slots, numbers, notices=notices)
 
 
 def _raw(image: Image.Image) -> np.ndarray:
