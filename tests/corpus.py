@@ -443,7 +443,7 @@ def broken_maps(place: Path, scene: Truth) -> Iterator[tuple]:
     yield file("none.npy", np.zeros((2, 0, 8)), "(2, height, width)")
     yield file("whole.npy", np.zeros((2, 8, 8), np.int64), "int64")
     yield file("words.npy", np.full((2, 8, 8), "x"), "<U1")
-    yield file("lies.npy", _npy_bytes((2, 50_000, 50_000), "<f8", uv.tobytes()), "damaged")
+    yield file("lies.npy", _npy_bytes((2, 50_000, 50_000), "<f8", uv.tobytes()), "lies.npy")
     yield file("minus.npy", _npy_bytes((2, -8, -8), "<f8", bytes(1024)), "minus.npy")
     yield file("cut.npy", whole[:-1000], "damaged")
     yield file("head.npy", b"\x93NUMPY", "damaged")

@@ -212,29 +212,27 @@ def become(**fields):
     return lambda result: [setattr(result, name, make(getattr(result, name))) for name, make in fields.items()]
 
 
-SPOILED = {
-    "part 25": (put("labels", (3, 3), 25), "labels from 0 to 25"),
-    "part -1": (put("labels", (3, 3), -1), "labels from -1"),
-    "nan": (put("uv", (0, 3, 3), float("nan")), "not finite"),
-    "float labels": (become(labels=torch.Tensor.float), "no labels"),
-    "no labels": (become(labels=lambda labels: None), "no labels"),
-    "empty labels": (become(labels=lambda labels: labels[:0], uv=lambda uv: uv[:, :0]), "no labels"),
-    "another size": (
-        become(labels=lambda labels: labels[:-5], uv=lambda uv: uv[:, :-5]),
-        "20 x 25 pixels, but its box has 20 x 30",
-    ),
-    "one channel": (become(uv=lambda uv: uv[:1]), "that fit"),
-    "expanded": (become(labels=lambda labels: torch.zeros(1, dtype=torch.int64).expand(10**9, 10**9)), "no labels"),
-    "sparse": (become(labels=torch.Tensor.to_sparse), "no labels"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "words"), SPOILED.values(), ids=SPOILED)
-def test_spoiled_results_are_named(dump, someone, spoil, words):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        put("labels", (3, 3), 25),
+        put("labels", (3, 3), -1),
+        put("uv", (0, 3, 3), float("nan")),
+        become(labels=torch.Tensor.float),
+        become(labels=lambda labels: None),
+        become(labels=lambda labels: labels[:0], uv=lambda uv: uv[:, :0]),
+        become(labels=lambda labels: labels[:-5], uv=lambda uv: uv[:, :-5]),  # of another size than the box
+        become(uv=lambda uv: uv[:1]),
+        become(labels=lambda labels: torch.zeros(1, dtype=torch.int64).expand(10**9, 10**9)),
+        become(labels=torch.Tensor.to_sparse),
+    ],
+    ids=range(10),
+)
+def test_spoiled_results_are_named(dump, someone, spoil):
     box, score, result = someone((0, 0, 20, 30))
     spoil(result)
     text = refusal(dump([entry("frame_7.png", (box, score, result))]))
-    assert words in text and "frame_7.png" in text
+    assert "frame_7.png" in text and "labels from 0 to 24 and finite U, V that fit its box of 20 x 30 pixels" in text
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ import torch
 from ..errors import InputError, shown
 from ..media import read_image
 from ..media.images import MAX_PIXELS, MAX_SIDE
-from ..poses import NUM_PARTS, PoseSequence
-from ..poses.numbered import MAX_FRAMES_READ, gap_notices, in_time, refusing, repeat_nearest
-from ..poses.sources import DEFAULT_FPS, NO_RATE, Reading, reduced, reduced_size, reduction_notice
+from ..poses import NUM_PARTS, Frames, Reading
+from ..poses.numbered import MAX_FRAMES_READ, gap_notices, in_time, refusing
+from ..poses.sources import reduced, reduction_notice
 from .follow import Detection, followed, place
 
 FORM = "detectron2 dump"
@@ -77,18 +77,17 @@ def read_dump(path: str | Path, person: int | None = None, size: tuple[int, int]
         raise InputError(f"{name} shows no person in any of its {len(frames)} frames; give a dump with a person.")
     notices += gap_notices(known, f"In {name} the person is missing in", numbers)
     size, size_notices = _frame_size([picture for picture in frames if picture], path, size)
-    parts = np.zeros((len(frames), *reduced_size(size)), np.uint8)
-    uv = np.zeros((len(frames), 2, *reduced_size(size)), np.float16)
-    for i in np.flatnonzero(known):
-        detection = people[i][chosen[i]]
+
+    def decode(index: int) -> dict[str, np.ndarray]:
+        detection = people[index][chosen[index]]
         whole = np.zeros((3, *size), np.float16)
-        place(_maps(detection, f"{shown(frames[i].name)} in {name}"), detection.box, whole)
+        place(_maps(detection, f"{shown(frames[index].name)} in {name}"), detection.box, whole)
         small = reduced(whole.transpose(1, 2, 0)).transpose(2, 0, 1)
-        parts[i], uv[i] = small[0], small[1:]
-    for maps in (parts, uv):
-        repeat_nearest(maps, known)
-    notices += (*size_notices, *reduction_notice(size), *(NO_RATE,) * (len(frames) > 1))
-    return Reading(PoseSequence(parts, uv, "densepose", DEFAULT_FPS), FORM, notices)
+        return {"parts": small[0].astype(np.uint8), "uv": small[1:]}
+
+    slots = tuple(np.flatnonzero(known).tolist())
+    notices += (*size_notices, *reduction_notice(size))
+    return Frames(slots, name, "pictures", slots, numbers, notices=notices).decoded(decode, "densepose", FORM)
 
 
 def _load(path: Path) -> list:
@@ -128,16 +127,14 @@ def _picture(name: str, entry: Any) -> _Picture:
         raise InputError(f"{name} holds an entry without file_name; {_ACCEPTED}.")
     file_name = re.split(r"[/\\]", entry["file_name"])[-1]
     where = f"{shown(file_name)} in {name}"
-    boxes = _array(entry.get("pred_boxes_XYXY", torch.zeros(0, 4)), 2)
     results = entry.get("pred_densepose", [])
-    count = len(results) if isinstance(results, list) else -1
-    scores = _array(entry.get("scores", torch.ones(max(count, 0))), 1)
-    if boxes is None or scores is None or not count == len(boxes) == len(scores) or (count and boxes.shape[1] != 4):
-        raise InputError(f"{where} has scores, boxes and results that do not belong together; {_ACCEPTED}.")
-    if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-        raise InputError(f"{where} has boxes or scores that are not finite numbers; please dump it again.")
-    if not all(isinstance(result, _ChartResult) for result in results):
-        raise InputError(f"{where} has results that are not DensePose chart results; {_ACCEPTED}.")
+    results = results if isinstance(results, list) else [None]
+    boxes = _array(entry.get("pred_boxes_XYXY", torch.zeros(0, 4)), 2)
+    scores = _array(entry.get("scores", torch.ones(len(results))), 1)
+    fits = boxes is not None and scores is not None and len(boxes) == len(scores) == len(results)
+    fits = fits and boxes.shape[1] == 4 and np.isfinite(boxes).all() and np.isfinite(scores).all()
+    if not fits or not all(isinstance(result, _ChartResult) for result in results):
+        raise InputError(f"{where} has no scores, boxes and chart results that belong together; {_ACCEPTED}.")
     found = zip(boxes.astype(float).tolist(), scores.astype(float).tolist(), results)
     people = [Detection(tuple(box), score, result) for box, score, result in found]
     return _Picture(entry["file_name"], file_name, people)
@@ -160,18 +157,18 @@ def _frame_size(
     name = shown(path.name)
     boxes = np.array([person.box for picture in pictures for person in picture.people]).reshape(-1, 4)
     width, height = np.ceil(boxes[:, 2:].max(axis=0)).clip(1)
-    for high, wide in ((height, width), size or (1, 1)):
-        if max(high, wide) > MAX_SIDE or high * wide > MAX_PIXELS:
-            raise InputError(
-                f"{name} is about pictures of {wide:g} x {high:g} pixels; at most {MAX_PIXELS // 1_000_000} megapixels "
-                f"and {MAX_SIDE} pixels per side are accepted, please scale the pictures down and dump them again."
-            )
-    height, width = int(height), int(width)
+    high, wide = size or (height, width)
+    if max(height, width, high, wide) > MAX_SIDE or high * wide > MAX_PIXELS:
+        raise InputError(
+            f"{name} is about pictures of {wide:g} x {high:g} pixels; at most {MAX_PIXELS // 1_000_000} megapixels "
+            f"and {MAX_SIDE} pixels per side are accepted, please scale the pictures down and dump them again."
+        )
+    if height > high + 1 or width > wide + 1:
+        true = f"so its pictures are not {wide} x {high}; give their true size"
+        raise InputError(f"{name} has people reaching to {width:g} x {height:g} pixels, {true}.")
     if size is not None:
-        if height > size[0] + 1 or width > size[1] + 1:
-            true = f"so its pictures are not {size[1]} x {size[0]}; give their true size"
-            raise InputError(f"{name} has people reaching to {width} x {height} pixels, {true}.")
         return size, ()
+    height, width = int(height), int(width)
     for photo in _photos(pictures, path):
         with suppress(InputError):
             found = read_image(photo).shape[:2]
@@ -201,18 +198,12 @@ def _maps(person: Detection, where: str) -> np.ndarray:
     labels, uv, both = _array(result.labels, 2), _array(result.uv, 3), _array(result.labels_uv_uint8, 3)
     if both is not None and both.dtype == np.uint8 and len(both) == 3:
         labels, uv = both[0], both[1:].astype(np.float32) / 255
-    known = labels is not None and labels.dtype.kind in "iu" and uv is not None and uv.dtype.kind == "f"
-    if not known or not labels.size or uv.shape != (2, *labels.shape):
-        raise InputError(f"The result of {where} has no labels (h, w) and U, V (2, h, w) that fit; {_ACCEPTED}.")
-    (height, width), low, high = labels.shape, labels.min(), labels.max()
-    if max(abs(height - box[0]), abs(width - box[1])) > 1:
-        sizes = f"{width} x {height} pixels, but its box has {box[1]} x {box[0]}"
-        raise InputError(f"The result of {where} has {sizes}; please dump it again.")
-    if low < 0 or high > NUM_PARTS:
-        raise InputError(f"The result of {where} has labels from {low} to {high}; DensePose's are 0 to {NUM_PARTS}.")
-    uv = np.where(labels > 0, uv, 0)
-    if not np.isfinite(uv).all():
-        raise InputError(f"The result of {where} has U, V that are not finite numbers; please dump it again.")
+    fits = labels is not None and labels.dtype.kind in "iu" and uv is not None and uv.dtype.kind == "f"
+    fits = fits and labels.size and uv.shape == (2, *labels.shape) and labels.min() >= 0 and labels.max() <= NUM_PARTS
+    uv = np.where(labels > 0, uv, 0) if fits else np.nan
+    if not np.isfinite(uv).all() or max(abs(a - b) for a, b in zip(labels.shape, box)) > 1:
+        what = f"labels from 0 to {NUM_PARTS} and finite U, V that fit its box of {box[1]} x {box[0]} pixels"
+        raise InputError(f"The result of {where} does not have {what}; please dump it again.")
     return np.stack([labels, *uv.clip(0, 1)])
 
 

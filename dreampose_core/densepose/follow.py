@@ -92,26 +92,22 @@ def followed(frames: Sequence[Sequence[Detection]], person: int | None = None) -
 
 
 def _tracks(frames: Sequence[Sequence[Detection]]) -> list[_Track]:
-    done: list[_Track] = []
-    active: list[_Track] = []
+    tracks: list[_Track] = []
     for frame, detections in enumerate(frames):
-        done += [track for track in active if frame - track.last > PATIENCE]
-        active = [track for track in active if frame - track.last <= PATIENCE]
+        active = [track for track in tracks if frame - track.last <= PATIENCE]
         indices, boxes = _usable(detections)
-        if not indices:
-            continue
         free = set(range(len(indices)))
-        if active:
-            closeness = _closeness(np.stack([track.expected(frame) for track in active]), boxes)  # (tracks, boxes)
-            for pair in np.argsort(-closeness, axis=None, kind="stable"):
-                track, box = divmod(int(pair), len(indices))
-                if closeness[track, box] > -np.inf and active[track].last < frame and box in free:
-                    free.remove(box)
-                    active[track].add(frame, indices[box], boxes[box])
+        expected = np.array([track.expected(frame) for track in active]).reshape(-1, 4)
+        closeness = _closeness(expected, boxes)  # (tracks, boxes)
+        for pair in np.argsort(-closeness, axis=None, kind="stable"):
+            track, box = divmod(int(pair), len(indices))
+            if closeness[track, box] > -np.inf and active[track].last < frame and box in free:
+                free.remove(box)
+                active[track].add(frame, indices[box], boxes[box])
         for box in sorted(free):
-            active.append(_Track())
-            active[-1].add(frame, indices[box], boxes[box])
-    return done + active
+            tracks.append(_Track())
+            tracks[-1].add(frame, indices[box], boxes[box])
+    return tracks
 
 
 def _joined(tracks: list[_Track]) -> list[_Track]:

@@ -111,34 +111,29 @@ class TorchScriptEstimator:
             raise
         except RuntimeError as error:
             raise ModelError(f"{self.name} cannot be run on a picture; {_OTHER_KIND}.") from error
-        boxes, coarse, fine, u, v = self._checked(output, image.shape[:2])
+        boxes, *maps = self._checked(output, image.shape[:2])
         areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
         largest = areas.argsort(descending=True, stable=True)[: max(_PEOPLE, (self.person or 1) + 2)]
-        found = ((boxes[i].tolist(), *(maps[i] for maps in (coarse, fine, u, v))) for i in largest.tolist())
+        found = ((boxes[i].tolist(), *(tensor[i] for tensor in maps)) for i in largest.tolist())
         return [Detection(tuple(box), payload=_maps(box, *maps)) for box, *maps in found]
 
     def _checked(self, output: object, size: tuple[int, int]) -> list[torch.Tensor]:
         """Check the output: boxes (N, 4), coarse (N, C, h, w), fine, u, v (N, 25, h, w); drop unusable boxes."""
-        answer = list(output) if isinstance(output, (tuple, list)) else []
-        if len(answer) != 5 or not all(isinstance(tensor, torch.Tensor) for tensor in answer):
-            raise ModelError(f"{self.name} does not answer with boxes, coarse and fine parts, U and V; {_OTHER_KIND}.")
-        boxes, *maps = (tensor.float() for tensor in answer)
-        if boxes.numel() == 0:
-            return [boxes.new_zeros(0, 4), *(boxes.new_zeros(0, _CHANNELS, 1, 1) for _ in maps)]
-        (coarse, fine, u, v), count = maps, len(boxes)
-        fits = boxes.shape == (count, 4) and coarse.ndim == fine.ndim == 4 and len(coarse) == count
-        fits = fits and fine.shape == u.shape == v.shape == (count, _CHANNELS, *fine.shape[2:])
-        if not fits or coarse.shape[1] < 2 or 0 in coarse.shape + fine.shape:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in answer)
-            raise ModelError(f"{self.name} answers with shapes {shapes}, which are not DensePose's; {_OTHER_KIND}.")
-        if not all(tensor.isfinite().all() for tensor in (boxes, *maps)):
-            raise ModelError(f"{self.name} answers with values that are not finite numbers; {_OTHER_KIND}.")
-        height, width = size
-        if boxes.abs().max() > 2 * max(size) + 100:
-            raise ModelError(f"{self.name} finds people far outside a picture of {width} x {height}; {_OTHER_KIND}.")
-        corner = boxes.new_tensor([width, height])
+        answer = output if isinstance(output, (tuple, list)) else ()
+        answer = [tensor.float() for tensor in answer if isinstance(tensor, torch.Tensor)]
+        if len(answer) == 5 and answer[0].numel() == 0:
+            return [answer[0].new_zeros(0, *shape) for shape in ((4,), *[(_CHANNELS, 1, 1)] * 4)]
+        shapes = [tuple(tensor.shape) for tensor in answer]
+        fits = list(map(len, shapes)) == [2, 4, 4, 4, 4] and len({shape[0] for shape in shapes}) == 1
+        fits = fits and shapes[0][1] == 4 and shapes[1][1] > 1 and {shape[1] for shape in shapes[2:]} == {_CHANNELS}
+        fits = fits and len(set(shapes[2:])) == 1 and all(0 not in shape for shape in shapes)
+        fits = fits and all(tensor.isfinite().all() for tensor in answer)
+        if not fits or answer[0].abs().max() > 2 * max(size) + 100:
+            what = "boxes in the picture, coarse and fine parts, U and V, as DensePose does"
+            raise ModelError(f"{self.name} does not answer with {what}; {_OTHER_KIND}.")
+        boxes, corner = answer[0], answer[0].new_tensor(size[::-1])
         seen = ((boxes[:, :2] < corner) & (boxes[:, 2:] >= 1) & (boxes[:, 2:] > boxes[:, :2])).all(dim=1)
-        return [boxes[seen], *(tensor[seen] for tensor in maps)]
+        return [tensor[seen] for tensor in answer]
 
 
 def _num_companions(detections: list[Detection], chosen: int) -> int:

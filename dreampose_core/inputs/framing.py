@@ -232,11 +232,11 @@ def _is_frame_of(image_poses: PoseSequence, motion: PoseSequence) -> bool:
 
 def _coarse(poses: PoseSequence) -> np.ndarray:
     """Labels on a grid of _CELLS x _CELLS: (T, h, w), parts, or quantised U, V without parts."""
-    at = [((np.arange(_CELLS) + 0.5) * side / _CELLS).astype(int) for side in poses.size]
+    poses = fitted(poses, (_CELLS, _CELLS), Box(0, 0, *poses.size))
     if poses.parts is not None:
-        return poses.parts[:, at[0]][:, :, at[1]]
-    uv = (poses.uv[:, :, at[0]][..., at[1]].clip(0, 1) * 4).astype(np.uint8)
-    return np.where(poses.mask[:, at[0]][:, :, at[1]], 1 + 5 * uv[:, 0] + uv[:, 1], 0)
+        return poses.parts
+    uv = (poses.uv.clip(0, 1) * 4).astype(np.uint8)
+    return np.where(poses.mask, 1 + 5 * uv[:, 0] + uv[:, 1], 0)
 
 
 def frame_size(model: str | Path, photo: tuple[int, int] | None = None) -> tuple[int, int]:

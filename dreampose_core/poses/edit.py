@@ -67,9 +67,8 @@ def mirrored(poses: PoseSequence) -> PoseSequence:
     """
     if poses.parts is None:
         raise InputError("The pose sequence holds U, V only and cannot be mirrored; that needs parts.")
-    parts, joints = np.empty_like(poses.parts), None if poses.joints is None else poses.joints.mirrored()
-    for old, new in zip(poses.parts, parts):
-        new[:] = _MIRRORED[old[:, ::-1]]
+    joints = None if poses.joints is None else poses.joints.mirrored()
+    parts = np.stack([_MIRRORED[map_[:, ::-1]] for map_ in poses.parts])
     if poses.charts != "body":
         return replace(poses, parts=parts, uv=None, charts="none", joints=joints)
     uv = np.empty_like(poses.uv)

@@ -120,9 +120,8 @@ def _parted(seeds: list[_Seed], mask: np.ndarray) -> list[np.ndarray]:
 
 def _coarse(mask: np.ndarray, step: int) -> np.ndarray:
     """Reduce a mask to cells of `step` x `step` pixels, true where any pixel is, so that thin limbs stay connected."""
-    height, width = mask.shape
-    padded = np.pad(mask, ((0, -height % step), (0, -width % step)))
-    return padded.reshape(-(-height // step), step, -(-width // step), step).any(axis=(1, 3))
+    rows, columns = (np.arange(0, length, step) for length in mask.shape)
+    return np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
 
 
 def _steps(start: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -127,12 +127,11 @@ class PoseSequence:
         parts, uv = self.parts, self.uv
         if not self.maps:
             raise InputError("The pose sequence holds neither parts nor U, V; at least one of them is needed.")
-        if self.charts not in get_args(Charts):
-            known = ", ".join(get_args(Charts))
-            raise InputError(f"The pose sequence's charts are {self.charts!r}; expected one of {known}.")
-        if (self.charts == "none") != (uv is None):
-            known = "missing" if uv is None else "given"
-            raise InputError(f"The pose sequence says charts {self.charts!r}, but its U, V are {known}.")
+        charts = ("none",) if uv is None else tuple(name for name in get_args(Charts) if name != "none")
+        if self.charts not in charts:
+            where = "without" if uv is None else "with"
+            expected = " or ".join(charts)
+            raise InputError(f"The charts of a pose sequence {where} U, V are {self.charts!r}; expected {expected}.")
         if not (isinstance(self.fps, (int, float)) and 1 <= self.fps <= 240):
             raise InputError(f"The pose sequence has {self.fps} frames per second; 1 to 240 are accepted.")
         kinds = {"parts": (3, "uint8"), "uv": (4, "float16", *(("float32",) if parts is None else ()))}
@@ -143,10 +142,8 @@ class PoseSequence:
                 raise InputError(f"The pose sequence's {name} are {array.dtype} {array.shape}; expected {expected}.")
             if 0 in array.shape:
                 raise InputError(f"The pose sequence's {name} have shape {array.shape}: no frames, or no pixels.")
-        if uv is not None and uv.shape[1] != 2:
-            raise InputError(f"The pose sequence's uv has {uv.shape[1]} channels; expected 2 (U and V).")
-        if parts is not None and uv is not None and parts.shape != (uv.shape[0], *uv.shape[2:]):
-            raise InputError(f"The pose sequence's parts {parts.shape} and uv {uv.shape} differ in frames or size.")
+        if uv is not None and uv.shape != (len(self), 2, *self.size):
+            raise InputError(f"The pose sequence's uv have shape {uv.shape}; expected {(len(self), 2, *self.size)}.")
         if parts is not None and parts.max() > NUM_PARTS:
             raise InputError(f"The pose sequence has part {parts.max()}; DensePose's parts are 0 to {NUM_PARTS}.")
         if self.joints is not None and len(self.joints) != len(self):
