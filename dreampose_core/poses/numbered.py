@@ -25,7 +25,7 @@ MAX_BYTES_IN_ALL = 512 << 20
 MAX_NPY_BYTES = 64 << 20  # bytes of one .npy map; float64 of 1920 x 1080 has 33 MB
 MAX_NPY_BYTES_IN_ALL = 4 << 30
 _LARGEST_READ = 8 << 20  # bytes; far more than the directory of a normal zip of MAX_ENTRIES files
-ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty zip
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty zip
 _MOST_DIGITS, _MOST_RANGES = 15, 12
 
 
@@ -53,8 +53,7 @@ class Folder:
         with refusing(unreadable), ExitStack() as files:
             if path.is_dir():
                 self.entries = _files_in(path, self.name)
-            elif files.enter_context(open(path, "rb")).read(4) in ZIP_STARTS:
-                file = files.enter_context(_Bounded(open(path, "rb", buffering=0)))
+            elif (file := files.enter_context(_Bounded(open(path, "rb", buffering=0)))).peek(4).startswith(_ZIP_STARTS):
                 self._archive = files.enter_context(zipfile.ZipFile(file))
                 self.entries = _members(self._archive, self.name)
             else:
@@ -66,10 +65,6 @@ class Folder:
 
     def __exit__(self, *_) -> None:
         self._files.close()
-
-    def with_suffix(self, *suffixes: str) -> list[Entry]:
-        """The entries with one of `suffixes`, which are in lower case and include the dot."""
-        return [entry for entry in self.entries if entry.suffix in suffixes]
 
     def where(self, entry: Entry) -> str:
         """The entry's name for messages."""

@@ -15,7 +15,7 @@ from ..errors import InputError, shown
 from ..media import is_video
 from . import maps
 from .npz import read_poses
-from .numbered import ZIP_STARTS, Folder
+from .numbered import Folder, refusing
 from .renderings import SAME_COLOUR, Palette, is_overlay, looks_drawn, palette_of, parts_of, shows_ramps
 from .sequence import Charts, PoseSequence
 from .sources import FORM_NPZ, NO_RATE, SUFFIXES, Pictures, Reading, Video, numbered_frames
@@ -31,7 +31,12 @@ _PICKLE_START = re.compile(rb"\x80[\x00-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\
 _FITS, _MISFIT = 12.0, 40.0
 _LEVELS = "limited", "full"
 _STORED = [f"in_color_matrix={matrix}:in_range={levels}" for matrix in ("bt601", "bt709") for levels in _LEVELS]
-_PICTURE_START = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
+# How files start that are read as those with this suffix, whatever their names; two for zips: one of an empty one.
+_STARTS = {
+    ".zip": rb"PK\x03\x04|PK\x05\x06",
+    ".npy": rb"\x93NUMPY",
+    ".png": rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP",
+}
 _ACCEPTED = (
     "accepted are pose files (.npz), frame_<n>_densepose.npy, IUV pictures, DensePose renderings and clips of a "
     "person, as a file, a folder or a zip"
@@ -45,26 +50,23 @@ def read_any(path: str | Path, estimate: Estimate | None = None) -> Reading:
     Raises InputError with one sentence, and whatever `estimate` raises.
     """
     path = Path(path)
-    name, suffix = shown(path.name or str(path)), path.suffix.lower()
+    name = shown(path.name or str(path))
     start = b"" if os.path.isdir(path) else _start_of(path, name)
-    is_zip = start.startswith(ZIP_STARTS)
-    is_picture, is_array = _PICTURE_START.match(start), start.startswith(b"\x93NUMPY")
-    is_other = bool(start) and not (is_zip or is_picture or is_array)
-    if is_other and is_video(path):
-        return _from_frames(Video(path), estimate)
-    if is_other:
+    kind = next((suffix for suffix, pattern in _STARTS.items() if re.match(pattern, start, re.DOTALL)), None)
+    if start and kind is None:
+        if is_video(path):
+            return _from_frames(Video(path), estimate)
         raise InputError(f"{name} is of no kind that is known here, or it is damaged; {_ACCEPTED}.")
     with Folder(path) as folder:
-        if is_array:
-            return _original(folder, [replace(folder.entries[0], suffix=".npy")])
-        if is_picture:
-            return _from_frames(Pictures(folder, folder.entries), estimate)
-        names = {entry.name for entry in folder.entries}
-        if is_zip and (suffix == ".npz" or {"version.npy", "charts.npy", "fps.npy"} <= names):
+        entries = [replace(folder.entries[0], suffix=kind)] if kind in (".npy", ".png") else folder.entries
+        arrays, pictures, npzs, pickles = (
+            [entry for entry in entries if entry.suffix in suffixes]
+            for suffixes in ((".npy",), SUFFIXES, (".npz",), _PICKLES)
+        )
+        is_npz = path.suffix.lower() == ".npz" or {"version.npy", "charts.npy", "fps.npy"} <= {x.name for x in arrays}
+        if kind == ".zip" and is_npz:
             return Reading(read_poses(path), FORM_NPZ, ())
-        arrays, pictures = folder.with_suffix(".npy"), folder.with_suffix(*SUFFIXES)
-        npzs, pickles = folder.with_suffix(".npz"), folder.with_suffix(*_PICKLES)
-        if not is_zip and not arrays and len(npzs) == 1:
+        if kind is None and not arrays and len(npzs) == 1:
             notice = f"The poses are taken from {npzs[0].name} in {folder.name}."
             return Reading(read_poses(npzs[0].source), FORM_NPZ, (notice,))
         if arrays:
@@ -84,13 +86,10 @@ def _start_of(path: Path, name: str) -> bytes:
         raise InputError(f"There is no file or folder at {shown(str(path))}; {todo}.")
     if os.path.getsize(path) == 0:
         raise InputError(f"{name} is empty (0 bytes); {_ACCEPTED}.")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(128)
-            file.seek(-1, os.SEEK_END)
-            end = file.read(1)
-    except OSError as error:
-        raise InputError(f"{name} may not be read; please check its permissions; {_ACCEPTED}.") from error
+    with refusing(f"{name} may not be read; please check its permissions; {_ACCEPTED}."), open(path, "rb") as file:
+        start = file.read(128)
+        file.seek(-1, os.SEEK_END)
+        end = file.read(1)
     if path.suffix.lower() in _PICKLES or (end == b"." and _PICKLE_START.match(start)):
         raise _pickle(name)
     return start
