@@ -314,12 +314,12 @@ def test_a_person_of_several_photos_is_found_again_with_another_motion(
     assert queues(settings, alone)["subject"] != first["subject"]
 
 
-@pytest.mark.parametrize("source", ["all maps", "one map", "none"])
+@pytest.mark.parametrize("source", ["one map", "none"])
 def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatch, source):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     photos, motion = person
     queue, asked = estimating(monkeypatch, settings, tmp_path)
-    maps = {"all maps": together(photos), "one map": photos[0].image_poses, "none": None}[source]
+    maps = photos[0].image_poses if source == "one map" else None
     work = prepared(tmp_path, person, maps=maps)
     queue(work)
     DeviceTasks(settings)(work)
@@ -330,5 +330,4 @@ def test_made_again_it_is_the_same_person(tmp_path, person, settings, monkeypatc
     DeviceTasks(settings)(second)
     first, other = (json.loads(one.folder.settings.read_text()) for one in (work, second))
     assert other["subject"] == first["subject"] and "tuning" not in other["seconds"]
-    num_estimated = {"all maps": 0, "one map": 2, "none": 3}[source]
-    assert len(asked) == num_estimated, "what was estimated is remembered"
+    assert len(asked) == (2 if maps else 3), "what was estimated is remembered"

@@ -4,29 +4,25 @@ body tracker's."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dreampose_core.densepose import Estimates, load_estimator
-from dreampose_core.errors import InputError
+from dreampose_core.densepose import load_estimator
 from dreampose_core.inputs.framing import fit_photo
 from dreampose_core.inputs.photo_checks import NO_DENSEPOSE, NO_PERSON, motion_checks, photo_checks
 from dreampose_core.media import Box, read_image
 from dreampose_core.poses import JOINT_INDEX, PoseSequence, largest_alone, people, read_poses
 from dreampose_core.poses.people import several
+from dreampose_core.poses.sequence import FEET, HEAD, SHINS, THIGHS, TORSO
 from dreampose_core.settings import EXAMPLES, FrameOptions
 from dreampose_core.synthetic import HELD_OUT, MOTIONS, Moments, Person
-from dreampose_core.synthetic.backdrop import backdrop
 from dreampose_core.synthetic.clips import exact_clip
-from dreampose_core.synthetic.dice import Dice
 
 SIZE = (160, 128)
-GUESSED = 2  # every how many people the tracker is asked about, too, where it takes long
-HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
+GUESSED = 3  # every how many people the tracker is asked about, too, because it takes long
 PEOPLE = sorted(path.stem for path in (EXAMPLES / "people").glob("*.png"))
 SEEDS = range(HELD_OUT + 700, HELD_OUT + 713)
 TURNED = ("seen from the side", "seen from behind")
@@ -58,8 +54,8 @@ def standing():
 
 
 def guesses(estimator, pictures: np.ndarray) -> np.ndarray:
-    """Parts (N, H, W) that the estimator finds in these pictures of as many people."""
-    return np.concatenate([estimator.estimate([picture]).parts for picture in pictures])
+    """Parts (N, H, W) that the estimator finds in every so many of these pictures of as many people."""
+    return np.concatenate([estimator.estimate([picture]).parts for picture in pictures[::GUESSED]])
 
 
 def own_map(parts: np.ndarray) -> PoseSequence:
@@ -93,8 +89,8 @@ def test_the_examples_raise_no_alarm(name, estimator):
 
 def test_whole_people_raise_no_alarm(standing, estimator):
     rgb, parts = standing
-    for picture, exact, guessed in zip(rgb, parts, guesses(estimator, rgb)):
-        assert said(picture, own_map(exact)) == said(picture, own_map(guessed)) == ()
+    for pictures, maps in ((rgb, parts), (rgb[::GUESSED], guesses(estimator, rgb))):
+        assert all(said(picture, own_map(own)) == () for picture, own in zip(pictures, maps))
 
 
 def test_whole_people_in_all_motions_raise_no_alarm(estimator):
@@ -105,68 +101,65 @@ def test_whole_people_in_all_motions_raise_no_alarm(estimator):
     towards = [math.cos(float(m.angles[0, JOINT_INDEX["root"], 1])) for m in moments]
     rgb, parts = drawn(who, moments)
     assert max(towards) > 0.9 and min(towards) < -0.5, "some are turned, most are not"
-    for maps, most_wrong in ((parts, 0), (guesses(estimator, rgb), 2)):
+    for maps, step, most_wrong in ((parts, 1, 0), (guesses(estimator, rgb), GUESSED, 1)):
         wrong = []
-        for picture, own, name, cosine in zip(rgb, maps, MOTIONS, towards):
+        for picture, own, cosine in zip(rgb[::step], maps, towards[::step]):
             found = said(picture, own_map(own))
             if found and (cosine >= 0.75 or not all(any(words in sentence for words in TURNED) for sentence in found)):
-                wrong.append((name, cosine, found))
+                wrong.append((cosine, found))
         assert len(wrong) <= most_wrong, wrong
 
 
 def test_a_tight_crop_raises_no_alarm(standing, estimator):
     alarms = 0
-    for picture, parts in zip(*standing):
+    for number, (picture, parts) in enumerate(zip(*standing)):
         top, bottom = rows(parts, tuple(range(1, 25)))
         columns = np.flatnonzero(parts.any(axis=0))
         for across in (slice(None), slice(columns[0], columns[-1] + 1)):
             photo, own = np.ascontiguousarray(picture[top:bottom, across]), parts[top:bottom, across]
             assert said(photo, own_map(own)) == ()
-            alarms += said(photo, own_map(estimator.estimate([photo]).parts[0])) != ()
-    assert alarms <= 3, "of 26; hands at the very edge"
+            if number % GUESSED == 0:
+                alarms += said(photo, own_map(estimator.estimate([photo]).parts[0])) != ()
+    assert alarms <= 1, "of 10; hands at the very edge"
 
 
 # -- what the photo lacks ----------------------------------------------------------------------------------------------
 
 
-def cuts(parts: np.ndarray) -> Iterator[tuple[str, slice, slice, str]]:
+def cuts(parts: np.ndarray) -> dict[str, tuple[slice, slice, str]]:
     """What is left of the picture, and the words that are right for it."""
     (top, chin), (neck, hips) = rows(parts, HEAD), rows(parts, TORSO)
     columns = np.flatnonzero(parts.any(axis=0))
-    middle = slice(0, (columns[0] + columns[-1]) // 2)
-    whole = slice(None)
+    whole, middle = slice(None), slice(0, (columns[0] + columns[-1]) // 2)
     thighs, shins, feet = (rows(parts, of) for of in (THIGHS, SHINS, FEET))
-    yield "ankles", slice(0, feet[0] - 1), whole, "The feet are outside the photo"
-    yield "shins", slice(0, sum(shins) // 2), whole, "The feet are outside the photo"
-    yield "knees", slice(0, shins[0]), whole, "The lower legs are outside the photo"
-    yield "thighs", slice(0, sum(thighs) // 2), whole, "legs are outside the photo"
-    yield "hips", slice(0, round(neck + 0.8 * (hips - neck))), whole, "legs are outside the photo"
-    yield "chest", slice(0, (neck + hips) // 2), whole, "The legs are outside the photo"
-    yield "face", slice((top + chin) // 2, None), whole, "The head is cut off at the upper edge of the photo"
-    yield "no head", slice(chin + 1, None), whole, "The head is outside the photo"
-    yield "half", whole, middle, "The person is cut off at the right edge of the photo"
+    return {
+        "ankles": (slice(0, feet[0] - 1), whole, "The feet are outside the photo"),
+        "shins": (slice(0, sum(shins) // 2), whole, "The feet are outside the photo"),
+        "knees": (slice(0, shins[0]), whole, "The lower legs are outside the photo"),
+        "thighs": (slice(0, sum(thighs) // 2), whole, "legs are outside the photo"),
+        "hips": (slice(0, round(neck + 0.8 * (hips - neck))), whole, "legs are outside the photo"),
+        "chest": (slice(0, (neck + hips) // 2), whole, "The legs are outside the photo"),
+        "face": (slice((top + chin) // 2, None), whole, "The head is cut off at the upper edge of the photo"),
+        "no head": (slice(chin + 1, None), whole, "The head is outside the photo"),
+        "half": (whole, middle, "The person is cut off at the right edge of the photo"),
+    }
 
 
-KINDS = ("ankles", "shins", "knees", "thighs", "hips", "chest", "face", "no head", "half")
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ankles", "shins", "knees", "thighs", "hips", "chest", "face", "no head", "half"])
 def test_what_is_cut_off_is_said(kind, standing, estimator):
-    right = {"exact": 0, "guessed": 0}
+    exact, guessed = [], []
     for number, (picture, parts) in enumerate(zip(*standing)):
-        _, down, across, words = next(cut for cut in cuts(parts) if cut[0] == kind)
+        down, across, words = cuts(parts)[kind]
         photo = np.ascontiguousarray(picture[down, across])
-        maps = [("exact", parts[down, across])]
+        found = said(photo, own_map(parts[down, across]))
+        exact.append(any(words in sentence and "the model will invent" in sentence for sentence in found))
+        assert not any("Pad" in sentence or "people" in sentence for sentence in found), found
         if number % GUESSED == 0:
-            maps.append(("guessed", estimator.estimate([photo]).parts[0]))
-        for how, own in maps:
-            found = said(photo, own_map(own))
-            right[how] += any(words in sentence and "the model will invent" in sentence for sentence in found)
-            right[how] += how == "guessed" and found == (NO_PERSON,)  # of a torso alone the tracker makes nothing
-            assert how == "guessed" or not any("Pad" in sentence or "people" in sentence for sentence in found), found
-    # of a part the tracker makes what it can
+            found = said(photo, own_map(estimator.estimate([photo]).parts[0]))
+            guessed.append(found == (NO_PERSON,) or any(words in sentence for sentence in found))
+    # of a part, such as a torso alone, the tracker makes what it can
     least = {"half": 0.6, "ankles": 0.6, "no head": 0.3, "face": 0.5, "chest": 0.6}.get(kind, 0.75)
-    assert right["exact"] >= len(SEEDS) - 1 and right["guessed"] >= least * len(SEEDS) / GUESSED, right
+    assert sum(exact) >= len(SEEDS) - 1 and np.mean(guessed) >= least, (exact, guessed)
 
 
 def test_feet_that_are_not_at_the_edge_are_hidden(standing):
@@ -189,14 +182,14 @@ def test_an_arm_that_ends_at_the_edge(standing):
     ("degrees", "words"), [(180, "from behind"), (150, "from behind"), (90, "from the side"), (-90, "from the side")]
 )
 def test_people_who_are_turned_away(degrees, words, estimator):
-    who = [Person.from_seed(seed) for seed in SEEDS]
+    who = [Person.from_seed(seed) for seed in SEEDS[:9]]
     rgb, parts = drawn(who, [facing(person.moments("idle", torch.tensor([1.0])), degrees) for person in who])
-    for maps, least in ((parts, 0.8), (guesses(estimator, rgb), 0.65)):
-        found = [said(picture, own_map(own)) for picture, own in zip(rgb, maps)]
-        assert np.mean([len(sentences) <= 1 for sentences in found]) >= (1 if maps is parts else 0.9)
-        assert sum(words in "".join(sentences) for sentences in found) >= least * len(SEEDS), found
+    for maps, step, least in ((parts, 1, 0.8), (guesses(estimator, rgb), GUESSED, 0.65)):
+        found = ["".join(said(picture, own_map(own))) for picture, own in zip(rgb[::step], maps)]
+        assert max(sentences.count(".") for sentences in found) <= 1
+        assert np.mean([words in sentences for sentences in found]) >= least, found
         if degrees == 180:
-            assert sum("the face and the front" in "".join(sentences) for sentences in found) >= 0.6 * len(SEEDS)
+            assert np.mean(["the face and the front" in sentences for sentences in found]) >= 0.6
 
 
 # -- several people ----------------------------------------------------------------------------------------------------
@@ -253,11 +246,10 @@ def test_of_several_people_the_largest_is_taken(name, standing):
 def test_of_several_people_the_tracker_takes_the_largest(name, standing, estimator):
     who, number, larger, least = GROUPS[name]
     picture, _, owner = together(standing, *who)
-    found = estimator.estimate([picture]).mask[0]
-    right = found & (owner == larger)
+    found, wanted = estimator.estimate([picture]).mask[0], owner == larger
     # who is covered in part may be missed
     assert (name == "apart") <= estimator.left_out <= number - 1
-    assert right.sum() >= (least - 0.1) * (found | (owner == larger)).sum()
+    assert (found & wanted).sum() >= (least - 0.1) * (found | wanted).sum()
 
 
 def test_one_person_is_left_as_found(standing):
@@ -285,13 +277,6 @@ def test_without_a_map_or_with_one_of_nobody():
     assert said(photo, None, fit="crop") == (NO_DENSEPOSE, cropped)
     assert said(photo[:, :240], None, fit="crop") == (NO_DENSEPOSE,), "it has the frame's shape"
     assert said(photo, own_map(np.zeros((300, 400), np.uint8))) == (NO_PERSON,)
-
-
-@pytest.mark.parametrize("seed", range(HELD_OUT + 800, HELD_OUT + 806))
-def test_an_empty_room_is_refused(seed):
-    room = backdrop(Dice.of(seed, 43), (320, 256)).mul(255).byte().numpy()
-    with pytest.raises(InputError, match="^No person was found in the photo; choose one that shows"):
-        Estimates("body").of_photo(room)
 
 
 def test_a_photo_much_smaller_than_a_frame(standing):

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..media import Box, pad_box
 from ..poses import PoseSequence, people, several
+from ..poses.sequence import FEET, HEAD, SHINS, THIGHS, TORSO
 from .framing import on_map
 
 NO_DENSEPOSE = (
@@ -14,14 +15,13 @@ NO_DENSEPOSE = (
 _FROM_THE_FRONT = "a photo from the front works better."
 NO_PERSON = "No person is found in this DensePose: give the map that was made from this photo, or none."
 
-_HEAD, _FEET, _SHINS, _THIGHS, _TORSO = (23, 24), (5, 6), (11, 12, 13, 14), (7, 8, 9, 10), (1, 2)
 _LEFT_ARM, _RIGHT_ARM = (15, 17), (16, 18)  # upper arms
 _ARMS = (4, *_LEFT_ARM, 19, 21), (3, *_RIGHT_ARM, 20, 22)  # left and right, each with the hand first
 
 # The limits below were measured on rendered people in all motions and from all sides, and on the body tracker's maps of
 # them. Parts count as seen from these shares of the person's pixels; for whole people head, thighs, shins and feet have
 # at least 0.05, 0.17, 0.11 and 0.013.
-_SEEN = {_HEAD: 0.01, _THIGHS: 0.08, _SHINS: 0.07, _FEET: 0.003, (3,): 0.001, (4,): 0.001}
+_SEEN = {HEAD: 0.01, THIGHS: 0.08, SHINS: 0.07, FEET: 0.003, (3,): 0.001, (4,): 0.001}
 _WHOLE_FEET = 0.012  # share of the person; feet at the edge with less are cut off
 _CUT_HEAD = 0.7  # head width at the edge, of the greatest, above which the head is cut off; whole heads end narrow
 _CUT_SIDE = 0.04  # contact with a side edge, as a share of the person's height, from which the person is cut off
@@ -110,15 +110,15 @@ def _lacking(labels: np.ndarray) -> dict[str, str]:
     near = max(1, round(_EDGE * (rows[-1] + 1 - rows[0])))
     above, below = rows[0] < near, rows[-1] >= len(labels) - near
     found = {}
-    if not seen[_HEAD]:
+    if not seen[HEAD]:
         found["head"] = "The head is outside the photo" if above else "The head is hidden"
     elif above:
-        width = np.isin(labels, _HEAD).sum(axis=1)
+        width = np.isin(labels, HEAD).sum(axis=1)
         if width[:near].max() > _CUT_HEAD * width.max():
             found["head"] = "The head is cut off at the upper edge of the photo"
-    if not seen[_FEET] or (below and share[_FEET] < _WHOLE_FEET):
-        what = "feet" if seen[_SHINS] else "lower legs" if seen[_THIGHS] else "legs"
-        if what == "feet" and seen[_FEET]:
+    if not seen[FEET] or (below and share[FEET] < _WHOLE_FEET):
+        what = "feet" if seen[SHINS] else "lower legs" if seen[THIGHS] else "legs"
+        if what == "feet" and seen[FEET]:
             found["legs"] = "The feet are cut off at the lower edge of the photo"
         else:
             found["legs"] = f"The {what} are outside the photo" if below else f"The {what} are hidden"
@@ -137,17 +137,17 @@ def _turned(labels: np.ndarray) -> list[str]:
     """A sentence about a person who does not face the camera; empty otherwise."""
     columns = {parts: np.nonzero(np.isin(labels, parts))[1] for parts in (_LEFT_ARM, _RIGHT_ARM)}
     left, right = columns.values()
-    torso, head = np.isin(labels, _TORSO), np.isin(labels, _HEAD)
+    torso, head = np.isin(labels, TORSO), np.isin(labels, HEAD)
     arms = len(left) + len(right)
     if not (torso.any() and arms):
         return []
     apart = (left.mean() - right.mean()) / max(np.ptp(np.nonzero(torso)[0]), 1) if len(left) and len(right) else 0.0
-    half = np.count_nonzero(labels == _HEAD[0]) / max(np.count_nonzero(head), 1)
+    half = np.count_nonzero(labels == HEAD[0]) / max(np.count_nonzero(head), 1)
     profile = not 1 - _PROFILE < half < _PROFILE
-    sides = np.count_nonzero(labels == _TORSO[1]) < _SIDE_ON * np.count_nonzero(torso)
+    sides = np.count_nonzero(labels == TORSO[1]) < _SIDE_ON * np.count_nonzero(torso)
     if max(len(left), len(right)) >= _ONE_ARM * arms and abs(apart) < _NEAR_ARMS and profile and sides:
         return [f"The person is seen from the side, so the model will invent the other side; {_FROM_THE_FRONT}"]
-    if np.count_nonzero(labels == _TORSO[0]) >= _BEHIND * np.count_nonzero(torso) and apart < 0:
+    if np.count_nonzero(labels == TORSO[0]) >= _BEHIND * np.count_nonzero(torso) and apart < 0:
         what = "the front" if profile else "the face and the front"
         return [f"The person is seen from behind, so the model will invent {what}; {_FROM_THE_FRONT}"]
     return []

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import InputError
 from ..media import Box, pad_box
 from .edit import fitted
-from .sequence import PoseSequence
+from .sequence import FEET, HEAD, SHINS, THIGHS, TORSO, PoseSequence
 
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
 MIN_WIDENING, MAX_WIDENING = 0.75, 1.33  # limits of scale_x / scale_y
@@ -18,9 +18,7 @@ _MOST = 10  # most frames used; lengths are the medians over them
 _MEASURED = 120  # most frames measured, evenly spread, from which those are chosen
 
 _FRONT = 2
-# The kind of each of DensePose's parts, see _KIND, for measuring a figure's height; 0 is background, 6 all other parts.
-_KINDS = np.array([0, 1, 1, 6, 6, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, *[6] * 8, 5, 5], np.uint8)
-_KIND = {"torso": 1, "feet": 2, "thighs": 3, "shins": 4, "head": 5}
+_GROUPS = {"head": HEAD, "torso": TORSO, "thighs": THIGHS, "shins": SHINS, "feet": FEET}
 _ABSURD = 3.0  # times larger or smaller than the photo's person: may show none
 _GRID = (40, 30)  # rows and columns of the points of a likeness
 # Extent of a likeness, in torso heights: up and down from the top of the torso, and to both sides of its middle.
@@ -200,19 +198,9 @@ def measured(labels: np.ndarray, parts_known: bool) -> Figure | None:
     whole = _rows(labels > 0)
     if whole is None:
         return None
+    spans = {name: _rows(np.isin(labels, group)) if parts_known else None for name, group in _GROUPS.items()}
+    spans |= {} if parts_known else {"head": whole, "feet": whole}
     heights: dict[str, float] = {}
-    if not parts_known:
-        top, bottom = whole
-        if top > 0:
-            heights["head"] = top
-        if bottom < labels.shape[0]:
-            heights["feet"] = bottom
-        heights["body"] = (top + bottom) / 2
-        middle = float(np.median(np.nonzero(labels)[1])) + 0.5
-        return Figure(labels, heights, middle, None, 1.0, (top + 0.15 * (bottom - top), 0.4 * (bottom - top)))
-    kinds = _KINDS[labels]
-    torso = kinds == _KIND["torso"]
-    spans = {name: _rows(kinds == number) for name, number in _KIND.items()}
     if spans["head"] and spans["head"][0] > 0:
         heights["head"], heights["chin"] = spans["head"]
     if spans["torso"] and spans["torso"][0] > 0:
@@ -225,10 +213,15 @@ def measured(labels: np.ndarray, parts_known: bool) -> Figure | None:
         heights["feet"] = spans["feet"][1]
     top, bottom = spans["torso"] or whole
     heights["body"] = (top + bottom) / 2
+    torso = np.isin(labels, TORSO)  # the whole person if the parts are unknown
     area = np.count_nonzero(torso)
-    middle = float(np.median(np.nonzero(torso if area else kinds)[1])) + 0.5
+    middle = float(np.median(np.nonzero(torso if area else labels)[1])) + 0.5
     front = np.count_nonzero(labels == _FRONT) / area if area else 0.0
-    return Figure(labels, heights, middle, _width(torso[top:bottom]), max(front, 1 - front), (top, bottom - top))
+    width, frame = _width(torso[top:bottom]), (top, bottom - top)
+    if not parts_known:
+        heights.pop("chin", None)
+        width, frame = None, (top + 0.15 * (bottom - top), 0.4 * (bottom - top))
+    return Figure(labels, heights, middle, width, max(front, 1 - front), frame)
 
 
 def _rows(mask: np.ndarray) -> tuple[int, int] | None:

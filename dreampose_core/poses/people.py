@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import scipy  # loads its ndimage at the first use
 
-from .sequence import PoseSequence
+from .sequence import FEET, HEAD, SHINS, THIGHS, TORSO, PoseSequence
 
 # head, torso, arms, thighs, and shins with feet
-_GROUPS = (23, 24), (1, 2), (3, 4, *range(15, 23)), (7, 8, 9, 10), (5, 6, 11, 12, 13, 14)
+_GROUPS = HEAD, TORSO, (3, 4, *range(15, 23)), THIGHS, SHINS + FEET
 _APART = 1.2  # head sizes between centres; nearer pieces are one head, divided by an arm or by hair
 _LEAST_HEAD = 0.05  # share of the largest head's area; smaller pieces are specks, or people far in the background
 _LEAST_TORSO = 0.3  # share of the largest torso's area, for a person without a visible head
@@ -41,7 +41,7 @@ def people(labels: np.ndarray) -> list[np.ndarray]:
     counts = [np.bincount(labels[person], minlength=25) for person in _parted(seeds, mask)]
     areas = [count.sum() for count in counts]
     # (N, 5): shares of head, torso, arms, thighs, and shins with feet
-    shares = np.array([[count[list(group)].sum() / max(count.sum(), 1) for group in _GROUPS] for count in counts])
+    shares = np.array([[count[[*group]].sum() / max(count.sum(), 1) for group in _GROUPS] for count in counts])
     num_groups, largest = (shares >= _GROUP_SHARE).sum(1), int(np.argmax(areas))
     head, torso, arms = shares.T[:3]
     good_head = (head >= _HEAD_SHARE[0]) & (head <= _HEAD_SHARE[1]) | (np.arange(len(seeds)) >= len(heads))
@@ -66,7 +66,7 @@ def largest_alone(poses: PoseSequence) -> PoseSequence:
 
 def _heads(labels: np.ndarray) -> list[_Seed]:
     """Find the heads; pieces of one head are joined."""
-    regions, areas = numbered_regions(np.isin(labels, _GROUPS[0]))
+    regions, areas = numbered_regions(np.isin(labels, HEAD))
     found, centres = [], []
     for number in range(1, 1 + np.count_nonzero(areas >= _LEAST_HEAD * areas[:1])):
         pixels = regions == number
@@ -87,7 +87,7 @@ def _headless(labels: np.ndarray, mask: np.ndarray, heads: list[_Seed]) -> list[
 
     A torso below a person may be a part of that person, cut in two.
     """
-    torso, head = np.isin(labels, _GROUPS[1]), np.zeros_like(mask)
+    torso, head = np.isin(labels, TORSO), np.zeros_like(mask)
     for pixels, _ in heads:
         head |= pixels
     regions, areas = numbered_regions(mask)
