@@ -152,16 +152,6 @@ def parts_only(poses: PoseSequence) -> PoseSequence:
     return replace(poses, uv=None, charts="none")
 
 
-def test_each_is_fitted_as_a_photo_alone_is(photos):
-    for photo, done in zip(photos, fit_photos(photos, SIZE, FrameOptions())):
-        image, own, _ = fit_photo(photo.image, photo.image_poses, SIZE, FrameOptions())
-        assert np.array_equal(done.image, image) and done.name == photo.name
-        assert np.array_equal(done.image_poses.parts, own.parts)
-    wide = replace(photos[1], image=photos[1].image[:40])
-    with pytest.raises(InputError, match="^1.png: The photo is 40 x 80 and its DensePose 96 x 80"):
-        fit_photos([photos[0], wide], SIZE, FrameOptions())
-
-
 def test_maps_are_joined_in_their_order(photos):
     joined, said = maps_together(fit_photos(photos, SIZE, FrameOptions()))
     fitted = fit_photos(photos, SIZE, FrameOptions())

@@ -7,41 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn import made_motion
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dreampose_core.poses import PoseSequence, read_poses
 from dreampose_core.poses.clean import frames_with_holes, holes_filled, smoothed
 from dreampose_core.poses.people import small_regions
 from dreampose_core.settings import EXAMPLES
 
-
-def flooded(mask: np.ndarray, eight: bool) -> list[set[tuple[int, int]]]:
-    """The regions of a mask, found pixel by pixel."""
-    left, found = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
-    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if eight or not dy * dx]
-    while left:
-        found.append({left.pop()})
-        while near := {(y + dy, x + dx) for y, x in found[-1] for dy, dx in steps} & left:
-            found[-1] |= near
-            left -= near
-    return sorted(found, key=len)
+# Connected are also pixels that touch at a corner, but not in holes; holes do not touch the border.
+SPECKS = "A...###", "..B.###", ".B..###"
+HOLES = ".......", ".A..##.", "..B.##.", ".......", ".CC.D..", "....D.E"
 
 
-@settings(deadline=None, derandomize=True, max_examples=80)
-@given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans(), st.integers(0, 20))
-def test_regions_are_those_of_a_flood(height, width, seed, are_holes, limit):
-    rng = np.random.default_rng(seed)
-    mask = rng.random((height, width)) < rng.random()
-    regions = flooded(mask, eight=not are_holes)
-    found = {(int(y), int(x)) for y, x in np.argwhere(small_regions(mask, limit, are_holes))}
-    for region in regions:
-        border = any(y in (0, height - 1) or x in (0, width - 1) for y, x in region)
-        if len(region) > limit or (border and are_holes):
-            assert not region & found
-        elif len(region) < len(regions[-1]):  # of several largest ones, one stays
-            assert region <= found
-    assert found <= set().union(*regions)
+@pytest.mark.parametrize(
+    ("rows", "limit", "found"), [(SPECKS, 1, "A"), (SPECKS, 9, "AB"), (HOLES, 1, "AB"), (HOLES, 9, "ABC")]
+)
+def test_all_small_regions_are_found_but_the_largest_region(rows, limit, found):
+    letters = np.array([[*row] for row in rows])
+    assert np.array_equal(small_regions(letters != ".", limit, rows is HOLES), np.isin(letters, [*found]))
 
 
 @pytest.fixture(scope="module")
