@@ -22,7 +22,7 @@ from dreampose_core.synthetic import HELD_OUT, MOTIONS, Moments, Person
 from dreampose_core.synthetic.clips import exact_clip
 
 SIZE = (160, 128)
-GUESSED = 3  # every how many people the tracker is asked about, too, because it takes long
+GUESSED = 2  # every how many people the tracker is asked about, too, because it takes long
 PEOPLE = sorted(path.stem for path in (EXAMPLES / "people").glob("*.png"))
 SEEDS = range(HELD_OUT + 700, HELD_OUT + 713)
 TURNED = ("seen from the side", "seen from behind")
@@ -101,7 +101,7 @@ def test_whole_people_in_all_motions_raise_no_alarm(estimator):
     towards = [math.cos(float(m.angles[0, JOINT_INDEX["root"], 1])) for m in moments]
     rgb, parts = drawn(who, moments)
     assert max(towards) > 0.9 and min(towards) < -0.5, "some are turned, most are not"
-    for maps, step, most_wrong in ((parts, 1, 0), (guesses(estimator, rgb), GUESSED, 1)):
+    for maps, step, most_wrong in ((parts, 1, 0), (guesses(estimator, rgb), GUESSED, 2)):
         wrong = []
         for picture, own, cosine in zip(rgb[::step], maps, towards[::step]):
             found = said(picture, own_map(own))
@@ -120,7 +120,7 @@ def test_a_tight_crop_raises_no_alarm(standing, estimator):
             assert said(photo, own_map(own)) == ()
             if number % GUESSED == 0:
                 alarms += said(photo, own_map(estimator.estimate([photo]).parts[0])) != ()
-    assert alarms <= 1, "of 10; hands at the very edge"
+    assert alarms <= 3, "of 14; hands at the very edge"
 
 
 # -- what the photo lacks ----------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_what_is_cut_off_is_said(kind, standing, estimator):
             guessed.append(found == (NO_PERSON,) or any(words in sentence for sentence in found))
     # of a part, such as a torso alone, the tracker makes what it can
     least = {"half": 0.6, "ankles": 0.6, "no head": 0.3, "face": 0.5, "chest": 0.6}.get(kind, 0.75)
-    assert sum(exact) >= len(SEEDS) - 1 and np.mean(guessed) >= least, (exact, guessed)
+    assert sum(exact) >= len(SEEDS) - 1 and sum(guessed) >= least * len(SEEDS) / GUESSED, (exact, guessed)
 
 
 def test_feet_that_are_not_at_the_edge_are_hidden(standing):

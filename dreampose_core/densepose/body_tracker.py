@@ -110,8 +110,9 @@ class BodyTracker:
 
         is_cut: whether the picture begins another scene.
         """
-        last = next((pose for pose in reversed(before) if pose is not None), None)
-        if last is not None and before[-1] is not None and not is_cut:
+        there = [index for index, pose in enumerate(before) if pose is not None]
+        last, lost = (before[there[-1]], len(before) - 1 - there[-1]) if there else (None, 0)
+        if last is not None and not lost and not is_cut:
             pose = self.network.poses(image, [last.next_roi])[0]
             if pose.presence >= 0.5:
                 return pose
@@ -131,7 +132,6 @@ class BodyTracker:
             return max(everyone, key=lambda pose: pose.area)
         near = min(everyone, key=lambda pose: np.hypot(pose.roi.x - last.roi.x, pose.roi.y - last.roi.y))
         off = np.hypot(near.roi.x - last.roi.x, near.roi.y - last.roi.y)
-        lost = next(i for i, pose in enumerate(reversed(before)) if pose is not None)
         if off < _CLOSE * last.roi.side:
             return near
         return max(everyone, key=lambda pose: pose.area) if is_cut or lost >= _LOST_FRAMES else None

@@ -92,16 +92,13 @@ def fitted(poses: PoseSequence, size: tuple[int, int], box: Box | None = None, b
     box = box or pad_box(poses.size, size)
     seen, (top, left, height, width) = placement(poses.size, size, box)
     rows, columns = (seen.top, seen.height, height, poses.size[0]), (seen.left, seen.width, width, poses.size[1])
-    between = tuple(zip((_between(*rows), _between(*columns)), ((-1, 1), (1, -1))))
 
     def fit(array: np.ndarray, bilinear: bool) -> np.ndarray:
         out = np.zeros((*array.shape[:-2], *size), array.dtype)
         # one map at a time, to avoid a copy of the whole array
         for map_, new in zip(array.reshape(-1, *array.shape[-2:]), out.reshape(-1, *size)):
             if bilinear:
-                for axis, ((low, high, share), shape) in enumerate(between):
-                    share = share.reshape(shape)
-                    map_ = map_.take(low, axis) * (1 - share) + map_.take(high, axis) * share
+                map_ = _between(_between(map_, 0, *rows), 1, *columns)
             else:
                 map_ = map_[_nearest(*rows)].take(_nearest(*columns), axis=1)
             new[top : top + height, left : left + width] = map_
@@ -128,8 +125,9 @@ def _nearest(start: float, length: float, number: int, source: int) -> np.ndarra
     return np.clip((start + (np.arange(number) + 0.5) * length / number).astype(int), 0, source - 1)
 
 
-def _between(start: float, length: float, number: int, source: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two neighbours of each sample, and the weight of the second one."""
+def _between(map_: np.ndarray, axis: int, start: float, length: float, number: int, source: int) -> np.ndarray:
+    """Interpolate a map (H, W) along one axis."""
     at = np.clip(start + (np.arange(number) + 0.5) * length / number - 0.5, 0, source - 1)
     low = at.astype(int)
-    return low, np.minimum(low + 1, source - 1), (at - low).astype(np.float32)
+    share = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else -1)
+    return map_.take(low, axis) * (1 - share) + map_.take(np.minimum(low + 1, source - 1), axis) * share

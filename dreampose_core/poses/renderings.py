@@ -87,7 +87,7 @@ def palette_of(frames: Sequence[np.ndarray], tolerance: int = SAME_COLOUR) -> tu
     """
     window, ground = _within_bars(frames)
     colours = np.concatenate([_even_colours(frame[window]) for frame in frames])
-    best, least = None, np.inf
+    found = []
     for palette in PALETTES if len(colours) else ():
         fewest = 1
         if ground is not None and abs(ground - palette.colours[0].astype(int)).max() > SAME_COLOUR:
@@ -95,15 +95,12 @@ def palette_of(frames: Sequence[np.ndarray], tolerance: int = SAME_COLOUR) -> tu
             palette, fewest = replace(palette, colours=colours_here), _FEWEST_PARTS
         distances = _distances(colours, palette, chroma=1.0)
         nearest, parts = distances.min(axis=1), distances.argmin(axis=1)
-        good = nearest <= tolerance**2
-        if good.mean() < 0.97 or (good & (parts == 0)).mean() < 0.01 or (good & (parts > 0)).mean() < 0.0005:
-            continue
-        if (np.bincount(parts[good], minlength=NUM_PARTS + 1)[1:] > 0.0005 * len(good)).sum() < fewest:
-            continue
-        error = np.minimum(nearest[parts > 0], tolerance**2).mean()
-        if error < least:
-            best, least = palette if window == _WHOLE else replace(palette, window=window), error
-    return None if best is None else (best, float(least))
+        counts = np.bincount(parts[nearest <= tolerance**2], minlength=NUM_PARTS + 1) / len(colours)
+        shares = counts.sum(), counts[0], counts[1:].sum(), (counts[1:] > 0.0005).sum()
+        if all(share >= least for share, least in zip(shares, (0.97, 0.01, 0.0005, fewest))):
+            error = np.minimum(nearest[parts > 0], tolerance**2).mean()
+            found.append((palette if window == _WHOLE else replace(palette, window=window), float(error)))
+    return min(found, key=lambda one: one[1], default=None)
 
 
 def _within_bars(frames: Sequence[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray | None]:
