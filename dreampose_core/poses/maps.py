@@ -28,25 +28,24 @@ def order_of(frames: Sequence[np.ndarray]) -> str | None:
     LOSSY when they look like IUV after lossy compression; None when they are something else.
     """
     seen = [frame for frame in frames if frame.any()]
-    for order in (RGB, BGR):
-        if seen and all(is_exact(frame, order) for frame in seen) and any(frame.max() > NUM_PARTS for frame in seen):
-            channel = 0 if order == RGB else 2
+    for order, step in ((RGB, 1), (BGR, -1)):
+        turned = [frame[..., ::step] for frame in seen]
+        if seen and all(map(is_exact, turned)) and any(frame.max() > NUM_PARTS for frame in seen):
             # A dark picture on black has few different values in this channel; even a part of a person has several.
-            if len({part for frame in seen for part in np.unique(frame[..., channel])} - {0}) >= _FEWEST_PARTS:
+            if len({part for frame in turned for part in np.unique(frame[..., 0])} - {0}) >= _FEWEST_PARTS:
                 return order
     return LOSSY if seen and all(_is_blurred(frame) or _is_blurred(frame[..., ::-1]) for frame in seen) else None
 
 
-def is_exact(frame: np.ndarray, order: str) -> bool:
+def is_exact(frame: np.ndarray) -> bool:
     """Whether `frame` can be IUV without lossy compression: parts 0..24, and only 0 outside the person."""
-    frame = frame if order == RGB else frame[..., ::-1]
     return bool(frame[..., 0].max() <= NUM_PARTS and not frame[..., 1:][frame[..., 0] == 0].any())
 
 
-def decode(frame: np.ndarray, order: str) -> tuple[np.ndarray, np.ndarray]:
-    """Decode an exact frame to parts, uint8 (H, W), and U, V, float16 (2, H, W)."""
-    frame = frame if order == RGB else frame[..., ::-1]
-    return frame[..., 0], (frame[..., 1:].astype(np.float32) / 255).astype(np.float16).transpose(2, 0, 1)
+def decode(frame: np.ndarray) -> dict[str, np.ndarray]:
+    """Decode an exact frame to parts, uint8 (H, W), and uv, float16 (2, H, W)."""
+    uv = (frame[..., 1:].astype(np.float32) / 255).astype(np.float16).transpose(2, 0, 1)
+    return {"parts": frame[..., 0], "uv": uv}
 
 
 def encode(parts: np.ndarray, uv: np.ndarray | None) -> np.ndarray:

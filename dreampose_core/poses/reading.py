@@ -201,15 +201,15 @@ def _iuv(source: Video | Pictures, order: str, charts: Charts) -> Reading:
         raise lossy
 
     def decode(frame: np.ndarray) -> dict[str, np.ndarray]:
-        if not maps.is_exact(frame, order):
+        if not maps.is_exact(frame):
             raise lossy
-        parts, uv = maps.decode(frame, order)
-        return {"parts": parts} if charts == "none" else {"parts": parts, "uv": uv}
+        found = maps.decode(frame)
+        return {"parts": found["parts"]} if charts == "none" else found
 
     frames = source.frames(raw=True)
     if order == maps.BGR:
         notice = f"{source.name} holds V, U, I instead of I, U, V, as red and blue swapped; it was put right."
-        frames = replace(frames, notices=(notice, *frames.notices))
+        frames = replace(frames, frames=(frame[..., ::-1] for frame in frames), notices=(notice, *frames.notices))
     try:
         fps = float(source.text["fps"])  # this program writes it into IUV pictures
     except (KeyError, ValueError):
