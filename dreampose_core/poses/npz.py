@@ -58,7 +58,7 @@ def read_poses(path: str | Path) -> PoseSequence:
     damaged = f"{name} cannot be read as a pose file (.npz); it is damaged or of another kind."
     with refusing(damaged, f"{name}: "):
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS if name in file}
+            arrays = {key: file[key] for key in _ARRAYS if key in file}
         if not {"version", "charts", "fps"} <= arrays.keys():
             raise InputError("it is no pose file, which needs version, charts and fps as well as parts or uv.")
         if arrays["version"].item() not in (1, VERSION):
