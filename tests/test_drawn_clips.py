@@ -28,6 +28,7 @@ from dreampose_core.settings import BODY_TRACKER, SceneOptions
 from dreampose_core.synthetic import HELD_OUT, HELD_OUT_MOTIONS, MOTIONS
 from dreampose_core.synthetic import clips as module
 from dreampose_core.synthetic.clips import Clip, draw_clip
+from dreampose_core.training import drawn as drawing
 from dreampose_core.training.base import needs_drawing, train_end_to_end, train_vae
 from dreampose_core.training.drawn import DrawnClips, draw_clips, moved, read_frame, write_clip
 from dreampose_core.training.loop import LoopOptions
@@ -40,9 +41,10 @@ CONFIG = ModelConfig(height=160, width=128, free_shape=True, charts="body", refe
 
 @pytest.fixture(scope="module", autouse=True)
 def shorter():
-    """Clips of seven frames instead of twelve."""
+    """Clips of seven frames instead of twelve, and small crops."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LENGTH", 7)
+        patch.setattr(drawing, "SIDE", 64)
         yield
 
 
@@ -123,7 +125,7 @@ def test_what_is_read_is_what_was_stored(drawn, folder):
 
 
 def test_crops_lie_on_people_and_follow_from_the_step(folder):
-    samples = DrawnClips(folder, CONFIG, 4, side=64)
+    samples = DrawnClips(folder, CONFIG, 4)
     batch, again, other = samples.batch(3), samples.batch(3), samples.batch(4)
     assert batch.photo.shape == (4, 3, 80, 64) and batch.target.shape == (4, 3, 64, 64)
     assert batch.planes.shape == (4, 5, 64, 64) and batch.parts.shape == (4, 5, 64, 64)
@@ -148,13 +150,13 @@ def test_drawing_goes_on_where_it_stopped(tracker, tmp_path):
 
 
 def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(folder, tiny_model, tmp_path):
-    run = MiniRun(data=str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2, side=64)
+    run = MiniRun(data=str(folder), size=(160, 128), unet_channels=(16, 32), batch_size=2)
     run = run.model_copy(update=dict(vae_steps=1, steps=1, end_to_end_steps=1))
     assert train_mini(run, tmp_path / "run")
     pipe = load_pipeline(tmp_path / "run" / "model", "cpu")
     config = pipe.model_config
     assert isinstance(pipe.vae, TexturedVAE) and config.free_shape and config.charts == "body"
-    samples = DrawnClips(folder, config, 2, side=64)
+    samples = DrawnClips(folder, config, 2)
     with torch.no_grad():
         latents = pipe.vae.encode(samples.batch(10**6).target).latent_dist.mode() * pipe.vae.config.scaling_factor
     assert latents.std().item() == pytest.approx(1, abs=0.01)  # what diffusion expects
@@ -166,7 +168,7 @@ def test_a_run_on_drawn_clips_makes_a_model_with_frames_of_the_photos_shape(fold
 
 
 def test_a_contact_sheet_shows_clips_of_different_shapes(folder, tmp_path):
-    whole = photo, own, truth, target = DrawnClips(folder, CONFIG, 2, side=64).held_out(1)[0]
+    whole = photo, own, truth, target = DrawnClips(folder, CONFIG, 2).held_out(1)[0]
     own, target = (PoseSequence(maps.parts[:, :192], maps.uv[:, :, :192], "body") for maps in (own, target))
     square = photo[:192], own, truth[:192], target
     sample_sheets(textured(), [whole, square], tmp_path)(5)
@@ -175,7 +177,7 @@ def test_a_contact_sheet_shows_clips_of_different_shapes(folder, tmp_path):
 
 def test_training_on_drawn_clips_learns_and_resumes_to_the_bit(folder, tmp_path):
     def trained(run, stops=()):
-        pipe, samples = textured(), DrawnClips(folder, CONFIG, 2, side=64)
+        pipe, samples = textured(), DrawnClips(folder, CONFIG, 2)
         for steps in (*stops, 6):
             options = LoopOptions(6, 1e-3, warmup=1, ema=0.5, checkpoint_every=1, checkpoint_seconds=0)
             calls = iter(range(steps))

@@ -31,7 +31,7 @@ def samples():
     pictures, planes = torch.rand(4, 3, 64, 64, generator=draw) * 2 - 1, torch.rand(2, 5, 64, 64, generator=draw)
     parts = torch.randint(0, 25, (2, 5, 64, 64), generator=draw)
     crops = Crops(F.interpolate(pictures[:2], (80, 64)), pictures[2:], planes, parts, torch.rand(2, 5, 2, 64, 64))
-    return SimpleNamespace(batch=lambda step: crops, share=(0, 1))
+    return SimpleNamespace(batch=lambda step: crops)
 
 
 def gradients(monkeypatch, stage, samples, checkpointing) -> tuple[list[torch.Tensor | None], int]:

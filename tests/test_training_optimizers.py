@@ -10,7 +10,7 @@ import torch
 from tiny import Toy, same, stop_after, weights
 
 from dreampose_core.errors import Cancelled, InputError
-from dreampose_core.training.checkpoints import Checkpoints
+from dreampose_core.training.checkpoints import newest_checkpoint
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import LoopOptions
 from dreampose_core.training.optimizers import make_optimizer, optimizer_state
@@ -36,7 +36,7 @@ def test_a_resumed_run_in_8_bits_is_bit_equal(tmp_path, at):
     losses, _ = whole.run(OPTIONS)
     with pytest.raises(Cancelled):
         Net().run(OPTIONS, folder=tmp_path, should_stop=stop_after(at))
-    state = Checkpoints(tmp_path).newest()[1]
+    state = newest_checkpoint(tmp_path)[1]
     large, small = (
         {key.split(".")[2]: value for key, value in state.items() if key.startswith(f"optimizer.{i}.")} for i in (0, 1)
     )

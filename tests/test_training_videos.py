@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence, mirrored, read_poses, write_poses
 from dreampose_core.settings import REPOSITORY
+from dreampose_core.training import distributed, videos
 from dreampose_core.training import prepare as preparing
-from dreampose_core.training import videos
 from dreampose_core.training.conditions import Dropout, conditioned
 from dreampose_core.training.footage import find_footage
 from dreampose_core.training.prepare import prepare
@@ -282,13 +283,18 @@ def test_clips_that_cannot_be_trained_on_are_refused(tmp_path, film):
         find_footage(tmp_path)
 
 
-def test_a_batch_is_the_same_whenever_it_is_asked_and_whoever_shares_it(clips):
+def test_a_batch_is_the_same_whenever_it_is_asked_and_whoever_shares_it(clips, monkeypatch):
     samples = VideoSamples(clips, SIZE, 4, seed=5)
     batch, again = samples.batch(7), samples.batch(7)
     assert all(torch.equal(value, getattr(again, name)) for name, value in vars(batch).items())
     assert batch.photo.shape == (4, *SIZE, 3) and batch.photo.dtype == torch.uint8
     assert batch.window_uv.shape == (4, 5, 2, *SIZE) and not torch.equal(batch.photo, samples.batch(8).photo)
-    halves = [VideoSamples(clips, SIZE, 4, seed=5, share=(rank, 2)).batch(7) for rank in range(2)]
+    halves = []
+    for rank in range(2):
+        two = SimpleNamespace(num_processes=2, process_index=rank)
+        for module in (videos, distributed):
+            monkeypatch.setattr(module, "processes", lambda two=two: two)
+        halves.append(samples.batch(7))
     assert torch.equal(torch.cat([half.target for half in halves]), batch.target)
 
 
@@ -366,7 +372,7 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
     every = Dropout(
         pose=0, image=0, both=0, warp=0, uv=0.5, parts=0.5
     )  # one of the two is always dropped, where there are two
-    given = conditioned(pipe, VideoSamples(tmp_path, SIZE, 4).batch(0), every, 1.0, torch.float32, 0, 0)
+    given = conditioned(pipe, VideoSamples(tmp_path, SIZE, 4).batch(0), every, torch.float32, 0, 0)
     shown = given.poses.unflatten(1, (5, -1))
     covers, uv, parts_flag, uv_flag = shown.split([shown.shape[2] - 4, 2, 1, 1], 2)
     assert shown.shape[1] * shown.shape[2] == pose_channels(ModelConfig())

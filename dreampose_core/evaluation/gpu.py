@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,15 +268,14 @@ def _training(bench: Bench, figures: Figures) -> None:
         pixels = torch.rand(batch, 8, side, side) * 2 - 1
         parts, uv = torch.randint(0, 25, (batch, 5, side, side)), torch.rand(batch, 5, 2, side, side)
     crops = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv)
-    mini, stage = bench.mini(bench.device).to(dtype=torch.float32), partial(train_end_to_end, warp_dropout=0)
-    _train(bench, mini, stage, crops, figures, "mini_crop")
+    _train(bench, bench.mini(bench.device).to(dtype=torch.float32), train_end_to_end, crops, figures, "mini_crop")
 
 
 def _train(bench: Bench, pipe, stage: Callable, batch, figures: Figures, name: str) -> None:
     """Train a model in float32 on the same batch for one step, then for some that are timed."""
     from ..training.loop import LoopOptions
 
-    samples, count = SimpleNamespace(batch=lambda step: batch, share=(0, 1)), 1 if bench.tiny else 8
+    samples, count = SimpleNamespace(batch=lambda step: batch), 1 if bench.tiny else 8
     precision = torch.float32 if bench.tiny else torch.bfloat16
     stage(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=precision)
     with bench.timed(figures, name, count * len(batch.photo)):

@@ -11,11 +11,10 @@ import torch
 
 from ..model.conditioning import blank_tokens, clean_latents, decode_both, predict, reference_tokens
 from ..model.texture import SOURCE_TEXEL
-from .conditions import Conditioned, Dropout, conditioned
-from .distributed import Draws, Share
+from .conditions import Conditioned, Dropout, autocast, conditioned
 from .drawn import WRONG
 from .loop import LoopOptions, train
-from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, noised, picture_loss
+from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, picture_loss
 from .optimizers import gradient_checkpointing
 
 T = TypeVar("T")
@@ -52,7 +51,7 @@ def train_vae(
     def loss_at(step: int) -> torch.Tensor:
         batch = batch_at(step)
         weight = _evenly(1 + (_PERSON - 1) * (batch.parts[:, 2:3] > 0))
-        with torch.autocast(vae.device.type, precision, enabled=precision != torch.float32):
+        with autocast(vae.device, precision):
             # inference uses only the mode, so training does too; sampling would lose colour first. The latents are the
             # moved texture's: a decoder that finds the truth in them does not learn to mend
             latents = vae.encode(batch.planes[:, :3]).latent_dist.mean
@@ -73,11 +72,10 @@ def train_base(pipe, samples, options: LoopOptions, seed: int = 0, *, dropout: D
 
     how: see `_train_on_predictions`.
     """
-    pipe.vae.eval().requires_grad_(False)
     modules = [pipe.unet, pipe.adapter, pipe.image_encoder]
 
-    def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return denoising_loss(prediction, wanted, 1 + (_PERSON - 1) * inputs.person)
+    def loss_of(inputs: Conditioned, prediction: torch.Tensor) -> torch.Tensor:
+        return denoising_loss(prediction, inputs.wanted, 1 + (_PERSON - 1) * inputs.person)
 
     return _train_on_predictions(pipe, samples, options, seed, "base", modules, dropout, loss_of, **how)
 
@@ -88,7 +86,6 @@ def train_end_to_end(
     options: LoopOptions,
     seed: int = 0,
     *,
-    warp_dropout: float = 0.4,
     adversarial: float = 0.05,
     precision: torch.dtype = torch.float32,
     **how,
@@ -98,11 +95,10 @@ def train_end_to_end(
 
     Alone, the UNet learns to blur latents that it cannot predict, and the decoder never meets the UNet's errors; a loss
     on pixels teaches both. Frames are single predictions from noisy latents, as noisy as in `train_base`. Pose and
-    photo are never dropped, but the moved texture is in `warp_dropout` of the samples, because the decoder must learn
-    to do without it. adversarial: weight of the loss from a discriminator that is trained alongside; without it the
-    model blurs uncertain detail. 0: no discriminator. precision, how: see `_train_on_predictions`.
+    photo are never dropped, but the moved texture is, because the decoder must learn to do without it. adversarial:
+    weight of the loss from a discriminator that is trained alongside; without it the model blurs uncertain detail.
+    0: no discriminator. precision, how: see `_train_on_predictions`.
     """
-    pipe.vae.eval().requires_grad_(False)
     modules = [pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.post_quant_conv, pipe.vae.decoder]
     if adversarial:
         with torch.random.fork_rng(devices=[]):
@@ -110,9 +106,9 @@ def train_end_to_end(
             discriminator = PatchDiscriminator().to(pipe.device)
         modules.append(discriminator)
 
-    def loss_of(inputs: Conditioned, prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def loss_of(inputs: Conditioned, prediction: torch.Tensor) -> torch.Tensor:
         latents = clean_latents(pipe.scheduler, inputs.noisy, prediction.float(), inputs.timesteps)
-        with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
+        with autocast(latents.device, precision):
             decoded, drawn = decode_both(pipe.vae, latents, inputs.planes)
             weight = _evenly(1 + (_PERSON - 1) * inputs.mask)
             realism, discriminator_loss = (
@@ -121,8 +117,7 @@ def train_end_to_end(
         loss = frame_loss(decoded, drawn, inputs.target, inputs.planes, weight)
         return loss + adversarial * realism + discriminator_loss
 
-    dropout = Dropout(pose=0, image=0, both=0, warp=warp_dropout)
-    stage = "end_to_end", modules, dropout, loss_of
+    stage = "end_to_end", modules, Dropout(pose=0, image=0, both=0), loss_of
     return _train_on_predictions(pipe, samples, options, seed, *stage, precision=precision, **how)
 
 
@@ -134,26 +129,27 @@ def _train_on_predictions(
     stage: str,
     modules: list[torch.nn.Module],
     dropout: Dropout,
-    loss_of: Callable[[Conditioned, torch.Tensor, torch.Tensor], torch.Tensor],
+    loss_of: Callable[[Conditioned, torch.Tensor], torch.Tensor],
     *,
-    crop: float = 1.0,
-    noisier: float = 0.6,
     precision: torch.dtype = torch.float32,
     checkpointing: bool = False,
     **run,
 ) -> bool:
-    """Train `modules` on the loss of the samples, the UNet's prediction for them, and its target.
-
-    crop: sides of the random part of each target to train on, as a share of the frame's; the photo is always whole.
-    noisier: see `draw_timesteps`.
-    """
+    """Train `modules` on the loss of the samples and the UNet's prediction for them."""
+    pipe.vae.eval().requires_grad_(False)
     for module in modules:
         module.train().requires_grad_(True)
     batch_at = prefetched(samples.batch)
 
     def loss_at(step: int) -> torch.Tensor:
-        inputs = conditioned(pipe, batch_at(step), dropout, crop, precision, seed, step, samples.share)
-        return loss_of(inputs, *predicted(pipe, inputs, noisier, precision, seed, step, samples.share))
+        inputs = conditioned(pipe, batch_at(step), dropout, precision, seed, step)
+        with autocast(pipe.unet.device, precision):
+            tokens = reference_tokens(pipe, inputs.photo, inputs.photo_latents)
+            keep = inputs.has["image"][:, None, None]
+            if not keep.all():
+                tokens = torch.where(keep > 0, tokens, blank_tokens(pipe, tokens))
+            prediction = predict(pipe, inputs.noisy, inputs.timesteps, inputs.poses, inputs.warp, tokens)
+        return loss_of(inputs, prediction)
 
     with gradient_checkpointing(checkpointing, pipe.unet, pipe.image_encoder, pipe.vae):
         parameters = (parameter for module in modules for parameter in module.parameters())
@@ -163,7 +159,7 @@ def _train_on_predictions(
     return done
 
 
-def frame_loss(decoded, drawn, target, planes, weight: torch.Tensor | None) -> torch.Tensor:
+def frame_loss(decoded, drawn, target, planes, weight: torch.Tensor) -> torch.Tensor:
     """Return the picture loss of decoded frames (B, 3, H, W) and, for a textured decoder, of what it draws below the
     texture where that is needed: what is kept everywhere would else be the last thing it learns."""
     loss = picture_loss(decoded, target, weight)
@@ -182,25 +178,3 @@ def needs_drawing(planes: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def _evenly(weight: torch.Tensor) -> torch.Tensor:
     """Scale weights (B, 1, H, W) to mean 1 in each sample."""
     return weight / weight.mean((1, 2, 3), keepdim=True)
-
-
-def predicted(pipe, given: Conditioned, noisier: float, precision: torch.dtype, seed: int, step: int, share: Share):
-    """Add noise at random timesteps and return the UNet's prediction and its target; sets `given.noisy` and
-    `given.timesteps`."""
-    device, total = given.latents.device, pipe.scheduler.config.num_train_timesteps
-    timesteps = draw_timesteps(len(given.latents), total, noisier, Draws(seed, step, 5, share)).to(device)
-    noise = Draws(seed, step, 6, share).randn(*given.latents.shape).to(device)
-    given.timesteps = timesteps
-    given.noisy, wanted = noised(pipe.scheduler, given.latents, noise, timesteps)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        tokens = reference_tokens(pipe, given.photo, given.photo_latents)
-        keep = given.has["image"][:, None, None]
-        if not keep.all():
-            tokens = torch.where(keep > 0, tokens, blank_tokens(pipe, tokens))
-        return predict(pipe, given.noisy, timesteps, given.poses, given.warp, tokens), wanted
-
-
-def draw_timesteps(count: int, total: int, noisier: float, draws: Draws) -> torch.Tensor:
-    """Draw random timesteps (B,) in 0..total-1; `noisier` below 1 favours noisy ones, which decide what a frame shows,
-    1 is uniform."""
-    return (draws.rand(count) ** noisier * total).long()

@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from ..model.conditioning import condition_latents, encode_latents, encode_maps, to_pixels, warp_channels
 from ..model.config import ModelConfig
 from ..model.texture import harvest, move
-from .distributed import Draws, Share
+from .distributed import Draws
 from .drawn import Crops
+from .losses import noised
+
+CROP = 0.8  # of targets of videos: share of the frame's sides; the photo is always whole
+_NOISIER = 0.15  # below 1, the UNet trains on more noisy latents, which decide what a frame shows, than clean ones
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Dropout:
     pose: float = 0.05
     image: float = 0.05
     both: float = 0.05
-    warp: float = 0.25
+    warp: float = 0.4
     uv: float = 0.1
     parts: float = 0.05
 
@@ -34,13 +38,12 @@ class Dropout:
 class Conditioned:
     """One training batch as the networks see it.
 
-    target: pixels; latents: theirs; photo, photo_latents: the same for the photo; poses, warp: channels; planes: the
-    moved texture's; has: the conditions kept, see `draw_dropout`; mask: the person, 0/1; person: its share of each
-    latent cell; noisy, timesteps: noisy latents and their timesteps, once made.
+    target: pixels; photo, photo_latents: the photo's pixels and latents; poses, warp: channels; planes: the moved
+    texture's; has: the conditions kept, see `draw_dropout`; mask: the person, 0/1; person: its share of each latent
+    cell; noisy, timesteps: noisy latents and their timesteps; wanted: the prediction's target.
     """
 
     target: torch.Tensor
-    latents: torch.Tensor
     photo: torch.Tensor
     photo_latents: torch.Tensor
     poses: torch.Tensor
@@ -49,18 +52,21 @@ class Conditioned:
     has: dict[str, torch.Tensor]
     mask: torch.Tensor
     person: torch.Tensor
-    noisy: torch.Tensor | None = None
-    timesteps: torch.Tensor | None = None
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    wanted: torch.Tensor
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Return the context that computes in `precision`."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 @torch.no_grad()
-def conditioned(
-    pipe, batch, dropout: Dropout, crop: float, precision: torch.dtype, seed: int, step: int, share: Share = (0, 1)
-) -> Conditioned:
-    """Prepare the samples of a step, with conditions dropped, perturbed and cropped at random; `crop` as in
-    `train_base`."""
-    config, factor, device = pipe.model_config, pipe.factor, pipe.unet.device
-    has = draw_dropout(len(batch.photo), dropout, Draws(seed, step, 3, share), device)
+def conditioned(pipe, batch, dropout: Dropout, precision: torch.dtype, seed: int, step: int) -> Conditioned:
+    """Prepare the samples of a step, with conditions dropped, perturbed and cropped at random, and noise added."""
+    config, factor, device, count = pipe.model_config, pipe.factor, pipe.unet.device, len(batch.photo)
+    has = draw_dropout(count, dropout, Draws(seed, step, 3), device)
     if isinstance(batch, Crops):
         photo, target, planes, parts, uv = batch.photo, batch.target, batch.planes, batch.parts, batch.uv
         planes = planes * (has["warp"] * has["parts"] * has["uv"])[:, None, None, None]
@@ -69,20 +75,22 @@ def conditioned(
         # unknown maps count as dropped, and a single known kind is never dropped
         has["parts"] = torch.maximum(has["parts"], 1 - batch.has_uv) * batch.has_parts
         has["uv"] = torch.maximum(has["uv"], 1 - batch.has_parts) * batch.has_uv
-        part = random_part(len(photo), config.size, crop, 4 * factor, Draws(seed, step, 2, share))
+        part = random_part(count, config.size, CROP, 4 * factor, Draws(seed, step, 2))
         target, parts, uv = part(to_pixels(batch.target)), part(batch.window_parts), part(batch.window_uv.float())
         planes = None
         if config.reference_warp != "none":
-            planes = disturbed_warp(photo, batch, has, config.reference_background, Draws(seed, step, 4, share))
-            planes = part(planes)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            planes = part(disturbed_warp(photo, batch, has, config.reference_background, Draws(seed, step, 4)))
+    with autocast(device, precision):
         latents = encode_latents(pipe.vae, target).float()
         photo_latents = condition_latents(config, pipe.vae, photo).float()
         poses = encode_windows(config, parts, uv, has, factor)
         warp = poses[:, :0] if planes is None else warp_channels(config, planes, pipe.vae).float()
     mask = (parts[:, 2:3] > 0).float()
     person = F.avg_pool2d(mask, factor)
-    return Conditioned(target, latents, photo, photo_latents, poses, warp, planes, has, mask, person)
+    times = Draws(seed, step, 5).rand(count) ** _NOISIER * pipe.scheduler.config.num_train_timesteps
+    timesteps, noise = times.long().to(device), Draws(seed, step, 6).randn(*latents.shape).to(device)
+    noisy, wanted = noised(pipe.scheduler, latents, noise, timesteps)
+    return Conditioned(target, photo, photo_latents, poses, warp, planes, has, mask, person, noisy, timesteps, wanted)
 
 
 def random_part(

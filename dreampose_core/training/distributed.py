@@ -3,12 +3,11 @@ of every batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-
-Share = tuple[int, int]
-"""This process's rank, and the number of processes."""
 
 
 def processes() -> PartialState:
@@ -19,9 +18,8 @@ def processes() -> PartialState:
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Set every gradient to its mean over the processes."""
     if processes().num_processes > 1:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for gradient, average in zip(gradients, reduce(gradients, "mean")):
-            gradient.copy_(average)
+        for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
+            gradient.copy_(reduce(gradient, "mean"))
 
 
 def mean(value: torch.Tensor) -> float:
@@ -47,17 +45,17 @@ class Draws:
     Every method returns this process's rows of what a single process would draw, on the CPU.
     """
 
-    def __init__(self, seed: int, step: int, purpose: int, share: Share = (0, 1)):
+    def __init__(self, seed: int, step: int, purpose: int):
         self._generator = random(seed, step, purpose)
-        self._rank, self._processes = share
 
     def rand(self, count: int, *shape: int) -> torch.Tensor:
         """(count, *shape) uniform in 0..1, for `count` samples of this process."""
-        return self._own(count, torch.rand(count * self._processes, *shape, generator=self._generator))
+        return self._own(torch.rand, count, *shape)
 
     def randn(self, count: int, *shape: int) -> torch.Tensor:
         """(count, *shape) of the standard normal distribution."""
-        return self._own(count, torch.randn(count * self._processes, *shape, generator=self._generator))
+        return self._own(torch.randn, count, *shape)
 
-    def _own(self, count: int, drawn: torch.Tensor) -> torch.Tensor:
-        return drawn[self._rank * count : (self._rank + 1) * count]
+    def _own(self, draw: Callable[..., torch.Tensor], count: int, *shape: int) -> torch.Tensor:
+        rank, number = processes().process_index, processes().num_processes
+        return draw(count * number, *shape, generator=self._generator)[rank * count : (rank + 1) * count]

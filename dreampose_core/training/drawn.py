@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from ..model.texture import harvest, move
 from ..poses import PoseSequence, window_indices
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..synthetic.clips import Clip, draw_clip
-from .distributed import Draws, Share
+from .distributed import Draws
 
+SIDE = 256  # of crops, in pixels
 _EMPTY = 1000  # bytes: files of clips without a person are smaller
 _HARD, WRONG = 0.6, 0.25  # share of crops around a wrong pixel; mean colour error (range 0..2) above which one is wrong
 _GRID = 16  # pixels: crops start at multiples of it, so that their latent cells match the frame's
@@ -45,8 +47,7 @@ def draw_clips(
         check_stop(should_stop)
         path = folder / f"{number:06d}.npz"
         if not path.exists():
-            clip = draw_clip(seed, number, estimator, backdrops)
-            write_clip(path, clip)
+            write_clip(path, draw_clip(seed, number, estimator, backdrops))
         clock.tick(done + 1)
 
 
@@ -54,13 +55,14 @@ def write_clip(path: Path, clip: Clip | None) -> None:
     """Store a clip: pictures as JPEG, maps and the moved texture's flags as PNG; an empty archive for None."""
     stored = {}
     if clip is not None:
-        stored = {"photo": _jpeg(clip.photo), "own": _png(_as_rgb(clip.image_poses, 0))}
+        jpeg, png = (partial(_encoded, kind=kind) for kind in ("JPEG", "PNG"))
+        stored = {"photo": jpeg(clip.photo), "own": png(_as_rgb(clip.image_poses, 0))}
         planes = moved(clip.photo, clip.image_poses, clip.poses)
         for index, frame in enumerate(clip.frames):
-            stored[f"frame{index}"] = _jpeg(frame)
-            stored[f"moved{index}"] = _jpeg(to_uint8(planes[index, :3]).numpy())
-            stored[f"known{index}"] = _png(_packed(planes[index, 3:]))
-            stored[f"maps{index}"] = _png(_as_rgb(clip.poses, index))
+            stored[f"frame{index}"] = jpeg(frame)
+            stored[f"moved{index}"] = jpeg(to_uint8(planes[index, :3]).numpy())
+            stored[f"known{index}"] = png(_packed(planes[index, 3:]))
+            stored[f"maps{index}"] = png(_as_rgb(clip.poses, index))
     with appearing(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, **stored)
 
@@ -92,18 +94,16 @@ class Crops:
 class DrawnClips:
     """Endless crops of the clips in a folder: `batch(step)` is deterministic as long as no clips are added.
 
-    side: of crops, a multiple of 64. Crops contain a random pixel of the person, or one where the moved texture is
-    wrong. Every twentieth clip is held back. Raises InputError for fewer than two clips.
+    Crops contain a random pixel of the person, or one where the moved texture is wrong. Every twentieth clip is held
+    back. Raises InputError for fewer than two clips.
     """
 
-    share: Share = (0, 1)
-
-    def __init__(self, folder: Path, config: ModelConfig, batch_size: int, side: int = 256, seed: int = 0):
+    def __init__(self, folder: Path, config: ModelConfig, batch_size: int, seed: int = 0):
         paths = [path for path in drawn_clips(folder) if path.stat().st_size > _EMPTY]
         if len(paths) < 2:
             raise InputError(f"There are fewer than two clips in {folder}; draw them with train draw.")
         self.held, self.paths = paths[::_HELD_EVERY], [p for i, p in enumerate(paths) if i % _HELD_EVERY]
-        self.config, self.batch_size, self.side, self.seed = config, batch_size, side, seed
+        self.config, self.batch_size, self.seed = config, batch_size, seed
 
     def batch(self, step: int) -> Crops:
         """Return the crops of a training step."""
@@ -113,7 +113,7 @@ class DrawnClips:
             with np.load(self.paths[int(which * len(self.paths))]) as clip:
                 photo = condition_pixels(self.config, to_pixels(torch.from_numpy(_read(clip["photo"])))[None])
                 frame = read_frame(clip, int(at * _length(clip)))
-            rows.append((photo, *_crop(frame, self.side, place)))
+            rows.append((photo, *_crop(frame, place)))
         photo, target, planes, parts, uv = zip(*rows)
         return Crops(torch.cat(photo), *(torch.stack(x) for x in (target, planes, parts, uv)))
 
@@ -145,7 +145,7 @@ def _length(clip) -> int:
     return sum(name.startswith("frame") for name in clip.files)
 
 
-def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> list[torch.Tensor]:
+def _crop(frame: tuple[torch.Tensor, ...], place: list[float]) -> list[torch.Tensor]:
     """Cut a square out of the result of `read_frame`; place: random numbers for its position."""
     target, planes, parts, _ = frame
     height, width = target.shape[1:]
@@ -154,10 +154,10 @@ def _crop(frame: tuple[torch.Tensor, ...], side: int, place: list[float]) -> lis
     rows, columns = (wrong if hard < _HARD and wrong.any() else parts[2] > 0).nonzero(as_tuple=True)
     pixel = int(at * len(rows))
     row, column = (int(rows[pixel]), int(columns[pixel])) if len(rows) else (height // 2, width // 2)
-    reach = side - _GRID
-    top = min(max(row - int(down * reach), 0), height - side) // _GRID * _GRID
-    left = min(max(column - int(right * reach), 0), width - side) // _GRID * _GRID
-    return [x[..., top : top + side, left : left + side] for x in frame]
+    reach = SIDE - _GRID
+    top = min(max(row - int(down * reach), 0), height - SIDE) // _GRID * _GRID
+    left = min(max(column - int(right * reach), 0), width - SIDE) // _GRID * _GRID
+    return [x[..., top : top + SIDE, left : left + SIDE] for x in frame]
 
 
 def _packed(known: torch.Tensor) -> np.ndarray:
@@ -182,17 +182,9 @@ def _poses(maps: np.ndarray) -> PoseSequence:
     return PoseSequence(maps[..., 0], uv.transpose(0, 3, 1, 2), "body")
 
 
-def _jpeg(picture: np.ndarray) -> np.ndarray:
-    return _encoded(picture, "JPEG", quality=95, subsampling=0)
-
-
-def _png(picture: np.ndarray) -> np.ndarray:
-    return _encoded(picture, "PNG", compress_level=4)
-
-
-def _encoded(picture: np.ndarray, kind: str, **how) -> np.ndarray:
+def _encoded(picture: np.ndarray, kind: str) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, **how)
+    Image.fromarray(picture).save(file, kind, quality=95, subsampling=0, compress_level=4)
     return np.frombuffer(file.getvalue(), np.uint8)
 
 

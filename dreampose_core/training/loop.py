@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from ..errors import Diverged, ModelError, StorageError
+from ..errors import Cancelled, Diverged, ModelError
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .checkpoints import Checkpoints
+from .checkpoints import newest_checkpoint, save_checkpoint
 from .distributed import average_gradients, in_any, mean, processes
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .record import EVERY, write_curve, write_line
@@ -85,100 +83,67 @@ def train(
     StorageError, and ModelError when the loss is no longer finite: Diverged, if there is an earlier checkpoint.
     Several processes average their gradients; the main one writes and reports.
     """
-    main, stop = processes().is_main_process, partial(check_stop, lambda: in_any(should_stop()))
-    state = _State(list(parameters), options, held is not None)
-    losses = state.losses
+    main, cancelled = processes().is_main_process, None
+    state = _State(list(parameters), options, folder, held is not None)
+    losses, started = state.losses, time.monotonic()
     with processes().main_process_first():  # which sets damaged checkpoints aside
-        checkpoints = None if folder is None else Checkpoints(folder)
-        first = saved = state.resume(checkpoints)
+        first = state.resume()
     keeps, records = folder is not None and main, folder is not None and main and options.record
     clock = StageClock(stage, options.steps, on_progress if main else ignore_progress, first)
-    started = saved_at = time.monotonic()
-    saving = 0.0  # seconds that writing the last checkpoint took
-    whole = True  # False in the middle of a step, whose state must not be saved
-
-    def save() -> None:
-        nonlocal saved, saved_at, saving
-        before = time.monotonic()
-        checkpoints.save(len(losses), state.tensors())
-        saved, saved_at = len(losses), time.monotonic()
-        saving = saved_at - before
-
-    def draw() -> None:
-        with suppress(StorageError):  # a plot is not worth a training
-            write_curve(losses, stage, folder / "loss.png")
-
     try:
         if held is not None and not state.errors:
             state.look(held())
         while not state.done:
-            stop()
             if in_any(options.minutes is not None and time.monotonic() - started > options.minutes * 60):
                 break
             # gradients, averaged over the processes; an infinite one would spoil the weights and the next checkpoint
-            step, lr = len(losses), options.lr_at(len(losses))
+            step, value = len(losses), 0.0
             state.optimizer.zero_grad(set_to_none=True)
-            value = _backward(loss_at, step, options.accumulate, stop)
-            whole = False
-            if math.isfinite(value):
-                average_gradients(state.parameters)
-            if not math.isfinite(value) or not torch.nn.utils.clip_grad_norm_(state.parameters, 1.0).isfinite():
-                raise _diverged(state, checkpoints, f"The {stage} loss is no longer a number at step {step}")
-            # optimizer step, and the EMA of the weights
-            state.update(lr)
-            losses.append(value)
+            for number in range(step * options.accumulate, (step + 1) * options.accumulate):
+                check_stop(lambda: in_any(should_stop()))
+                loss = loss_at(number) / options.accumulate
+                value += mean(loss)
+                loss.backward()
+            average_gradients(state.parameters)
+            norm = torch.nn.utils.clip_grad_norm_(state.parameters, 1.0)
+            if not (math.isfinite(value) and norm.isfinite()):
+                raise _diverged(state, f"The {stage} loss is no longer a number at step {step}")
+            # the optimizer's step, the EMA of the weights, and the error on held-back data
+            state.update(value)
             step += 1
             if held is not None and (step % options.held_every == 0 or step == options.steps):
                 state.look(held())
-            whole = True
             # progress, log, checkpoint, sample
             clock.tick(step, state.errors[-1] if state.errors else value)
             if records and step % EVERY == 0:
-                write_line(folder, stage, losses, lr, time.monotonic() - started)
-            since = time.monotonic() - saved_at
-            due = step - saved >= options.checkpoint_every or since >= options.checkpoint_seconds
-            if keeps and due and since * options.checkpoint_share >= saving:
-                save()
+                write_line(folder, stage, losses, options.lr_at(step - 1), time.monotonic() - started)
+            if keeps and state.is_due():
+                state.save()
             if main and step % options.sample_every == 0:
                 if sample is not None:
                     sample(step)
                 if records:
-                    draw()
+                    write_curve(losses, stage, folder / "loss.png")
+    except Cancelled as error:
+        cancelled = error  # the steps until then are kept
     finally:
         state.optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
-        if keeps and whole and len(losses) > saved:
-            save()
-        if records and len(losses) > first:
-            draw()
+    if keeps and len(losses) > state.saved:
+        state.save()
+    if records and len(losses) > first:
+        write_curve(losses, stage, folder / "loss.png")
+    if cancelled is not None:
+        raise cancelled
     state.settle()
     return losses, state.done
 
 
-def _backward(loss_at: Callable[[int], torch.Tensor], step: int, count: int, stop: Callable[[], None]) -> float:
-    """Add the gradients of the mean of a step's `count` losses to the weights' and return the mean loss over the
-    processes.
-
-    Ends at the first loss that is not finite. Between two losses `stop` is called, which may raise.
-    """
-    total = 0.0
-    for number in range(step * count, (step + 1) * count):
-        if number > step * count:
-            stop()
-        loss = loss_at(number) / count
-        value = mean(loss)
-        total += value
-        if not math.isfinite(value):
-            break
-        loss.backward()
-    return total
-
-
-def _diverged(state: _State, checkpoints: Checkpoints | None, message: str) -> ModelError:
+def _diverged(state: _State, message: str) -> ModelError:
     """Restore the last good weights and return the error to raise."""
-    if not (good := state.resume(checkpoints)):
+    if not (good := state.resume()):
         return ModelError(f"{message}: start again in another folder with a lower learning rate.")
     state.settle()
-    place = f"checkpoint-{good} in {checkpoints.folder}"
+    place = f"checkpoint-{good} in {state.folder}"
     return Diverged(f"{message}: {place} is the last good one; start from it with a lower learning rate.")
 
 
@@ -186,11 +151,14 @@ class _State:
     """What a checkpoint stores: weights, those that are kept at the end, the optimizer's state, the losses of the steps
     done, and the errors on held-back data so far."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], options: LoopOptions, keeps_best: bool):
-        self.parameters, self.options, self.losses, self.errors = parameters, options, [], []
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], options: LoopOptions, folder: Path | None, keeps_best: bool
+    ):
+        self.parameters, self.options, self.folder, self.losses, self.errors = parameters, options, folder, [], []
         self.optimizer = make_optimizer(options.optimizer, parameters, options.lr)
         self.kind = "best" if keeps_best else "average"
         self.kept = [p.detach().clone() for p in parameters] if options.ema is not None else []
+        self.saved, self.saved_at, self.saving = 0, time.monotonic(), 0.0  # step, time and seconds of the last save
 
     @property
     def done(self) -> bool:
@@ -198,14 +166,16 @@ class _State:
         before, last = self.errors[: -self.options.patience], self.errors[-self.options.patience :]
         return len(self.losses) >= self.options.steps or (bool(before) and min(last) >= min(before))
 
-    def update(self, lr: float) -> None:
-        """Take an optimizer step, and average the weights."""
-        self.optimizer.param_groups[0]["lr"] = lr
+    def update(self, loss: float) -> None:
+        """Take an optimizer step, average the weights, and record the step's loss."""
+        step = len(self.losses)
+        self.optimizer.param_groups[0]["lr"] = self.options.lr_at(step)
         self.optimizer.step()
         if self.options.ema is not None:
-            decay = self.options.ema_at(len(self.losses))
+            decay = self.options.ema_at(step)
             for kept, parameter in zip(self.kept, self.parameters):
                 kept.lerp_(parameter.detach(), 1 - decay)
+        self.losses.append(loss)
 
     def look(self, error: float) -> None:
         """Record an error on held-back data, and keep these weights if it is the smallest."""
@@ -220,34 +190,42 @@ class _State:
         for parameter, value in zip(self.parameters, self.kept):
             parameter.copy_(value)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all of this as tensors by name."""
+    def is_due(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        steps, since = len(self.losses) - self.saved, time.monotonic() - self.saved_at
+        due = steps >= self.options.checkpoint_every or since >= self.options.checkpoint_seconds
+        return due and since * self.options.checkpoint_share >= self.saving
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises StorageError."""
         numbers = {"losses": self.losses} | ({"held": self.errors} if self.errors else {})
         state = {key: torch.tensor(values, dtype=torch.float64) for key, values in numbers.items()}
         state |= {f"weight.{i}": parameter.detach() for i, parameter in enumerate(self.parameters)}
         state |= {f"{self.kind}.{i}": value for i, value in enumerate(self.kept)}
         state |= optimizer_state(self.optimizer, self.parameters)
         # copies of weights in another layout may not fit on the GPU, above all after running out of memory
-        return {key: x if x.is_contiguous() else x.cpu().contiguous() for key, x in state.items()}
+        state = {key: x if x.is_contiguous() else x.cpu().contiguous() for key, x in state.items()}
+        before, self.saved = time.monotonic(), len(self.losses)
+        save_checkpoint(self.folder, self.saved, state)
+        self.saved_at = time.monotonic()
+        self.saving = self.saved_at - before
 
     @torch.no_grad()
-    def resume(self, checkpoints: Checkpoints | None) -> int:
+    def resume(self) -> int:
         """Restore the newest intact checkpoint and return its step, 0 if there is none. Raises ModelError if it is of
         another model."""
-        newest = None if checkpoints is None else checkpoints.newest()
+        newest = None if self.folder is None else newest_checkpoint(self.folder)
         if newest is None:
             return 0
-        step, state = newest
+        self.saved, state = newest
         weights, self.kept = (
             [state[key] for i in range(len(state)) if (key := f"{kind}.{i}") in state] for kind in ("weight", self.kind)
         )
         if [weight.shape for weight in weights] != [parameter.shape for parameter in self.parameters]:
-            raise ModelError(
-                f"The checkpoints in {checkpoints.folder} belong to another model; choose an empty folder."
-            )
+            raise ModelError(f"The checkpoints in {self.folder} belong to another model; choose an empty folder.")
         for parameter, weight in zip(self.parameters, weights):
             parameter.copy_(weight)
         self.kept = [value.to(parameter.device) for value, parameter in zip(self.kept, self.parameters)]
         load_optimizer_state(self.optimizer, self.parameters, state)
         self.losses[:], self.errors = state["losses"].tolist(), state["held"].tolist() if "held" in state else []
-        return step
+        return self.saved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import diffusers
 import torch
@@ -13,11 +13,9 @@ from ..errors import InputError
 
 def is_available(name: str) -> bool:
     """Whether this optimizer is installed and works."""
-    try:
-        optimizer_class(name)
-    except InputError:
-        return False
-    return True
+    with suppress(InputError):
+        return bool(optimizer_class(name))
+    return False
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -48,12 +46,12 @@ def make_optimizer(name: str, parameters: list[torch.nn.Parameter], lr: float) -
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> dict[str, torch.Tensor]:
     """Return the optimizer's state as `optimizer.<parameter's number>.<name>`."""
-    state = {}
-    for i, parameter in enumerate(parameters):
-        for name, value in optimizer.state.get(parameter, {}).items():
-            # 8-bit parameters share their quantization tables, but a safetensors file cannot store a tensor twice
-            state[f"optimizer.{i}.{name}"] = value.clone() if name.startswith("qmap") else torch.as_tensor(value)
-    return state
+    return {
+        # 8-bit parameters share their quantization tables, but a safetensors file cannot store a tensor twice
+        f"optimizer.{i}.{name}": value.clone() if name.startswith("qmap") else torch.as_tensor(value)
+        for i, parameter in enumerate(parameters)
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def load_optimizer_state(
@@ -78,16 +76,15 @@ def gradient_checkpointing(on: bool, *networks: torch.nn.Module) -> Iterator[Non
 
     Trades time for memory: about a fifth more time (docs/experiments.md). on: False changes nothing.
     """
-    try:
+
+    def switch(word: str) -> None:
         for network in networks if on else ():
-            if isinstance(network, diffusers.ModelMixin):
-                network.enable_gradient_checkpointing()
-            else:
-                network.activation_checkpointing_enable()
+            diffusers_own = isinstance(network, diffusers.ModelMixin)
+            name = f"{word}_gradient_checkpointing" if diffusers_own else f"activation_checkpointing_{word}"
+            getattr(network, name)()
+
+    try:
+        switch("enable")
         yield
     finally:
-        for network in networks if on else ():
-            if isinstance(network, diffusers.ModelMixin):
-                network.disable_gradient_checkpointing()
-            else:
-                network.activation_checkpointing_disable()
+        switch("disable")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import StorageError
 from ..files import appearing, storage_error
 
 EVERY = 20  # steps between two lines of stats.jsonl
@@ -26,27 +28,19 @@ def write_line(folder: Path, stage: str, losses: list[float], lr: float, seconds
 
 
 def write_curve(losses: list[float], stage: str, path: Path) -> None:
-    """Write a PNG plot of the losses of all steps (faint) and of their moving mean; logarithmic if the mean falls by
-    more than a factor of ten. Raises StorageError."""
+    """Write a PNG plot of the losses of all steps (faint) and of their moving mean over a fortieth of them, at least
+    five; logarithmic if the mean falls by more than a factor of ten. Without disk space nothing is written."""
     from matplotlib.figure import Figure  # takes seconds to import
 
-    steps, smooth = np.arange(1, len(losses) + 1), smoothed(losses)
+    width = min(len(losses), max(5, len(losses) // 40) | 1)
+    smooth = np.convolve(losses, np.ones(width) / width, "valid")
     figure = Figure((8, 4.5), layout="constrained")
     axis = figure.subplots()
-    axis.plot(steps, losses, color="#93c5fd", linewidth=0.8, marker="." if len(losses) < 3 else None)
-    axis.plot(steps, smooth, color="#1d4ed8", linewidth=1.8)
+    axis.plot(np.arange(1, len(losses) + 1), losses, color="#93c5fd", linewidth=0.8)
+    axis.plot(np.arange(len(smooth)) + (width + 1) / 2, smooth, color="#1d4ed8", linewidth=1.8)
     if min(losses) > 0 and smooth.max() > 10 * smooth.min():
         axis.set_yscale("log")
-    axis.set_title(stage, fontsize=11)
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss")
+    axis.set(title=stage, xlabel="step", ylabel="loss")
     axis.grid(color="#e5e7eb")
-    with appearing(path) as temporary:
+    with suppress(StorageError), appearing(path) as temporary:  # a plot is not worth a training
         figure.savefig(temporary, format="png", dpi=110)
-
-
-def smoothed(losses: list[float]) -> np.ndarray:
-    """Return the moving mean of the losses over a window of a fortieth of them, at least five; shorter at the ends."""
-    width = min(len(losses), max(5, len(losses) // 40) | 1)
-    window = np.ones(width)
-    return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..model.pipeline import DreamPosePipeline
 from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence, render_colours
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
-from .base import Dropout, train_base, train_end_to_end, train_vae
+from .base import train_base, train_end_to_end, train_vae
 from .distributed import processes
 from .drawn import DrawnClips, drawn_clips
 from .loop import LoopOptions
@@ -27,25 +28,6 @@ from .run_folder import MiniRun, claim
 from .videos import VideoSamples
 
 _SHOWN = 4  # people on a sample sheet
-
-
-def mini_config(run: MiniRun) -> ModelConfig:
-    """Return the config of a mini model; so small a model does not gain from more denoising steps
-    (docs/experiments.md)."""
-    return ModelConfig(
-        height=run.size[0],
-        width=run.size[1],
-        reference_warp=run.reference_warp,
-        free_shape=is_drawn(run),
-        draft_steps=1,
-        standard_steps=1,
-        best_steps=2,
-    )
-
-
-def is_drawn(run: MiniRun) -> bool:
-    """Whether the data are clips written by `draw_clips`."""
-    return bool(drawn_clips(Path(run.data)))
 
 
 def train_mini(
@@ -66,54 +48,37 @@ def train_mini(
     time limit; `resume` continues from there. Raises InputError, Cancelled.
     """
     started, main = time.monotonic(), processes().is_main_process
-    _check(run)
-    source = run.init or run.vae
-    kind = device.partition(":")[0]  # each of several processes has its own, such as cuda:1
-    start = None if source is None else load_pipeline(source, kind).to(dtype=torch.float32)
-    pipe = start
-    if run.init is None:
-        pipe = build_mini(mini_config(run), run.seed, unet_channels=run.unet_channels, vae=start and start.vae)
-    pipe.to(device)
+    optimizer_class(run.optimizer)  # raises if it is not installed
+    if run.batch_size % (count := processes().num_processes):
+        raise InputError(
+            f"A batch of {run.batch_size} cannot be shared by {count} processes; give a multiple of {count}."
+        )
+    pipe = _start(run, device)
     samples = _samples(run, pipe, device)
     if main:
         claim(run, folder, resume)
     processes().wait_for_everyone()
 
-    def options(steps: int, lr: float, ema: float) -> LoopOptions:
+    def stage(name: str, train, steps: int, lr: float, ema: float = 0.998, **more) -> bool:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        return LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, record=True)
+        options = LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, record=True)
+        precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
+        how = dict(precision=precision, checkpointing=run.gradient_checkpointing, folder=folder / name)
+        return train(pipe, samples, options, **how, **more, on_progress=on_progress, should_stop=should_stop)
 
-    common = dict(
-        precision=torch.bfloat16 if run.precision == "bf16" else torch.float32,
-        checkpointing=run.gradient_checkpointing,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    def frames(name: str, *what, **more) -> bool:
+        sheets = sample_sheets(pipe, samples.held_out(_SHOWN), folder / name / "samples")
+        return stage(name, *what, seed=run.seed, sample=sheets, **more)
 
-    def frames(stage: str) -> dict:
-        sample = sample_sheets(pipe, samples.held_out(_SHOWN), folder / stage / "samples")
-        return dict(crop=run.crop, noisier=run.noisier, folder=folder / stage, sample=sample, **common)
-
-    def stages() -> bool:
-        # 1. the VAE, unless a trained one is given and no further steps are requested
-        steps = (1200 if start is None else 0) if run.vae_steps is None else run.vae_steps
-        if (steps or start is None) and not train_vae(
-            pipe, samples, options(steps, run.vae_lr, 0.995), folder=folder / "vae", **common
-        ):
-            return False
-        # 2. UNet, adapter and image encoder, on latents
-        args = dict(dropout=Dropout(warp=run.warp_dropout), **frames("base"))
-        if not train_base(pipe, samples, options(run.steps, run.lr, 0.998), run.seed, **args):
-            return False
-        # 3. these and the decoder, on pixels
-        args = dict(warp_dropout=run.warp_dropout, adversarial=run.adversarial, **frames("end_to_end"))
-        return train_end_to_end(
-            pipe, samples, options(run.end_to_end_steps, run.end_to_end_lr, 0.998), run.seed, **args
-        )
-
-    done, diverged = False, None
+    done, diverged, has_vae = False, None, run.init is not None or run.vae is not None
+    vae_steps = (0 if has_vae else 1200) if run.vae_steps is None else run.vae_steps
+    end_to_end = partial(train_end_to_end, adversarial=run.adversarial)
     try:
-        done = stages()
+        done = (
+            ((has_vae and not vae_steps) or stage("vae", train_vae, vae_steps, run.vae_lr, 0.995))
+            and frames("base", train_base, run.steps, run.lr)
+            and frames("end_to_end", end_to_end, run.end_to_end_steps, run.end_to_end_lr)
+        )
     except Diverged as error:
         diverged = error  # resuming would diverge again, but another run may start from the model
     if main:
@@ -124,14 +89,39 @@ def train_mini(
     return done
 
 
+def _start(run: MiniRun, device: str) -> DreamPosePipeline:
+    """Load or make the model from which the run starts. Raises InputError."""
+    if run.init is not None and run.vae is not None:
+        raise InputError(
+            "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
+        )
+    source, vae = run.init or run.vae, None
+    if source is not None:
+        kind = device.partition(":")[0]  # each of several processes has its own, such as cuda:1
+        start = load_pipeline(source, kind).to(dtype=torch.float32)
+        if run.init is not None:
+            return start.to(device)
+        vae = start.vae
+    config = ModelConfig(
+        height=run.size[0],
+        width=run.size[1],
+        reference_warp=run.reference_warp,
+        free_shape=bool(drawn_clips(Path(run.data))),
+        # so small a model does not gain from more (docs/experiments.md)
+        draft_steps=1,
+        standard_steps=1,
+        best_steps=2,
+    )
+    return build_mini(config, run.seed, unet_channels=run.unet_channels, vae=vae).to(device)
+
+
 def _samples(run: MiniRun, pipe: DreamPosePipeline, device: str) -> VideoSamples | DrawnClips:
     """Return the run's training samples; sets the model's charts to those of the samples. Raises InputError."""
-    share = processes().process_index, processes().num_processes
-    if is_drawn(run):
-        if not isinstance(pipe.vae, TexturedVAE) or share[1] > 1:
+    if drawn_clips(Path(run.data)):
+        if not isinstance(pipe.vae, TexturedVAE) or processes().num_processes > 1:
             raise InputError("Drawn clips need a model whose decoder sees the moved texture, and a single process.")
-        return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.side, run.seed)
-    samples = VideoSamples(run.data, pipe.model_config.size, run.batch_size, run.seed, device, share)
+        return DrawnClips(Path(run.data), pipe.model_config, run.batch_size, run.seed)
+    samples = VideoSamples(run.data, pipe.model_config.size, run.batch_size, run.seed, device)
     if run.init is None and run.vae is None:
         raise InputError(
             "Training on clips of videos starts from a model; give it with --init, or with --vae to use only its VAE."
@@ -162,16 +152,3 @@ def sample_sheets(
         write_png(np.concatenate(sheet), folder / f"step-{step:06d}.png")
 
     return write
-
-
-def _check(run: MiniRun) -> None:
-    """Raise InputError unless this machine and these processes can train as the run asks."""
-    optimizer_class(run.optimizer)
-    if run.init is not None and run.vae is not None:
-        raise InputError(
-            "Both init and vae are given; the model that training starts from has a VAE, so leave out vae."
-        )
-    if run.batch_size % (count := processes().num_processes):
-        raise InputError(
-            f"A batch of {run.batch_size} cannot be shared by {count} processes; give a multiple of {count}."
-        )

@@ -52,14 +52,6 @@ class MiniRun(Options):
     """Learning rate of stage 2."""
     end_to_end_lr: float = Field(4e-4, gt=0, lt=1)
     """Learning rate of stage 3."""
-    crop: float = Field(0.8, gt=0, le=1)
-    """Size of the training crops as a share of the frame's sides."""
-    side: int = Field(256, ge=64, multiple_of=64)
-    """Side of the crops of drawn clips, in pixels."""
-    noisier: float = Field(0.15, gt=0, le=10)
-    """Below 1, the UNet trains on more noisy latents than clean ones; 1: all timesteps alike."""
-    warp_dropout: float = Field(0.4, ge=0, le=1)
-    """Share of samples without the moved texture, so that the model learns from the image tokens."""
     adversarial: float = Field(0.05, ge=0, le=10)
     """Weight of the discriminator in stage 3: higher is sharper; 0: no discriminator."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -70,29 +62,25 @@ class MiniRun(Options):
 
 def claim(run: MiniRun, folder: Path, resume: bool) -> None:
     """Claim `folder` for the run by writing its run.json. Raises InputError if there is a run already, or, with
-    `resume`, another one."""
+    `resume`, one with other options, which all affect the weights: the number of steps does through the learning rate.
+    Options that an older version did not write had their defaults."""
     path = folder / "run.json"
     if path.is_file():
         if not resume:
             raise InputError(f"{folder} holds a training run; give --resume to continue it, or another folder.")
-        _check_same(run, path)
+        now, defaults = (one.model_dump(mode="json") for one in (run, MiniRun(data="")))
+        try:
+            before = defaults | json.loads(path.read_text())
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged; choose another folder.") from error
+        changed = [
+            f"--{name.replace('_', '-')} was {before[name]}" for name in sorted(now) if before[name] != now[name]
+        ]
+        if changed:
+            raise InputError(
+                f"The run in {folder} was started with other options: {', '.join(changed)}; use the same options, or "
+                f"start from its weights in another folder (--init {folder / 'model'})."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(path) as temporary:
         temporary.write_text(run.model_dump_json(indent=1))
-
-
-def _check_same(run: MiniRun, path: Path) -> None:
-    """Raise InputError unless the run in `path` has the same options, which all affect the weights: the number of steps
-    does through the learning rate. Options that an older version did not write had their defaults."""
-    try:
-        before = json.loads(path.read_text())
-        now, defaults = (one.model_dump(mode="json") for one in (run, MiniRun(data="")))
-        before = defaults | before
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged; choose another folder.") from error
-    changed = [f"--{name.replace('_', '-')} was {before[name]}" for name in sorted(now) if before[name] != now[name]]
-    if changed:
-        raise InputError(
-            f"The run in {path.parent} was started with other options: {', '.join(changed)}; use the same options, or "
-            f"start from its weights in another folder (--init {path.parent / 'model'})."
-        )

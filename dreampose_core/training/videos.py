@@ -14,7 +14,7 @@ import torch
 from ..inputs.framing import on_map
 from ..media import Box, crop_box, fit_image
 from ..poses import WINDOW, PoseSequence, fitted, mirrored
-from .distributed import Draws, Share
+from .distributed import Draws, processes
 from .footage import Footage, find_footage
 
 _ZOOM = 0.8  # the smallest crop, as a share of the largest that fits in the frame
@@ -51,8 +51,8 @@ class VideoSamples:
     neither; picture and maps are cropped and mirrored together, and crops stay inside the frame.
     Every twentieth clip, and at least one of three, is held back, see `held_out`.
 
-    size: (height, width). share: this process's; it makes only its part of every batch, whose size is a multiple of
-    the processes. Raises InputError as `find_footage` does.
+    size: (height, width). Each process makes only its part of every batch, whose size is a multiple of the processes.
+    Raises InputError as `find_footage` does.
     """
 
     def __init__(
@@ -62,23 +62,19 @@ class VideoSamples:
         batch_size: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        share: Share = (0, 1),
     ):
         clips = find_footage(Path(folder))
         self.held = clips[::_HELD_EVERY] if len(clips) > 2 else []
         self.clips = [clip for clip in clips if clip not in self.held]
         self.charts = next((clip.charts for clip in clips if clip.charts != "none"), "none")
-        self.size, self.batch_size, self.seed, self.device, self.share = size, batch_size, seed, device, share
+        self.size, self.batch_size, self.seed, self.device = size, batch_size, seed, device
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def batch(self, step: int) -> Pairs:
         """Return the samples of training step `step`."""
-        count = self.batch_size // self.share[1]
-        drawn = Draws(self.seed, step, 13, self.share).rand(count, 11).tolist()
-        columns = [
-            torch.from_numpy(np.stack(column)).to(self.device) for column in zip(*self._pool.map(self._sample, drawn))
-        ]
-        return Pairs(*columns)
+        drawn = Draws(self.seed, step, 13).rand(self.batch_size // processes().num_processes, 11).tolist()
+        columns = zip(*self._pool.map(self._sample, drawn))
+        return Pairs(*(torch.from_numpy(np.stack(column)).to(self.device) for column in columns))
 
     def held_out(self, count: int) -> list[tuple[np.ndarray, PoseSequence, np.ndarray, PoseSequence]]:
         """Return photo uint8 (H, W, 3), its map, a true frame and its map, of held-back clips, or of training clips if
