@@ -24,9 +24,8 @@ from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import distributed, videos
 from dreampose_core.training import prepare as preparing
 from dreampose_core.training.conditions import Dropout, conditioned
-from dreampose_core.training.footage import find_footage
 from dreampose_core.training.prepare import prepare
-from dreampose_core.training.videos import VideoSamples
+from dreampose_core.training.videos import VideoSamples, find_footage
 
 SIZE = (40, 32)
 FRAMES = 12

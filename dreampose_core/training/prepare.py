@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,14 +32,13 @@ from ..poses import (
 )
 from ..poses.sources import reduced_size
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
-from .footage import REPORT, frames_in, joined, read_map
+from .videos import REPORT, frames_in, joined, read_map
 
 LEAST = 2  # frames of a clip: a photo and a different target
 _WHOLE = "poses.npz"  # the maps of all frames in one file
 _LEAST_SHARE = 0.01  # of the frame: a smaller person does not count as one
 _ABOUT = "clip.json"
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif")
-MAX_FRAMES = 3000  # of a clip, whose maps are held in memory
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Prepared:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A clip's source. frames(): reads its pictures of (height, width) `size`; poses: their maps, which come from
-    `origin`. without: sentences about frames that are left out."""
+class _Source(NamedTuple):
+    """A clip's source: `count` pictures of (height, width) `size`, which frames() reads, and their maps, which come
+    from `origin`. without: sentences about frames that are left out."""
 
+    count: int
     size: tuple[int, int]
     fps: float
     frames: Callable[[], Iterator[np.ndarray]]
@@ -111,14 +111,15 @@ def prepare(
         about = {"source": name, "files": _state(path), "size": list(size), "estimator": estimator}
         try:
             ready = _read(out / name / _ABOUT)
-            if (out / name).exists() and not _is_prepared(ready):
+            if (out / name).exists() and not {"source", "size", "frames", "without"} <= ready.keys():
                 raise InputError(
                     f"There is a {shown(name)} in the output folder that is no prepared clip; give another folder."
                 )
             if about.items() <= ready.items():
                 done.before.append(name)
             else:
-                ready = _prepared(_source(path, estimate), about, out / name, size, should_stop)
+                source = (_folder if path.is_dir() else _video)(path, estimate)
+                ready = _prepared(source, about, out / name, size, should_stop)
             done.clips[name] = ready
         except ModelError:  # without an estimator every clip would fail
             raise
@@ -134,18 +135,17 @@ def prepare(
 
 
 def _clips(folder: Path, out: Path) -> dict[str, Path]:
-    """List all videos and folders of pictures below `folder`, by the names of their prepared folders; prepared folders
-    are skipped."""
+    """List all videos and folders of pictures below `folder`, but not in `out`, by the names of their prepared
+    folders."""
     clips = {folder.resolve().name: folder} if frames_in(folder) else {}
     for path in sorted(folder.rglob("*")):
-        inside = out.resolve() in (path.resolve(), *path.resolve().parents)
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if inside or hidden or _is_prepared(_read(path.parent / _ABOUT)):
+        if hidden or out.resolve() in (path.resolve(), *path.resolve().parents):
             continue
         if path.is_dir():
             # a folder with a video's name holds its maps, not another clip
             of_video = any(other.stem == path.name and _is_clip(other) for other in path.parent.iterdir())
-            clip = bool(frames_in(path)) and not of_video and not _is_prepared(_read(path / _ABOUT))
+            clip = bool(frames_in(path)) and not of_video
         else:
             clip = _is_clip(path) and not is_densepose_of(path)
         if clip:
@@ -160,120 +160,97 @@ def _is_clip(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() in _VIDEOS or is_video(path))
 
 
-def _source(path: Path, estimate: Estimate | None) -> _Source:
-    """Open a clip, and read or estimate its maps. Raises InputError if it cannot be read."""
-    map_file = poses_beside(path)
-    if path.is_dir():
-        return _folder(path, map_file, estimate)
+def _video(path: Path, estimate: Estimate | None) -> _Source:
+    """Open a video, and read or estimate its maps. Raises InputError if it cannot be read."""
     info = probe_video(path, partly=True)
-    _check_length(info.num_frames)
-    if map_file is None:
-        poses = _estimated(path, read_video(path, max_side=MAX_MAP_SIDE, partly=True), estimate)
-    else:
-        poses = read_any(map_file, estimate).poses
-        poses = poses.select(slice(info.num_frames)) if info.left_out else poses
-    _check_one_each(info.num_frames, poses)
-    without = [f"It {info.left_out}"] if info.left_out else []
-    origin = "estimator" if map_file is None else map_file.name
-    return _Source((info.height, info.width), info.fps, partial(read_video, path, partly=True), poses, origin, without)
+    frames = read_video(path, max_side=MAX_MAP_SIDE, partly=True)
+    poses, origin = _maps(path, poses_beside(path), frames, estimate)
+    without = []
+    if info.left_out:
+        poses, without = poses.select(slice(info.num_frames)), [f"It {info.left_out}"]
+    size, again = (info.height, info.width), partial(read_video, path, partly=True)
+    return _Source(info.num_frames, size, info.fps, again, poses, origin, without)
 
 
-def _folder(path: Path, map_file: Path | None, estimate: Estimate | None) -> _Source:
+def _folder(path: Path, estimate: Estimate | None) -> _Source:
     """Open a folder of pictures. Frames whose picture or map is damaged are left out, and those without a map where
     others have one."""
     given, whole = frames_in(path), path / _WHOLE
-    map_file = whole if whole.is_file() else map_file
-    has_maps = any(frame.map for frame in given) and map_file != whole
+    has_maps = any(frame.map for frame in given) and not whole.is_file()
     read = {}
     for index, frame in enumerate(given):
         if frame.map or not has_maps:
             with suppress(InputError):
                 read[index] = read_image(frame.picture).shape[:2], read_map(frame.map) if has_maps else None
-    lost = [index for index in range(len(given)) if index not in read]
-    names = frame_ranges(np.array(lost), [frame.number for frame in given]) if lost else ""
-    plural = "s" * (len(lost) > 1)
-    without = [f"The picture or the DensePose of frame{plural} {names} is missing or damaged."] if lost else []
+    without = []
+    if lost := [index for index in range(len(given)) if index not in read]:
+        names = frame_ranges(np.array(lost), [frame.number for frame in given])
+        plural = "s" * (len(lost) > 1)
+        without = [f"The picture or the DensePose of frame{plural} {names} is missing or damaged."]
     if len(read) < LEAST:
         raise InputError(" ".join([f"Only {len(read)} of its {len(given)} frames can be used.", *without]))
-    _check_length(len(read))
 
     def pictures() -> Iterator[np.ndarray]:
         return (read_image(given[index].picture) for index in read)
 
     if has_maps:
         poses, origin = joined([one for _, one in read.values()]), "the folder"
-    elif map_file is not None:
-        poses, origin = read_any(map_file).poses, "the folder" if map_file == whole else map_file.name
-        poses = poses.select(list(read)) if len(poses) == len(given) else poses
     else:
         small = (fit_image(one, reduced_size(one.shape[:2])) for one in pictures())
-        poses, origin = _estimated(path, small, estimate), "estimator"
-    _check_one_each(len(read), poses)
-    return _Source(next(iter(read.values()))[0], 30.0, pictures, poses, origin, without)
+        poses, origin = _maps(path, whole if whole.is_file() else poses_beside(path), small, estimate)
+        if origin != "estimator" and len(poses) == len(given):
+            poses = poses.select(list(read))
+    size = next(iter(read.values()))[0]
+    return _Source(len(read), size, 30.0, pictures, poses, "the folder" if origin == _WHOLE else origin, without)
 
 
-def _check_length(count: int) -> None:
-    if count > MAX_FRAMES:
+def _maps(
+    path: Path, file: Path | None, frames: Iterator[np.ndarray], estimate: Estimate | None
+) -> tuple[PoseSequence, str]:
+    """Read a clip's maps from a file, or estimate them if there is none; return them and where they come from."""
+    if file is not None:
+        return read_any(file, estimate).poses, file.name
+    if estimate is None:
         raise InputError(
-            f"It has {count} frames, and at most {MAX_FRAMES} are held at once; cut it into shorter clips."
+            "There is no DensePose next to it and no estimator was chosen; put "
+            f"{shown(path.stem)}.npz next to it, or give --estimator."
         )
-
-
-def _check_one_each(count: int, poses: PoseSequence) -> None:
-    if len(poses) != count:
-        raise InputError(f"It has {count} frames and its DensePose {len(poses)}; give one map for each frame.")
+    return estimate(frames), "estimator"
 
 
 def _prepared(source: _Source, about: dict, final: Path, size: tuple[int, int], should_stop: ShouldStop) -> dict:
     """Write the folder of a clip, whole or not at all, and return its clip.json: `about`, which identifies the source,
     so that the folder is reused only for the same, and the figures. Raises InputError, StorageError, Cancelled."""
-    poses = source.poses
-    if not same_aspect(source.size, poses.size):
-        sizes = (
-            f"{source.size[0]} x {source.size[1]} and its DensePose {poses.size[0]} x {poses.size[1]} (height x width)"
-        )
+    poses, given, of_maps = source.poses, source.size, source.poses.size
+    if len(poses) != source.count:
+        raise InputError(f"It has {source.count} frames and its DensePose {len(poses)}; give one map for each frame.")
+    if not same_aspect(given, of_maps):
+        sizes = f"{given[0]} x {given[1]} and its DensePose {of_maps[0]} x {of_maps[1]} (height x width)"
         raise InputError(f"It is {sizes}; give maps that were made from it.")
     shows = poses.mask.mean((1, 2)) >= _LEAST_SHARE
     count, unseen = int(shows.sum()), int((~shows).sum())
     if count < LEAST:
         raise InputError(f"Only {count} of its {len(poses)} frames show a person, and at least {LEAST} are needed.")
     anyone = PoseSequence(poses.mask[shows].any(0)[None].astype(np.uint8), None, "none")  # all that the person covers
-    (top, left, bottom, right), (height, width) = person_box(anyone), poses.size
-    down, across = source.size[0] / height, source.size[1] / width
-    box = crop_box(source.size, size, (top * down, left * across, bottom * down, right * across))
+    down, across = given[0] / of_maps[0], given[1] / of_maps[1]
+    top, left, bottom, right = person_box(anyone)
+    box = crop_box(given, size, (top * down, left * across, bottom * down, right * across))
     without = source.without + ([f"No person is seen in {unseen} frame{'s' * (unseen > 1)}."] if unseen else [])
     about = {**about, "frames": count, "fps": source.fps, "without": without, "maps": source.origin}
     with appearing_folder(final) as temporary:
         for index, frame in enumerate(source.frames()):
             check_stop(should_stop)
-            if frame.shape[:2] != source.size:
-                raise InputError(
-                    f"Its frames differ in size: {source.size[0]} x {source.size[1]} and {frame.shape[0]} x "
-                    f"{frame.shape[1]}."
-                )
+            if frame.shape[:2] != given:
+                sizes = f"{given[0]} x {given[1]} and {frame.shape[0]} x {frame.shape[1]}"
+                raise InputError(f"Its frames differ in size: {sizes}.")
             if shows[index]:
                 write_png(fit_image(frame, size, box), temporary / f"frame_{index:05d}.png")
-                pose_map = fitted(poses.select(slice(index, index + 1)), size, on_map(box, source.size, poses.size))
+                pose_map = fitted(poses.select([index]), size, on_map(box, given, of_maps))
                 write_poses(pose_map, temporary / f"frame_{index:05d}.npz")
         (temporary / _ABOUT).write_text(json.dumps(about, indent=1))
         flush(temporary / _ABOUT)
         shutil.rmtree(final, ignore_errors=True)
     return about
-
-
-def _estimated(path: Path, frames: Iterator[np.ndarray], estimate: Estimate | None) -> PoseSequence:
-    if estimate is None:
-        name = shown(path.stem)
-        raise InputError(
-            f"There is no DensePose next to it and no estimator was chosen; put {name}.npz next to it, or give "
-            "--estimator."
-        )
-    return estimate(frames)
-
-
-def _is_prepared(about: dict) -> bool:
-    """Whether `prepare` wrote this clip.json."""
-    return {"source", "size", "frames", "without"} <= about.keys()
 
 
 def _read(path: Path) -> dict:
