@@ -25,7 +25,7 @@ COPY assets assets
 COPY dreampose_core dreampose_core
 
 # All that is written lies below /data and /tmp: the rest may be mounted read-only (--read-only --tmpfs /tmp).
-ENV DREAMPOSE_HOME=/data DREAMPOSE_HOST=0.0.0.0 HF_HOME=/data/huggingface MPLCONFIGDIR=/tmp/matplotlib \
+ENV DREAMPOSE_HOME=/data DREAMPOSE_HOST=0.0.0.0 HF_HOME=/data/huggingface \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 1000
 VOLUME /data

@@ -230,8 +230,6 @@ def test_a_finished_run_is_a_model_folder(finished):
     frames = pipe(rgb[0], poses, num_inference_steps=1, generator=torch.Generator()).frames
     assert frames.shape == (2, 32, 32, 3)
     assert json.loads((finished / "run.json").read_text())["steps"] == 2
-    for stage in ("base", "end_to_end"):
-        assert read_image(finished / stage / "loss.png").shape[2] == 3
 
 
 def test_an_existing_run_is_only_gone_on_with_when_asked(tiny_run, finished):

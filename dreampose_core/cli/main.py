@@ -99,6 +99,12 @@ def number(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_SEED}")
+    return int(text)
+
+
 def size(text: str) -> tuple[int, int]:
     height, x, width = text.lower().partition("x")
     if not (x and height.isdigit() and width.isdigit() and 16 <= int(height) <= 2048 and 16 <= int(width) <= 2048):
@@ -277,9 +283,8 @@ def build_parser() -> argparse.ArgumentParser:
     command(
         model_commands.train_draw,
         option("folder", "the folder to write; clips in it are kept"),
-        option("--clips", "number of clips; each takes 2.5 MB and 8 seconds", int, 1000),
-        option("--first", "number of the first clip, to divide the work among processes", int, 0),
-        option("--seed", "the same seed draws the same clips", int, 0),
+        option("--clips", "number of clips; each takes 2.5 MB and 8 seconds", number, 1000),
+        option("--seed", "the same seed draws the same clips", seed, 0),
         option("--backdrops", "a folder of pictures; half of the clips get one as their background", Path),
     )
     command(
@@ -307,7 +312,7 @@ def build_parser() -> argparse.ArgumentParser:
         option("--recipe", "measure the model after this fine-tuning, too", Recipe, "none"),
         option("--quality", "as in animate", Quality, "standard"),
         option("--robustness", "measure with perturbed or missing DensePose of the photo, too, on fewer frames", bool),
-        option("--seed", f"0 to {MAX_SEED}; the same seed gives the same report", int, 0),
+        option("--seed", "the same seed gives the same report", seed, 0),
         option("--lpips", "a TorchScript file of LPIPS; measure it, too", Path, metavar="FILE"),
         option("--out", "the folder for report.json, table.md, about.json and contact.jpg", required=True),
     )

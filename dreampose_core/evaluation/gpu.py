@@ -35,9 +35,9 @@ from ..model.loading import load_pipeline
 from ..model.memory import chosen_precision, let_go, peaks, placed
 from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
-from ..poses import WINDOW
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import BODY_TRACKER, AnimateOptions, Quality
+from ..subject.finetuning import tuned_to
 from .clips import Clip, walking
 from .metrics import psnr
 
@@ -82,6 +82,12 @@ class Bench:
     def made(self, pipe, **sampling) -> np.ndarray:
         """Make the clip's frames."""
         return self.clip.made_by(pipe, 0, should_stop=self.should_stop, **sampling)
+
+    def tune(self, pipe, recipe: str, steps: int | None = None) -> None:
+        """Fine-tune a model, then restore it. steps: None for the recipe's."""
+        steps = 2 if self.tiny else steps
+        with tuned_to(pipe, self.clip.photo, self.clip.image_poses, recipe, self.should_stop, steps):
+            pass
 
     @contextmanager
     def timed(self, figures: Figures, name: str, count: int = 1):
@@ -210,16 +216,7 @@ def _tune(bench: Bench, figures: Figures) -> None:
     """Full size: fine-tuning by both recipes."""
     for recipe in ("fast", "paper"):
         with bench.timed(figures, recipe):
-            _tuned(bench, bench.full, recipe)
-
-
-def _tuned(bench: Bench, pipe, recipe: str, steps: int | None = None) -> None:
-    """Fine-tune a model, then restore it. steps: None for the recipe's."""
-    from ..subject.finetuning import tuned_to
-
-    steps = 2 if bench.tiny else steps
-    with tuned_to(pipe, bench.clip.photo, bench.clip.image_poses, recipe, bench.should_stop, steps):
-        pass
+            bench.tune(bench.full, recipe)
 
 
 def _mini(bench: Bench, figures: Figures) -> None:
@@ -232,7 +229,7 @@ def _mini(bench: Bench, figures: Figures) -> None:
             clip.made_by(pipe, 0, batch_size=batch)
         figures[f"frames_per_second_batch_{batch}"] = 1 / figures[f"frame_batch_{batch}_s"]
     with bench.timed(figures, "tuning"):
-        _tuned(bench, pipe, "paper" if bench.tiny else "fast")
+        bench.tune(pipe, "paper" if bench.tiny else "fast")
 
 
 def _body(bench: Bench, figures: Figures) -> None:
@@ -249,37 +246,28 @@ def _body(bench: Bench, figures: Figures) -> None:
 
 
 def _training(bench: Bench, figures: Figures) -> None:
-    """Steps of training: full size on a drawn person, and mini end to end on crops."""
+    """Steps of training on noise: full size on frames, and mini end to end on crops."""
     from ..training.base import train_base, train_end_to_end
-    from ..training.drawn import Crops
-    from ..training.videos import Pairs
-
-    batch = 2 if bench.tiny else 4
-    clip = bench.clip.cut(slice(batch))
-    photo = [np.repeat(x, batch, 0) for x in (clip.photo[None], clip.image_poses.parts, clip.image_poses.uv)]
-    window = [np.repeat(x[:, None], len(WINDOW), 1) for x in (clip.poses.parts, clip.poses.uv)]
-    known = np.ones(batch, np.float32)
-    arrays = (*photo, clip.truth, *window, known, known)
-    pairs = Pairs(*(torch.from_numpy(array).to(bench.device) for array in arrays))
-    _train(bench, full_size(bench.size, bench.tiny, bench.device), train_base, pairs, figures, "full_sample")
-    let_go()
-    batch, side = (2, 64) if bench.tiny else (32, 256)
-    with torch.device(bench.device):
-        pixels = torch.rand(batch, 8, side, side) * 2 - 1
-        parts, uv = torch.randint(0, 25, (batch, 5, side, side)), torch.rand(batch, 5, 2, side, side)
-    crops = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv)
-    _train(bench, bench.mini(bench.device).to(dtype=torch.float32), train_end_to_end, crops, figures, "mini_crop")
-
-
-def _train(bench: Bench, pipe, stage: Callable, batch, figures: Figures, name: str) -> None:
-    """Train a model in float32 on the same batch for one step, then for some that are timed."""
+    from ..training.drawn import SIDE, Crops
     from ..training.loop import LoopOptions
 
-    samples, count = SimpleNamespace(batch=lambda step: batch), 1 if bench.tiny else 8
-    precision = torch.float32 if bench.tiny else torch.bfloat16
-    stage(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=precision)
-    with bench.timed(figures, name, count * len(batch.photo)):
-        stage(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=precision)
+    def train(stage: Callable, pipe, name: str, batch: int, height: int, width: int) -> None:
+        """Train a model in float32 on the same batch for one step, then for some that are timed."""
+        with torch.device(bench.device):
+            pixels = torch.rand(batch, 8, height, width) * 2 - 1
+            parts, uv = torch.randint(0, 25, (batch, 5, height, width)), torch.rand(batch, 5, 2, height, width)
+        crops, count = Crops(pixels[:, :3], pixels[:, :3], pixels[:, 3:], parts, uv), 1 if bench.tiny else 8
+        samples, precision = SimpleNamespace(batch=lambda step: crops), torch.float32 if bench.tiny else torch.bfloat16
+        stage(pipe, samples, LoopOptions(1, 1e-5, ema=None), precision=precision)
+        with bench.timed(figures, name, count * batch):
+            stage(pipe, samples, LoopOptions(count, 1e-5, ema=None), precision=precision)
+
+    full, few = full_size(bench.size, bench.tiny, bench.device), 2 if bench.tiny else 4
+    train(train_base, full, "full_sample", few, *bench.size)
+    del full
+    let_go()
+    mini, size = bench.mini(bench.device).to(dtype=torch.float32), (2, 64, 64) if bench.tiny else (32, SIDE, SIDE)
+    train(train_end_to_end, mini, "mini_crop", *size)
 
 
 def _first(bench: Bench, figures: Figures) -> None:
@@ -330,7 +318,7 @@ STAGES: dict[str, Callable[[Bench, Figures], None]] = {stage.__name__[1:]: stage
 # A little of what the slow stages do, for the profiler.
 _PIECES: dict[str, Callable[[Bench], object]] = {
     "frames": lambda bench: bench.made(bench.full, num_inference_steps=2),
-    "tune": lambda bench: _tuned(bench, bench.full, "fast", 2),
+    "tune": lambda bench: bench.tune(bench.full, "fast", 2),
     "mini": lambda bench: walking((128, 128) if bench.tiny else (640, 512), 8).made_by(bench.mini(bench.device), 0),
     "body": lambda bench: BodyTracker(BODY_TRACKER, bench.device).network.people(bench.clip.truth[0]),
     "training": lambda bench: _training(bench, {}),

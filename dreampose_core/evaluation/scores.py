@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,33 +25,26 @@ Lpips = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps two batches of pixels (N, 3, H, W) in [-1, 1] to their N distances, in any shape."""
 
 
-class Measure(NamedTuple):
-    """How a score, see `Scorer.score`, is written in tables. column: it has one."""
-
-    title: str
-    decimals: int
-    column: bool = True
-
-
-MEASURES = {
-    "psnr": Measure("PSNR", 1),
-    "psnr_mask": Measure("PSNR person", 1),
-    "psnr_seen": Measure("PSNR seen", 1),
-    "psnr_unseen": Measure("PSNR unseen", 1),
-    "l1": Measure("L1", 4, column=False),
-    "l1_mask": Measure("L1 person", 4, column=False),
-    "ssim": Measure("SSIM", 3),
-    "ssim_mask": Measure("SSIM person", 3, column=False),
-    "lpips": Measure("LPIPS", 3, column=False),
-    "lpips_mask": Measure("LPIPS person", 3, column=False),
-    "sharpness": Measure("sharpness", 2),
-    "psnr_head": Measure("PSNR head", 1),
-    "ssim_head": Measure("SSIM head", 3, column=False),
-    "sharpness_head": Measure("sharpness head", 2),
-    "identity_seen": Measure("identity seen", 3),
-    "identity_unseen": Measure("identity unseen", 3),
-    "pose_accuracy": Measure("pose", 2),
-    "temporal_error": Measure("temporal", 4),
+# The scores, see `Scorer.score`, with title and decimals of those that have a column in tables.
+MEASURES: dict[str, tuple[str, int] | None] = {
+    "psnr": ("PSNR", 1),
+    "psnr_mask": ("PSNR person", 1),
+    "psnr_seen": ("PSNR seen", 1),
+    "psnr_unseen": ("PSNR unseen", 1),
+    "l1": None,
+    "l1_mask": None,
+    "ssim": ("SSIM", 3),
+    "ssim_mask": None,
+    "lpips": None,
+    "lpips_mask": None,
+    "sharpness": ("sharpness", 2),
+    "psnr_head": ("PSNR head", 1),
+    "ssim_head": None,
+    "sharpness_head": ("sharpness head", 2),
+    "identity_seen": ("identity seen", 3),
+    "identity_unseen": ("identity unseen", 3),
+    "pose_accuracy": ("pose", 2),
+    "temporal_error": ("temporal", 4),
 }
 
 
@@ -97,8 +89,8 @@ class Scorer:
         if self.lpips is not None:
             scores["lpips"] = self._lpips(frames)
             scores["lpips_mask"] = self._lpips(np.where(mask[..., None], frames, truth))
-        known = {key for key, value in scores.items() if value is not None and math.isfinite(value)}
-        return {key: scores[key] if key in known else None for key in MEASURES}
+        values = {key: scores.get(key) for key in MEASURES}
+        return {key: None if value is None or not math.isfinite(value) else value for key, value in values.items()}
 
     def unmeasured(self) -> dict[str, str]:
         """Return the reason for each score that no frames of this clip can have, by the score's name."""
@@ -133,11 +125,11 @@ def mean_scores(scores: list[dict[str, float | None]]) -> dict[str, float | None
 
 def table(report: Report) -> str:
     """Format a report as a Markdown table, a row for each block, "–" for None."""
-    columns = {key: MEASURES[key] for key in next(iter(report.values())) if MEASURES[key].column}
-    titles = " | ".join(measure.title for measure in columns.values())
+    columns = {key: MEASURES[key] for key in next(iter(report.values())) if MEASURES[key]}
+    titles = " | ".join(title for title, _ in columns.values())
     lines = [f"| | {titles} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in report.items():
-        cells = ("–" if row[key] is None else f"{row[key]:.{measure.decimals}f}" for key, measure in columns.items())
+        cells = ("–" if row[key] is None else f"{row[key]:.{decimals}f}" for key, (_, decimals) in columns.items())
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

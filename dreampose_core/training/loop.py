@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -11,11 +12,13 @@ from pathlib import Path
 import torch
 
 from ..errors import Cancelled, Diverged, ModelError
+from ..files import storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import newest_checkpoint, save_checkpoint
 from .distributed import average_gradients, in_any, mean, processes
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .record import EVERY, write_curve, write_line
+
+_LOGGED = 20  # steps between two lines of stats.jsonl
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LoopOptions:
     checkpoint_every, checkpoint_seconds: a checkpoint is due after so many steps or seconds; it is delayed until
     writing the previous one took at most `checkpoint_share` of the time since. sample_every, held_every: steps between
     calls of the caller's `sample` and `held`. patience: stop training after that many calls of `held` in a row without
-    improving on the best. record: write the files of `training.record`.
+    improving on the best. record: write stats.jsonl.
     """
 
     steps: int
@@ -78,7 +81,7 @@ def train(
     random state.
     held(): the error on data held back from training, called before the first step, every `held_every` steps and after
     the last; the weights with the smallest error are kept. It needs a single process, and no EMA.
-    folder: for `checkpoint-<step>` folders and the files of `training.record`, and to resume from; None writes nothing.
+    folder: for `checkpoint-<step>` folders and stats.jsonl, and to resume from; None writes nothing.
     Returns the losses of all steps and whether all steps are done. Raises Cancelled after writing a checkpoint,
     StorageError, and ModelError when the loss is no longer finite: Diverged, if there is an earlier checkpoint.
     Several processes average their gradients; the main one writes and reports.
@@ -88,7 +91,7 @@ def train(
     losses, started = state.losses, time.monotonic()
     with processes().main_process_first():  # which sets damaged checkpoints aside
         first = state.resume()
-    keeps, records = folder is not None and main, folder is not None and main and options.record
+    keeps = folder is not None and main
     clock = StageClock(stage, options.steps, on_progress if main else ignore_progress, first)
     try:
         if held is not None and not state.errors:
@@ -115,23 +118,18 @@ def train(
                 state.look(held())
             # progress, log, checkpoint, sample
             clock.tick(step, state.errors[-1] if state.errors else value)
-            if records and step % EVERY == 0:
-                write_line(folder, stage, losses, options.lr_at(step - 1), time.monotonic() - started)
+            if keeps and options.record and step % _LOGGED == 0:
+                state.log(stage, time.monotonic() - started)
             if keeps and state.is_due():
                 state.save()
-            if main and step % options.sample_every == 0:
-                if sample is not None:
-                    sample(step)
-                if records:
-                    write_curve(losses, stage, folder / "loss.png")
+            if main and sample is not None and step % options.sample_every == 0:
+                sample(step)
     except Cancelled as error:
         cancelled = error  # the steps until then are kept
     finally:
         state.optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
     if keeps and len(losses) > state.saved:
         state.save()
-    if records and len(losses) > first:
-        write_curve(losses, stage, folder / "loss.png")
     if cancelled is not None:
         raise cancelled
     state.settle()
@@ -189,6 +187,18 @@ class _State:
         """Set the weights to those that are kept."""
         for parameter, value in zip(self.parameters, self.kept):
             parameter.copy_(value)
+
+    def log(self, stage: str, seconds: float) -> None:
+        """Append the last step, its learning rate, and the mean loss since the last line to stats.jsonl. Raises
+        StorageError."""
+        step, path = len(self.losses), self.folder / "stats.jsonl"
+        line = {"stage": stage, "step": step, "loss": round(sum(self.losses[-_LOGGED:]) / _LOGGED, 6)}
+        line |= {"lr": float(f"{self.options.lr_at(step - 1):.6g}"), "seconds": round(seconds, 1)}
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise storage_error(error, path) from error
 
     def is_due(self) -> bool:
         """Whether it is time for the next checkpoint."""
