@@ -9,30 +9,24 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline
 
 from dreampose_core.errors import InputError
 from dreampose_core.evaluation import gpu
 from dreampose_core.evaluation.clips import walking
 from dreampose_core.evaluation.gpu import STAGES, bench_gpu, in_the_originals_way
+from dreampose_core.model.full_size import full_size
 
 
-@pytest.mark.parametrize("predicts", ["sample", "epsilon"])  # PNDM cannot run the first
-def test_the_originals_way_is_three_branches_frame_by_frame(predicts):
-    pipe = tiny_pipeline()
-    if predicts == "epsilon":
-        pipe.scheduler = type(pipe.scheduler).from_config(
-            pipe.scheduler.config, prediction_type="epsilon", rescale_betas_zero_snr=False
-        )
+def test_the_originals_way_is_three_branches_frame_by_frame():
+    pipe = full_size((64, 64), True, "cpu")
     clip = walking(pipe.model_config.size, 3)
     encoded, passes = [], []
     pipe.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
     pipe.unet.register_forward_hook(lambda module, given, made: passes.append(len(given[0])))
     how = {"num_inference_steps": 4, "image_guidance": 8.0, "pose_guidance": 3.0}
     made = in_the_originals_way(pipe, clip, **how)
-    steps = 4 if predicts == "sample" else 5  # PNDM's first step takes two
-    assert sum(passes) == 3 * steps * 3 and len(encoded) == 3
-    ours = clip.made_by(pipe, 0, solver=None if predicts == "sample" else "pndm", **how)
+    assert sum(passes) == 3 * 5 * 3 and len(encoded) == 3  # PNDM's first step takes two
+    ours = clip.made_by(pipe, 0, solver="pndm", **how)
     assert np.abs(made.astype(int) - ours).max() <= 2
 
 

@@ -1,38 +1,27 @@
-"""Training: steps change weights and write files, a resumed run is the same run, and training feeds what inference
-feeds."""
+"""Training: steps change weights, training feeds what inference feeds, and who learns from which loss."""
 
 from __future__ import annotations
 
-import json
-import math
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
-from drawn import drawn_clip
-from safetensors.torch import load_file
-from tiny import same, stop_after, tiny_pipeline, weights
+from tiny import same, tiny_pipeline, weights
 
-from dreampose_core.errors import Cancelled, Diverged, InputError, ModelError
 from dreampose_core.media import read_image
 from dreampose_core.model.conditioning import clean_latents, encode_maps, to_pixels
 from dreampose_core.model.config import ModelConfig
-from dreampose_core.model.loading import load_pipeline
-from dreampose_core.model.pipeline import DreamPosePipeline
 from dreampose_core.poses import PoseSequence
-from dreampose_core.settings import validated
-from dreampose_core.training import conditions, loop
+from dreampose_core.training import conditions
 from dreampose_core.training import run as training_run
 from dreampose_core.training.base import prefetched, train_base, train_end_to_end
 from dreampose_core.training.conditions import Dropout, disturbed_warp, draw_dropout, encode_windows, random_part
 from dreampose_core.training.distributed import Draws
 from dreampose_core.training.loop import LoopOptions
-from dreampose_core.training.losses import denoising_loss, noised, picture_loss
-from dreampose_core.training.run import train_mini
-from dreampose_core.training.run_folder import MiniRun
+from dreampose_core.training.losses import PatchDiscriminator, adversarial_losses, denoising_loss, noised, picture_loss
 from dreampose_core.training.videos import VideoSamples
 
 SIZE = (40, 32)
@@ -161,7 +150,7 @@ def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adve
     pipe = tiny_pipeline()
     parts = pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.decoder
     before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
-    options, losses = LoopOptions(30, 3e-3, ema=None), []
+    options, losses = LoopOptions(16, 6e-3, warmup=5, ema=None), []
     how = dict(adversarial=adversarial, on_progress=lambda progress: losses.append(progress.loss))
     assert train_end_to_end(pipe, samples, options, **how)
     assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))
@@ -202,135 +191,6 @@ def test_losses_against_hand_computed_values():
     assert picture_loss(wrong, pixels, left.flip(3)).item() == pytest.approx(0.3 * 2 * 0.5 / 7, abs=1e-5)
 
 
-@pytest.fixture(scope="module")
-def tiny_run(tiny_clips, tiny_model):
-    source = dict(data=str(tiny_clips), vae=str(tiny_model))
-    return MiniRun(**source, size=(32, 32), unet_channels=(8, 16), batch_size=2, steps=2, end_to_end_steps=2)
-
-
-def changed(run, **changes):
-    return run.model_copy(update=changes)
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "mini"
-    assert train_mini(tiny_run, folder)
-    return folder
-
-
-def test_a_finished_run_is_a_model_folder(finished):
-    pipe = DreamPosePipeline.from_pretrained(finished / "model")
-    config = pipe.model_config
-    assert (config.size, config.reference_warp, config.charts) == ((32, 32), "encoded", "body")
-    sizes = {path.name: path.stat().st_size for path in (finished / "model").rglob("*.safetensors")}
-    assert max(sizes.values()) < 9e6 and sum(sizes.values()) < 32 << 20
-    rgb, poses = drawn_clip(0, "walk", 2, (32, 32))
-    poses = PoseSequence(poses.parts, None, "none")
-    frames = pipe(rgb[0], poses, num_inference_steps=1, generator=torch.Generator()).frames
-    assert frames.shape == (2, 32, 32, 3)
-    assert json.loads((finished / "run.json").read_text())["steps"] == 2
-
-
-def test_an_existing_run_is_only_gone_on_with_when_asked(tiny_run, finished):
-    with pytest.raises(InputError, match="give --resume"):
-        train_mini(tiny_run, finished)
-    before = {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
-    assert train_mini(tiny_run, finished, resume=True)
-    assert before == {path: path.read_bytes() for path in (finished / "model").rglob("*.safetensors")}
-
-
-def test_what_was_learnt_before_a_loss_was_no_number_is_left_to_start_from(tiny_run, tmp_path, monkeypatch):
-    steps = iter(range(6))
-    monkeypatch.setattr(loop, "mean", lambda loss: loss.item() if next(steps) < 3 else math.nan)
-    sooner = partial(LoopOptions, checkpoint_every=2, checkpoint_share=1e9)
-    monkeypatch.setattr(training_run, "LoopOptions", sooner)
-    run = changed(tiny_run, steps=6)
-    with pytest.raises(
-        Diverged,
-        match=r"The base loss is no longer a number at step 3: checkpoint-2 in .* is the last good one; start "
-        r"from it with a lower learning rate in another folder \(--init .*model\)\.",
-    ):
-        train_mini(run, tmp_path / "run")
-    monkeypatch.undo()
-    again = changed(run, init=str(tmp_path / "run" / "model"), vae=None, steps=1, lr=1e-5)
-    assert train_mini(again, tmp_path / "again")
-
-
-def test_a_run_may_start_from_a_model(tmp_path, tiny_run, finished):
-    start = finished / "model"
-    run = MiniRun(data=tiny_run.data, init=str(start), steps=0, end_to_end_steps=0, batch_size=2)  # of the model's size
-    assert train_mini(run, tmp_path / "same")
-    for file in start.rglob("*.safetensors"):
-        before, after = load_file(file), load_file(tmp_path / "same" / "model" / file.relative_to(start))
-        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert train_mini(changed(run, steps=1), tmp_path / "tuned") and not (tmp_path / "tuned" / "vae").exists()
-    before, after = (load_pipeline(folder, "cpu") for folder in (start, tmp_path / "tuned" / "model"))
-    assert same(weights(before.vae), weights(after.vae)) and not same(weights(before.unet), weights(after.unet))
-    assert not any(str(start) in file.read_text() for file in (tmp_path / "tuned" / "model").rglob("*.json"))
-    narrow = dict(vae=str(start), steps=1, end_to_end_steps=0, reference_warp="none")
-    assert train_mini(changed(tiny_run, **narrow), tmp_path / "narrow")
-    other = load_pipeline(tmp_path / "narrow" / "model", "cpu")
-    assert same(weights(before.vae), weights(other.vae)) and other.model_config.reference_warp == "none"
-    assert other.vae.config.scaling_factor == before.vae.config.scaling_factor
-    assert list(other.unet.config.block_out_channels) == [8, 16]
-    with pytest.raises(InputError, match="leave out vae"):
-        train_mini(changed(run, vae="mini"), tmp_path / "new")
-    with pytest.raises(InputError, match="--init was None"):
-        train_mini(run, finished, resume=True)
-    with pytest.raises(ModelError, match="no model folder"):
-        train_mini(changed(run, init=str(tmp_path / "nowhere")), tmp_path / "new")
-    with pytest.raises(InputError, match="starts from a model; give it with --init, or with --vae"):
-        train_mini(changed(run, init=None), tmp_path / "new")
-    with pytest.raises(InputError, match="learns from clips of train draw only; leave out --vae-steps"):
-        train_mini(changed(tiny_run, vae_steps=1), tmp_path / "new")
-    with pytest.raises(InputError, match="no clips in nowhere; give a folder that train draw or train prepare made"):
-        train_mini(changed(run, data="nowhere"), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
-NAN = float("nan")
-WRONG = {
-    "size": [(40, 32), (0, 32)],
-    "batch_size": [3, 0],
-    "accumulate": [0],
-    "steps": [-1],
-    "lr": [NAN],
-    "vae_lr": [0.0],
-    "seed": [-1, 2**40],
-    "unet_channels": [(64,), (64, 100)],
-    "adversarial": [-0.1, NAN],
-    "optimizer": ["sgd"],
-}
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_runs_that_make_no_sense_are_refused(name, value):
-    with pytest.raises(InputError, match=name.replace("_", ".")):
-        validated(MiniRun, {"data": "clips", name: value})
-
-
-def test_every_stage_trains_in_bfloat16(tiny_run, tmp_path):
-    """On the GPU if there is one."""
-    run = changed(tiny_run, steps=1, end_to_end_steps=1, precision="bf16")
-    assert train_mini(run, tmp_path, device="cuda" if torch.cuda.is_available() else "cpu")
-    assert (tmp_path / "model" / "model_index.json").is_file()
-    assert all((tmp_path / part / "checkpoint-1").is_dir() for part in ("base", "end_to_end"))
-
-
-@pytest.mark.slow
-def test_every_option_of_the_steps_is_gone_on_with_to_the_same_bits(tiny_run, tmp_path):
-    """All of them at once, in all stages."""
-    run = changed(tiny_run, steps=4, accumulate=2, optimizer="adamw8bit", gradient_checkpointing=True)
-    assert train_mini(run, tmp_path / "whole")
-    for stop in (3, 7):  # in the middle of a step of each stage
-        with pytest.raises(Cancelled):
-            train_mini(run, tmp_path / "parts", resume=(tmp_path / "parts").exists(), should_stop=stop_after(stop))
-    assert train_mini(run, tmp_path / "parts", resume=True)
-    for file in (tmp_path / "whole" / "model").rglob("*.safetensors"):
-        assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes(), file
-
-
 def test_samples_are_made_now_and_then_and_change_nothing(samples, tmp_path):
     """The same people, poses and noise in every sheet; a run that makes them is the run that does not."""
     sheets = {}
@@ -344,3 +204,67 @@ def test_samples_are_made_now_and_then_and_change_nothing(samples, tmp_path):
     assert first.shape == last.shape == (2 * SIZE[0], 4 * SIZE[1], 3)
     changed = (first != last).any((0, 2)).reshape(4, SIZE[1]).any(1)
     assert changed.tolist() == [False, False, True, False]  # photo, pose, sample, truth
+
+
+# -- the discriminator of the end-to-end stage
+
+
+@pytest.fixture
+def discriminator() -> PatchDiscriminator:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return PatchDiscriminator(width=8)
+
+
+def patterns(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random cells of 2 x 2 pixels, sharp and blurred: (4, 3, 32, 24) each, in [-1, 1]."""
+    sharp = F.interpolate(
+        torch.rand(4, 3, 16, 12, generator=torch.Generator().manual_seed(step)) * 2 - 1, scale_factor=2
+    )
+    return sharp, F.avg_pool2d(sharp, 5, 1, 2)
+
+
+def test_each_loss_teaches_its_own_side(discriminator):
+    real, made = patterns(0)
+    made.requires_grad_(True)
+    weight = torch.zeros(4, 1, 32, 24)
+    weight[..., :16, :] = 2  # only the upper half is judged
+    realism, own = adversarial_losses(discriminator, made, real, weight)
+    on_made, on_real = (discriminator(pictures)[:, :, :4] for pictures in (made, real))
+    assert realism.item() == pytest.approx(-on_made.mean().item(), abs=1e-6)
+    assert own.item() == pytest.approx((F.relu(1 + on_made) + F.relu(1 - on_real)).mean().item(), abs=1e-6)
+    realism.backward()
+    assert made.grad.abs().sum() > 0 and all(p.grad is None for p in discriminator.parameters())
+    made.grad = None
+    own.backward()
+    assert made.grad is None and all(p.grad is not None for p in discriminator.parameters())
+
+
+def test_the_size_of_its_weights_says_nothing(discriminator):
+    """Weights are divided by their spectral norms: a discriminator cannot win by being loud in its layers."""
+    pictures = patterns(2)[0]
+    before = discriminator(pictures)
+    with torch.no_grad():
+        for layer in discriminator.layers:
+            layer.weight *= 7
+    assert torch.allclose(discriminator(pictures), before, atol=1e-5)
+
+
+def test_it_learns_to_tell_blur_and_asks_for_edges(discriminator):
+    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=5e-3)
+    for step in range(60):
+        sharp, blurred = patterns(step)
+        _, own = adversarial_losses(discriminator, blurred, sharp, torch.ones(4, 1, 32, 24))
+        optimizer.zero_grad()
+        own.backward()
+        optimizer.step()
+    sharp, blurred = patterns(1000)
+    with torch.no_grad():
+        assert discriminator(sharp).mean() > discriminator(blurred).mean() + 1
+    blurred.requires_grad_(True)
+    realism, _ = adversarial_losses(discriminator, blurred, sharp, torch.ones(4, 1, 32, 24))
+    (gradient,) = torch.autograd.grad(realism, blurred)
+    # a step against the gradient has more contrast between neighbours than a step along it
+    step = 0.02 * gradient / gradient.abs().mean()
+    against, along = ((blurred + sign * step).diff(dim=3).abs().mean() for sign in (-1, 1))
+    assert against > along

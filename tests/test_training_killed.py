@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from drawn import drawn_clip
-from safetensors.torch import load_file
 from tiny import make_tiny_clips, make_tiny_model, tiny_pipeline
 
 from dreampose_core.settings import REPOSITORY
@@ -46,34 +45,24 @@ def work(kind: str, folder: Path) -> Path:
             out, kept = folder / "subject", folder / "checkpoints"
             finetune(tiny_pipeline(), list(rgb), poses, "fast", 0, out, checkpoints=kept)
             return out
-        return train(kind, folder)
+        steps = {"steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
+        source = {"data": str(folder.parent / "clips"), "init": str(folder.parent / "start")}
+        run.train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
+        return folder / "model"
 
 
-def train(kind: str, folder: Path) -> Path:
-    steps = {"steps": 0, "end_to_end_steps": 0} | {kind: STEPS}
-    source = {"data": str(folder.parent / "clips"), "init": str(folder.parent / "start")}
-    run.train_mini(MiniRun(batch_size=2, **source, **steps), folder, resume=(folder / "run.json").exists())
-    return folder / "model"
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{file.relative_to(folder)} {key}": value for file in files for key, value in load_file(file).items()}
+def weights(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize(
     ("kind", "stage"),
     [
-        *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in (
-                ("end_to_end_steps", "end_to_end"),
-                ("fast", "tuning"),
-                ("fast", "decoder"),
-                ("paper", "tuning"),
-            )
-        ),
         ("steps", "base"),
+        pytest.param("end_to_end_steps", "end_to_end", marks=pytest.mark.slow),
+        pytest.param("fast", "tuning", marks=pytest.mark.slow),
+        pytest.param("fast", "decoder", marks=pytest.mark.slow),
+        pytest.param("paper", "tuning", marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
@@ -91,9 +80,7 @@ def test_killed_and_gone_on_with_gives_the_same_weights(kind, stage, tmp_path):
     finally:
         process.kill()
         process.wait()
-    expected = weights(work(kind, whole))
-    found = weights(work(kind, killed))
-    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+    assert weights(work(kind, whole)) == weights(work(kind, killed)) != {}
     assert not list(killed.rglob(".part.*"))
 
 

@@ -64,15 +64,13 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock("people", len(clips), on_progress)
     sampling = pipe.model_config.sampling(quality)
-    people: list[dict] = []
-    rows, missing, seconds, num_frames = [], {}, 0.0, 0
+    people, rows, missing, seconds = [], [], {}, []  # seconds of each frame
 
     def generated(clip: Clip, count: int) -> np.ndarray:
         """Generate the first `count` frames of a clip, with the same noise and pose windows as for the whole clip."""
-        nonlocal seconds, num_frames
         started = time.monotonic()
         frames = clip.made_by(pipe, seed * 1_000_003 + number, count, should_stop=should_stop, **vars(sampling))
-        seconds, num_frames = seconds + time.monotonic() - started, num_frames + count
+        seconds.extend([(time.monotonic() - started) / count] * count)
         return frames
 
     for number, clip in enumerate(clips):
@@ -105,7 +103,7 @@ def evaluate(
     models = ("none",) if recipe == "none" else ("none", recipe)
     blocks = (*models, *BASELINES, *((UNDISTURBED, *DISTURBED) if robustness else ()))
     report = {name: mean_scores([one["scores"][name] for one in people if name in one["scores"]]) for name in blocks}
-    shortest = min(one["frames"] for one in people)
+    fewest = {"people": min(len(people), ROBUST_PEOPLE), "frames": min(ROBUST_FRAMES, *(x["frames"] for x in people))}
     facts = {
         **(about or {}),
         "clips": clips.kind,
@@ -115,11 +113,9 @@ def evaluate(
         "quality": quality,
         "steps": sampling.num_inference_steps,
         "seed": seed,
-        "robustness": {"people": min(len(people), ROBUST_PEOPLE), "frames": min(shortest, ROBUST_FRAMES)}
-        if robustness
-        else None,
+        "robustness": fewest if robustness else None,
         "not_measured": missing,
-        "seconds_per_frame": round(seconds / num_frames, 3),
+        "seconds_per_frame": round(float(np.mean(seconds)), 3),
         "versions": {"dreampose": __version__, "torch": torch.__version__},
         "each": people,
     }

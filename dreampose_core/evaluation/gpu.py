@@ -181,16 +181,9 @@ def _frames(bench: Bench, figures: Figures) -> None:
 
 def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
     """Make the clip's frames as the original implementation did: one at a time, the photo encoded again for each, three
-    UNet passes per step, 100 steps of PNDM.
-
-    The model's own solver replaces PNDM, which can neither run a schedule that ends in pure noise nor a UNet that
-    predicts latents.
-    """
-    scheduler = pipe.scheduler
-    runs_pndm = scheduler.config.prediction_type != "sample" and float(scheduler.alphas_cumprod[-1]) >= 1e-6
-    options = {"num_inference_steps": 100, "solver": "pndm" if runs_pndm else None} | options
-    options |= {"reuse_steps": 1, "guidance_interval": (0.0, 1.0)}
-    return np.concatenate([clip.made_by(pipe, 0, batches=[range(i, i + 1)], **options) for i in range(len(clip))])
+    UNet passes per step, 100 steps of PNDM."""
+    how = {"solver": "pndm", "reuse_steps": 1, "guidance_interval": (0.0, 1.0), "num_inference_steps": 100} | options
+    return np.concatenate([clip.made_by(pipe, 0, batches=[range(i, i + 1)], **how) for i in range(len(clip))])
 
 
 def _ways(bench: Bench, figures: Figures) -> None:

@@ -39,14 +39,12 @@ def disturbances(image_poses: PoseSequence, seed: int) -> dict[str, PoseSequence
 def displaced(poses: PoseSequence, axis: int, pixels: int) -> PoseSequence:
     """Move pose maps by `pixels` down (axis 0) or to the right (axis 1); the uncovered pixels become background."""
 
-    def moved(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
+    def moved(array: np.ndarray) -> np.ndarray:
         out = np.roll(array, pixels, axis - 2)
         np.moveaxis(out, axis - 2, 0)[slice(pixels) if pixels > 0 else slice(pixels, None)] = 0
         return out
 
-    return replace(poses, parts=moved(poses.parts), uv=moved(poses.uv))
+    return replace(poses, **{name: moved(array) for name, array in poses.maps.items()})
 
 
 def with_uv_noise(poses: PoseSequence, random: np.random.Generator) -> PoseSequence:
@@ -65,7 +63,7 @@ def with_uv_noise(poses: PoseSequence, random: np.random.Generator) -> PoseSeque
 def with_holes(poses: PoseSequence, random: np.random.Generator) -> PoseSequence:
     """Turn HOLES squares around random pixels of the person into background."""
     side = max(1, round(HOLE * poses.size[0]))
-    arrays = {name: array.copy() for name in ("parts", "uv") if (array := getattr(poses, name)) is not None}
+    arrays = {name: array.copy() for name, array in poses.maps.items()}
     for index, mask in enumerate(poses.mask):
         rows, columns = np.nonzero(mask)
         for middle in random.integers(len(rows), size=HOLES) if len(rows) else ():

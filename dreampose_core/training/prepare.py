@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, ModelError, shown
-from ..files import appearing, appearing_folder, flush, storage_error
+from ..files import appearing, appearing_folder, flush
 from ..inputs.framing import on_map
 from ..media import crop_box, fit_image, is_video, probe_video, read_image, read_video, same_aspect, write_png
 from ..poses import (
@@ -99,10 +99,7 @@ def prepare(
         raise InputError(
             f"There is no video and no folder of frame_<n>.png in {shown(str(folder))}; give a folder of clips."
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, out) from error
+    out.mkdir(parents=True, exist_ok=True)
     for left in out.glob(".part.*"):  # left by a crash
         shutil.rmtree(left, ignore_errors=True)
     done, clock = Prepared(), StageClock("clips", len(paths), on_progress)

@@ -43,9 +43,9 @@ def train_mini(
     """Train the VAE, then UNet, adapter and image encoder, then these with the VAE's decoder on pixels; True when all
     steps are done.
 
-    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, stats.jsonl, samples: see `sample_sheets`) and, at the end
-    of every call, model/: the model folder in fp16 with averaged weights. minutes: time limit; `resume` continues from
-    there. Raises InputError, Cancelled.
+    Writes run.json, vae/, base/ and end_to_end/ (checkpoints, stats.jsonl, samples: see `sample_sheets`) and, at the
+    end of every call, model/: the model folder in fp16 with averaged weights. minutes: time limit; `resume` continues
+    from there. Raises InputError, Cancelled.
     """
     started, main = time.monotonic(), processes().is_main_process
     optimizer_class(run.optimizer)  # raises if it is not installed

@@ -216,11 +216,8 @@ def joined(maps: list[PoseSequence]) -> PoseSequence:
         raise InputError(
             "A clip's maps differ in size or kind from frame to frame; give maps of one size and one kind."
         )
-    parts, uv = (
-        None if getattr(maps[0], kind) is None else np.concatenate([getattr(one, kind) for one in maps])
-        for kind in ("parts", "uv")
-    )
-    return PoseSequence(parts, uv, maps[0].charts)
+    arrays = {name: np.concatenate([getattr(one, name) for one in maps]) for name in maps[0].maps}
+    return PoseSequence(arrays.get("parts"), arrays.get("uv"), maps[0].charts)
 
 
 def read_map(path: Path) -> PoseSequence:
