@@ -150,7 +150,7 @@ def test_unet_and_decoder_learn_together_from_the_frames_they_make(samples, adve
     pipe = tiny_pipeline()
     parts = pipe.unet, pipe.adapter, pipe.image_encoder, pipe.vae.decoder
     before, encoder = [weights(part) for part in parts], weights(pipe.vae.encoder, pipe.vae.quant_conv)
-    options, losses = LoopOptions(16, 6e-3, warmup=5, ema=None), []
+    options, losses = LoopOptions(11, 2e-3, warmup=5, cooldown=0.01, ema=None), []
     how = dict(adversarial=adversarial, on_progress=lambda progress: losses.append(progress.loss))
     assert train_end_to_end(pipe, samples, options, **how)
     assert same(encoder, weights(pipe.vae.encoder, pipe.vae.quant_conv))

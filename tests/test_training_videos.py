@@ -39,11 +39,10 @@ def film():
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory, film):
-    """A prepared folder of four clips, in the model's size."""
+    """A prepared folder of four clips, in the model's size: one in other colours."""
     source, out = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("clips")
     for number in range(4):
-        rgb, poses = drawn_clip(number, "walk", FRAMES, (80, 64), fps=10)
-        put_pictures(source / f"clip{number}", rgb, poses)
+        put_pictures(source / f"clip{number}", np.roll(film[0], number, 3), film[1])
     prepare(source, out, SIZE)
     return out
 
@@ -125,19 +124,18 @@ def test_an_interrupted_preparation_goes_on_and_changed_clips_are_made_again(tmp
     for name in ("a", "b"):
         put_video(source / f"{name}.mp4", frames)
 
-    def estimate(pictures):
-        asked.append(len(list(pictures)))
-        return poses
+    def prepared(size=SIZE, **watch):
+        return prepare(source, out, size, estimate=lambda pictures: asked.append(len(list(pictures))) or poses, **watch)
 
     with pytest.raises(Cancelled):
-        prepare(source, out, SIZE, estimate=estimate, should_stop=stop_after(FRAMES + 5))  # in the middle of b
+        prepared(should_stop=stop_after(FRAMES + 5))  # in the middle of b
     assert sorted(path.name for path in out.iterdir()) == ["a", "report.json"] and asked == [FRAMES, FRAMES]
-    done = prepare(source, out, SIZE, estimate=estimate)
+    done = prepared()
     assert done.before == ["a"] and frames_of(done) == {"a": FRAMES, "b": FRAMES} and len(asked) == 3
-    assert prepare(source, out, SIZE, estimate=estimate).before == ["a", "b"] and len(asked) == 3
+    assert prepared().before == ["a", "b"] and len(asked) == 3
     write_video(frames[:, ::-1], source / "a.mp4", 10)
-    assert prepare(source, out, SIZE, estimate=estimate).before == ["b"] and len(asked) == 4
-    assert prepare(source, out, (20, 16), estimate=estimate).before == [] and len(asked) == 6
+    assert prepared().before == ["b"] and len(asked) == 4
+    assert prepared((20, 16)).before == [] and len(asked) == 6
 
 
 def test_a_folder_inside_the_source_is_not_prepared_again(tmp_path, film):
@@ -148,6 +146,9 @@ def test_a_folder_inside_the_source_is_not_prepared_again(tmp_path, film):
 
 def test_nothing_that_is_not_prepares_own_is_replaced(tmp_path, film):
     films, out = tmp_path / "films", tmp_path / "out"
+    for folder, words in ((films, "There is no folder"), (tmp_path, "no video and no folder of frame_<n>.png")):
+        with pytest.raises(InputError, match=words):
+            prepare(folder, out, SIZE)
     put_pictures(films / "walk", *film, npy=True)
     for own in (films, tmp_path):
         with pytest.raises(InputError, match="holds the clips themselves"):
@@ -186,14 +187,13 @@ def test_maps_that_changed_are_read_again_and_clips_that_went_bad_are_not_traine
 
 
 def test_an_estimator_that_cannot_be_had_is_no_fault_of_the_clips(tmp_path, film):
-    put_pictures(tmp_path / "films" / "a", *film)
-    (tmp_path / "films" / "a" / "poses.npz").unlink()
+    put_video(tmp_path / "a.mp4", film[0])
 
     def missing(pictures):
         raise ModelError("There is no estimator.")
 
     with pytest.raises(ModelError, match="There is no estimator"):
-        prepare(tmp_path / "films", tmp_path / "out", SIZE, estimate=missing)
+        prepare(tmp_path, tmp_path / "out", SIZE, estimate=missing)
 
 
 def test_frames_that_cannot_be_used_cost_no_others(tmp_path, film):
@@ -263,14 +263,6 @@ def test_a_full_disk_is_said_and_leaves_no_half_clip(tmp_path, film, monkeypatch
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("folder", "words"), [("missing", "There is no folder"), ("", "no video and no folder of frame_<n>.png")]
-)
-def test_nothing_to_prepare(tmp_path, folder, words):
-    with pytest.raises(InputError, match=words):
-        prepare(tmp_path / folder, tmp_path / "out", SIZE)
-
-
 # -- samples -----------------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +300,7 @@ def test_the_target_is_never_the_photo_and_five_maps_differ(clips, monkeypatch):
 
     monkeypatch.setattr(samples, "_cut", watched)
     monkeypatch.setattr(samples._pool, "map", map)  # in order
-    for step in range(40):
+    for step in range(20):
         taken.clear()
         samples.batch(step)
         for (clip, photo, _), (same, target, maps) in zip(taken[::2], taken[1::2]):
@@ -382,19 +374,12 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
 @pytest.mark.slow
 def test_the_commands(tiny_model, tmp_path, film):
     """`train prepare` and two steps of every stage of `train --data`, through python -m."""
-    frames, poses = film
     for number in range(3):
-        (tmp_path / "films").mkdir(exist_ok=True)
-        write_video(frames, tmp_path / "films" / f"{number}.mp4", 10)
-        write_poses(replace(poses, charts="densepose"), tmp_path / "films" / f"{number}.npz")
-    few = "--size 64x32 --unet-channels 8,16 --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
-    for words, output in (
-        (
-            f"prepare {tmp_path}/films --out {tmp_path}/clips --size 64x32 --estimator none",
-            "3 clips, 36 frames; left out: 0",
-        ),
-        (f"--data {tmp_path}/clips --vae {tiny_model} --out {tmp_path}/run {few}", "all steps done"),
-    ):
+        put_video(tmp_path / "films" / f"{number}.mp4", film[0], replace(film[1], charts="densepose"))
+    prepare = f"prepare {tmp_path}/films --out {tmp_path}/clips --size 64x32 --estimator none"
+    run = f"--data {tmp_path}/clips --vae {tiny_model} --out {tmp_path}/run --size 64x32 --unet-channels 8,16"
+    few = f"{run} --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
+    for words, output in ((prepare, "3 clips, 36 frames; left out: 0"), (few, "all steps done")):
         command = [sys.executable, "-m", "dreampose_core", "train", *words.split()]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0 and output in done.stdout, done.stderr[-2000:]

@@ -37,7 +37,6 @@ from ..model.mini import build_mini
 from ..model.pipeline import DreamPosePipeline
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import BODY_TRACKER, AnimateOptions, Quality
-from ..subject.finetuning import tuned_to
 from .clips import Clip, walking
 from .metrics import psnr
 
@@ -69,8 +68,11 @@ class Bench:
     @cached_property
     def full(self) -> DreamPosePipeline:
         """A model in Stable Diffusion 1.4's shapes, on the device in its precision."""
-        pipe = full_size(self.size, self.tiny, self.device).to(chosen_precision(self.device)[0])
-        return placed(pipe, self.device, False)
+        return placed(self.another(self.device), self.device, False)
+
+    def another(self, device: str) -> DreamPosePipeline:
+        """Another one, as it is built, on `device`."""
+        return full_size(self.size, self.tiny, device).to(chosen_precision(self.device)[0])
 
     def mini(self, device: str) -> DreamPosePipeline:
         """mini, or a tiny model of its kind with random weights."""
@@ -85,6 +87,8 @@ class Bench:
 
     def tune(self, pipe, recipe: str, steps: int | None = None) -> None:
         """Fine-tune a model, then restore it. steps: None for the recipe's."""
+        from ..subject.finetuning import tuned_to  # needs accelerate, which other stages do without
+
         steps = 2 if self.tiny else steps
         with tuned_to(pipe, self.clip.photo, self.clip.image_poses, recipe, self.should_stop, steps):
             pass
@@ -188,7 +192,7 @@ def in_the_originals_way(pipe, clip: Clip, **options) -> np.ndarray:
 
 def _ways(bench: Bench, figures: Figures) -> None:
     """Full size, standard quality: with a contiguous layout, a compiled UNet, and offloading."""
-    pipe = full_size(bench.size, bench.tiny, bench.device).to(chosen_precision(bench.device)[0])
+    pipe = bench.another(bench.device)
     bench.made(pipe, num_inference_steps=2)
     with bench.timed(figures, "frame_contiguous", len(bench.clip)):
         bench.made(pipe, **bench.few)
@@ -199,8 +203,7 @@ def _ways(bench: Bench, figures: Figures) -> None:
         with bench.timed(figures, "frame_compiled", len(bench.clip)):
             bench.made(pipe, **bench.few)
     del pipe
-    pipe = full_size(bench.size, bench.tiny, "cpu").to(chosen_precision(bench.device)[0])
-    placed(pipe, bench.device, low_memory=True)
+    pipe = placed(bench.another("cpu"), bench.device, low_memory=True)
     with bench.timed(figures, "frame_low_memory", len(bench.clip)):
         bench.made(pipe, **bench.few)
 

@@ -34,8 +34,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, torch.Tensor]) -> 
 def newest_checkpoint(folder: Path) -> tuple[int, dict[str, torch.Tensor]] | None:
     """Return step and state of the newest intact checkpoint, None without any.
 
-    Makes the folder, removes what a crash left half written, and renames damaged checkpoints. Raises StorageError if
-    the folder cannot be made.
+    Makes the folder, and removes damaged checkpoints and what a crash left half written. Raises StorageError if the
+    folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,9 +50,7 @@ def newest_checkpoint(folder: Path) -> tuple[int, dict[str, torch.Tensor]] | Non
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
         log.warning("%s is damaged and is not used.", path)
-        damaged = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(damaged, ignore_errors=True)
-        path.rename(damaged)  # out of the way, or it would count as one of those to keep
+        shutil.rmtree(path)  # or it would count as one of those to keep
     return None
 
 

@@ -89,7 +89,7 @@ def train(
     main, cancelled = processes().is_main_process, None
     state = _State(list(parameters), options, folder, held is not None)
     losses, started = state.losses, time.monotonic()
-    with processes().main_process_first():  # which sets damaged checkpoints aside
+    with processes().main_process_first():  # which removes damaged checkpoints
         first = state.resume()
     keeps = folder is not None and main
     clock = StageClock(stage, options.steps, on_progress if main else ignore_progress, first)
