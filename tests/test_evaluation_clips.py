@@ -10,8 +10,7 @@ from drawn import drawn_clip
 
 from dreampose_core.densepose import load_estimator
 from dreampose_core.errors import InputError
-from dreampose_core.evaluation.clips import LATER, DrawnPeople, VideoClips
-from dreampose_core.evaluation.perturb import DISTURBED, UV_NOISE, displaced, disturbances
+from dreampose_core.evaluation.clips import DISTURBED, LATER, UV_NOISE, DrawnPeople, VideoClips, displaced, disturbances
 from dreampose_core.media import write_video
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.poses import PoseSequence, write_any, write_poses

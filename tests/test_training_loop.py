@@ -59,7 +59,7 @@ def test_the_average_forgets_the_start_and_is_what_is_left():
 
 
 def test_the_loop_learns_logs_and_keeps_two_checkpoints(tmp_path):
-    seen, options = [], LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, record=True, **SOON)
+    seen, options = [], LoopOptions(50, lr=0.1, warmup=1, checkpoint_every=10, **SOON)
     losses, done = Toy().run(options, folder=tmp_path, on_progress=seen.append)
     assert done and len(losses) == 50 and np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
     files = ["checkpoint-40", "checkpoint-50", "stats.jsonl"]
@@ -283,7 +283,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_to_go_on_from(tmp_pat
 def test_a_full_disk_under_the_log_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "open", lambda *_: Path("/dev/full").open("w"), raising=False)
     with pytest.raises(StorageError, match="stats.jsonl could not be written: the disk is full"):
-        Toy().run(LoopOptions(20, lr=0.1, record=True), folder=tmp_path)
+        Toy().run(LoopOptions(20, lr=0.1), folder=tmp_path)
 
 
 def test_a_place_without_a_folder_is_one_sentence(tmp_path):

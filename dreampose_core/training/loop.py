@@ -32,7 +32,7 @@ class LoopOptions:
     checkpoint_every, checkpoint_seconds: a checkpoint is due after so many steps or seconds; it is delayed until
     writing the previous one took at most `checkpoint_share` of the time since. sample_every, held_every: steps between
     calls of the caller's `sample` and `held`. patience: stop training after that many calls of `held` in a row without
-    improving on the best. record: write stats.jsonl.
+    improving on the best.
     """
 
     steps: int
@@ -49,7 +49,6 @@ class LoopOptions:
     sample_every: int = 500
     held_every: int = 10
     patience: int = 3
-    record: bool = False
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of step `step`, counted from 0."""
@@ -118,7 +117,7 @@ def train(
                 state.look(held())
             # progress, log, checkpoint, sample
             clock.tick(step, state.errors[-1] if state.errors else value)
-            if keeps and options.record and step % _LOGGED == 0:
+            if keeps and step % _LOGGED == 0:
                 state.log(stage, time.monotonic() - started)
             if keeps and state.is_due():
                 state.save()

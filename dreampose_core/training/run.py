@@ -61,7 +61,7 @@ def train_mini(
 
     def stage(name: str, train, steps: int, lr: float, ema: float = 0.998, **more) -> bool:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
-        options = LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left, record=True)
+        options = LoopOptions(steps, lr, run.accumulate, run.optimizer, ema=ema, minutes=left)
         precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
         how = dict(precision=precision, checkpointing=run.gradient_checkpointing, folder=folder / name)
         return train(pipe, samples, options, **how, **more, on_progress=on_progress, should_stop=should_stop)
