@@ -342,7 +342,7 @@ def test_bad_options(files, tmp_path, capsys, monkeypatch, changes, word):
         ("evaluate --model MODEL --data missing", "no folder missing"),
         ("evaluate --model MODEL --data .", "no video"),
         ("evaluate --model MODEL --people all", "--people: 'all' is not a whole number of at least 1"),
-        ("evaluate --model MODEL --seed -1", "--seed: '-1' is not a whole number from 0 to 4294967295"),
+        ("evaluate --model MODEL --seed -1", "--seed: '-1' is not a whole number from 0 to 2147483647"),
         ("evaluate --model MODEL --recipe slow", "--recipe"),
         ("evaluate --model MODEL --lpips missing.pt", "missing.pt cannot be loaded"),
         ("finetune --image PHOTO --recipe none --model MODEL", "recipe"),

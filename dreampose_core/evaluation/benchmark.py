@@ -31,13 +31,8 @@ SHOWN, CONTACT_WIDTH = 8, 1600  # clips in the contact sheet; its width in pixel
 _MOMENTS = (0.1, 0.35, 0.6, 0.9)  # of a clip's length: the frames in the contact sheet
 _STRIP, _INK, _PAPER = 16, (225, 225, 230), (24, 24, 28)
 
-BASELINES = (
-    "repeat_photo",
-    "grey_silhouette",
-    "part_colours",
-    "moved_texture",
-    "vae_only",
-)  # ways without a generating network
+# Ways to make frames without a generating network.
+BASELINES = ("repeat_photo", "grey_silhouette", "part_colours", "moved_texture", "vae_only")
 
 Row = list[tuple[str, np.ndarray]]
 """A row of the contact sheet: pictures uint8 (N, H, W, 3) with their captions."""

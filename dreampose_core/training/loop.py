@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import Cancelled, Diverged, ModelError
+from ..errors import Diverged, ModelError
 from ..files import storage_error
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from .checkpoints import newest_checkpoint, save_checkpoint
@@ -85,9 +85,9 @@ def train(
     StorageError, and ModelError when the loss is no longer finite: Diverged, if there is an earlier checkpoint.
     Several processes average their gradients; the main one writes and reports.
     """
-    main, cancelled = processes().is_main_process, None
-    state = _State(list(parameters), options, folder, held is not None)
+    main, state = processes().is_main_process, _State(list(parameters), options, folder, held is not None)
     losses, started = state.losses, time.monotonic()
+    whole = True  # False in the middle of a step, whose state must not be saved
     with processes().main_process_first():  # which removes damaged checkpoints
         first = state.resume()
     keeps = folder is not None and main
@@ -106,6 +106,7 @@ def train(
                 loss = loss_at(number) / options.accumulate
                 value += mean(loss)
                 loss.backward()
+            whole = False
             average_gradients(state.parameters)
             norm = torch.nn.utils.clip_grad_norm_(state.parameters, 1.0)
             if not (math.isfinite(value) and norm.isfinite()):
@@ -115,6 +116,7 @@ def train(
             step += 1
             if held is not None and (step % options.held_every == 0 or step == options.steps):
                 state.look(held())
+            whole = True
             # progress, log, checkpoint, sample
             clock.tick(step, state.errors[-1] if state.errors else value)
             if keeps and step % _LOGGED == 0:
@@ -123,14 +125,10 @@ def train(
                 state.save()
             if main and sample is not None and step % options.sample_every == 0:
                 sample(step)
-    except Cancelled as error:
-        cancelled = error  # the steps until then are kept
     finally:
         state.optimizer.zero_grad(set_to_none=True)  # frees the gradients' GPU memory
-    if keeps and len(losses) > state.saved:
-        state.save()
-    if cancelled is not None:
-        raise cancelled
+        if keeps and whole and len(losses) > state.saved:
+            state.save()
     state.settle()
     return losses, state.done
 
