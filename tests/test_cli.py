@@ -228,9 +228,16 @@ def test_a_clip_as_motion_with_its_sound(files, tmp_path, capsys):
     assert "There is no sound to keep" in capsys.readouterr().out
 
 
-def test_train_and_go_on(files, tiny_clips, tmp_path, capsys):
+def test_prepare_train_and_go_on(files, tmp_path, capsys):
+    films, clips = tmp_path / "films", tmp_path / "clips"
+    films.mkdir()
+    rgb, poses = drawn_clip(HELD_OUT, "walk", 5, (64, 64), fps=4.0)
+    write_video(rgb, films / "a.mp4", 4.0)
+    write_poses(poses, films / "a.npz")
+    assert run("train prepare --size 32x32 --estimator none", films, out=clips) == 0
+    assert f"{clips}: 1 clips, 5 frames; left out: 0 clips" in capsys.readouterr().out
     few = "--size 32x32 --end-to-end-steps 1 --batch-size 2 --unet-channels 8,16 --device cpu"
-    given = arguments(f"train {few}", data=tiny_clips, vae=files / "model", out=tmp_path / "run")
+    given = arguments(f"train {few}", data=clips, vae=files / "model", out=tmp_path / "run")
     assert main([*given, "--steps", "2", "--minutes", "0"]) == 0
     assert "not all steps done; continue with --resume" in capsys.readouterr().out
     assert "give --resume to continue" in refused(capsys, [*given, "--steps", "2"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,9 +16,7 @@ from dreampose_core.errors import Cancelled, InputError, ModelError, StorageErro
 from dreampose_core.media import fit_image, read_image, write_png, write_video
 from dreampose_core.model.conditioning import pose_channels
 from dreampose_core.model.config import ModelConfig
-from dreampose_core.model.loading import load_pipeline
 from dreampose_core.poses import PoseSequence, mirrored, read_poses, write_poses
-from dreampose_core.settings import REPOSITORY
 from dreampose_core.training import distributed, videos
 from dreampose_core.training import prepare as preparing
 from dreampose_core.training.conditions import Dropout, conditioned
@@ -369,19 +365,3 @@ def test_what_maps_do_not_know_is_not_shown_to_the_networks(tmp_path, film):
     assert shown.shape[1] * shown.shape[2] == pose_channels(ModelConfig())
     assert not covers.any() and not parts_flag.any() and uv.any() and (uv_flag == 1).all()
     assert not given.warp.any() and given.mask.any()
-
-
-@pytest.mark.slow
-def test_the_commands(tiny_model, tmp_path, film):
-    """`train prepare` and two steps of every stage of `train --data`, through python -m."""
-    for number in range(3):
-        put_video(tmp_path / "films" / f"{number}.mp4", film[0], replace(film[1], charts="densepose"))
-    prepare = f"prepare {tmp_path}/films --out {tmp_path}/clips --size 64x32 --estimator none"
-    run = f"--data {tmp_path}/clips --vae {tiny_model} --out {tmp_path}/run --size 64x32 --unet-channels 8,16"
-    few = f"{run} --steps 2 --end-to-end-steps 2 --batch-size 2 --device cpu"
-    for words, output in ((prepare, "3 clips, 36 frames; left out: 0"), (few, "all steps done")):
-        command = [sys.executable, "-m", "dreampose_core", "train", *words.split()]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0 and output in done.stdout, done.stderr[-2000:]
-    assert load_pipeline(tmp_path / "run" / "model", "cpu").model_config.charts == "densepose"
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == str(tmp_path / "clips")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 
@@ -17,20 +16,19 @@ from .loop import LoopOptions, train
 from .losses import PatchDiscriminator, adversarial_losses, denoising_loss, picture_loss
 from .optimizers import gradient_checkpointing
 
-T = TypeVar("T")
 _DROPOUT = Dropout()
 _DRAWN, _RIGHT = 0.5, 0.1  # weight of the picture that a textured decoder draws; of its pixels where the texture fits
 _PERSON = 4.0  # weight of the person's pixels; 1 elsewhere
 
 
-def prefetched(make: Callable[[int], T]) -> Callable[[int], T]:
+def prefetched(make: Callable[[int], object]) -> Callable[[int], object]:
     """Return a function that gives `make(step)` and calls it one step ahead in a thread, while the networks compute; a
     run stays a pure function of its steps."""
     # one thread: more would compete with the networks' own for the cores
     pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,))
     ahead: dict[int, Future] = {}
 
-    def at(step: int) -> T:
+    def at(step: int) -> object:
         made = ahead.pop(step, None) or pool.submit(make, step)
         ahead[step + 1] = pool.submit(make, step + 1)
         return made.result()
