@@ -160,7 +160,7 @@ def _correct(bench: Bench, figures: Figures) -> None:
     """The model's precision against float32 on one frame of full size, and mini's frames against the CPU's; in dB."""
     one = bench.clip.cut(slice(1))
     exact = full_size(bench.size, bench.tiny, bench.device)
-    figures["full_against_fp32_db"] = _agreement(one, bench.full, exact, num_inference_steps=10)
+    figures["full_against_fp32_db"] = _agreement(one, bench.full, exact, **{"num_inference_steps": 10} | bench.few)
     del exact
     let_go()
     figures["mini_against_cpu_db"] = _agreement(one, bench.mini(bench.device), bench.mini("cpu"))
