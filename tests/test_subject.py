@@ -145,8 +145,8 @@ def test_the_order_in_which_numbers_lie_is_restored_too(clip):
 def test_a_saved_subject_is_the_tuned_one(pipe, clip, saved):
     folder, subject, tuned = saved
     before, base = weights(pipe), frames(pipe, clip)
-    with subject_loaded(pipe, folder) as loaded:
-        assert loaded == subject and np.array_equal(frames(pipe, clip), tuned)
+    with subject_loaded(pipe, folder):
+        assert read_subject(folder) == subject and np.array_equal(frames(pipe, clip), tuned)
     assert same(before, weights(pipe)) and np.array_equal(frames(pipe, clip), base) and not np.array_equal(base, tuned)
     with subject_loaded(tiny_like(pipe), folder):  # another process: the same base, loaded anew
         pass
@@ -407,18 +407,16 @@ def test_the_fingerprint_is_the_models_in_any_precision(pipe):
 
 
 @pytest.mark.parametrize("damage", ["unet_lora.safetensors", "adapter.safetensors", "vae_decoder.safetensors"])
-def test_damaged_files_are_one_sentence(pipe, saved, tmp_path, damage):
+def test_damaged_files_are_one_sentence(saved, tmp_path, damage):
     folder = shutil.copytree(saved[0], tmp_path / "anna")
     content = bytearray((folder / damage).read_bytes())
     content[-1] ^= 1
     (folder / damage).write_bytes(content)
-    before = weights(pipe)
-    with pytest.raises(ModelError, match=f"is damaged .{damage}.; tune it again"), subject_loaded(pipe, folder):
-        raise AssertionError("it was loaded")
+    with pytest.raises(ModelError, match=f"is damaged .{damage}.; tune it again"):
+        read_subject(folder)
     (folder / damage).unlink()
     with pytest.raises(ModelError, match="not a subject folder, or it is incomplete"):
         read_subject(folder)
-    assert same(before, weights(pipe))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": {}}', "null", "\x00\xff"])
@@ -431,11 +429,8 @@ def test_what_is_no_subject_folder_is_one_sentence(tmp_path, content):
 
 
 def test_a_subject_of_another_base_is_refused(saved, tmp_path):
-    with (
-        pytest.raises(ModelError, match="was tuned from another model"),
-        subject_loaded(tiny_pipeline(reference_warp="none"), saved[0]),
-    ):
-        raise AssertionError("it was loaded")
+    with pytest.raises(ModelError, match="was tuned from another model"):
+        read_subject(saved[0], fingerprint(tiny_pipeline(reference_warp="none")))
     read_subject(saved[0])
 
 

@@ -60,40 +60,26 @@ class LocalEngine:
         photos: list[np.ndarray],
         image_poses: PoseSequence | None,
         options: AnimateOptions,
-        *,
-        key: str,
         folder: Path,
+        *,
         checkpoints: Path,
-        samples: Path,
         scene: Scene | None,
+        samples: Path,
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> tuple[Subject, float]:
-        """Write the subject folder; returns the subject, and the seconds spent on the pictures in `samples`.
+        """Write the subject `folder` as `finetune` does; returns the subject, and the seconds spent on the pictures.
 
-        photos: uint8 (H, W, 3) each; image_poses: their maps, one each, or None. options: of the video; tuning uses
-        recipe and seed, the pictures the others. key: of the subject. checkpoints: a folder from which an interrupted
-        call resumes. scene: for the pictures, None for no pictures. Errors as `finetune`.
+        options: of the video; tuning uses recipe and seed, the pictures the others. scene: for the pictures in
+        `samples`, None for no pictures.
         """
         taken = None
         if scene is not None:
             taken = Samples(self.pipe, scene, options, samples, should_stop)
             if not checkpoints.is_dir():
                 taken.clear()
-        subject = finetune(
-            self.pipe,
-            photos,
-            image_poses,
-            options.recipe,
-            options.seed,
-            folder,
-            key=key,
-            base=self.model.fingerprint,
-            checkpoints=checkpoints,
-            samples=taken,
-            on_progress=on_progress,
-            should_stop=should_stop,
-        )
+        how = {"checkpoints": checkpoints, "samples": taken, "on_progress": on_progress, "should_stop": should_stop}
+        subject = finetune(self.pipe, photos, image_poses, options.recipe, options.seed, folder, **how)
         return subject, 0.0 if taken is None else taken.seconds
 
     def frames(

@@ -164,11 +164,10 @@ class _Run:
                 photos,
                 image_poses,
                 self.options,
-                key=key,
-                folder=folder,
+                folder,
                 checkpoints=checkpoints / key,
-                samples=self.folder / SAMPLES,
                 scene=self.scene if samples else None,
+                samples=self.folder / SAMPLES,
                 on_progress=self.on_progress,
                 should_stop=self.should_stop,
             )

@@ -9,7 +9,9 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ import torch
 from ..errors import ModelError
 from ..settings import Precision
 
+Made = TypeVar("Made")
 log = logging.getLogger("dreampose.device")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -120,32 +123,28 @@ def halving(
     on_smaller(most): called on each halving. size: (height, width) of a frame, for the error. Raises ModelError if
     memory is too small for a single frame.
     """
-    for batch in batches:
-        while batch:
-            numbers, made = batch[:most], None
-            try:
-                made = make(numbers)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(numbers) == 1:
-                    raise _too_little(f"for a single frame of {size[0]}x{size[1]}") from error
-            if made is None:  # outside of except, where the error no longer keeps tensors alive
-                let_go()
-                most = len(numbers) // 2
-                if on_smaller is not None:
-                    on_smaller(most)
-            else:
-                yield numbers, made
-                batch = batch[len(numbers) :]
+    with enough_for(f"for a single frame of {size[0]}x{size[1]}"):
+        for batch in batches:
+            while batch:
+                numbers = batch[:most]
+                if (made := unless_full(partial(make, numbers), last=len(numbers) == 1)) is None:
+                    most = len(numbers) // 2
+                    if on_smaller is not None:
+                        on_smaller(most)
+                else:
+                    yield numbers, made
+                    batch = batch[len(numbers) :]
 
 
-def _too_little(what: str) -> ModelError:
-    free = free_memory_mb()
-    left = f"; the GPU has {free} MB free" if free is not None else ""
-    return ModelError(
-        f"There is not enough memory {what}{left}; close what else uses it, or try --low-memory or --device cpu."
-    )
+def unless_full(make: Callable[[], Made], last: bool) -> Made | None:
+    """Return what `make` returns, or free memory and return None if it ran out of it; the `last` attempt raises."""
+    try:
+        return make()
+    except (RuntimeError, MemoryError) as error:
+        if last or not is_out_of_memory(error):
+            raise
+    let_go()  # outside of except, where the error no longer keeps tensors alive
+    return None
 
 
 @contextmanager
@@ -156,7 +155,9 @@ def enough_for(what: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _too_little(what) from error
+        free = f"; the GPU has {free_memory_mb()} MB free" if torch.cuda.is_available() else ""
+        todo = "close what else uses it, or try --low-memory or --device cpu"
+        raise ModelError(f"There is not enough memory {what}{free}; {todo}.") from error
 
 
 def let_go() -> None:

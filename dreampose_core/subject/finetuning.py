@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,6 @@ def finetune(
     folder: Path,
     *,
     steps: int | None = None,
-    key: str | None = None,
-    base: str | None = None,
     checkpoints: Path | None = None,
     samples: Samples | None = None,
     on_progress: OnProgress = ignore_progress,
@@ -49,13 +48,14 @@ def finetune(
 
     An existing subject of the same tuning is returned as it is. image_poses: the photos' pose maps, one each, or None
     to drop the pose in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted
-    call resumes, removed when the subject is written. samples: takes the progress pictures. If memory is too small,
-    tuning falls back to less, see `oom_fallback.ladder`, and the subject's notices name the changes. Raises InputError
-    for wrong input or checkpoints of another tuning, and ModelError if memory is too small for the last fallback.
+    call resumes, removed when the subject is written; None for one next to `folder`. samples: takes the progress
+    pictures. If memory is too small, tuning falls back to less, see `oom_fallback.ladder`, and the subject's notices
+    name the changes. Raises InputError for wrong input or checkpoints of another tuning, and ModelError if memory is
+    too small for the last fallback.
     """
-    base, how = fingerprint(pipe) if base is None else base, recipe_named(recipe, steps)
-    key = subject_key(photos, image_poses, repr(how), seed, base) if key is None else key
     check_subject_folder(folder)
+    base, how = fingerprint(pipe), recipe_named(recipe, steps)
+    key = subject_key(photos, image_poses, repr(how), seed, base)
     with suppress(ModelError):  # no subject yet, one of another model, or a damaged one
         if (existing := read_subject(folder, base)).key == key:
             return existing
@@ -66,67 +66,51 @@ def finetune(
     if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
         which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
         raise InputError(f"{which} shows no person; give the map that was made from that photo, or none for any photo.")
-    content = subject_key(photos, image_poses, "", 0, "")
+
+    # resume an interrupted call on its rung
+    checkpoints = checkpoints or folder.with_name(f".{folder.name}.checkpoints")
+    record, content = checkpoints / "tuning.json", subject_key(photos, image_poses, "", 0, "")
     tuning = {"recipe": recipe, "steps": how.unet_steps, "seed": seed, "model": base, "photos": content}
-    start = "full" if checkpoints is None else _check_resumed(checkpoints, tuning)
-    rungs = ladder(recipe, steps)
-    at = [rung.name for rung in rungs].index(start)
-
-    def tuned(rung: Rung) -> Subject | None:
-        """Write the subject, or return None if memory is too small and there is a lower rung."""
-        watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
-        with base_restored(pipe, whole=rung.how.rank is None):
-            try:
-                pixels = pipe.fit_photos(photos, image_poses)
-                losses = tune_subject(pipe, pixels, image_poses, rung.how, seed, folder=checkpoints, **watch)
-                if samples is not None:
-                    done = sum(map(len, losses.values()))
-                    samples.take(done, done)
-                notices = [rung.notice] if rung.notice else []
-                subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
-                save_subject(pipe, folder, subject, photos, image_poses)
-                return subject
-            except (RuntimeError, MemoryError) as error:
-                if rung is rungs[-1] or not memory.is_out_of_memory(error):
-                    raise
-            # outside of except, where the error no longer keeps tensors alive, and before weights are restored
-            memory.let_go()
-        return None
-
-    with memory.enough_for("to tune the model"), memory.all_there(pipe):
-        while (subject := tuned(rungs[at])) is None:
-            before, at = at, next(i for i in range(at + 1, len(rungs)) if is_available(rungs[i].how.optimizer))
-            log.warning("%s", rungs[at].notice)
-            if not rungs[at].continues(rungs[before]):
-                if samples is not None:
-                    samples.clear()
-                if checkpoints is not None:  # before tuning.json names the new rung
-                    for stage in ("tuning", "decoder"):
-                        shutil.rmtree(checkpoints / stage, ignore_errors=True)
-            if checkpoints is not None:
-                _write_resumed(checkpoints, tuning | {"rung": rungs[at].name})
-    if checkpoints is not None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return subject
-
-
-def _check_resumed(checkpoints: Path, tuning: dict) -> str:
-    """Write tuning.json and return the name of the rung to start from, see `oom_fallback`. Raises InputError if the
-    existing checkpoints belong to another tuning."""
-    path = checkpoints / "tuning.json"
-    before = {"rung": "full", **(json.loads(path.read_text()) if path.is_file() else tuning)}
+    before = json.loads(record.read_text()) if record.is_file() else tuning
     if changed := [name for name in tuning if before.get(name) != tuning[name]]:
         raise InputError(
             f"The interrupted tuning has another {' and another '.join(changed)}; use the same, or start over."
         )
-    _write_resumed(checkpoints, before)
-    return before["rung"]
+    rungs = ladder(recipe, steps)
+    at = [rung.name for rung in rungs].index(before.get("rung", "full"))
 
+    # tune, one rung lower whenever memory is too small
+    def tuned(rung: Rung) -> Subject:
+        watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
+        pixels = pipe.fit_photos(photos, image_poses)
+        losses = tune_subject(pipe, pixels, image_poses, rung.how, seed, folder=checkpoints, **watch)
+        if samples is not None:
+            done = sum(map(len, losses.values()))
+            samples.take(done, done)
+        notices = [rung.notice] if rung.notice else []
+        subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
+        save_subject(pipe, folder, subject, photos, image_poses)
+        return subject
 
-def _write_resumed(checkpoints: Path, tuning: dict) -> None:
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    with appearing(checkpoints / "tuning.json") as temporary:
-        temporary.write_text(json.dumps(tuning, indent=1))
+    with memory.enough_for("to tune the model"), memory.all_there(pipe):
+        while True:
+            rung = rungs[at]
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            with appearing(record) as temporary:
+                temporary.write_text(json.dumps(tuning | {"rung": rung.name}, indent=1))
+            with base_restored(pipe, whole=rung.how.rank is None):
+                subject = memory.unless_full(partial(tuned, rung), last=rung is rungs[-1])
+            if subject is not None:
+                break
+            at = next(i for i in range(at + 1, len(rungs)) if is_available(rungs[i].how.optimizer))
+            log.warning("%s", rungs[at].notice)
+            if not rungs[at].continues(rung):
+                if samples is not None:
+                    samples.clear()
+                for stage in ("tuning", "decoder"):  # before tuning.json names the new rung
+                    shutil.rmtree(checkpoints / stage, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return subject
 
 
 @contextmanager

@@ -130,13 +130,10 @@ def read_subject(folder: str | Path, base: str | None = None) -> Subject:
 
 
 @contextmanager
-def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
-    """Load the subject's weights onto `pipe` for the duration of the context; afterwards the base is restored exactly.
-
-    Raises ModelError as `read_subject`.
-    """
+def subject_loaded(pipe, folder: str | Path) -> Iterator[None]:
+    """Load the weights of a subject that `read_subject` has checked onto `pipe` for the duration of the context;
+    afterwards the base is restored exactly."""
     folder = Path(folder)
-    subject = read_subject(folder, fingerprint(pipe))
     whole = (folder / _UNET_FILE).is_file()
     with base_restored(pipe, whole):
         if whole:
@@ -147,7 +144,7 @@ def subject_loaded(pipe, folder: str | Path) -> Iterator[Subject]:
             )
         pipe.adapter.load_state_dict(load_file(folder / _ADAPTER_FILE))
         pipe.vae.decoder.load_state_dict(load_file(folder / _DECODER_FILE))
-        yield subject
+        yield
 
 
 @contextmanager
@@ -161,19 +158,17 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
     def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
 
-    kept = [(module, next(module.parameters()).dtype, copied(module)) for module in tuned]
+    kept = [(module, copied(module)) for module in tuned]
     try:
         yield
     finally:
         if _has_lora(pipe.unet):
             pipe.unet.unload_lora()
-        for module, dtype, state in kept:
-            if next(module.parameters()).dtype != dtype:
-                module.to(dtype=dtype)
-            for name, parameter in module.named_parameters():
-                if parameter.stride() != state[name].stride():  # an optimizer changed the memory layout
-                    parameter.data = torch.empty_like(state[name], device=parameter.device)
-            module.load_state_dict(state)
+        for module, state in kept:
+            device = next(module.parameters()).device
+            # in place of the tuned weights, whose precision and memory layout may differ
+            module.load_state_dict(state, assign=True)
+            module.to(device)
         for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
             module.eval().requires_grad_(False)
 
