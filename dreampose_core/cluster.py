@@ -7,13 +7,12 @@ import os
 import platform
 import secrets
 import socket
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +41,7 @@ STOP_S = 3.0  # an actor that does not stop within this time is killed; the supe
 MOST_LOSSES = 3  # a job fails when the same batch has lost this many nodes
 log = logging.getLogger("dreampose.cluster")
 
-_connecting: Future | None = None  # the latest attempt to connect; no other starts while it hangs
+_connector = ThreadPoolExecutor(1)  # of one thread, so that no attempt to connect starts while another hangs
 
 
 def connect(address: str) -> None:
@@ -50,7 +49,6 @@ def connect(address: str) -> None:
 
     Ray gets its own thread: it waits minutes for a silent head, and in the main thread it takes SIGTERM's handler.
     """
-    global _connecting
     if ray.is_initialized():
         return
     host, _, port = address.rpartition(":")
@@ -62,20 +60,12 @@ def connect(address: str) -> None:
         reason = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
         how = "start it with ray start, or correct DREAMPOSE_RAY_ADDRESS"
         raise ClusterAway(f"The Ray cluster at {address} cannot be reached ({reason}); {how}.") from error
-
-    def initialize(done: Future) -> None:
-        try:
-            done.set_result(ray.init(address=address, log_to_driver=False, configure_logging=False))
-        except BaseException as error:
-            done.set_exception(error)
-
-    if _connecting is None or _connecting.done():
-        _connecting = Future()
-        threading.Thread(target=initialize, args=(_connecting,), name="connect", daemon=True).start()
+    how = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}
+    connecting = _connector.submit(ray.init, address, **how)
     try:
-        _connecting.result(CONNECT_S)
+        connecting.result(CONNECT_S)
     except Exception as error:  # for example a different version of Ray or Python
-        reason = " ".join(str(error).split())[:300] if _connecting.done() else f"no answer within {CONNECT_S:.0f} s"
+        reason = " ".join(str(error).split())[:300] if connecting.done() else f"no answer within {CONNECT_S:.0f} s"
         raise ClusterAway(f"The Ray cluster at {address} does not accept this program: {reason}") from error
 
 
@@ -97,7 +87,7 @@ class Setup:
     device: str
     num_threads: int
     token: str
-    versions: dict[str, str]
+    versions: dict[str, str] = field(default_factory=versions)
 
     @classmethod
     def of(cls, settings: Settings) -> Setup:
@@ -114,7 +104,7 @@ class Setup:
             with appearing(marker) as temporary:
                 temporary.write_text(secrets.token_hex(8))
         device = "cuda" if has_gpu and settings.device != "cpu" else "cpu"
-        return cls(settings, device, torch.get_num_threads(), marker.read_text(), versions())
+        return cls(settings, device, torch.get_num_threads(), marker.read_text())
 
     def room(self) -> dict[str, int]:
         """Return how many models each node has room for, by Ray's node id, without nodes that have no room."""
@@ -125,12 +115,12 @@ class Setup:
 
 def check_node(setup: Setup) -> None:
     """Check, on a node, its versions and data folder. Raises ClusterAway when it cannot work with this setup."""
-    here, address = versions(), ray.util.get_node_ip_address()
-    other = [f"{name} {here[name]} instead of {has}" for name, has in setup.versions.items() if here[name] != has]
+    address, wanted = ray.util.get_node_ip_address(), setup.versions
+    other = [f"{name} {has} instead of {wanted[name]}" for name, has in versions().items() if has != wanted[name]]
     if other:
         raise ClusterAway(f"The node {address} has {', '.join(other)}; install the server's versions there.")
-    home = setup.settings.home
-    if not (home / "cluster.id").is_file() or (home / "cluster.id").read_text() != setup.token:
+    marker, home = setup.settings.home / "cluster.id", setup.settings.home
+    if not marker.is_file() or marker.read_text() != setup.token:
         raise ClusterAway(f"The node {address} does not see the data folder {home}; mount it there at the same path.")
 
 
@@ -162,8 +152,9 @@ class ModelActor:
         self._engine = LocalEngine(pipe)
         return self._engine.model
 
+    @ray.method(concurrency_group="control")
     def news(self) -> list[tuple[str, tuple]]:
-        """Return the name and arguments of each callback call since the last call of `news`."""
+        """Return the name and arguments of each callback call since the last time."""
         return [self._news.popleft() for _ in range(len(self._news))]
 
     def frames(self, work: tuple, batches: list[range]) -> tuple[np.ndarray, list[int], dict[str, int]]:
@@ -191,24 +182,13 @@ class ModelActor:
 
     def _load_subject(self, folder: Path | None) -> None:
         """Load the subject in `folder`, or none, in place of the last one, unless it is the same."""
-        about = None if folder is None else folder / "subject.json"  # contains the weights' checksums
-        subject = about.read_bytes() if about is not None and about.is_file() else b""
-        if not subject or subject != self._subject:
+        subject = b"" if folder is None else (folder / "subject.json").read_bytes()  # contains the weights' checksums
+        if subject != self._subject:
             self._loaded.close()
             self._subject = b""
             if folder is not None:
                 self._loaded.enter_context(subject_loaded(self._engine.pipe, folder))
-                self._subject = subject
-
-
-@dataclass(eq=False)
-class _Node:
-    """An actor. started, loading: references that become ready when it is placed, and when its model is loaded."""
-
-    actor: object
-    started: ray.ObjectRef
-    loading: ray.ObjectRef
-    ready: bool = False
+            self._subject = subject
 
 
 class Cluster:
@@ -224,7 +204,8 @@ class Cluster:
         self.setup = Setup.of(settings)
         self.model: ModelInfo | None = None  # None until a node is ready
         self.peaks: dict[str, int] = {}
-        self._nodes: list[_Node] = []
+        self._ready: list = []  # actors whose model is loaded
+        self._loading: dict[ray.ObjectRef, object] = {}  # the others, by the reference to what `load` returns
         self._problem, self._tended, self._again = "", 0.0, 0.0
 
     def wait(self, should_stop: ShouldStop) -> Cluster:
@@ -255,8 +236,8 @@ class Cluster:
         def submit(actor, batch: range) -> ray.ObjectRef:
             return actor.frames.remote(work, [batch[i : i + limit] for i in range(0, len(batch), limit)])
 
-        relayed = {**callbacks, "on_smaller": on_smaller}
-        for batch, (frames, hidden, peaks) in self._spread(batches, submit, relayed, should_stop):
+        given = batches, submit, callbacks | {"on_smaller": on_smaller}, should_stop
+        for batch, (frames, hidden, peaks) in self._spread(*given):
             self.peaks = {name: max(mb, self.peaks.get(name, 0)) for name, mb in peaks.items()}
             for index in hidden:
                 callbacks["on_hidden"](index)
@@ -271,37 +252,34 @@ class Cluster:
         the actors report. Raises Cancelled, any exception raised on a node, ModelError when one item has lost
         MOST_LOSSES nodes, and ClusterAway when no node is left.
         """
-        waiting, at_work, losses = deque(todo), {}, Counter()
-        self._relay(self._nodes, None)  # drops lost nodes
-        since = time.monotonic()
+        waiting, at_work, losses, since = deque(todo), {}, Counter(), time.monotonic()
+        self._relay({})  # drops lost nodes, and calls of an earlier job
         try:
             while waiting or at_work:
                 check_stop(should_stop)
-                busy = [node for node, _ in at_work.values()]
-                for node in [node for node in self.ready(since) if node not in busy][: len(waiting)]:
+                busy = [actor for actor, _ in at_work.values()]
+                for actor in [actor for actor in self.ready(since) if actor not in busy][: len(waiting)]:
                     one = waiting.popleft()
-                    at_work[submit(node.actor, one)] = node, one
+                    at_work[submit(actor, one)] = actor, one
                 if not at_work:
                     time.sleep(WAIT_S)
                     continue
                 since = time.monotonic()
                 done, _ = ray.wait(list(at_work), timeout=WAIT_S)
-                self._relay([node for node, _ in at_work.values()], callbacks)
+                self._relay(callbacks)
                 for ref in done:
-                    node, one = at_work.pop(ref)
+                    actor, one = at_work.pop(ref)
                     try:
-                        result = ray.get(ref)
+                        yield one, ray.get(ref)
                     except RayTaskError as error:
                         raise (error.cause if isinstance(error.cause, DreamPoseError) else error) from None
                     except RayError:
-                        self._drop(node)
+                        self._drop(actor)
+                        waiting.appendleft(one)
                         losses[one] += 1
                         log.warning("a node of the cluster was lost at %s", one)
                         if losses[one] == MOST_LOSSES:
                             raise ModelError(f"{MOST_LOSSES} nodes were lost at {one}; tell the operator.") from None
-                        waiting.appendleft(one)
-                        continue
-                    yield one, result
         finally:
             for ref in at_work:
                 ray.cancel(ref)
@@ -309,44 +287,45 @@ class Cluster:
             for ref in late:
                 self._drop(at_work[ref][0])
 
-    def _relay(self, nodes: Iterable[_Node], callbacks: dict[str, Callable] | None) -> None:
-        """Make the callback calls recorded on these nodes, or discard them if `callbacks` is None; drop lost nodes."""
-        asked = {node.actor.news.options(concurrency_group="control").remote(): node for node in nodes if node.ready}
+    def _relay(self, callbacks: dict[str, Callable]) -> None:
+        """Make the calls of these callbacks that the nodes have recorded, discard others, and drop lost nodes."""
+        asked = {actor.news.remote(): actor for actor in self._ready}
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=WAIT_S)[0] if asked else []:
             try:
                 news = ray.get(ref)
             except RayError:
                 self._drop(asked[ref])
                 continue
-            for name, args in news if callbacks is not None else []:
-                callbacks[name](*args)
+            for name, args in news:
+                if name in callbacks:
+                    callbacks[name](*args)
 
-    def ready(self, since: float) -> list[_Node]:
-        """Return the nodes that are ready, and start actors where the cluster has room.
+    def ready(self, since: float) -> list:
+        """Return the actors that are ready, and start others where the cluster has room.
 
         since: when the job last had a node, as time.monotonic(). Raises ClusterAway when that is more than NO_NODE_S
         ago and Ray has placed no actor.
         """
         if (now := time.monotonic()) - self._tended >= 1:
             self._tended = now
-            for node in [node for node in self._nodes if not node.ready]:
-                if ray.wait([node.loading], timeout=0)[0]:
-                    self._take_in(node)
+            for loaded in [ref for ref in self._loading if ray.wait([ref], timeout=0)[0]]:
+                self._take_in(loaded, self._loading.pop(loaded))
             share = max(1, -(-sum(self.setup.room().values()) // self.setup.settings.workers))
             needs = (0, 1) if self.setup.device == "cuda" else (self.setup.num_threads, 0)
-            for _ in range(share - len(self._nodes) if now >= self._again else 0):
+            for _ in range(share - len(self._ready) - len(self._loading) if now >= self._again else 0):
                 make = ray.remote(num_cpus=needs[0], num_gpus=needs[1], concurrency_groups={"control": 1})
                 actor = make(self.actor_class).remote(self.setup)
-                started = actor.news.options(concurrency_group="control").remote()
-                self._nodes.append(_Node(actor, started, actor.load.remote()))
-            if now - since > NO_NODE_S and not any(ray.wait([node.started], timeout=0)[0] for node in self._nodes):
-                raise ClusterAway(self._problem or "No node of the Ray cluster has room; run ray status.")
-        return [node for node in self._nodes if node.ready]
+                self._loading[actor.load.remote()] = actor
+            if now - since > NO_NODE_S:
+                answers = [actor.news.remote() for actor in (*self._ready, *self._loading.values())]
+                if not answers or not ray.wait(answers, timeout=WAIT_S)[0]:
+                    raise ClusterAway(self._problem or "No node of the Ray cluster has room; run ray status.")
+        return list(self._ready)
 
-    def _take_in(self, node: _Node) -> None:
-        """Mark a node whose model is loaded as ready, or drop it and log the reason."""
+    def _take_in(self, loaded: ray.ObjectRef, actor) -> None:
+        """Add an actor whose model is loaded to those that are ready, or drop it and log the reason."""
         try:
-            model = ray.get(node.loading)
+            model = ray.get(loaded)
             known = self.model or model
             # precision is "NAME, reason"; only the names must be equal.
             one, other = (replace(info, precision=str(info.precision).partition(",")[0]) for info in (model, known))
@@ -355,17 +334,18 @@ class Cluster:
                     "A node of the Ray cluster has other weights under the model's name, or computes in another "
                     "precision; copy the model there again, or set DREAMPOSE_PRECISION."
                 )
-            self.model, node.ready, self._problem = known, True, ""
+            self.model, self._problem = known, ""
+            self._ready.append(actor)
         except (RayError, ModelError) as error:
             self._problem, self._again = _sentence(error), time.monotonic() + AGAIN_AFTER_S
             log.warning("%s", self._problem)
-            self._drop(node)
+            self._drop(actor)
 
-    def _drop(self, node: _Node) -> None:
-        """Kill a node's actor; `ready` starts another when there is room."""
-        ray.kill(node.actor)
-        if node in self._nodes:
-            self._nodes.remove(node)
+    def _drop(self, actor) -> None:
+        """Kill an actor; `ready` starts another when there is room."""
+        ray.kill(actor)
+        if actor in self._ready:
+            self._ready.remove(actor)
 
 
 def look(settings: Settings) -> str:
@@ -373,8 +353,8 @@ def look(settings: Settings) -> str:
     connect(settings.ray_address)
     setup = Setup.of(settings)
     room, each = setup.room(), "a GPU" if setup.device == "cuda" else f"{setup.num_threads} processors"
-    summary = f"room for {sum(room.values())} models, with {each} each"
-    if sum(room.values()) < settings.workers:
+    summary = f"room for {(total := sum(room.values()))} models, with {each} each"
+    if total < settings.workers:
         raise ClusterAway(f"The Ray cluster has {summary}; start more nodes, or correct DREAMPOSE_WORKERS.")
     for node in room:
         on_node = NodeAffinitySchedulingStrategy(node, soft=False)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn import drawn_clip
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import tiny_pipeline
 
 pytest.importorskip("ray")
@@ -33,7 +33,7 @@ import app
 from dreampose_core.animate.engine import LocalEngine
 from dreampose_core.animate.run import animate
 from dreampose_core.doctor import check_cluster
-from dreampose_core.errors import Cancelled, ClusterAway, ModelError
+from dreampose_core.errors import Cancelled, ClusterAway, InputError
 from dreampose_core.inputs.framing import make_scene
 from dreampose_core.jobs.records import JobRequest
 from dreampose_core.jobs.service import JobService
@@ -114,6 +114,24 @@ def test_frames_and_chunks_equal_those_of_the_local_engine(cluster, local, clip,
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     same = [json.dumps({k: v for k, v in r.items() if not k.startswith(("seconds", "peak"))}) for r in results.values()]
     assert same[0] == same[1] and results["ray"]["peak_memory"]["host_mb"] > 100
+
+
+def refusal(settings: Settings, check=check_cluster, **more) -> str:
+    with pytest.raises(ClusterAway) as error:
+        check(settings, **more)
+    sentence = str(error.value)
+    assert "\n" not in sentence and len(sentence) < 400 and sentence.endswith(".")
+    return sentence
+
+
+def test_a_cluster_that_can_be_used_and_one_without_the_gpu_that_is_asked_for(settings, cluster, nodes):
+    from dreampose_core.cluster import look
+
+    wait_ready(cluster, 2)
+    assert check_cluster(settings) == f"{nodes.address}, room for 2 models, with 1 processors each"
+    sentence = refusal(settings.model_copy(update={"device": "cuda"}), look)
+    assert sentence.startswith("The Ray cluster has no GPU; start nodes with --num-gpus")
+    assert "room for 2 models" in refusal(settings.model_copy(update={"workers": 3}), look)
 
 
 LONG = OPTIONS.model_copy(update={"steps": 80, "loops": 2})  # a batch takes a moment
@@ -279,45 +297,23 @@ def test_a_worker_or_the_head_killed_in_the_middle_of_a_job_costs_no_finished_fr
         assert times(6) == made
 
 
-def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip, tmp_path):
-    (tmp_path / "subject.json").write_text("{}")
-    scene = make_scene(clip["image"], clip["poses"], None, SIZE, OPTIONS)
-    with pytest.raises(ModelError, match="is not a subject folder"):
-        list(cluster.frames(scene, OPTIONS, tmp_path, [range(2)], never_stop, on_smaller=print))
+def test_an_error_of_a_model_is_told_as_it_would_be_here(cluster, clip):
+    unknown = replace(clip["poses"], parts=None, charts="densepose")
+    scene = replace(make_scene(clip["image"], clip["poses"], None, SIZE, OPTIONS), poses=unknown)
+    with pytest.raises(InputError, match="has only U, V, in densepose charts"):
+        list(cluster.frames(scene, OPTIONS, None, [range(2)], never_stop, on_smaller=print))
 
 
-def test_a_node_with_other_weights_is_left_out_and_said(nodes, cluster, model, caplog):
+def test_a_node_with_other_weights_is_left_out_and_said(cluster, monkeypatch, caplog):
+    import ray
+
     wait_ready(cluster, 2)
-    file = next((model / "unet").glob("*.safetensors"))
-    right = file.read_bytes()
-    weights = load_file(file)
-    save_file(weights | {"conv_in.bias": weights["conv_in.bias"] + 1}, file, {"format": "pt"})
-    try:
-        other = nodes.add()
-        wait_for(lambda: cluster.ready(time.monotonic()) and caplog.records, "word of the node")
-    finally:
-        file.write_bytes(right)
-    assert "has other weights under the model's name" in caplog.messages[0]
-    wait_ready(cluster, 2)
-    nodes.kill(other)
-
-
-def refusal(settings: Settings, check=check_cluster, **more) -> str:
-    with pytest.raises(ClusterAway) as error:
-        check(settings, **more)
-    sentence = str(error.value)
-    assert "\n" not in sentence and len(sentence) < 400 and sentence.endswith(".")
-    return sentence
-
-
-def test_a_cluster_that_can_be_used_and_one_without_the_gpu_that_is_asked_for(settings, cluster, nodes):
-    from dreampose_core.cluster import look
-
-    wait_for(lambda: len(cluster.setup.room()) == 2, "end of the nodes killed before")
-    assert check_cluster(settings) == f"{nodes.address}, room for 2 models, with 1 processors each"
-    sentence = refusal(settings.model_copy(update={"device": "cuda"}), look)
-    assert sentence.startswith("The Ray cluster has no GPU; start nodes with --num-gpus")
-    assert "room for 2 models" in refusal(settings.model_copy(update={"workers": 3}), look)
+    monkeypatch.setattr(cluster, "_again", 0.0)
+    other = ray.remote(num_cpus=0)(QuickCluster.actor_class).remote(cluster.setup)
+    cluster._take_in(ray.put(replace(cluster.model, fingerprint="of other weights")), other)
+    assert "has other weights under the model's name" in caplog.messages[0] and len(cluster._ready) == 2
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(other.news.remote())
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,7 @@ class ModelInfo:
 
 def sampling(config: ModelConfig, options: AnimateOptions) -> Sampling:
     """Return how frames with these options are denoised."""
-    changes = {"num_inference_steps": options.steps, "solver": options.solver}
-    return replace(
-        config.sampling(options.quality), **{name: value for name, value in changes.items() if value is not None}
-    )
+    return config.sampling(options.quality, num_inference_steps=options.steps, solver=options.solver)
 
 
 class LocalEngine:

@@ -184,7 +184,7 @@ class _Run:
         steps = sampling(self.engine.model.config, self.options).num_inference_steps
         # batches are kept whole, so that a resumed clip equals an uninterrupted one
         batches = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
-        batches = [indices for indices in batches if not all(self.frame_path(index).is_file() for index in indices)]
+        batches = [indices for indices in batches if not all(map(Path.is_file, map(self.frame_path, indices)))]
         self.num_made = sum(map(len, batches))
         done = reached = total - self.num_made  # frames
         under_way: dict[int, int] = {}  # first frame of a batch -> frames that its steps so far are equivalent to
@@ -218,13 +218,6 @@ class _Run:
             with open(self.folder / HIDDEN, "a", encoding="ascii") as file:
                 file.write(f"{frame}\n")
 
-        tell()
-        self.write_chunks()
-        (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)  # of a killed run
-        if not batches:
-            self.seconds["frames"] = time.monotonic() - started
-            return
-
         def write(index: int, frame: np.ndarray) -> None:
             if not self.frame_path(index).is_file():
                 write_png(labelled(frame) if self.label else frame, self.frame_path(index))
@@ -232,6 +225,11 @@ class _Run:
                 (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
             self.write_chunks()
 
+        tell()
+        self.write_chunks()
+        if not batches:
+            self.seconds["frames"] = time.monotonic() - started
+            return
         calls = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
         frames = self.engine.frames(self.scene, self.options, subject, batches, self.should_stop, **calls)
         waiting: deque[Future] = deque()

@@ -72,11 +72,6 @@ class Run:
     def disk_is_full(self) -> bool:
         return any(words in self.tail for words in _CANNOT_WRITE)
 
-    @property
-    def out_of_time(self) -> bool:
-        # ffmpeg catches SIGXCPU and reports it.
-        return f"received signal {signal.SIGXCPU:d}" in self.tail
-
 
 @contextmanager
 def ffmpeg(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from ..errors import InputError
@@ -24,13 +24,24 @@ class Sampling:
 
     guidance_interval: the part of the noise schedule with guidance, from 0 (clean frame) to 1 (pure noise); outside it
     the UNet makes one pass instead of three. reuse_steps: compute the UNet's deep features only at every n-th step.
-    solver: None for the model's own.
+    solver: None for the model's own. Raises InputError if one is out of range.
     """
 
     num_inference_steps: int
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     reuse_steps: int = 1
     solver: Solver | None = None
+
+    def __post_init__(self):
+        if self.num_inference_steps < 1:
+            raise InputError(f"The number of steps is {self.num_inference_steps}; it must be at least 1.")
+        if self.reuse_steps < 1 or not 0 <= self.guidance_interval[0] <= self.guidance_interval[1] <= 1:
+            raise InputError(
+                "reuse_steps must be at least 1, and guidance_interval two increasing shares of the noise schedule in "
+                "0..1."
+            )
+        if self.solver not in (None, *get_args(Solver)):
+            raise InputError(f"The solver is {self.solver!r}; it must be one of {', '.join(get_args(Solver))}.")
 
 
 @dataclass(frozen=True)
@@ -69,14 +80,13 @@ class ModelConfig:
     guidance_to: float = 1.0
     reuse_steps: int = 1
 
-    def sampling(self, quality: Quality) -> Sampling:
-        """Return the sampling settings of a quality."""
-        steps = {"draft": self.draft_steps, "standard": self.standard_steps, "best": self.best_steps}[quality]
-        return (
-            Sampling(steps)
-            if quality == "best"
-            else Sampling(steps, (self.guidance_from, self.guidance_to), self.reuse_steps)
-        )
+    def sampling(self, quality: Quality, **changes) -> Sampling:
+        """Return the sampling settings of a quality, with those of `changes` that are not None. Raises InputError."""
+        sampling = Sampling(getattr(self, f"{quality}_steps"))
+        if quality != "best":
+            short = {"guidance_interval": (self.guidance_from, self.guidance_to), "reuse_steps": self.reuse_steps}
+            sampling = replace(sampling, **short)
+        return replace(sampling, **{name: value for name, value in changes.items() if value is not None})
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,15 +121,3 @@ class ModelConfig:
     def condition_size(self) -> tuple[int, int]:
         """(height, width) of the photo as the adapter's input."""
         return (self.height // 2, self.width // 2) if self.free_shape else self.size
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Raise InputError if the settings are out of range."""
-    if sampling.num_inference_steps < 1:
-        raise InputError(f"The number of steps is {sampling.num_inference_steps}; it must be at least 1.")
-    if sampling.reuse_steps < 1 or not 0 <= sampling.guidance_interval[0] <= sampling.guidance_interval[1] <= 1:
-        raise InputError(
-            "reuse_steps must be at least 1, and guidance_interval two increasing shares of the noise schedule in 0..1."
-        )
-    if sampling.solver not in (None, *get_args(Solver)):
-        raise InputError(f"The solver is {sampling.solver!r}; it must be one of {', '.join(get_args(Solver))}.")

@@ -41,11 +41,11 @@ from .conditioning import (
     warp_channels,
     window_channels,
 )
-from .config import POSE_WINDOWS, ModelConfig, check_sampling
-from .denoising import OnStep, Reference, denoise, guidance_branches
+from .config import POSE_WINDOWS, ModelConfig
+from .denoising import Reference, denoise, guidance_branches
 from .latent_preview import colour_map, latent_preview
 from .safety import SafetyChecker
-from .texture import WARP_PLANES, harvest, move
+from .texture import WARP_PLANES, Texture, harvest, move
 
 for _library in (diffusers, transformers):  # silence progress bars and notes while models load and save
     _library.utils.logging.set_verbosity_error()
@@ -135,20 +135,9 @@ class DreamPosePipeline(DiffusionPipeline):
         """The side of a latent cell in pixels."""
         return vae_factor(self.vae)
 
-    def __call__(
-        self,
-        image: ImageLike | list[ImageLike],
-        poses: PoseSequence,
-        image_poses: PoseSequence | None = None,
-        num_inference_steps: int | None = None,
-        image_guidance: float | None = None,
-        pose_guidance: float | None = None,
-        generator: torch.Generator | None = None,
-        **options,
-    ) -> DreamPoseOutput:
-        """Generate all frames of a clip; arguments, options and errors as in `stream`."""
-        args = num_inference_steps, image_guidance, pose_guidance, generator
-        return DreamPoseOutput(frames=np.stack(list(self.stream(image, poses, image_poses, *args, **options))))
+    def __call__(self, *args, **options) -> DreamPoseOutput:
+        """Generate all frames of a clip; arguments and errors as in `stream`."""
+        return DreamPoseOutput(frames=np.stack(list(self.stream(*args, **options))))
 
     @torch.no_grad()
     def stream(
@@ -196,10 +185,8 @@ class DreamPosePipeline(DiffusionPipeline):
         """
         # 1. check the options; None means the model's default
         config = self.model_config
-        options = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval}
-        options |= {"reuse_steps": reuse_steps, "solver": solver}
-        sampling = replace(config.sampling("standard"), **{name: x for name, x in options.items() if x is not None})
-        check_sampling(sampling)
+        changes = {"num_inference_steps": num_inference_steps, "guidance_interval": guidance_interval}
+        sampling = config.sampling("standard", **changes, reuse_steps=reuse_steps, solver=solver)
         s_image = config.image_guidance if image_guidance is None else image_guidance
         s_pose = config.pose_guidance if pose_guidance is None else pose_guidance
         if batch_size < 1 or not all(math.isfinite(s) and s >= 0 for s in (s_image, s_pose)):
@@ -224,11 +211,16 @@ class DreamPosePipeline(DiffusionPipeline):
         noise = noise.to(self._execution_device, torch.float32)
         beneath = reference.latents if (config.init_leak if init_leak is None else init_leak) else None
 
-        # 3. frames, batch by batch: encode the maps, move the texture, denoise, decode
+        # 3. make each batch: encode the maps, move the texture, denoise, decode
         def made(indices: range) -> np.ndarray:
+            def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
+                first = on_latent_preview is not None and indices.start == batches[0].start
+                if first and step < steps and step % max(1, steps // _NUM_LATENT_PREVIEWS) == 0:
+                    on_latent_preview(indices.start, self._preview(clean()[:1], reference))
+                if on_step is not None:
+                    on_step(indices.start, step)
+
             pose, warp, planes = self._encode_batch(poses, indices, reference)
-            shown = on_latent_preview if indices.start == batches[0].start else None
-            watch = self._step_watcher(indices.start, reference, on_step, shown)
             given = reference, noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, watch, should_stop
             latents = denoise(self, sampling, guidance_branches(s_image, s_pose), *given)
             pixels = decode_latents(self.vae, latents, planes)
@@ -236,6 +228,7 @@ class DreamPosePipeline(DiffusionPipeline):
                 return to_uint8(pixels).cpu().numpy()
             return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu().numpy()
 
+        # 4. hide what is unsafe, and hand over frame by frame
         try:
             for indices, frames in memory.halving(batches, batch_size, made, reference.size, on_smaller):
                 hidden = self._hide(frames)
@@ -263,13 +256,21 @@ class DreamPosePipeline(DiffusionPipeline):
         same = config.photo_encoding == "own" and config.condition_size == size
         seen = latents if same else condition_latents(config, self.vae, first)
         tokens = reference_tokens(self, first, seen).to(self.unet.dtype)
-        blank = blank_tokens(self, tokens)
-        texture = None
-        if image_poses is not None and config.reference_warp != "none" and config.knows_charts(image_poses):
-            parts, uv = self._maps(image_poses, size)
-            if parts is not None and bool((parts > 0).any()):
-                texture = harvest(pixels.to(device), parts, uv, same_person=True)
+        blank, texture = blank_tokens(self, tokens), None
+        if image_poses is not None and config.knows_charts(image_poses):
+            texture = self.photo_maps(pixels.to(device), image_poses)[2]
         return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), size)
+
+    def photo_maps(
+        self, pixels: torch.Tensor, image_poses: PoseSequence | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, Texture | None]:
+        """Return parts and U, V of photos (N, 3, H, W) of one person, and the photos' texture; None for what is
+        unknown."""
+        config = self.model_config
+        parts, uv = (None, None) if image_poses is None else self._maps(image_poses, tuple(pixels.shape[2:]))
+        known = parts is not None and config.knows_charts(image_poses) and bool((parts > 0).any())
+        harvested = config.reference_warp != "none" and known
+        return parts, uv, harvest(pixels, parts, uv, same_person=True) if harvested else None
 
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Return photos as pixels (N, 3, H, W) in [-1, 1], in the frame size for the first one, without distortion.
@@ -294,18 +295,12 @@ class DreamPosePipeline(DiffusionPipeline):
         """Blacken unsafe frames in place and return their indices."""
         return [] if self.safety_checker is None else self.safety_checker.hide(frames)
 
-    def _step_watcher(self, start: int, reference: Reference, on_step, on_latent_preview) -> OnStep:
-        def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
-            if on_latent_preview is not None and step < steps and step % max(1, steps // _NUM_LATENT_PREVIEWS) == 0:
-                cells = latent_preview(clean()[:1], reference.colours)
-                pixels = F.interpolate(cells, reference.size, mode="bilinear", align_corners=False)
-                shown = to_uint8(pixels).cpu().numpy()
-                self._hide(shown)
-                on_latent_preview(start, shown[0])
-            if on_step is not None:
-                on_step(start, step)
-
-        return watch
+    def _preview(self, latents: torch.Tensor, reference: Reference) -> np.ndarray:
+        """Return a latent preview, uint8 (H, W, 3), of clean latents (1, C, h, w), blackened if it is unsafe."""
+        cells = latent_preview(latents, reference.colours)
+        shown = to_uint8(F.interpolate(cells, reference.size, mode="bilinear", align_corners=False)).cpu().numpy()
+        self._hide(shown)
+        return shown[0]
 
     def _maps(self, poses: PoseSequence, size: tuple[int, int]) -> list[torch.Tensor | None]:
         """Return parts and U, V of pose maps, fitted to `size`, on the device; None for what they lack."""

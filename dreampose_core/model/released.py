@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import lzma
 import re
-import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -42,8 +41,9 @@ FORM = ModelConfig(
 """How the authors ran the released weights: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the
 photo's bytes in the VAE; some of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
 
-_MEMBERS = {"unet": r"unet_epoch_(\d+)\.pth", "adapter": r"adapter_(\d+)\.pth", "vae": r"vae_(\d+)\.pth"}
+_MEMBER = re.compile(r"(unet|adapter|vae)_(?:epoch_)?(\d+)\.pth")
 # names of the VAE's attention weights in diffusers of 2023 -> today's
+_OLD_NAME = re.compile(r"(?<=coder\.mid_block\.attentions\.0)\.(query|key|value|proj_attn)\.")
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LONGEST = 400  # characters of PyTorch's list of tensors that do not fit
 
@@ -80,21 +80,19 @@ def import_released(
         clock.tick(done)
         check_stop(should_stop)
 
+    # build the model from Stable Diffusion and CLIP, the UNet without weights
     tick(0)
     parts = {**clip_parts(image_encoder), "vae": load_vae(base), "scheduler": load(PNDMScheduler, base, "scheduler")}
     config = _unet_config(base)
-    factor = vae_factor(parts["vae"])
     parts["adapter"] = new_adapter(FORM, parts["image_encoder"], parts["vae"], config, base)
-    channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, factor)
+    channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, vae_factor(parts["vae"]))
     with torch.device("meta"):
         parts["unet"] = UNet2DConditionModel.from_config({**config, "in_channels": channels})
-    given = ((name, path, shown(path.name)) for name, path in files.items() if path is not None)
+    # fill in the authors' weights
+    given = ((name, path) for name, path in files.items() if path is not None)
     with closing(given if archive is None else _unpacked(archive)) as opened:
-        for number, (name, path, called) in enumerate(opened, 1):
-            state = _state(path, called)
-            if name == "vae":
-                state = {_renamed(key): value for key, value in state.items()}
-            _fill(parts[name], state, called)
+        for number, (name, path) in enumerate(opened, 1):
+            _fill(parts[name], _state(path), shown(path.name))
             tick(number)
     pipe = DreamPosePipeline(**parts, model_config=FORM).to(torch.float32)
     with appearing_folder(out) as folder:
@@ -103,49 +101,31 @@ def import_released(
     return out
 
 
-@contextmanager
-def _readable(archive: Path) -> Iterator[None]:
+def _unpacked(archive: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each component's name and newest file in the archive; a file exists until the next one is requested."""
     try:
-        yield
+        with zipfile.ZipFile(archive) as opened, tempfile.TemporaryDirectory(prefix="dreampose-") as folder:
+            newest = {}
+            for info in opened.infolist():
+                if match := _MEMBER.fullmatch(info.filename.rpartition("/")[2]):
+                    newest[match[1]] = max(newest.get(match[1], (-1, None)), (int(match[2]), info.filename))
+            if missing := [part for part in ("unet", "adapter") if part not in newest]:
+                names = " and no ".join(f"{part}_..._<number>.pth" for part in missing)
+                raise InputError(f"{shown(archive.name)} holds no {names}; give the authors' custom-chkpts.zip.")
+            for name, (_, member) in newest.items():
+                path = Path(opened.extract(member, folder))
+                yield name, path
+                path.unlink()
     # RuntimeError: the zip is encrypted
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{shown(archive.name)} is damaged, encrypted or no zip; please download it again.") from error
+    except OSError as error:
+        raise storage_error(error, archive.name) from error
 
 
-def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
-    """Return the newest file of each component in the archive."""
-    found = {}
-    for component, pattern in _MEMBERS.items():
-        named = ((re.fullmatch(pattern, info.filename.rpartition("/")[2]), info) for info in archive.infolist())
-        if numbered := [(int(match[1]), info) for match, info in named if match]:
-            found[component] = max(numbered, key=lambda pair: pair[0])[1]
-    if missing := [component for component in ("unet", "adapter") if component not in found]:
-        raise InputError(
-            f"{shown(name)} holds no {' and no '.join(f'{part}_..._<number>.pth' for part in missing)}; "
-            "give the authors' custom-chkpts.zip."
-        )
-    return found
-
-
-def _unpacked(archive: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield (component, file, name for messages) of the newest files in the archive; each file exists until the next
-    one is requested."""
-    with _readable(archive):
-        opened = zipfile.ZipFile(archive)
-    with opened, tempfile.TemporaryDirectory(prefix="dreampose-") as folder:
-        for name, info in _members(opened, archive.name).items():
-            path = Path(folder) / f"{name}.pth"
-            try:
-                with _readable(archive), opened.open(info) as source, open(path, "wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 22)  # at most as much as the zip announces
-            except OSError as error:
-                raise storage_error(error, path) from error
-            yield name, path, shown(info.filename.rpartition("/")[2])
-            path.unlink()
-
-
-def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
-    """Load the tensors of a .pth file by name, without the prefix of multi-GPU training. Raises ModelError."""
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    """Load the tensors of a .pth file by today's names, without the prefix of multi-GPU training. Raises ModelError."""
+    called = shown(path.name)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
@@ -154,20 +134,12 @@ def _state(path: Path, called: str) -> dict[str, torch.Tensor]:
         raise ModelError(
             f"{called} cannot be read: it is damaged, or holds other objects than tensors, which are never loaded."
         ) from error
-    if (
-        not isinstance(state, dict)
-        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
-        or not state
-    ):
+    named = isinstance(state, dict) and all(isinstance(x, torch.Tensor) for x in state.values())
+    if not named or not state or not all(isinstance(key, str) for key in state):
         raise ModelError(f"{called} does not hold named tensors, as the released checkpoints do.")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
-
-
-def _renamed(key: str) -> str:
-    old = re.fullmatch(r"((?:en|de)coder\.mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", key)
-    return f"{old[1]}.{_RENAMED[old[2]]}.{old[3]}" if old else key
+    return {_OLD_NAME.sub(lambda old: f".{_RENAMED[old[1]]}.", key): value for key, value in state.items()}
 
 
 def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) -> None:

@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +78,8 @@ class Samples:
     def _frame(self) -> np.ndarray:
         """Make the middle frame of the video in fewer steps: uint8 (H, W, 3)."""
         pipe, scene, options = self._pipe, self._scene, self._options
-        draft = pipe.model_config.sampling("draft")
-        steps = min(_STEPS, options.steps or draft.num_inference_steps)
+        config = pipe.model_config
+        steps = min(_STEPS, options.steps or config.draft_steps)
         middle = WINDOW.index(0)
         around = scene.poses.select(window_indices(len(scene.poses) // 2, len(scene.poses)))
         low = pipe.vae.dtype  # the model's precision; trained weights are in float32 meanwhile
@@ -93,7 +92,7 @@ class Samples:
             generator=torch.Generator().manual_seed(options.seed),
             batches=[range(middle, middle + 1)],
             should_stop=self._should_stop,
-            **vars(replace(draft, num_inference_steps=steps)),
+            **vars(config.sampling("draft", num_inference_steps=steps)),
         )
         with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32), closing(frames):
             return next(frames)

@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..model.conditioning import pose_tensors
-from ..model.texture import harvest
-from ..poses import PoseSequence, fitted
+from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..training.distributed import random
 from ..training.loop import LoopOptions, train
@@ -49,28 +47,17 @@ def tune_subject(
     `total` steps and after each, with the current weights, and at the end, which may come early, with the final
     weights; it must not change weights or random state. Call this function inside `subject.base_restored`.
     """
-    device = pipe.unet.device
     for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
         module.requires_grad_(False)  # each stage enables what it trains
     if sample is not None:
         sample(0, recipe.unet_steps)
-    photos = photos.to(device)
-    parts = uv = None
-    if image_poses is not None:
-        parts, uv = pose_tensors(
-            fitted(image_poses, tuple(photos.shape[2:]), bilinear=pipe.model_config.bilinear), pipe.model_config.charts
-        )
-        parts, uv = (None if x is None else x.to(device) for x in (parts, uv))
-    texture = None
-    if pipe.model_config.reference_warp != "none" and parts is not None and pipe.model_config.knows_charts(image_poses):
-        texture = harvest(photos, parts, uv, same_person=True)
-    source = Source(pipe, photos, parts, uv, texture, recipe, seed)
+    photos = photos.to(pipe.unet.device)
+    source = Source(pipe, photos, *pipe.photo_maps(photos, image_poses), recipe, seed)
     run = {"on_progress": on_progress, "should_stop": should_stop}
     tuning = _tune_unet(source, sample, folder=folder and folder / "tuning", **run)
     decoder = _tune_decoder(source, folder=folder and folder / "decoder", **run)
     for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
-        if next(module.parameters()).dtype != pipe.vae.encoder.conv_in.weight.dtype:
-            module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
+        module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
     return {"tuning": tuning, "decoder": decoder}
 
 
@@ -135,10 +122,8 @@ def _tune_decoder(source: Source, **run) -> list[float]:
         # the decoder must handle both: the photo's latents, and the UNet's prediction of them without texture
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
-        made = predicted.select(which)
-        views = Views(
-            *(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(views.tensors(), made.tensors()))
-        )
+        pairs = zip(views.tensors(), predicted.select(which).tensors())
+        views = Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
         whole = views.latents, views.pixels, views.planes, 1 - views.held
         return error(*same_part(recipe.decoder_part, draw, *whole), only)
 
@@ -146,15 +131,11 @@ def _tune_decoder(source: Source, **run) -> list[float]:
     def held() -> float:
         # a sample of the views, because all would take as long as the steps between; turned ones are left out, because
         # their error can only rise
-        photo_errors = [
-            error(views.latents, views.pixels, views.planes, views.held + 1e-6)
-            for views in source.kept.split(recipe.batch_size)[:TURNED:2]
-        ]
-        predicted_errors = [
-            error(views.latents, views.pixels, views.planes, torch.ones_like(views.held))
-            for views in predicted.split(recipe.batch_size)[:TURNED:2]
-        ]
-        return float(torch.stack(photo_errors).mean() + torch.stack(predicted_errors).mean())
+        def mean(kept: Views, where: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+            some = kept.split(recipe.batch_size)[:TURNED:2]
+            return torch.stack([error(x.latents, x.pixels, x.planes, where(x.held)) for x in some]).mean()
+
+        return float(mean(source.kept, lambda held: held + 1e-6) + mean(predicted, torch.ones_like))
 
     looks = {"held_every": _LOOK, "patience": _PATIENCE}
     options = LoopOptions(recipe.decoder_steps, recipe.decoder_lr, parts, recipe.optimizer, **_SCHEDULE, **looks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -57,6 +58,10 @@ class Views:
     def tensors(self) -> list[torch.Tensor]:
         return [getattr(self, f.name) for f in fields(self)]
 
+    @classmethod
+    def joined(cls, batches: Iterable[Views]) -> Views:
+        return cls(*(torch.cat(tensors) for tensors in zip(*(views.tensors() for views in batches))))
+
     def select(self, index: torch.Tensor) -> Views:
         return Views(*(tensor[index.to(tensor.device)] for tensor in self.tensors()))
 
@@ -78,9 +83,8 @@ class Source:
         self.blocks = (
             (torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7)) < _HELD).float().to(photos.device)
         )
-        self.mask = torch.zeros_like(photos[:, 0])
-        if parts is not None or uv is not None:
-            self.mask = (parts > 0 if parts is not None else (uv > 0).any(1)).float()
+        known = torch.zeros_like(photos) if uv is None else uv
+        self.mask = (parts > 0 if parts is not None else (known > 0).any(1)).float()
         self.held = self._held_back() if recipe.views is not None else torch.zeros_like(self.mask)
         with torch.no_grad():
             self.photo_latents = condition_latents(pipe.model_config, pipe.vae, photos).float()
@@ -90,11 +94,10 @@ class Source:
             # from back
             self.answers = pipe.scheduler.config.prediction_type == "sample"
             turns = self.answers and parts is not None and pipe.model_config.pose_encoding == "iuv"
-            chunks = [
+            self.kept = Views.joined(
                 self._made(recipe.batch_size, random(seed, number, 10), turn=turns and number % TURNED == TURNED - 1)
                 for number in range(-(-recipe.views // recipe.batch_size))
-            ]
-            self.kept = Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in chunks))))
+            )
 
     def views(self, step: int, purpose: int, count: int) -> tuple[Views, torch.Generator]:
         """Return the `count` samples of a step, and the generator for its further draws."""
@@ -107,8 +110,7 @@ class Source:
         """Add noise to `views` and return the UNet's prediction for those in `only`, its target, the noisy latents and
         their timesteps."""
         pipe, device, total = self.pipe, self.photos.device, self.pipe.scheduler.config.num_train_timesteps
-        timesteps = torch.randint(total, (len(views.which),), generator=draw).to(device)
-        timesteps = torch.full_like(timesteps, total - 1) if noisiest else timesteps
+        timesteps = torch.randint(total - 1 if noisiest else 0, total, (len(views.which),), generator=draw).to(device)
         noise = torch.randn(views.latents.shape, generator=draw).to(device)
         noisy, wanted, timesteps = (
             x[only] for x in (*noised(pipe.scheduler, views.latents, noise, timesteps), timesteps)
@@ -161,7 +163,7 @@ class Source:
         for number, views in enumerate(self.kept.split(self.recipe.batch_size)):
             answer = self._as_it_is(views, random(self.seed, number, 12))
             made.append(replace(answer, pixels=torch.where(views.seen > 0, views.pixels, answer.pixels)))
-        views = Views(*(torch.cat(tensors) for tensors in zip(*(chunk.tensors() for chunk in made))))
+        views = Views.joined(made)
         shown = views.seen.flatten(1).any(1)
         return views.select(shown.nonzero()[:, 0]) if shown.any() else replace(views, pixels=self.kept.pixels)
 
