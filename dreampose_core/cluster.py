@@ -60,8 +60,8 @@ def connect(address: str) -> None:
         reason = "it must be host:port" if not isinstance(error, OSError) else error.strerror or str(error)
         how = "start it with ray start, or correct DREAMPOSE_RAY_ADDRESS"
         raise ClusterAway(f"The Ray cluster at {address} cannot be reached ({reason}); {how}.") from error
-    how = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}
-    connecting = _connector.submit(ray.init, address, **how)
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    connecting = _connector.submit(ray.init, address, ignore_reinit_error=True, **quiet)
     try:
         connecting.result(CONNECT_S)
     except Exception as error:  # for example a different version of Ray or Python
@@ -69,10 +69,10 @@ def connect(address: str) -> None:
         raise ClusterAway(f"The Ray cluster at {address} does not accept this program: {reason}") from error
 
 
-def versions() -> dict[str, str]:
-    """Return the versions, by name, that must be equal on all nodes that make frames of one video."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {"DreamPose": __version__, "Python": python, "PyTorch": torch.__version__.partition("+")[0]}
+def versions() -> str:
+    """Return the versions that must be equal on all nodes that make frames of one video."""
+    python, pytorch = platform.python_version().rpartition(".")[0], torch.__version__.partition("+")[0]
+    return f"DreamPose {__version__}, Python {python}, PyTorch {pytorch}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Setup:
     device: str
     num_threads: int
     token: str
-    versions: dict[str, str] = field(default_factory=versions)
+    versions: str = field(default_factory=versions)
 
     @classmethod
     def of(cls, settings: Settings) -> Setup:
@@ -109,19 +109,18 @@ class Setup:
     def room(self) -> dict[str, int]:
         """Return how many models each node has room for, by Ray's node id, without nodes that have no room."""
         name, each = ("GPU", 1) if self.device == "cuda" else ("CPU", self.num_threads)
-        room = {node["NodeID"]: node["Resources"].get(name, 0) // each for node in ray.nodes() if node["Alive"]}
-        return {node: int(models) for node, models in room.items() if models >= 1}
+        alive = {node["NodeID"]: node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]}
+        return {node: int(amount // each) for node, amount in alive.items() if amount >= each}
 
 
 def check_node(setup: Setup) -> None:
     """Check, on a node, its versions and data folder. Raises ClusterAway when it cannot work with this setup."""
-    address, wanted = ray.util.get_node_ip_address(), setup.versions
-    other = [f"{name} {has} instead of {wanted[name]}" for name, has in versions().items() if has != wanted[name]]
-    if other:
-        raise ClusterAway(f"The node {address} has {', '.join(other)}; install the server's versions there.")
-    marker, home = setup.settings.home / "cluster.id", setup.settings.home
+    node, home = f"The node {ray.util.get_node_ip_address()}", setup.settings.home
+    if versions() != setup.versions:
+        raise ClusterAway(f"{node} has {versions()} instead of {setup.versions}; install the server's versions there.")
+    marker = home / "cluster.id"
     if not marker.is_file() or marker.read_text() != setup.token:
-        raise ClusterAway(f"The node {address} does not see the data folder {home}; mount it there at the same path.")
+        raise ClusterAway(f"{node} does not see the data folder {home}; mount it there at the same path.")
 
 
 def _sentence(error: Exception) -> str:
@@ -148,8 +147,8 @@ class ModelActor:
         check_node(self._setup)
         torch.set_num_threads(self._setup.num_threads)
         its = self._setup.settings
-        pipe = load_pipeline(its.model, self._setup.device, its.precision, its.low_memory, its.safety_checker)
-        self._engine = LocalEngine(pipe)
+        how = its.model, self._setup.device, its.precision, its.low_memory, its.safety_checker
+        self._engine = LocalEngine(load_pipeline(*how))
         return self._engine.model
 
     @ray.method(concurrency_group="control")

@@ -328,7 +328,7 @@ def test_another_version_of_us_on_a_node(settings, nodes, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import dreampose_core")
     node = nodes.add(tmp_path)
     try:
-        assert "has DreamPose 0.0.1 instead of" in refusal(settings)
+        assert "has DreamPose 0.0.1, " in refusal(settings)
     finally:
         nodes.kill(node)
 

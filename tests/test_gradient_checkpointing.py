@@ -17,7 +17,7 @@ from dreampose_core.training.loop import LoopOptions
 
 OPTIONS = LoopOptions(2, 1e-3, warmup=1, ema=None)
 STAGES = {  # how it is trained, the model, and a block that is computed again
-    "vae": (train_vae, textured, lambda pipe: pipe.vae.encoder.mid_block),
+    "vae": (train_vae, textured, lambda pipe: pipe.vae.decoder.up_blocks[0]),
     "base": (train_base, tiny_pipeline, lambda pipe: pipe.unet.down_blocks[0].resnets[0]),
     "clip": (train_base, tiny_pipeline, lambda pipe: pipe.image_encoder.encoder.layers[0].mlp),
     "end_to_end": (train_end_to_end, tiny_pipeline, lambda pipe: pipe.vae.decoder.mid_block),

@@ -21,8 +21,7 @@ from dreampose_core.settings import AnimateOptions
 from dreampose_core.subject import tuning
 from dreampose_core.subject.finetuning import finetune
 from dreampose_core.subject.folder import read_subject
-from dreampose_core.subject.oom_fallback import ladder
-from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, recipe_named
+from dreampose_core.subject.recipe import RECIPES, SubjectRecipe, ladder, recipe_named
 from dreampose_core.synthetic import HELD_OUT
 from dreampose_core.training.optimizers import is_available, make_optimizer, optimizer_state
 

@@ -12,13 +12,7 @@ import pytest
 import torch
 from drawn import drawn_clip
 
-from dreampose_core.model.conditioning import (
-    condition_pixels,
-    decode_latents,
-    encode_latents,
-    vae_factor,
-    warp_channels,
-)
+from dreampose_core.model.conditioning import condition_pixels, decode_both, encode_latents, vae_factor, warp_channels
 from dreampose_core.model.config import ModelConfig
 from dreampose_core.model.loading import load_pipeline, save_model
 from dreampose_core.model.mini import build_mini
@@ -51,10 +45,10 @@ def pipe():
 @torch.no_grad()
 def test_without_texture_a_frame_is_decoded_as_with_one_of_which_nothing_is_known(vae):
     latents, planes = torch.randn(2, 4, 6, 4), torch.zeros(2, 5, 96, 64)
-    nothing, none = decode_latents(vae, latents, planes), vae.decode(latents).sample
+    nothing, none = decode_both(vae, latents, planes)[0], vae.decode(latents).sample
     assert none.shape == (2, 3, 96, 64) and torch.equal(nothing, none)
     planes[:, :3] = 0.5
-    assert not torch.allclose(decode_latents(vae, latents, planes), none)
+    assert not torch.allclose(decode_both(vae, latents, planes)[0], none)
 
 
 @torch.no_grad()

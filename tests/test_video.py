@@ -8,8 +8,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
-import textwrap
 from fractions import Fraction
 from pathlib import Path
 
@@ -303,7 +301,7 @@ def test_what_is_too_fast_is_refused(tmp_path, rate, seconds):
 
 def test_a_picture_size_that_changes_is_refused(tmp_path):
     for size in ("64x48", "48x64"):
-        ffmpeg(source(size, 10, 1), "-c:v libvpx", tmp_path / f"{size}.webm")
+        ffmpeg(source(size, 10, 0.3), "-c:v libvpx", tmp_path / f"{size}.webm")
     (tmp_path / "list").write_text("file 64x48.webm\nfile 48x64.webm\n")
     ffmpeg("-f concat -i", tmp_path / "list", "-c copy", tmp_path / "a.webm")
     assert "changes its picture size from 64 x 48 to 48 x 64" in refusal(tmp_path / "a.webm")
@@ -364,15 +362,10 @@ def test_memory_is_limited(tmp_path, monkeypatch):
     assert probe_video(tmp_path / "a.mp4").num_frames == 5
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("codec", ["libx264 -preset ultrafast", "mpeg4"])
 def test_the_largest_honest_pictures_fit_into_the_memory_limit(tmp_path, codec):
-    fast = "-preset ultrafast" if codec == "libx264" else ""
-    ffmpeg(f"-f lavfi -i color=c=red:s=4096x4096:r=5:d=1 -c:v {codec} {fast}", tmp_path / "a.mp4")
-    info = probe_video(tmp_path / "a.mp4")
-    assert (info.num_frames, info.height, info.width) == (5, 4096, 4096)
-    assert [f.shape for f in read_video(tmp_path / "a.mp4", max_side=64)] == [(64, 64, 3)] * 5
-    ffmpeg(source("7680x4320", 5, 0.4), f"-c:v {codec} {fast}", tmp_path / "b.mp4")
-    assert [frame.shape for frame in read_video(tmp_path / "b.mp4", max_side=768)] == [(432, 768, 3)] * 2
+    ffmpeg(source("7680x4320", 5, 0.4), "-c:v", codec, tmp_path / "a.mp4")
+    assert [frame.shape for frame in read_video(tmp_path / "a.mp4", max_side=768)] == [(432, 768, 3)] * 2
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system cannot limit another process")
@@ -408,10 +401,8 @@ def test_sound_is_taken_from_its_time_and_put_under_another_video(tmp_path, beep
         same, own = ([f.tobytes() for f in read_video(tmp_path / name)] for name in ("out.mp4", "v.mp4"))
         assert same == own
         assert loudness(tmp_path / "out.mp4", 0, 0.4) < 20 < 500 < loudness(tmp_path / "out.mp4", 0.6, 0.3)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "out.mp4")]
-        head = subprocess.run(command, capture_output=True, text=True).stderr
-        seconds = float(re.search(r"Duration: 00:00:([\d.]+)", head)[1])
-        assert seconds == pytest.approx(num_frames / rate, abs=0.06)
+        sound = ffmpeg("-i", tmp_path / "out.mp4", "-f s16le -ac 1 -ar 1000 -")
+        assert len(sound) / 2000 <= num_frames / rate + 0.06  # cut to the pictures' length
     add_sound(tmp_path / "v.mp4", tmp_path / "s.m4a", tmp_path / "v.mp4")  # onto itself
     assert loudness(tmp_path / "v.mp4", 0.6, 0.3) > 500
 
@@ -480,31 +471,21 @@ def test_a_name_that_looks_like_an_option_or_a_protocol_is_a_file(tmp_path, monk
     assert len(os.listdir(tmp_path)) == 3
 
 
-CHILD = """
-    import os, resource, sys
-    import numpy as np
-    from dreampose_core.errors import StorageError
-    from dreampose_core.media import write_gif, write_video
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-    rng = np.random.default_rng(0)
-    frames = (rng.integers(0, 255, (128, 160, 3), dtype=np.uint8) for _ in range(int(sys.argv[3])))
-    write = write_gif if sys.argv[1].endswith("gif") else write_video
-    try:
-        write(frames, sys.argv[1], 25)
-    except StorageError as error:
-        print(error)
-"""
+@pytest.fixture
+def small_files():
+    """Files may not grow beyond 100 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # the limit is met at the end, when buffers are written; midway
 @pytest.mark.parametrize(("name", "num_frames"), [("a.mp4", 12), ("a.mp4", 60), ("a.gif", 12)])
-def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, name, num_frames):
-    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / name), "100000", str(num_frames)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{name} could not be written: the file may not grow larger.")
-    assert done.stdout.count("\n") == 1
-    assert os.listdir(tmp_path) == []
+def test_a_file_that_may_not_grow_is_a_plain_sentence(tmp_path, small_files, name, num_frames):
+    with pytest.raises(StorageError, match=f"^{name} could not be written: the file may not grow larger") as error:
+        (write_gif if name.endswith("gif") else write_video)(noise(num_frames), tmp_path / name, 25)
+    assert "\n" not in str(error.value) and os.listdir(tmp_path) == []
 
 
 @pytest.fixture

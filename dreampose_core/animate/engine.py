@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,4 @@ class LocalEngine:
         )
         loaded = nullcontext() if subject is None else subject_loaded(self.pipe, subject)
         with loaded, memory.peaks() as self.peaks, closing(stream):
-            for batch in batches:
-                for index in batch:
-                    yield index, next(stream)
+            yield from zip(chain.from_iterable(batches), stream)

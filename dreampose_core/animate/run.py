@@ -87,9 +87,8 @@ def animate(
         remove_unfinished(folder / name)
     (folder / PARTIAL).unlink(missing_ok=True)  # from before an interruption
     run = _Run(engine, options, scene, folder, on_progress, should_stop, label, list(notices))
-    for name, sequence in (("motion", poses), ("photo's DensePose", image_poses)):
-        if sequence is None:
-            continue
+    given = {"motion": poses} | ({} if image_poses is None else {"photo's DensePose": image_poses})
+    for name, sequence in given.items():
         if not config.knows_charts(sequence):
             run.notices.append(
                 f"The {name} has U, V in {sequence.charts} charts and the model knows {config.charts} charts, "
@@ -204,11 +203,8 @@ class _Run:
             nonlocal batch
             if size < batch:
                 batch = size
-                self.notices.append(
-                    f"Larger batches did not fit in memory, so frames are made {size} at a time."
-                    if size > 1
-                    else "Larger batches did not fit in memory, so frames are made one by one."
-                )
+                how = f"{size} at a time" if size > 1 else "one by one"
+                self.notices.append(f"Larger batches did not fit in memory, so frames are made {how}.")
                 log.warning("%s", self.notices[-1])
 
         def on_latent_preview(frame: int, pixels: np.ndarray) -> None:
@@ -252,12 +248,6 @@ class _Run:
             (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
         self.peaks = self.engine.peaks
         self.seconds["frames"] = time.monotonic() - started
-
-    @property
-    def hidden(self) -> list[int]:
-        """The frames that the safety checker blackened, including those from before an interruption."""
-        path = self.folder / HIDDEN
-        return sorted({int(line) for line in path.read_text("ascii").split()}) if path.is_file() else []
 
     def frame_path(self, index: int) -> Path:
         return self.folder / "frames" / f"{index:06d}.png"
@@ -304,12 +294,14 @@ class _Run:
             clock.tick(index + 1)
 
     def result(self, subject: Subject | None) -> dict:
-        model, poses, hidden, options = self.engine.model, self.scene.poses, self.hidden, self.options
+        model, poses, options = self.engine.model, self.scene.poses, self.options
         used = asdict(sampling(model.config, options))
         used["guidance_interval"] = list(used["guidance_interval"])
         for name in ("image_guidance", "pose_guidance"):
             asked = getattr(options, name)
             used[name] = getattr(model.config, name) if asked is None else asked
+        record = self.folder / HIDDEN  # also has the frames from before an interruption
+        hidden = sorted(set(map(int, record.read_text("ascii").split()))) if record.is_file() else []
         if hidden:
             self.notices.append(
                 f"The safety checker classified {len(hidden)} of {len(poses)} frames as unsafe and blackened them; try "

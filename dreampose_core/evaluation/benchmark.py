@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .. import __version__
 from ..files import appearing
 from ..inputs.preview import moved_frames
-from ..model.conditioning import decode_latents, encode_latents, to_pixels, to_uint8
+from ..model.conditioning import decode_both, encode_latents, to_pixels, to_uint8
 from ..model.inpainting import fill_background
 from ..model.textured_vae import TexturedVAE
 from ..poses import PoseSequence
@@ -154,7 +154,7 @@ def baseline_frames(
     if not isinstance(vae, TexturedVAE):
         with torch.no_grad():
             batches = to_pixels(torch.from_numpy(truth)).to(device or vae.device).split(8)
-            decoded = torch.cat([decode_latents(vae, encode_latents(vae, pixels), None) for pixels in batches])
+            decoded = torch.cat([decode_both(vae, encode_latents(vae, pixels), None)[0] for pixels in batches])
         made["vae_only"] = to_uint8(decoded).cpu().numpy()
     if poses.parts is not None and image_poses.parts is not None:
         made["part_colours"] = np.stack(list(moved_frames(photo, image_poses, poses, use_uv=False)))

@@ -19,6 +19,5 @@ from .images import (
     same_aspect,
     write_png,
 )
-from .sound import add_sound, extract_sound
 from .video_reading import VideoInfo, is_video, probe_video, read_video
-from .video_writing import join_videos, write_gif, write_video
+from .video_writing import add_sound, extract_sound, join_videos, write_gif, write_video

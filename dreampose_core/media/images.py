@@ -70,7 +70,7 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], int]:
     except PermissionError as error:
         raise InputError(f"{name} may not be read; please check the file's permissions.") from error
     with file:
-        image, times = _opened(file, name, MAX_OPENED_PIXELS, MAX_OPENED_SIDE)
+        image, times = open_picture(file, name, MAX_OPENED_PIXELS, MAX_OPENED_SIDE)
         notices: tuple[str, ...] = ()
         # A JPEG with several pictures is a photo with its preview or depth map, which needs no notice.
         if image.format in ("PNG", "WEBP", "AVIF", "GIF") and getattr(image, "n_frames", 1) > 1:
@@ -85,24 +85,19 @@ def read_photo(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], int]:
         return pixels, notices, times
 
 
-def open_picture(file: IO[bytes], name: str) -> Image.Image:
-    """Decode a picture from an open file; of an animation, the first one. The size is checked before any pixel is
-    decoded.
-
-    name: the file's name in error sentences. Raises InputError with one sentence.
-    """
-    return _opened(file, name, MAX_PIXELS, MAX_SIDE)[0]
-
-
 with suppress(ImportError):  # not where models are only measured
     import pi_heif
 
     pi_heif.register_heif_opener()
 
 
-def _opened(file: IO[bytes], name: str, most: int, side: int) -> tuple[Image.Image, int]:
-    """Decode a picture of at most so many pixels; returns it and by how much it was reduced to MAX_PIXELS and
-    MAX_SIDE."""
+def open_picture(file: IO[bytes], name: str, most: int = MAX_PIXELS, side: int = MAX_SIDE) -> tuple[Image.Image, int]:
+    """Decode a picture from an open file; of an animation, the first one. Returns it and by how much it was reduced to
+    MAX_PIXELS and MAX_SIDE.
+
+    name: the file's name in error sentences. most, side: limits of pixels and of pixels per side, checked before any
+    pixel is decoded. Raises InputError with one sentence.
+    """
     limit = _LIMIT.format(most // 1_000_000, side)
     try:
         with warnings.catch_warnings():

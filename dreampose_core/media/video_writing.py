@@ -1,4 +1,4 @@
-"""Write frames as MP4 and GIF, and join MP4s; each file appears complete or not at all."""
+"""Write frames as MP4 and GIF, join MP4s, take sound from one to another; each file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..files import appearing
 from .ffmpeg import ffmpeg
+from .video_reading import probe_video, source, unreadable
 
 
 def write_video(
@@ -63,6 +64,46 @@ def join_videos(paths: Sequence[Path], out: str | Path, comment: str = "") -> No
             run.check_written(out)
 
 
+def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: float) -> bool:
+    """Write the first sound stream of the video `path` to `out` as AAC (.m4a), which appears complete or not at all.
+
+    start_s, seconds: start and length in the video's time. Sound that begins later gets silence at its start; sound
+    that ends earlier makes a shorter file. Returns False, and writes no file, when the video has no sound in that time.
+
+    Raises InputError when `path` is no video or is damaged, StorageError when `out` cannot be written.
+    """
+    start_s += probe_video(path, partly=True).start_s  # the sound's time begins with the file
+    cut = f"-vn -map 0:a:0 -ss {start_s:.6f} -t {seconds:.6f} -af aresample=async=1:first_pts=0".split()
+    encoding = "-c:a aac -b:a 160k -ac 2 -map_metadata -1 -movflags +faststart -f ipod".split()
+    with suppress(EOFError), appearing(out) as temporary:
+        both = [f"file:{temporary}", *"-map 0:V:0 -c copy -f null -".split()]  # time begins as for `probe_video`
+        with ffmpeg(["-y", *source(path), *cut, *encoding, *both], limited=True) as run:
+            status = run.finish()
+        if "matches no streams" in run.tail or "Output file is empty" in run.tail:
+            raise EOFError  # so that no file appears
+        if status != 0 and not run.disk_is_full:
+            raise unreadable(path)
+        run.check_written(out)
+        return True
+    return False
+
+
+def add_sound(video: str | Path, sound: str | Path, out: str | Path) -> None:
+    """Write the MP4 `out` with the pictures of `video`, not encoded again, and `sound`, cut to their length.
+
+    video: an MP4 that this package wrote; its comment is kept. sound: a file from `extract_sound`; if it is shorter,
+    the end is silent. `out` appears complete or not at all.
+
+    Raises InputError when one of them cannot be read, StorageError when `out` cannot be written.
+    """
+    streams = "-map 0:V:0 -map 1:a:0 -c copy -map_metadata 0 -movflags +faststart -f mp4".split()
+    length = ["-t", f"{probe_video(video).seconds:.6f}"]
+    with appearing(out) as temporary:
+        arguments = ["-y", *source(video), *source(sound), *streams, *length, f"file:{temporary}"]
+        with ffmpeg(arguments, limited=True) as run:
+            run.check_written(out)
+
+
 def _as_mp4(comment: str, flags: str) -> list[str]:
     return ["-movflags", f"+{flags}", *(["-metadata", f"comment={comment}"] if comment else [])]
 
@@ -74,10 +115,10 @@ def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding
     height, width, _ = first.shape
     padding = ((0, height % 2 * even), (0, width % 2 * even), (0, 0))
     size, rate = f"{width + padding[1][1]}x{height + padding[0][1]}", Fraction(fps).limit_denominator(1001)
-    source = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {size} -r {rate} -i pipe:0".split()
+    pipe = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {size} -r {rate} -i pipe:0".split()
     num_frames = 0
     with appearing(path) as temporary:
-        with ffmpeg([*source, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
+        with ffmpeg([*pipe, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
             with suppress(BrokenPipeError):  # as in join_videos
                 for frame in itertools.chain([first], frames):
                     if frame.dtype != np.uint8 or frame.shape != (height, width, 3):

@@ -195,14 +195,9 @@ def encode_latents(vae, pixels: torch.Tensor) -> torch.Tensor:
     return vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
 
 
-def decode_latents(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> torch.Tensor:
-    """Decode scaled latents to pixels (B, 3, H, W) in about [-1, 1]; a `TexturedVAE` also takes the moved texture's
-    planes (B, 5, H, W) or None."""
-    return decode_both(vae, latents, planes)[0]
-
-
 def decode_both(vae, latents: torch.Tensor, planes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the pixels of `decode_latents`, and what the decoder draws itself; see `TexturedDecoder.both`."""
+    """Decode scaled latents to pixels (B, 3, H, W) in about [-1, 1], and return what the decoder draws itself, see
+    `TexturedDecoder.both`; a `TexturedVAE` also takes the moved texture's planes (B, 5, H, W) or None."""
     unscaled = (latents / vae.config.scaling_factor).to(vae.dtype)
     if isinstance(vae, TexturedVAE):
         return vae.decoder.both(vae.post_quant_conv(unscaled), planes)

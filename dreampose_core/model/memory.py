@@ -35,8 +35,7 @@ def chosen_device(asked: str) -> str:
     if not torch.cuda.is_available():
         raise ModelError("No CUDA device was found; choose --device cpu, or check the driver.")
     major, minor = torch.cuda.get_device_capability()
-    matches = (re.fullmatch(r"(?:sm|compute)_(\d+)(\d)\D?", name) for name in torch.cuda.get_arch_list())
-    built = [(int(one[1]), int(one[2])) for one in matches if one]
+    built = [divmod(int(number), 10) for number in re.findall(r"_(\d+)", " ".join(torch.cuda.get_arch_list()))]
     if built and (major, minor) < min(built):
         least = ".".join(map(str, min(built)))
         raise ModelError(

@@ -30,7 +30,7 @@ from . import textured_vae as _textured_vae  # noqa: F401
 from .conditioning import (
     blank_tokens,
     condition_latents,
-    decode_latents,
+    decode_both,
     encode_latents,
     encode_maps,
     pose_tensors,
@@ -223,7 +223,7 @@ class DreamPosePipeline(DiffusionPipeline):
             pose, warp, planes = self._encode_batch(poses, indices, reference)
             given = reference, noise.expand(len(indices), -1, -1, -1), beneath, pose, warp, watch, should_stop
             latents = denoise(self, sampling, guidance_branches(s_image, s_pose), *given)
-            pixels = decode_latents(self.vae, latents, planes)
+            pixels, _ = decode_both(self.vae, latents, planes)
             if output_type == "uint8":
                 return to_uint8(pixels).cpu().numpy()
             return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu().numpy()

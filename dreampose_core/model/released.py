@@ -22,22 +22,10 @@ from .config import ModelConfig
 from .pipeline import DreamPosePipeline
 from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
 
-FORM = ModelConfig(
-    pose_encoding="uv",
-    pose_window="centred",
-    charts="densepose",
-    reference_warp="none",
-    reference_background=False,
-    photo_encoding="released",
-    init_leak=True,
-    height=SIZE[0],
-    width=SIZE[1],
-    image_guidance=8.0,
-    pose_guidance=3.0,
-    draft_steps=25,
-    standard_steps=100,
-    best_steps=100,
-)
+_INPUTS = dict(pose_encoding="uv", pose_window="centred", charts="densepose", photo_encoding="released", init_leak=True)
+_STEPS = dict(draft_steps=25, standard_steps=100, best_steps=100)
+_FRAMES = dict(height=SIZE[0], width=SIZE[1], reference_warp="none", reference_background=False)
+FORM = ModelConfig(**_INPUTS, **_FRAMES, **_STEPS, image_guidance=8.0, pose_guidance=3.0)
 """How the authors ran the released weights: U, V of five maps in [-1, 1], background -1 and a null pose of 0; the
 photo's bytes in the VAE; some of the photo under the start noise; PNDM with 100 steps; guidance 8 and 3."""
 

@@ -23,29 +23,15 @@ _MULTIPLE = 64  # of the sides: the VAE's factor of 8, and the UNet's of 8
 def config(pose_encoding: str, reference_warp: str, size: tuple[int, int]) -> ModelConfig:
     """Return the config of a full-size model in DensePose's charts. Raises InputError for unsupported names and
     sizes."""
-    for name, value, known in (
-        ("pose_encoding", pose_encoding, POSE_CHANNELS),
-        ("reference_warp", reference_warp, ("none", "texture")),
-    ):
+    given = {"pose_encoding": pose_encoding, "reference_warp": reference_warp}
+    for (name, value), known in zip(given.items(), (POSE_CHANNELS, ("none", "texture"))):
         if value not in known:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
     if any(side < _MULTIPLE or side % _MULTIPLE for side in size):
         raise InputError(f"The size is {size[0]}x{size[1]}; both sides must be multiples of {_MULTIPLE}.")
-    return ModelConfig(
-        pose_encoding=pose_encoding,
-        charts="densepose",
-        reference_warp=reference_warp,
-        height=size[0],
-        width=size[1],
-        image_guidance=8.0,
-        pose_guidance=3.0,
-        draft_steps=10,
-        standard_steps=25,
-        best_steps=50,
-        guidance_from=0.1,
-        guidance_to=0.8,
-        reuse_steps=2,
-    )
+    given |= {"charts": "densepose", "height": size[0], "width": size[1], "image_guidance": 8.0, "pose_guidance": 3.0}
+    short = {"guidance_from": 0.1, "guidance_to": 0.8, "reuse_steps": 2}
+    return ModelConfig(**given, **short, draft_steps=10, standard_steps=25, best_steps=50)
 
 
 def components(

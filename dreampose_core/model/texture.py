@@ -8,7 +8,7 @@ read from the photo itself, once, so nothing is averaged. K = 15 % of the image 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +47,7 @@ def turned(parts: torch.Tensor) -> torch.Tensor:
     return torch.tensor([0, *(1 + part for part in behind)], device=parts.device)[parts.long()]
 
 
-@dataclass
-class Texture:
+class Texture(NamedTuple):
     """Textures of B references, each from N photos of one person.
 
     photos: (B, N, 3, H, W). places: (B, N, 24, K, K, 7) over V and U: x and y in the photo, -1..1 from edge to edge,
@@ -69,7 +68,7 @@ class Texture:
 
     def expand(self, batch: int) -> Texture:
         """Repeat one reference for `batch` targets."""
-        return Texture(*(getattr(self, f.name).expand(batch, *getattr(self, f.name).shape[1:]) for f in fields(self)))
+        return Texture(*(x.expand(batch, *x.shape[1:]) for x in self))
 
     def behind(self) -> torch.Tensor:
         """Return the background's planes (B, 5, H, W), see `move`."""
@@ -78,7 +77,7 @@ class Texture:
     def without(self, removed: torch.Tensor) -> Texture:
         """Return a copy with the points `removed` unseen: 0 or 1 in a shape that broadcasts to (B, N, 24, K, K)."""
         weight = self.places[..., 6:] * (1 - removed[..., None])
-        return replace(self, places=_completed(torch.cat([self.places[..., :6], weight], -1)))
+        return self._replace(places=_completed(torch.cat([self.places[..., :6], weight], -1)))
 
 
 def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, same_person: bool = False) -> Texture:

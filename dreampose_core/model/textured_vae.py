@@ -82,11 +82,13 @@ class TexturedDecoder(Decoder):
 
         The drawn picture is trained too: where all of the texture is kept, drawing would get no gradient.
         """
-        x = self.mid_block(self.conv_in(latents))
+        twice = torch.is_grad_enabled() and self.gradient_checkpointing
+        run = self._gradient_checkpointing_func if twice else lambda block, x: block(x)
+        x = run(self.mid_block, self.conv_in(latents))
         for block, texture_in in zip(self.up_blocks, self.texture_in):
             if planes is not None:
                 x = x + texture_in(planes_at(planes, x.shape[2:], _PATCH).to(x.dtype))
-            x = block(x)
+            x = run(block, x)
         x = F.pixel_shuffle(self.conv_out(self.conv_act(self.conv_norm_out(x))), _PATCH)
         drawn, change, kept = x.split([3, 3, 1], dim=1)
         if planes is None:

@@ -203,7 +203,7 @@ class Pictures:
         return Frames(frames, self.name, self.kind, tuple(numbers), numbers, rate)
 
     def _open(self, entry: Entry) -> Image.Image:
-        return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))
+        return open_picture(io.BytesIO(self.folder.read(entry)), self.folder.where(entry))[0]
 
     def _at(self, index: int) -> Image.Image:
         if self.kind == "pictures":

@@ -21,9 +21,8 @@ from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..training.optimizers import is_available
 from .folder import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key
-from .oom_fallback import Rung, ladder
 from .previews import Samples
-from .recipe import recipe_named
+from .recipe import Rung, ladder, recipe_named
 from .tuning import tune_subject
 
 log = logging.getLogger("dreampose.finetuning")
@@ -49,7 +48,7 @@ def finetune(
     An existing subject of the same tuning is returned as it is. image_poses: the photos' pose maps, one each, or None
     to drop the pose in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted
     call resumes, removed when the subject is written; None for one next to `folder`. samples: takes the progress
-    pictures. If memory is too small, tuning falls back to less, see `oom_fallback.ladder`, and the subject's notices
+    pictures. If memory is too small, tuning falls back to less, see `recipe.ladder`, and the subject's notices
     name the changes. Raises InputError for wrong input or checkpoints of another tuning, and ModelError if memory is
     too small for the last fallback.
     """
@@ -104,7 +103,8 @@ def finetune(
                 break
             at = next(i for i in range(at + 1, len(rungs)) if is_available(rungs[i].how.optimizer))
             log.warning("%s", rungs[at].notice)
-            if not rungs[at].continues(rung):
+            if (rungs[at].recipe, rungs[at].how.optimizer) != (rung.recipe, rung.how.optimizer):
+                # the checkpoints are of other weights, or of another optimizer's state
                 if samples is not None:
                     samples.clear()
                 for stage in ("tuning", "decoder"):  # before tuning.json names the new rung

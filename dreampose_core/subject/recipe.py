@@ -1,4 +1,5 @@
-"""The subject recipes: steps, learning rates and sampling of fine-tuning (paper, section 4.4)."""
+"""The subject recipes: steps, learning rates and sampling of fine-tuning (paper, section 4.4), and what each falls back
+to when memory is too small."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ class SubjectRecipe:
     views: number of crops that are made once, with all the networks' inputs, and reused; part of the person is held
     back from them, and the weights that do best there are kept; some are turned, see `views.Source`. None: every sample
     is a new crop, and nothing is held back.
-    one_by_one, checkpointing, optimizer: save memory, see `oom_fallback`: process a step's samples one at a time, use
+    one_by_one, checkpointing, optimizer: save memory, see `ladder`: process a step's samples one at a time, use
     gradient checkpointing, use another optimizer. They do not affect a subject's key.
     """
 
@@ -58,3 +59,49 @@ def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
     if steps is None:
         return recipe
     return replace(recipe, unet_steps=steps, decoder_steps=round(steps * recipe.decoder_steps / recipe.unet_steps))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A way to tune a subject. name: stored with an interrupted tuning. recipe: a name in RECIPES; how: its settings.
+
+    notice: sentence for the result; "" on the highest rung, which is what was requested.
+    """
+
+    name: str
+    recipe: str
+    how: SubjectRecipe
+    notice: str = ""
+
+
+def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
+    """Return the rungs of a recipe, the highest first; each needs less memory than the one before.
+
+    steps: see `recipe_named`. "twice" gives the same weights, "one by one" the same up to rounding. "8 bits" rounds the
+    optimizer's state, which is half of the memory when all weights are trained. The last rung below other recipes is
+    `fast` in the least memory, which tunes a LoRA and decodes crops of half the side.
+    """
+    how = recipe_named(recipe, steps)
+    rungs = [Rung("full", recipe, how)]
+
+    def lower(name: str, change: str, **less) -> None:
+        rungs.append(Rung(name, recipe, replace(rungs[-1].how, **less), f"Tuning did not fit in memory, so {change}."))
+
+    lower("twice", "parts of it were computed twice, which takes longer and gives the same result", checkpointing=True)
+    if max(how.batch_size, how.decoder_batch_size) > 1:
+        lower(
+            "one by one",
+            "samples were processed one by one and parts were computed twice, which takes longer and gives the same "
+            "result",
+            one_by_one=True,
+        )
+    if how.rank is None:
+        lower("8 bits", "the optimizer stored its state in 8 bits and parts were computed twice", optimizer="adamw8bit")
+    if recipe != "fast":
+        least = replace(recipe_named("fast"), checkpointing=True, one_by_one=True)
+        change = (
+            f"Tuning did not fit in memory, so the recipe fast was used instead of {recipe}, with samples processed "
+            "one by one."
+        )
+        rungs.append(Rung("fast", "fast", least, change))
+    return rungs

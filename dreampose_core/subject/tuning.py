@@ -122,7 +122,7 @@ def _tune_decoder(source: Source, **run) -> list[float]:
         # the decoder must handle both: the photo's latents, and the UNet's prediction of them without texture
         which = torch.randint(len(predicted.which), (count,), generator=draw)
         own = (torch.rand(count, generator=draw) < _OWN).to(views.which.device)
-        pairs = zip(views.tensors(), predicted.select(which).tensors())
+        pairs = zip(views, predicted.select(which))
         views = Views(*(torch.where(own.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
         whole = views.latents, views.pixels, views.planes, 1 - views.held
         return error(*same_part(recipe.decoder_part, draw, *whole), only)

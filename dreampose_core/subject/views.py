@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..model.conditioning import (
     clean_latents,
     condition_latents,
-    decode_latents,
+    decode_both,
     encode_latents,
     encode_maps,
     pose_channels,
@@ -32,8 +32,7 @@ _BLOCKS = 6  # texels are hidden and held back in blocks: so many per side of ea
 _HELD = 0.15  # share of blocks that is held back
 
 
-@dataclass
-class Views:
+class Views(NamedTuple):
     """B crops of the photos with the networks' inputs for them.
 
     pixels: targets, (B, 3, H, W); latents: theirs, (B, C, h, w); poses, warp: channels; which: the photo of each, (B,).
@@ -55,15 +54,12 @@ class Views:
         """(B, 1, H, W) 0/1, where the texture has texels."""
         return self.planes[:, 3:4]
 
-    def tensors(self) -> list[torch.Tensor]:
-        return [getattr(self, f.name) for f in fields(self)]
-
     @classmethod
     def joined(cls, batches: Iterable[Views]) -> Views:
-        return cls(*(torch.cat(tensors) for tensors in zip(*(views.tensors() for views in batches))))
+        return cls(*map(torch.cat, zip(*batches)))
 
     def select(self, index: torch.Tensor) -> Views:
-        return Views(*(tensor[index.to(tensor.device)] for tensor in self.tensors()))
+        return Views(*(tensor[index.to(tensor.device)] for tensor in self))
 
     def split(self, count: int) -> list[Views]:
         return [self.select(index) for index in torch.arange(len(self.which)).split(count)]
@@ -80,9 +76,8 @@ class Source:
         self.pipe, self.photos, self.parts, self.uv, self.texture = pipe, photos, parts, uv, texture
         self.recipe, self.seed = recipe, seed
         self.low = pipe.vae.dtype  # the model's precision; trained weights are in float32
-        self.blocks = (
-            (torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7)) < _HELD).float().to(photos.device)
-        )
+        drawn = torch.rand(NUM_PARTS, _BLOCKS, _BLOCKS, generator=random(seed, 0, 7))
+        self.blocks = (drawn < _HELD).float().to(photos.device)
         known = torch.zeros_like(photos) if uv is None else uv
         self.mask = (parts > 0 if parts is not None else (known > 0).any(1)).float()
         self.held = self._held_back() if recipe.views is not None else torch.zeros_like(self.mask)
@@ -112,10 +107,9 @@ class Source:
         pipe, device, total = self.pipe, self.photos.device, self.pipe.scheduler.config.num_train_timesteps
         timesteps = torch.randint(total - 1 if noisiest else 0, total, (len(views.which),), generator=draw).to(device)
         noise = torch.randn(views.latents.shape, generator=draw).to(device)
-        noisy, wanted, timesteps = (
-            x[only] for x in (*noised(pipe.scheduler, views.latents, noise, timesteps), timesteps)
-        )
-        which, poses, warp = (x[only] for x in (views.which, views.poses, views.warp))
+        noisy, wanted = noised(pipe.scheduler, views.latents, noise, timesteps)
+        used = noisy, wanted, timesteps, views.which, views.poses, views.warp
+        noisy, wanted, timesteps, which, poses, warp = (x[only] for x in used)
         with torch.autocast(device.type, self.low, enabled=self.low != torch.float32):
             tokens = reference_tokens(pipe, self.photos[which], self.photo_latents[which])
             prediction = predict(pipe, noisy, timesteps, poses, warp, tokens)
@@ -126,10 +120,8 @@ class Source:
         without maps."""
         height, width = self.mask.shape[1:]
         if self.parts is None or self.uv is None:
-            squares = (
-                torch.rand(len(self.mask), 1, _BLOCKS, _BLOCKS, generator=random(self.seed, 1, 7)) < _HELD
-            ).float()
-            return F.interpolate(squares, size=(height, width))[:, 0].to(self.mask.device)
+            squares = torch.rand(len(self.mask), 1, _BLOCKS, _BLOCKS, generator=random(self.seed, 1, 7)) < _HELD
+            return F.interpolate(squares.float(), size=(height, width))[:, 0].to(self.mask.device)
         column, row = (self.uv.float() * _BLOCKS).long().clamp(0, _BLOCKS - 1).unbind(1)
         return self.blocks[(self.parts.long() - 1).clamp_min(0), row, column] * self.mask
 
@@ -142,14 +134,15 @@ class Source:
         latents = encode_latents(pipe.vae, pixels).float()
         person, held = (crop_labels(x[which], boxes)[:, None] for x in (self.mask, self.held))
         poses, warp, planes = self._given(which, boxes, draw, turn)
+        held = torch.zeros_like(held) if turn else held
         views = Views(pixels, latents, poses, warp, which, person, held, planes)
-        return self._as_it_is(replace(views, held=torch.zeros_like(held)), draw) if turn else views
+        return self._as_it_is(views, draw) if turn else views
 
     def _as_it_is(self, views: Views, draw: torch.Generator) -> Views:
         """Replace the views' latents by those that the UNet predicts from noise, and their pixels by those decoded."""
         prediction, _, noisy, timesteps = self.prediction(views, draw, noisiest=True)
         latents = clean_latents(self.pipe.scheduler, noisy, prediction.float(), timesteps)
-        return replace(views, latents=latents, pixels=self.decoded(latents, views.planes).float())
+        return views._replace(latents=latents, pixels=self.decoded(latents, views.planes).float())
 
     @torch.no_grad()
     def predicted(self) -> Views:
@@ -159,18 +152,18 @@ class Source:
         preserves what the model knows about surfaces that no photo shows (prior preservation). Views without any
         texture are left out, unless none has any.
         """
-        made = []
-        for number, views in enumerate(self.kept.split(self.recipe.batch_size)):
-            answer = self._as_it_is(views, random(self.seed, number, 12))
-            made.append(replace(answer, pixels=torch.where(views.seen > 0, views.pixels, answer.pixels)))
-        views = Views.joined(made)
-        shown = views.seen.flatten(1).any(1)
-        return views.select(shown.nonzero()[:, 0]) if shown.any() else replace(views, pixels=self.kept.pixels)
+        batches = enumerate(self.kept.split(self.recipe.batch_size))
+        made = Views.joined(self._as_it_is(views, random(self.seed, number, 12)) for number, views in batches)
+        shown = made.seen.flatten(1).any(1)
+        if not shown.any():
+            return made._replace(pixels=self.kept.pixels)
+        pixels = torch.where(made.seen > 0, self.kept.pixels, made.pixels)
+        return made._replace(pixels=pixels).select(shown.nonzero()[:, 0])
 
     def decoded(self, latents: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
         """Decode latents (B, C, h, w) and moved texture (B, 5, H, W) to pixels (B, 3, H, W)."""
         with torch.autocast(latents.device.type, self.low, enabled=self.low != torch.float32):
-            return decode_latents(self.pipe.vae, latents, planes)
+            return decode_both(self.pipe.vae, latents, planes)[0]
 
     def _given(self, which, boxes, draw, turn: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return pose channels, moved texture channels and moved texture of cropped photos; half of the samples get no
@@ -235,9 +228,8 @@ def crop_pixels(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     rows, columns = _positions(boxes, pixels.shape[2:])
     height, width = pixels.shape[2:]
     y, x = 2 * rows / height - 1, 2 * columns / width - 1  # grid_sample's range over pixel edges
-    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1).to(
-        pixels.device
-    )
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1)
+    grid = grid.to(pixels.device)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
