@@ -103,8 +103,6 @@ def test_the_video_has_one_frame_for_each_pose(whole):
     info = probe_video(folder / "result.mp4")
     assert (info.num_frames, info.height, info.width) == (FRAMES, *SIZE)
     assert (info.codec, info.pixel_format, info.fps) == ("h264", "yuv420p", pytest.approx(FPS))
-    content = (folder / "result.mp4").read_bytes()
-    assert 0 < content.find(b"moov") < content.find(b"mdat")
     for index, frame in enumerate(read_video(folder / "result.mp4")):
         assert np.abs(frame.astype(float) - read_image(folder / f"frames/{index:06d}.png")).mean() < 20
     chunks = [probe_video(path) for path in sorted((folder / "chunks").iterdir())]  # a second each
@@ -126,14 +124,6 @@ def test_progress_goes_through_the_stages(whole):
         steps = [progress.step for progress in seen if progress.stage == stage]
         assert steps == sorted(steps) and steps[-1] == next(p.total for p in seen if p.stage == stage)
     assert all((progress.loss is not None) == (progress.stage in ("tuning", "decoder")) for progress in seen)
-
-
-def test_the_model_is_left_as_it_was(pipe, clip, whole, tmp_path):
-    before = run(pipe, clip, tmp_path / "before")
-    run(pipe, clip, tmp_path / "tuned", TUNED, subjects=whole[1])
-    after = run(pipe, clip, tmp_path / "after")
-    assert before["model"] == after["model"] and contents(tmp_path / "before") == contents(tmp_path / "after")
-    assert contents(tmp_path / "before") != contents(tmp_path / "tuned")
 
 
 def test_the_second_run_for_a_person_reuses_the_subject(pipe, clip, whole, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from tiny import tiny_pipeline
 
 from dreampose_core.errors import InputError
+from dreampose_core.model.adapter import ImageAdapter
 from dreampose_core.model.conditioning import (
     clip_pixels,
     encode_latents,
@@ -251,3 +252,28 @@ def test_the_texture_changes_nothing_at_the_start(pipe):
     weight = pipe.unet.conv_in.weight
     assert (weight[:, -80:] == 0).all() and (weight[:, :-80] != 0).any()
     assert pipe.unet.config.in_channels == weight.shape[1] == unet_in_channels(pipe.model_config, 8, 4)
+
+
+def test_the_adapter_starts_as_the_identity_with_zero_weight_on_the_vae_which_can_grow():
+    g = torch.Generator().manual_seed(0)
+    clip, latents = torch.randn(2, 17, 32, generator=g), torch.randn(2, 8, 10, 8, generator=g)
+    adapter = ImageAdapter(17, 32, 8, 10, 8)
+    assert torch.allclose(adapter(clip, latents), clip, atol=1e-6)
+    assert torch.equal(adapter(clip, latents), adapter(clip, 100 * latents))
+    assert (adapter.linear1.weight[:, 17:] == 0).all() and (adapter.linear1.bias == 0).all()
+    adapter(clip, latents).square().mean().backward()
+    assert adapter.linear1.weight.grad[:, 17:].abs().max() > 0
+    with torch.no_grad():
+        adapter.linear1.weight[:, 17:] = 0.1
+    assert not torch.allclose(adapter(clip, latents), adapter(clip, 2 * latents))
+
+
+def test_an_adapter_of_the_usual_sizes_has_the_released_checkpoints_shapes():
+    shapes = {name: tuple(value.shape) for name, value in ImageAdapter().state_dict().items()}
+    assert shapes == {
+        "vae2clip.weight": (768, 1280),
+        "vae2clip.bias": (768,),
+        "linear1.weight": (50, 54),
+        "linear1.bias": (50,),
+    }
+    assert ImageAdapter()(torch.zeros(1, 50, 768), torch.zeros(1, 4, 80, 64)).shape == (1, 50, 768)

@@ -3,9 +3,12 @@ sentence."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
+from typing import get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from dreampose_core.errors import Cancelled, InputError, ModelError, StorageErro
 from dreampose_core.model.conditioning import encode_latents
 from dreampose_core.model.texture import harvest
 from dreampose_core.poses import PoseSequence, read_poses
+from dreampose_core.settings import Recipe
 from dreampose_core.subject import folder as subject_module
 from dreampose_core.subject import tuning
 from dreampose_core.subject.finetuning import finetune
@@ -74,9 +78,8 @@ def frames(pipe, clip):
     ).frames
 
 
-def tune(pipe, clip, folder=None, poses=True, recipe=SHORT, seed=0, **kwargs):
-    own = clip[1].select([0]) if poses else None
-    return tune_subject(pipe, pipe.fit_photos([clip[0][0]]), own, recipe, seed, folder=folder, **kwargs)
+def tune(pipe, clip, recipe=SHORT):
+    return tune_subject(pipe, pipe.fit_photos([clip[0][0]]), clip[1].select([0]), recipe)
 
 
 def views_of(pipe, clip, views, known="maps"):
@@ -148,27 +151,12 @@ def test_a_saved_subject_is_the_tuned_one(pipe, clip, saved):
     with subject_loaded(pipe, folder):
         assert read_subject(folder) == subject and np.array_equal(frames(pipe, clip), tuned)
     assert same(before, weights(pipe)) and np.array_equal(frames(pipe, clip), base) and not np.array_equal(base, tuned)
-    with subject_loaded(tiny_like(pipe), folder):  # another process: the same base, loaded anew
-        pass
-
-
-def tiny_like(pipe):
-    other = tiny_pipeline()
-    for part in ("unet", "vae", "adapter", "image_encoder"):
-        getattr(other, part).load_state_dict(getattr(pipe, part).state_dict())
-    return other
 
 
 def test_a_subject_folder_holds_what_changed_and_what_it_was_tuned_to(clip, saved):
     folder, subject, _ = saved
-    assert {path.name for path in folder.iterdir()} == {
-        "subject.json",
-        "unet_lora.safetensors",
-        "adapter.safetensors",
-        "vae_decoder.safetensors",
-        "photo_000.png",
-        "photo_poses.npz",
-    }
+    weights = {f"{name}.safetensors" for name in ("unet_lora", "adapter", "vae_decoder")}
+    assert {path.name for path in folder.iterdir()} == weights | {"subject.json", "photo_000.png", "photo_poses.npz"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert subject.knows_poses and subject.recipe == "fast" and len(subject.losses["tuning"]) == 3
     assert np.array_equal(read_poses(folder / "photo_poses.npz").parts, clip[1].parts[:1])
@@ -373,34 +361,21 @@ def test_the_key_is_the_contents(clip):
     photo, own = clip[0][0], clip[1].select([0])
     darker = photo // 2
     parts_only = PoseSequence(own.parts, None, "none")
-    keys = [
-        subject_key([photo], own, "fast", 0, "base"),
-        subject_key([darker], own, "fast", 0, "base"),
-        subject_key([photo], None, "fast", 0, "base"),
-        subject_key([photo], parts_only, "fast", 0, "base"),
-        subject_key([photo], replace(own, charts="densepose"), "fast", 0, "base"),
-        subject_key([photo], clip[1].select([1]), "fast", 0, "base"),
-        subject_key([photo], own, "paper", 0, "base"),
-        subject_key([photo], own, "fast", 1, "base"),
-        subject_key([photo], own, "fast", 0, "other"),
-        subject_key([photo, photo], own, "fast", 0, "base"),
-    ]
-    assert len(set(keys)) == len(keys)
+    poses = (own, None, parts_only, replace(own, charts="densepose"), clip[1].select([1]))
+    keys = [subject_key([photo], maps, "fast", 0, "base") for maps in poses]
+    keys += [subject_key(photos, own, "fast", 0, "base") for photos in ([darker], [photo, photo])]
+    keys += [subject_key([photo], own, *how) for how in (("paper", 0, "base"), ("fast", 1, "base"), ("fast", 0, "b"))]
+    assert len(set(keys)) == len(keys) == 10
     assert keys[0] == subject_key([photo.copy()], replace(own, fps=7.0), "fast", 0, "base")
 
 
 def test_the_fingerprint_is_the_models_in_any_precision(pipe):
-    first = fingerprint(pipe)
-    other = tiny_like(pipe)
+    def stored(dtype):  # a model folder holds fp16
+        return copy.deepcopy(pipe).to(dtype=torch.float16).to(dtype=dtype)
+
+    assert len({fingerprint(stored(dtype)) for dtype in (torch.float16, torch.bfloat16, torch.float32)}) == 1
+    first, other = fingerprint(pipe), copy.deepcopy(pipe)
     assert fingerprint(other) == first
-    for dtype in (torch.float16, torch.bfloat16):
-        half = tiny_like(pipe)
-        for part in ("unet", "vae", "adapter", "image_encoder"):  # a model folder holds fp16
-            getattr(half, part).half().to(dtype)
-        full = tiny_like(pipe)
-        for part in ("unet", "vae", "adapter", "image_encoder"):
-            getattr(full, part).half().float()
-        assert fingerprint(half) == fingerprint(full)
     with torch.no_grad():
         other.unet.conv_in.bias[0] += 1
     assert fingerprint(other) != first
@@ -446,15 +421,9 @@ def test_a_subject_never_replaces_other_files(pipe, clip, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written(pipe, clip, saved, tmp_path, monkeypatch):
-    for error in (
-        OSError(28, "No space left on device"),
-        SafetensorError("I/O error: No space left on device (os error 28)"),
-    ):
-
-        def full(*args, error=error, **kwargs):
-            raise error
-
-        monkeypatch.setattr(subject_module, "save_file", full)
+    message = "No space left on device"
+    for error in (OSError(28, message), SafetensorError(f"I/O error: {message} (os error 28)")):
+        monkeypatch.setattr(subject_module, "save_file", Mock(side_effect=error))
         with base_restored(pipe), pytest.raises(StorageError, match="anna could not be written: the disk is full"):
             tune(pipe, clip)
             save_subject(pipe, tmp_path / "anna", saved[1], [clip[0][0]], None)
@@ -462,8 +431,4 @@ def test_a_full_disk_leaves_nothing_half_written(pipe, clip, saved, tmp_path, mo
 
 
 def test_recipes_are_what_the_options_offer():
-    from typing import get_args
-
-    from dreampose_core.settings import Recipe
-
     assert set(RECIPES) | {"none"} == set(get_args(Recipe))

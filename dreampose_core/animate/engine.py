@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..inputs.framing import Scene
 from ..model import memory
@@ -20,7 +19,7 @@ from ..progress import OnProgress, ShouldStop
 from ..settings import AnimateOptions
 from ..subject.finetuning import finetune
 from ..subject.folder import Subject, fingerprint, subject_loaded
-from ..subject.previews import Samples
+from ..subject.previews import Samples, scene_frames
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,11 @@ class LocalEngine:
         callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as in `DreamPosePipeline.stream`.
         Raises Cancelled, checked at every step, and ModelError.
         """
-        stream = self.pipe.stream(
-            scene.photo,
-            scene.poses,
-            scene.image_poses,
-            image_guidance=options.image_guidance,
-            pose_guidance=options.pose_guidance,
-            generator=torch.Generator().manual_seed(options.seed),
-            batches=batches,
-            batch_size=max(map(len, batches), default=1),
-            should_stop=should_stop,
-            **callbacks | ({} if batches and batches[0].start == 0 else {"on_latent_preview": None}),
-            **vars(sampling(self.pipe.model_config, options)),
-        )
+        if not batches or batches[0].start > 0:
+            callbacks["on_latent_preview"] = None
+        how = {"batches": batches, "batch_size": max(map(len, batches), default=1), "should_stop": should_stop}
+        denoising = sampling(self.pipe.model_config, options)
+        stream = scene_frames(self.pipe, scene, options, denoising, **how, **callbacks)
         loaded = nullcontext() if subject is None else subject_loaded(self.pipe, subject)
         with loaded, memory.peaks() as self.peaks, closing(stream):
             yield from zip(chain.from_iterable(batches), stream)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..inputs.framing import Scene
-from ..media import fit_image, write_gif, write_video
+from ..media import shrunk, write_gif, write_video
 from ..media.watermark import COMMENT
 from ..poses import overlay
 
@@ -34,8 +34,5 @@ def write_exports(scene: Scene, frames: Frames, folder: Path) -> None:
         comment=COMMENT,
     )
     every = math.ceil(scene.poses.fps / GIF_FPS)
-    height, width = scene.photo.shape[:2]
-    scale = min(1.0, GIF_SIDE / max(height, width))
-    size = round(height * scale), round(width * scale)
-    smaller = (made if scale == 1 else fit_image(made, size) for made in islice(frames(), 0, None, every))
+    smaller = (shrunk(made, GIF_SIDE) for made in islice(frames(), 0, None, every))
     write_gif(smaller, folder / GIF, scene.poses.fps / every)

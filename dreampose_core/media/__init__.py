@@ -17,6 +17,7 @@ from .images import (
     read_photo,
     reduced_by,
     same_aspect,
+    shrunk,
     write_png,
 )
 from .video_reading import VideoInfo, is_video, probe_video, read_video

@@ -248,6 +248,12 @@ def fit_image(image: np.ndarray, size: tuple[int, int], box: Box | None = None) 
     return out
 
 
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale a picture, uint8 (H, W, 3), down to at most `side` pixels on its longer side."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    return fit_image(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
+
+
 def write_png(image: np.ndarray, path: str | Path, reduced: int = 1) -> None:
     """Write uint8 (H, W, 3) as PNG; the file appears complete or not at all. reduced: see `reduced_by`. Raises
     StorageError."""

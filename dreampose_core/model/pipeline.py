@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..media import check_aspect, fit_image, from_pil
-from ..poses import PoseSequence, fitted, window_indices
+from ..poses import WINDOW, PoseSequence, fitted, window_indices
 from ..progress import ShouldStop, never_stop
 from ..settings import Solver
 
@@ -246,10 +246,6 @@ class DreamPosePipeline(DiffusionPipeline):
         """Encode the photo or photos to tokens, latents and texture; tokens and latents are the first photo's."""
         photos = image if isinstance(image, list) else [image]
         pixels = self.fit_photos(photos, image_poses)
-        if image_poses is not None and len(image_poses) != len(photos):
-            raise InputError(
-                f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
-            )
         config, device, size = self.model_config, self._execution_device, tuple(pixels.shape[2:])
         first = pixels[:1].to(device)
         latents = encode_latents(self.vae, first).to(self.unet.dtype)
@@ -275,11 +271,14 @@ class DreamPosePipeline(DiffusionPipeline):
     def fit_photos(self, photos: list[ImageLike], image_poses: PoseSequence | None = None) -> torch.Tensor:
         """Return photos as pixels (N, 3, H, W) in [-1, 1], in the frame size for the first one, without distortion.
 
-        Raises InputError for anything but photos, and if `image_poses`, their maps, have another aspect than the
-        photos.
+        Raises InputError for anything but photos, and if `image_poses`, their maps, have another number or aspect.
         """
         if not photos:
             raise InputError("There is no photo; give at least one.")
+        if image_poses is not None and len(image_poses) != len(photos):
+            raise InputError(
+                f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
+            )
         arrays = [from_pil(photo) if isinstance(photo, Image.Image) else photo for photo in photos]
         for array in arrays:
             picture = isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 3 and array.size > 0
@@ -312,11 +311,10 @@ class DreamPosePipeline(DiffusionPipeline):
     def _encode_batch(self, poses: PoseSequence, indices: range, reference: Reference):
         """Return pose channels, moved texture channels and moved texture of the frames `indices`."""
         config = self.model_config
-        windows = [window_indices(index, len(poses), POSE_WINDOWS[config.pose_window]) for index in indices]
-        needed = sorted({index for window in windows for index in window})
-        place = {index: position for position, index in enumerate(needed)}
+        windows = np.array([window_indices(i, len(poses), POSE_WINDOWS[config.pose_window]) for i in indices])
+        needed, places = np.unique(windows, return_inverse=True)
         near = self._maps(poses.select(needed), reference.size)
-        order = torch.tensor([[place[index] for index in window] for window in windows], device=self._execution_device)
+        order = torch.from_numpy(places.reshape(windows.shape)).to(self._execution_device)
         pose = window_channels(encode_maps(*near, self.factor, config.pose_encoding), order)
         if config.reference_warp == "none":
             return pose, pose[:, :0], None
@@ -324,6 +322,6 @@ class DreamPosePipeline(DiffusionPipeline):
             # a model trained with moved textures still needs their channels
             planes = pose.new_zeros(len(indices), WARP_PLANES, *reference.size)
         else:
-            middle = [None if x is None else x[[place[index] for index in indices]] for x in near]
+            middle = [None if x is None else x[order[:, WINDOW.index(0)]] for x in near]
             planes = move(reference.texture.expand(len(indices)), *middle, background=config.reference_background)
         return pose, warp_channels(config, planes, self.vae), planes

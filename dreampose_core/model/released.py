@@ -20,7 +20,7 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from .conditioning import unet_in_channels, vae_factor
 from .config import ModelConfig
 from .pipeline import DreamPosePipeline
-from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter, why_not_loaded
+from .stable_diffusion import CLIP, SIZE, clip_parts, load, load_vae, new_adapter
 
 _INPUTS = dict(pose_encoding="uv", pose_window="centred", charts="densepose", photo_encoding="released", init_leak=True)
 _STEPS = dict(draft_steps=25, standard_steps=100, best_steps=100)
@@ -71,7 +71,8 @@ def import_released(
     # build the model from Stable Diffusion and CLIP, the UNet without weights
     tick(0)
     parts = {**clip_parts(image_encoder), "vae": load_vae(base), "scheduler": load(PNDMScheduler, base, "scheduler")}
-    config = _unet_config(base)
+    config = dict(load(UNet2DConditionModel, base, "unet", "load_config"))
+    config.pop("_name_or_path", None)
     parts["adapter"] = new_adapter(FORM, parts["image_encoder"], parts["vae"], config, base)
     channels = unet_in_channels(FORM, parts["vae"].config.latent_channels, vae_factor(parts["vae"]))
     with torch.device("meta"):
@@ -137,11 +138,3 @@ def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], called: str) 
     except RuntimeError as error:
         problems = " ".join(str(error).split())[:_LONGEST]
         raise ModelError(f"{called} does not fit this model: {problems}; give the authors' file.") from error
-
-
-def _unet_config(base: str | Path) -> dict:
-    try:
-        config = UNet2DConditionModel.load_config(base, subfolder="unet")
-    except Exception as error:  # diffusers and the hub raise many kinds
-        raise ModelError(why_not_loaded(error, f"unet of {base}", base)) from error
-    return {key: value for key, value in config.items() if key != "_name_or_path"}

@@ -46,12 +46,10 @@ def components(
     parts = {**clip_parts(image_encoder), "vae": load_vae(base, vae)}
     unet = load(UNet2DConditionModel, base, "unet")
     parts["adapter"] = new_adapter(config, parts["image_encoder"], parts["vae"], unet.config, base)
-    scheduler = load(DPMSolverMultistepScheduler, base, "scheduler")
-    parts["scheduler"] = DPMSolverMultistepScheduler.from_config(
-        scheduler.config, algorithm_type="dpmsolver++", solver_order=2
-    )
-    factor = vae_factor(parts["vae"])
-    parts["unet"] = widened(unet, unet_in_channels(config, parts["vae"].config.latent_channels, factor))
+    solver, kind = {"algorithm_type": "dpmsolver++", "solver_order": 2}, DPMSolverMultistepScheduler
+    parts["scheduler"] = kind.from_config(load(kind, base, "scheduler").config, **solver)
+    channels = unet_in_channels(config, parts["vae"].config.latent_channels, vae_factor(parts["vae"]))
+    parts["unet"] = widened(unet, channels)
     return parts
 
 
@@ -72,10 +70,8 @@ def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionMode
 
 def clip_parts(image_encoder: str | Path) -> dict:
     """Load CLIP's vision tower and its processor, as "image_encoder" and "image_processor"."""
-    return {
-        "image_encoder": load(CLIPVisionModel, image_encoder),
-        "image_processor": load(CLIPImageProcessorPil, image_encoder),
-    }
+    kinds = {"image_encoder": CLIPVisionModel, "image_processor": CLIPImageProcessorPil}
+    return {name: load(kind, image_encoder) for name, kind in kinds.items()}
 
 
 def load_vae(base: str | Path, vae: str | Path | None = None) -> AutoencoderKL:
@@ -106,9 +102,9 @@ def new_adapter(
     return ImageAdapter(tokens, clip.hidden_size, latent_channels, config.height // factor, config.width // factor)
 
 
-def load(kind: type, source: str | Path, subfolder: str | None = None):
-    """Load an object of the diffusers or transformers class `kind` from a folder or hub id, networks in float32. Raises
-    ModelError."""
+def load(kind: type, source: str | Path, subfolder: str | None = None, how: str = "from_pretrained"):
+    """Load an object of the diffusers or transformers class `kind` from a folder or hub id with the class's method
+    `how`, networks in float32. Raises ModelError."""
     what = f"{subfolder or kind.__name__} of {source}"
     args = {} if subfolder is None else {"subfolder": subfolder}
     if issubclass(kind, torch.nn.Module):
@@ -118,7 +114,7 @@ def load(kind: type, source: str | Path, subfolder: str | None = None):
     if subfolder is not None and Path(source).is_dir() and not (Path(source) / subfolder).is_dir():
         raise ModelError(f"{source} has no folder {subfolder}; give Stable Diffusion 1.x in diffusers' layout.")
     try:
-        return kind.from_pretrained(source, **args)
+        return getattr(kind, how)(source, **args)
     except Exception as error:  # diffusers, transformers, safetensors and the hub raise many kinds
         raise ModelError(why_not_loaded(error, what, source)) from error
 
@@ -130,12 +126,9 @@ def is_hub_id(source: str | Path) -> bool:
 
 def why_not_loaded(error: Exception, what: str, source: str | Path) -> str:
     """Return one sentence about an error of `from_pretrained` and how to fix it."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
+    chain: list[BaseException] = [] if Path(source).is_dir() else [error]
+    while chain and (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    chain = [] if Path(source).is_dir() else chain
     if any(isinstance(one, RepositoryNotFoundError) for one in chain):
         return (
             f"There is no {source} on the Hugging Face hub, or it is private or gated; check the name, or log "

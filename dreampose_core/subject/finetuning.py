@@ -58,10 +58,7 @@ def finetune(
     with suppress(ModelError):  # no subject yet, one of another model, or a damaged one
         if (existing := read_subject(folder, base)).key == key:
             return existing
-    if image_poses is not None and len(image_poses) != len(photos):
-        raise InputError(
-            f"There are {len(photos)} photos and {len(image_poses)} DensePose maps for them; give one map for each."
-        )
+    pixels = pipe.fit_photos(photos, image_poses)
     if image_poses is not None and not (seen := image_poses.mask.any((1, 2))).all():
         which = "The photo's DensePose" if len(photos) == 1 else f"The DensePose of photo {int(np.argmin(seen)) + 1}"
         raise InputError(f"{which} shows no person; give the map that was made from that photo, or none for any photo.")
@@ -81,7 +78,6 @@ def finetune(
     # tune, one rung lower whenever memory is too small
     def tuned(rung: Rung) -> Subject:
         watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
-        pixels = pipe.fit_photos(photos, image_poses)
         losses = tune_subject(pipe, pixels, image_poses, rung.how, seed, folder=checkpoints, **watch)
         if samples is not None:
             done = sum(map(len, losses.values()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ import torch
 from ..errors import Cancelled
 from ..files import remove_unfinished
 from ..inputs.framing import Scene
-from ..media import fit_image, write_png
+from ..media import shrunk, write_png
 from ..model import memory
+from ..model.config import Sampling
 from ..model.pipeline import DreamPosePipeline
 from ..poses import WINDOW, window_indices
 from ..progress import ShouldStop
@@ -26,6 +29,15 @@ _THIRDS = 3  # pictures during the UNet's steps; with one before and one after t
 _STEPS = 6  # most denoising steps
 _SIDE = 160  # pixels of the longer side
 log = logging.getLogger("dreampose.samples")
+
+
+def scene_frames(
+    pipe: DreamPosePipeline, scene: Scene, options: AnimateOptions, sampling: Sampling, **more
+) -> Iterator[np.ndarray]:
+    """Stream the frames of a scene; more: arguments of `DreamPosePipeline.stream`."""
+    how = {"image_guidance": options.image_guidance, "pose_guidance": options.pose_guidance, **vars(sampling), **more}
+    generator = torch.Generator().manual_seed(options.seed)
+    return pipe.stream(scene.photo, scene.poses, scene.image_poses, generator=generator, **how)
 
 
 class Samples:
@@ -40,7 +52,6 @@ class Samples:
     ):
         self.folder, self.seconds = folder, 0.0
         self._pipe, self._scene, self._options, self._should_stop = pipe, scene, options, should_stop
-        self._newest = max((int(path.stem) for path in folder.glob("[0-9]*.png")), default=-1)
         self._failed = False
         if folder.is_dir():
             remove_unfinished(folder)
@@ -50,16 +61,14 @@ class Samples:
 
         Raises Cancelled. Any other error is logged and disables further pictures, but does not stop the tuning.
         """
-        if self._failed or self._newest * _THIRDS // total >= step * _THIRDS // total:
+        newest = max((int(path.stem) for path in self.folder.glob("[0-9]*.png")), default=-1)
+        if self._failed or newest * _THIRDS // total >= step * _THIRDS // total:
             return
         started = time.monotonic()
         try:
             frame = self._frame()
-            scale = min(1.0, _SIDE / max(frame.shape[:2]))
-            size = round(frame.shape[0] * scale), round(frame.shape[1] * scale)
             self.folder.mkdir(exist_ok=True)
-            write_png(fit_image(frame, size), self.folder / f"{step:06d}.png")
-            self._newest = step
+            write_png(shrunk(frame, _SIDE), self.folder / f"{step:06d}.png")
         except Cancelled:
             raise
         except Exception as error:  # a failed picture must not cost the tuning
@@ -73,26 +82,15 @@ class Samples:
     def clear(self) -> None:
         """Remove the pictures, which show weights that are no longer used."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._newest = -1
 
     def _frame(self) -> np.ndarray:
         """Make the middle frame of the video in fewer steps: uint8 (H, W, 3)."""
-        pipe, scene, options = self._pipe, self._scene, self._options
+        pipe, options, poses, middle = self._pipe, self._options, self._scene.poses, WINDOW.index(0)
+        scene = replace(self._scene, poses=poses.select(window_indices(len(poses) // 2, len(poses))))
         config = pipe.model_config
-        steps = min(_STEPS, options.steps or config.draft_steps)
-        middle = WINDOW.index(0)
-        around = scene.poses.select(window_indices(len(scene.poses) // 2, len(scene.poses)))
+        sampling = config.sampling("draft", num_inference_steps=min(_STEPS, options.steps or config.draft_steps))
+        how = {"batches": [range(middle, middle + 1)], "should_stop": self._should_stop}
+        frames = scene_frames(pipe, scene, options, sampling, **how)
         low = pipe.vae.dtype  # the model's precision; trained weights are in float32 meanwhile
-        frames = pipe.stream(
-            scene.photo,
-            around,
-            scene.image_poses,
-            image_guidance=options.image_guidance,
-            pose_guidance=options.pose_guidance,
-            generator=torch.Generator().manual_seed(options.seed),
-            batches=[range(middle, middle + 1)],
-            should_stop=self._should_stop,
-            **vars(config.sampling("draft", num_inference_steps=steps)),
-        )
         with torch.autocast(pipe.unet.device.type, low, enabled=low != torch.float32), closing(frames):
             return next(frames)

@@ -4,6 +4,7 @@ to when memory is too small."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def recipe_named(name: str, steps: int | None = None) -> SubjectRecipe:
     return replace(recipe, unet_steps=steps, decoder_steps=round(steps * recipe.decoder_steps / recipe.unet_steps))
 
 
-@dataclass(frozen=True)
-class Rung:
+class Rung(NamedTuple):
     """A way to tune a subject. name: stored with an interrupted tuning. recipe: a name in RECIPES; how: its settings.
 
     notice: sentence for the result; "" on the highest rung, which is what was requested.
@@ -87,21 +87,14 @@ def ladder(recipe: str, steps: int | None = None) -> list[Rung]:
     def lower(name: str, change: str, **less) -> None:
         rungs.append(Rung(name, recipe, replace(rungs[-1].how, **less), f"Tuning did not fit in memory, so {change}."))
 
-    lower("twice", "parts of it were computed twice, which takes longer and gives the same result", checkpointing=True)
+    same = "computed twice, which takes longer and gives the same result"
+    lower("twice", f"parts of it were {same}", checkpointing=True)
     if max(how.batch_size, how.decoder_batch_size) > 1:
-        lower(
-            "one by one",
-            "samples were processed one by one and parts were computed twice, which takes longer and gives the same "
-            "result",
-            one_by_one=True,
-        )
+        lower("one by one", f"samples were processed one by one and parts were {same}", one_by_one=True)
     if how.rank is None:
         lower("8 bits", "the optimizer stored its state in 8 bits and parts were computed twice", optimizer="adamw8bit")
     if recipe != "fast":
         least = replace(recipe_named("fast"), checkpointing=True, one_by_one=True)
-        change = (
-            f"Tuning did not fit in memory, so the recipe fast was used instead of {recipe}, with samples processed "
-            "one by one."
-        )
-        rungs.append(Rung("fast", "fast", least, change))
+        change = f"the recipe fast was used instead of {recipe}, with samples processed one by one"
+        rungs.append(Rung("fast", "fast", least, f"Tuning did not fit in memory, so {change}."))
     return rungs
