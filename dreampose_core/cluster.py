@@ -170,7 +170,7 @@ class ModelActor:
         made = self._engine.frames(scene, options, None, batches, should_stop, on_hidden=hidden.append, **calls)
         return np.stack([frame for _, frame in made]), hidden, self._engine.peaks
 
-    def tune(self, *args, **kwargs) -> tuple[Subject, float]:
+    def tune(self, *args, **kwargs) -> Subject:
         """Fine-tune a subject as `LocalEngine.tune` does, in the shared folder."""
         self._load_subject(None)
         kwargs |= {"on_progress": partial(self._record, "on_progress")}
@@ -216,7 +216,7 @@ class Cluster:
             time.sleep(WAIT_S)
         return self
 
-    def tune(self, *args, on_progress: OnProgress, should_stop: ShouldStop, **kwargs) -> tuple[Subject, float]:
+    def tune(self, *args, on_progress: OnProgress, should_stop: ShouldStop, **kwargs) -> Subject:
         """Fine-tune as `LocalEngine.tune` does; when a node is lost, another continues from the last checkpoint."""
         todo, callbacks = ["learning the person"], {"on_progress": on_progress}
         made = self._spread(todo, lambda actor, _: actor.tune.remote(*args, **kwargs), callbacks, should_stop)
@@ -290,11 +290,11 @@ class Cluster:
         """Make the calls of these callbacks that the nodes have recorded, discard others, and drop lost nodes."""
         asked = {actor.news.remote(): actor for actor in self._ready}
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=WAIT_S)[0] if asked else []:
+            news = []
             try:
                 news = ray.get(ref)
             except RayError:
                 self._drop(asked[ref])
-                continue
             for name, args in news:
                 if name in callbacks:
                     callbacks[name](*args)

@@ -101,12 +101,11 @@ def whole(pipe, clip, tmp_path_factory):
 
 
 def test_they_are_taken_before_at_every_third_and_after(pipe, clip, whole):
-    (without, _, _), (folder, result, _) = whole
+    (without, _, _), (folder, _, _) = whole
     assert list(taken(folder)) == NAMES and not (without / "samples").exists()
     pictures = [read_image(folder / "samples" / name) for name in NAMES]
     assert {picture.shape for picture in pictures} == {(*SIZE, 3)}
     assert all((a != b).any() for a, b in zip(pictures, pictures[1:])), "each shows something new"
-    assert 0 < result["seconds"]["samples"] < result["seconds"]["tuning"]
 
 
 def test_they_show_what_is_kept_where_learning_ends_early(pipe, clip, tmp_path, monkeypatch):
@@ -226,7 +225,7 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
 
 def test_a_person_who_is_known_has_none(pipe, clip, whole, tmp_path):
     result = run(pipe, clip, tmp_path, subjects=whole[1][0] / "subjects")
-    assert not {"tuning", "samples"} & result["seconds"].keys() and not (tmp_path / "samples").exists()
+    assert "tuning" not in result["seconds"] and not (tmp_path / "samples").exists()
     assert not (run(pipe, clip, tmp_path / "none", OPTIONS.model_copy(update={"recipe": "none"}))["subject"])
     assert not (tmp_path / "none" / "samples").exists()
 

@@ -64,8 +64,8 @@ class LocalEngine:
         samples: Path,
         on_progress: OnProgress,
         should_stop: ShouldStop,
-    ) -> tuple[Subject, float]:
-        """Write the subject `folder` as `finetune` does; returns the subject, and the seconds spent on the pictures.
+    ) -> Subject:
+        """Write the subject `folder` as `finetune` does.
 
         options: of the video; tuning uses recipe and seed, the pictures the others. scene: for the pictures in
         `samples`, None for no pictures.
@@ -76,8 +76,7 @@ class LocalEngine:
             if not checkpoints.is_dir():
                 taken.clear()
         how = {"checkpoints": checkpoints, "samples": taken, "on_progress": on_progress, "should_stop": should_stop}
-        subject = finetune(self.pipe, photos, image_poses, options.recipe, options.seed, folder, **how)
-        return subject, 0.0 if taken is None else taken.seconds
+        return finetune(self.pipe, photos, image_poses, options.recipe, options.seed, folder, **how)
 
     def frames(
         self,

@@ -159,7 +159,7 @@ class _Run:
                 os.utime(folder / "subject.json")  # marks it as used: unused subjects are removed after a while
                 return folder, read_subject(folder, base)
             checkpoints = self.folder / "checkpoints"  # a folder per key: another model must not resume from them
-            subject, samples_s = self.engine.tune(
+            subject = self.engine.tune(
                 photos,
                 image_poses,
                 self.options,
@@ -172,8 +172,6 @@ class _Run:
             )
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.seconds["tuning"] = time.monotonic() - started
-        if samples:
-            self.seconds["samples"] = samples_s
         return folder, subject
 
     def make_frames(self, subject: Path | None) -> None:

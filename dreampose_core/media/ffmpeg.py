@@ -46,31 +46,23 @@ class Run:
                 self.head += text
             self.tail = (self.tail + text)[-_LOG_BYTES:]
 
-    def limit(self) -> None:
-        """Limit memory and CPU time from now on; for user files."""
-        if hasattr(resource, "prlimit"):
-            with suppress(ProcessLookupError, PermissionError):  # ffmpeg has ended, or the system forbids limits
-                resource.prlimit(self.process.pid, resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-                resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S + 5))
-
     def finish(self) -> int:
         """Wait for ffmpeg to end and return its exit status."""
         self.process.wait()
         self._reader.join()
         return self.process.returncode
 
-    def check_written(self, path: str | Path) -> None:
-        """Wait for ffmpeg to end. Raises StorageError when it could not write the file that is to become `path`."""
+    def check_written(self, path: str | Path, otherwise: Exception | None = None) -> None:
+        """Wait for ffmpeg to end. Raises StorageError when it could not write the file that is to become `path`, or
+        `otherwise` when it failed for another reason."""
         if status := self.finish():
             number = next((number for words, number in _CANNOT_WRITE.items() if words in self.tail), errno.EIO)
             number = errno.EFBIG if status == -signal.SIGXFSZ else number
+            if number == errno.EIO and otherwise is not None:
+                raise otherwise
             last = (self.tail.strip().splitlines() or ["no message"])[-1].strip()
             reason = f"ffmpeg ended with status {status} ({last})" if number == errno.EIO else os.strerror(number)
             raise storage_error(OSError(number, reason), path)
-
-    @property
-    def disk_is_full(self) -> bool:
-        return any(words in self.tail for words in _CANNOT_WRITE)
 
 
 @contextmanager
@@ -93,8 +85,10 @@ def ffmpeg(
     with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=group, **pipes) as process:
         run = Run(process, on_line)
         try:
-            if limited:
-                run.limit()
+            if limited and hasattr(resource, "prlimit"):
+                with suppress(ProcessLookupError, PermissionError):  # ffmpeg has ended, or the system forbids limits
+                    resource.prlimit(process.pid, resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+                    resource.prlimit(process.pid, resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S + 5))
             yield run
         finally:
             process.kill()  # does nothing when ffmpeg has ended by itself

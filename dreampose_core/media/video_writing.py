@@ -78,12 +78,10 @@ def extract_sound(path: str | Path, out: str | Path, start_s: float, seconds: fl
     with suppress(EOFError), appearing(out) as temporary:
         both = [f"file:{temporary}", *"-map 0:V:0 -c copy -f null -".split()]  # time begins as for `probe_video`
         with ffmpeg(["-y", *source(path), *cut, *encoding, *both], limited=True) as run:
-            status = run.finish()
+            run.finish()
         if "matches no streams" in run.tail or "Output file is empty" in run.tail:
             raise EOFError  # so that no file appears
-        if status != 0 and not run.disk_is_full:
-            raise unreadable(path)
-        run.check_written(out)
+        run.check_written(out, unreadable(path))
         return True
     return False
 

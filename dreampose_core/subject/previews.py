@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -44,15 +43,14 @@ class Samples:
     """Pictures of a scene's middle frame from the pipeline's current weights, in a folder.
 
     options: of the video's frames, of which the pictures are drafts. Pictures that an interrupted tuning left in the
-    folder are kept. seconds: time spent on pictures so far.
+    folder are kept.
     """
 
     def __init__(
         self, pipe: DreamPosePipeline, scene: Scene, options: AnimateOptions, folder: Path, should_stop: ShouldStop
     ):
-        self.folder, self.seconds = folder, 0.0
+        self.folder, self._failed = folder, False
         self._pipe, self._scene, self._options, self._should_stop = pipe, scene, options, should_stop
-        self._failed = False
         if folder.is_dir():
             remove_unfinished(folder)
 
@@ -64,7 +62,6 @@ class Samples:
         newest = max((int(path.stem) for path in self.folder.glob("[0-9]*.png")), default=-1)
         if self._failed or newest * _THIRDS // total >= step * _THIRDS // total:
             return
-        started = time.monotonic()
         try:
             frame = self._frame()
             self.folder.mkdir(exist_ok=True)
@@ -74,8 +71,6 @@ class Samples:
         except Exception as error:  # a failed picture must not cost the tuning
             self._failed = True
             log.warning("Progress pictures are disabled; the one after step %d failed: %s", step, error)
-        finally:
-            self.seconds += time.monotonic() - started
         if self._failed:
             memory.let_go()  # outside of except, where the error no longer keeps tensors alive
 
