@@ -36,11 +36,10 @@ class QuickCluster(cluster.Cluster):
 
 
 @contextmanager
-def code_from(*folders: Path) -> Iterator[None]:
-    """Processes that are started inside look for code in these folders first."""
+def our_code() -> Iterator[None]:
+    """Processes that are started inside look for code here first."""
     with pytest.MonkeyPatch.context() as patch:
-        for folder in reversed(folders):
-            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))), prepend=os.pathsep)
         yield
 
 
@@ -50,7 +49,7 @@ class LocalCluster:
 
     def __init__(self, nodes: int, port: int | None = None):
         head = {"num_cpus": 0, "node_ip_address": HERE, "include_dashboard": False, "gcs_server_port": port}
-        with code_from(ROOT, ROOT / "tests"):
+        with our_code():
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = {}
         for _ in range(nodes):
@@ -60,9 +59,9 @@ class LocalCluster:
     def address(self) -> str:
         return self._cluster.address
 
-    def add(self, *first: Path) -> str:
-        """A new node's id. first: where it looks for code before it looks here."""
-        with code_from(*first, ROOT, ROOT / "tests"):
+    def add(self) -> str:
+        """A new node's id."""
+        with our_code():
             node = self._cluster.add_node(num_cpus=1, node_ip_address=HERE)
         self.nodes[node.node_id] = node
         return node.node_id

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -316,27 +315,12 @@ def test_a_node_with_other_weights_is_left_out_and_said(cluster, monkeypatch, ca
         ray.get(other.news.remote())
 
 
-@pytest.mark.slow
-def test_another_version_of_us_on_a_node(settings, nodes, tmp_path):
-    """Its processes take up another copy of the package when they start: Ray itself would have them look where this
-    process looks."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "dreampose_core", tmp_path / "dreampose_core", ignore=ignore)
-    init = tmp_path / "dreampose_core" / "__init__.py"
-    lines = init.read_text().splitlines()
-    init.write_text("\n".join('__version__ = "0.0.1"' if line.startswith("__version__") else line for line in lines))
-    (tmp_path / "sitecustomize.py").write_text("import dreampose_core")
-    node = nodes.add(tmp_path)
-    try:
-        assert "has DreamPose 0.0.1, " in refusal(settings)
-    finally:
-        nodes.kill(node)
-
-
-def test_a_node_that_does_not_see_the_data_folder(settings, cluster):
+def test_a_node_of_another_version_or_without_the_data_folder(settings, cluster):
     from dreampose_core.cluster import check_node
 
     check_node(cluster.setup)
+    with pytest.raises(ClusterAway, match="has DreamPose .* instead of DreamPose 0.0.1, Python 3.11"):
+        check_node(replace(cluster.setup, versions="DreamPose 0.0.1, Python 3.11"))
     with pytest.raises(ClusterAway, match="does not see the data folder /nowhere"):
         check_node(replace(cluster.setup, settings=settings.model_copy(update={"home": Path("/nowhere")})))
 

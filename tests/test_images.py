@@ -92,15 +92,9 @@ def test_larger_photos_are_reduced_with_a_notice(tmp_path, suffix, mode, size, t
         assert np.abs(pixels.astype(int) - whole).mean() < 6
 
 
-@pytest.mark.parametrize("suffix", ["avif", "heic"])
-def test_what_phones_store_is_read(tmp_path, suffix):
-    photo = corners(64, 96)
-    if suffix == "avif":
-        photo.save(tmp_path / "a.avif", quality=95)
-    else:
-        (tmp_path / "a.heic").write_bytes((Path(__file__).parent / "corners.heic").read_bytes())
-    image = read_image(tmp_path / f"a.{suffix}").astype(int)
-    assert image.shape == (64, 96, 3) and np.abs(image - np.asarray(photo)).mean() < 8
+def test_what_phones_store_is_read():
+    image = read_image(Path(__file__).parent / "corners.heic").astype(int)
+    assert image.shape == (64, 96, 3) and np.abs(image - np.asarray(corners(64, 96))).mean() < 8
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

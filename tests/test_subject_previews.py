@@ -3,7 +3,6 @@ learned hangs on them."""
 
 from __future__ import annotations
 
-import logging
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -179,7 +178,7 @@ def test_a_motion_may_be_short(pipe, clip, tmp_path, length):
     assert nearly(read_image(last), read_image(frame))
 
 
-@pytest.mark.parametrize("stop", range(0, 24, 3))
+@pytest.mark.parametrize("stop", range(0, 24, 4))
 def test_a_run_stopped_anywhere_gives_the_same_and_has_all_of_them(pipe, clip, whole, tmp_path, stop):
     """Also in the midst of a picture: it is taken then, or a step later."""
     with pytest.raises(Cancelled):
@@ -195,12 +194,7 @@ def test_a_run_stopped_anywhere_gives_the_same_and_has_all_of_them(pipe, clip, w
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory."),
-        RuntimeError("shapes do not match"),
-        StorageError("It could not be written."),
-    ],
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), StorageError("It could not be written.")]
 )
 def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
     pipe, clip, whole, tmp_path, monkeypatch, caplog, error
@@ -215,11 +209,7 @@ def test_one_that_cannot_be_made_is_logged_and_costs_nothing_else(
     result = run(pipe, clip, tmp_path)
     assert learned(tmp_path, result) == learned(*whole[0][:2]) and result["notices"] == whole[0][1]["notices"]
     assert len(tries) == 1 and taken(tmp_path) == {}
-    said = [
-        record.message
-        for record in caplog.records
-        if record.name == "dreampose.samples" and record.levelno == logging.WARNING
-    ]
+    said = [message for name, _, message in caplog.record_tuples if name == "dreampose.samples"]
     assert len(said) == 1 and str(error) in said[0] and "step 0" in said[0]
 
 
