@@ -355,13 +355,12 @@ def look(settings: Settings) -> str:
     summary = f"room for {(total := sum(room.values()))} models, with {each} each"
     if total < settings.workers:
         raise ClusterAway(f"The Ray cluster has {summary}; start more nodes, or correct DREAMPOSE_WORKERS.")
-    for node in room:
-        on_node = NodeAffinitySchedulingStrategy(node, soft=False)
-        check = ray.remote(num_cpus=0, max_retries=0)(check_node).options(scheduling_strategy=on_node)
-        try:
-            ray.get(check.remote(setup), timeout=CONNECT_S)
-        except RayError as error:
-            raise ClusterAway(_sentence(error)) from error
+    check = ray.remote(num_cpus=0, max_retries=0)(check_node)
+    on_nodes = [NodeAffinitySchedulingStrategy(node, soft=False) for node in room]
+    try:
+        ray.get([check.options(scheduling_strategy=node).remote(setup) for node in on_nodes], timeout=CONNECT_S)
+    except RayError as error:
+        raise ClusterAway(_sentence(error)) from error
     return f"{settings.ray_address}, {summary}"
 
 

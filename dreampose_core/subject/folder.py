@@ -175,8 +175,3 @@ def base_restored(pipe, whole: bool = False) -> Iterator[None]:
 
 def _has_lora(unet: torch.nn.Module) -> bool:
     return LORA in getattr(unet, "peft_config", {})
-
-
-def tuned_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """List the LoRA's parameters, in the order of the network."""
-    return [parameter for name, parameter in unet.named_parameters() if "lora_" in name]

@@ -14,7 +14,7 @@ from ..training.distributed import random
 from ..training.loop import LoopOptions, train
 from ..training.losses import denoising_loss, picture_loss
 from ..training.optimizers import gradient_checkpointing
-from .folder import LORA, tuned_parameters
+from .folder import LORA
 from .recipe import SubjectRecipe
 from .views import ALL, TURNED, Source, Views, same_part
 
@@ -158,7 +158,7 @@ def _add_lora(unet: torch.nn.Module, rank: int, seed: int) -> list[torch.nn.Para
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_LORA_TARGETS), init_lora_weights=True)
         unet.add_adapter(config, adapter_name=LORA)
-    lora = tuned_parameters(unet)
+    lora = [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
     for parameter in lora:
         parameter.data = parameter.data.float()
     return lora
