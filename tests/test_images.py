@@ -13,8 +13,8 @@ from corpus import png_header
 from PIL import Image, ImageCms
 
 from dreampose_core.errors import InputError
-from dreampose_core.media import fit_image, read_image, read_photo, reduced_by, write_png
-from dreampose_core.media.images import MAX_OPENED_SIDE, MAX_SIDE, NEUTRAL
+from dreampose_core.media import fit_image, images, read_image, read_photo, reduced_by, write_png
+from dreampose_core.media.images import MAX_OPENED_SIDE, MAX_PIXELS, MAX_SIDE, NEUTRAL
 
 RED = (200, 60, 30)
 
@@ -69,16 +69,19 @@ def test_the_largest_sizes_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "mode", "size", "times"),
     [
-        ("jpg", "RGB", (6144, 4096), 2),  # 25 megapixels, what phones make
-        ("jpg", "L", (12000, 9000), 4),
-        ("jpg", "CMYK", (5200, 5200), 2),
-        ("png", "RGB", (6144, 4096), 2),
-        ("png", "P", (9000, 3000), 2),
-        ("webp", "RGBA", (6144, 4096), 2),
-        ("png", "RGB", (30000, 2), 4),
+        ("jpg", "RGB", (1536, 1024), 2),
+        ("jpg", "L", (3000, 2250), 4),
+        ("jpg", "CMYK", (1300, 1300), 2),
+        ("png", "RGB", (1536, 1024), 2),
+        ("png", "P", (2250, 750), 2),
+        ("webp", "RGBA", (1536, 1024), 2),
+        ("png", "RGB", (7500, 2), 4),
     ],
 )
-def test_larger_photos_are_reduced_with_a_notice(tmp_path, suffix, mode, size, times):
+def test_larger_photos_are_reduced_with_a_notice(tmp_path, monkeypatch, suffix, mode, size, times):
+    """With limits of a sixteenth of the pixels, so that it takes less time."""
+    monkeypatch.setattr(images, "MAX_PIXELS", MAX_PIXELS // 16)
+    monkeypatch.setattr(images, "MAX_SIDE", MAX_SIDE // 4)
     small = corners(64, 96).resize((size[0] // 8, max(1, size[1] // 8)), Image.Resampling.NEAREST)
     small.convert(mode).resize(size, Image.Resampling.NEAREST).save(tmp_path / f"a.{suffix}")
     pixels, notices, by = read_photo(tmp_path / f"a.{suffix}")
