@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +162,7 @@ class ModelActor:
         """
         scene, options, subject = work
         self._load_subject(subject)
-        calls = {name: partial(self._record, name) for name in ("on_step", "on_smaller", "on_latent_preview")}
+        calls = {name: self._noting(name) for name in ("on_step", "on_smaller", "on_latent_preview")}
         hidden: list[int] = []
         should_stop = ray.get_runtime_context().is_canceled
         # subject None: the loaded one
@@ -173,11 +172,11 @@ class ModelActor:
     def tune(self, *args, **kwargs) -> Subject:
         """Fine-tune a subject as `LocalEngine.tune` does, in the shared folder."""
         self._load_subject(None)
-        kwargs |= {"on_progress": partial(self._record, "on_progress")}
-        return self._engine.tune(*args, **kwargs, should_stop=ray.get_runtime_context().is_canceled)
+        how = {"on_progress": self._noting("on_progress"), "should_stop": ray.get_runtime_context().is_canceled}
+        return self._engine.tune(*args, **kwargs, **how)
 
-    def _record(self, name: str, *args) -> None:
-        self._news.append((name, args))
+    def _noting(self, name: str) -> Callable[..., None]:
+        return lambda *args: self._news.append((name, args))
 
     def _load_subject(self, folder: Path | None) -> None:
         """Load the subject in `folder`, or none, in place of the last one, unless it is the same."""

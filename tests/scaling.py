@@ -48,7 +48,7 @@ class SlowModel(ModelActor):
             for step in range(1, STEPS + 1):
                 check_stop(ray.get_runtime_context().is_canceled)
                 time.sleep(FRAME_S * len(batch) / STEPS)
-                self._record("on_step", batch.start, step)
+                self._noting("on_step")(batch.start, step)
         return np.zeros((sum(map(len, batches)), *SIZE, 3), np.uint8), [], {}
 
 

@@ -42,8 +42,7 @@ from .conditioning import (
     window_channels,
 )
 from .config import POSE_WINDOWS, ModelConfig
-from .denoising import Reference, denoise, guidance_branches
-from .latent_preview import colour_map, latent_preview
+from .denoising import Reference, colour_map, denoise, guidance_branches, latent_preview
 from .safety import SafetyChecker
 from .texture import WARP_PLANES, Texture, harvest, move
 
