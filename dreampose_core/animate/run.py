@@ -137,7 +137,6 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
     num_made: int = 0  # frames made in this call
-    in_chunks: int = 0  # frames whose chunks are written
 
     def tuned(
         self,
@@ -257,15 +256,15 @@ class _Run:
 
     def write_chunks(self) -> None:
         """Write all chunks that are complete and do not exist yet, in order."""
-        while self.in_chunks < (total := len(self.scene.poses)):
-            indices = range(self.in_chunks, min(self.in_chunks + self.chunk_length, total))
-            paths = [self.frame_path(index) for index in indices]
-            if not all(path.is_file() for path in paths):
+        total, length = len(self.scene.poses), self.chunk_length
+        for first in range(0, total, length):
+            chunk = self.folder / "chunks" / f"{first // length:06d}.mp4"
+            if chunk.is_file():
+                continue
+            paths = [self.frame_path(index) for index in range(first, min(first + length, total))]
+            if not all(map(Path.is_file, paths)):
                 return
-            chunk = self.folder / "chunks" / f"{self.in_chunks // self.chunk_length:06d}.mp4"
-            if not chunk.is_file():
-                write_video(map(read_image, paths), chunk, self.scene.poses.fps, comment=COMMENT, part=True)
-            self.in_chunks = indices.stop
+            write_video(map(read_image, paths), chunk, self.scene.poses.fps, comment=COMMENT, part=True)
 
     def write_partial(self) -> None:
         """Write PARTIAL, unless there is nothing, for users who cancelled: the finished chunks, unchanged, and the
