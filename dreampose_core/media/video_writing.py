@@ -18,9 +18,8 @@ from .video_reading import probe_video, source, unreadable
 
 def write_video(
     frames: Iterable[np.ndarray], path: str | Path, fps: float, crf: int = 18, comment: str = "", part: bool = False
-) -> int:
-    """Write frames as MP4 (H.264, yuv420p, BT.709, index in front) and return their number; the file appears complete
-    or not at all.
+) -> None:
+    """Write frames as MP4 (H.264, yuv420p, BT.709, index in front); the file appears complete or not at all.
 
     frames: uint8 (H, W, 3), all of one size; an odd side is padded by repeating its last row or column.
     crf: libx264's quality, 0 (lossless) to 51. comment: for the file's metadata. part: as one fragment (fragmented
@@ -38,14 +37,14 @@ def write_video(
         encoding += [*"-g 9999 -bf 0".split(), *_as_mp4(comment, "empty_moov+default_base_moof+frag_keyframe")]
     else:
         encoding += _as_mp4(comment, "faststart")
-    return _encode(frames, path, fps, encoding, even=True)
+    _encode(frames, path, fps, encoding, even=True)
 
 
-def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> int:
-    """Write frames as an endlessly repeating GIF with one palette and return their number; otherwise as `write_video`.
-    Players show at most 50 frames per second."""
+def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float) -> None:
+    """Write frames as an endlessly repeating GIF with one palette; otherwise as `write_video`. Players show at most 50
+    frames per second."""
     palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
-    return _encode(frames, path, fps, ["-vf", palette, "-loop", "0", "-f", "gif"], even=False)
+    _encode(frames, path, fps, ["-vf", palette, "-loop", "0", "-f", "gif"], even=False)
 
 
 def join_videos(paths: Sequence[Path], out: str | Path, comment: str = "") -> None:
@@ -106,7 +105,7 @@ def _as_mp4(comment: str, flags: str) -> list[str]:
     return ["-movflags", f"+{flags}", *(["-metadata", f"comment={comment}"] if comment else [])]
 
 
-def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> int:
+def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding: list[str], even: bool) -> None:
     frames = iter(frames)
     if (first := next(frames, None)) is None:
         raise ValueError("a video needs at least one frame")
@@ -114,15 +113,12 @@ def _encode(frames: Iterable[np.ndarray], path: str | Path, fps: float, encoding
     padding = ((0, height % 2 * even), (0, width % 2 * even), (0, 0))
     size, rate = f"{width + padding[1][1]}x{height + padding[0][1]}", Fraction(fps).limit_denominator(1001)
     pipe = f"-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {size} -r {rate} -i pipe:0".split()
-    num_frames = 0
     with appearing(path) as temporary:
         with ffmpeg([*pipe, *encoding, f"file:{temporary}"], stdin=subprocess.PIPE) as run:
             with suppress(BrokenPipeError):  # as in join_videos
                 for frame in itertools.chain([first], frames):
                     if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
-                        raise ValueError(f"frame {num_frames} is {frame.dtype} {frame.shape}, not one of {size}")
+                        raise ValueError(f"a frame is {frame.dtype} {frame.shape}, not one of {size}")
                     run.process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
-                    num_frames += 1
                 run.process.stdin.close()
             run.check_written(path)
-    return num_frames
