@@ -1,5 +1,6 @@
 """The moved texture: a photo on its own map is itself, unseen parts borrow from their twins, background stays off the
-body. The background behind a person: patterns go on, edges go on, and bars around a photo are not copied."""
+body. The background behind a person: patterns go on, edges go on, and bars around a photo are not copied. A
+displaced map finds back to its person, a right one stays where it is, a photo that says nothing moves nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import to_pixels
 from dreampose_core.model.inpainting import fill_background, filled
+from dreampose_core.model.registration import REACH, displacements, registered
 from dreampose_core.model.texture import (
     LEAST,
     SOURCE_BACKGROUND,
@@ -20,7 +22,7 @@ from dreampose_core.model.texture import (
     move,
     turned,
 )
-from dreampose_core.synthetic import HELD_OUT
+from dreampose_core.synthetic import HELD_OUT, MOTIONS
 
 SIZE = (160, 128)
 
@@ -140,7 +142,7 @@ def test_a_slightly_wrong_map_paints_no_background_onto_the_body(clip, shift):
     red, green = torch.tensor([1.0, -1, -1]), torch.tensor([-1.0, 1, -1])
     photo = torch.where((parts > 0)[:, None], red[None, :, None, None], green[None, :, None, None])
     planes = move(harvest(photo, parts.roll(shift, (1, 2)), uv.roll(shift, (2, 3))), parts, uv, background=False)
-    assert (planes[:, 1][parts > 0] > 0).float().mean() < 0.005  # see test_registration.py
+    assert (planes[:, 1][parts > 0] > 0).float().mean() < 0.005  # see `registered`
 
 
 def test_thin_limbs_do_not_vanish():
@@ -192,11 +194,6 @@ def test_turned_a_front_is_its_back_and_turned_again_it_is_the_front():
     # sides
     assert turned(parts)[0, 0, [0, 1, 2, 7, 9, 16, 3, 5, 23]].tolist() == [0, 2, 1, 10, 8, 17, 4, 6, 24]
     assert torch.equal(turned(turned(parts)), parts) and sorted(turned(parts).flatten().tolist()) == list(range(25))
-
-
-def test_a_photo_full_of_person_does_not_break_the_fill():
-    filled, covered = fill_background(torch.ones(1, 3, 40, 32), torch.ones(1, 1, 40, 32))
-    assert torch.isfinite(filled).all() and (covered == 1).all()
 
 
 def test_without_texels_each_part_has_its_mean_colour():
@@ -298,6 +295,54 @@ def test_bars_are_not_copied():
     assert found[covered.expand_as(found) > 0].min() > -0.2
 
 
-def test_a_photo_of_one_colour_stays_one_colour():
+def test_a_photo_of_one_colour_stays_one_colour_and_one_full_of_person_does_not_break_the_fill():
+    found, covered = fill_background(torch.ones(1, 3, 40, 32), torch.ones(1, 1, 40, 32))
+    assert torch.isfinite(found).all() and (covered == 1).all()
     found, _ = fill_background(torch.where(person() > 0, 1.0, -0.3).expand(1, 3, -1, -1), person())
     assert torch.allclose(found, torch.tensor(-0.3), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Pixels (6, 3, H, W), parts (6, H, W), uv (6, 2, H, W) of six people in six motions."""
+    made = [drawn_clip(HELD_OUT + n, list(MOTIONS)[5 * n], 1, SIZE, fps=1.0) for n in range(6)]
+    return (
+        torch.cat([to_pixels(torch.from_numpy(rgb)) for rgb, _ in made]),
+        torch.cat([torch.from_numpy(poses.parts).long() for _, poses in made]),
+        torch.cat([torch.from_numpy(poses.uv).float() for _, poses in made]),
+    )
+
+
+def test_displaced_maps_find_back_each_on_its_own(photos):
+    pixels, parts, uv = photos
+    shifts = [(0, 0), (2, 0), (-3, 0), (0, 3), (-2, -2), (4, -4)]
+    wrong = torch.stack([x.roll(shift, (0, 1)) for x, shift in zip(parts, shifts)])
+    wrong_uv = torch.stack([x.roll(shift, (1, 2)) for x, shift in zip(uv, shifts)])
+    down, right = displacements(pixels, wrong > 0)
+    assert torch.stack([down, right], 1).tolist() == [[-y, -x] for y, x in shifts]
+    again, again_uv = registered(pixels, wrong, wrong_uv)
+    inner = (..., slice(8, -8), slice(8, -8))
+    assert torch.equal(again[inner], parts[inner]) and torch.equal(again_uv[inner], uv[inner])
+    assert registered(pixels, wrong, None)[1] is None
+
+
+def test_a_photo_without_an_outline_moves_nothing(photos):
+    _, parts, uv = photos
+    flat = torch.full((6, 3, *SIZE), 0.3)
+    assert all(torch.equal(a, b) for a, b in zip(registered(flat, parts, uv), (parts, uv)))
+    nobody = torch.zeros_like(parts)
+    assert torch.equal(registered(photos[0], nobody, None)[0], nobody)
+
+
+def test_nothing_is_moved_further_than_the_reach(photos):
+    pixels, parts, _ = photos
+    down, right = displacements(pixels, parts.roll((9, 9), (1, 2)) > 0)
+    reach = round(REACH * SIZE[0])
+    assert down.abs().max() <= reach and right.abs().max() <= reach
+
+
+def test_a_map_that_comes_in_at_the_edge_brings_nothing_from_the_other_side():
+    photo, person = torch.zeros(1, 3, 80, 64), torch.zeros(1, 80, 64, dtype=torch.long)
+    photo[..., 20:60, 32:52], person[:, 20:60, 30:50], person[:, 30:33, 62:] = 1.0, 2, 3
+    moved, _ = registered(photo, person, None)
+    assert moved[:, 20:60, 32:52].eq(2).all() and moved.eq(2).sum() == 40 * 20 and not moved.eq(3).any()
