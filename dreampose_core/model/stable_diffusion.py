@@ -37,12 +37,8 @@ def config(pose_encoding: str, reference_warp: str, size: tuple[int, int]) -> Mo
 def components(
     config: ModelConfig, base: str | Path, image_encoder: str | Path = CLIP, vae: str | Path | None = None
 ) -> dict:
-    """Return the components of a new model in float32, by name; until trained it predicts what Stable Diffusion
-    predicts, for any poses.
-
-    config: from `config`. base: Stable Diffusion 1.x; vae: another VAE for it; each a folder in diffusers' layout or a
-    hub id. Raises ModelError if a part cannot be loaded or does not fit.
-    """
+    """Return the components of a new model of this config in float32, by name; arguments and errors as in
+    `DreamPosePipeline.from_stable_diffusion`."""
     parts = {**clip_parts(image_encoder), "vae": load_vae(base, vae)}
     unet = load(UNet2DConditionModel, base, "unet")
     parts["adapter"] = new_adapter(config, parts["image_encoder"], parts["vae"], unet.config, base)
