@@ -203,7 +203,8 @@ class Cluster:
         self.model: ModelInfo | None = None  # None until a node is ready
         self.peaks: dict[str, int] = {}
         self._ready: list = []  # actors whose model is loaded
-        self._loading: dict[ray.ObjectRef, object] = {}  # the others, by the reference to what `load` returns
+        # the others, by the reference to what `load` returns, with one that is ready when they are placed
+        self._loading: dict[ray.ObjectRef, tuple] = {}
         self._problem, self._tended, self._again = "", 0.0, 0.0
 
     def wait(self, should_stop: ShouldStop) -> Cluster:
@@ -307,17 +308,16 @@ class Cluster:
         if (now := time.monotonic()) - self._tended >= 1:
             self._tended = now
             for loaded in [ref for ref in self._loading if ray.wait([ref], timeout=0)[0]]:
-                self._take_in(loaded, self._loading.pop(loaded))
+                self._take_in(loaded, self._loading.pop(loaded)[0])
             share = max(1, -(-sum(self.setup.room().values()) // self.setup.settings.workers))
             needs = (0, 1) if self.setup.device == "cuda" else (self.setup.num_threads, 0)
             for _ in range(share - len(self._ready) - len(self._loading) if now >= self._again else 0):
                 make = ray.remote(num_cpus=needs[0], num_gpus=needs[1], concurrency_groups={"control": 1})
                 actor = make(self.actor_class).remote(self.setup)
-                self._loading[actor.load.remote()] = actor
-            if now - since > NO_NODE_S:
-                answers = [actor.news.remote() for actor in (*self._ready, *self._loading.values())]
-                if not answers or not ray.wait(answers, timeout=WAIT_S)[0]:
-                    raise ClusterAway(self._problem or "No node of the Ray cluster has room; run ray status.")
+                self._loading[actor.load.remote()] = actor, actor.news.remote()
+            placed = any(ray.wait([started], timeout=0)[0] for _, started in self._loading.values())
+            if now - since > NO_NODE_S and not self._ready and not placed:
+                raise ClusterAway(self._problem or "No node of the Ray cluster has room; run ray status.")
         return list(self._ready)
 
     def _take_in(self, loaded: ray.ObjectRef, actor) -> None:
