@@ -179,7 +179,7 @@ def disturbed_warp(photo, batch, has: dict[str, torch.Tensor], background: bool,
     # target with U, V only has no warp
     only_parts = (uniform(count) < 0.1)[:, None, None, None]
     texture = harvest(photo, parts, uv).without(only_parts[..., None].float())
-    texture.rows = torch.where(only_parts, texture.means[:, :, None], texture.rows)
+    texture = texture._replace(rows=torch.where(only_parts, texture.means[:, :, None], texture.rows))
     target = batch.window_parts[:, 2]
     planes = move(texture, target, batch.window_uv[:, 2].float(), background)
     means = move(texture, target, None, background)
