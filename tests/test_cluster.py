@@ -157,7 +157,7 @@ def test_a_node_killed_while_frames_are_made_costs_its_unfinished_batch_alone(
 
     result = animate(cluster, **clip, options=LONG, folder=tmp_path, on_progress=kill_one)
     assert killed and result["num_frames"] == 22 and contents(tmp_path) == long
-    assert [record.message[:38] for record in caplog.records] == ["a node of the cluster was lost at rang"]
+    assert sum("a node of the cluster was lost at range" in message for message in caplog.messages) == 1
     nodes.add()
     wait_ready(cluster, 2)  # a node that comes is used
 
