@@ -308,7 +308,8 @@ def test_a_node_with_other_weights_is_left_out_and_said(cluster, monkeypatch, ca
 
     wait_ready(cluster, 2)
     monkeypatch.setattr(cluster, "_again", 0.0)
-    other = ray.remote(num_cpus=0)(QuickCluster.actor_class).remote(cluster.setup)
+    make = ray.remote(num_cpus=0, concurrency_groups={"control": 1})
+    other = make(QuickCluster.actor_class).remote(cluster.setup)
     cluster._take_in(ray.put(replace(cluster.model, fingerprint="of other weights")), other)
     assert "has other weights under the model's name" in caplog.messages[0] and len(cluster._ready) == 2
     with pytest.raises(ray.exceptions.RayActorError):
