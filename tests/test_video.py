@@ -162,7 +162,7 @@ def test_the_forms_are_read_whatever_their_names(tmp_path, suffix, encoding):
     (tmp_path / f"a.{suffix}").rename(tmp_path / "a.bin")
     info = probe_video(tmp_path / "a.bin")
     assert is_video(tmp_path / "a.bin")
-    assert (info.num_frames, info.height, info.width) == (20, 48, 64)
+    assert (info.num_frames, info.height, info.width, info.variable) == (20, 48, 64, False)
     assert info.fps == pytest.approx(25, rel=1e-6) and info.seconds == pytest.approx(0.8, abs=0.01)
     assert numbers(read_video(tmp_path / "a.bin")) == list(range(20))
 
@@ -222,10 +222,11 @@ def test_frames_of_uneven_length_are_made_even(tmp_path):
     uneven = r"-vf setpts=(N+gt(N\,4)*10)/10/TB -fps_mode vfr"  # one second of rest after frame 4
     ffmpeg("-i", tmp_path / "own.mp4", uneven, tmp_path / "a.mp4")
     info = probe_video(tmp_path / "a.mp4")
-    assert info.fps == pytest.approx(10) and info.seconds == pytest.approx(2.0, abs=0.01)
+    assert info.variable and info.fps == pytest.approx(10) and info.seconds == pytest.approx(2.0, abs=0.01)
     assert numbers(read_video(tmp_path / "a.mp4")) == list(range(info.num_frames)) == list(range(10))  # once each
     assert numbers(read_video(tmp_path / "a.mp4", fps=10)) == [0, 1, 2, 3] + [4] * 11 + [5, 6, 7, 8, 9]
     assert numbers(read_video(tmp_path / "a.mp4", fps=5))[::2] == [0, 4, 4, 4, 6]
+    assert not probe_video(tmp_path / "own.mp4").variable
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(10, 10), (5, 5), (20, 20), (24000 / 1001, 24), (3, 3)])
@@ -241,7 +242,7 @@ def test_another_rate_keeps_the_time(tmp_path, fps, expected):
 def test_slow_gifs_have_a_rate_of_one(tmp_path):
     write_gif(steps(3), tmp_path / "a.gif", 0.5)
     info = probe_video(tmp_path / "a.gif")
-    assert (info.num_frames, info.fps) == (3, 1.0) and info.seconds == pytest.approx(6)
+    assert (info.num_frames, info.fps, info.variable) == (3, 1.0, True) and info.seconds == pytest.approx(6)
     assert numbers(read_video(tmp_path / "a.gif", fps=info.fps)) == [0, 0, 1, 1, 2, 2]
 
 

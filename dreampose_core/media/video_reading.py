@@ -56,8 +56,9 @@ class VideoInfo:
 
     fps: frames per second; with a variable rate, 1 / the median frame's length. height, width: of the decoded frames,
     after rotation. codec: for example "h264". pixel_format: for example "yuv420p". seconds: from the first frame's
-    start to the last frame's end. start_s: when the first frame comes, from the file's start, which may be its sound's.
-    left_out: why the end is left out, "" if it is not.
+    start to the last frame's end. variable: whether frames differ in length; `read_video` with fps makes them equal.
+    start_s: when the first frame comes, from the file's start, which may be its sound's. left_out: why the end is left
+    out, "" if it is not.
     """
 
     num_frames: int
@@ -67,6 +68,7 @@ class VideoInfo:
     codec: str
     pixel_format: str
     seconds: float
+    variable: bool
     start_s: float
     left_out: str
 
@@ -159,9 +161,10 @@ def probe_video(path: str | Path, partly: bool = False) -> VideoInfo:
     with _decoding(path, [_SQUARE.format(flags="area"), "showinfo=checksum=0"], output, watch) as run:
         watch.check(run)
     stream = _STREAM.search(run.head.partition("Output #0")[0])
+    fps, variable = watch.rate()
     start_s = max(0.0, float(watch.times[0] * watch.time_base))
-    about = stream[1] if stream else "unknown", watch.pixel_format, watch.seconds(), start_s, watch.left_out
-    return VideoInfo(len(watch.times), watch.rate(), *watch.size, *about)
+    about = stream[1] if stream else "unknown", watch.pixel_format, watch.seconds(), variable, start_s, watch.left_out
+    return VideoInfo(len(watch.times), fps, *watch.size, *about)
 
 
 def unreadable(path: str | Path) -> InputError:
@@ -242,22 +245,22 @@ class _Watch:
     def seconds(self) -> float:
         """Seconds from the first frame's start to the last frame's end."""
         elapsed = float((self.times[-1] - self.times[0]) * self.time_base)
-        return elapsed + (float(self.last_duration * self.time_base) or 1 / self.rate())
+        return elapsed + (float(self.last_duration * self.time_base) or 1 / self.rate()[0])
 
-    def rate(self) -> float:
-        """Frames per second, at least 1; for frames of uneven length at most MAX_FPS."""
+    def rate(self) -> tuple[float, bool]:
+        """Frames per second, at least 1, at most MAX_FPS for uneven frames, and whether frames differ in length."""
         ended = self.last_duration * self.time_base
         declared = float(self.declared_rate or (1 / ended if ended else 0))
         steps = np.diff(self.times) * float(self.time_base)  # seconds
         if len(steps) == 0 or steps.sum() <= 0:
-            return min(max(declared or 25.0, 1.0), MAX_FPS)
+            return min(max(declared or 25.0, 1.0), MAX_FPS), False
         mean = steps.mean()
         tick = float(self.time_base) if self.time_base <= Fraction(1, 100) else 0.0
         uneven = np.abs(steps - mean).max() > max(mean / 4, 1.01 * tick, 0.0015)
         fps = 1 / max(np.median(steps), 1 / MAX_FPS) if uneven else 1 / mean
         if declared and abs(fps - declared) < 0.005 * declared:
             fps = declared  # times rounded to milliseconds cannot distinguish 30 from 29.97
-        return max(float(fps), 1.0)
+        return (float(fps), bool(uneven)) if fps >= 1 else (1.0, True)
 
     def check(self, run: Run) -> None:
         """Wait for ffmpeg to end. Raises InputError unless all frames were decoded and are within the limits."""
