@@ -323,7 +323,7 @@ def test_a_clip_that_breaks_off_on_the_way_to_the_estimator_is_refused(made, tmp
 
 
 def test_a_photo_is_the_same_bytes(made, tmp_path):
-    photo = next(made[0].glob("*/turned.jpg"))
+    photo = next(made[0].glob("*/progressive.jpg"))
     shutil.copy(photo, tmp_path / "anna.jpg")
     pixels, notices, _ = read_photo(photo)
     write_png(pixels, tmp_path / "direct.png")
