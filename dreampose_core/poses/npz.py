@@ -78,4 +78,6 @@ def _joints(arrays: dict[str, np.ndarray]) -> Joints | None:
     """The joints in the file; None when it has none, or those of another version of the skeleton."""
     if "body_version" not in arrays or arrays["body_version"].item() != BODY_VERSION:
         return None
+    if missing := _JOINTS.keys() - {field for field, name in _JOINTS.items() if name in arrays}:
+        raise InputError(f"it has joints, but lacks {', '.join(sorted(missing))}.")
     return Joints(**{field: arrays[name].astype(np.float32) for field, name in _JOINTS.items()})
