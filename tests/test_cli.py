@@ -280,7 +280,7 @@ def test_help_and_version_name_every_command(capsys):
         ("image", b"no picture", "is not an image"),
         ("poses", None, "no file or folder"),
         ("poses", b"", "is empty"),
-        ("poses", b"PK\x03\x04 but no more", "cannot be read as a pose file"),
+        ("poses", b"PK\x03\x04 but no more", "cannot be read; it is damaged"),
         ("image_poses", b"", "is empty"),
     ],
 )

@@ -23,7 +23,7 @@ const FILES = {
 const BUSY_MS = 20000; // without a step: the server has much to do
 const FRESH_MS = 300000; // links hold for ten minutes, so they are asked for again before
 let [turn, looking, stepped] = [0, null, ["", 0]];
-let [wanted, job, example, live, size, compared, divide, problem, heard, away, deleted] = []; // what is drawn
+let [wanted, shown, job, example, live, size, compared, divide, problem, heard, away, deleted] = []; // what is drawn
 
 // A video that is still being made: its seconds are appended one after the other as they come.
 class Live {
@@ -47,7 +47,8 @@ class Live {
     await new Promise((done) => this.buffer.addEventListener("updateend", done, { once: true }));
     this.playing = true;
     draw();
-    element.querySelector(".player").play().catch(() => {});
+    const player = element.querySelector(".player");
+    player.play().catch(() => {});
   }
 }
 
@@ -105,7 +106,9 @@ function same(place, link) {
 }
 
 function draw() {
-  const { picture, video, what, caption } = content();
+  const next = content();
+  if (next.picture || next.video || !job) shown = next; // else what is there stays until there is something new
+  const { picture, video, what, caption } = shown;
   const [headline, detail] = words();
   const state = !wanted ? "empty" : wanted === job?.id ? job.state : "queued";
   const [own, ended, step] = [job?.kind === "animate", !job || FINAL.includes(job.state), job?.progress];
