@@ -61,7 +61,7 @@ function left(seconds) {
 
 // Headline and detail.
 function words() {
-  const { state, progress: step, place, num_frames: frames } = job ?? { state: "done" };
+  const { state, progress: step, place, num_frames: frames } = job ?? { state: wanted ? "queued" : "done" };
   if (away) return ["The server does not answer", "Your video goes on when it is back."];
   if (state === "done") return ["", ""];
   if (state === "failed") return ["This did not work", ""];
