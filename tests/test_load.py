@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dreampose_core.settings import REPOSITORY
 from tests.load import GOALS, load, missed
 
 
@@ -28,3 +31,9 @@ def test_a_goal_that_is_missed_is_named():
     assert missed(reached) == []
     for name in GOALS:
         assert missed(reached | {name: GOALS[name] + 0.01}) == [name] == missed(reached | {name: None})
+
+
+@pytest.mark.parametrize("name", ["chaos", "load", "scaling"])
+def test_the_longer_measurements_start_as_their_documents_say(name):
+    command = [sys.executable, "-m", f"tests.{name}", "--help"]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=180)

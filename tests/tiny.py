@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from drawn import drawn_clip
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip import CLIPImageProcessorPil
 
@@ -18,6 +17,7 @@ from dreampose_core.model.mini import build_mini
 from dreampose_core.poses import write_poses
 from dreampose_core.training.distributed import random
 from dreampose_core.training.loop import train
+from tests.drawn import drawn_clip
 
 
 def tiny_pipeline(**config):
