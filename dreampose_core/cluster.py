@@ -65,6 +65,7 @@ def connect(address: str) -> None:
         connecting.result(CONNECT_S)
     except Exception as error:  # for example a different version of Ray or Python
         reason = " ".join(str(error).split())[:300] if connecting.done() else f"no answer within {CONNECT_S:.0f} s"
+        connecting.cancel()  # if it has not begun, so that attempts do not pile up behind one that hangs
         raise ClusterAway(f"The Ray cluster at {address} does not accept this program: {reason}") from error
 
 

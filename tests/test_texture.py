@@ -330,8 +330,8 @@ def test_a_photo_without_an_outline_moves_nothing(photos):
     _, parts, uv = photos
     flat = torch.full((6, 3, *SIZE), 0.3)
     assert all(torch.equal(a, b) for a, b in zip(registered(flat, parts, uv), (parts, uv)))
-    nobody = torch.zeros_like(parts)
-    assert torch.equal(registered(photos[0], nobody, None)[0], nobody)
+    empty = torch.zeros_like(parts)
+    assert torch.equal(registered(photos[0], empty, None)[0], empty)
 
 
 def test_nothing_is_moved_further_than_the_reach(photos):
