@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from drawn import drawn_clip
 from dreampose_core.body.build import Build, Stances, drawn
 from dreampose_core.body.cones import LIMBS, euler_matrices
 from dreampose_core.body.fitting import Points, offsets_of, stance_of
+from dreampose_core.body.outline import outline_of
 from dreampose_core.body.retarget import on_body
 from dreampose_core.body.worn import fitted_body
 from dreampose_core.densepose.body_tracker import BodyTracker, _together
@@ -186,6 +188,40 @@ def fitted_to(motion: str = "idle", **clothes) -> tuple[Build, np.ndarray, np.nd
     stance, exact = Stances.of(poses.joints, SIZE), poses.mask[0]
     build = fitted_body(stance, Build(Build.of(poses.joints.body).offsets), exact.astype(np.uint8) * 255)
     return build, drawn(stance, [build], SIZE)[0][0] > 0, exact
+
+
+def standing(yaw: float, outline: np.ndarray | None = None) -> np.ndarray:
+    """Parts (H, W) of the average body, 480 pixels high, turned about its axis by `yaw` degrees."""
+    body = Build.average() if outline is None else replace(Build.average(), outline=outline)
+    turn = euler_matrices(torch.tensor([0, math.radians(yaw), 0])).numpy()
+    rotations = np.broadcast_to(turn, (1, len(JOINTS), 3, 3)).astype(float)
+    return drawn(Stances(rotations, body.positions(rotations), np.array([480.0])), [body], (512, 384))[0][0]
+
+
+@pytest.mark.parametrize("yaw", range(2, 20, 3))
+def test_a_limbs_back_does_not_come_and_go_along_its_edge(yaw):
+    parts = standing(yaw)
+    for back in (1, 11, 12):
+        rows = (parts == back).any(1)
+        assert np.abs(np.diff(rows.astype(int))).sum() <= 4, "a sliver in some rows would grow to the teeth of a comb"
+
+
+def test_the_outline_of_a_leg_seen_from_the_side_is_smooth():
+    outline = np.zeros(Build.average().outline.shape)
+    outline[..., 1] = 0.02  # the left side stands off, the right does not
+    for yaw in (85, 90, 95):
+        leg = standing(yaw, outline)[400:440] > 0
+        assert np.abs(np.diff(leg.argmax(1))).max() <= 2
+
+
+def test_cloth_beside_legs_below_a_hem_is_not_their_outline():
+    body = Build.average()
+    parts, uv = drawn(Stances(STILL, body.positions(STILL), np.array([480.0])), [body], (512, 384))
+    wider = np.roll(parts[0] > 0, 12, 1) | np.roll(parts[0] > 0, -12, 1)
+    trousers, skirt = (outline_of(parts[0], uv[0].astype(np.float32), wider, 480.0, hem) for hem in (0.0, 0.3))
+    lowered = trousers > skirt  # the legs' bins from the hem down, at 0.3 of the height
+    assert skirt[lowered].max() <= 0.015 < trousers[lowered].min() and lowered.any((1, 2)).sum() == 4
+    assert np.array_equal(trousers[~lowered], skirt[~lowered])
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_pr
 from .cones import HEAD, LIMBS, PARTS, REST, TORSO, WAIST, Bodies, Cone
 from .drawing import draw
 from .outline import SHAPE as OUTLINE
-from .outline import outlined
+from .outline import outlined, with_even_sides
 
 _SHOULDERS, _HIPS = 0.2, 0.096  # average body: distance from the left to the right joint
 _SHOULDER_HEIGHT = 0.18  # average body: height above the spine's joint
 _HAND, _FOOT = 0.055, 0.11  # average body: wrist to knuckles, heel to toe
 HEAD_WIDTH, HEAD_TOP = 0.048, 0.139  # average body: half the head's width, and its top above the joint
-_FINGERS = 1.6  # length of a hand over its length up to the knuckles
 _GROIN = 0.02  # extra length at the torso's lower end
 _ANKLE_HEIGHT = 0.045  # height of the ankle joints above the floor
 _SKIRT_ACROSS, _SKIRT_DEEP = 1.3, 1.1  # scale of a skirt's cross section along x and z
@@ -38,6 +37,11 @@ _THICKNESS = {
     "upper_leg": ((0.06, 0.039), 1.05),
     "lower_leg": ((0.041, 0.025), 1.08),
 }
+# hand with its fingers, and thumb: as below
+_ON_HAND = (
+    ((0, -0.012, 0), (0, -0.104, 0.0096), (0.0235, 0.0145), (0.7, 1.15)),
+    ((0, -0.02, 0.008), (0, -0.055, 0.034), (0.01, 0.0065), (1, 1)),
+)
 # skull, nose and throat: start, end, radii, cross section
 _ON_HEAD = (
     ((0, 0.035, 0.012), (0, 0.087, 0.0), (0.037, 0.052), (0.92, 1.08)),
@@ -153,9 +157,9 @@ class Build:
             start, end = np.multiply(start, long), np.multiply(end, long) * (sign, 1, 1)
             cones.append(Cone(foot, start, end, *shape, "whole", parts))
             size = max(0.7, self.hand / _HAND)
-            start, end = (0, -0.012 * size, 0), np.multiply((0, -0.062, 0.006), size) * _FINGERS
-            radii = np.multiply((0.0165, 0.014), size) * 1.3
-            cones.append(Cone(f"{side}_wrist", start, end, radii, (0.72, 1.2), "whole", PARTS[f"{side}_hand"]))
+            for *place, scale in _ON_HAND:
+                place = (np.multiply(x, size) for x in place)
+                cones.append(Cone(f"{side}_wrist", *place, scale, "whole", PARTS[f"{side}_hand"]))
         for *place, scale in _ON_HEAD:
             cones.append(Cone("head", *(np.multiply(x, self.head) for x in place), scale, "head", HEAD))
         return cones + [*self._hair(), self._skirt()]
@@ -234,7 +238,7 @@ def drawn(
         now, before = (tuple(x[at] for x in posture) for at in (which, (which - lag).clip(0)))
         scale = torch.tensor(height / size[0], dtype=torch.float32)
         drawn_parts, drawn_uv = draw(_stacked(chosen).hung(now, before), now, scale, size, supersample)
-        maps = drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1)
+        maps = with_even_sides(drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1), height)
         if builds[0].outline.any():
             maps = outlined(*maps, builds[0].outline, height)
         parts[which], uv[which] = maps

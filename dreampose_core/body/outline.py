@@ -7,9 +7,9 @@ drawn pose map to a mask.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter, uniform_filter
 
-from .cones import HEAD, PARTS, TORSO
+from .cones import HEAD, HEIGHTS, PARTS, TORSO
 
 # Pairs of parts (front, back), for the head (left, right). Hands and feet keep their outline: their charts say little
 # about where it is.
@@ -19,12 +19,18 @@ SHAPE = (len(_PAIRS), _BINS, 2)  # axes of offsets: pair, bin along V, the perso
 # Limits of the offsets, in body heights. Pixels further away move with something else.
 _MOST = np.array([{TORSO: 0.05, HEAD: 0.12}.get(pair, 0.08 if pair[0] in (9, 10) else 0.03) for pair in _PAIRS])
 _LEAST = -0.03
+_BARE = 0.015  # the same for legs below a skirt
+_AROUND, _SMOOTH = 0.01, 0.003  # body heights: reach of the pixels around one, and smoothing along the outline
 _FEW = 4  # bins with fewer pixels are ignored
 _FARTHEST = 90  # percentile of the distances to add or remove in a bin
 # Probability, 0 to 255, above which a pixel belongs to the person, by its distance from the body in thousandths of the
 # body's height. Its logit rises from 0.5 on the body to 2.5 far from it, where masks bulge without a person.
 _PER_HEIGHT = 1000
 _LEAST_CHANCE = 255 / (1 + np.exp(-0.5 - np.minimum(np.arange(200) / 5, 2.0)))
+_REST = np.ones((len(_PAIRS), _BINS))  # rest heights of the middles of the legs' bins
+for _name in ("left_upper_leg", "right_upper_leg", "left_lower_leg", "right_lower_leg"):
+    _first, _last = HEIGHTS[_name.split("_", 1)[1]]
+    _REST[_PAIRS.index(PARTS[_name])] = _first + (np.arange(_BINS) + 0.5) / _BINS * (_last - _first)
 _PAIR_OF = np.full(25, -1)
 _IS_BACK = np.zeros(25, bool)
 for _number, (_front, _back) in enumerate(_PAIRS):
@@ -32,11 +38,11 @@ for _number, (_front, _back) in enumerate(_PAIRS):
     _IS_BACK[_back] = _front != _back
 
 
-def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) -> np.ndarray:
+def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float, hem: float = 0.0) -> np.ndarray:
     """Measure a mask's outline against a drawn map: SHAPE offsets in body heights, > 0 outwards.
 
-    parts: (H, W). uv: (2, H, W). mask: (H, W) bool. height: pixels per body height. Bins that the map shows on one side
-    only have the same offset on the other.
+    parts: (H, W). uv: (2, H, W). mask: (H, W) bool. height: pixels per body height. hem: rest height of a skirt's hem.
+    Bins that the map shows on one side only have the same offset on the other.
     """
     offsets = np.zeros(SHAPE)
     if not (parts > 0).any() or (parts > 0).all():
@@ -53,11 +59,33 @@ def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: floa
             chosen, at = distances[place == number], np.unravel_index(number, SHAPE)
             if len(chosen) >= max(_FEW, count[at] + 1):
                 offsets[at], count[at] = sign * np.percentile(chosen, _FARTHEST) / height, len(chosen)
-    offsets = np.clip(offsets, _LEAST, _MOST[:, None, None])
+    offsets = np.clip(offsets, _LEAST, np.where(_REST < hem, _BARE, _MOST[:, None])[..., None])
     seen = np.zeros(SHAPE, bool)
     place = _bins(parts[body], uv[:, body])
     seen[np.unravel_index(np.unique(place[place >= 0]), SHAPE)] = True
     return np.where(seen, offsets, np.where(seen[..., ::-1], offsets[..., ::-1], 0))
+
+
+def with_even_sides(parts: np.ndarray, uv: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Even out where the two parts of a pair meet in drawn maps, parts (T, H, W) and U, V (T, 2, H, W).
+
+    Where a limb is seen from the front, its back shows as a sliver, in some rows of pixels and not in others. Each
+    pixel takes the part that most pixels of its pair have around it. height: (T,) pixels per body height.
+    """
+    parts, uv = parts.copy(), uv.copy()
+    for own, (u, _), scale in zip(parts, uv, height):
+        side = 2 * round(_AROUND * scale) + 1
+        for pair, box in zip(_PAIRS, find_objects(_PAIR_OF[own] + 1)):
+            if box is None:
+                continue
+            labels, across = own[box], u[box]
+            first, second = (labels == part for part in pair)
+            balance = uniform_filter(second.astype(np.float32) - first, side, mode="constant")
+            other = first & (balance > 0) | second & (balance < 0)
+            if pair != HEAD:  # they meet at the left, at U 1 of the front and 0 of the back, and at the right
+                across[other] = np.where(across[other] < 0.5, 1, 0)
+            labels[other] = sum(pair) - labels[other]
+    return parts, uv
 
 
 def outlined(
@@ -82,6 +110,9 @@ def outlined(
         rows, columns, out = nearest(body)
         off = np.zeros(body.shape)
         off[body] = _between(offsets, box_parts[body], box_uv[:, body]) * scale
+        edge = body & (within < 2)  # without steps along it
+        smooth = [gaussian_filter(x, _SMOOTH * scale) for x in (np.where(edge, off, 0), edge.astype(float))]
+        off = smooth[0] / smooth[1].clip(1e-6)
         added, removed = ~body & (out <= off[rows, columns]), body & (within <= -off)
         new_parts, new_uv = box_parts[rows, columns], box_uv[:, rows, columns]
         box_parts[added], box_uv[:, added] = new_parts[added], new_uv[:, added]
@@ -93,24 +124,29 @@ def _bins(parts: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Flat index (N,) into SHAPE of surface points with parts (N,) and U, V (2, N); -1 for parts without offsets."""
     pair, left = _sides(parts, uv)
     along = (uv[1].astype(np.float32) * _BINS).astype(int).clip(0, _BINS - 1)
-    return np.where(pair < 0, -1, (pair * _BINS + along) * 2 + left)
+    return np.where(pair < 0, -1, (pair * _BINS + along) * 2 + (left > 0.5))
 
 
 def _between(offsets: np.ndarray, parts: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Offset (N,) of each surface point, interpolated along V between its bin and the next; see `_bins`."""
+    """Offset (N,) of each surface point, interpolated along V between its bin and the next and across the sides."""
     pair, left = _sides(parts, uv)
     along = (uv[1].astype(np.float32) * _BINS - 0.5).clip(0, _BINS - 1)
     low = np.minimum(along.astype(int), _BINS - 2)
     share = along - low
-    offset = offsets[pair, low, left] * (1 - share) + offsets[pair, low + 1, left] * share
-    return np.where(pair < 0, 0, offset)
+    sides = offsets[pair, low] * (1 - share[:, None]) + offsets[pair, low + 1] * share[:, None]
+    return np.where(pair < 0, 0, sides[:, 0] * (1 - left) + sides[:, 1] * left)
 
 
 def _sides(parts: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of surface points (N,): the index of their pair in _PAIRS, -1 for none, and their side, 1 for left, else 0."""
-    pair = _PAIR_OF[parts]
-    left = np.where(_IS_BACK[parts], uv[0] < 0.5, uv[0] > 0.5)
-    return pair, np.where(pair == 1, parts == HEAD[0], left).astype(int)  # the head's halves are its sides
+    """Of surface points (N,): the index of their pair in _PAIRS, -1 for none, and how far they lie on its left side.
+
+    That is 0 on the right and 1 on the left, and between them in the middle of the front and of the back.
+    """
+    pair, u = _PAIR_OF[parts], uv[0].astype(np.float32)
+    left = np.where(_IS_BACK[parts], 0.5 - u, u - 0.5)
+    half = np.minimum(u, 1 - u)  # of the head, whose halves are its sides
+    left = np.where(pair == 1, np.where(parts == HEAD[0], half, -half), left)
+    return pair, (0.5 + 6 * left).clip(0, 1)
 
 
 def snapped(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:

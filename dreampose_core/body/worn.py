@@ -35,7 +35,8 @@ def fitted_body(stance: Stances, build: Build, mask: np.ndarray, parts: np.ndarr
         build = _refitted(stance, build, raw[0], near)
     build = _with_hair(stance, build, raw[0], near)
     raw, uv = drawn(stance, [build], mask.shape)
-    return replace(build, outline=outline_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0]))
+    outline = outline_of(raw[0], uv[0].astype(np.float32), mask > 127, stance.height[0], build.skirt[0])
+    return replace(build, outline=outline)
 
 
 def _refitted(stance: Stances, build: Build, raw: np.ndarray, near: np.ndarray) -> Build:
