@@ -1,6 +1,7 @@
 """The moved texture: a photo on its own map is itself, unseen parts borrow from their twins, background stays off the
 body. The background behind a person: patterns go on, edges go on, and bars around a photo are not copied. A
-displaced map finds back to its person, a right one stays where it is, a photo that says nothing moves nothing."""
+displaced map finds back to its person, a right one stays where it is, a photo that says nothing moves nothing. What
+lies over another part in the photo is not taken for it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from drawn import drawn_clip
 
 from dreampose_core.model.conditioning import to_pixels
 from dreampose_core.model.inpainting import fill_background, filled
+from dreampose_core.model.misplaced import misplaced, on_face
 from dreampose_core.model.registration import REACH, displacements, registered
 from dreampose_core.model.texture import (
     LEAST,
@@ -22,6 +24,8 @@ from dreampose_core.model.texture import (
     move,
     turned,
 )
+from dreampose_core.poses import read_poses
+from dreampose_core.settings import EXAMPLES
 from dreampose_core.synthetic import HELD_OUT, MOTIONS
 
 SIZE = (160, 128)
@@ -346,3 +350,86 @@ def test_a_map_that_comes_in_at_the_edge_brings_nothing_from_the_other_side():
     photo[..., 20:60, 32:52], person[:, 20:60, 30:50], person[:, 30:33, 62:] = 1.0, 2, 3
     moved, _ = registered(photo, person, None)
     assert moved[:, 20:60, 32:52].eq(2).all() and moved.eq(2).sum() == 40 * 20 and not moved.eq(3).any()
+
+
+SKIN, HAIR, SHIRT, TROUSERS = (0.75, 0.5, 0.4), (0.15, 0.1, 0.08), (0.2, 0.3, 0.8), (0.3, 0.6, 0.3)
+
+
+def among(parts, *numbers):
+    return torch.isin(parts, torch.tensor(numbers))
+
+
+@pytest.fixture
+def dressed():
+    """A person in shirt and trousers, painted on an example's map: photo (1, 3, H, W), parts, uv."""
+    poses = read_poses(EXAMPLES / "people" / "dana.poses.npz")
+    parts, uv = torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
+    photo = torch.full((1, 3, *poses.size), 0.9)
+    paint(photo, parts > 0, SHIRT)
+    paint(photo, among(parts, *range(5, 15)), TROUSERS)
+    paint(photo, parts >= 23, HAIR)
+    paint(photo, (parts >= 23) & (uv[:, 0] < 0.4) & (uv[:, 1] < 0.65) | among(parts, 3, 4), SKIN)
+    return photo + 0.02 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0)), parts, uv
+
+
+def paint(photo, where, colour):
+    photo.movedim(1, -1)[where] = torch.tensor(colour) * 2 - 1
+
+
+def beside(area, columns):
+    """The pixels up to so many columns left or right of an area."""
+    return F.max_pool2d(area[:, None].float(), (1, 2 * columns + 1), stride=1, padding=(0, columns))[:, 0] > 0
+
+
+def test_nothing_is_misplaced_where_the_map_is_right(dressed):
+    assert misplaced(*dressed).float().mean() < 1e-3
+
+
+def test_a_hand_on_clothes_is_not_clothes_and_a_bare_leg_stays_one(dressed):
+    photo, parts, uv = dressed
+    hand = beside(among(parts, 3), 22) & among(parts, 7, 9)
+    paint(photo, hand, SKIN)
+    paint(photo, among(parts, 11, 12, 13, 14), SKIN)
+    found = misplaced(photo, parts, uv)
+    assert hand.sum() > 150 and found[hand].float().mean() > 0.95
+    assert not found[among(parts, 11, 12, 13, 14)].any()
+    seen = move(harvest(photo, parts, uv), parts, uv, background=False)[:, :3].movedim(1, -1)[hand]
+    assert (seen - (torch.tensor(TROUSERS) * 2 - 1)).abs().mean() < 0.15
+
+
+def test_clothes_next_to_a_bare_arm_are_no_skin_and_a_sleeve_stays_one(dressed):
+    photo, parts, uv = dressed
+    forearm = among(parts, 20, 22)
+    near = F.max_pool2d(among(parts, 2, 7, 9)[:, None].float(), 13, 1, 6)[:, 0] > 0
+    assert not misplaced(photo, parts, uv)[forearm].any(), "all of the forearm is sleeve"
+    paint(photo, among(parts, 19, 20, 21, 22), SKIN)
+    paint(photo, forearm & near, SHIRT)
+    found = misplaced(photo, parts, uv)
+    assert (forearm & near).sum() > 100 and found[forearm & near].float().mean() > 0.9
+    assert found[forearm & ~near].float().mean() < 0.02
+
+
+def test_hair_over_an_arm_is_no_sleeve_unless_all_sleeves_have_its_colour(dressed):
+    photo, parts, uv = dressed
+    paint(photo, among(parts, 16, 18) | among(parts, 2) & (uv[:, 1] > 0.85), HAIR)
+    found = misplaced(photo, parts, uv)
+    assert found[among(parts, 16)].float().mean() > 0.9 and found[among(parts, 15, 17)].float().mean() < 0.15
+    paint(photo, among(parts, *range(15, 23)), HAIR)
+    assert not misplaced(photo, parts, uv)[among(parts, *range(15, 23))].any()
+
+
+def test_hands_in_pockets_get_the_colour_of_the_face(dressed):
+    photo, parts, uv = dressed
+    paint(photo, among(parts, 3, 4), TROUSERS)
+    found = misplaced(photo, parts, uv)
+    assert found[among(parts, 3, 4)].all()
+    hands = harvest(photo, parts, uv).means[0, 2:4]
+    assert (hands - (torch.tensor(SKIN) * 2 - 1)).abs().max() < 0.1
+    paint(photo, among(parts, 3, 4), (0.9, 0.1, 0.1))
+    assert not misplaced(photo, parts, uv)[among(parts, 3, 4)].any(), "gloves are seen"
+
+
+def test_a_map_without_a_face_says_nothing(dressed):
+    photo, parts, uv = dressed
+    paint(photo, beside(among(parts, 3), 22) & among(parts, 7, 9), SKIN)
+    assert not misplaced(photo, torch.where(on_face(parts, uv), 0, parts), uv).any()

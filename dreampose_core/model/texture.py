@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ..poses import NUM_PARTS
 from .inpainting import fill_background, filled
+from .misplaced import HANDS, misplaced, on_face
 from .registration import registered
 
 WARP_PLANES = 5  # R, G, B, seen, source
@@ -84,8 +85,8 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     """Harvest the textures of photos (B, 3, H, W) in [-1, 1] with parts (B, H, W) 0..24 and uv (B, 2, H, W) 0..1 or
     None.
 
-    Slightly offset maps are aligned first, see `registration`. same_person: all photos show one person; the result has
-    B = 1 and all photos, and the background is the first one's.
+    Slightly offset maps are aligned first, see `registration`; `misplaced` pixels are left out. same_person: all photos
+    show one person; the result has B = 1 and all photos, and the background is the first one's.
     """
     batch, _, height, width = photos.shape
     k = max(8, height * 3 // 20)
@@ -94,11 +95,17 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     inside = _inside(parts, max(1, round(EROSION * height)))
     # pixels at the outline mix body and background, so colours from further inside replace them
     body = filled(photos, 1 - inside)
-    sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, parts, 0), uv, k)
+    shown = parts if uv is None else torch.where(misplaced(photos, parts, uv), 0, parts)
+    sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, shown, 0), uv, k)
+    hands = [number - 1 for number in HANDS]
+    if uv is not None:  # hands that are not seen have the face's colour
+        face = _sums(photos, torch.where(on_face(parts, uv), HANDS[0], 0), None, k)[0][:, hands[:1]]
+        unseen = (sums[:, hands, 3:] == 0).all(1, keepdim=True)
+        sums[:, hands] = torch.where(unseen, face, sums[:, hands])
     if uv is None:
         places = photos.new_zeros(batch, NUM_PARTS, k, k, 7)
     else:
-        places = _completed(_places(parts, uv.float(), k))
+        places = _completed(_places(shown, uv.float(), k))
     body, places = body[:, None], places[:, None]
     if same_person:
         sums, rows = sums.sum(0, keepdim=True), rows.sum(0, keepdim=True)
