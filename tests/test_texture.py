@@ -299,6 +299,14 @@ def test_bars_are_not_copied():
     assert found[covered.expand_as(found) > 0].min() > -0.2
 
 
+def test_light_that_changes_along_a_wall_goes_on_behind_the_person():
+    there = F.pad(torch.ones(1, 1, 100, 32), (48, 48, 40, 20))
+    for most in (0.3, 0.6):
+        wall = torch.linspace(-most, most, 128).expand(1, 3, 160, 128)
+        found, covered = fill_background(torch.where(there > 0, 1.0, wall), there)
+        assert (found - wall).abs()[covered.expand_as(found) > 0].mean() < 0.055
+
+
 def test_a_photo_of_one_colour_stays_one_colour_and_one_full_of_person_does_not_break_the_fill():
     found, covered = fill_background(torch.ones(1, 3, 40, 32), torch.ones(1, 1, 40, 32))
     assert torch.isfinite(found).all() and (covered == 1).all()

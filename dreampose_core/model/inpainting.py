@@ -16,6 +16,7 @@ _COARSEST = 16  # cells along the shorter side of the coarsest level, at least
 _ROUNDS = 30  # smoothing steps on each pyramid level
 _NEAR = 0.05  # how much the distance of a patch counts, in shares of the frame, against its colours
 _ALONG = 1.4  # how much more a row's distance counts than a column's: walls and floors change with height
+_LIGHT = 0.25  # a smaller difference at the hole's edge is light, a larger one is another thing
 _AT_ONCE = 2048  # patches compared at once
 
 
@@ -124,23 +125,32 @@ def _mean_of_patches(picture: torch.Tensor, here: torch.Tensor, there: torch.Ten
 
 
 def _copied(photo: torch.Tensor, hole: torch.Tensor, found: tuple[torch.Tensor, torch.Tensor], cell: int):
-    """Fill the hole pixel by pixel from where its cell's patch came from, softly mixed with the cells around it."""
+    """Fill the hole pixel by pixel from where its cell's patch came from, softly mixed with the cells around it.
+
+    The pixels around the hole are copied, too: by how they differ from the photo the light of the fill is corrected.
+    """
     height, width = photo.shape[2:]
     rows, columns = -(-height // cell), -(-width // cell)
     shift = torch.zeros(rows * columns, 2, dtype=torch.long, device=photo.device)
     here, there = found
     shift[here] = torch.stack([there // columns - here // columns, there % columns - here % columns], 1) * cell
-    y, x = hole[0, 0].nonzero(as_tuple=True)
+    wide = F.max_pool2d(hole, 4 * cell + 1, stride=1, padding=2 * cell)
+    y, x = wide[0, 0].nonzero(as_tuple=True)
     total, weight = torch.zeros(3, len(y), device=photo.device), torch.zeros(len(y), device=photo.device)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             row, column = (y // cell + down).clamp(0, rows - 1), (x // cell + right).clamp(0, columns - 1)
             from_y, from_x = shift[row * columns + column].unbind(1)
+            copied = from_y.ne(0) | from_x.ne(0)
             from_y, from_x = (y + from_y).clamp(0, height - 1), (x + from_x).clamp(0, width - 1)
             middle = cell / 2 - 0.5
             off = (y - row * cell - middle).square() + (x - column * cell - middle).square()
-            share = (1 - hole[0, 0, from_y, from_x]) / (1 + 2 * off / cell**2).square()
+            share = copied * (1 - hole[0, 0, from_y, from_x]) / (1 + 2 * off / cell**2).square()
             total, weight = total + photo[0, :, from_y, from_x] * share, weight + share
     result = photo.clone()
     result[0, :, y, x] = torch.where(weight > 0, total / weight.clamp_min(1e-9), filled(photo, hole)[0, :, y, x])
-    return result
+    error = photo - result
+    around = (wide - hole) * (error.abs().amax(1, keepdim=True) < _LIGHT)
+    sums = F.avg_pool2d(torch.cat([error * around, around], 1), 2 * cell + 1, stride=1, padding=cell)
+    error = sums[:, :3] / sums[:, 3:].clamp_min(1e-6) * around
+    return torch.where(hole > 0, (result + filled(error, 1 - around)).clamp(-1, 1), photo)
