@@ -433,6 +433,11 @@ def test_hands_in_pockets_get_the_colour_of_the_face(dressed):
     assert found[among(parts, 3, 4)].all()
     hands = harvest(photo, parts, uv).means[0, 2:4]
     assert (hands - (torch.tensor(SKIN) * 2 - 1)).abs().max() < 0.1
+    bare = torch.where(among(parts, 3, 4)[:, None], torch.tensor([0.8, -0.9, -0.9])[:, None, None], photo)
+    both = harvest(
+        torch.cat([photo, bare]), *(x.repeat(2, *[1] * (x.dim() - 1)) for x in (parts, uv)), same_person=True
+    )
+    assert (both.means[0, 2:4] - torch.tensor([0.8, -0.9, -0.9])).abs().max() < 0.1, "another photo shows them"
     paint(photo, among(parts, 3, 4), (0.9, 0.1, 0.1))
     assert not misplaced(photo, parts, uv)[among(parts, 3, 4)].any(), "gloves are seen"
 

@@ -95,21 +95,19 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     inside = _inside(parts, max(1, round(EROSION * height)))
     # pixels at the outline mix body and background, so colours from further inside replace them
     body = filled(photos, 1 - inside)
-    shown = parts if uv is None else torch.where(misplaced(photos, parts, uv), 0, parts)
-    sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, shown, 0), uv, k)
-    hands = [number - 1 for number in HANDS]
-    if uv is not None:  # hands that are not seen have the face's colour
-        face = _sums(photos, torch.where(on_face(parts, uv), HANDS[0], 0), None, k)[0][:, hands[:1]]
-        unseen = (sums[:, hands, 3:] == 0).all(1, keepdim=True)
-        sums[:, hands] = torch.where(unseen, face, sums[:, hands])
     if uv is None:
-        places = photos.new_zeros(batch, NUM_PARTS, k, k, 7)
+        shown, face, places = parts, torch.zeros_like(parts), photos.new_zeros(batch, NUM_PARTS, k, k, 7)
     else:
+        shown, face = torch.where(misplaced(photos, parts, uv), 0, parts), on_face(parts, uv).long()
         places = _completed(_places(shown, uv.float(), k))
+    sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, shown, 0), uv, k)
+    face = _sums(photos, face, None, k)[0][:, :1]
     body, places = body[:, None], places[:, None]
     if same_person:
-        sums, rows = sums.sum(0, keepdim=True), rows.sum(0, keepdim=True)
+        sums, rows, face = (x.sum(0, keepdim=True) for x in (sums, rows, face))
         body, places, photos, person = body.transpose(0, 1), places.transpose(0, 1), photos[:1], person[:1]
+    hands = [number - 1 for number in HANDS]  # if neither is seen, they have the face's colour
+    sums[:, hands] = torch.where((sums[:, hands, 3:] == 0).all(1, keepdim=True), face, sums[:, hands])
     means, known = _means(sums)
     row_means, row_known = _twin_colours(rows)
     rows = torch.where(row_known, row_means, means[:, :, None])
