@@ -214,7 +214,7 @@ def test_the_outline_of_a_leg_seen_from_the_side_is_smooth():
         assert np.abs(np.diff(leg.argmax(1))).max() <= 2
 
 
-def test_cloth_beside_legs_below_a_hem_is_not_their_outline():
+def test_cloth_next_to_legs_below_a_hem_is_not_their_outline():
     body = Build.average()
     parts, uv = drawn(Stances(STILL, body.positions(STILL), np.array([480.0])), [body], (512, 384))
     wider = np.roll(parts[0] > 0, 12, 1) | np.roll(parts[0] > 0, -12, 1)

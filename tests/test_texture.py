@@ -384,7 +384,7 @@ def paint(photo, where, colour):
     photo.movedim(1, -1)[where] = torch.tensor(colour) * 2 - 1
 
 
-def beside(area, columns):
+def next_to(area, columns):
     """The pixels up to so many columns left or right of an area."""
     return F.max_pool2d(area[:, None].float(), (1, 2 * columns + 1), stride=1, padding=(0, columns))[:, 0] > 0
 
@@ -395,7 +395,7 @@ def test_nothing_is_misplaced_where_the_map_is_right(dressed):
 
 def test_a_hand_on_clothes_is_not_clothes_and_a_bare_leg_stays_one(dressed):
     photo, parts, uv = dressed
-    hand = beside(among(parts, 3), 22) & among(parts, 7, 9)
+    hand = next_to(among(parts, 3), 22) & among(parts, 7, 9)
     paint(photo, hand, SKIN)
     paint(photo, among(parts, 11, 12, 13, 14), SKIN)
     found = misplaced(photo, parts, uv)
@@ -444,5 +444,5 @@ def test_hands_in_pockets_get_the_colour_of_the_face(dressed):
 
 def test_a_map_without_a_face_says_nothing(dressed):
     photo, parts, uv = dressed
-    paint(photo, beside(among(parts, 3), 22) & among(parts, 7, 9), SKIN)
+    paint(photo, next_to(among(parts, 3), 22) & among(parts, 7, 9), SKIN)
     assert not misplaced(photo, torch.where(on_face(parts, uv), 0, parts), uv).any()

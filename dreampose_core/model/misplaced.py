@@ -1,8 +1,7 @@
 """Find pixels of a photo that show something other than the map says: a hand on clothes, a skirt next to a bare arm,
 hair over a sleeve.
 
-Maps lie a few pixels beside the person, and know no hair below the head. What such pixels show is told by colour: skin
-looks like the face, hair like the crown.
+Maps are a few pixels off, and know no hair below the head. Colours decide: skin is like the face, hair like the crown.
 """
 
 from __future__ import annotations
@@ -45,15 +44,18 @@ def _misplaced(photo: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor) -> to
     wrong = torch.zeros_like(arms)
     if not skin.any():
         return wrong
+    # Hair that hangs over an arm
     if min(_share(hair, _on(parts, side)) for side in _SIDES) < _SLEEVE:
         wrong = arms & _grown(_touching(hair, parts >= _HEAD), 2 * rim)
+    # Clothes next to a bare arm, and hands on clothes
     row = (uv[1] * _ROWS).long().clamp(0, _ROWS - 1)
     limb = torch.where(_on(parts, _BACKS), parts - 2, parts)  # front and back of an arm are one
     bare = forearms | arms
     wrong |= bare & ~skin & _grown(rest, near) & (_in_rows(limb, row, skin, bare) > _BARE)
     hands = rest & _touching(skin, forearms) & (_in_rows(parts, row, skin, rest) < _CLOTHED)
     wrong |= _grown(hands & _grown(forearms, 3 * near), rim) & rest
-    for hand in (_on(parts, (number,)) for number in HANDS):  # one in a pocket is not seen
+    # The pocket that a hand is in
+    for hand in (_on(parts, (number,)) for number in HANDS):
         if _share(skin, hand) < _BARE:
             cloth = _difference(colours, rest & _grown(hand, near)) < _LIKE
             wrong |= hand & (_share(cloth, hand) > _CLOTHED)
