@@ -111,7 +111,7 @@ def outlined(
         off = np.zeros(body.shape)
         off[body] = _between(offsets, box_parts[body], box_uv[:, body]) * scale
         edge = body & (within < 2)  # without steps along it
-        smooth = [gaussian_filter(x, _SMOOTH * scale) for x in (np.where(edge, off, 0), edge.astype(float))]
+        smooth = [gaussian_filter(np.float32(x), _SMOOTH * scale, truncate=2) for x in (np.where(edge, off, 0), edge)]
         off = smooth[0] / smooth[1].clip(1e-6)
         added, removed = ~body & (out <= off[rows, columns]), body & (within <= -off)
         new_parts, new_uv = box_parts[rows, columns], box_uv[:, rows, columns]
