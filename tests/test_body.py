@@ -11,7 +11,7 @@ import torch
 from drawn import drawn_clip
 
 from dreampose_core.body.build import Build, Stances, drawn
-from dreampose_core.body.cones import LIMBS, euler_matrices
+from dreampose_core.body.cones import LIMBS, TORSO, euler_matrices
 from dreampose_core.body.fitting import Points, offsets_of, stance_of
 from dreampose_core.body.outline import outline_of
 from dreampose_core.body.retarget import on_body
@@ -222,6 +222,20 @@ def test_cloth_next_to_legs_below_a_hem_is_not_their_outline():
     lowered = trousers > skirt  # the legs' bins from the hem down, at 0.3 of the height
     assert skirt[lowered].max() <= 0.015 < trousers[lowered].min() and lowered.any((1, 2)).sum() == 4
     assert np.array_equal(trousers[~lowered], skirt[~lowered])
+
+
+def test_between_legs_apart_nothing_hangs_and_hands_on_hips_are_not_their_outline():
+    body, apart = Build.average(), STILL.copy()
+    for side, angle in (("left", 0.5), ("right", -0.5)):
+        turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
+        apart[0, [JOINT_INDEX[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")]] = turn
+    places = body.positions(apart)
+    parts, uv = (x[0] for x in drawn(Stances(apart, places, np.array([480.0])), [body], (512, 384)))
+    below = places[0, both("hip"), 1].mean() - (256 - np.nonzero(parts == TORSO[0])[0].max()) / 480
+    assert 0.05 < below < 0.085, "the torso ends a little below the hips"
+    hands = (parts > 0) | np.roll(parts > 0, 14, 1) | np.roll(parts > 0, -14, 1)
+    offsets = outline_of(parts, uv.astype(np.float32), hands, 480.0)
+    assert offsets[[2, 3], 0].max() <= 0 < offsets[[2, 3], 2].min()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ _SHOULDERS, _HIPS = 0.2, 0.096  # average body: distance from the left to the ri
 _SHOULDER_HEIGHT = 0.18  # average body: height above the spine's joint
 _HAND, _FOOT = 0.055, 0.11  # average body: wrist to knuckles, heel to toe
 HEAD_WIDTH, HEAD_TOP = 0.048, 0.139  # average body: half the head's width, and its top above the joint
-_GROIN = 0.02  # extra length at the torso's lower end
 _ANKLE_HEIGHT = 0.045  # height of the ankle joints above the floor
 _SKIRT_ACROSS, _SKIRT_DEEP = 1.3, 1.1  # scale of a skirt's cross section along x and z
 _BATCH = 8  # frames drawn at once
@@ -131,7 +130,7 @@ class Build:
         wide, broad = np.clip(shoulders / _SHOULDERS, 0.7, 1.5), np.clip(hips / _HIPS, 0.7, 1.6)
         hip, waist, chest = self.trunk
         torso = (
-            ("root", (0, -0.045 - _GROIN, -0.004), (0, 0.03, 0), (0.064, 0.062), (1.5 * broad * hip, 1.05)),
+            ("root", (0, -0.025, -0.004), (0, 0.045, 0), (0.063, 0.05), (1.5 * broad * hip, 1.15)),
             ("spine", (0, -0.04, 0), (0, 0.075, 0), (0.059, 0.067), (1.36 * waist, 1.02)),
             ("spine", (0, 0.09, 0), (0, 0.163, -0.004), (0.069, 0.054), (1.46 * wide * chest, 0.98)),
             ("spine", (0.014, 0.192, -0.005), (0.086 * wide, 0.17, -0.005), (0.036, 0.032), (chest, 1)),

@@ -17,9 +17,11 @@ _PAIRS = (TORSO, HEAD, *(pair for name, pair in PARTS.items() if "hand" not in n
 _BINS = 6  # along V
 SHAPE = (len(_PAIRS), _BINS, 2)  # axes of offsets: pair, bin along V, the person's right and left side
 # Limits of the offsets, in body heights. Pixels further away move with something else.
-_MOST = np.array([{TORSO: 0.05, HEAD: 0.12}.get(pair, 0.08 if pair[0] in (9, 10) else 0.03) for pair in _PAIRS])
+_MOST = np.full((len(_PAIRS), _BINS), 0.03)
+_MOST[:4] = [[0.05], [0.12], [0.08], [0.08]]  # torso, head, upper legs
+_MOST[2:4, 0] = 0  # at the hips the torso shows how wide they are
 _LEAST = -0.03
-_BARE = 0.015  # the same for legs below a skirt
+_BARE = 0.015  # the most for legs below a skirt
 _AROUND, _SMOOTH = 0.01, 0.003  # body heights: reach of the pixels around one, and smoothing along the outline
 _FEW = 4  # bins with fewer pixels are ignored
 _FARTHEST = 90  # percentile of the distances to add or remove in a bin
@@ -59,7 +61,7 @@ def outline_of(parts: np.ndarray, uv: np.ndarray, mask: np.ndarray, height: floa
             chosen, at = distances[place == number], np.unravel_index(number, SHAPE)
             if len(chosen) >= max(_FEW, count[at] + 1):
                 offsets[at], count[at] = sign * np.percentile(chosen, _FARTHEST) / height, len(chosen)
-    offsets = np.clip(offsets, _LEAST, np.where(_REST < hem, _BARE, _MOST[:, None])[..., None])
+    offsets = np.clip(offsets, _LEAST, np.where(_REST < hem, _BARE, _MOST)[..., None])
     seen = np.zeros(SHAPE, bool)
     place = _bins(parts[body], uv[:, body])
     seen[np.unravel_index(np.unique(place[place >= 0]), SHAPE)] = True
