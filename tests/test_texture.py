@@ -415,6 +415,19 @@ def test_clothes_next_to_a_bare_arm_are_no_skin_and_a_sleeve_stays_one(dressed):
     found = misplaced(photo, parts, uv)
     assert (forearm & near).sum() > 100 and found[forearm & near].float().mean() > 0.9
     assert found[forearm & ~near].float().mean() < 0.02
+    hem = forearm & (uv[:, 1] > 0.3) & (uv[:, 1] < 0.5)
+    paint(photo, among(parts, *range(15, 23)), SKIN)
+    paint(photo, hem, SHIRT)
+    found = misplaced(photo, parts, uv)
+    assert (hem & near).sum() > 25 and found[hem & near].float().mean() > 0.9, "a hem that hides all of a bare arm"
+
+
+def test_a_bare_belly_between_the_arms_is_no_hand(dressed):
+    photo, parts, uv = dressed
+    forearms = among(parts, 19, 20, 21, 22)
+    belly = among(parts, 2) & (uv[:, 1] > 0.48) & (uv[:, 1] < 0.5)
+    paint(photo, forearms | belly | next_to(forearms, 6) & among(parts, 2), SKIN)
+    assert belly.sum() > 300 and not misplaced(photo, parts, uv)[belly].any()
 
 
 def test_hair_over_an_arm_is_no_sleeve_unless_all_sleeves_have_its_colour(dressed):

@@ -16,16 +16,16 @@ _HEAD = 23  # the first of the head's two parts
 _FACE_U, _FACE_V, _CROWN_V = 0.3, (0.2, 0.6), 0.75  # on the head: largest U and range of V of the face; the crown's V
 _LEAST = 40  # pixels whose colours describe skin or hair
 _LIGHT = 0.1  # how much the logarithm of brightness counts in a colour, against the shares of red and green
-_SPREAD = 0.008, 0.02, 0.04  # least and most that the shares of usual colours differ by, and what brightness does
+_SPREAD = 0.008, 0.013, 0.04  # least and most that the shares of usual colours differ by, and what brightness does
 _LIKE = 5  # a colour is alike within so many spreads
 HANDS = (3, 4)
 _FOREARMS, _ARMS, _REST = (*HANDS, 19, 20, 21, 22), tuple(range(15, 23)), (1, 2, *range(7, 15))
-_BACKS = 17, 18, 21, 22  # parts on the back of the arms
 _SIDES = tuple(range(15, 23, 2)), tuple(range(16, 23, 2))  # parts of the left and the right arm
+_ALONG = torch.tensor([0] * 3 + [2] * 2 + [0] * 14 + [1] * 4 + [0] * 2)  # upper arm, lower arm, hand, by part
 _BARE, _CLOTHED = 0.15, 0.5  # rows of a part with a larger share of skin are bare, with a smaller one clothed
 _SLEEVE = 0.25  # an arm with a smaller share of hair's colour shows that sleeves are not of that colour
 _ROWS = 24  # rows of a part along V
-_NEAR, _RIM = 0.03, 0.006  # shares of the photo's height: how far off maps are, and how wide edges are mixed
+_NEAR, _RIM = 0.03, 0.006  # shares of the person's height: how far off maps are, and how wide edges are mixed
 
 
 def misplaced(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
@@ -40,20 +40,19 @@ def _misplaced(photo: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor) -> to
     colours = _colours(photo)
     skin, hair = _skin_and_hair(colours, parts, uv)
     forearms, arms, rest = (_on(parts, numbers) for numbers in (_FOREARMS, _ARMS, _REST))
-    near, rim = (max(1, round(share * len(parts))) for share in (_NEAR, _RIM))
     wrong = torch.zeros_like(arms)
     if not skin.any():
         return wrong
+    tall = len(torch.unique(parts.nonzero()[:, 0]))
+    near, rim = (max(1, round(share * tall)) for share in (_NEAR, _RIM))
     # Hair that hangs over an arm
     if min(_share(hair, _on(parts, side)) for side in _SIDES) < _SLEEVE:
         wrong = arms & _grown(_touching(hair, parts >= _HEAD), 2 * rim)
     # Clothes next to a bare arm, and hands on clothes
     row = (uv[1] * _ROWS).long().clamp(0, _ROWS - 1)
-    limb = torch.where(_on(parts, _BACKS), parts - 2, parts)  # front and back of an arm are one
-    bare = forearms | arms
-    wrong |= bare & ~skin & _grown(rest, near) & (_in_rows(limb, row, skin, bare) > _BARE)
+    wrong |= _bare_arms(parts, row, skin) & ~skin & _grown(rest, near)
     hands = rest & _touching(skin, forearms) & (_in_rows(parts, row, skin, rest) < _CLOTHED)
-    wrong |= _grown(hands & _grown(forearms, 3 * near), rim) & rest
+    wrong |= _grown(hands & _grown(_on(parts, HANDS), 3 * near), rim) & rest
     # The pocket that a hand is in
     for hand in (_on(parts, (number,)) for number in HANDS):
         if _share(skin, hand) < _BARE:
@@ -99,6 +98,18 @@ def _on(parts: torch.Tensor, numbers: tuple[int, ...]) -> torch.Tensor:
 
 def _share(some: torch.Tensor, of: torch.Tensor) -> float:
     return float((some & of).sum() / of.sum().clamp_min(1))
+
+
+def _bare_arms(parts: torch.Tensor, row: torch.Tensor, skin: torch.Tensor) -> torch.Tensor:
+    """Which pixels lie on bare rows of arms and hands, bool (H, W): sleeves end once, so all below a bare row are."""
+    bare, along = torch.zeros_like(skin), _ALONG.to(parts.device)[parts] * _ROWS + row
+    for hand, arm in zip(reversed(HANDS), _SIDES):
+        whole = _on(parts, (hand, *arm))
+        all_of, skin_of = (torch.bincount(along[x], minlength=3 * _ROWS) for x in (whole, whole & skin))
+        share = skin_of / all_of.clamp_min(1)
+        ended = (share > _CLOTHED).cummax(0).values
+        bare |= whole & ((share > _BARE) | ended)[along]
+    return bare
 
 
 def _in_rows(parts: torch.Tensor, row: torch.Tensor, some: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
