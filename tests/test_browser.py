@@ -71,7 +71,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
         context = browser.new_context(**{"viewport": SIZES[size], "accept_downloads": True} | how)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60 * SECONDS)
+        page.set_default_timeout(180 * SECONDS)
         if clock:
             page.clock.install()
         page.add_init_script(WATCH_SHIFT)
