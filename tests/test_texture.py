@@ -292,11 +292,27 @@ def test_an_edge_goes_on_behind_a_person():
     assert ((filled(scene, covered) - scene).abs()[inside] < 0.1).float().mean() < 0.4
 
 
-def test_bars_are_not_copied():
+@pytest.mark.parametrize("more", [0, 8])
+def test_bars_are_not_copied(more):
+    """Neither with a watermark in them, nor within bars of another colour (`more` pixels at top and bottom)."""
     noise = torch.rand(1, 3, 160, 128, generator=torch.Generator().manual_seed(0)) * 0.4
     noise[..., :40], noise[..., 100:] = -1.0, -1.0
-    found, covered = fill_background(torch.where(person() > 0, 1.0, noise), person())
+    noise[..., 140 - more : 142 - more, 110:120] = 0.7
+    noise[..., :more, :], noise[..., 160 - more :, :] = -0.8, -0.8
+    there = person() * F.pad(torch.ones(1, 1, 128, 128), (0, 0, 16, 16))
+    found, covered = fill_background(torch.where(there > 0, 1.0, noise), there)
     assert found[covered.expand_as(found) > 0].min() > -0.2
+
+
+def test_a_wall_next_to_a_door_does_not_become_the_floor():
+    """Whose colour is the mean of both."""
+    scene = 0.05 * torch.randn(1, 3, 160, 128, generator=torch.Generator().manual_seed(0))
+    scene[..., :120, :76] += 0.6
+    scene[..., :120, 76:] -= 0.6
+    there = F.pad(torch.ones(1, 1, 126, 56), (24, 48, 24, 10))
+    found, covered = fill_background(torch.where(there > 0, 1.0, scene), there)
+    above = (covered > 0) & (torch.arange(160) < 112)[:, None]
+    assert (found.mean(1, keepdim=True)[above].abs() > 0.35).float().mean() > 0.7
 
 
 def test_light_that_changes_along_a_wall_goes_on_behind_the_person():

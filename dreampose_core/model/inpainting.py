@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
 
 MARGIN = 0.03  # share of the photo's height around the person that is replaced, too
 CELL = 4  # pixels a side of the cells of the finest level
@@ -17,6 +18,7 @@ _ROUNDS = 30  # smoothing steps on each pyramid level
 _NEAR = 0.05  # how much the distance of a patch counts, in shares of the frame, against its colours
 _ALONG = 1.4  # how much more a row's distance counts than a column's: walls and floors change with height
 _LIGHT = 0.25  # a smaller difference at the hole's edge is light, a larger one is another thing
+_PLAIN = 0.98  # share of a line of pixels with one colour that makes it a part of a bar; some have a watermark
 _AT_ONCE = 2048  # patches compared at once
 
 
@@ -53,22 +55,34 @@ def filled(photos: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
 
 def _patched(photo: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     """Fill the hole (1, 1, H, W) in a photo (1, 3, H, W) with patches; smoothly, where there are none."""
-    picture, bars = filled(photo, hole), _bars(photo)
+    bars, found = _bars(photo), None
     cells = [CELL << level for level in range(8) if min(photo.shape[2:]) // (CELL << level) >= _COARSEST]
-    found = None
+    guess = _across(*_known(photo, hole, CELL))
     for cell in reversed(cells):
-        weight = F.avg_pool2d(1 - hole, cell, ceil_mode=True)
-        known = F.avg_pool2d(photo * (1 - hole), cell, ceil_mode=True) / weight.clamp_min(1e-4)
+        known, weight = _known(photo, hole, cell)
         inside = weight < 1
-        guess = torch.where(inside, F.interpolate(picture, known.shape[2:], mode="area"), known)
+        guess = torch.where(inside, F.interpolate(guess, known.shape[2:], mode="area"), known)
         here, wrong = (_around(x) for x in (inside, inside | (F.max_pool2d(bars, cell, ceil_mode=True) > 0)))
         if not here.any() or wrong.all():
             continue
         for _ in range(8 if cell == cells[-1] else 4 if cell > CELL else 2):
             found = _most_similar(guess, here, ~wrong, half=cell == CELL)
             guess = torch.where(inside, _mean_of_patches(guess, *found), guess)
-        picture = guess
     return filled(photo, hole) if found is None else _copied(photo, hole, found[:2], cells[0])
+
+
+def _known(photo: torch.Tensor, hole: torch.Tensor, cell: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean colours outside the hole of cells (1, 3, h, w), and the share of each that is outside."""
+    weight = F.avg_pool2d(1 - hole, cell, ceil_mode=True)
+    return F.avg_pool2d(photo * (1 - hole), cell, ceil_mode=True) / weight.clamp_min(1e-4), weight
+
+
+def _across(cells: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Fill cells (1, 3, h, w) of a weight (1, 1, h, w) below half from the nearest others in their row: behind a person
+    who stands, floor and horizon go on from side to side. A mean of both sides may look like something else."""
+    inside, sampling = (weight[0, 0] < 0.5).cpu().numpy(), (cells.shape[3], 1)
+    row, column = distance_transform_edt(inside, sampling, return_distances=False, return_indices=True)
+    return cells[..., row, column]
 
 
 def _patches(picture: torch.Tensor) -> torch.Tensor:
@@ -82,14 +96,16 @@ def _around(cells: torch.Tensor) -> torch.Tensor:
 
 
 def _bars(photo: torch.Tensor) -> torch.Tensor:
-    """Bars of one colour along two opposite edges of a photo (1, 3, H, W), 0/1 (1, 1, H, W): nothing is to be copied
-    from them."""
-    plain = ((photo - photo[..., :1, :1]).abs() < 0.02).all(1)[0]
-    bars = torch.zeros_like(photo[:, :1])
-    for dim, lines in ((3, plain.all(0)), (2, plain.all(1))):
-        width = min(int(side.long().cumprod(0).sum()) for side in (lines, lines.flip(0)))
-        bars.narrow(dim, 0, width).fill_(1)
-        bars.narrow(dim, photo.shape[dim] - width, width).fill_(1)
+    """Bars of one colour along opposite edges of a photo (1, 3, H, W), 0/1 (1, 1, H, W): nothing is to be copied from
+    them. A photo with bars of its own may have been given others."""
+    bars = torch.ones_like(photo[:, :1])
+    inner = bars
+    for dim in (2, 3, 2, 3):
+        plain = ((photo - photo[..., :1, :1]).abs() < 0.02).all(1)[0].float().mean(3 - dim) > _PLAIN
+        width = min(int(side.long().cumprod(0).sum()) for side in (plain, plain.flip(0)))
+        if 2 * width < photo.shape[dim]:
+            photo, inner = (x.narrow(dim, width, x.shape[dim] - 2 * width) for x in (photo, inner))
+    inner.zero_()
     return bars
 
 
