@@ -110,7 +110,7 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     sums[:, hands] = torch.where((sums[:, hands, 3:] == 0).all(1, keepdim=True), face, sums[:, hands])
     means, known = _means(sums)
     row_means, row_known = _twin_colours(rows)
-    rows = torch.where(row_known, row_means, means[:, :, None])
+    rows = torch.where(row_known.any(2, keepdim=True), _nearest_rows(row_means, row_known), means[:, :, None])
     return Texture(body, places, means, known, rows, *fill_background(photos, person))
 
 
@@ -276,6 +276,13 @@ def _twin_colours(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     for table in (_TWINS, _MIRROR, _TWINS):
         sums = torch.where(sums[..., 3:] == 0, sums[:, torch.tensor(_pairs(table), device=sums.device)], sums)
     return sums[..., :3] / sums[..., 3:].clamp_min(1e-6), sums[..., 3:] > 0
+
+
+def _nearest_rows(means: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mean colours (B, 24, K, 3) in which each row has those of the nearest `known` one, (B, 24, K, 1)."""
+    at = torch.arange(means.shape[2], device=means.device)
+    off = (at[:, None] - at).abs() + len(at) * ~known.movedim(3, 2)  # (B, 24, K, K)
+    return means.gather(2, off.argmin(3, keepdim=True).expand_as(means))
 
 
 def _means(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
