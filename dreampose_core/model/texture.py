@@ -55,7 +55,8 @@ class Texture(NamedTuple):
     their change per step of U, per step of V, and the weight of the photo pixels behind them. An unseen point has the
     place of a seen one that may look like it, and as weight minus the share that it gets of its colour, or 0.
     means: (B, 24, 3) mean colour of each part or its twin. known: (B, 24) whether there is such a mean.
-    rows: (B, 24, K, 3) the same at each height V, so that an unseen back gets hems and belts where the front has them.
+    rows: (B, 24, K, 3) the same at each height V, or the nearest seen one, so that an unseen back gets hems and belts
+    where the front has them.
     background: (B, 3, H, W) the photo with its person filled in. covered: (B, 1, H, W) 1 in the filled area.
     """
 
