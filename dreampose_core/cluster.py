@@ -163,7 +163,7 @@ class ModelActor:
         """
         scene, options, subject = work
         self._load_subject(subject)
-        calls = {name: self._noting(name) for name in ("on_step", "on_smaller", "on_latent_preview")}
+        calls = {name: self._noting(name) for name in ("on_step", "on_smaller")}
         hidden: list[int] = []
         should_stop = ray.get_runtime_context().is_canceled
         # subject None: the loaded one

@@ -31,10 +31,8 @@ def make_video(work: Work) -> tuple[str, ...]:
     work.folder.frames.mkdir(exist_ok=True)
     subject = work.folder.path / "subject"
     if not subject.exists():
-        work.folder.samples.mkdir(exist_ok=True)
         for step in range(1, 4):
             work.on_progress(Progress("tuning", step, 3, loss=1 / step))
-            (work.folder.samples / f"{step:06d}.png").write_bytes(b"sample %d" % step)
             check_stop(work.should_stop)
         subject.touch()
     for index in range(total):

@@ -190,7 +190,7 @@ FAST = OPTIONS.model_copy(update={"recipe": "fast"})
 def learned_here(local, clip, tmp_path_factory) -> dict[str, bytes]:
     """As `learned`, of a run of the local engine."""
     folder = tmp_path_factory.mktemp("fast")
-    animate(local, **clip, options=FAST, folder=folder, samples=True)
+    animate(local, **clip, options=FAST, folder=folder)
     return learned(folder)
 
 
@@ -201,7 +201,7 @@ def test_a_person_is_learned_on_a_node_and_a_cancel_costs_no_step(cluster, local
     def note(progress) -> None:
         steps.extend([progress.step] if progress.stage == "tuning" else [])
 
-    given = {**clip, "options": FAST, "folder": tmp_path, "samples": True, "on_progress": note}
+    given = {**clip, "options": FAST, "folder": tmp_path, "on_progress": note}
     with pytest.raises(Cancelled):
         animate(cluster, **given, should_stop=lambda: bool(steps) and steps[-1] >= 12)
     assert list((tmp_path / "checkpoints").rglob("*.safetensors")), "written when it was to stop"
@@ -210,8 +210,7 @@ def test_a_person_is_learned_on_a_node_and_a_cancel_costs_no_step(cluster, local
     animate(cluster, **given)
     assert last <= steps[0] <= last + 10
     made = learned(tmp_path)
-    other = {name for name in made if made[name] != learned_here.get(name)}
-    assert {name for name in other if not name.startswith("samples/")} <= {"partial.mp4"}  # samples: one may come later
+    assert {name for name in made if made[name] != learned_here.get(name)} <= {"partial.mp4"}
     for name, engine in (("local", local), ("ray", cluster)):  # the next job has the model as it was
         animate(engine, **clip, options=OPTIONS, folder=tmp_path / name)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
@@ -233,7 +232,7 @@ def test_a_node_killed_while_a_person_is_learned_costs_the_steps_since_the_check
                     nodes.kill(node)
                 nodes.add(), nodes.add()
 
-    animate(cluster, **clip, options=FAST, folder=tmp_path, samples=True, on_progress=kill_all)
+    animate(cluster, **clip, options=FAST, folder=tmp_path, on_progress=kill_all)
     back = [b for a, b in zip(steps, steps[1:]) if b <= a]
     assert back == [26], "it goes on after the checkpoint of step 25"
     one, other = learned_here, learned(tmp_path)

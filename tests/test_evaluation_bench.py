@@ -40,7 +40,7 @@ STAGE_FIGURES = {
     "tune": {"fast_s", "fast_memory_mb", "paper_s", "paper_memory_mb"},
     "mini": {"frames_per_second_batch_2", "tuning_s", "tuning_memory_mb"},
     "body": {"frame_s", "network_s", "frames_per_second"},
-    "first": {"preview_s", "player_s"},
+    "first": {"frame_s", "player_s"},
     "ways": {"frame_contiguous_s", "frame_low_memory_s", "frame_low_memory_memory_mb"},
     "training": {"full_sample_s", "full_sample_memory_mb", "mini_crop_s"},
     "profiles": {"slowest"},

@@ -207,7 +207,6 @@ def test_a_job_from_submit_to_result(service, files):
     assert (last.state, last.place, last.error, last.notices) == ("done", 0, None, ("A sentence about a fall-back.",))
     assert len(last.frames) == 4 and last.frames == tuple(sorted(last.frames))
     assert last.losses == (1.0, 1 / 2, 1 / 3)
-    assert [path.name for path in last.samples] == ["000001.png", "000002.png", "000003.png"]
     assert (last.progress.stage, last.progress.step, last.progress.total) == ("frames", 4, 4)
     assert last.result.read_bytes() == b"video"
     folder = JobFolder(service.home / "jobs" / job)
@@ -360,20 +359,6 @@ def test_the_light_queue_refuses_bad_files_while_the_device_is_busy(service, fil
     open_gate(service)
     wait_state(service, good, "done")
     wait_state(service, busy, "done")
-
-
-def test_a_latent_preview_and_pictures_of_the_fine_tuning_are_seen_while_the_job_runs(service, files):
-    job = service.submit(ANNA, request(files, GATED))
-    assert wait_gated(service, job).latent_preview is None
-    folder = JobFolder(service.home / "jobs" / job)
-    folder.latent_preview.write_bytes(b"a picture")
-    assert service.status(ANNA, job).latent_preview == folder.latent_preview
-    (folder.samples / ".part.1.000017.png").touch()  # being written
-    (folder.samples / "000017.png").write_bytes(b"sample")
-    assert service.status(ANNA, job).samples[-1].name == "000017.png"
-    assert len(service.status(ANNA, job).samples) == 4
-    open_gate(service)
-    assert wait_state(service, job, "done").latent_preview is None  # of a job that is done there is a video
 
 
 def test_cancel_while_queued_running_done_and_twice(service, files):

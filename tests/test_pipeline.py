@@ -160,9 +160,15 @@ def test_guidance_is_the_papers_formula(pipe, clip, monkeypatch, s_image, s_pose
         return torch.full_like(noisy, 0.11 + 0.23 * image + 0.37 * has_pose)
 
     monkeypatch.setattr(denoising, "predict", predict)
-    monkeypatch.setattr(denoising, "clean_latents", lambda scheduler, noisy, total, t: totals.append(total) or noisy)
-    watch = {"on_latent_preview": lambda *_: None, "num_inference_steps": 2, "batches": [range(2)]}
-    run(pipe, clip, image_guidance=s_image, pose_guidance=s_pose, **watch)
+    step = type(pipe.scheduler).step
+
+    def noted(self, total, *given, **how):
+        totals.append(total)
+        return step(self, total, *given, **how)
+
+    monkeypatch.setattr(type(pipe.scheduler), "step", noted)
+    how = {"num_inference_steps": 2, "batches": [range(2)]}
+    run(pipe, clip, image_guidance=s_image, pose_guidance=s_pose, **how)
     expected = 0.11 + s_image * 0.23 + s_pose * 0.37  # paper, section 4.3
     assert torch.allclose(totals[0], torch.tensor(expected), atol=1e-5) and calls == 2 * passes
 

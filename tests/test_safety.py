@@ -19,7 +19,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from dreampose_core.__main__ import main
 from dreampose_core.animate.engine import LocalEngine
-from dreampose_core.animate.run import LATENT_PREVIEW, animate
+from dreampose_core.animate.run import animate
 from dreampose_core.doctor import examine
 from dreampose_core.errors import Cancelled, ModelError
 from dreampose_core.media import read_image
@@ -99,16 +99,13 @@ def test_a_run_says_which_frames_it_hid_also_after_an_interruption(tmp_path):
     assert again["hidden_frames"] == black and np.array_equal(frames(tmp_path / "halves"), frames(tmp_path / "run"))
 
 
-def test_what_is_shown_while_frames_are_made_is_looked_at_too(tmp_path):
+def test_hidden_frames_are_named(tmp_path):
     pipe = tiny_pipeline()
     pipe.safety_checker = SafetyChecker.from_stable_diffusion(make_checker(tmp_path))
-    previews, hidden = [], []
+    hidden = []
     rgb, poses = drawn_clip(HELD_OUT, "wave", 3, pipe.model_config.size)
-    calls = {"on_latent_preview": lambda _, pixels: previews.append(pixels), "on_hidden": hidden.append}
-    made = list(pipe.stream(rgb[0], poses, poses.select([0]), 4, **calls))
-    assert previews and not np.stack(previews).any() and not np.stack(made).any() and hidden == [0, 1, 2]
-    run(pipe, tmp_path / "run")
-    assert not (tmp_path / "run" / LATENT_PREVIEW).exists()
+    made = list(pipe.stream(rgb[0], poses, poses.select([0]), 4, on_hidden=hidden.append))
+    assert not np.stack(made).any() and hidden == [0, 1, 2]
 
 
 def test_it_comes_with_the_model_where_it_is_asked_for(tmp_path, capsys):

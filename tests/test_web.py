@@ -275,24 +275,6 @@ def test_the_file_of_a_motion_has_a_link_of_its_own(client, result):
     assert client.get(link).status_code == 404  # of a job that made none
 
 
-def test_a_latent_preview_that_is_replaced_while_it_is_asked_for_is_whole(client, result, monkeypatch):
-    """Its length is that of what is sent, not of the file that was there a moment before."""
-    preview, link = result.with_name("latent_preview.png"), ResultLinks("a secret").make(JOB, "a.png", "latent_preview")
-    preview.write_bytes(b"short")
-    stat = os.stat
-
-    def replaced(path, *args, **kwargs):
-        found = stat(path, *args, **kwargs)
-        if str(path) == str(preview):
-            preview.write_bytes(preview.read_bytes() + b" and longer")
-        return found
-
-    monkeypatch.setattr(os, "stat", replaced)
-    answer = client.get(f"/{link}")
-    assert answer.status_code == 200 and answer.content.startswith(b"short and longer")
-    assert answer.headers["content-length"] == str(len(answer.content))
-
-
 def test_expired_forged_and_foreign_links_get_the_same_answer_as_unknown_jobs(client, result, monkeypatch):
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda: 1e9)

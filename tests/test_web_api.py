@@ -262,24 +262,22 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
     assert "not done yet" in refused(working.get(f"/jobs/{job}/result"), 409)
     told = wait_gated(working, job)
     expected = {"state": "running", "place": 0, "error": None, "code": None, "kind": "animate", "title": "anna-walk"}
-    assert told | expected | {"chunks": [], "latent_preview": None, "things": {}} == told
+    assert told | expected | {"chunks": [], "things": {}} == told
     assert told["progress"] | {"stage": "frames", "step": 2, "total": 4} == told["progress"]
     assert told["options"] == AnimateOptions(recipe="none", seed=GATED, steps=4, mirror=True).model_dump()
-    assert [sample["step"] for sample in told["samples"]] == [1, 2, 3] and told["losses"] == [1, 1 / 2, 1 / 3]
+    assert told["losses"] == [1, 1 / 2, 1 / 3]
     folder = JobFolder(working.service.home / "jobs" / job)
     folder.chunks.mkdir()
     for number in range(2):
         (folder.chunks / f"{number:06d}.mp4").write_bytes(b"chunk %d" % number)
-    folder.latent_preview.write_bytes(b"a latent preview")
     told = working.get(f"/jobs/{job}").json()
     with TestClient(working.app) as anybody:
         assert [anybody.get(link).content for link in told["chunks"]] == [b"chunk 0", b"chunk 1"]
-        assert anybody.get(told["latent_preview"]).content == b"a latent preview"
         assert anybody.get(told["picture"]).content == b"frame 0"
     open_gate(working.service)
     told = wait_state(working, job, "done")
     assert (told["num_frames"], told["notices"][-1]) == (4, "A sentence about a fall-back.")
-    assert told["latent_preview"] is None and told["megabytes"] == 0 and len(told["chunks"]) == 2
+    assert told["megabytes"] == 0 and len(told["chunks"]) == 2
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", told["created"])
     video = working.get(f"/jobs/{job}/result")
     assert (video.status_code, video.content, video.headers["content-type"]) == (200, b"video", "video/mp4")
@@ -289,10 +287,7 @@ def test_a_job_from_its_files_to_its_video(working, files):  # noqa: F811
         link = told["links"]["result"]
         assert link.startswith(f"/results/{job}/") and anybody.get(link).content == b"video"
         assert anybody.get(link[:-9] + ("0" if link[-9] != "0" else "1") + link[-8:]).status_code == 404
-        pictures = [sample["picture"] for sample in told["samples"]]
-        assert [anybody.get(picture).content for picture in pictures] == [b"sample 1", b"sample 2", b"sample 3"]
-        assert anybody.get(pictures[0]).headers["content-type"] == "image/png"
-        assert anybody.get(pictures[0].replace("sample_000001", "sample_000002")).status_code == 404
+        assert anybody.get(told["chunks"][0].replace("chunk_000000", "chunk_000001")).status_code == 404
     assert [one["id"] for one in working.get("/jobs").json()["jobs"]] == [job]
     assert not list((working.service.home / "incoming").iterdir())
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..inputs.framing import Scene
 from ..model import memory
@@ -19,7 +20,6 @@ from ..progress import OnProgress, ShouldStop
 from ..settings import AnimateOptions
 from ..subject.finetuning import finetune
 from ..subject.folder import Subject, fingerprint, subject_loaded
-from ..subject.previews import Samples, scene_frames
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,11 @@ class LocalEngine:
         folder: Path,
         *,
         checkpoints: Path,
-        scene: Scene | None,
-        samples: Path,
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> Subject:
-        """Write the subject `folder` as `finetune` does.
-
-        options: of the video; tuning uses recipe and seed, the pictures the others. scene: for the pictures in
-        `samples`, None for no pictures.
-        """
-        taken = None
-        if scene is not None:
-            taken = Samples(self.pipe, scene, options, samples, should_stop)
-            if not checkpoints.is_dir():
-                taken.clear()
-        how = {"checkpoints": checkpoints, "samples": taken, "on_progress": on_progress, "should_stop": should_stop}
+        """Write the subject `folder` as `finetune` does, with the options' recipe and seed."""
+        how = {"checkpoints": checkpoints, "on_progress": on_progress, "should_stop": should_stop}
         return finetune(self.pipe, photos, image_poses, options.recipe, options.seed, folder, **how)
 
     def frames(
@@ -91,14 +80,14 @@ class LocalEngine:
 
         subject: a subject folder, or None for the model as it is. A batch is made together, unless it does not fit in
         memory.
-        callbacks: on_step, on_smaller, on_latent_preview and on_hidden, as in `DreamPosePipeline.stream`.
+        callbacks: on_step, on_smaller and on_hidden, as in `DreamPosePipeline.stream`.
         Raises Cancelled, checked at every step, and ModelError.
         """
-        if not batches or batches[0].start > 0:
-            callbacks["on_latent_preview"] = None
         how = {"batches": batches, "batch_size": max(map(len, batches), default=1), "should_stop": should_stop}
-        denoising = sampling(self.pipe.model_config, options)
-        stream = scene_frames(self.pipe, scene, options, denoising, **how, **callbacks)
+        how |= {"image_guidance": options.image_guidance, "pose_guidance": options.pose_guidance} | callbacks
+        how |= vars(sampling(self.pipe.model_config, options))
+        generator = torch.Generator().manual_seed(options.seed)
+        stream = self.pipe.stream(scene.photo, scene.poses, scene.image_poses, generator=generator, **how)
         loaded = nullcontext() if subject is None else subject_loaded(self.pipe, subject)
         with loaded, memory.peaks() as self.peaks, closing(stream):
             yield from zip(chain.from_iterable(batches), stream)

@@ -31,13 +31,11 @@ from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, StageClock, check_stop, ignore_progress, never_stop
 from ..settings import AnimateOptions, FrameOptions
 from ..subject.folder import Subject, read_subject, subject_key
-from ..subject.previews import SAMPLES
 from ..subject.recipe import recipe_named
 from .engine import LocalEngine, sampling
 from .outputs import PARTIAL, write_exports
 
 HIDDEN = "hidden.txt"  # numbers of the frames that the safety checker blackened, one per line
-LATENT_PREVIEW = "latent_preview.png"  # of the first frame, while it is denoised
 log = logging.getLogger("dreampose.animation")
 
 
@@ -55,7 +53,6 @@ def animate(
     subject: Path | None = None,
     bring: Callable[[str], None] | None = None,
     exports: bool = False,
-    samples: bool = False,
     label: bool = False,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
@@ -68,11 +65,10 @@ def animate(
     result.
     subjects: folder for tuned subjects, found again by content, None for one inside `folder`. subject: a subject folder
     to use instead of tuning one. bring(key): called before a subject is looked up in `subjects`, to fetch it from
-    elsewhere. exports: write the files of `outputs`, too. samples: take progress pictures during tuning, see
-    `subject.previews`. label: mark each frame as generated in a corner, see `media.watermark`; the videos' metadata
-    always does.
+    elsewhere. exports: write the files of `outputs`, too. label: mark each frame as generated in a corner, see
+    `media.watermark`; the videos' metadata always does.
     Writes frames/000000.png ..., chunks/000000.mp4 ... (a second of video each, in playing order), result.mp4,
-    result.json; while the first frames are denoised, LATENT_PREVIEW.
+    result.json.
     Existing frames are kept, so the same call resumes after an interruption.
     Raises InputError, ModelError, StorageError, or Cancelled when should_stop() returns true, checked at every step.
     """
@@ -103,7 +99,7 @@ def animate(
         known, notices = maps_together(photos)
         run.notices += (*notices, *crowds(more))
         pixels = [photo.image for photo in photos]
-        subject, loaded = run.tuned(pixels, known, subjects or folder / "subjects", bring, samples)
+        subject, loaded = run.tuned(pixels, known, subjects or folder / "subjects", bring)
     else:
         loaded = None if subject is None else read_subject(subject, engine.model.fingerprint)
         run.notices += [NOT_USED] if more else []
@@ -144,7 +140,6 @@ class _Run:
         image_poses: PoseSequence | None,
         subjects: Path,
         bring: Callable[[str], None] | None,
-        samples: bool,
     ) -> tuple[Path, Subject]:
         """Return the subject folder for these photos and the recipe; tune it unless it exists. Waits while another
         process writes it."""
@@ -164,8 +159,6 @@ class _Run:
                 self.options,
                 folder,
                 checkpoints=checkpoints / key,
-                scene=self.scene if samples else None,
-                samples=self.folder / SAMPLES,
                 on_progress=self.on_progress,
                 should_stop=self.should_stop,
             )
@@ -204,9 +197,6 @@ class _Run:
                 self.notices.append(f"Larger batches did not fit in memory, so frames are made {how}.")
                 log.warning("%s", self.notices[-1])
 
-        def on_latent_preview(frame: int, pixels: np.ndarray) -> None:
-            write_png(pixels, self.folder / LATENT_PREVIEW)
-
         def on_hidden(frame: int) -> None:
             with open(self.folder / HIDDEN, "a", encoding="ascii") as file:
                 file.write(f"{frame}\n")
@@ -214,8 +204,6 @@ class _Run:
         def write(index: int, frame: np.ndarray) -> None:
             if not self.frame_path(index).is_file():
                 write_png(labelled(frame) if self.label else frame, self.frame_path(index))
-            if index == 0:
-                (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
             self.write_chunks()
 
         tell()
@@ -223,7 +211,7 @@ class _Run:
         if not batches:
             self.seconds["frames"] = time.monotonic() - started
             return
-        calls = dict(on_step=on_step, on_smaller=on_smaller, on_latent_preview=on_latent_preview, on_hidden=on_hidden)
+        calls = dict(on_step=on_step, on_smaller=on_smaller, on_hidden=on_hidden)
         frames = self.engine.frames(self.scene, self.options, subject, batches, self.should_stop, **calls)
         waiting: deque[Future] = deque()
         try:
@@ -241,8 +229,6 @@ class _Run:
             with suppress(StorageError):  # then there is no partial video
                 self.write_partial()
             raise
-        finally:
-            (self.folder / LATENT_PREVIEW).unlink(missing_ok=True)
         self.peaks = self.engine.peaks
         self.seconds["frames"] = time.monotonic() - started
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ..animate.engine import LocalEngine
-from ..animate.run import LATENT_PREVIEW, animate
+from ..animate.run import animate
 from ..densepose.body_tracker import BodyTracker
 from ..errors import Cancelled, InputError
 from ..files import appearing
@@ -267,7 +267,7 @@ def _training(bench: Bench, figures: Figures) -> None:
 
 
 def _first(bench: Bench, figures: Figures) -> None:
-    """Full size: seconds to the first picture, and to the first second of video."""
+    """Full size: seconds to the first frame, and to the first second of video."""
     if shutil.which("ffmpeg") is None:
         figures["video"] = "left out: ffmpeg is missing"
         return
@@ -277,8 +277,8 @@ def _first(bench: Bench, figures: Figures) -> None:
         def look() -> bool:
             """Note when the files appear; whether to stop. `animate` calls it at every step and after every frame."""
             now = time.monotonic() - started
-            if (folder / LATENT_PREVIEW).is_file() or (folder / "frames" / "000000.png").is_file():
-                figures.setdefault("preview_s", now)
+            if (folder / "frames" / "000000.png").is_file():
+                figures.setdefault("frame_s", now)
             if (folder / "chunks" / "000000.mp4").is_file():
                 figures.setdefault("player_s", now)
             return "player_s" in figures or bench.should_stop()

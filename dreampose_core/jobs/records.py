@@ -102,8 +102,6 @@ class JobFolder:
         self.sound = self.input / "sound.m4a"  # the motion clip's sound; absent if it has none or it is not wanted
         self.frames = path / "frames"
         self.chunks = path / "chunks"
-        self.samples = path / "samples"  # pictures by the model during fine-tuning: 000017.png after 17 steps
-        self.latent_preview = path / "latent_preview.png"  # of the first frame, while the model denoises it
         self.result = path / "result.mp4"
         self.partial = path / "partial.mp4"  # the frames that a stopped job had finished, as a video
         self.settings = path / "result.json"  # the options, what the run used, its time and memory
@@ -132,8 +130,8 @@ class JobFolder:
     def thing(self, name: str) -> Path | None:
         """Return the path of a thing, or None if it does not exist. "frames" is a folder, all others are files.
 
-        name: one of THINGS; or a picture: "photo", "first" (frame of the video), "look" (of a preview),
-        "latent_preview", "sample_000017" (after 17 steps of fine-tuning); or "chunk_000003".
+        name: one of THINGS; or a picture: "photo", "first" (frame of the video), "look" (of a preview); or
+        "chunk_000003".
         """
         places = {
             "video": (self.result, self.partial),
@@ -145,11 +143,9 @@ class JobFolder:
             "photo": (self.image,),
             "first": (self.frames / "000000.png",),
             "look": (self.look,),
-            "latent_preview": (self.latent_preview,),
         }
-        if numbered := re.fullmatch(r"(sample|chunk)_(\d{6})", name, re.ASCII):
-            folder, suffix = (self.samples, ".png") if numbered[1] == "sample" else (self.chunks, ".mp4")
-            places[name] = (folder / f"{numbered[2]}{suffix}",)
+        if chunk := re.fullmatch(r"chunk_(\d{6})", name, re.ASCII):
+            places[name] = (self.chunks / f"{chunk[1]}.mp4",)
         return next((path for path in places.get(name, ()) if path.exists()), None)
 
 
@@ -288,21 +284,17 @@ class JobStatus(Job):
     """A job as its owner sees it.
 
     title: names its files, for example "bela-dance". megabytes: size of its video, once the state is final.
-    samples: small PNGs by the model during fine-tuning, in order; each file is named after the number of steps before
-    it. chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
+    chunks: finished video chunks in playing order. frames: finished frames. result: the MP4 once state is "done".
     look: a preview's picture of the photo alone, once state is "done". motion: the npz of a motion job, once state is
-    "done". things: the existing ones of THINGS, once the state is final. latent_preview: a PNG that previews the first
-    frame while the model denoises it.
+    "done". things: the existing ones of THINGS, once the state is final.
     request: the options and the paths of the decoded inputs (which exist once the upload has been checked).
     """
 
     title: str
     megabytes: float | None
-    samples: tuple[Path, ...]
     chunks: tuple[Path, ...]
     frames: tuple[Path, ...]
     result: Path | None
     look: Path | None
     motion: Path | None
-    latent_preview: Path | None
     things: tuple[str, ...]

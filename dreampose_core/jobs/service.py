@@ -216,13 +216,11 @@ class JobService:
             "state": state,
             "title": _title(request),
             "megabytes": video and round(size_of(video) / 1e6, 2),
-            "samples": tuple(sorted(folder.samples.glob("[0-9]*.png"))),
             "chunks": tuple(sorted(folder.chunks.glob("[0-9]*.mp4"))),
             "frames": tuple(sorted(folder.frames.glob("[0-9]*.png"))),
             "result": folder.result if done and not looks else None,
             "look": folder.look if done and looks else None,
             "motion": folder.motion if done and job.kind == "motion" else None,
-            "latent_preview": folder.thing("latent_preview") if state == "running" else None,
             "things": tuple(thing for thing in THINGS if folder.thing(thing)) if ended else (),
             "request": request and request.decoded(folder),
         }

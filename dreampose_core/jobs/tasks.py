@@ -257,7 +257,6 @@ class DeviceTasks:
             subjects=work.subjects,
             bring=None if bucket is None else partial(bucket.bring_subject, work.subjects.name),
             exports=True,
-            samples=True,
             label=self.settings.labels,
             **work.watch,
         )

@@ -1,7 +1,4 @@
-"""The denoising loop: turns noise into a frame's latents under dual guidance, and skips work where quality allows.
-
-Latent previews show the frame meanwhile: a linear map fitted to the photo turns latents into colours, without the VAE.
-"""
+"""The denoising loop: turns noise into a frame's latents under dual guidance, and skips work where quality allows."""
 
 from __future__ import annotations
 
@@ -12,22 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin, UniPCMultistepScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 from ..errors import InputError
 from ..progress import ShouldStop, check_stop
 from ..settings import Solver
-from .conditioning import clean_latents, predict
+from .conditioning import predict
 from .config import Sampling
 from .texture import Texture
-
-_COLOURLESS = 1e-3  # ridge: stabilises the fit for photos with few colours
-
-OnStep = Callable[[int, int, Callable[[], torch.Tensor]], None]
-"""Called after each step with its number, the total number of steps and a function that returns the current estimate of
-the clean latents."""
 
 
 @dataclass
@@ -35,14 +25,13 @@ class Reference:
     """Values that stay constant for a clip.
 
     tokens: (1, n, d), the photo's; blank: (1, n, d), the tokens for no photo. latents: (1, C, h, w), the photo's.
-    texture: of one person, or None. colours: see `colour_map`. size: (height, width) of the frames.
+    texture: of one person, or None. size: (height, width) of the frames.
     """
 
     tokens: torch.Tensor
     blank: torch.Tensor
     latents: torch.Tensor
     texture: Texture | None
-    colours: torch.Tensor | None = None
     size: tuple[int, int] | None = None
 
 
@@ -86,14 +75,14 @@ def denoise(
     beneath: torch.Tensor | None,
     pose: torch.Tensor,
     warp: torch.Tensor,
-    on_step: OnStep,
+    on_step: Callable[[int], None],
     should_stop: ShouldStop,
 ) -> torch.Tensor:
     """Denoise noise (B, C, h, w) to clean latents of the same shape.
 
     beneath: latents to add the noise to, or None. branches: from `guidance_branches`; outside
     sampling.guidance_interval (Kynkäänniemi et al., arXiv 2404.07724) frames are denoised without guidance, in one
-    pass. pose, warp: the frames' channels for the UNet. Raises Cancelled.
+    pass. pose, warp: the frames' channels for the UNet. on_step(step): called after each step. Raises Cancelled.
     """
     own = pipe.scheduler
     scheduler = copy.deepcopy(own) if sampling.solver is None else solver_named(sampling.solver, own)
@@ -116,10 +105,9 @@ def denoise(
                 branch_warp = warp if has_image and has_pose else torch.zeros_like(warp)
                 given = (scaled, t, branch_pose, branch_warp, tokens if has_image else no_tokens)
                 total = total + weight * predict(pipe, *given, scheduler, unet_at(step, (has_image, has_pose)))
-            clean = partial(clean_latents, scheduler, latents, total, t.long())
             latents = scheduler.step(total, t, latents).prev_sample
             # some schedulers run a few extra steps
-            on_step(min(step + 1, sampling.num_inference_steps), sampling.num_inference_steps, clean)
+            on_step(min(step + 1, sampling.num_inference_steps))
     return latents
 
 
@@ -158,26 +146,3 @@ def reusing(unet, every: int) -> Iterator[Callable[[int, object], Callable]]:
         yield at
     finally:
         handle.remove()
-
-
-def colour_map(photo: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Return the linear map with offset, (C + 1, 3), that best predicts a photo's pixels (1, 3, H, W) from its latents
-    (1, C, h, w)."""
-    channels = latents.shape[1]
-    small = F.adaptive_avg_pool2d(photo.float().cpu(), latents.shape[2:])
-    inputs = _with_ones(latents.float().cpu())
-    ridge = _COLOURLESS * len(inputs) * torch.eye(channels + 1)
-    return torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ small[0].flatten(1).T)
-
-
-def latent_preview(latents: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    """Return pixels (B, 3, h, w) in [-1, 1], one per latent cell, for latents (B, C, h, w)."""
-    count, _, height, width = latents.shape
-    pixels = torch.cat([_with_ones(one[None]) @ colours for one in latents.float().cpu()])
-    return pixels.view(count, height, width, 3).movedim(3, 1).clamp(-1, 1)
-
-
-def _with_ones(latents: torch.Tensor) -> torch.Tensor:
-    """Flatten (1, C, h, w) to (h w, C + 1) with a column of ones."""
-    flat = latents[0].flatten(1).T
-    return torch.cat([flat, torch.ones(len(flat), 1)], 1)

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import diffusers
 import numpy as np
 import torch
-import torch.nn.functional as F
 import transformers
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -42,7 +41,7 @@ from .conditioning import (
     window_channels,
 )
 from .config import POSE_WINDOWS, ModelConfig
-from .denoising import Reference, colour_map, denoise, guidance_branches, latent_preview
+from .denoising import Reference, denoise, guidance_branches
 from .safety import SafetyChecker
 from .texture import WARP_PLANES, Texture, harvest, move
 
@@ -52,7 +51,6 @@ for _library in (diffusers, transformers):  # silence progress bars and notes wh
 
 ImageLike = Image.Image | np.ndarray
 OutputType = Literal["uint8", "np"]
-_NUM_LATENT_PREVIEWS = 5  # of the first batch
 
 
 @dataclass
@@ -160,7 +158,6 @@ class DreamPosePipeline(DiffusionPipeline):
         should_stop: ShouldStop = never_stop,
         on_step: Callable[[int, int], None] | None = None,
         on_smaller: Callable[[int], None] | None = None,
-        on_latent_preview: Callable[[int, np.ndarray], None] | None = None,
         on_hidden: Callable[[int], None] | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield frames in order, as they are finished: (H, W, 3) in the model's size, uint8, or float32 in [0, 1] for
@@ -177,8 +174,7 @@ class DreamPosePipeline(DiffusionPipeline):
         model's.
         on_step(frame, step): called after each denoising step of the batch that starts with `frame`.
         on_smaller(batch_size): called when a batch did not fit in memory and the rest runs in smaller ones.
-        on_latent_preview(frame, pixels): called every few steps of the first batch with a preview of its first frame,
-        uint8 (H, W, 3), without detail. on_hidden(frame): called before a frame that the safety checker blackened.
+        on_hidden(frame): called before a frame that the safety checker blackened.
         Raises InputError for wrong input, Cancelled when should_stop() returns true, checked at every step, and
         ModelError if memory is too small for a single frame.
         """
@@ -212,10 +208,7 @@ class DreamPosePipeline(DiffusionPipeline):
 
         # 3. make each batch: encode the maps, move the texture, denoise, decode
         def made(indices: range) -> np.ndarray:
-            def watch(step: int, steps: int, clean: Callable[[], torch.Tensor]) -> None:
-                first = on_latent_preview is not None and indices.start == batches[0].start
-                if first and step < steps and step % max(1, steps // _NUM_LATENT_PREVIEWS) == 0:
-                    on_latent_preview(indices.start, self._preview(clean()[:1], reference))
+            def watch(step: int) -> None:
                 if on_step is not None:
                     on_step(indices.start, step)
 
@@ -230,7 +223,7 @@ class DreamPosePipeline(DiffusionPipeline):
         # 4. hide what is unsafe, and hand over frame by frame
         try:
             for indices, frames in memory.halving(batches, batch_size, made, reference.size, on_smaller):
-                hidden = self._hide(frames)
+                hidden = [] if self.safety_checker is None else self.safety_checker.hide(frames)
                 for number, (index, frame) in enumerate(zip(indices, frames)):
                     if on_hidden is not None and number in hidden:
                         on_hidden(index)
@@ -254,7 +247,7 @@ class DreamPosePipeline(DiffusionPipeline):
         blank, texture = blank_tokens(self, tokens), None
         if image_poses is not None and config.knows_charts(image_poses):
             texture = self.photo_maps(pixels.to(device), image_poses)[2]
-        return Reference(tokens, blank, latents, texture, colour_map(pixels[:1], latents), size)
+        return Reference(tokens, blank, latents, texture, size)
 
     def photo_maps(
         self, pixels: torch.Tensor, image_poses: PoseSequence | None
@@ -288,17 +281,6 @@ class DreamPosePipeline(DiffusionPipeline):
                 check_aspect(array.shape[:2], image_poses.size)
         size = self.model_config.shaped_like(arrays[0].shape[:2])
         return to_pixels(torch.from_numpy(np.stack([fit_image(array, size) for array in arrays])))
-
-    def _hide(self, frames: np.ndarray) -> list[int]:
-        """Blacken unsafe frames in place and return their indices."""
-        return [] if self.safety_checker is None else self.safety_checker.hide(frames)
-
-    def _preview(self, latents: torch.Tensor, reference: Reference) -> np.ndarray:
-        """Return a latent preview, uint8 (H, W, 3), of clean latents (1, C, h, w), blackened if it is unsafe."""
-        cells = latent_preview(latents, reference.colours)
-        shown = to_uint8(F.interpolate(cells, reference.size, mode="bilinear", align_corners=False)).cpu().numpy()
-        self._hide(shown)
-        return shown[0]
 
     def _maps(self, poses: PoseSequence, size: tuple[int, int]) -> list[torch.Tensor | None]:
         """Return parts and U, V of pose maps, fitted to `size`, on the device; None for what they lack."""

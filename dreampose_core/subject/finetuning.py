@@ -1,5 +1,5 @@
-"""Fine-tune the model to a person, into a subject folder or temporarily; with checkpoints, progress pictures and
-out-of-memory fallback."""
+"""Fine-tune the model to a person, into a subject folder or temporarily; resumed after an interruption, with less where
+memory is too small."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from ..poses import PoseSequence
 from ..progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from ..training.optimizers import is_available
 from .folder import Subject, base_restored, check_subject_folder, fingerprint, read_subject, save_subject, subject_key
-from .previews import Samples
 from .recipe import Rung, ladder, recipe_named
 from .tuning import tune_subject
 
@@ -38,7 +37,6 @@ def finetune(
     *,
     steps: int | None = None,
     checkpoints: Path | None = None,
-    samples: Samples | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> Subject:
@@ -47,10 +45,9 @@ def finetune(
 
     An existing subject of the same tuning is returned as it is. image_poses: the photos' pose maps, one each, or None
     to drop the pose in tuning. steps: of the UNet, see `recipe_named`. checkpoints: a folder from which an interrupted
-    call resumes, removed when the subject is written; None for one next to `folder`. samples: takes the progress
-    pictures. If memory is too small, tuning falls back to less, see `recipe.ladder`, and the subject's notices
-    name the changes. Raises InputError for wrong input or checkpoints of another tuning, and ModelError if memory is
-    too small for the last fallback.
+    call resumes, removed when the subject is written; None for one next to `folder`. If memory is too small, tuning
+    falls back to less, see `recipe.ladder`, and the subject's notices name the changes. Raises InputError for wrong
+    input or checkpoints of another tuning, and ModelError if memory is too small for the last fallback.
     """
     check_subject_folder(folder)
     base, how = fingerprint(pipe), recipe_named(recipe, steps)
@@ -77,11 +74,8 @@ def finetune(
 
     # tune, one rung lower whenever memory is too small
     def tuned(rung: Rung) -> Subject:
-        watch = {"sample": samples and samples.take, "on_progress": on_progress, "should_stop": should_stop}
+        watch = {"on_progress": on_progress, "should_stop": should_stop}
         losses = tune_subject(pipe, pixels, image_poses, rung.how, seed, folder=checkpoints, **watch)
-        if samples is not None:
-            done = sum(map(len, losses.values()))
-            samples.take(done, done)
         notices = [rung.notice] if rung.notice else []
         subject = Subject(key, base, rung.recipe, seed, image_poses is not None, losses, notices)
         save_subject(pipe, folder, subject, photos, image_poses)
@@ -101,8 +95,6 @@ def finetune(
             log.warning("%s", rungs[at].notice)
             if (rungs[at].recipe, rungs[at].how.optimizer) != (rung.recipe, rung.how.optimizer):
                 # the checkpoints are of other weights, or of another optimizer's state
-                if samples is not None:
-                    samples.clear()
                 for stage in ("tuning", "decoder"):  # before tuning.json names the new rung
                     shutil.rmtree(checkpoints / stage, ignore_errors=True)
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -18,9 +18,6 @@ from .folder import LORA
 from .recipe import SubjectRecipe
 from .views import ALL, TURNED, Source, Views, same_part
 
-OnLearned = Callable[[int, int], None]
-"""Called with the number of steps done and the total."""
-
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out")
 _SCHEDULE = dict(warmup=5, cooldown=0.5, ema=None)
 _OWN = 0.65  # share of the decoder's samples that use the photo's own latents
@@ -36,32 +33,27 @@ def tune_subject(
     seed: int = 0,
     *,
     folder: Path | None = None,
-    sample: OnLearned | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, list[float]]:
     """Tune `pipe` in place and return the losses of both stages, "tuning" and "decoder".
 
     photos: pixels (N, 3, H, W) in [-1, 1]; image_poses: their N maps, or None to drop the pose in tuning. folder: for
-    checkpoints; an interrupted call resumes from there. sample(step, total): called before the first of the UNet's
-    `total` steps and after each, with the current weights, and at the end, which may come early, with the final
-    weights; it must not change weights or random state. Call this function inside `subject.base_restored`.
+    checkpoints; an interrupted call resumes from there. Call this function inside `subject.base_restored`.
     """
     for module in (pipe.unet, pipe.vae, pipe.adapter, pipe.image_encoder):
         module.requires_grad_(False)  # each stage enables what it trains
-    if sample is not None:
-        sample(0, recipe.unet_steps)
     photos = photos.to(pipe.unet.device)
     source = Source(pipe, photos, *pipe.photo_maps(photos, image_poses), recipe, seed)
     run = {"on_progress": on_progress, "should_stop": should_stop}
-    tuning = _tune_unet(source, sample, folder=folder and folder / "tuning", **run)
+    tuning = _tune_unet(source, folder=folder and folder / "tuning", **run)
     decoder = _tune_decoder(source, folder=folder and folder / "decoder", **run)
     for module in (pipe.unet, pipe.adapter, pipe.vae.decoder):
         module.to(pipe.vae.encoder.conv_in.weight.dtype)  # trained in float32, used in the model's precision
     return {"tuning": tuning, "decoder": decoder}
 
 
-def _tune_unet(source: Source, sample: OnLearned | None = None, **run) -> list[float]:
+def _tune_unet(source: Source, **run) -> list[float]:
     """Tune UNet and adapter; run: folder, on_progress, should_stop as in `loop.train`."""
     pipe, recipe = source.pipe, source.recipe
     if recipe.rank is None:
@@ -88,16 +80,10 @@ def _tune_unet(source: Source, sample: OnLearned | None = None, **run) -> list[f
         errors = [error(views, random(source.seed, number, 11), views.held + 1e-6) for number, views in batches]
         return float(torch.stack(errors).mean())
 
-    def between(step: int) -> None:
-        if step < recipe.unet_steps:
-            sample(step, recipe.unet_steps)
-
-    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, **_SCHEDULE, sample_every=1)
-    run |= {"sample": None if sample is None else between, "held": None if source.kept is None else held}
+    options = LoopOptions(recipe.unet_steps, recipe.unet_lr, parts, recipe.optimizer, **_SCHEDULE)
+    run |= {"held": None if source.kept is None else held}
     with gradient_checkpointing(recipe.checkpointing, pipe.unet):
         losses, _ = train(unet + list(pipe.adapter.parameters()), loss_at, options, "tuning", **run)
-    if sample is not None:
-        sample(len(losses), len(losses))
     return losses
 
 

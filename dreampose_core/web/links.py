@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -95,12 +94,9 @@ def add_results(app: FastAPI, home: Path, links: ResultLinks) -> None:
         if path is not None and path.is_dir():
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
             return StreamingResponse(zipped(path), media_type="application/zip", headers=headers)
-        if path is not None and thing != "latent_preview":
+        if path is not None:
             how = {"filename": name, "content_disposition_type": "attachment" if download else "inline"}
             return FileResponse(path, headers=headers, **how)
-        if path is not None:
-            with suppress(FileNotFoundError):  # it is replaced, and deleted at last, while it is asked for
-                return Response(path.read_bytes(), media_type="image/png", headers=headers)
         return JSONResponse({"error": "This link is unknown or has expired; open the page again for a new one."}, 404)
 
 

@@ -84,13 +84,6 @@ class Step(BaseModel):
     seconds_left: float | None = Field(description="An estimate for this stage; null while unknown.")
 
 
-class Sample(BaseModel):
-    """What the model made of the person so far."""
-
-    step: int = Field(description="After so many steps of learning.")
-    picture: str = Field(description="A small PNG, for ten minutes and without a token.")
-
-
 class JobView(BaseModel):
     """How a job stands. Every link works for ten minutes, for anyone who has it."""
 
@@ -108,12 +101,8 @@ class JobView(BaseModel):
     code: str | None = Field(description="Why it failed: 'input' (what was given), 'crash_loop' or 'internal'.")
     notices: list[str] = Field(description="Sentences about what was done otherwise than asked for.")
     num_frames: int = Field(description="Frames finished.")
-    samples: list[Sample] = Field(
-        description="Pictures from the learning, about five; none where the person had been learned before."
-    )
     losses: list[float] = Field(description="The training loss so far, one value a step, thinned.")
     chunks: list[str] = Field(description="Links to the finished seconds of video (fragmented MP4), in order.")
-    latent_preview: str | None = Field(description="A PNG of the first frame while it is denoised.")
     picture: str | None = Field(description="A PNG: the first frame, the photo, or what was found in the photo.")
     things: dict[str, str] = Field(description="Links to what can be kept, by name: video, gif, side_by_side, ...")
     options: AnimateOptions | None
@@ -152,11 +141,7 @@ def job_view(status: JobStatus, links: ResultLinks, page: str) -> JobView:
     endings = {thing: "" if thing == "video" else f"-{thing}" for thing in status.things}
     made = {
         "num_frames": len(status.frames),
-        "samples": [
-            {"step": int(path.stem), "picture": link(f"sample_{path.stem}", path.name)} for path in status.samples
-        ],
         "chunks": [link(f"chunk_{path.stem}", path.name) for path in status.chunks],
-        "latent_preview": None if status.latent_preview is None else link("latent_preview", "preview.png"),
         "picture": picture and link(picture, f"{picture}.png"),
         "things": {thing: link(thing, f"{status.title}{end}{THINGS[thing]}") for thing, end in endings.items()},
         "options": asked and asked.options,

@@ -87,8 +87,6 @@ function content() {
   if (job.things.video && job.state !== "failed")
     return { video: same("video", job.things.video), what: caption || "Your video", caption };
   if (live?.playing) return { video: live.url, what: "Your video so far" };
-  if (job.latent_preview)
-    return { picture: relative(job.latent_preview), what: "The first frame", caption: "First preview" };
   const found = job.kind === "preview" && job.state === "done";
   const what = "The photo with the person found in it";
   return {
@@ -211,9 +209,9 @@ function actions({ id, state, things, options, megabytes }, ended) {
   }`;
 }
 
-// What was learned, and what was done otherwise than asked for.
-function facts({ losses, samples }, notices) {
-  if (!losses.length && !samples.length && !notices.length) return null;
+// The training loss, and what was done otherwise than asked for.
+function facts({ losses }, notices) {
+  if (!losses.length && !notices.length) return null;
   let smooth = losses[0];
   const course = losses.map((loss) => (smooth = 0.85 * smooth + 0.15 * loss));
   const [low, high] = [Math.min(...course), Math.max(...course)];
@@ -227,14 +225,9 @@ function facts({ losses, samples }, notices) {
     >
       <polyline points=${course.map(point).join(" ")} />
     </svg>`;
-  const sample = ({ step, picture }) =>
-    html`<li key=${step}><img src=${same(step, picture)} alt="After ${step} steps" />step ${step}</li>`;
   return html`<details class="facts">
     <summary>Details</summary>
     ${course.length > 1 && curve()}
-    <ol class="samples">
-      ${samples.map(sample)}
-    </ol>
     <ul class="notices">
       ${notices}
     </ul>
