@@ -32,6 +32,13 @@ FLAGS += ["--disable-background-networking", "--disable-component-update"]
 SIZES = {"laptop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 SHOWN = "mini" if "DREAMPOSE_SHOTS" in os.environ else "tiny"
 MAX_SHIFT, MAX_BYTES = 0.1, 1_600_000
+# What plays on the stage, one after the other, in `seen`.
+WATCH_STAGE = """seen = []; new MutationObserver(() => {
+  const player = document.querySelector(".player:not([hidden])");
+  const caption = document.querySelector(".caption")?.textContent ?? "";
+  const now = caption.startsWith("Quick preview") ? "preview" : player?.src.startsWith("blob:") ? "stream" : "video";
+  if (player && seen.at(-1) !== now) seen.push(now);
+}).observe(document.querySelector("#stage"), {subtree: true, childList: true, attributes: true, characterData: true})"""
 # Cumulative layout shift, without Gradio's own loading sign.
 WATCH_SHIFT = """
 window.shift = 0;
@@ -208,6 +215,7 @@ def test_two_presses_make_a_video(open_page, shoot, size: str, tmp_path: Path):
     expect(page.locator(".caption")).to_contain_text("Quick preview")
     wait_until_playing(page)
     shoot(page, f"{size}-2-preview")
+    page.evaluate(WATCH_STAGE)
     before = page.locator(".stage").get_attribute("data-job")
     page.click("#run")
     page.wait_for_function("before => document.querySelector('.stage').dataset.job !== before", arg=before)
@@ -217,6 +225,7 @@ def test_two_presses_make_a_video(open_page, shoot, size: str, tmp_path: Path):
     wait_for_state(page, "done")
     wait_until_playing(page)
     shoot(page, f"{size}-4-done")
+    assert page.evaluate("seen")[:2] == ["preview", "stream"], "the preview goes on until the stream begins"
     assert page.locator(".player").evaluate("v => v.muted && v.loop && v.playsInline")
     link = page.locator(".stage .download")
     expect(link).to_contain_text(re.compile(r"Download \d+ × \d+, [\d.]+ MB"))
@@ -378,7 +387,7 @@ def test_fine_tuning_afterwards_compare_and_a_saved_person(open_page, shoot):
     shoot(page, "laptop-7-tuning")
     wait_for_state(page, "done")
     page.click(".facts summary")
-    expect(page.locator(".facts svg")).to_be_visible()
+    expect(page.locator(".facts .loss")).to_be_visible()
     expect(page.locator(".videos li")).to_have_count(2)
     act(page, "Compare", 1)
     page.wait_for_function("document.querySelector('.second').currentTime > 0.1")

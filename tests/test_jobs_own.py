@@ -68,10 +68,12 @@ def test_things_that_can_be_kept_are_those_that_are_there(service, files):  # no
     assert service.status(ANNA, job).things == tuple(THINGS)
     assert folder.thing("photo") == folder.image and folder.thing("first").name == "000000.png"
     assert folder.thing("../../jobs") is None and folder.thing("request") is None
-    assert folder.thing("sample_000002").read_bytes() == b"sample 2"
+    folder.chunks.mkdir()
+    (folder.chunks / "000002.mp4").write_bytes(b"chunk 2")
+    assert folder.thing("chunk_000002").read_bytes() == b"chunk 2"
     assert all(
         folder.thing(name) is None
-        for name in ("sample_000009", "sample_2", "sample_../frames/000000", "sample_00000\u0662")
+        for name in ("chunk_000009", "chunk_2", "chunk_../chunks/000002", "chunk_00000\u0662")
     )
 
 

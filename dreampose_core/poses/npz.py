@@ -6,6 +6,7 @@ Reading untrusted files is safe.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from .sequence import BODY_VERSION, UNCLAMPED, Joints, PoseSequence, check_uv_ra
 VERSION = 2  # files of version 1 have no joints
 MAX_BYTES = 6 << 30  # enough for 1200 frames of 768 x 768 with U, V, also with unclamped ones
 _JOINTS = {name: name for name in ("rotations", "camera", "confidence", "body")} | {"positions": "joints"}
+_IN_TURN = threading.Lock()  # numpy reads headers with ast, which threads must not share (Python 3.11, gh-106905)
 _ARRAYS = ("parts", "uv", "charts", "fps", "version", "body_version", *_JOINTS.values())
 
 
@@ -57,7 +59,7 @@ def read_poses(path: str | Path) -> PoseSequence:
             raise InputError(f"{name} holds arrays of more than {MAX_BYTES >> 30} GiB.")
     damaged = f"{name} cannot be read as a pose file (.npz); it is damaged or of another kind."
     with refusing(damaged, f"{name}: "):
-        with np.load(path, allow_pickle=False) as file:
+        with _IN_TURN, np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in _ARRAYS if key in file}
         if not {"version", "charts", "fps"} <= arrays.keys():
             raise InputError("it is no pose file, which needs version, charts and fps as well as parts or uv.")

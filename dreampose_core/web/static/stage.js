@@ -1,5 +1,5 @@
 // The stage: what the visitor looks at. Its value says whose page this is and what to show:
-// {owner, job, preview, example: {video, caption}, problem}. Everything else comes from the HTTP API, which it polls.
+// {owner, job, opened, preview, example: {video, caption}, problem}. Everything else comes from the HTTP API, which it polls.
 const { html, render } = htmPreact;
 const { api, relative } = window.dreampose;
 const FINAL = ["done", "failed", "cancelled"];
@@ -23,7 +23,7 @@ const FILES = {
 const BUSY_MS = 20000; // without a step: the server has much to do
 const FRESH_MS = 300000; // links hold for ten minutes, so they are asked for again before
 let [turn, looking, stepped] = [0, null, ["", 0]];
-let [wanted, shown, job, example, live, size, compared, divide, problem, heard, away, deleted] = []; // what is drawn
+let [wanted, shown, job, example, live, kept, size, compared, divide, problem, heard, away, deleted] = []; // what is drawn
 
 // A video that is still being made: its seconds are appended one after the other as they come.
 class Live {
@@ -87,6 +87,7 @@ function content() {
   if (job.things.video && job.state !== "failed")
     return { video: same("video", job.things.video), what: caption || "Your video", caption };
   if (live?.playing) return { video: live.url, what: "Your video so far" };
+  if (kept && !live) return {};
   const found = job.kind === "preview" && job.state === "done";
   const what = "The photo with the person found in it";
   return {
@@ -134,8 +135,8 @@ function draw() {
         (video || live) &&
         html`<video
           class="player"
-          src=${video ?? live.url}
-          hidden=${!video}
+          src=${live?.url ?? video}
+          hidden=${live && !live.playing}
           aria-label=${what}
           onloadeddata=${measured}
           muted
@@ -212,22 +213,11 @@ function actions({ id, state, things, options, megabytes }, ended) {
 // The training loss, and what was done otherwise than asked for.
 function facts({ losses }, notices) {
   if (!losses.length && !notices.length) return null;
-  let smooth = losses[0];
-  const course = losses.map((loss) => (smooth = 0.85 * smooth + 0.15 * loss));
-  const [low, high] = [Math.min(...course), Math.max(...course)];
-  const point = (loss, i) => `${(300 * i) / (course.length - 1)},${56 - (52 * (loss - low)) / (high - low || 1)}`;
-  const curve = () =>
-    html`<svg
-      viewBox="0 0 300 60"
-      preserveAspectRatio="none"
-      role="img"
-      aria-label="Training loss: ${course[0].toPrecision(3)} → ${course.at(-1).toPrecision(3)}"
-    >
-      <polyline points=${course.map(point).join(" ")} />
-    </svg>`;
+  const mean = (some) => (some.reduce((sum, loss) => sum + loss, 0) / some.length).toPrecision(3);
+  const course = () => html`<p class="loss">Training loss: ${mean(losses.slice(0, 5))} → ${mean(losses.slice(-5))}</p>`;
   return html`<details class="facts">
     <summary>Details</summary>
-    ${course.length > 1 && curve()}
+    ${losses.length > 0 && course()}
     <ul class="notices">
       ${notices}
     </ul>
@@ -276,11 +266,13 @@ async function follow(id, mine) {
 }
 
 function start() {
-  const { owner, job: video, preview, example: ready, problem: why } = props.value ?? {};
+  const { owner, job: video, preview, example: ready, problem: why, opened } = props.value ?? {};
   window.dreampose.owner = owner;
   if (why) return complain({ message: why });
   if (looking) api(`jobs/${looking}/cancel`, "POST").catch(() => {}); // another choice came before its preview
   looking = preview;
+  // below the progress the preview goes on, or the video that is made once more
+  kept = video && !opened && wanted === job?.id && job?.things.video;
   [wanted, problem, deleted, compared] = [preview ?? video, "", false, null];
   turn += 1;
   if (wanted) follow(wanted, turn);
@@ -303,7 +295,7 @@ async function share(video) {
   await navigator.share({ files: [file] }).catch(() => {});
 }
 
-window.dreampose.open = (id) => show({ job: id });
+window.dreampose.open = (id) => show({ job: id, opened: true });
 
 // A video that its owner has deleted has no files any more.
 window.dreampose.forget = (id) => {
