@@ -1,1 +1,1 @@
-"""A subject: fine-tuning the model to one person; recipes, the subject folder and progress pictures."""
+"""A subject: fine-tuning the model to one person; recipes and the subject folder."""
