@@ -36,10 +36,14 @@ _THICKNESS = {
     "upper_leg": ((0.06, 0.039), 1.05),
     "lower_leg": ((0.041, 0.025), 1.08),
 }
-# hand with its fingers, and thumb: as below
+# of the left hand: palm, thumb, and fingers from the first to the fourth, as below
 _ON_HAND = (
-    ((0, -0.012, 0), (0, -0.104, 0.0096), (0.0235, 0.0145), (0.7, 1.15)),
-    ((0, -0.02, 0.008), (0, -0.055, 0.034), (0.01, 0.0065), (1, 1)),
+    ((0, -0.014, 0), (0, -0.046, 0.001), (0.0185, 0.0205), (0.6, 1.2)),
+    ((0, -0.02, 0.011), (-0.006, -0.056, 0.037), (0.009, 0.0058), (1, 1)),
+    ((0, -0.05, 0.017), (-0.006, -0.098, 0.025), (0.006, 0.0046), (1, 1)),
+    ((0, -0.05, 0.006), (-0.007, -0.107, 0.0085), (0.0062, 0.0047), (1, 1)),
+    ((0, -0.05, -0.005), (-0.007, -0.1, -0.0085), (0.006, 0.0045), (1, 1)),
+    ((0, -0.048, -0.0155), (-0.006, -0.084, -0.0245), (0.0054, 0.004), (1, 1)),
 )
 # skull, nose and throat: start, end, radii, cross section
 _ON_HEAD = (
@@ -156,9 +160,10 @@ class Build:
             start, end = np.multiply(start, long), np.multiply(end, long) * (sign, 1, 1)
             cones.append(Cone(foot, start, end, *shape, "whole", parts))
             size = max(0.7, self.hand / _HAND)
-            for *place, scale in _ON_HAND:
-                place = (np.multiply(x, size) for x in place)
-                cones.append(Cone(f"{side}_wrist", *place, scale, "whole", PARTS[f"{side}_hand"]))
+            for start, end, radii, scale in _ON_HAND:
+                start, end = (np.multiply(x, (sign * size, size, size)) for x in (start, end))
+                radii = np.multiply(radii, size)
+                cones.append(Cone(f"{side}_wrist", start, end, radii, scale, "hand", PARTS[f"{side}_hand"]))
         for *place, scale in _ON_HEAD:
             cones.append(Cone("head", *(np.multiply(x, self.head) for x in place), scale, "head", HEAD))
         return cones + [*self._hair(), self._skirt()]
@@ -236,10 +241,11 @@ def drawn(
         chosen, height = [builds[index] for index in which], stances.height[which]
         now, before = (tuple(x[at] for x in posture) for at in (which, (which - lag).clip(0)))
         scale = torch.tensor(height / size[0], dtype=torch.float32)
-        drawn_parts, drawn_uv = draw(_stacked(chosen).hung(now, before), now, scale, size, supersample)
+        drawn_parts, drawn_uv, skirt = draw(_stacked(chosen).hung(now, before), now, scale, size, supersample)
         maps = with_even_sides(drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1), height)
         if builds[0].outline.any():
-            maps = outlined(*maps, builds[0].outline, height)
+            bare = None if builds[0].skirt[1] == 0 else ~skirt.numpy()
+            maps = outlined(*maps, builds[0].outline, height, bare)
         parts[which], uv[which] = maps
         clock.tick(int(which[-1]) + 1)
     return parts, uv

@@ -50,7 +50,13 @@ for _side, _sign in zip(SIDES, (1, -1)):
     REST[f"{_side}_ankle"] = (_sign * 0.047, 0.045, -0.004)
 WAIST = 0.6  # rest height of a skirt's waist
 # rest heights at which a chart's V is 0 and 1
-HEIGHTS = {"torso": (0.43, 0.875), "head": (0.845, 1.02), "upper_leg": (0.57, 0.235), "lower_leg": (0.305, 0.02)}
+HEIGHTS = {
+    "torso": (0.43, 0.875),
+    "head": (0.845, 1.02),
+    "hand": (0.505, 0.365),
+    "upper_leg": (0.57, 0.235),
+    "lower_leg": (0.305, 0.02),
+}
 _SKIRT_LAG = 0.6  # weight of the legs' earlier position in the hem's position
 _THIGH, _CALF = 1.15, 1.3  # space around the legs inside a skirt, as a factor of the leg's radius
 
@@ -62,7 +68,8 @@ class Cone:
     start, end: ball centres (3,) in the joint's frame.
     radii: (2,) of the two balls; (0, 0) if the cone is absent.
     scale: (2,) of the cross section along x and z.
-    chart: "limb" (front and back), "whole" (one chart), "torso", "head", or "skirt", which hangs open at its end.
+    chart: "limb" (front and back), "whole" (one chart), "hand", "torso", "head", or "skirt", which hangs open at its
+    end.
     parts: (front, back).
     swing: how far the end lags behind the joint, 0 to 1.
     """

@@ -13,17 +13,28 @@ from torch.nn.functional import normalize
 from ..poses import JOINT_INDEX
 from .cones import HEIGHTS, PARTS, REST, TORSO, WAIST, Bodies, Posture
 
-_CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": 0.27}  # rest heights below which a skirt shows this part of the legs
+_SHIN_FROM = 0.27
+_CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": _SHIN_FROM}  # rest heights below which a skirt shows these charts
+_THIGHS = PARTS["left_upper_leg"], PARTS["right_upper_leg"]
 _FAR = -1e4
+_SKIRT = 32  # added to the parts of a skirt while it is drawn
 
 
-def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tensor, ra: torch.Tensor, rb: torch.Tensor):
+def intersect(
+    origin: torch.Tensor,
+    direction: torch.Tensor,
+    length: torch.Tensor,
+    ra: torch.Tensor,
+    rb: torch.Tensor,
+    leaving: bool = False,
+):
     """Intersect rays with the rounded cone from (0, 0, 0), radius ra, to (0, length, 0), radius rb.
 
     origin: (..., 3). direction: (..., 3) of unit length. length, ra, rb: broadcast against (...).
-    Returns hit (bool), distance and point (..., 3) of the first intersection, which solves the quadratics of the cone's
-    mantle and its two balls.
+    Returns hit (bool), distance and point (..., 3) of the first intersection, or of the last one (`leaving`), which
+    solves the quadratics of the cone's mantle and its two balls.
     """
+    sign = 1 if leaving else -1
     ox, oy, oz = origin.unbind(-1)
     dx, dy, dz = direction.unbind(-1)
     slope = ra - rb
@@ -35,21 +46,22 @@ def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tenso
     k1 = d2 * m3 - m1 * m2 + m2 * slope * ra
     k0 = d2 * m5 - m1 * m1 + 2 * m1 * slope * ra - m0 * ra * ra
     disc = k1 * k1 - k0 * k2
-    t = (-disc.clamp_min(0).sqrt() - k1) / torch.where(k2.abs() < 1e-9, torch.full_like(k2, 1e-9), k2)
+    t = (sign * disc.clamp_min(0).sqrt() - k1) / torch.where(k2.abs() < 1e-9, torch.full_like(k2, 1e-9), k2)
     y = m1 - ra * slope + t * m2
     mantle = (disc >= 0) & (y > 0) & (y < d2) & (k2 > 1e-9)
     disc_a, disc_b = m3 * m3 - m5 + ra * ra, m6 * m6 - m7 + rb * rb
-    ta = torch.where(disc_a >= 0, -m3 - disc_a.clamp_min(0).sqrt(), -_FAR)
-    tb = torch.where(disc_b >= 0, -m6 - disc_b.clamp_min(0).sqrt(), -_FAR)
-    t = torch.where(mantle, t, torch.minimum(ta, tb))
+    ta = torch.where(disc_a >= 0, sign * disc_a.clamp_min(0).sqrt() - m3, sign * _FAR)
+    tb = torch.where(disc_b >= 0, sign * disc_b.clamp_min(0).sqrt() - m6, sign * _FAR)
+    t = torch.where(mantle, t, torch.maximum(ta, tb) if leaving else torch.minimum(ta, tb))
     hit = mantle | (disc_a >= 0) | (disc_b >= 0)
     return hit, t, origin + t[..., None] * direction
 
 
 def draw(
     bodies: Bodies, now: Posture, scale: torch.Tensor, size: tuple[int, int], supersample: int = 2
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw T frames of bodies: parts uint8 (T, H, W) and U, V float16 (T, 2, H, W).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw T frames of bodies: parts uint8 (T, H, W), U, V float16 (T, 2, H, W), and which pixels show a skirt, bool
+    (T, H, W).
 
     bodies: one for each frame, with their cloth already hanging. now: positions have their 0 in the picture's middle.
     scale: (T,) picture heights per body height. size: (height, width). supersample: rays per pixel side. A pixel
@@ -66,7 +78,8 @@ def draw(
     hits = (rays[:, 1:2] > 0).float()
     values = rays.gather(4, hits.argmax(4, keepdim=True).expand(-1, 4, -1, -1, -1))[..., 0]
     values = torch.where(hits.mean(4) >= 0.5, values, 0.0)
-    return values[:, 1].to(torch.uint8), values[:, 2:].to(torch.float16)
+    parts = values[:, 1].to(torch.uint8)
+    return parts % _SKIRT, values[:, 2:].to(torch.float16), parts >= _SKIRT
 
 
 def _draw_cone(
@@ -108,9 +121,14 @@ def _draw_cone(
     direction = -to_local[:, :, 2]
     speed = direction.norm(dim=-1)[:, None, None]
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
-    hit, t, point = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
+    shape = length[:, None, None], *radii[:, :, None, None].unbind(1)
+    hit, t, point = intersect(origin, direction, *shape)
     along = point[..., 1] / length[:, None, None]
     if kind.chart == "skirt":
+        # rays that enter through the open end see the inside
+        _, last, inside = intersect(origin, direction, *shape, leaving=True)
+        t, point = torch.where(along > 1, last, t), torch.where(along[..., None] > 1, inside, point)
+        along = point[..., 1] / length[:, None, None]
         hit = hit & (along <= 1)
     values = torch.stack([-t / speed, *_chart(i, bodies, point, along, frame, scale)], 1).reshape(frames, 4, h * w)
     old = buffer.gather(2, index[:, None].expand(-1, 4, -1))
@@ -142,7 +160,7 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale):
     if kind.chart in HEIGHTS:
         local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
         angle = torch.atan2(local[..., 0], local[..., 2])
-        size = bodies.torso if kind.chart == "torso" else bodies.head
+        size = {"torso": bodies.torso, "head": bodies.head}.get(kind.chart, torch.ones_like(bodies.head))
         low, high = HEIGHTS[kind.chart]
         height = local[..., 1] / size[:, None, None] + REST[kind.joint][1]
         v = (height - low) / (high - low)
@@ -151,12 +169,19 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale):
         length = (bodies.end[:, i] - bodies.start[:, i]).norm(dim=-1)[:, None, None]
         ra, rb = bodies.radii[:, i, :, None, None].unbind(1)
         v = (along * length + ra) / (length + ra + rb).clamp_min(1e-6)
-    if kind.chart == "whole":
+    if kind.chart in ("whole", "hand"):
         u, part = angle / (2 * math.pi) + 0.5, torch.full_like(v, front)
     elif kind.chart == "head":
         u, part = angle.abs() / math.pi, torch.where(angle >= 0, float(front), float(back))
     else:
         u, part = _halves(angle, front, back)
+    if kind.parts in _THIGHS:
+        # a thigh that is thicker than the skirt around it, or lifts it, is covered by it down to the hem
+        (first, last), (shin, ankle) = HEIGHTS["upper_leg"], HEIGHTS["lower_leg"]
+        height = first + v * (last - first)
+        under, on_shin = (bodies.hem > 0)[:, None, None] & (height > bodies.hem[:, None, None]), height < _SHIN_FROM
+        v = torch.where(under & on_shin, (height - shin) / (ankle - shin), v)
+        part = part + torch.where(under, _SKIRT + 4.0 * on_shin, 0.0)  # 7 to 10 are upper legs, 11 to 14 lower legs
     return part, u.clamp(0, 1), v.clamp(0, 1)
 
 
@@ -187,4 +212,4 @@ def _skirt_chart(angle, height):
         sides = [torch.where(is_front, *map(float, PARTS[f"{side}_{limb}"])) for side in ("left", "right")]
         part = torch.where(below, torch.where(left, *sides), part)
         u, v = torch.where(below, leg_u, u), torch.where(below, (height - first) / (last - first), v)
-    return part, u.clamp(0, 1), v.clamp(0, 1)
+    return part + _SKIRT, u.clamp(0, 1), v.clamp(0, 1)

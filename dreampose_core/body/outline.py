@@ -33,6 +33,7 @@ _REST = np.ones((len(_PAIRS), _BINS))  # rest heights of the middles of the legs
 for _name in ("left_upper_leg", "right_upper_leg", "left_lower_leg", "right_lower_leg"):
     _first, _last = HEIGHTS[_name.split("_", 1)[1]]
     _REST[_PAIRS.index(PARTS[_name])] = _first + (np.arange(_BINS) + 0.5) / _BINS * (_last - _first)
+_LEG_PARTS = [part for name, pair in PARTS.items() if name.endswith("_leg") for part in pair]
 _PAIR_OF = np.full(25, -1)
 _IS_BACK = np.zeros(25, bool)
 for _number, (_front, _back) in enumerate(_PAIRS):
@@ -91,14 +92,14 @@ def with_even_sides(parts: np.ndarray, uv: np.ndarray, height: np.ndarray) -> tu
 
 
 def outlined(
-    parts: np.ndarray, uv: np.ndarray, offsets: np.ndarray, height: np.ndarray
+    parts: np.ndarray, uv: np.ndarray, offsets: np.ndarray, height: np.ndarray, bare: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move the outlines of drawn maps, parts (T, H, W) and U, V (T, 2, H, W), by offsets (SHAPE).
 
-    height: (T,) pixels per body height.
+    height: (T,) pixels per body height. bare: (T, H, W), where legs under a skirt show; None without a skirt.
     """
     parts, uv = parts.copy(), uv.copy()
-    for whole_parts, whole_uv, scale in zip(parts, uv, height):
+    for index, (whole_parts, whole_uv, scale) in enumerate(zip(parts, uv, height)):
         rows, columns = np.nonzero(whole_parts)
         if not len(rows):
             continue
@@ -112,6 +113,9 @@ def outlined(
         rows, columns, out = nearest(body)
         off = np.zeros(body.shape)
         off[body] = _between(offsets, box_parts[body], box_uv[:, body]) * scale
+        if bare is not None:
+            legs = bare[index][box] & np.isin(box_parts, _LEG_PARTS)
+            off[legs] = off[legs].clip(max=_BARE * scale)
         edge = body & (within < 2)  # without steps along it
         smooth = [gaussian_filter(np.float32(x), _SMOOTH * scale, truncate=2) for x in (np.where(edge, off, 0), edge)]
         off = smooth[0] / smooth[1].clip(1e-6)

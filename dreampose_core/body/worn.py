@@ -16,6 +16,7 @@ _BANDS = ((-0.25, 0.2), (0.2, 0.6), (0.6, 1.05))  # hips, waist and chest, from 
 _LEAST_STEP = 0.003  # body heights; thinner hair counts as part of the head
 _HIPS, _LEGS = 0.515, 0.47  # rest height of the hips; distance from there to the ankles
 _ROUNDS = 3
+_SHORTER = 0.006  # the drawn skirt ends this much above the hem, so that what is below never shows on it
 # samples between hips and ankles in the search for a skirt; samples compared on each side of a hem
 _LEG_STEPS, _NEAR_STEPS = 48, 6
 
@@ -173,7 +174,7 @@ def _hem(steps: np.ndarray, wide: np.ndarray, bare: np.ndarray, filled: np.ndarr
         above, below = ratio[hem - _NEAR_STEPS : hem].mean(), ratio[hem : hem + _NEAR_STEPS].mean()
         gap = filled[:hem][steps[:hem] > 0.12]
         if _mean(gap, 0) > 0.8 and above > 1.15 * below or np.isnan(gap).all() and above > max(1.15, 1.25 * below):
-            return np.array([_HIPS - steps[hem] * _LEGS, wide[max(0, hem - 3) : hem].mean() / 2])
+            return np.array([_HIPS - steps[hem] * _LEGS + _SHORTER, wide[max(0, hem - 3) : hem].mean() / 2])
     open_below = filled[int(0.3 * len(steps)) :]
     if _mean(open_below, 0) > 0.9 and np.median(ratio[len(steps) // 2 :]) > 1.5:
         return np.array([_HIPS - 0.95 * _LEGS, wide[-6:-2].mean() / 2])  # the skirt reaches the ankles

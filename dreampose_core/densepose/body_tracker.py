@@ -247,8 +247,7 @@ def _fit(
     fitted = [fitted_body(stances.select([i]), builds[i], masks[there[i]], own) for i, own in zip(which, shown)]
     body = _together(fitted, bones, legs)
     joints = _joints(true, height * nearer, visibility, body, size)
-    plain = np.zeros_like(body.outline)  # the outline comes from the mask
-    builds = [replace(body, offsets=b.offsets, hand=b.hand, foot=b.foot, outline=plain) for b in builds]
+    builds = [replace(body, offsets=b.offsets, hand=b.hand, foot=b.foot) for b in builds]
     return stances, builds, points, joints
 
 
