@@ -154,11 +154,11 @@ class Build:
                 cones.append(Cone(f"{side}_{first}", (0, 0, 0), end, radii, (1, depth), "limb", parts))
             foot, parts = f"{side}_ankle", PARTS[f"{side}_foot"]
             thin = (min(_ANKLE, radii[1]),) * 2
-            cones.append(Cone(foot, (0, 0.03, -0.004), (0, -0.015, -0.006), thin, (1, 1), "whole", parts))
+            cones.append(Cone(foot, (0, 0.03, -0.004), (0, -0.015, -0.006), thin, (1, 1), "ankle", parts))
             long = (1, 1, np.clip(self.foot / _FOOT, 0.8, 1.6))
             start, end, *shape = _SOLE
             start, end = np.multiply(start, long), np.multiply(end, long) * (sign, 1, 1)
-            cones.append(Cone(foot, start, end, *shape, "whole", parts))
+            cones.append(Cone(foot, start, end, *shape, "sole", parts))
             size = max(0.7, self.hand / _HAND)
             for start, end, radii, scale in _ON_HAND:
                 start, end = (np.multiply(x, (sign * size, size, size)) for x in (start, end))

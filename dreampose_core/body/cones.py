@@ -68,8 +68,8 @@ class Cone:
     start, end: ball centres (3,) in the joint's frame.
     radii: (2,) of the two balls; (0, 0) if the cone is absent.
     scale: (2,) of the cross section along x and z.
-    chart: "limb" (front and back), "whole" (one chart), "hand", "torso", "head", or "skirt", which hangs open at its
-    end.
+    chart: "limb" (front and back), "hand", "ankle" and "sole" (a part's one chart), "torso", "head", or "skirt", which
+    hangs open at its end.
     parts: (front, back).
     swing: how far the end lags behind the joint, 0 to 1.
     """

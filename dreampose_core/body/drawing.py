@@ -13,8 +13,10 @@ from torch.nn.functional import normalize
 from ..poses import JOINT_INDEX
 from .cones import HEIGHTS, PARTS, REST, TORSO, WAIST, Bodies, Posture
 
+_THROAT, _THROAT_STEP = 0.1, 0.28  # V of the head below which V changes this much more slowly with height
 _SHIN_FROM = 0.27
 _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": _SHIN_FROM}  # rest heights below which a skirt shows these charts
+_WHOLE = {"hand": (0, 1), "ankle": (0, 0.3), "sole": (0.3, 1)}  # cones with one chart, and their share of it along V
 _THIGHS = PARTS["left_upper_leg"], PARTS["right_upper_leg"]
 _FAR = -1e4
 _SKIRT = 32  # added to the parts of a skirt while it is drawn
@@ -164,12 +166,16 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale):
         low, high = HEIGHTS[kind.chart]
         height = local[..., 1] / size[:, None, None] + REST[kind.joint][1]
         v = (height - low) / (high - low)
+        if kind.chart == "head":  # the throat reaches below the chart, into its lowest tenth
+            v = torch.where(v < _THROAT, _THROAT + _THROAT_STEP * (v - _THROAT), v)
     else:
         angle = torch.atan2(point[..., 0] * scale[:, None, None, 0], point[..., 2] * scale[:, None, None, 2])
         length = (bodies.end[:, i] - bodies.start[:, i]).norm(dim=-1)[:, None, None]
         ra, rb = bodies.radii[:, i, :, None, None].unbind(1)
         v = (along * length + ra) / (length + ra + rb).clamp_min(1e-6)
-    if kind.chart in ("whole", "hand"):
+    if kind.chart in _WHOLE:
+        first, last = _WHOLE[kind.chart]
+        v = first + v * (last - first)
         u, part = angle / (2 * math.pi) + 0.5, torch.full_like(v, front)
     elif kind.chart == "head":
         u, part = angle.abs() / math.pi, torch.where(angle >= 0, float(front), float(back))

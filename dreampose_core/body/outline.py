@@ -20,6 +20,7 @@ SHAPE = (len(_PAIRS), _BINS, 2)  # axes of offsets: pair, bin along V, the perso
 _MOST = np.full((len(_PAIRS), _BINS), 0.03)
 _MOST[:4] = [[0.05], [0.12], [0.08], [0.08]]  # torso, head, upper legs
 _MOST[2:4, 0] = 0  # at the hips the torso shows how wide they are
+_MOST[6:8, 0] = _MOST[0, -1] = 0.01  # what stands off the shoulders is hair or a collar
 _LEAST = -0.03
 _BARE = 0.015  # the most for legs below a skirt
 _AROUND, _SMOOTH = 0.01, 0.003  # body heights: reach of the pixels around one, and smoothing along the outline
