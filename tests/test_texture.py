@@ -130,6 +130,18 @@ def test_the_back_of_the_head_has_the_colour_of_the_crown():
     assert torch.allclose(planes[:3, 10:28, 22:25], torch.tensor(-0.75), atol=0.1), "but the back is hair"
 
 
+@pytest.mark.parametrize("gap, is_closed", [(0.05, True), (0.2, False)])
+def test_a_narrow_gap_between_seen_points_is_closed(gap, is_closed):
+    """Single points that no pixel hit were dots in faces."""
+    parts, uv = torch.zeros(1, 400, 120, dtype=torch.long), torch.zeros(1, 2, 400, 120)
+    parts[0, 100:300, 10:110] = 2
+    uv[0, 0, :, 10:110] = ((torch.arange(100) + 0.5) / 100)[None]
+    uv[0, 1, 100:300] = ((torch.arange(200) + 0.5) / 200)[:, None]
+    shown = torch.where((uv[:, 0] - 0.5).abs() < gap / 2, 0, parts)
+    planes = move(harvest(torch.full((1, 3, 400, 120), -0.5), shown, uv), parts, uv, background=False)
+    assert (planes[0, 3, 110:290, 15:105] == 1).all() == is_closed
+
+
 def test_an_unseen_point_takes_half_of_its_colour_from_the_nearest_seen_one():
     pixels, parts, uv = board(part=2)
     pixels[0, :, 8:32, 6:12], pixels[0, :, 8:32, 12:18] = 0.8, -0.4

@@ -244,8 +244,8 @@ def drawn(
         drawn_parts, drawn_uv, skirt = draw(_stacked(chosen).hung(now, before), now, scale, size, supersample)
         maps = with_even_sides(drawn_parts.numpy(), drawn_uv.numpy().clip(0, 1), height)
         if builds[0].outline.any():
-            bare = None if builds[0].skirt[1] == 0 else ~skirt.numpy()
-            maps = outlined(*maps, builds[0].outline, height, bare)
+            skirt = skirt.numpy() if builds[0].skirt.any() else None
+            maps = outlined(*maps, builds[0].outline, height, skirt)
         parts[which], uv[which] = maps
         clock.tick(int(which[-1]) + 1)
     return parts, uv

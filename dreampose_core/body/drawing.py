@@ -19,24 +19,17 @@ _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": _SHIN_FROM}  # rest heights below 
 _WHOLE = {"hand": (0, 1), "ankle": (0, 0.3), "sole": (0.3, 1)}  # cones with one chart, and their share of it along V
 _THIGHS = PARTS["left_upper_leg"], PARTS["right_upper_leg"]
 _FAR = -1e4
+_LEVEL = 0.6  # cosine of a skirt's steepest angle to the vertical at which its hem hangs level
 _SKIRT = 32  # added to the parts of a skirt while it is drawn
 
 
-def intersect(
-    origin: torch.Tensor,
-    direction: torch.Tensor,
-    length: torch.Tensor,
-    ra: torch.Tensor,
-    rb: torch.Tensor,
-    leaving: bool = False,
-):
+def intersect(origin: torch.Tensor, direction: torch.Tensor, length: torch.Tensor, ra: torch.Tensor, rb: torch.Tensor):
     """Intersect rays with the rounded cone from (0, 0, 0), radius ra, to (0, length, 0), radius rb.
 
     origin: (..., 3). direction: (..., 3) of unit length. length, ra, rb: broadcast against (...).
-    Returns hit (bool), distance and point (..., 3) of the first intersection, or of the last one (`leaving`), which
-    solves the quadratics of the cone's mantle and its two balls.
+    Returns hit (bool), distance and point (..., 3) of the first intersection, which solves the quadratics of the cone's
+    mantle and its two balls.
     """
-    sign = 1 if leaving else -1
     ox, oy, oz = origin.unbind(-1)
     dx, dy, dz = direction.unbind(-1)
     slope = ra - rb
@@ -48,13 +41,13 @@ def intersect(
     k1 = d2 * m3 - m1 * m2 + m2 * slope * ra
     k0 = d2 * m5 - m1 * m1 + 2 * m1 * slope * ra - m0 * ra * ra
     disc = k1 * k1 - k0 * k2
-    t = (sign * disc.clamp_min(0).sqrt() - k1) / torch.where(k2.abs() < 1e-9, torch.full_like(k2, 1e-9), k2)
+    t = (-disc.clamp_min(0).sqrt() - k1) / torch.where(k2.abs() < 1e-9, torch.full_like(k2, 1e-9), k2)
     y = m1 - ra * slope + t * m2
     mantle = (disc >= 0) & (y > 0) & (y < d2) & (k2 > 1e-9)
     disc_a, disc_b = m3 * m3 - m5 + ra * ra, m6 * m6 - m7 + rb * rb
-    ta = torch.where(disc_a >= 0, sign * disc_a.clamp_min(0).sqrt() - m3, sign * _FAR)
-    tb = torch.where(disc_b >= 0, sign * disc_b.clamp_min(0).sqrt() - m6, sign * _FAR)
-    t = torch.where(mantle, t, torch.maximum(ta, tb) if leaving else torch.minimum(ta, tb))
+    ta = torch.where(disc_a >= 0, -m3 - disc_a.clamp_min(0).sqrt(), -_FAR)
+    tb = torch.where(disc_b >= 0, -m6 - disc_b.clamp_min(0).sqrt(), -_FAR)
+    t = torch.where(mantle, t, torch.minimum(ta, tb))
     hit = mantle | (disc_a >= 0) | (disc_b >= 0)
     return hit, t, origin + t[..., None] * direction
 
@@ -72,9 +65,10 @@ def draw(
     height, width = size[0] * supersample, size[1] * supersample
     buffer = torch.zeros(len(scale), 4, height * width)  # z, part, u, v of every ray
     buffer[:, 0] = _FAR
+    hem = _hem(bodies, *now)
     for i in range(len(bodies.kinds)):
         if bodies.radii[0, i, 0] > 0:  # not every body has hair and a skirt
-            _draw_cone(buffer, i, bodies, *now, scale, (height, width))
+            _draw_cone(buffer, i, bodies, *now, scale, (height, width), hem)
     # by pixel: (T, 4, H, W, rays)
     rays = buffer.reshape(len(scale), 4, size[0], supersample, size[1], supersample).transpose(3, 4).flatten(4)
     hits = (rays[:, 1:2] > 0).float()
@@ -84,8 +78,26 @@ def draw(
     return parts % _SKIRT, values[:, 2:].to(torch.float16), parts >= _SKIRT
 
 
+def _hem(bodies: Bodies, rotations: torch.Tensor, positions: torch.Tensor) -> torch.Tensor | None:
+    """Heights (T,) of a skirt's hem, which hangs level; inf where the person bends over or lies; None for no skirt."""
+    skirt = [kind.chart for kind in bodies.kinds].index("skirt")
+    if not bodies.radii[0, skirt, 0] > 0:
+        return None
+    joint, start, end = JOINT_INDEX[bodies.kinds[skirt].joint], bodies.start[:, skirt], bodies.end[:, skirt]
+    up = rotations[:, joint, 1]  # (T, 3), the vertical in the joint's frame
+    is_level = ((start - end) * up).sum(-1) > _LEVEL * (start - end).norm(dim=-1)
+    return torch.where(is_level, positions[:, joint, 1] + (end * up).sum(-1), torch.inf)
+
+
 def _draw_cone(
-    buffer, i: int, bodies: Bodies, rotations, positions, image_scale: torch.Tensor, size: tuple[int, int]
+    buffer,
+    i: int,
+    bodies: Bodies,
+    rotations,
+    positions,
+    image_scale: torch.Tensor,
+    size: tuple[int, int],
+    hem: torch.Tensor | None,
 ) -> None:
     kind, (height, width) = bodies.kinds[i], size
     pixels = image_scale * height  # (T,) per body height
@@ -123,16 +135,16 @@ def _draw_cone(
     direction = -to_local[:, :, 2]
     speed = direction.norm(dim=-1)[:, None, None]
     direction = (direction[:, None, None] / speed[..., None]).expand_as(origin)
-    shape = length[:, None, None], *radii[:, :, None, None].unbind(1)
-    hit, t, point = intersect(origin, direction, *shape)
+    hit, t, point = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
     along = point[..., 1] / length[:, None, None]
+    above_hem = None
+    if hem is not None:
+        at = a[:, 1, None, None] + (point * (scale * to_world[:, 1])[:, None, None]).sum(-1)
+        above_hem = at > hem[:, None, None]
     if kind.chart == "skirt":
-        # rays that enter through the open end see the inside
-        _, last, inside = intersect(origin, direction, *shape, leaving=True)
-        t, point = torch.where(along > 1, last, t), torch.where(along[..., None] > 1, inside, point)
-        along = point[..., 1] / length[:, None, None]
-        hit = hit & (along <= 1)
-    values = torch.stack([-t / speed, *_chart(i, bodies, point, along, frame, scale)], 1).reshape(frames, 4, h * w)
+        hit = hit & torch.where(hem.isfinite()[:, None, None], above_hem, along <= 1)
+    chart = _chart(i, bodies, point, along, frame, scale, above_hem)
+    values = torch.stack([-t / speed, *chart], 1).reshape(frames, 4, h * w)
     old = buffer.gather(2, index[:, None].expand(-1, 4, -1))
     closer = hit.reshape(frames, 1, h * w) & (values[:, :1] > old[:, :1])
     buffer.scatter_(2, index[:, None].expand(-1, 4, -1), torch.where(closer, values, old))
@@ -148,11 +160,11 @@ def _bone_frame(axis: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, axis, z], -1)
 
 
-def _chart(i: int, bodies: Bodies, point, along, frame, scale):
+def _chart(i: int, bodies: Bodies, point, along, frame, scale, above_hem):
     """Part, U and V of points on a cone's surface.
 
     point: (T, h, w, 3) in the cone's scaled frame. along: (T, h, w) position on the axis, 0 at its start and 1 at its
-    end.
+    end. above_hem: (T, h, w), which points lie above a skirt's hem; None for no skirt.
     """
     kind, (front, back) = bodies.kinds[i], bodies.kinds[i].parts
     if kind.chart == "skirt":
@@ -181,13 +193,12 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale):
         u, part = angle.abs() / math.pi, torch.where(angle >= 0, float(front), float(back))
     else:
         u, part = _halves(angle, front, back)
-    if kind.parts in _THIGHS:
-        # a thigh that is thicker than the skirt around it, or lifts it, is covered by it down to the hem
+    if kind.parts in _THIGHS and above_hem is not None:  # a thigh that sticks out of the skirt is covered by it
         (first, last), (shin, ankle) = HEIGHTS["upper_leg"], HEIGHTS["lower_leg"]
-        height = first + v * (last - first)
-        under, on_shin = (bodies.hem > 0)[:, None, None] & (height > bodies.hem[:, None, None]), height < _SHIN_FROM
-        v = torch.where(under & on_shin, (height - shin) / (ankle - shin), v)
-        part = part + torch.where(under, _SKIRT + 4.0 * on_shin, 0.0)  # 7 to 10 are upper legs, 11 to 14 lower legs
+        height = (first + v * (last - first)).maximum(bodies.hem[:, None, None])
+        on_shin = above_hem & (height < _SHIN_FROM)
+        v = torch.where(on_shin, (height - shin) / (ankle - shin), v)
+        part = part + torch.where(above_hem, _SKIRT + 4.0 * on_shin, 0.0)  # 7 to 10: upper legs; 11 to 14: lower legs
     return part, u.clamp(0, 1), v.clamp(0, 1)
 
 

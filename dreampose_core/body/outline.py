@@ -20,7 +20,7 @@ SHAPE = (len(_PAIRS), _BINS, 2)  # axes of offsets: pair, bin along V, the perso
 _MOST = np.full((len(_PAIRS), _BINS), 0.03)
 _MOST[:4] = [[0.05], [0.12], [0.08], [0.08]]  # torso, head, upper legs
 _MOST[2:4, 0] = 0  # at the hips the torso shows how wide they are
-_MOST[6:8, 0] = _MOST[0, -1] = 0.01  # what stands off the shoulders is hair or a collar
+_MOST[6:8, 0] = 0.01  # what stands off the shoulders is hair
 _LEAST = -0.03
 _BARE = 0.015  # the most for legs below a skirt
 _AROUND, _SMOOTH = 0.01, 0.003  # body heights: reach of the pixels around one, and smoothing along the outline
@@ -93,11 +93,11 @@ def with_even_sides(parts: np.ndarray, uv: np.ndarray, height: np.ndarray) -> tu
 
 
 def outlined(
-    parts: np.ndarray, uv: np.ndarray, offsets: np.ndarray, height: np.ndarray, bare: np.ndarray | None = None
+    parts: np.ndarray, uv: np.ndarray, offsets: np.ndarray, height: np.ndarray, skirt: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move the outlines of drawn maps, parts (T, H, W) and U, V (T, 2, H, W), by offsets (SHAPE).
 
-    height: (T,) pixels per body height. bare: (T, H, W), where legs under a skirt show; None without a skirt.
+    height: (T,) pixels per body height. skirt: bool (T, H, W), which pixels show one; None for a body without.
     """
     parts, uv = parts.copy(), uv.copy()
     for index, (whole_parts, whole_uv, scale) in enumerate(zip(parts, uv, height)):
@@ -114,13 +114,17 @@ def outlined(
         rows, columns, out = nearest(body)
         off = np.zeros(body.shape)
         off[body] = _between(offsets, box_parts[body], box_uv[:, body]) * scale
-        if bare is not None:
-            legs = bare[index][box] & np.isin(box_parts, _LEG_PARTS)
+        if skirt is not None:
+            cloth = skirt[index][box]
+            legs = ~cloth & np.isin(box_parts, _LEG_PARTS)
             off[legs] = off[legs].clip(max=_BARE * scale)
         edge = body & (within < 2)  # without steps along it
         smooth = [gaussian_filter(np.float32(x), _SMOOTH * scale, truncate=2) for x in (np.where(edge, off, 0), edge)]
         off = smooth[0] / smooth[1].clip(1e-6)
         added, removed = ~body & (out <= off[rows, columns]), body & (within <= -off)
+        if skirt is not None and cloth.any():  # a skirt does not grow at its hem
+            below = slice(int(np.nonzero(cloth)[0].max()) + 1, None)
+            added[below] &= ~cloth[rows[below], columns[below]]
         new_parts, new_uv = box_parts[rows, columns], box_uv[:, rows, columns]
         box_parts[added], box_uv[:, added] = new_parts[added], new_uv[:, added]
         box_parts[removed], box_uv[:, removed] = 0, 0

@@ -26,9 +26,11 @@ SLIVER = 0.35
 REACH = 1.5  # in grid steps: photo pixels this near to a point in U, V determine its place
 RIDGE = 0.1  # in squared grid steps: shrinks the change over U, V towards zero where few pixels determine it
 NEAREST = 0.5  # share of the nearest seen colour in an unseen point's; the rest is the mean of its row
+ROWS = 0.02  # share of the rows that count in a row's colour, on each side
 BACK = 0.55  # U from which on a point of the head is behind the ear
 _HEAD = (22, 23)  # indices of the right and left half of the head; U, V are mirror images, U from front to back
 LEAST = 0.02  # minimum weight of photo pixels for a point to count as seen
+CLOSED = 5  # seen neighbours, of eight, that make an unseen point a gap
 # an unseen part borrows from its front or back twin, then from its left or right twin (1-based part numbers)
 _TWINS = {1: 2, 3: 4, 5: 6, 7: 9, 8: 10, 11: 13, 12: 14, 15: 17, 16: 18, 19: 21, 20: 22, 23: 24}
 _MIRROR = {7: 8, 9: 10, 11: 12, 13: 14, 15: 16, 17: 18, 19: 20, 21: 22}
@@ -100,7 +102,7 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
         shown, face, places = parts, torch.zeros_like(parts), photos.new_zeros(batch, NUM_PARTS, k, k, 7)
     else:
         shown, face = torch.where(misplaced(photos, parts, uv), 0, parts), on_face(parts, uv).long()
-        places = _completed(_places(shown, uv.float(), k))
+        places = _completed(_closed(_places(shown, uv.float(), k)))
     sums, rows = _sums(photos, torch.where(inside[:, 0] > 0, shown, 0), uv, k)
     face = _sums(photos, face, None, k)[0][:, :1]
     body, places = body[:, None], places[:, None]
@@ -110,7 +112,9 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     hands = [number - 1 for number in HANDS]  # if neither is seen, they have the face's colour
     sums[:, hands] = torch.where((sums[:, hands, 3:] == 0).all(1, keepdim=True), face, sums[:, hands])
     means, known = _means(sums)
-    row_means, row_known = _twin_colours(rows)
+    around = round(ROWS * k)  # few pixels in a row show as stripes
+    near = F.avg_pool2d(rows, (2 * around + 1, 1), stride=1, padding=(around, 0))
+    row_means, row_known = _twin_colours(near)
     rows = torch.where(row_known.any(2, keepdim=True), _nearest_rows(row_means, row_known), means[:, :, None])
     return Texture(body, places, means, known, rows, *fill_background(photos, person))
 
@@ -194,6 +198,16 @@ def _places(parts: torch.Tensor, uv: torch.Tensor, k: int) -> torch.Tensor:
     determinant = uu * vv - uv_ * uv_
     by_u, by_v = (vv * place_u - uv_ * place_v) / determinant, (uu * place_v - uv_ * place_u) / determinant
     return torch.cat([place - by_u * u - by_v * v, by_u, by_v, weight], 1).reshape(batch, NUM_PARTS, k, k, 7)
+
+
+def _closed(places: torch.Tensor) -> torch.Tensor:
+    """Close the small gaps in grids (B, 24, K, K, 7) that photo pixels just miss: an unseen point with CLOSED of its
+    eight neighbours seen is their mean."""
+    seen = (places[..., 6:] > LEAST).to(places.dtype)
+    known = torch.cat([places * seen, seen], -1).flatten(0, 1).movedim(-1, 1)
+    around = F.avg_pool2d(known, 3, stride=1, padding=1).movedim(1, -1).reshape(*places.shape[:-1], 8)
+    mean, share = around.split([7, 1], -1)
+    return torch.where((seen == 0) & (share > (CLOSED - 0.5) / 9), mean / share.clamp_min(1e-6), places)
 
 
 def _completed(places: torch.Tensor) -> torch.Tensor:
