@@ -26,7 +26,8 @@ SLIVER = 0.35
 REACH = 1.5  # in grid steps: photo pixels this near to a point in U, V determine its place
 RIDGE = 0.1  # in squared grid steps: shrinks the change over U, V towards zero where few pixels determine it
 NEAREST = 0.5  # share of the nearest seen colour in an unseen point's; the rest is the mean of its row
-ROWS = 0.02  # share of the rows that count in a row's colour, on each side
+# The fewer pixels a row has, of about FEW, the more those count that are within this share of the rows.
+ROWS, FEW = 0.02, 2
 BACK = 0.55  # U from which on a point of the head is behind the ear
 _HEAD = (22, 23)  # indices of the right and left half of the head; U, V are mirror images, U from front to back
 LEAST = 0.02  # minimum weight of photo pixels for a point to count as seen
@@ -112,9 +113,7 @@ def harvest(photos: torch.Tensor, parts: torch.Tensor, uv: torch.Tensor | None, 
     hands = [number - 1 for number in HANDS]  # if neither is seen, they have the face's colour
     sums[:, hands] = torch.where((sums[:, hands, 3:] == 0).all(1, keepdim=True), face, sums[:, hands])
     means, known = _means(sums)
-    around = round(ROWS * k)  # few pixels in a row show as stripes
-    near = F.avg_pool2d(rows, (2 * around + 1, 1), stride=1, padding=(around, 0))
-    row_means, row_known = _twin_colours(near)
+    row_means, row_known = _twin_colours(_with_neighbours(rows))
     rows = torch.where(row_known.any(2, keepdim=True), _nearest_rows(row_means, row_known), means[:, :, None])
     return Texture(body, places, means, known, rows, *fill_background(photos, person))
 
@@ -284,6 +283,14 @@ def _sums(
     if uv is not None:
         rows.index_add_(0, part * k + (uv[b, 1, y, x].float() * k).long().clamp(0, k - 1), colour)
     return sums.index_add_(0, part, colour).reshape(batch, NUM_PARTS, 4), rows.reshape(batch, NUM_PARTS, k, 4)
+
+
+def _with_neighbours(rows: torch.Tensor) -> torch.Tensor:
+    """Add to sums of colours (B, 24, K, 4) those of rows nearby where a row has few pixels, whose noise would show as
+    a stripe."""
+    reach = round(ROWS * rows.shape[2])
+    around = F.avg_pool2d(rows, (2 * reach + 1, 1), stride=1, padding=(reach, 0)) * (2 * reach + 1) - rows
+    return rows + around * (FEW / (FEW + rows[..., 3:])) ** 2
 
 
 def _twin_colours(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
