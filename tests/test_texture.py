@@ -408,7 +408,7 @@ def among(parts, *numbers):
 @pytest.fixture
 def dressed():
     """A person in shirt and trousers, painted on an example's map: photo (1, 3, H, W), parts, uv."""
-    poses = read_poses(EXAMPLES / "people" / "dana.poses.npz")
+    poses = read_poses(EXAMPLES / "people" / "fumi.poses.npz")
     parts, uv = torch.from_numpy(poses.parts).long(), torch.from_numpy(poses.uv).float()
     photo = torch.full((1, 3, *poses.size), 0.9)
     paint(photo, parts > 0, SHIRT)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.ndimage import label
 
 from ..poses import NUM_PARTS
+from ..poses.sequence import HANDS
 
 _HEAD = 23  # the first of the head's two parts
 _FACE_U, _FACE_V, _CROWN_V = 0.3, (0.2, 0.6), 0.75  # on the head: largest U and range of V of the face; the crown's V
@@ -18,7 +19,6 @@ _LEAST = 40  # pixels whose colours describe skin or hair
 _LIGHT = 0.1  # how much the logarithm of brightness counts in a colour, against the shares of red and green
 _SPREAD = 0.008, 0.013, 0.04  # least and most that the shares of usual colours differ by, and what brightness does
 _LIKE = 5  # a colour is alike within so many spreads
-HANDS = (3, 4)
 _FOREARMS, _ARMS, _REST = (*HANDS, 19, 20, 21, 22), tuple(range(15, 23)), (1, 2, *range(7, 15))
 _SIDES = tuple(range(15, 23, 2)), tuple(range(16, 23, 2))  # parts of the left and the right arm
 _ALONG = torch.tensor([0] * 3 + [2] * 2 + [0] * 14 + [1] * 4 + [0] * 2)  # upper arm, lower arm, hand, by part

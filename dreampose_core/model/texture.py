@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from ..poses import NUM_PARTS
+from ..poses.sequence import HANDS
 from .inpainting import fill_background, filled
-from .misplaced import HANDS, misplaced, on_face
+from .misplaced import misplaced, on_face
 from .registration import registered
 
 WARP_PLANES = 5  # R, G, B, seen, source

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # loads its ndimage at the first use
 
 from .people import numbered_regions, small_regions
-from .sequence import NUM_PARTS, PoseSequence
+from .sequence import HANDS, NUM_PARTS, PoseSequence
 
 SEEN = 0.0005  # holes are reported when together they exceed this share of the person
 SMALL = 0.0025  # holes and specks of up to this share of the person are removed; a gap between arm and body is larger
@@ -59,7 +59,8 @@ def frames_with_holes(poses: PoseSequence) -> np.ndarray:
             scipy.ndimage.maximum_filter((labels > 0) * (255 - labels), footprint=_CROSS), regions, numbers
         )
         most = scipy.ndimage.maximum(scipy.ndimage.maximum_filter(labels, footprint=_CROSS), regions, numbers)
-        found[index] = areas[np.equal(least, most)].sum() > SEEN * area
+        inside = np.equal(least, most) & ~np.isin(least, HANDS)  # between fingers there are gaps
+        found[index] = areas[inside].sum() > SEEN * area
     return found
 
 

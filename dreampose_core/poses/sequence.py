@@ -15,7 +15,8 @@ from ..media import Box
 
 Charts = Literal["densepose", "body", "none"]
 NUM_PARTS = 24
-HEAD, TORSO, THIGHS, SHINS, FEET = (23, 24), (1, 2), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)  # numbers of parts
+# numbers of parts
+HEAD, TORSO, HANDS, THIGHS, SHINS, FEET = (23, 24), (1, 2), (3, 4), (7, 8, 9, 10), (11, 12, 13, 14), (5, 6)
 WINDOW = (-2, -1, 0, 1, 2)  # paper, section 4.2.2: five consecutive poses around the target
 # A DensePose network outputs U, V a little outside 0..1 at the edges of parts; values beyond these limits are invalid.
 UNCLAMPED = (-1.0, 2.0)
