@@ -14,11 +14,12 @@ from ..poses import JOINT_INDEX
 from .cones import HEIGHTS, PARTS, REST, TORSO, WAIST, Bodies, Posture
 
 _THROAT, _THROAT_STEP = 0.1, 0.28  # V of the head below which V changes this much more slowly with height
-_SHIN_FROM = 0.27
+_SHIN_FROM = 0.24
 _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": _SHIN_FROM}  # rest heights below which a skirt shows these charts
 _WHOLE = {"hand": (0, 1), "ankle": (0, 0.3), "sole": (0.3, 1)}  # cones with one chart, and their share of it along V
 _THIGHS = PARTS["left_upper_leg"], PARTS["right_upper_leg"]
 _FAR = -1e4
+_OFF_HEM = 0.012  # what a skirt covers beyond its end shows cloth from this much above the hem: the photo's is sure
 _LEVEL = 0.6  # cosine of a skirt's steepest angle to the vertical at which its hem hangs level
 _SKIRT = 32  # added to the parts of a skirt while it is drawn
 
@@ -170,7 +171,9 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale, above_hem):
     if kind.chart == "skirt":
         angle = torch.atan2(point[..., 0], point[..., 2]) - bodies.twist[:, None, None] * along
         angle = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-        return _skirt_chart(angle, WAIST + (bodies.hem[:, None, None] - WAIST) * along.clamp(0, 1))
+        hem = bodies.hem[:, None, None]
+        height = torch.where(along > 1, hem + _OFF_HEM, WAIST + (hem - WAIST) * along.clamp_min(0))
+        return _skirt_chart(angle, height)
     if kind.chart in HEIGHTS:
         local = (point * scale[:, None, None]) @ frame.transpose(1, 2)[:, None] + bodies.start[:, i, None, None]
         angle = torch.atan2(local[..., 0], local[..., 2])
@@ -195,7 +198,7 @@ def _chart(i: int, bodies: Bodies, point, along, frame, scale, above_hem):
         u, part = _halves(angle, front, back)
     if kind.parts in _THIGHS and above_hem is not None:  # a thigh that sticks out of the skirt is covered by it
         (first, last), (shin, ankle) = HEIGHTS["upper_leg"], HEIGHTS["lower_leg"]
-        height = (first + v * (last - first)).maximum(bodies.hem[:, None, None])
+        height = (first + v * (last - first)).maximum(bodies.hem[:, None, None] + _OFF_HEM)
         on_shin = above_hem & (height < _SHIN_FROM)
         v = torch.where(on_shin, (height - shin) / (ankle - shin), v)
         part = part + torch.where(above_hem, _SKIRT + 4.0 * on_shin, 0.0)  # 7 to 10: upper legs; 11 to 14: lower legs
