@@ -14,7 +14,7 @@ from ..poses import JOINT_INDEX
 from .cones import HEIGHTS, PARTS, REST, TORSO, WAIST, Bodies, Posture
 
 _THROAT, _THROAT_STEP = 0.1, 0.28  # V of the head below which V changes this much more slowly with height
-_SHIN_FROM = 0.24
+_SHIN_FROM = 0.27
 _CLOTH_FROM = {"upper_leg": 0.5, "lower_leg": _SHIN_FROM}  # rest heights below which a skirt shows these charts
 _WHOLE = {"hand": (0, 1), "ankle": (0, 0.3), "sole": (0.3, 1)}  # cones with one chart, and their share of it along V
 _THIGHS = PARTS["left_upper_leg"], PARTS["right_upper_leg"]
