@@ -139,7 +139,7 @@ def _draw_cone(
     hit, t, point = intersect(origin, direction, length[:, None, None], *radii[:, :, None, None].unbind(1))
     along = point[..., 1] / length[:, None, None]
     above_hem = None
-    if hem is not None:
+    if hem is not None and (kind.chart == "skirt" or kind.parts in _THIGHS):
         at = a[:, 1, None, None] + (point * (scale * to_world[:, 1])[:, None, None]).sum(-1)
         above_hem = at > hem[:, None, None]
     if kind.chart == "skirt":
